@@ -1,0 +1,98 @@
+//! The region's clock, and the moment at which an order arrived by it.
+
+use crate::stamp::Stamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How far back the gateway's arrival time may lie to be believed, in microseconds.
+///
+/// It covers a cold start; local emulators that send seconds instead of
+/// milliseconds land in 1970 and are caught by it.
+pub const GATEWAY_TRUST_MICROS: u64 = 10_000_000;
+
+/// A clock that, as one process reads it, never goes backwards.
+///
+/// On Lambda the machine clock is disciplined by Amazon Time Sync.
+#[derive(Debug)]
+pub struct Clock {
+    read: fn() -> u64,
+    latest: AtomicU64,
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn machine() -> Self {
+        Self::from_fn(machine_micros)
+    }
+
+    /// A clock that reads `read`, in microseconds since the Unix epoch: for tests.
+    pub fn from_fn(read: fn() -> u64) -> Self {
+        Self { read, latest: AtomicU64::new(0) }
+    }
+
+    /// Now, and never earlier than an answer given before.
+    pub fn now(&self) -> Stamp {
+        let read = (self.read)().min(Stamp::LIMIT - 1);
+        let now = self.latest.fetch_max(read, Ordering::Relaxed).max(read);
+        Stamp::from_micros(now).unwrap_or_else(|_| unreachable!("bounded by Stamp::LIMIT above"))
+    }
+
+    /// When a request reached the region: the gateway's `timeEpoch` in milliseconds,
+    /// which was taken before any cold start, made finer by the machine clock's
+    /// microseconds, where it lies within the last 10 s; otherwise now.
+    pub fn arrival(&self, gateway_epoch_ms: i64) -> Stamp {
+        let now = self.now();
+        let Ok(gateway_ms) = u64::try_from(gateway_epoch_ms) else {
+            return now;
+        };
+        let arrival = gateway_ms.saturating_mul(1000).saturating_add(now.as_micros() % 1000);
+        let believable = arrival <= now.as_micros() && now.as_micros() - arrival <= GATEWAY_TRUST_MICROS;
+        match Stamp::from_micros(arrival) {
+            Ok(stamp) if believable => stamp,
+            _ => now,
+        }
+    }
+}
+
+fn machine_micros() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_795_000_000_123_456;
+
+    fn fixed() -> Clock {
+        Clock::from_fn(|| NOW)
+    }
+
+    #[test]
+    fn never_goes_backwards() {
+        static READS: AtomicU64 = AtomicU64::new(3);
+        let clock = Clock::from_fn(|| READS.fetch_sub(1, Ordering::Relaxed) + NOW);
+        assert_eq!(clock.now().as_micros(), NOW + 3);
+        assert_eq!(clock.now().as_micros(), NOW + 3);
+    }
+
+    #[test]
+    fn a_gateway_time_of_the_last_ten_seconds_is_the_arrival() {
+        for age_ms in [0, 1, 40, 9_999] {
+            let gateway_ms = NOW / 1000 - age_ms;
+            let arrival = fixed().arrival(gateway_ms as i64).as_micros();
+            assert_eq!(arrival, gateway_ms * 1000 + 456);
+        }
+    }
+
+    #[test]
+    fn any_other_gateway_time_is_ignored() {
+        let seconds_instead_of_ms = (NOW / 1_000_000) as i64;
+        let ahead = (NOW / 1000) as i64 + 1;
+        let stale = (NOW / 1000) as i64 - 10_001;
+        for gateway_ms in [seconds_instead_of_ms, ahead, stale, 0, -1, i64::MIN, i64::MAX] {
+            assert_eq!(fixed().arrival(gateway_ms).as_micros(), NOW, "{gateway_ms}");
+        }
+    }
+}

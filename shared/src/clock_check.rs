@@ -1,0 +1,115 @@
+//! May this region's clock stamp orders? Main's clock is the judge.
+//!
+//! Each answer from main carries main's `TIME`. It was read after we sent the
+//! request and before we received the answer, so that main's clock minus ours
+//! lies between `main - received` and `main - sent`, however slow the line was.
+//! Only an offset that the round trip cannot explain is held against the clock.
+
+use crate::stamp::Stamp;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How far two synchronised clocks may differ, in microseconds.
+///
+/// Amazon Time Sync keeps a machine within about 1 ms; a hundred times that is
+/// a fault. The place script refuses stamps further ahead of main than this, too.
+pub const CLOCK_TOLERANCE_MICROS: i64 = 100_000;
+
+/// How often a clock found wrong is measured again.
+pub const REMEASURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Main's clock minus this region's, in microseconds: at least `low`, at most `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetBounds {
+    /// The least that the offset can be.
+    pub low: i64,
+    /// The most that the offset can be.
+    pub high: i64,
+}
+
+impl OffsetBounds {
+    /// What one exchange proves: we sent at `sent`, main's clock said `main`, we
+    /// had the answer at `received`.
+    pub fn from_exchange(sent: Stamp, main: Stamp, received: Stamp) -> Self {
+        Self { low: main.micros_since(received), high: main.micros_since(sent) }
+    }
+
+    /// Whether the round trip alone could explain the difference.
+    pub fn is_tolerable(self) -> bool {
+        self.low <= CLOCK_TOLERANCE_MICROS && self.high >= -CLOCK_TOLERANCE_MICROS
+    }
+}
+
+/// What this process knows of its clock.
+#[derive(Debug, Default)]
+pub struct ClockCheck {
+    wrong_since_measurement: Mutex<Option<(OffsetBounds, Instant)>>,
+}
+
+/// Whether the next order may be stamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is known against the clock.
+    MayStamp,
+    /// The clock was wrong; measure again before stamping.
+    Remeasure,
+    /// The clock was measured a moment ago and is wrong.
+    Wrong(OffsetBounds),
+}
+
+impl ClockCheck {
+    /// Takes note of a measurement.
+    pub fn record(&self, bounds: OffsetBounds) {
+        let wrong = (!bounds.is_tolerable()).then(|| (bounds, Instant::now()));
+        *self.lock() = wrong;
+    }
+
+    /// Whether an order may be stamped now.
+    pub fn verdict(&self) -> Verdict {
+        match *self.lock() {
+            None => Verdict::MayStamp,
+            Some((bounds, measured)) if measured.elapsed() < REMEASURE_INTERVAL => Verdict::Wrong(bounds),
+            Some(_) => Verdict::Remeasure,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(OffsetBounds, Instant)>> {
+        self.wrong_since_measurement.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Stamp {
+        Stamp::from_micros(1_795_000_000_000_000 + ms * 1000).unwrap()
+    }
+
+    #[test]
+    fn a_slow_line_is_not_a_wrong_clock() {
+        let bounds = OffsetBounds::from_exchange(at(0), at(1_900), at(2_000));
+        assert_eq!(bounds, OffsetBounds { low: -100_000, high: 1_900_000 });
+        assert!(bounds.is_tolerable());
+    }
+
+    #[test]
+    fn a_clock_three_seconds_off_is_wrong_whatever_the_line() {
+        for (sent, main, received) in [(3_000, 75, 3_150), (0, 3_075, 150)] {
+            assert!(!OffsetBounds::from_exchange(at(sent), at(main), at(received)).is_tolerable());
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_measured_again_and_forgiven() {
+        let check = ClockCheck::default();
+        assert_eq!(check.verdict(), Verdict::MayStamp);
+        let wrong = OffsetBounds::from_exchange(at(3_000), at(75), at(3_150));
+        check.record(wrong);
+        assert_eq!(check.verdict(), Verdict::Wrong(wrong));
+        *check.lock() = Instant::now().checked_sub(REMEASURE_INTERVAL).map(|then| (wrong, then));
+        assert_eq!(check.verdict(), Verdict::Remeasure);
+        check.record(OffsetBounds::from_exchange(at(0), at(75), at(150)));
+        assert_eq!(check.verdict(), Verdict::MayStamp);
+    }
+}

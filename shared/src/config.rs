@@ -1,0 +1,158 @@
+//! The environment, read once at start into small typed structs.
+//!
+//! A variable that is missing or malformed is named in the error. An empty
+//! variable counts as one that is not set, since a SAM parameter cannot be absent.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What is wrong with the environment.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A variable without a default is not set.
+    #[error("the environment variable {0} is not set")]
+    Missing(&'static str),
+    /// A variable has a value that cannot be used.
+    #[error("the environment variable {name} is wrong: {why}")]
+    Bad {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it; never the value, which may be a secret.
+        why: String,
+    },
+}
+
+impl ConfigError {
+    /// The variable `name` is wrong because of `why`.
+    pub fn bad(name: &'static str, why: impl ToString) -> Self {
+        Self::Bad { name, why: why.to_string() }
+    }
+}
+
+/// Where variables come from: the process's environment, or a table in tests.
+pub type Source<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The environment of this process.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The text of `name`, where it is set and not empty.
+pub fn optional(source: Source, name: &'static str) -> Option<String> {
+    source(name).filter(|text| !text.is_empty())
+}
+
+/// The text of `name`.
+pub fn required(source: Source, name: &'static str) -> Result<String, ConfigError> {
+    optional(source, name).ok_or(ConfigError::Missing(name))
+}
+
+/// The value of `name`, or `default`, within `least..=most`.
+pub fn number<T>(source: Source, name: &'static str, default: T, least: T, most: T) -> Result<T, ConfigError>
+where
+    T: FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let Some(text) = optional(source, name) else { return Ok(default) };
+    match text.parse::<T>() {
+        Ok(value) if value >= least && value <= most => Ok(value),
+        _ => Err(ConfigError::bad(name, format!("it must be a whole number from {least} to {most}"))),
+    }
+}
+
+/// The name of the region this process runs in: `FAIRDROP_REGION`, or the one AWS tells.
+pub fn region(source: Source) -> Result<String, ConfigError> {
+    optional(source, "FAIRDROP_REGION")
+        .or_else(|| optional(source, "AWS_REGION"))
+        .ok_or(ConfigError::Missing("FAIRDROP_REGION"))
+}
+
+/// How to reach a Redis.
+#[derive(Clone)]
+pub struct RedisConfig {
+    /// Address, credentials and whether TLS is used.
+    pub client: redis::Client,
+    /// How long connecting may take, TLS and AUTH included.
+    pub connect_timeout: Duration,
+    /// How long one answer may take.
+    pub response_timeout: Duration,
+}
+
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisConfig {
+    /// The main region's Redis: `FAIRDROP_MAIN_REDIS_URL`.
+    pub fn main(source: Source) -> Result<Self, ConfigError> {
+        let name = "FAIRDROP_MAIN_REDIS_URL";
+        Self::at(source, name, &required(source, name)?)
+    }
+
+    /// The region's own read replica, where one is configured: `FAIRDROP_REPLICA_REDIS_URL`.
+    pub fn replica(source: Source) -> Result<Option<Self>, ConfigError> {
+        let name = "FAIRDROP_REPLICA_REDIS_URL";
+        optional(source, name).map(|url| Self::at(source, name, &url)).transpose()
+    }
+
+    fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
+        let client = redis::Client::open(url)
+            .map_err(|_| ConfigError::bad(name, "it must be redis://host:port or rediss://host:port"))?;
+        // A connection costs up to five round trips to main: TCP, TLS, AUTH, HELLO.
+        let connect_ms = number(source, "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", 1_500, 10, 10_000)?;
+        let response_ms = number(source, "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", 800, 10, 10_000)?;
+        Ok(Self {
+            client,
+            connect_timeout: Duration::from_millis(connect_ms),
+            response_timeout: Duration::from_millis(response_ms),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        move |name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn names_what_is_missing() {
+        let error = RedisConfig::main(&with(&[("FAIRDROP_MAIN_REDIS_URL", "")])).unwrap_err();
+        assert_eq!(error, ConfigError::Missing("FAIRDROP_MAIN_REDIS_URL"));
+        assert_eq!(region(&with(&[])), Err(ConfigError::Missing("FAIRDROP_REGION")));
+    }
+
+    #[test]
+    fn names_what_is_wrong_and_keeps_the_secret() {
+        let source = with(&[("FAIRDROP_MAIN_REDIS_URL", "http://user:hunter2@host")]);
+        let text = RedisConfig::main(&source).unwrap_err().to_string();
+        assert!(text.contains("FAIRDROP_MAIN_REDIS_URL") && !text.contains("hunter2"), "{text}");
+
+        for wrong in ["-1", "9", "10001", "1s", "1.5"] {
+            let source = |name: &str| match name {
+                "FAIRDROP_MAIN_REDIS_URL" => Some("redis://localhost".to_owned()),
+                _ => Some(wrong.to_owned()),
+            };
+            let text = RedisConfig::main(&source).unwrap_err().to_string();
+            assert!(text.contains("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_replica_may_be_absent() {
+        assert!(RedisConfig::replica(&with(&[("FAIRDROP_REPLICA_REDIS_URL", "")])).unwrap().is_none());
+        let source = with(&[("FAIRDROP_REPLICA_REDIS_URL", "rediss://replica:6379")]);
+        assert!(RedisConfig::replica(&source).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_region_falls_back_to_the_one_aws_tells() {
+        assert_eq!(region(&with(&[("AWS_REGION", "eu-west-1")])).unwrap(), "eu-west-1");
+    }
+}

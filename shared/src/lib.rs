@@ -1,0 +1,29 @@
+//! What two or more of fairdrop's functions use, and nothing else.
+//!
+//! Read it in the order in which an order travels:
+//!
+//! 1. [`http`] takes the API Gateway event apart: item, bearer token, body, arrival.
+//! 2. [`clock`] turns the arrival into a [`Stamp`](stamp::Stamp), and [`clock_check`]
+//!    says whether this region's clock may stamp at all.
+//! 3. [`token`] verifies who the buyer is and yields their [`UserToken`](user_token::UserToken).
+//! 4. [`item`] is what is on sale, and when; [`item_cache`] keeps a copy at the edge.
+//! 5. [`queue`] is the checkout queue on the main region's Redis: place, drain, leave,
+//!    and what a buyer's order has become.
+//! 6. [`problem`] is every refusal a client can meet.
+//!
+//! [`config`] reads the environment once, [`telemetry`] writes logs and metrics.
+//! There is no AWS SDK in here: `order-intake` must be ready within milliseconds.
+
+pub mod clock;
+pub mod clock_check;
+pub mod config;
+pub mod http;
+pub mod item;
+pub mod item_cache;
+pub mod problem;
+pub mod queue;
+pub mod schedule;
+pub mod stamp;
+pub mod telemetry;
+pub mod token;
+pub mod user_token;

@@ -1,0 +1,73 @@
+-- Moves settled orders from the queue into reservations, in (placed_at, user_token) order.
+--
+-- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
+-- ARGV  1 the most orders to look at, at most 500
+--
+-- An order is settled once it is older than the settle window: nothing that the
+-- place script still accepts can be older. Stock, reservation, task and removal
+-- from the queue change together, so that a crash at any point loses nothing.
+--
+-- Returns an array of integers: looked at, reserved, dropped before opening,
+-- dropped after closing, dropped as already taken, stock left, waiting,
+-- lag (now - settle window - last stamp looked at, us; -1 where there was none).
+local item = redis.call('HMGET', KEYS[1],
+  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch')
+if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
+local stock_left = tonumber(item[1])
+local waiting = redis.call('ZCARD', KEYS[2])
+if item[6] == '1' or waiting == 0 or stock_left <= 0 then
+  return { 0, 0, 0, 0, 0, stock_left, waiting, -1 }
+end
+
+local opens_at = tonumber(item[2])
+local closes_at = tonumber(item[3]) or math.huge
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local settled = now - item[5] * 1000
+local hold_seconds = tonumber(item[4])
+local hold_until = hold_seconds > 0 and string.format('%.0f', now + hold_seconds * 1000000) or '+inf'
+
+local orders = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.0f', settled),
+  'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
+if #orders == 0 then
+  return { 0, 0, 0, 0, 0, stock_left, waiting, -1 }
+end
+
+local buyers = {}
+for i = 1, #orders, 2 do buyers[#buyers + 1] = orders[i] end
+local holds = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
+
+local looked_at, before_opening, after_closing, already_taken = 0, 0, 0, 0
+local reservations = {}
+for i, buyer in ipairs(buyers) do
+  local placed_at = orders[2 * i]
+  local stamp = tonumber(placed_at)
+  if stamp < opens_at then
+    before_opening = before_opening + 1
+  elseif stamp >= closes_at then
+    after_closing = after_closing + 1
+  elseif holds[i] and tonumber(holds[i]) >= 0 then
+    already_taken = already_taken + 1
+  elseif stock_left == 0 then
+    break
+  else
+    stock_left = stock_left - 1
+    reservations[#reservations + 1] = hold_until
+    reservations[#reservations + 1] = buyer
+    redis.call('XADD', KEYS[4], '*', 'kind', 'reserved', 'user_token', buyer,
+      'placed_at', placed_at, 'hold_until', hold_until, 'epoch', item[7])
+  end
+  looked_at = i
+end
+
+local reserved = #reservations / 2
+if reserved > 0 then
+  redis.call('ZADD', KEYS[3], unpack(reservations))
+  redis.call('HINCRBY', KEYS[1], 'stock_left', -reserved)
+end
+if looked_at > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, looked_at - 1)
+end
+local lag = looked_at > 0 and settled - tonumber(orders[2 * looked_at]) or -1
+return { looked_at, reserved, before_opening, after_closing, already_taken,
+  stock_left, waiting - looked_at, lag }

@@ -1,0 +1,85 @@
+//! Draining: settled orders become reservations, in order.
+
+use super::{Keys, LinkError, Queue};
+use crate::item::ItemId;
+use redis::Script;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
+
+/// The most orders one call of the script may look at: it keeps Redis to itself meanwhile.
+pub const MAX_BATCH: u32 = 500;
+
+/// What one call of the drain script did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainBatch {
+    /// Orders taken out of the queue.
+    pub looked_at: u64,
+    /// Of these, orders that became reservations.
+    pub reserved: u64,
+    /// Of these, orders stamped before the item opened.
+    pub dropped_before_opening: u64,
+    /// Of these, orders stamped after the item closed.
+    pub dropped_after_closing: u64,
+    /// Of these, orders of buyers who had a unit already.
+    pub dropped_already_taken: u64,
+    /// Units left after the call.
+    pub stock_left: i64,
+    /// Orders still waiting, settled or not.
+    pub waiting: u64,
+    /// Main's clock − settle window − last stamp taken out, in microseconds.
+    pub lag_micros: Option<u64>,
+}
+
+impl Queue {
+    /// Moves up to `most` settled orders of `item_id` into reservations.
+    pub async fn drain(&self, item_id: &ItemId, most: u32) -> Result<DrainBatch, LinkError> {
+        let keys = Keys::of(item_id);
+        let reply: Vec<i64> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                SCRIPT
+                    .key(&keys.item)
+                    .key(&keys.orders)
+                    .key(&keys.reservations)
+                    .key(&keys.tasks)
+                    .arg(most.min(MAX_BATCH))
+                    .invoke_async(&mut connection)
+                    .await
+            })
+            .await?;
+        parse(&reply).ok_or_else(|| LinkError::Refused("the drain script's answer makes no sense".into()))
+    }
+
+    /// Waits until `replicas` replicas have everything written on this connection,
+    /// at most for `limit`; says whether they do.
+    pub async fn wait_for_replicas(&self, replicas: u32, limit: Duration) -> Result<bool, LinkError> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let acknowledged: u32 = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("WAIT").arg(replicas).arg(limit_ms).query_async(&mut connection).await
+            })
+            .await?;
+        Ok(acknowledged >= replicas)
+    }
+}
+
+fn parse(reply: &[i64]) -> Option<DrainBatch> {
+    let &[looked_at, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag] =
+        reply
+    else {
+        return None;
+    };
+    Some(DrainBatch {
+        looked_at: looked_at.try_into().ok()?,
+        reserved: reserved.try_into().ok()?,
+        dropped_before_opening: before_opening.try_into().ok()?,
+        dropped_after_closing: after_closing.try_into().ok()?,
+        dropped_already_taken: already_taken.try_into().ok()?,
+        stock_left,
+        waiting: waiting.try_into().ok()?,
+        lag_micros: lag.try_into().ok(),
+    })
+}

@@ -1,0 +1,240 @@
+//! Items in Redis: read, write, list.
+
+use super::{ITEMS, Keys, LinkError, Queue};
+use crate::item::{BadItem, Item, ItemChanges, ItemId, NewItem};
+use crate::stamp::Stamp;
+use redis::{AsyncCommands, Script};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
+static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
+
+/// The most items one main region may have: every one of them is drained 20 times a second.
+pub const MAX_ITEMS: usize = 1_000;
+
+/// The epoch of a main region that has never been failed over.
+const FIRST_EPOCH: u64 = 1;
+
+/// Why an item could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ItemError {
+    /// There is no such item.
+    #[error("there is no item {0}")]
+    NoSuchItem(ItemId),
+    /// The id is in use.
+    #[error("there is an item {0} already")]
+    Exists(ItemId),
+    /// There are as many items as there may be.
+    #[error("there are {MAX_ITEMS} items, which is the most")]
+    TooMany,
+    /// The stock would be lower than what is taken.
+    #[error("stock_total cannot be lower than the {taken} units that are taken")]
+    Taken {
+        /// Units reserved or sold.
+        taken: u64,
+    },
+    /// A value is out of its limits.
+    #[error(transparent)]
+    Bad(#[from] BadItem),
+    /// What Redis has under the item's key is no item.
+    #[error("the field {field} of item {item_id} cannot be read")]
+    Corrupt {
+        /// Which item.
+        item_id: ItemId,
+        /// Which field.
+        field: &'static str,
+    },
+    /// Redis did not do it.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+impl Queue {
+    /// Puts a new item on sale.
+    pub async fn create_item(&self, new: &NewItem) -> Result<(), ItemError> {
+        new.check()?;
+        if self.item_ids().await?.len() >= MAX_ITEMS {
+            return Err(ItemError::TooMany);
+        }
+        let fields = [
+            ("name", new.name.clone()),
+            ("stock_total", new.stock_total.to_string()),
+            ("stock_left", new.stock_total.to_string()),
+            ("opens_at", new.opens_at.as_micros().to_string()),
+            ("closes_at", new.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),
+            ("hold_seconds", new.hold_seconds.to_string()),
+            ("settle_window_ms", new.settle_window_ms.to_string()),
+            ("paused", "0".to_owned()),
+            ("epoch", FIRST_EPOCH.to_string()),
+        ];
+        let key = Keys::of(&new.item_id).item;
+        let created: bool = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                // First into the set: an id without an item is passed over by the
+                // drain, an item missing from the set would never be drained.
+                let _: () = connection.sadd(ITEMS, new.item_id.as_str()).await?;
+                let mut script = CREATE.key(&key);
+                for (field, value) in &fields {
+                    script.arg(field).arg(value);
+                }
+                script.invoke_async(&mut connection).await
+            })
+            .await?;
+        if created { Ok(()) } else { Err(ItemError::Exists(new.item_id.clone())) }
+    }
+
+    /// Changes an item; what `changes` leaves out stays.
+    pub async fn update_item(&self, item_id: &ItemId, changes: &ItemChanges) -> Result<(), ItemError> {
+        changes.check()?;
+        let mut fields = Vec::new();
+        fields.extend(changes.name.clone().map(|name| ("name", name)));
+        fields.extend(changes.stock_total.map(|units| ("stock_total", units.to_string())));
+        fields.extend(changes.opens_at.map(|stamp| ("opens_at", stamp.as_micros().to_string())));
+        fields.extend(changes.closes_at.map(|stamp| ("closes_at", stamp.as_micros().to_string())));
+        fields.extend(changes.hold_seconds.map(|seconds| ("hold_seconds", seconds.to_string())));
+        self.change_item(item_id, &fields).await
+    }
+
+    /// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
+    pub async fn pause_item(&self, item_id: &ItemId, paused: bool) -> Result<(), ItemError> {
+        self.change_item(item_id, &[("paused", u8::from(paused).to_string())]).await
+    }
+
+    /// Closes an item now, by main's clock; one that closed earlier stays so.
+    pub async fn close_item(&self, item_id: &ItemId) -> Result<(), ItemError> {
+        self.change_item(item_id, &[("closes_at", "now".to_owned())]).await
+    }
+
+    async fn change_item(&self, item_id: &ItemId, fields: &[(&str, String)]) -> Result<(), ItemError> {
+        let key = Keys::of(item_id).item;
+        let reply: Vec<String> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                let mut script = UPDATE.key(&key);
+                for (field, value) in fields {
+                    script.arg(field).arg(value);
+                }
+                script.invoke_async(&mut connection).await
+            })
+            .await?;
+        match reply.first().map(String::as_str) {
+            Some("OK") => Ok(()),
+            Some("NOITEM") => Err(ItemError::NoSuchItem(item_id.clone())),
+            Some("GATES") => Err(ItemError::Bad(BadItem::Gates)),
+            Some("TAKEN") => Err(ItemError::Taken {
+                taken: reply.get(1).and_then(|units| units.parse().ok()).unwrap_or(0),
+            }),
+            _ => Err(LinkError::Refused("the update script's answer makes no sense".into()).into()),
+        }
+    }
+
+    /// One item.
+    pub async fn item(&self, item_id: &ItemId) -> Result<Item, ItemError> {
+        let key = Keys::of(item_id).item;
+        let fields: HashMap<String, String> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| connection.hgetall(&key).await)
+            .await?;
+        if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
+    }
+
+    /// The ids of all items, in order. Entries that are no id are left out.
+    pub async fn item_ids(&self) -> Result<Vec<ItemId>, LinkError> {
+        let names: Vec<String> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| connection.smembers(ITEMS).await)
+            .await?;
+        let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// How many orders wait for `item_id`, and how many reservations it has.
+    pub async fn counts(&self, item_id: &ItemId) -> Result<(u64, u64), LinkError> {
+        let keys = Keys::of(item_id);
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::pipe()
+                    .atomic()
+                    .zcard(&keys.orders)
+                    .zcount(&keys.reservations, 0, "+inf")
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await
+    }
+
+    /// Main's clock.
+    pub async fn main_time(&self) -> Result<Stamp, LinkError> {
+        let (seconds, micros): (u64, u64) = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("TIME").query_async(&mut connection).await
+            })
+            .await?;
+        Stamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros))
+            .map_err(|error| LinkError::Refused(error.to_string()))
+    }
+}
+
+fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, ItemError> {
+    fn field<T: FromStr>(
+        item_id: &ItemId,
+        fields: &HashMap<String, String>,
+        field: &'static str,
+    ) -> Result<T, ItemError> {
+        let corrupt = || ItemError::Corrupt { item_id: item_id.clone(), field };
+        fields.get(field).and_then(|text| text.parse().ok()).ok_or_else(corrupt)
+    }
+    let stamp = |name| {
+        Stamp::from_micros(field(item_id, fields, name)?)
+            .map_err(|_| ItemError::Corrupt { item_id: item_id.clone(), field: name })
+    };
+    let closes_at = match fields.get("closes_at").map(String::as_str) {
+        None | Some("") => None,
+        Some(_) => Some(stamp("closes_at")?),
+    };
+    Ok(Item {
+        item_id: item_id.clone(),
+        name: field(item_id, fields, "name")?,
+        stock_total: field(item_id, fields, "stock_total")?,
+        stock_left: field(item_id, fields, "stock_left")?,
+        opens_at: stamp("opens_at")?,
+        closes_at,
+        hold_seconds: field(item_id, fields, "hold_seconds")?,
+        settle_window_ms: field(item_id, fields, "settle_window_ms")?,
+        paused: field::<u8>(item_id, fields, "paused")? != 0,
+        epoch: field(item_id, fields, "epoch")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_missing_or_wrong_is_named() {
+        let item_id: ItemId = "a".parse().unwrap();
+        let mut fields: HashMap<String, String> = [
+            ("name", "A"),
+            ("stock_total", "5"),
+            ("stock_left", "4"),
+            ("opens_at", "7"),
+            ("closes_at", ""),
+            ("hold_seconds", "0"),
+            ("settle_window_ms", "2000"),
+            ("paused", "0"),
+            ("epoch", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        assert_eq!(parse(&item_id, &fields).unwrap().stock_left, 4);
+        fields.insert("opens_at".into(), "soon".into());
+        assert!(matches!(parse(&item_id, &fields), Err(ItemError::Corrupt { field: "opens_at", .. })));
+        fields.remove("stock_left");
+        assert!(matches!(parse(&item_id, &fields), Err(ItemError::Corrupt { field: "stock_left", .. })));
+    }
+}

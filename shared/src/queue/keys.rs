@@ -1,0 +1,45 @@
+//! The names of keys in Redis. No other place builds one.
+
+use crate::item::ItemId;
+
+/// The set of all item ids.
+pub const ITEMS: &str = "items";
+
+/// The keys of one item. Each carries the hash tag `{item_id}`, so that a script
+/// that uses several of them runs on Redis or Valkey Cluster.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Hash: the item itself.
+    pub item: String,
+    /// Sorted set `user_token` → `placed_at`: the checkout queue.
+    pub orders: String,
+    /// Sorted set `user_token` → when the hold ends (µs), `+inf` once sold.
+    pub reservations: String,
+    /// Stream: the async task queue.
+    pub tasks: String,
+}
+
+impl Keys {
+    /// The keys of `item_id`.
+    pub fn of(item_id: &ItemId) -> Self {
+        Self {
+            item: format!("item:{{{item_id}}}"),
+            orders: format!("orders:{{{item_id}}}"),
+            reservations: format!("reservations:{{{item_id}}}"),
+            tasks: format!("tasks:{{{item_id}}}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_an_item_share_a_hash_tag() {
+        let keys = Keys::of(&"sneaker-42".parse().unwrap());
+        for key in [&keys.item, &keys.orders, &keys.reservations, &keys.tasks] {
+            assert!(key.ends_with(":{sneaker-42}"), "{key}");
+        }
+    }
+}

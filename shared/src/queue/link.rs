@@ -1,0 +1,175 @@
+//! One multiplexed connection to a Redis, opened early and replaced when it dies.
+//!
+//! All commands of a process share it, so that thousands can wait for a far main
+//! at once. What a failed call *means* matters more here than that it failed: an
+//! order that was never sent is queued nowhere, one that was sent and not answered
+//! may be. redis-rs's own `ConnectionManager` reports both alike; hence this file.
+
+use crate::config::RedisConfig;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisError, RedisResult};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// The most commands in flight on one connection; more wait their turn here.
+pub const MAX_IN_FLIGHT: usize = 1_000;
+/// A connection unused for longer is replaced before use: while the function was
+/// frozen the network may have forgotten it (AWS drops idle flows after 350 s).
+pub const MAX_IDLE: Duration = Duration::from_secs(300);
+/// The least time between two attempts to connect.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+
+/// Why a command has no result.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkError {
+    /// There was no connection in time; the server has not seen the command.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The command was sent and no answer came; it may have been carried out.
+    #[error("unanswered: {0}")]
+    Unanswered(String),
+    /// The server answered with an error and did nothing.
+    #[error("refused by the server: {0}")]
+    Refused(String),
+}
+
+/// A shared connection to one Redis. Cloning shares it.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    config: RedisConfig,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u64,
+    opening: Option<Opening>,
+    started: Option<Instant>,
+    last_used: Option<Instant>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// A link that is not connected yet.
+    pub fn new(config: RedisConfig) -> Self {
+        Self(Arc::new(Inner { config, slot: Mutex::default() }))
+    }
+
+    /// Starts connecting in the background. Called during init, and never waited for.
+    pub fn open(&self) {
+        let _ = self.opening();
+    }
+
+    /// Runs `command` on the connection and waits at most `limit` in all, and at
+    /// most the response timeout for the answer.
+    pub async fn run<T, Fut>(
+        &self,
+        limit: Duration,
+        command: impl FnOnce(MultiplexedConnection) -> Fut,
+    ) -> Result<T, LinkError>
+    where
+        Fut: Future<Output = RedisResult<T>>,
+    {
+        let deadline = Instant::now() + limit;
+        let (generation, opening) = self.opening();
+        let connection = match timeout(limit, opening).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                self.discard(generation);
+                return Err(LinkError::NotSent(describe(&error)));
+            }
+            Err(_) => return Err(LinkError::NotSent("no connection in time".into())),
+        };
+        let answer_limit =
+            deadline.saturating_duration_since(Instant::now()).min(self.0.config.response_timeout);
+        match timeout(answer_limit, command(connection)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if error.is_timeout() || error.is_io_error() || error.is_connection_dropped() => {
+                self.discard(generation);
+                Err(LinkError::Unanswered(describe(&error)))
+            }
+            Ok(Err(error)) => {
+                // For example READONLY, once main has moved: connect anew.
+                if error.is_unrecoverable_error() || error.code() == Some("READONLY") {
+                    self.discard(generation);
+                }
+                Err(LinkError::Refused(describe(&error)))
+            }
+            Err(_) => {
+                self.discard(generation);
+                Err(LinkError::Unanswered("no answer in time".into()))
+            }
+        }
+    }
+
+    /// Time to connect and to be answered, for calls with no tighter limit of their own.
+    pub fn call_limit(&self) -> Duration {
+        self.0.config.connect_timeout + self.0.config.response_timeout
+    }
+
+    fn opening(&self) -> (u64, Opening) {
+        let mut slot = self.slot();
+        let now = Instant::now();
+        if slot.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE) {
+            slot.opening = None;
+        }
+        slot.last_used = Some(now);
+        if let Some(opening) = &slot.opening {
+            return (slot.generation, opening.clone());
+        }
+        let pause = slot
+            .started
+            .map_or(Duration::ZERO, |started| RECONNECT_PAUSE.saturating_sub(now.duration_since(started)));
+        let opening = connect(self.0.config.clone(), pause).boxed().shared();
+        // Driven by a task of its own: a caller who gives up must not stop it.
+        tokio::spawn(opening.clone().map(drop));
+        slot.generation += 1;
+        slot.started = Some(now + pause);
+        slot.opening = Some(opening.clone());
+        (slot.generation, opening)
+    }
+
+    /// Forgets a connection that failed, unless a newer one stands already.
+    fn discard(&self, generation: u64) {
+        let mut slot = self.slot();
+        if slot.generation == generation {
+            slot.opening = None;
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn connect(config: RedisConfig, pause: Duration) -> RedisResult<MultiplexedConnection> {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    let options = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.connect_timeout))
+        .set_response_timeout(Some(config.response_timeout))
+        .set_concurrency_limit(MAX_IN_FLIGHT);
+    config.client.get_multiplexed_async_connection_with_config(&options).await
+}
+
+/// The error without anything that a server may have echoed of our arguments.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => code.to_owned(),
+        None => error.category().to_owned(),
+    }
+}

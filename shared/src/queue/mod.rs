@@ -1,0 +1,42 @@
+//! The checkout queue on the main region's Redis.
+//!
+//! An order is [placed](Queue::place) with its region's stamp, waits until the
+//! settle window has passed, and is then [drained](Queue::drain) into a
+//! reservation. Between the two, nothing that could still come in is older than
+//! anything that goes out: reservations leave in exact `(placed_at, user_token)`
+//! order whatever the network does.
+//!
+//! What must be atomic is a script (`*.lua`), sent by its hash and loaded again
+//! where the server has forgotten it.
+
+mod drain;
+mod items;
+mod keys;
+mod link;
+mod order;
+mod place;
+
+pub use drain::{DrainBatch, MAX_BATCH};
+pub use items::{ItemError, MAX_ITEMS};
+pub use keys::{ITEMS, Keys};
+pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
+pub use order::{Leave, OrderState};
+pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Unplaced};
+
+/// The checkout queue, over one [`Link`]. Cloning shares the connection.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    link: Link,
+}
+
+impl Queue {
+    /// The queue on the Redis at the other end of `link`.
+    pub fn new(link: Link) -> Self {
+        Self { link }
+    }
+
+    /// Starts connecting in the background.
+    pub fn open(&self) {
+        self.link.open();
+    }
+}

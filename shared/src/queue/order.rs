@@ -1,0 +1,129 @@
+//! What has become of a buyer's order, and leaving the queue.
+
+use super::{Keys, LinkError, Queue};
+use crate::item::ItemId;
+use crate::stamp::Stamp;
+use crate::user_token::UserToken;
+
+/// Where a buyer stands with an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderState {
+    /// They have no order.
+    None,
+    /// Their order waits.
+    Queued {
+        /// The stamp that counts.
+        placed_at: Stamp,
+        /// Orders before theirs.
+        ahead: u64,
+    },
+    /// A unit is taken out for them, until `until`.
+    Reserved {
+        /// When the hold ends.
+        until: Stamp,
+    },
+    /// They have bought.
+    Sold,
+    /// They had a reservation, and it ended unsold.
+    Released,
+}
+
+/// What came of a wish to leave the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Their order is withdrawn.
+    Left,
+    /// There was nothing to withdraw; this is how they stand.
+    Stays(OrderState),
+}
+
+impl Queue {
+    /// Where `buyer` stands with `item_id`, as main has it: one round trip, one moment.
+    pub async fn order_state(&self, item_id: &ItemId, buyer: &UserToken) -> Result<OrderState, LinkError> {
+        let keys = Keys::of(item_id);
+        let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::pipe()
+                    .atomic()
+                    .zscore(&keys.orders, buyer.as_str())
+                    .zrank(&keys.orders, buyer.as_str())
+                    .zscore(&keys.reservations, buyer.as_str())
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await?;
+        Ok(judge(placed_at, ahead, hold))
+    }
+
+    /// Takes `buyer`'s waiting order out of the queue.
+    pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
+        let keys = Keys::of(item_id);
+        let (removed, hold): (u64, Option<f64>) = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::pipe()
+                    .atomic()
+                    .zrem(&keys.orders, buyer.as_str())
+                    .zscore(&keys.reservations, buyer.as_str())
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await?;
+        Ok(if removed > 0 { Leave::Left } else { Leave::Stays(judge(None, None, hold)) })
+    }
+}
+
+/// A queued order speaks louder than a released reservation: the buyer came back.
+fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
+    match (placed_at.and_then(stamp_of_score), hold) {
+        (_, Some(f64::INFINITY)) => OrderState::Sold,
+        (Some(placed_at), _) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
+        (None, Some(hold)) => {
+            stamp_of_score(hold).map_or(OrderState::Released, |until| OrderState::Reserved { until })
+        }
+        (None, None) => OrderState::None,
+    }
+}
+
+/// The moment that a score says; `None` for what is no moment.
+fn stamp_of_score(score: f64) -> Option<Stamp> {
+    // The cast is exact: every stamp is a whole number below 2^53.
+    (0.0..Stamp::LIMIT as f64).contains(&score).then(|| Stamp::from_micros(score as u64).ok()).flatten()
+}
+
+/// The moment that Redis wrote as text.
+pub(super) fn parse_stamp(text: &[u8]) -> Option<Stamp> {
+    stamp_of_score(std::str::from_utf8(text).ok()?.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_scores_has_one_meaning() {
+        let stamp = |micros| Stamp::from_micros(micros).unwrap();
+        let now = 1_795_000_000_123_457_u64;
+        let queued = OrderState::Queued { placed_at: stamp(now), ahead: 3 };
+        let cases = [
+            (None, None, None, OrderState::None),
+            (Some(now as f64), Some(3), None, queued),
+            (Some(now as f64), Some(3), Some(-(now as f64)), queued),
+            (None, None, Some(f64::INFINITY), OrderState::Sold),
+            (None, None, Some(now as f64), OrderState::Reserved { until: stamp(now) }),
+            (None, None, Some(-(now as f64)), OrderState::Released),
+        ];
+        for (placed_at, ahead, hold, state) in cases {
+            assert_eq!(judge(placed_at, ahead, hold), state);
+        }
+    }
+
+    #[test]
+    fn stamps_are_read_exactly() {
+        assert_eq!(parse_stamp(b"1795411246335419").unwrap().as_micros(), 1_795_411_246_335_419);
+        for text in [&b"inf"[..], b"-1", b"", b"9007199254740992", b"\xff"] {
+            assert_eq!(parse_stamp(text), None);
+        }
+    }
+}

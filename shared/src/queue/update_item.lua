@@ -1,0 +1,33 @@
+-- Changes an item that exists, without ever taking back a unit that is taken.
+--
+-- KEYS  1 item:{id}
+-- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
+--       hold_seconds, paused. `closes_at` = 'now' closes the item by main's clock.
+--
+-- Returns 'OK', 'NOITEM', 'TAKEN' and the units taken, or 'GATES' where it would
+-- close before it opens.
+local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at')
+if not old[1] then return { 'NOITEM' } end
+
+local new = {}
+for i = 1, #ARGV, 2 do new[ARGV[i]] = ARGV[i + 1] end
+
+if new.stock_total then
+  local taken = old[1] - old[2]
+  if tonumber(new.stock_total) < taken then return { 'TAKEN', string.format('%.0f', taken) } end
+  new.stock_left = string.format('%.0f', new.stock_total - taken)
+end
+
+if new.closes_at == 'now' then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000000 + time[2]
+  local closes_at = tonumber(old[4])
+  new.closes_at = string.format('%.0f', closes_at and closes_at < now and closes_at or now)
+else
+  local opens_at = tonumber(new.opens_at or old[3])
+  local closes_at = tonumber(new.closes_at or old[4])
+  if (new.opens_at or new.closes_at) and closes_at and closes_at <= opens_at then return { 'GATES' } end
+end
+
+for field, value in pairs(new) do redis.call('HSET', KEYS[1], field, value) end
+return { 'OK' }

@@ -1,0 +1,89 @@
+//! Logs and metrics: JSON logs as Lambda is told to write them, metrics in
+//! CloudWatch's embedded metric format, both on standard output.
+//!
+//! Never logged: tokens, subjects, headers, bodies, whole events.
+
+use metrics_cloudwatch_embedded::{Builder, Collector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The CloudWatch namespace of every metric.
+pub const NAMESPACE: &str = "fairdrop";
+/// A histogram keeps 100 values between two flushes; with several requests in
+/// flight it is flushed after this many.
+const FLUSH_AFTER_REQUESTS: u32 = 50;
+/// With several requests in flight metrics are never older than this.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The process's metrics.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Inner>);
+
+struct Inner {
+    collector: &'static Collector,
+    one_at_a_time: bool,
+    unflushed: AtomicU32,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Installs logs and metrics for this process; once, at the start of `main`.
+    pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
+        start_logs();
+        let collector = Builder::new()
+            .cloudwatch_namespace(NAMESPACE)
+            .with_dimension("Region", region.to_owned())
+            .init()
+            .map_err(|error| format!("metrics cannot start: {error}"))?;
+        let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());
+        let one_at_a_time = in_flight.is_none_or(|n| n <= 1);
+        let telemetry = Self(Arc::new(Inner { collector, one_at_a_time, unflushed: AtomicU32::new(0) }));
+        if !one_at_a_time {
+            let flushed = telemetry.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(FLUSH_INTERVAL).await;
+                    flushed.flush();
+                }
+            });
+        }
+        Ok(telemetry)
+    }
+
+    /// Says that an invocation is done. A process that serves one at a time may be
+    /// frozen right after, and writes its metrics now.
+    pub fn invocation_done(&self) {
+        let unflushed = self.0.unflushed.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.0.one_at_a_time || unflushed >= FLUSH_AFTER_REQUESTS {
+            self.flush();
+        }
+    }
+
+    /// Writes what has been counted since the last time.
+    pub fn flush(&self) {
+        self.0.unflushed.store(0, Ordering::Relaxed);
+        if let Err(error) = self.0.collector.flush(std::io::stdout().lock()) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+    }
+}
+
+/// Logs as Lambda's settings say: `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text) and
+/// `AWS_LAMBDA_LOG_LEVEL` (`INFO` where it says nothing usable).
+fn start_logs() {
+    let setting = |name| std::env::var(name).unwrap_or_default();
+    let level = setting("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(LevelFilter::INFO);
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
+    if setting("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
+        logs.json().with_span_list(false).init();
+    } else {
+        logs.without_time().init();
+    }
+}

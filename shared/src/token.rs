@@ -1,0 +1,160 @@
+//! Who is asking: verification of the buyer's access token (a JWT, RFC 7519).
+//!
+//! The keys come from configuration as a JWKS (RFC 7517). A key is good for the one
+//! algorithm that its type implies, so that the token cannot choose (RFC 8725 §3.1):
+//! `alg: none`, and an HMAC made with a public key, find no key at all.
+
+use crate::config::{self, ConfigError, Source};
+use crate::user_token::UserToken;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+
+/// The longest token looked at, in bytes. API Gateway allows 10,240 for all headers.
+pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// The most keys in the JWKS.
+pub const MAX_KEYS: usize = 16;
+/// How far an issuer's clock may differ from ours, in seconds.
+pub const LEEWAY_SECONDS: u64 = 5;
+
+/// Why a token proves nothing. The text is safe to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// More than [`MAX_TOKEN_BYTES`].
+    #[error("The token is longer than {MAX_TOKEN_BYTES} bytes.")]
+    TooLong,
+    /// No JWT, or one without the claims that are needed.
+    #[error(
+        "The token is not a JWT, signed with EdDSA, ES256 or RS256, that has the claims iss, aud, exp and sub."
+    )]
+    Malformed,
+    /// No key of ours has this id and algorithm.
+    #[error("The token is not signed with a key and algorithm that are trusted here.")]
+    UnknownKey,
+    /// The signature does not fit.
+    #[error("The token's signature is wrong.")]
+    BadSignature,
+    /// `exp` has passed.
+    #[error("The token has expired.")]
+    Expired,
+    /// `nbf` has not come.
+    #[error("The token is not valid yet.")]
+    NotYetValid,
+    /// Somebody else's token.
+    #[error("The token comes from another issuer.")]
+    WrongIssuer,
+    /// A token for something else.
+    #[error("The token is meant for another audience.")]
+    WrongAudience,
+    /// `sub` cannot name a buyer.
+    #[error("The token's subject must be 1 to 255 visible ASCII characters.")]
+    BadSubject,
+}
+
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+    validation: Validation,
+}
+
+/// Verifies access tokens against the configured keys.
+pub struct TokenVerifier {
+    keys: Vec<Key>,
+}
+
+impl std::fmt::Debug for TokenVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenVerifier").field("keys", &self.keys.len()).finish()
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+}
+
+impl TokenVerifier {
+    /// Reads `FAIRDROP_TOKEN_JWKS`, `FAIRDROP_TOKEN_ISSUER` and `FAIRDROP_TOKEN_AUDIENCE`.
+    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let jwks_name = "FAIRDROP_TOKEN_JWKS";
+        let jwks = config::required(source, jwks_name)?;
+        let issuer = config::required(source, "FAIRDROP_TOKEN_ISSUER")?;
+        let audience = config::required(source, "FAIRDROP_TOKEN_AUDIENCE")?;
+        Self::new(&jwks, &issuer, &audience).map_err(|why| ConfigError::bad(jwks_name, why))
+    }
+
+    /// A verifier of tokens of `issuer` for `audience`, signed with a key of `jwks` (JSON).
+    pub fn new(jwks: &str, issuer: &str, audience: &str) -> Result<Self, String> {
+        let set: JwkSet =
+            serde_json::from_str(jwks).map_err(|error| format!("it must be a JWKS document ({error})"))?;
+        if !(1..=MAX_KEYS).contains(&set.keys.len()) {
+            return Err(format!("it must have 1 to {MAX_KEYS} keys"));
+        }
+        let keys = set
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(n, jwk)| key(jwk, issuer, audience).map_err(|why| format!("key {n}: {why}")))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { keys })
+    }
+
+    /// The buyer that `token` names, if it can be believed.
+    pub fn verify(&self, token: &str) -> Result<UserToken, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        // An algorithm that the library does not know, "none" among them, ends here.
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
+        let fits = |key: &&Key| key.algorithm == header.alg && (header.kid.is_none() || key.id == header.kid);
+        let mut candidates = self.keys.iter().filter(fits);
+        // Without a key id the algorithm must leave no choice.
+        let (Some(key), None) = (candidates.next(), candidates.next()) else {
+            return Err(TokenError::UnknownKey);
+        };
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key.decoding, &key.validation)
+            .map_err(|error| refusal(error.kind()))?;
+        UserToken::parse(decoded.claims.sub).map_err(|_| TokenError::BadSubject)
+    }
+}
+
+fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<Key, String> {
+    let (algorithm, name) = match &jwk.algorithm {
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        AlgorithmParameters::EllipticCurve(point) if point.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        _ => return Err("it must be an Ed25519, P-256 or RSA public key".into()),
+    };
+    if jwk.common.key_algorithm.is_some_and(|said| said != name) {
+        return Err(format!("its alg must be {algorithm:?} or absent"));
+    }
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        return Err("its use must be sig or absent".into());
+    }
+    let decoding = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string())?;
+    let mut validation = Validation::new(algorithm);
+    validation.set_issuer(&[issuer]);
+    validation.set_audience(&[audience]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    validation.validate_nbf = true;
+    validation.leeway = LEEWAY_SECONDS;
+    Ok(Key { id: jwk.common.key_id.clone(), algorithm, decoding, validation })
+}
+
+fn refusal(kind: &ErrorKind) -> TokenError {
+    match kind {
+        ErrorKind::ExpiredSignature => TokenError::Expired,
+        ErrorKind::ImmatureSignature => TokenError::NotYetValid,
+        ErrorKind::InvalidIssuer => TokenError::WrongIssuer,
+        ErrorKind::InvalidAudience => TokenError::WrongAudience,
+        ErrorKind::InvalidSignature => TokenError::BadSignature,
+        ErrorKind::InvalidAlgorithm => TokenError::UnknownKey,
+        _ => TokenError::Malformed,
+    }
+}

@@ -1,0 +1,65 @@
+//! Who the buyer is.
+
+use std::fmt;
+
+/// The verified subject (`sub`) of a buyer's access token.
+///
+/// 1 to 255 visible ASCII characters (OpenID Connect Core §2 gives the upper
+/// bound). It names a person, so that it never appears in logs: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserToken(String);
+
+/// A subject that fairdrop cannot queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token's subject must be 1 to 255 visible ASCII characters")]
+pub struct BadUserToken;
+
+impl UserToken {
+    /// The longest subject accepted, in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// Accepts `subject` where it is well formed.
+    pub fn parse(subject: impl Into<String>) -> Result<Self, BadUserToken> {
+        let subject = subject.into();
+        let well_formed = (1..=Self::MAX_LEN).contains(&subject.len())
+            && subject.bytes().all(|byte| byte.is_ascii_graphic());
+        if well_formed { Ok(Self(subject)) } else { Err(BadUserToken) }
+    }
+
+    /// The subject itself, for Redis and the ledger; not for logs.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UserToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserToken(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_identity_providers_issue() {
+        for subject in ["a", "auth0|5f7c8ec7c33c6c004bbafe82", "1f9c1b2e-7d0e-4c2e-9c53-0d8f3a0d7c11"] {
+            assert_eq!(UserToken::parse(subject).unwrap().as_str(), subject);
+        }
+        assert!(UserToken::parse("x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_a_subject() {
+        for subject in ["", "two words", "tab\t", "nul\0", "gr\u{fc}n", &"x".repeat(256)] {
+            assert_eq!(UserToken::parse(subject), Err(BadUserToken), "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn does_not_show_itself() {
+        let buyer = UserToken::parse("alice@example.org").unwrap();
+        assert!(!format!("{buyer:?}").contains("alice"));
+    }
+}
