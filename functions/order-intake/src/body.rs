@@ -1,0 +1,51 @@
+//! The body of an order: there is nothing to say in it.
+
+use lambda_http::Body;
+use shared::problem::Problem;
+
+/// The longest body looked at, in bytes.
+pub(crate) const MAX_BODY_BYTES: usize = 4_096;
+
+/// Accepts no body and an empty JSON object. Who buys and what is in the token and
+/// the path; a member here would look as if it counted.
+pub(crate) fn check(body: &Body) -> Result<(), Problem> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(Problem::BodyTooLarge { limit_bytes: MAX_BODY_BYTES });
+    }
+    let text = body.trim_ascii();
+    if text.is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text) {
+        Ok(members) if members.is_empty() => Ok(()),
+        _ => Err(Problem::BadBody),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_and_an_empty_object_are_fine() {
+        for text in ["", " ", "{}", " { } \n"] {
+            assert_eq!(check(&Body::from(text)), Ok(()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not() {
+        for text in ["{", "[]", "null", "7", r#"{"user_token":"somebody else"}"#, "\u{0}", "%%%"] {
+            assert_eq!(check(&Body::from(text)), Err(Problem::BadBody), "{text:?}");
+        }
+        assert_eq!(check(&Body::from(vec![0xff_u8])), Err(Problem::BadBody));
+    }
+
+    #[test]
+    fn a_huge_body_is_not_even_read() {
+        let limit = Err(Problem::BodyTooLarge { limit_bytes: MAX_BODY_BYTES });
+        assert_eq!(check(&Body::from(" ".repeat(MAX_BODY_BYTES))), Ok(()));
+        assert_eq!(check(&Body::from(" ".repeat(MAX_BODY_BYTES + 1))), limit);
+        assert_eq!(check(&Body::from("x".repeat(6_000_000))), limit);
+    }
+}

@@ -1,0 +1,178 @@
+//! Order intake, in every region: stamp first, then verify who asks, then one
+//! round trip to main.
+
+mod answer;
+mod body;
+
+use answer::Accepted;
+use lambda_http::http::Method;
+use lambda_http::{Body, Request, Response};
+use shared::clock::Clock;
+use shared::clock_check::{ClockCheck, OffsetBounds, Verdict};
+use shared::config::{ConfigError, RedisConfig, Source};
+use shared::http;
+use shared::item::{Gate, Item};
+use shared::item_cache::ItemCache;
+use shared::problem::Problem;
+use shared::queue::{ItemError, Link, Order, OrderState, Placement, Placing, Queue, Unplaced};
+use shared::stamp::Stamp;
+use shared::token::TokenVerifier;
+use std::time::Duration;
+
+/// What the path has.
+const ALLOW: &str = "POST, OPTIONS";
+
+/// What one process of the function keeps between requests.
+#[derive(Debug)]
+pub struct App {
+    clock: Clock,
+    clock_check: ClockCheck,
+    tokens: TokenVerifier,
+    items: ItemCache,
+    queue: Queue,
+}
+
+impl App {
+    /// Reads the configuration. Nothing is connected yet.
+    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let queue = Queue::new(Link::new(RedisConfig::main(source)?));
+        let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
+        Ok(Self {
+            clock: Clock::machine(),
+            clock_check: ClockCheck::default(),
+            tokens: TokenVerifier::from_config(source)?,
+            items: ItemCache::new(replica, queue.clone()),
+            queue,
+        })
+    }
+
+    /// Starts connecting in the background, so that the first order finds a
+    /// connection. A stamp never waits for it.
+    pub fn open(&self) {
+        self.queue.open();
+        self.items.open();
+    }
+}
+
+/// Takes one order.
+pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
+    // Before anything is awaited: a cold connection must not cost the buyer their place.
+    let placed_at = app.clock.arrival(http::gateway_epoch_ms(request));
+    if request.method() == Method::OPTIONS {
+        return Ok(http::options(ALLOW));
+    }
+    match take_order(app, request, placed_at).await {
+        Ok(accepted) => {
+            metrics::counter!("orders_queued").increment(1);
+            accepted.into_response()
+        }
+        Err(problem) => {
+            metrics::counter!("orders_refused", "Reason" => problem.slug()).increment(1);
+            Err(problem)
+        }
+    }
+}
+
+async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Accepted, Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::MethodNotAllowed { allow: ALLOW });
+    }
+    let item_id = http::item_id(request)?;
+    body::check(request.body())?;
+    let user_token = app.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
+    check_clock(app).await?;
+
+    let item = app.items.get(&item_id).await.map_err(item_problem)?.ok_or(Problem::NoSuchItem)?;
+    let order = Order { item_id, user_token, placed_at };
+    if let Some(refusal) = gate_problem(&item, placed_at) {
+        return answer_latecomer(app, &order, refusal).await;
+    }
+    let settle_window = Duration::from_millis(u64::from(item.settle_window_ms));
+    let placing =
+        app.queue.place(&order, settle_window, &app.clock).await.map_err(|unplaced| match unplaced {
+            Unplaced::TooLate => Problem::TooLate,
+            Unplaced::Unreachable => Problem::MainUnreachable,
+            Unplaced::Unknown => Problem::OutcomeUnknown,
+        })?;
+    record_clock(app, placing.clock_offset);
+    judge(&order, placing)
+}
+
+fn judge(order: &Order, placing: Placing) -> Result<Accepted, Problem> {
+    match placing.placement {
+        Placement::Queued => {
+            metrics::histogram!("transit_ms").record(placing.transit_micros as f64 / 1000.0);
+            Ok(Accepted::now(order))
+        }
+        Placement::AlreadyQueued { placed_at } => Ok(Accepted::before(order, placed_at)),
+        Placement::AlreadyTaken { sold: true } => Err(Problem::AlreadySold),
+        Placement::AlreadyTaken { sold: false } => Err(Problem::AlreadyReserved),
+        Placement::TooLate | Placement::ClockAhead if !placing.clock_offset.is_tolerable() => {
+            Err(Problem::ClockOff)
+        }
+        Placement::TooLate => Err(Problem::TooLate),
+        Placement::ClockAhead => Err(Problem::ClockAhead),
+    }
+}
+
+/// Whether the item takes an order stamped `placed_at`, as far as the copy knows.
+fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
+    match item.gate(placed_at) {
+        Gate::NotOpenYet => Some(Problem::NotOpenYet { opens_at: item.opens_at, placed_at }),
+        Gate::Closed => Some(Problem::Closed),
+        Gate::Open if item.is_sold_out() => Some(Problem::SoldOut),
+        Gate::Open => None,
+    }
+}
+
+/// Nobody who has an order or a unit is told that it is over: main knows who they are.
+async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<Accepted, Problem> {
+    if matches!(refusal, Problem::NotOpenYet { .. }) {
+        return Err(refusal);
+    }
+    let state = app.queue.order_state(&order.item_id, &order.user_token).await;
+    match state.map_err(|_| Problem::StatusUnavailable)? {
+        OrderState::Queued { placed_at, .. } => Ok(Accepted::before(order, placed_at)),
+        OrderState::Reserved { .. } => Err(Problem::AlreadyReserved),
+        OrderState::Sold => Err(Problem::AlreadySold),
+        OrderState::None | OrderState::Released => Err(refusal),
+    }
+}
+
+/// Refuses to stamp while the clock is known to be wrong; measures it again once a second.
+async fn check_clock(app: &App) -> Result<(), Problem> {
+    match app.clock_check.verdict() {
+        Verdict::MayStamp => return Ok(()),
+        Verdict::Wrong(_) => return Err(Problem::ClockOff),
+        Verdict::Remeasure => {}
+    }
+    let sent = app.clock.now();
+    let main = app.queue.main_time().await.map_err(|_| Problem::MainUnreachable)?;
+    let bounds = OffsetBounds::from_exchange(sent, main, app.clock.now());
+    record_clock(app, bounds);
+    if bounds.is_tolerable() { Ok(()) } else { Err(Problem::ClockOff) }
+}
+
+fn record_clock(app: &App, bounds: OffsetBounds) {
+    app.clock_check.record(bounds);
+    metrics::gauge!("clock_offset_low_ms").set(bounds.low as f64 / 1000.0);
+    metrics::gauge!("clock_offset_high_ms").set(bounds.high as f64 / 1000.0);
+    if !bounds.is_tolerable() {
+        tracing::error!(
+            offset_low_ms = bounds.low / 1000,
+            offset_high_ms = bounds.high / 1000,
+            "this region's clock differs from main's by more than the round trip can explain; stamping stops"
+        );
+    }
+}
+
+fn item_problem(error: ItemError) -> Problem {
+    match error {
+        ItemError::NoSuchItem(_) => Problem::NoSuchItem,
+        ItemError::Link(_) => Problem::MainUnreachable,
+        other => {
+            tracing::error!(error = %other, "an item cannot be used");
+            Problem::Internal
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The public page of an item, for browsers and caches.
+
+use lambda_http::http::{HeaderValue, StatusCode, header};
+use lambda_http::{Body, Request, Response};
+use serde::Serialize;
+use shared::http;
+use shared::item::{Item, Phase};
+use shared::problem::Problem;
+use shared::stamp::Stamp;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// As long as the copy it is made from.
+const CACHE_CONTROL: &str = "public, max-age=1";
+
+#[derive(Debug, Serialize)]
+struct ItemPage<'a> {
+    item_id: &'a str,
+    name: &'a str,
+    phase: Phase,
+    stock_total: u32,
+    stock_left: u32,
+    opens_at: Stamp,
+    closes_at: Option<Stamp>,
+    hold_seconds: u32,
+    settle_window_ms: u32,
+}
+
+/// The page of `item` at `now`: `200`, or `304` where the caller has it already.
+pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Response<Body>, Problem> {
+    let page = ItemPage {
+        item_id: item.item_id.as_str(),
+        name: &item.name,
+        phase: item.phase(now),
+        stock_total: item.stock_total,
+        stock_left: item.stock_left,
+        opens_at: item.opens_at,
+        closes_at: item.closes_at,
+        hold_seconds: item.hold_seconds,
+        settle_window_ms: item.settle_window_ms,
+    };
+    let mut response = http::json(StatusCode::OK, &page)?;
+    let mut hasher = DefaultHasher::new();
+    response.body().as_ref().hash(&mut hasher);
+    let etag = format!("\"{:016x}\"", hasher.finish());
+    if is_known(request, &etag) {
+        *response.body_mut() = Body::Empty;
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE_CONTROL));
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// RFC 9110 §13.1.2: `*`, or a list in which weak and strong tags compare alike.
+fn is_known(request: &Request, etag: &str) -> bool {
+    let Some(known) = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    known.trim() == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
+}
