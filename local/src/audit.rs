@@ -1,0 +1,204 @@
+//! What came out of a drop, held against what must be true.
+
+use crate::crowd::{SentOrder, Told};
+use anyhow::{Context, Result};
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use redis::streams::StreamRangeReply;
+use shared::item::ItemId;
+use shared::queue::Keys;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// A reservation, in the order in which it was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reservation {
+    /// The stamp that counted.
+    pub placed_at: u64,
+    /// Which buyer.
+    pub user_token: String,
+    /// When it was made, by main's clock, in milliseconds since the epoch.
+    pub reserved_at_ms: u64,
+}
+
+/// What Redis holds of an item after a drop.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Reservations as the task queue has them, oldest first.
+    pub reservations: Vec<Reservation>,
+    /// Buyers with a reservation or a unit.
+    pub taken: HashSet<String>,
+    /// Buyers who wait.
+    pub queued: HashSet<String>,
+    /// Units left.
+    pub stock_left: i64,
+    /// Units there were.
+    pub stock_total: i64,
+}
+
+/// How often each promise was broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Units reserved beyond the stock.
+    pub oversold: u64,
+    /// Orders that were accepted and are neither queued nor reserved.
+    pub lost: u64,
+    /// Reservations of buyers who had one.
+    pub duplicates: u64,
+    /// Pairs of reservations out of `(placed_at, user_token)` order.
+    pub inversions: u64,
+    /// Orders firmly refused and queued all the same.
+    pub untrue: u64,
+}
+
+impl Outcome {
+    /// Reads an item's keys.
+    pub async fn read(connection: &mut MultiplexedConnection, item_id: &ItemId) -> Result<Self> {
+        let keys = Keys::of(item_id);
+        let tasks: StreamRangeReply = connection.xrange_all(&keys.tasks).await?;
+        let reservations = tasks
+            .ids
+            .iter()
+            .filter(|task| task.get::<String>("kind").as_deref() == Some("reserved"))
+            .map(|task| {
+                Ok(Reservation {
+                    placed_at: task.get("placed_at").context("a task without placed_at")?,
+                    user_token: task.get("user_token").context("a task without user_token")?,
+                    reserved_at_ms: task.id.split('-').next().context("a task without an id")?.parse()?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let taken: Vec<String> = connection.zrangebyscore(&keys.reservations, 0, "+inf").await?;
+        let queued: Vec<String> = connection.zrange(&keys.orders, 0, -1).await?;
+        let (stock_left, stock_total) = connection.hmget(&keys.item, &["stock_left", "stock_total"]).await?;
+        Ok(Self {
+            reservations,
+            taken: taken.into_iter().collect(),
+            queued: queued.into_iter().collect(),
+            stock_left,
+            stock_total,
+        })
+    }
+
+    /// Holds the outcome against what buyers were told.
+    pub fn check(&self, sent: &[SentOrder]) -> Findings {
+        let reserved = self.reservations.len() as u64;
+        let stock_total = self.stock_total.max(0).unsigned_abs();
+        let distinct: HashSet<&str> =
+            self.reservations.iter().map(|reservation| reservation.user_token.as_str()).collect();
+        let has_place =
+            |order: &SentOrder| self.taken.contains(&order.subject) || self.queued.contains(&order.subject);
+        let accepted: HashSet<&str> = sent
+            .iter()
+            .filter(|order| order.told == Told::Queued)
+            .map(|order| order.subject.as_str())
+            .collect();
+        // A unit that left the stock without a reservation is lost, too.
+        let missing_units =
+            stock_total.saturating_sub(self.stock_left.max(0).unsigned_abs()).abs_diff(reserved);
+        let lost_orders = sent.iter().filter(|order| order.told == Told::Queued && !has_place(order)).count();
+        let untrue = sent
+            .iter()
+            .filter(|order| order.told.is_firm_refusal() && has_place(order))
+            .filter(|order| !accepted.contains(order.subject.as_str()) && !is_about_own_unit(order))
+            .count();
+        Findings {
+            oversold: reserved.saturating_sub(stock_total),
+            lost: lost_orders as u64 + missing_units,
+            duplicates: reserved - distinct.len() as u64,
+            inversions: inversions(&self.reservations),
+            untrue: untrue as u64,
+        }
+    }
+}
+
+/// "You have it already" is no denial.
+fn is_about_own_unit(order: &SentOrder) -> bool {
+    matches!(order.told.reason(), Some("already-reserved" | "already-sold"))
+}
+
+/// Pairs that stand in the wrong order.
+fn inversions(reservations: &[Reservation]) -> u64 {
+    let mut before: BTreeSet<(u64, &str, usize)> = BTreeSet::new();
+    let mut pairs = 0;
+    for (position, reservation) in reservations.iter().enumerate() {
+        let key = (reservation.placed_at, reservation.user_token.as_str(), position);
+        pairs += before.range(key..).count() as u64;
+        before.insert(key);
+    }
+    pairs
+}
+
+/// The first `stock` buyers by true arrival at their region.
+pub fn right_buyers(sent: &[SentOrder], stock: usize) -> HashSet<&str> {
+    let mut first: HashMap<&str, u64> = HashMap::new();
+    for order in sent {
+        if let Some(arrived_at) = order.arrived_at {
+            let earliest = first.entry(order.subject.as_str()).or_insert(arrived_at);
+            *earliest = arrived_at.min(*earliest);
+        }
+    }
+    let mut arrivals: Vec<(u64, &str)> = first.into_iter().map(|(subject, at)| (at, subject)).collect();
+    arrivals.sort_unstable();
+    arrivals.into_iter().take(stock).map(|(_, subject)| subject).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reservation(placed_at: u64, user_token: &str) -> Reservation {
+        Reservation { placed_at, user_token: user_token.into(), reserved_at_ms: 0 }
+    }
+
+    fn order(subject: &str, told: Told) -> SentOrder {
+        SentOrder { subject: subject.into(), region: 0, arrived_at: Some(1), told, answer_ms: 1.0 }
+    }
+
+    fn sound() -> (Outcome, Vec<SentOrder>) {
+        let outcome = Outcome {
+            reservations: vec![reservation(1, "a"), reservation(1, "b")],
+            taken: ["a".into(), "b".into()].into(),
+            queued: ["c".into()].into(),
+            stock_left: 0,
+            stock_total: 2,
+        };
+        let refused = Told::Refused("sold-out".into());
+        let sent = vec![
+            order("a", Told::Queued),
+            order("b", Told::Queued),
+            order("c", Told::Queued),
+            order("d", refused),
+        ];
+        (outcome, sent)
+    }
+
+    #[test]
+    fn a_sound_drop_has_no_findings() {
+        let (outcome, sent) = sound();
+        assert_eq!(outcome.check(&sent), Findings::default());
+    }
+
+    #[test]
+    fn every_fault_is_found() {
+        let (outcome, sent) = sound();
+        let with = |change: fn(&mut Outcome)| {
+            let mut outcome = outcome.clone();
+            change(&mut outcome);
+            outcome.check(&sent)
+        };
+        assert_eq!(with(|o| o.stock_total = 1).oversold, 1);
+        assert_eq!(with(|o| o.queued.clear()).lost, 1);
+        assert_eq!(with(|o| o.stock_left = 1).lost, 1);
+        assert_eq!(with(|o| o.reservations.push(reservation(1, "b"))).duplicates, 1);
+        assert_eq!(with(|o| o.reservations.reverse()).inversions, 1);
+        assert_eq!(with(|o| o.queued.extend(["d".to_owned()])).untrue, 1);
+    }
+
+    #[test]
+    fn inversions_count_pairs() {
+        let order = |stamps: &[u64]| stamps.iter().map(|stamp| reservation(*stamp, "x")).collect::<Vec<_>>();
+        assert_eq!(inversions(&order(&[1, 2, 3])), 0);
+        assert_eq!(inversions(&order(&[3, 2, 1])), 3);
+        assert_eq!(inversions(&order(&[2, 3, 1])), 2);
+    }
+}

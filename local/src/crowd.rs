@@ -1,0 +1,192 @@
+//! A crowd: many buyers in many regions who all want one thing at once.
+
+use crate::buyer::IdentityProvider;
+use crate::gateway::ARRIVED_AT;
+use crate::system::System;
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tokio::time::sleep_until;
+
+/// How long a buyer waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// An order that somebody is going to place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedOrder {
+    /// Which buyer.
+    pub subject: String,
+    /// Index of the buyer's region.
+    pub region: usize,
+    /// How long after the opening.
+    pub after_opening: Duration,
+}
+
+/// An order that was placed, and what its buyer was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentOrder {
+    /// Which buyer.
+    pub subject: String,
+    /// Index of the buyer's region.
+    pub region: usize,
+    /// When it reached its region, in microseconds since the epoch; `None` where it did not.
+    pub arrived_at: Option<u64>,
+    /// What the buyer was told.
+    pub told: Told,
+    /// How long the buyer waited for it, in milliseconds.
+    pub answer_ms: f64,
+}
+
+/// What a buyer was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The order is in the queue.
+    Queued,
+    /// It is not, for this reason (the last part of the problem's type).
+    Refused(String),
+    /// Nothing that a buyer could rely on.
+    Nothing(String),
+}
+
+impl Told {
+    /// The word for the report.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Queued => None,
+            Self::Refused(reason) | Self::Nothing(reason) => Some(reason),
+        }
+    }
+
+    /// Whether the buyer may believe that nothing of theirs is queued.
+    pub fn is_firm_refusal(&self) -> bool {
+        matches!(self, Self::Refused(reason) if reason != "outcome-unknown")
+    }
+}
+
+/// The share of the crowd that would come later than three half-lives, and stays away.
+const LATEST: f64 = 1.0 / 8.0;
+
+/// How long half of the crowd takes where `orders` come, `rush` a second at the opening.
+pub fn half_life(orders: u32, rush: f64) -> Option<Duration> {
+    // The integral of rush × 2^(-t / half-life) from 0 to 3 half-lives is the crowd.
+    let seconds = f64::from(orders) * std::f64::consts::LN_2 / (rush * (1.0 - LATEST));
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Plans `orders` orders, spread evenly over the regions. The rush is at the opening:
+/// the rate halves with each `half_life`, and after three of them it is over. The same
+/// seed plans the same crowd.
+pub fn plan(seed: u64, orders: u32, regions: usize, half_life: Duration) -> Vec<PlannedOrder> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut planned: Vec<PlannedOrder> = (0..orders)
+        .map(|number| PlannedOrder {
+            subject: format!("buyer-{seed}-{number}"),
+            region: number as usize % regions.max(1),
+            after_opening: half_life.mul_f64(-random.random_range(LATEST..1.0).log2()),
+        })
+        .collect();
+    planned.sort_by_key(|order| order.after_opening);
+    planned
+}
+
+/// Signs a token for each order.
+pub fn tokens(identity: &IdentityProvider, plan: &[PlannedOrder], signed: impl Fn()) -> Result<Vec<String>> {
+    plan.iter()
+        .map(|order| {
+            signed();
+            identity.token(&order.subject)
+        })
+        .collect()
+}
+
+/// Buyers with the item's page open: their connections stand before the opening.
+const OPEN_PAGES_PER_REGION: usize = 250;
+
+/// Places every order at its moment after `opening`, whatever came of the others.
+pub async fn send(
+    system: &System,
+    item_id: &str,
+    plan: &[PlannedOrder],
+    tokens: &[String],
+    opening: Instant,
+    answered: impl Fn(),
+) -> Result<Vec<SentOrder>> {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(512).tcp_nodelay(true).build()?;
+    let pages: Vec<String> =
+        system.regions.iter().map(|region| format!("{}/items/{item_id}", region.gateway.url())).collect();
+    let page_views =
+        pages.iter().flat_map(|page| std::iter::repeat_n(page, OPEN_PAGES_PER_REGION.min(plan.len())));
+    join_all(page_views.map(|page| client.get(page).send())).await;
+    let urls: Vec<String> = pages.iter().map(|page| format!("{page}/orders")).collect();
+    let mut waiting = FuturesUnordered::new();
+    for (order, token) in plan.iter().zip(tokens) {
+        let url = urls.get(order.region).context("the plan has more regions than the system")?;
+        waiting.push(tokio::spawn(place(client.clone(), url.clone(), token.clone(), order.clone(), opening)));
+    }
+    let mut sent = Vec::with_capacity(plan.len());
+    while let Some(order) = waiting.next().await {
+        sent.push(order?);
+        answered();
+    }
+    Ok(sent)
+}
+
+async fn place(
+    client: reqwest::Client,
+    url: String,
+    token: String,
+    order: PlannedOrder,
+    opening: Instant,
+) -> SentOrder {
+    sleep_until((opening + order.after_opening).into()).await;
+    let started = Instant::now();
+    let outcome = client.post(url).bearer_auth(token).timeout(PATIENCE).send().await;
+    let (arrived_at, told) = match outcome {
+        Err(_) => (None, Told::Nothing("no-answer".into())),
+        Ok(response) => {
+            let arrived_at =
+                response.headers().get(ARRIVED_AT).and_then(|value| value.to_str().ok()?.parse().ok());
+            let status = response.status().as_u16();
+            let told = match status {
+                200 | 202 => Told::Queued,
+                _ => judge(status, &response.bytes().await.unwrap_or_default()),
+            };
+            (arrived_at, told)
+        }
+    };
+    let answer_ms = started.elapsed().as_secs_f64() * 1000.0;
+    SentOrder { subject: order.subject, region: order.region, arrived_at, told, answer_ms }
+}
+
+fn judge(status: u16, body: &[u8]) -> Told {
+    let problem: Option<Value> = serde_json::from_slice(body).ok();
+    let kind = problem.as_ref().and_then(|problem| problem.get("type")?.as_str()?.rsplit(':').next());
+    match kind {
+        Some(slug) => Told::Refused(slug.to_owned()),
+        None => Told::Nothing(format!("http-{status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_is_the_same_crowd_with_equal_demand() {
+        let half_life = Duration::from_secs(2);
+        let crowd = plan(7, 1_000, 5, half_life);
+        assert_eq!(crowd, plan(7, 1_000, 5, half_life));
+        assert_ne!(crowd, plan(8, 1_000, 5, half_life));
+        for region in 0..5 {
+            assert_eq!(crowd.iter().filter(|order| order.region == region).count(), 200);
+        }
+        assert!(crowd.is_sorted_by_key(|order| order.after_opening));
+        let first_half = crowd.iter().filter(|order| order.after_opening <= half_life).count();
+        assert!((520..=620).contains(&first_half), "{first_half}");
+    }
+}

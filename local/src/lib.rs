@@ -1,0 +1,27 @@
+//! The whole of fairdrop on one machine.
+//!
+//! [`system`] starts it: real Redis [`servers`], one Lambda [`emulator`] per region,
+//! the built [`functions`], a [`gateway`] per region that speaks as API Gateway
+//! does, and a [`wan`] line from each region to main that is as slow as the ocean
+//! is wide and can be cut. [`schedule`] fires what EventBridge would.
+//!
+//! [`crowd`] and [`buyer`] send orders into it, [`audit`] checks what came out,
+//! [`strategies`] runs the same arrivals through what others do, and [`report`]
+//! shows it all. The commands are [`demo`] and [`up`].
+
+pub mod audit;
+pub mod buyer;
+pub mod crowd;
+pub mod demo;
+pub mod emulator;
+pub mod functions;
+pub mod gateway;
+pub mod process;
+pub mod regions;
+pub mod report;
+pub mod schedule;
+pub mod servers;
+pub mod strategies;
+pub mod system;
+pub mod up;
+pub mod wan;

@@ -1,0 +1,108 @@
+//! Child processes that end with their owner.
+
+use anyhow::{Context, Result, bail};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer after its start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A child process, killed when dropped: also when a test fails.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` with its output in `log` (appended).
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let err = out.try_clone()?;
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().with_context(|| {
+            format!("{name} cannot be started ({:?}); try `make setup`", command.get_program())
+        })?;
+        Ok(Self { name: name.to_owned(), child })
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it at once, as SIGKILL does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until `port` answers on 127.0.0.1.
+    pub async fn wait_for_port(&mut self, port: u16) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < START_LIMIT {
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Ok(());
+            }
+            if !self.is_running() {
+                bail!("{} ended right after its start; see its log", self.name);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("{} does not answer on port {port}", self.name)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on at this moment: drawn by lot from below the range
+/// that the system gives to outgoing connections, so that nobody takes it meanwhile.
+pub fn free_port() -> Result<u16> {
+    (0..100)
+        .map(|_| rand::random_range(15_000..32_000))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("no free port was found from 15000 to 32000")
+}
+
+/// The workspace's folder.
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The folder with the built functions: `FAIRDROP_BIN_DIR`, or where this program was built.
+pub fn binaries() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("FAIRDROP_BIN_DIR") {
+        return Ok(folder.into());
+    }
+    let here = std::env::current_exe()?;
+    let built = here.ancestors().skip(1).take(3).find(|folder| folder.join("order-intake").is_file());
+    built
+        .map(Path::to_owned)
+        .context("the functions are not built; run `make build`, or set FAIRDROP_BIN_DIR")
+}
+
+/// A command that gives way to buyers and gateways when the machine is busy: on AWS
+/// functions have machines of their own, and a gateway's stamp does not wait for them.
+pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "5"]).arg(program);
+    command
+}
+
+/// A tool that the project installs for itself, or one on the path.
+pub fn tool(name: &str) -> PathBuf {
+    let own = std::env::var_os("FAIRDROP_VENV").map_or_else(|| workspace().join(".venv"), PathBuf::from);
+    let own = own.join("bin").join(name);
+    if own.is_file() { own } else { PathBuf::from(name) }
+}

@@ -1,0 +1,263 @@
+//! What one drop did, and its three renderings.
+//!
+//! The same arrivals go through three strategies: a Redis LIST, a Redis ZSET
+//! popped at once, and fairdrop. A [`Report`] holds who won under each.
+//! `text` is for the terminal, `html` for a browser (with its plots in `plot`),
+//! and the JSON is for programs. `figures` writes numbers for both readers.
+
+mod figures;
+mod html;
+mod plot;
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// One drop, as measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The item that was sold.
+    pub item_id: String,
+    /// Seed of the simulated crowd: the same seed places the same orders.
+    pub seed: u64,
+    /// How long an order may travel to the main Redis, in milliseconds.
+    pub settle_window_ms: u64,
+    /// Orders placed, in all regions.
+    pub orders: u64,
+    /// Units on sale.
+    pub stock: u64,
+    /// Units sold by fairdrop.
+    pub sold: u64,
+    /// Units sold beyond the stock; must be 0.
+    pub oversold: u64,
+    /// Orders that were queued and then disappeared; must be 0.
+    pub lost: u64,
+    /// Units sold to a buyer who already had one; must be 0.
+    pub duplicates: u64,
+    /// Orders served before an earlier one; must be 0.
+    pub inversions: u64,
+    /// Orders firmly refused and queued all the same; must be 0.
+    pub untrue: u64,
+    /// Share of the units that went to the buyers who ordered first, 0 to 1.
+    pub right_winners: ByStrategy<f64>,
+    /// Orders refused, by the last segment of the problem's type (`sold-out`).
+    pub refused: BTreeMap<String, u64>,
+    /// Seconds from opening to the last reservation; `None` if stock was left.
+    pub seconds_to_sell_out: Option<f64>,
+    /// Orders answered per second.
+    pub orders_per_second: f64,
+    /// Where the round-trip figures come from: one sentence.
+    pub transit_source: String,
+    /// The regions the orders came from.
+    pub regions: Vec<RegionReport>,
+}
+
+/// What the drop looked like from one region.
+#[derive(Debug, Clone, Serialize)]
+pub struct RegionReport {
+    /// The region's name, such as `eu-west-1`.
+    pub name: String,
+    /// Whether this region holds the queue.
+    pub is_main: bool,
+    /// Round trip to the main region, in milliseconds.
+    pub round_trip_ms: f64,
+    /// Orders placed in this region.
+    pub orders: u64,
+    /// This region's share of all orders, 0 to 1.
+    pub demand_share: f64,
+    /// Orders of this region that reached the queue.
+    pub queued: u64,
+    /// Orders refused, by the last segment of the problem's type.
+    pub refused: BTreeMap<String, u64>,
+    /// How long a buyer waited for the answer, in milliseconds.
+    pub answer_ms: Percentiles,
+    /// Units won by this region's buyers.
+    pub wins: ByStrategy<u64>,
+    /// This region's share of the units won, 0 to 1.
+    pub win_share: ByStrategy<f64>,
+}
+
+/// One value for each of the three strategies.
+#[derive(Debug, Clone, Copy, Serialize, Default)]
+pub struct ByStrategy<T> {
+    /// A Redis LIST, which serves in order of arrival at main.
+    pub list: T,
+    /// A Redis ZSET ordered by stamp and popped at once.
+    pub zset: T,
+    /// fairdrop, which pops an order once its settle window has passed.
+    pub fairdrop: T,
+}
+
+/// The middle and the tail of a set of times, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize, Default)]
+pub struct Percentiles {
+    /// Half of the times are no longer than this.
+    pub p50: f64,
+    /// 99 of 100 times are no longer than this.
+    pub p99: f64,
+    /// The longest time.
+    pub max: f64,
+}
+
+/// One promise of fairdrop and how often the drop broke it.
+struct Check {
+    name: &'static str,
+    broken: u64,
+    meaning: &'static str,
+}
+
+impl Report {
+    /// Whether the drop kept every promise: nothing oversold, lost, sold to the
+    /// same buyer twice or served out of order.
+    pub fn is_sound(&self) -> bool {
+        self.checks().iter().all(|check| check.broken == 0)
+    }
+
+    /// The report as indented JSON; the field names are those of this struct.
+    #[expect(clippy::expect_used, reason = "the invariant is in its text")]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report has string keys and plain values only")
+    }
+
+    /// The report as plain text for a terminal, at most 100 columns wide.
+    pub fn to_text(&self) -> String {
+        text::render(self)
+    }
+
+    /// The report as one HTML page that loads nothing and runs no script.
+    pub fn to_html(&self) -> String {
+        html::render(self)
+    }
+
+    fn checks(&self) -> [Check; 5] {
+        let check = |name, broken, meaning| Check { name, broken, meaning };
+        [
+            check("oversold", self.oversold, "units sold beyond the stock"),
+            check("lost", self.lost, "orders that were queued and then disappeared"),
+            check("duplicates", self.duplicates, "units sold to a buyer who already had one"),
+            check("inversions", self.inversions, "orders served before an earlier one"),
+            check("untrue answers", self.untrue, "orders refused and queued all the same"),
+        ]
+    }
+
+    /// One sentence on what the checks found, for someone new to the words.
+    fn verdict(&self) -> String {
+        if self.is_sound() {
+            return "No unit was sold beyond the stock, no queued order disappeared, no buyer \
+                    got two units, and nobody was served before an earlier order."
+                .to_owned();
+        }
+        let broken: Vec<String> = self
+            .checks()
+            .iter()
+            .filter(|check| check.broken > 0)
+            .map(|check| format!("{}: {}", check.meaning, figures::count(check.broken)))
+            .collect();
+        format!("The drop broke its promises ({}).", broken.join("; "))
+    }
+
+    /// How long the stock lasted, in words.
+    fn sell_out(&self) -> String {
+        match self.seconds_to_sell_out {
+            Some(seconds) => format!("sold out in {seconds:.1} s"),
+            None => "not sold out".to_owned(),
+        }
+    }
+}
+
+impl<T> ByStrategy<T> {
+    /// The values with the names a reader sees, in the order of the report.
+    fn named(&self) -> [(&'static str, &T); 3] {
+        [("LIST", &self.list), ("ZSET", &self.zset), ("fairdrop", &self.fairdrop)]
+    }
+}
+
+/// What makes a buyer a right one: every rendering explains it.
+const RIGHT_BUYER: &str =
+    "A right buyer is one of those who ordered first, by the clock of their own region.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A drop of 500 units to five regions, the nearest beside the queue.
+    pub(super) fn sample() -> Report {
+        Report {
+            item_id: "sneaker-42".to_owned(),
+            seed: 7,
+            settle_window_ms: 2_000,
+            orders: 20_000,
+            stock: 500,
+            sold: 500,
+            oversold: 0,
+            lost: 0,
+            duplicates: 0,
+            inversions: 0,
+            untrue: 0,
+            right_winners: ByStrategy { list: 0.49, zset: 0.5, fairdrop: 0.998 },
+            refused: BTreeMap::from([("sold-out".into(), 14_210), ("too-late".into(), 15)]),
+            seconds_to_sell_out: Some(2.43),
+            orders_per_second: 8_312.4,
+            transit_source: "Medians of a public table of round trips between AWS regions; half \
+                             of each is taken as the way there."
+                .to_owned(),
+            regions: vec![
+                region("us-east-1", 1.0, 4_120, [302, 297, 103]),
+                region("eu-west-1", 68.0, 3_980, [104, 107, 100]),
+                region("ap-northeast-1", 148.0, 4_010, [26, 28, 99]),
+                region("sa-east-1", 114.0, 3_890, [68, 67, 98]),
+                region("ap-southeast-2", 198.0, 4_000, [0, 1, 100]),
+            ],
+        }
+    }
+
+    fn region(name: &str, round_trip_ms: f64, orders: u64, wins: [u64; 3]) -> RegionReport {
+        let share = |wins: u64| wins as f64 / 500.0;
+        let [list, zset, fairdrop] = wins;
+        RegionReport {
+            name: name.to_owned(),
+            is_main: name == "us-east-1",
+            round_trip_ms,
+            orders,
+            demand_share: orders as f64 / 20_000.0,
+            queued: orders - 2_842,
+            refused: BTreeMap::from([("sold-out".into(), 2_842), ("too-late".into(), 3)]),
+            answer_ms: Percentiles {
+                p50: round_trip_ms + 2.4,
+                p99: round_trip_ms * 1.3 + 11.0,
+                max: round_trip_ms * 1.6 + 40.0,
+            },
+            wins: ByStrategy { list, zset, fairdrop },
+            win_share: ByStrategy { list: share(list), zset: share(zset), fairdrop: share(fairdrop) },
+        }
+    }
+
+    #[test]
+    fn json_has_the_fields_programs_read() {
+        let json: serde_json::Value = serde_json::from_str(&sample().to_json()).unwrap();
+        for field in ["stock", "sold", "oversold", "lost", "duplicates", "inversions"] {
+            assert!(json[field].is_u64(), "{field}");
+        }
+        assert_eq!(json["right_winners"]["fairdrop"], 0.998);
+        assert_eq!(json["regions"].as_array().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn each_fault_alone_makes_a_drop_unsound() {
+        assert!(sample().is_sound());
+        let faults: [fn(&mut Report); 5] = [
+            |report| report.oversold = 1,
+            |report| report.lost = 1,
+            |report| report.duplicates = 1,
+            |report| report.inversions = 1,
+            |report| report.untrue = 1,
+        ];
+        for (index, fault) in faults.iter().enumerate() {
+            let mut report = sample();
+            fault(&mut report);
+            assert!(!report.is_sound(), "fault {index}");
+            assert!(report.verdict().contains(": 1)"), "{}", report.verdict());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! All of it together: servers, regions, functions, schedule.
+
+use crate::buyer::{AUDIENCE, ISSUER, IdentityProvider};
+use crate::emulator::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
+use crate::functions::{Function, Launch};
+use crate::gateway::Gateway;
+use crate::regions::Region;
+use crate::schedule::Schedule;
+use crate::servers::Redis;
+use crate::wan::Line;
+use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How the system is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The regions, main first.
+    pub regions: Vec<RegionOptions>,
+    /// How often the drain's schedule fires, and how long one run takes.
+    pub drain_every: Duration,
+    /// Requests that one intake process takes at once.
+    pub intake_concurrency: u32,
+    /// How long a gateway waits for a function.
+    pub answer_limit: Duration,
+}
+
+/// How one region is started.
+#[derive(Clone, Debug)]
+pub struct RegionOptions {
+    /// Which one, and how far from main.
+    pub region: Region,
+    /// How far its gateway's clock is off, in milliseconds.
+    pub gateway_clock_offset_ms: i64,
+    /// Put before its functions' programs, for example `faketime`.
+    pub wrapper: Vec<String>,
+}
+
+impl Options {
+    /// `regions` with true clocks, main first.
+    pub fn for_regions(regions: Vec<Region>) -> Self {
+        let truthful = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
+        Self {
+            regions: regions.into_iter().map(truthful).collect(),
+            drain_every: Duration::from_secs(60),
+            intake_concurrency: MAX_INVOCATIONS,
+            answer_limit: INVOKE_LIMIT,
+        }
+    }
+}
+
+/// A running system. Dropping it stops everything.
+#[derive(Debug)]
+pub struct System {
+    /// Main's Redis.
+    pub redis: Redis,
+    /// The read replica that the edge regions share.
+    pub replica: Redis,
+    /// The regions, main first.
+    pub regions: Vec<RunningRegion>,
+    /// Who signs the buyers' tokens.
+    pub identity: IdentityProvider,
+    /// The drain's process.
+    pub drain: Function,
+    _admin: Function,
+    _schedule: Schedule,
+    logs: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// A running region.
+#[derive(Debug)]
+pub struct RunningRegion {
+    /// Which one.
+    pub region: Region,
+    /// Its front door.
+    pub gateway: Gateway,
+    /// Its line to main.
+    pub line: Line,
+    /// Its order intake.
+    pub intake: Function,
+    _status: Function,
+    emulator: Emulator,
+}
+
+impl RunningRegion {
+    /// The region's Invoke API.
+    pub fn invoke_api(&self) -> Invoke {
+        self.emulator.invoke_api()
+    }
+}
+
+impl System {
+    /// Starts everything, with data and logs in a folder that goes with it.
+    pub async fn start(options: &Options) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut system = Self::start_in(folder.path(), options).await?;
+        system._folder = Some(folder);
+        Ok(system)
+    }
+
+    /// Starts everything, with data and logs in `folder`.
+    pub async fn start_in(folder: &Path, options: &Options) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let redis = Redis::start(folder, "redis-main").await?;
+        let replica = Redis::start_replica(folder, "redis-replica", &redis).await?;
+        let identity = IdentityProvider::new()?;
+        let starting = options
+            .regions
+            .iter()
+            .map(|region| start_region(folder, options, region, &redis, &replica, &identity));
+        let regions = try_join_all(starting).await?;
+        let main = regions.first().context("there must be a region")?;
+        let in_main = |function, environment| {
+            let mut launch = Launch {
+                function,
+                region: main.region.name.to_owned(),
+                concurrency: 1,
+                environment,
+                wrapper: Vec::new(),
+            };
+            launch.environment.push(("FAIRDROP_MAIN_REDIS_URL".into(), redis.url()));
+            Function::start(launch, &main.invoke_api(), folder)
+        };
+        let run_seconds = options.drain_every.as_secs().max(1);
+        let drain = in_main(
+            "checkout-drain",
+            vec![
+                ("FAIRDROP_DRAIN_RUN_SECONDS".into(), run_seconds.to_string()),
+                ("FAIRDROP_WAIT_REPLICAS".into(), "1".into()),
+            ],
+        )?;
+        let admin = in_main("drop-admin", Vec::new())?;
+        wait_for(&main.invoke_api(), "drop-admin").await?;
+        let schedule =
+            Schedule::start(main.invoke_api(), "checkout-drain", main.region.name, options.drain_every);
+        Ok(Self {
+            redis,
+            replica,
+            regions,
+            identity,
+            drain,
+            _admin: admin,
+            _schedule: schedule,
+            logs: folder.to_owned(),
+            _folder: None,
+        })
+    }
+
+    /// Where every process writes its log.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Main's Invoke API.
+    pub fn main_invoke_api(&self) -> Result<Invoke> {
+        Ok(self.regions.first().context("there is always a main region")?.invoke_api())
+    }
+
+    /// Sends a command to `drop-admin`.
+    pub async fn admin(&self, command: &Value) -> Result<Value> {
+        match self.main_invoke_api()?.call("drop-admin", command).await? {
+            Invoked::Answer(answer) => Ok(answer),
+            Invoked::FunctionError(error) => bail!("drop-admin: {error}"),
+        }
+    }
+}
+
+async fn start_region(
+    folder: &Path,
+    options: &Options,
+    region_options: &RegionOptions,
+    redis: &Redis,
+    replica: &Redis,
+    identity: &IdentityProvider,
+) -> Result<RunningRegion> {
+    let region = region_options.region;
+    let one_way = Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
+    let line = Line::lay(([127, 0, 0, 1], redis.port()).into(), one_way).await?;
+    let emulator = Emulator::start(folder, region.name).await?;
+    let invoke = emulator.invoke_api();
+    let gateway = Gateway::open(
+        region.name,
+        invoke.clone(),
+        region_options.gateway_clock_offset_ms,
+        options.answer_limit,
+    )
+    .await?;
+    let environment = vec![
+        ("FAIRDROP_REGION".into(), region.name.into()),
+        ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", line.port())),
+        ("FAIRDROP_REPLICA_REDIS_URL".into(), replica.url()),
+        ("FAIRDROP_TOKEN_JWKS".into(), identity.jwks().to_string()),
+        ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
+        ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
+    ];
+    let start = |function, concurrency| {
+        let launch = Launch {
+            function,
+            region: region.name.to_owned(),
+            concurrency,
+            environment: environment.clone(),
+            wrapper: region_options.wrapper.clone(),
+        };
+        Function::start(launch, &invoke, folder)
+    };
+    let intake = start("order-intake", options.intake_concurrency)?;
+    let status = start("order-status", 8)?;
+    wait_for(&invoke, "order-intake").await?;
+    wait_for(&invoke, "order-status").await?;
+    Ok(RunningRegion { region, gateway, line, intake, _status: status, emulator })
+}
+
+/// Waits until `function` answers; what it says to nonsense does not matter.
+async fn wait_for(invoke: &Invoke, function: &str) -> Result<()> {
+    invoke
+        .call_within(function, "null".into(), Duration::from_secs(30))
+        .await
+        .map(drop)
+        .with_context(|| format!("{function} does not start; see its log"))
+}
