@@ -1,0 +1,100 @@
+//! What an operator can do, through the built `drop-admin`, with the samples of `events/`.
+
+use local::emulator::Invoked;
+use local::system::System;
+use serde_json::{Value, json};
+use std::path::Path;
+use tests::{announce, one_region};
+
+fn sample(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
+    let text = std::fs::read_to_string(folder.join(format!("drop-admin.{name}.json"))).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+async fn error_type(system: &System, command: Value) -> String {
+    match system.main_invoke_api().unwrap().call("drop-admin", &command).await.unwrap() {
+        Invoked::FunctionError(error) => error["errorType"].as_str().unwrap().to_owned(),
+        Invoked::Answer(answer) => panic!("{command} was carried out: {answer}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sample_does_what_its_name_says() {
+    let system = one_region().await.unwrap();
+    let created = system.admin(&sample("create")).await.unwrap();
+    assert_eq!(created["stock_left"], 500);
+    assert_eq!(created["paused"], false);
+    assert_eq!(system.admin(&sample("update")).await.unwrap()["stock_left"], 600);
+    assert_eq!(system.admin(&sample("pause")).await.unwrap()["paused"], true);
+    assert_eq!(system.admin(&sample("resume")).await.unwrap()["paused"], false);
+    assert_eq!(system.admin(&sample("describe")).await.unwrap()["orders_waiting"], 0);
+    assert_eq!(system.admin(&sample("list")).await.unwrap(), json!({ "items": ["sneaker-42"] }));
+    let closed = system.admin(&sample("close")).await.unwrap();
+    assert!(closed["closes_at"].as_u64() <= closed["main_time"].as_u64(), "{closed}");
+    assert_eq!(closed["phase"], "closed");
+    assert_eq!(system.admin(&sample("close")).await.unwrap()["closes_at"], closed["closes_at"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_says_why() {
+    let system = one_region().await.unwrap();
+    announce(&system, "a", json!({ "closes_at": local::buyer::micros_now() + 60_000_000 })).await.unwrap();
+    let item = |with: Value| {
+        let mut item =
+            json!({ "item_id": "b", "name": "B", "stock_total": 1, "opens_at": 1_795_000_000_000_000_u64 });
+        for (name, value) in with.as_object().unwrap() {
+            item[name] = value.clone();
+        }
+        json!({ "command": "create", "item": item })
+    };
+    let update = |changes: Value| json!({ "command": "update", "item_id": "a", "changes": changes });
+    let cases = [
+        (item(json!({ "item_id": "a" })), "ItemExists"),
+        (item(json!({ "name": "" })), "BadItem"),
+        (item(json!({ "closes_at": 1_795_000_000_000_000_u64 })), "BadItem"),
+        (item(json!({ "opens_at": 1_795_000_000_000_u64 })), "BadItem"),
+        (item(json!({ "settle_window_ms": 1 })), "BadItem"),
+        (item(json!({ "item_id": "a/b" })), "BadCommand"),
+        (item(json!({ "stock_total": -1 })), "BadCommand"),
+        (item(json!({ "opens_at": 9_007_199_254_740_992_u64 })), "BadCommand"),
+        (item(json!({ "colour": "red" })), "BadCommand"),
+        (update(json!({ "settle_window_ms": 100 })), "BadCommand"),
+        (update(json!({ "opens_at": local::buyer::micros_now() + 120_000_000 })), "BadItem"),
+        (json!({ "command": "describe", "item_id": "nothing" }), "NoSuchItem"),
+        (json!({ "command": "pause", "item_id": "nothing" }), "NoSuchItem"),
+        (json!({ "command": "destroy", "item_id": "a" }), "BadCommand"),
+        (json!(null), "BadCommand"),
+        (json!([1, 2]), "BadCommand"),
+        (json!({ "Records": [{ "eventSource": "aws:s3" }] }), "BadCommand"),
+    ];
+    for (command, expected) in cases {
+        assert_eq!(error_type(&system, command.clone()).await, expected, "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_is_raised_at_any_time_and_lowered_no_further_than_what_is_taken() {
+    let system = one_region().await.unwrap();
+    announce(&system, "a", json!({ "stock_total": 2 })).await.unwrap();
+    let client = tests::Client::of(&system, 0).unwrap();
+    for buyer in ["x", "y", "z"] {
+        client.order("a", &system.identity.token(buyer).unwrap()).await.unwrap();
+    }
+    let stock =
+        |units: u32| json!({ "command": "update", "item_id": "a", "changes": { "stock_total": units } });
+    let describe = json!({ "command": "describe", "item_id": "a" });
+    let reserved = async |units: u64| {
+        tests::eventually("the drain has taken the stock", std::time::Duration::from_secs(10), async || {
+            let item = system.admin(&describe).await?;
+            Ok((item["reservations"] == units).then_some(item))
+        })
+        .await
+        .unwrap()
+    };
+    assert_eq!(reserved(2).await["orders_waiting"], 1);
+    assert_eq!(error_type(&system, stock(1)).await, "StockTaken");
+    assert_eq!(system.admin(&stock(2)).await.unwrap()["stock_left"], 0);
+    system.admin(&stock(3)).await.unwrap();
+    assert_eq!(reserved(3).await["orders_waiting"], 0);
+}

@@ -1,0 +1,125 @@
+//! Processes killed and servers restarted in the middle of a drop.
+
+use anyhow::Result;
+use futures::future::join_all;
+use local::audit::{Findings, Outcome};
+use local::crowd::{SentOrder, Told};
+use local::regions;
+use local::system::System;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tests::{Client, announce, eventually, quick};
+
+/// A buyer who asks again until somebody gives a definite answer.
+async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> Told {
+    let started = Instant::now();
+    let mut told = Told::Nothing("no-answer".into());
+    while started.elapsed() < patience {
+        if let Ok(answer) = client.order(item_id, token).await {
+            told = match (answer.status, answer.problem()) {
+                (200 | 202, _) | (409, Some("already-sold")) => return Told::Queued,
+                (409 | 410, Some(problem)) => return Told::Refused(problem.to_owned()),
+                (_, Some(problem)) => Told::Refused(problem.to_owned()),
+                (status, None) => Told::Nothing(format!("http-{status}")),
+            };
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    told
+}
+
+/// Orders of `buyers` buyers, `per_second` of them, in turns from all regions.
+async fn drop_of(system: &System, buyers: u32, per_second: u32, first: &str) -> Result<Vec<SentOrder>> {
+    let clients =
+        (0..system.regions.len()).map(|index| Client::of(system, index)).collect::<Result<Vec<_>>>()?;
+    let orders = (0..buyers).map(|number| {
+        let region = number as usize % clients.len();
+        let client = clients[region].clone();
+        let subject = format!("{first}-{number}");
+        let token = system.identity.token(&subject);
+        async move {
+            tokio::time::sleep(Duration::from_secs(1) * number / per_second).await;
+            let told = insist(&client, "drop", &token?, Duration::from_secs(40)).await;
+            Ok(SentOrder { subject, region, arrived_at: None, told, answer_ms: 0.0 })
+        }
+    });
+    join_all(orders).await.into_iter().collect()
+}
+
+async fn settled(system: &System) -> Outcome {
+    eventually("the drain has done all it can", Duration::from_secs(60), async || {
+        let item = system.admin(&json!({ "command": "describe", "item_id": "drop" })).await?;
+        Ok((item["stock_left"] == 0 || item["orders_waiting"] == 0).then_some(()))
+    })
+    .await
+    .unwrap();
+    Outcome::read(&mut system.redis.connect().await.unwrap(), &"drop".parse().unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_and_twenty_kills_lose_nothing_and_double_nothing() {
+    let mut options = quick(regions::first(2));
+    options.answer_limit = Duration::from_secs(2);
+    let system = System::start(&options).await.unwrap();
+    announce(&system, "drop", json!({ "stock_total": 400, "settle_window_ms": 1_000 })).await.unwrap();
+    let over = AtomicU32::new(0);
+    let kills = AtomicU32::new(0);
+    let killer = async {
+        let mut random = StdRng::seed_from_u64(7);
+        while over.load(Ordering::Relaxed) == 0 || kills.load(Ordering::Relaxed) < 120 {
+            tokio::time::sleep(Duration::from_millis(random.random_range(20..160))).await;
+            match random.random_range(0..3) {
+                0 => system.drain.kill(),
+                n => system.regions[n - 1].intake.kill(),
+            }
+            kills.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let dropping = async {
+        let sent = drop_of(&system, 600, 60, "buyer").await;
+        over.store(1, Ordering::Relaxed);
+        sent
+    };
+    let ((), sent) = tokio::join!(killer, dropping);
+    let sent = sent.unwrap();
+    let outcome = settled(&system).await;
+    assert_eq!(outcome.check(&sent), Findings::default());
+    assert!(kills.into_inner() >= 120);
+    let queued = sent.iter().filter(|order| order.told == Told::Queued).count();
+    assert!(queued >= 400, "only {queued} got through");
+    assert_eq!(outcome.reservations.len(), 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn main_s_redis_dies_and_comes_back() {
+    let mut system = System::start(&quick(regions::first(2))).await.unwrap();
+    announce(&system, "drop", json!({ "stock_total": 300, "settle_window_ms": 1_000 })).await.unwrap();
+    let mut sent = drop_of(&system, 100, 100, "before").await.unwrap();
+    assert!(sent.iter().all(|order| order.told == Told::Queued), "{sent:?}");
+    let intake_process = system.regions[1].intake.process_id();
+
+    system.redis.kill();
+    let token = system.identity.token("meanwhile").unwrap();
+    for index in [0, 1] {
+        let client = Client::of(&system, index).unwrap();
+        // The edge's copy of the item still says that it sells; main is what is missing.
+        let started = Instant::now();
+        let answer = client.order("drop", &token).await.unwrap();
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some());
+        assert!(matches!(answer.problem(), Some("main-unreachable" | "outcome-unknown")), "{answer:?}");
+        assert!(started.elapsed() < Duration::from_millis(3_500), "{:?}", started.elapsed());
+    }
+
+    system.redis.restart().await.unwrap();
+    sent.extend(drop_of(&system, 100, 100, "after").await.unwrap());
+    assert!(sent.iter().all(|order| order.told == Told::Queued), "{sent:?}");
+    assert_eq!(system.regions[1].intake.process_id(), intake_process, "it recovered by itself");
+    let outcome = settled(&system).await;
+    assert_eq!(outcome.check(&sent), Findings::default());
+    assert_eq!(outcome.reservations.len(), 200);
+    assert!(!outcome.taken.contains("meanwhile"));
+}

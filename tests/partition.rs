@@ -1,0 +1,103 @@
+//! A region cut off from main.
+
+use anyhow::Result;
+use futures::future::join_all;
+use local::audit::Outcome;
+use local::regions;
+use local::system::System;
+use local::wan::LineState;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tests::{Answer, Client, announce, eventually, quick};
+
+const SETTLE_WINDOW: Duration = Duration::from_millis(1_000);
+
+async fn orders(system: &System, region: usize, name: &str, count: u32) -> Result<Vec<(Answer, Duration)>> {
+    let client = Client::of(system, region)?;
+    let orders = (0..count).map(|number| {
+        let (client, token) = (client.clone(), system.identity.token(&format!("{name}-{number}")));
+        async move {
+            let started = Instant::now();
+            Ok((client.order("a", &token?).await?, started.elapsed()))
+        }
+    });
+    join_all(orders).await.into_iter().collect()
+}
+
+async fn cut_and_restore(cut: LineState) {
+    let system = System::start(&quick(regions::first(2))).await.unwrap();
+    let window_ms = u64::try_from(SETTLE_WINDOW.as_millis()).unwrap();
+    announce(&system, "a", json!({ "stock_total": 1_000, "settle_window_ms": window_ms })).await.unwrap();
+    let far = &system.regions[1];
+    let process = far.intake.process_id();
+    for region in [0, 1] {
+        for (answer, _) in orders(&system, region, "before", 5).await.unwrap() {
+            assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        }
+    }
+
+    far.line.set(cut);
+    let (cut_off, near) = tokio::join!(orders(&system, 1, "cut-off", 20), orders(&system, 0, "near", 20));
+    for (answer, took) in cut_off.unwrap() {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(matches!(answer.problem(), Some("main-unreachable" | "outcome-unknown")), "{answer:?}");
+        // The window, and what HTTP and a busy machine add.
+        assert!(took < SETTLE_WINDOW + Duration::from_millis(1_000), "{took:?}");
+    }
+    for (answer, took) in near.unwrap() {
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert!(took < Duration::from_millis(800), "the cut slowed another region: {took:?}");
+    }
+    // By now no connection is left, so that nothing is even sent.
+    tokio::time::sleep(SETTLE_WINDOW).await;
+    for (answer, _) in orders(&system, 1, "later", 5).await.unwrap() {
+        assert_eq!((answer.status, answer.problem()), (503, Some("main-unreachable")), "{answer:?}");
+        assert_eq!(answer.body["outcome"], "not_queued");
+    }
+    // Asking for the order is honest, too.
+    let status = Client::of(&system, 1).unwrap();
+    let asked = status.mine("a", &system.identity.token("later-0").unwrap()).await.unwrap();
+    assert_eq!((asked.status, asked.problem()), (503, Some("status-unavailable")));
+
+    far.line.set(LineState::Up);
+    eventually("the region works again", Duration::from_secs(10), async || {
+        let answers = orders(&system, 1, "after", 1).await?;
+        Ok(answers.iter().all(|(answer, _)| matches!(answer.status, 200 | 202)).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(far.intake.process_id(), process, "it took no restart");
+    tokio::time::sleep(SETTLE_WINDOW * 2).await;
+    let outcome =
+        Outcome::read(&mut system.redis.connect().await.unwrap(), &"a".parse().unwrap()).await.unwrap();
+    let late = outcome
+        .taken
+        .iter()
+        .chain(&outcome.queued)
+        .find(|buyer| buyer.starts_with("cut-off") || buyer.starts_with("later"));
+    assert_eq!(late, None, "an order of the cut region was queued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_goes_silent() {
+    cut_and_restore(LineState::Silent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_refuses() {
+    cut_and_restore(LineState::Refusing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_travels_longer_than_its_window_is_too_late() {
+    let slow = regions::Region { name: "ap-southeast-2", round_trip_ms: 700.0 };
+    let system = System::start(&quick(vec![regions::WORLD[0], slow])).await.unwrap();
+    announce(&system, "a", json!({ "settle_window_ms": 300 })).await.unwrap();
+    // The connection stands by now, so that only the journey counts.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (answer, _) = orders(&system, 1, "far", 1).await.unwrap().remove(0);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let client = Client::of(&system, 1).unwrap();
+    let mine = client.mine("a", &system.identity.token("far-0").unwrap()).await.unwrap();
+    assert_eq!(mine.body["status"], "none", "{mine:?}");
+}

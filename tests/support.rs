@@ -1,0 +1,201 @@
+//! What the suites have in common: a queue on a real Redis, a running system, and a
+//! client of its gateways.
+
+use anyhow::{Context, Result};
+use local::buyer::micros_now;
+use local::regions::{self, Region};
+use local::servers::Redis;
+use local::system::{Options, System};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::config::RedisConfig;
+use shared::item::{ItemId, NewItem};
+use shared::queue::{Link, Order, Queue};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::time::{Duration, Instant};
+
+/// A real Redis of the test's own, and the queue on it.
+#[derive(Debug)]
+pub struct RedisQueue {
+    /// The server.
+    pub redis: Redis,
+    /// The queue, over one connection.
+    pub queue: Queue,
+    /// The machine's clock.
+    pub clock: Clock,
+    _folder: tempfile::TempDir,
+}
+
+impl RedisQueue {
+    /// Starts a server.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let redis = Redis::start(folder.path(), "redis").await?;
+        let queue = queue_at(redis.url())?;
+        Ok(Self { redis, queue, clock: Clock::machine(), _folder: folder })
+    }
+
+    /// Puts an item on sale that has been open for an hour.
+    pub async fn item(&self, name: &str, stock_total: u32, settle_window_ms: u32) -> Result<ItemId> {
+        let item_id: ItemId = name.parse()?;
+        let new = NewItem {
+            item_id: item_id.clone(),
+            name: name.to_owned(),
+            stock_total,
+            opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
+            closes_at: None,
+            hold_seconds: 0,
+            settle_window_ms,
+        };
+        self.queue.create_item(&new).await?;
+        Ok(item_id)
+    }
+}
+
+/// A queue over a connection of its own.
+pub fn queue_at(url: String) -> Result<Queue> {
+    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    Ok(Queue::new(Link::new(RedisConfig::main(&source)?)))
+}
+
+/// An order of `buyer`, stamped `placed_at`.
+pub fn order(item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Order> {
+    Ok(Order {
+        item_id: item_id.clone(),
+        user_token: UserToken::parse(buyer)?,
+        placed_at: Stamp::from_micros(placed_at)?,
+    })
+}
+
+/// A system with main alone, whose drain runs every second.
+pub async fn one_region() -> Result<System> {
+    System::start(&quick(regions::first(1))).await
+}
+
+/// Options for tests: `regions`, and a drain that starts again every second.
+pub fn quick(regions: Vec<Region>) -> Options {
+    Options {
+        drain_every: Duration::from_secs(1),
+        answer_limit: Duration::from_secs(5),
+        ..Options::for_regions(regions)
+    }
+}
+
+/// Puts an item on sale through `drop-admin`, open since a minute ago, with what
+/// `with` says otherwise.
+pub async fn announce(system: &System, item_id: &str, with: Value) -> Result<Value> {
+    let mut item = json!({
+        "item_id": item_id,
+        "name": item_id,
+        "stock_total": 10,
+        "opens_at": micros_now() - 60_000_000,
+        "settle_window_ms": 500,
+    });
+    for (name, value) in with.as_object().into_iter().flatten() {
+        item[name] = value.clone();
+    }
+    let created = system.admin(&json!({ "command": "create", "item": item })).await?;
+    for index in 0..system.regions.len() {
+        let client = Client::of(system, index)?;
+        // The edges read it from the replica, which is a moment behind.
+        eventually("the edge knows the item", Duration::from_secs(10), async || {
+            Ok((client.item(item_id).await?.status == 200).then_some(()))
+        })
+        .await?;
+    }
+    Ok(created)
+}
+
+/// A client of one region's gateway.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body, where it is JSON; otherwise null.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The last part of the problem's type, if it is a problem.
+    pub fn problem(&self) -> Option<&str> {
+        self.body.get("type")?.as_str()?.rsplit(':').next()
+    }
+
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Client {
+    /// A client of region `index`.
+    pub fn of(system: &System, index: usize) -> Result<Self> {
+        let region = system.regions.get(index).context("there is no such region")?;
+        Ok(Self { http: reqwest::Client::new(), url: region.gateway.url() })
+    }
+
+    /// Sends a request; `change` adds what is special about it.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Answer> {
+        let request = self.http.request(method.parse()?, format!("{}{path}", self.url));
+        let response = change(request).timeout(Duration::from_secs(40)).send().await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Places an order.
+    pub async fn order(&self, item_id: &str, token: &str) -> Result<Answer> {
+        self.send("POST", &format!("/items/{item_id}/orders"), |request| request.bearer_auth(token)).await
+    }
+
+    /// Asks for the buyer's order.
+    pub async fn mine(&self, item_id: &str, token: &str) -> Result<Answer> {
+        self.send("GET", &format!("/items/{item_id}/orders/me"), |request| request.bearer_auth(token)).await
+    }
+
+    /// Leaves the queue.
+    pub async fn leave(&self, item_id: &str, token: &str) -> Result<Answer> {
+        self.send("DELETE", &format!("/items/{item_id}/orders/me"), |request| request.bearer_auth(token))
+            .await
+    }
+
+    /// Asks for the item.
+    pub async fn item(&self, item_id: &str) -> Result<Answer> {
+        self.send("GET", &format!("/items/{item_id}"), |request| request).await
+    }
+}
+
+/// Tries `attempt` every 50 ms until it yields something, for at most `limit`.
+pub async fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) if started.elapsed() < limit => {}
+            Err(_) if started.elapsed() < limit => {}
+            Ok(None) => anyhow::bail!("not within {limit:?}: {what}"),
+            Err(error) => return Err(error.context(format!("not within {limit:?}: {what}"))),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
