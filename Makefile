@@ -1,0 +1,54 @@
+# fairdrop: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+
+VENV ?= $(CURDIR)/.venv
+TARGET ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+ARGS ?=
+# One profile for everything that runs on this machine; `release` is what is deployed.
+BIN := $(TARGET)/local
+# cargo-nextest where it is installed: each test in a process of its own.
+RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
+FUNCTIONS := order-intake order-status drop-admin checkout-drain
+export FAIRDROP_VENV := $(VENV)
+export SAM_CLI_TELEMETRY := 0
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+
+.PHONY: help setup setup-deploy build demo up test bench check fmt release clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Install what is missing: redis-server, cargo-lambda
+	@local/setup $(VENV) run
+
+setup-deploy: ## Install the AWS SAM CLI and the linters, too
+	@local/setup $(VENV) deploy
+
+build: ## Build functions and the local system
+	cargo build --locked --profile local --workspace
+
+demo: setup build ## A whole drop on this machine; ARGS="--orders 5000 --stock 200"
+	$(BIN)/fairdrop-local demo $(ARGS)
+
+up: setup build ## The system kept running, with curl lines for every route
+	$(BIN)/fairdrop-local up $(ARGS)
+
+test: setup build ## All tests, against real servers
+	$(RUN_TESTS) --locked --workspace $(ARGS)
+
+bench: setup build release ## All figures, into target/bench/
+	FAIRDROP_RELEASE_DIR=$(TARGET)/release $(BIN)/fairdrop-bench $(ARGS)
+
+check: setup-deploy ## Format, lints, documentation, template
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	$(VENV)/bin/sam validate --lint --template template.yaml
+
+release: ## Build the functions as they are deployed
+	cargo build --locked --release $(addprefix -p ,$(FUNCTIONS))
+
+fmt: ## Format the code
+	cargo fmt --all
+
+clean: ## Remove what was built; .venv stays
+	cargo clean
