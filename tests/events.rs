@@ -140,6 +140,7 @@ async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
         concurrency: 8,
         environment: Vec::new(),
         wrapper: Vec::new(),
+        binaries: None,
     };
     let function = Function::start(launch, &invoke, folder.path()).unwrap();
     let process_id = function.process_id();

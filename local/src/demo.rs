@@ -52,8 +52,37 @@ pub struct Demo {
     pub out: PathBuf,
 }
 
-/// Runs the drop and writes the report; true where every promise was kept.
+impl Default for Demo {
+    fn default() -> Self {
+        Self {
+            orders: 20_000,
+            stock: 500,
+            seed: 42,
+            regions: 5,
+            settle_window_ms: 2_000,
+            rush: RUSH_ORDERS_PER_SECOND,
+            json: false,
+            out: "target/demo".into(),
+        }
+    }
+}
+
+/// Runs the drop, prints and writes the report; true where every promise was kept.
 pub async fn run(demo: &Demo) -> Result<bool> {
+    let report = measure(demo).await?;
+    std::fs::write(demo.out.join("report.json"), report.to_json())?;
+    std::fs::write(demo.out.join("report.html"), report.to_html())?;
+    if demo.json {
+        println!("{}", report.to_json());
+    } else {
+        println!("{}", report.to_text());
+        println!("The same with plots: {}", demo.out.join("report.html").display());
+    }
+    Ok(report.is_sound())
+}
+
+/// Runs the drop.
+pub async fn measure(demo: &Demo) -> Result<Report> {
     let world = regions::first(demo.regions.into());
     eprintln!("Starting {} regions, Redis with a replica, and every function ...", world.len());
     let mut options = Options::for_regions(world.clone());
@@ -85,17 +114,7 @@ pub async fn run(demo: &Demo) -> Result<bool> {
         zset: strategies::zset_popped_at_once(&mut connection, &landings, stock).await?,
         fairdrop: outcome.taken.clone(),
     };
-    let report =
-        Measured { demo, world: &world, sent: &sent, outcome: &outcome, winners, opens_at, seconds }.report();
-    std::fs::write(demo.out.join("report.json"), report.to_json())?;
-    std::fs::write(demo.out.join("report.html"), report.to_html())?;
-    if demo.json {
-        println!("{}", report.to_json());
-    } else {
-        println!("{}", report.to_text());
-        println!("The same with plots: {}", demo.out.join("report.html").display());
-    }
-    Ok(report.is_sound())
+    Ok(Measured { demo, world: &world, sent: &sent, outcome: &outcome, winners, opens_at, seconds }.report())
 }
 
 fn announcement(demo: &Demo, item_id: &ItemId, opens_at: u64) -> Value {

@@ -4,7 +4,7 @@
 use crate::emulator::Invoke;
 use crate::process::{Process, binaries, yielding};
 use anyhow::{Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -23,8 +23,10 @@ pub struct Launch {
     pub concurrency: u32,
     /// Its environment besides what Lambda sets.
     pub environment: Vec<(String, String)>,
-    /// Put before the program, for example `faketime`.
+    /// Put before the program, for example `env NAME=value`.
     pub wrapper: Vec<String>,
+    /// Where the built functions are; by default where this program was built.
+    pub binaries: Option<PathBuf>,
 }
 
 /// A function that is kept running.
@@ -37,7 +39,7 @@ pub struct Function {
 impl Function {
     /// Starts the process and keeps it running.
     pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
-        let program = binaries()?.join(launch.function);
+        let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
         ensure!(program.is_file(), "{} is not built; run `make build`", launch.function);
         let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
         let runtime_api = invoke.runtime_api(launch.function);

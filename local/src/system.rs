@@ -25,6 +25,8 @@ pub struct Options {
     pub intake_concurrency: u32,
     /// How long a gateway waits for a function.
     pub answer_limit: Duration,
+    /// Where the built functions are; by default where this program was built.
+    pub binaries: Option<PathBuf>,
 }
 
 /// How one region is started.
@@ -47,6 +49,7 @@ impl Options {
             drain_every: Duration::from_secs(60),
             intake_concurrency: MAX_INVOCATIONS,
             answer_limit: INVOKE_LIMIT,
+            binaries: None,
         }
     }
 }
@@ -120,6 +123,7 @@ impl System {
                 concurrency: 1,
                 environment,
                 wrapper: Vec::new(),
+                binaries: options.binaries.clone(),
             };
             launch.environment.push(("FAIRDROP_MAIN_REDIS_URL".into(), redis.url()));
             Function::start(launch, &main.invoke_api(), folder)
@@ -203,6 +207,7 @@ async fn start_region(
             concurrency,
             environment: environment.clone(),
             wrapper: region_options.wrapper.clone(),
+            binaries: options.binaries.clone(),
         };
         Function::start(launch, &invoke, folder)
     };

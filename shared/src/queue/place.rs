@@ -3,7 +3,7 @@
 
 use super::{Keys, LinkError, Queue};
 use crate::clock::Clock;
-use crate::clock_check::{CLOCK_TOLERANCE_MICROS, OffsetBounds};
+use crate::clock_check::OffsetBounds;
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -137,7 +137,6 @@ impl Queue {
                     .arg(order.placed_at.as_micros())
                     .arg(order.user_token.as_str())
                     .arg(settle_micros)
-                    .arg(CLOCK_TOLERANCE_MICROS)
                     .invoke_async(&mut connection)
                     .await?;
                 Ok((sent, reply))
@@ -170,4 +169,31 @@ fn parse(reply: &Value) -> Option<(Placement, i64)> {
         _ => return None,
     };
     Some((placement, *age_micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock_check::CLOCK_TOLERANCE_MICROS;
+
+    #[test]
+    fn script_and_clock_check_agree_on_the_tolerance() {
+        assert!(PLACE_SCRIPT.contains(&format!("age >= -{CLOCK_TOLERANCE_MICROS} ")));
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_no_answer() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        assert_eq!(parse(&Value::Int(7)), Some((Placement::Queued, 7)));
+        for nonsense in [
+            Value::Nil,
+            text("queued"),
+            Value::Array(vec![]),
+            Value::Array(vec![text("queued"), text("soon"), Value::Int(1)]),
+            Value::Array(vec![text("sold"), text(""), Value::Int(1)]),
+            Value::Array(vec![text("too_late"), text(""), text("1")]),
+        ] {
+            assert_eq!(parse(&nonsense), None, "{nonsense:?}");
+        }
+    }
 }

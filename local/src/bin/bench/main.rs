@@ -1,0 +1,89 @@
+//! Every figure that fairdrop is held to, measured on this machine.
+
+mod figure;
+mod intake;
+mod main_redis;
+mod resp;
+
+use clap::Parser;
+use figure::Figure;
+use local::demo::{self, Demo};
+use local::process::workspace;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures what fairdrop promises about speed, each figure as a ratio or against a
+/// limit, and writes target/bench/NAME.json for each. Exits with 1 where one falls short.
+#[derive(Parser)]
+#[command(name = "fairdrop-bench")]
+struct Cli {
+    /// Measure only figures whose name contains this
+    #[arg(default_value = "")]
+    only: String,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// The functions as they are deployed
+    #[arg(long, env = "FAIRDROP_RELEASE_DIR", default_value = "target/release")]
+    release: PathBuf,
+    /// Where the results are written
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fairdrop-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<bool> {
+    let wanted = |group: &str| group.contains(&cli.only) || cli.only.contains(group);
+    let mut figures = Vec::new();
+    if wanted("place") {
+        eprintln!("place: the script against a bare ZADD NX, in pairs of rounds ...");
+        figures.extend(main_redis::place().await?);
+    }
+    if wanted("drain") {
+        eprintln!("drain: calls of 500, then with 10,000 and 5,000,000 orders waiting ...");
+        figures.extend(main_redis::drain().await?);
+    }
+    if wanted("intake") {
+        eprintln!("intake: start, size, memory, and a main 150 ms away ...");
+        figures.extend(intake::measure(&cli.release).await?);
+    }
+    if wanted("demo") {
+        eprintln!("demo: who wins ...");
+        figures.extend(drop_figures().await?);
+    }
+    let out = if cli.out.is_absolute() { cli.out.clone() } else { workspace().join(&cli.out) };
+    std::fs::create_dir_all(&out)?;
+    for figure in &figures {
+        figure.write(&out)?;
+    }
+    if cli.json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    } else {
+        println!("{}", figure::table(&figures));
+    }
+    Ok(figures.iter().all(|figure| figure.holds))
+}
+
+async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
+    let out = workspace().join("target/bench/demo");
+    let report = demo::measure(&Demo { out, ..Demo::default() }).await?;
+    let right = report.right_winners;
+    let against =
+        "the first `stock` buyers by true arrival at their region, 20,000 orders, stock 500, 5 regions";
+    Ok(vec![
+        Figure::measured("demo_right_buyers_list", right.list * 100.0, "%", against),
+        Figure::measured("demo_right_buyers_zset_at_once", right.zset * 100.0, "%", against),
+        Figure::at_least("demo_right_buyers_fairdrop", right.fairdrop * 100.0, "%", 99.5, against),
+    ])
+}

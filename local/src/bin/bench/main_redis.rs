@@ -1,0 +1,187 @@
+//! What main's Redis carries: the place script and the drain script.
+
+use crate::figure::{Figure, median, range};
+use crate::resp::{command, rate};
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use local::buyer::micros_now;
+use local::servers::Redis;
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use shared::config::RedisConfig;
+use shared::item::{ItemId, NewItem};
+use shared::queue::{Keys, Link, MAX_BATCH, PLACE_SCRIPT, Queue};
+use shared::stamp::Stamp;
+use std::time::Instant;
+
+const CONNECTIONS: u64 = 50;
+const ROUNDS: usize = 9;
+
+/// The place script's rate over that of a bare `ZADD NX`, with and without pipelining.
+pub(crate) async fn place() -> Result<Vec<Figure>> {
+    let folder = tempfile::tempdir()?;
+    let redis = Redis::start(folder.path(), "redis").await?;
+    let mut connection = redis.connect().await?;
+    // The question is what the script costs, not what the disk does.
+    let _: () =
+        redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no").query_async(&mut connection).await?;
+    let hash: String =
+        redis::cmd("SCRIPT").arg("LOAD").arg(PLACE_SCRIPT).query_async(&mut connection).await?;
+    let keys = Keys::of(&"bench".parse()?);
+    let bare = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
+        let (stamp, buyer) = (stamp.to_string(), buyer(number));
+        command(buffer, &[b"ZADD", keys.orders.as_bytes(), b"NX", stamp.as_bytes(), buyer.as_bytes()]);
+    };
+    let script = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
+        let (stamp, buyer) = (stamp.to_string(), buyer(number));
+        command(
+            buffer,
+            &[
+                b"EVALSHA",
+                hash.as_bytes(),
+                b"2",
+                keys.orders.as_bytes(),
+                keys.reservations.as_bytes(),
+                stamp.as_bytes(),
+                buyer.as_bytes(),
+                b"2000000",
+            ],
+        );
+    };
+    let mut figures = Vec::new();
+    for (name, pipeline, orders, bound) in
+        [("place_over_zadd_pipeline_1", 1, 60_000, 0.7), ("place_over_zadd_pipeline_16", 16, 200_000, 0.5)]
+    {
+        let progress = ProgressBar::new(ROUNDS as u64);
+        let (mut ratios, mut rates) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let _: () = redis::cmd("FLUSHDB").query_async(&mut connection).await?;
+            let bare = rate(redis.port(), CONNECTIONS, pipeline, orders, &bare).await?;
+            let _: () = redis::cmd("FLUSHDB").query_async(&mut connection).await?;
+            let script = rate(redis.port(), CONNECTIONS, pipeline, orders, &script).await?;
+            ratios.push(script / bare);
+            rates.push(script);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        let against = format!(
+            "a bare ZADD NX in the same run, {CONNECTIONS} connections, {ROUNDS} pairs of rounds \
+             (ratios {}); the script itself {:.0} orders/s",
+            range(&ratios),
+            median(rates)
+        );
+        figures.push(Figure::at_least(name, median(ratios), "ratio", bound, against));
+    }
+    Ok(figures)
+}
+
+/// What a drain call costs, and that it does not depend on who else is waiting.
+pub(crate) async fn drain() -> Result<Vec<Figure>> {
+    let folder = tempfile::tempdir()?;
+    let redis = Redis::start(folder.path(), "redis").await?;
+    let mut connection = redis.connect().await?;
+    let _: () =
+        redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no").query_async(&mut connection).await?;
+    let url = redis.url();
+    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let queue = Queue::new(Link::new(RedisConfig::main(&source)?));
+
+    let few = Drop::fill(&queue, &mut connection, "few", 10_000).await?;
+    let many = Drop::fill(&queue, &mut connection, "many", 5_000_000).await?;
+    let mut calls = Vec::new();
+    let mut ratios = Vec::new();
+    let mut rates = Vec::new();
+    for _ in 0..18 {
+        let started = Instant::now();
+        let in_few = few.drain_once(&queue, &mut connection).await?;
+        rates.push(f64::from(MAX_BATCH) / started.elapsed().as_secs_f64());
+        let in_many = many.drain_once(&queue, &mut connection).await?;
+        ratios.push(in_many / in_few);
+        calls.push(in_few);
+    }
+    let how = "18 calls, each reserving 500";
+    Ok(vec![
+        Figure::at_most(
+            "drain_call_blocks_ms",
+            median(calls.clone()) / 1_000.0,
+            "ms",
+            5.0,
+            format!(
+                "the server's own time for one call of the script (INFO commandstats), {how} (µs: {})",
+                range(&calls)
+            ),
+        ),
+        Figure::at_least(
+            "drain_orders_per_second",
+            median(rates.clone()),
+            "orders/s",
+            50_000.0,
+            format!("one connection, one call after another, {how} (range {})", range(&rates)),
+        ),
+        Figure::at_most(
+            "drain_5m_waiting_over_10k",
+            median(ratios.clone()),
+            "ratio",
+            1.5,
+            format!(
+                "the same call on an item with 10,000 orders waiting, in turns, {how} (range {})",
+                range(&ratios)
+            ),
+        ),
+    ])
+}
+
+/// An item with settled orders.
+struct Drop {
+    item_id: ItemId,
+}
+
+impl Drop {
+    async fn fill(
+        queue: &Queue,
+        connection: &mut MultiplexedConnection,
+        name: &str,
+        orders: u64,
+    ) -> Result<Self> {
+        let item_id: ItemId = name.parse()?;
+        let opens_at = micros_now() - 3_600_000_000;
+        queue
+            .create_item(&NewItem {
+                item_id: item_id.clone(),
+                name: name.into(),
+                stock_total: NewItem::MAX_STOCK,
+                opens_at: Stamp::from_micros(opens_at)?,
+                closes_at: None,
+                hold_seconds: 0,
+                settle_window_ms: 2_000,
+            })
+            .await?;
+        let keys = Keys::of(&item_id);
+        let progress = ProgressBar::new(orders);
+        let numbers: Vec<u64> = (0..orders).collect();
+        for chunk in numbers.chunks(10_000) {
+            let batch: Vec<(u64, String)> = chunk.iter().map(|n| (opens_at + n * 100, buyer(*n))).collect();
+            let _: () = connection.zadd_multiple(&keys.orders, &batch).await?;
+            progress.inc(chunk.len() as u64);
+        }
+        progress.finish_and_clear();
+        Ok(Self { item_id })
+    }
+
+    /// One call; what it cost the server, in microseconds.
+    async fn drain_once(&self, queue: &Queue, connection: &mut MultiplexedConnection) -> Result<f64> {
+        let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(connection).await?;
+        let batch = queue.drain(&self.item_id, MAX_BATCH).await?;
+        anyhow::ensure!(batch.reserved == u64::from(MAX_BATCH), "the drain found too little: {batch:?}");
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await?;
+        let line =
+            stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no call was counted")?;
+        let micros = line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()).context("no time")?;
+        Ok(micros.parse()?)
+    }
+}
+
+/// A subject as long as identity providers make them.
+fn buyer(number: u64) -> String {
+    format!("auth0|{number:024x}")
+}
