@@ -1,7 +1,7 @@
 //! What main's Redis carries: the place script and the drain script.
 
 use crate::figure::{Figure, median, range};
-use crate::resp::{command, rate};
+use crate::resp::{Encode, command, rate};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use local::buyer::micros_now;
@@ -15,7 +15,9 @@ use shared::stamp::Stamp;
 use std::time::Instant;
 
 const CONNECTIONS: u64 = 50;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 10;
+/// Orders that wait in the queue when the place script is measured.
+const WAITING: u64 = 1_000_000;
 
 /// The place script's rate over that of a bare `ZADD NX`, with and without pipelining.
 pub(crate) async fn place() -> Result<Vec<Figure>> {
@@ -28,6 +30,7 @@ pub(crate) async fn place() -> Result<Vec<Figure>> {
     let hash: String =
         redis::cmd("SCRIPT").arg("LOAD").arg(PLACE_SCRIPT).query_async(&mut connection).await?;
     let keys = Keys::of(&"bench".parse()?);
+    fill(&mut connection, &keys, micros_now() - WAITING, WAITING).await?;
     let bare = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
         let (stamp, buyer) = (stamp.to_string(), buyer(number));
         command(buffer, &[b"ZADD", keys.orders.as_bytes(), b"NX", stamp.as_bytes(), buyer.as_bytes()]);
@@ -49,24 +52,32 @@ pub(crate) async fn place() -> Result<Vec<Figure>> {
         );
     };
     let mut figures = Vec::new();
+    let mut next = WAITING;
     for (name, pipeline, orders, bound) in
         [("place_over_zadd_pipeline_1", 1, 60_000, 0.7), ("place_over_zadd_pipeline_16", 16, 200_000, 0.5)]
     {
         let progress = ProgressBar::new(ROUNDS as u64);
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let _: () = redis::cmd("FLUSHDB").query_async(&mut connection).await?;
-            let bare = rate(redis.port(), CONNECTIONS, pipeline, orders, &bare).await?;
-            let _: () = redis::cmd("FLUSHDB").query_async(&mut connection).await?;
-            let script = rate(redis.port(), CONNECTIONS, pipeline, orders, &script).await?;
+        for round in 0..ROUNDS {
+            // The queue grows; whoever goes first changes from round to round.
+            let mut pair = [0.0; 2];
+            for turn in [round % 2, 1 - round % 2] {
+                let encode: Encode<'_> = if turn == 0 { &bare } else { &script };
+                let rate = rate(redis.port(), CONNECTIONS, pipeline, next, orders, encode).await?;
+                next += orders;
+                if let Some(place) = pair.get_mut(turn) {
+                    *place = rate;
+                }
+            }
+            let [bare, script] = pair;
             ratios.push(script / bare);
             rates.push(script);
             progress.inc(1);
         }
         progress.finish_and_clear();
         let against = format!(
-            "a bare ZADD NX in the same run, {CONNECTIONS} connections, {ROUNDS} pairs of rounds \
-             (ratios {}); the script itself {:.0} orders/s",
+            "a bare ZADD NX in the same run, {CONNECTIONS} connections, {ROUNDS} pairs of rounds of {orders} on a \
+             queue of {WAITING} (ratios {}); the script itself {:.0} orders/s",
             range(&ratios),
             median(rates)
         );
@@ -156,15 +167,7 @@ impl Drop {
                 settle_window_ms: 2_000,
             })
             .await?;
-        let keys = Keys::of(&item_id);
-        let progress = ProgressBar::new(orders);
-        let numbers: Vec<u64> = (0..orders).collect();
-        for chunk in numbers.chunks(10_000) {
-            let batch: Vec<(u64, String)> = chunk.iter().map(|n| (opens_at + n * 100, buyer(*n))).collect();
-            let _: () = connection.zadd_multiple(&keys.orders, &batch).await?;
-            progress.inc(chunk.len() as u64);
-        }
-        progress.finish_and_clear();
+        fill(connection, &Keys::of(&item_id), opens_at, orders).await?;
         Ok(Self { item_id })
     }
 
@@ -179,6 +182,19 @@ impl Drop {
         let micros = line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()).context("no time")?;
         Ok(micros.parse()?)
     }
+}
+
+/// Puts `orders` orders into a queue, a microsecond apart from `first` on.
+async fn fill(connection: &mut MultiplexedConnection, keys: &Keys, first: u64, orders: u64) -> Result<()> {
+    let progress = ProgressBar::new(orders);
+    let numbers: Vec<u64> = (0..orders).collect();
+    for chunk in numbers.chunks(10_000) {
+        let batch: Vec<(u64, String)> = chunk.iter().map(|n| (first + n, buyer(*n))).collect();
+        let _: () = connection.zadd_multiple(&keys.orders, &batch).await?;
+        progress.inc(chunk.len() as u64);
+    }
+    progress.finish_and_clear();
+    Ok(())
 }
 
 /// A subject as long as identity providers make them.

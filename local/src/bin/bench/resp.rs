@@ -28,6 +28,7 @@ pub(crate) async fn rate(
     port: u16,
     connections: u64,
     pipeline: u64,
+    first: u64,
     orders: u64,
     encode: Encode<'_>,
 ) -> Result<f64> {
@@ -40,7 +41,7 @@ pub(crate) async fn rate(
     let each = orders / connections;
     let started = Instant::now();
     try_join_all(
-        streams.into_iter().zip(0..).map(|(stream, n)| one(stream, n * each, each, pipeline, encode)),
+        streams.into_iter().zip(0..).map(|(stream, n)| one(stream, first + n * each, each, pipeline, encode)),
     )
     .await?;
     Ok((each * connections) as f64 / started.elapsed().as_secs_f64())
