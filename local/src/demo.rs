@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Orders a second at the opening, where the rush is greatest: about what the
 /// emulators, buyers and servers can carry together on two cores.
-const RUSH_ORDERS_PER_SECOND: f64 = 3_000.0;
+const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
 /// Between the announcement of the item and its opening.
 const LEAD: Duration = Duration::from_millis(3_000);
 /// How long the drain may take after the last answer, beyond the settle window.
