@@ -11,12 +11,14 @@
 //!    and what a buyer's order has become.
 //! 6. [`problem`] is every refusal a client can meet.
 //!
-//! [`config`] reads the environment once, [`telemetry`] writes logs and metrics.
+//! [`edge`] is what a function that serves buyers keeps between requests,
+//! [`schedule`] what one that runs on a schedule is sent. [`config`] reads the environment once, [`telemetry`] writes logs and metrics.
 //! There is no AWS SDK in here: `order-intake` must be ready within milliseconds.
 
 pub mod clock;
 pub mod clock_check;
 pub mod config;
+pub mod edge;
 pub mod http;
 pub mod item;
 pub mod item_cache;

@@ -7,16 +7,14 @@ mod body;
 use answer::Accepted;
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
-use shared::clock::Clock;
 use shared::clock_check::{ClockCheck, OffsetBounds, Verdict};
-use shared::config::{ConfigError, RedisConfig, Source};
+use shared::config::{ConfigError, Source};
+use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
-use shared::item_cache::ItemCache;
 use shared::problem::Problem;
-use shared::queue::{ItemError, Link, Order, OrderState, Placement, Placing, Queue, Unplaced};
+use shared::queue::{Order, OrderState, Placement, Placing, Unplaced};
 use shared::stamp::Stamp;
-use shared::token::TokenVerifier;
 use std::time::Duration;
 
 /// What the path has.
@@ -25,39 +23,26 @@ const ALLOW: &str = "POST, OPTIONS";
 /// What one process of the function keeps between requests.
 #[derive(Debug)]
 pub struct App {
-    clock: Clock,
+    edge: Edge,
     clock_check: ClockCheck,
-    tokens: TokenVerifier,
-    items: ItemCache,
-    queue: Queue,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let queue = Queue::new(Link::new(RedisConfig::main(source)?));
-        let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
-        Ok(Self {
-            clock: Clock::machine(),
-            clock_check: ClockCheck::default(),
-            tokens: TokenVerifier::from_config(source)?,
-            items: ItemCache::new(replica, queue.clone()),
-            queue,
-        })
+        Ok(Self { edge: Edge::from_config(source)?, clock_check: ClockCheck::default() })
     }
 
-    /// Starts connecting in the background, so that the first order finds a
-    /// connection. A stamp never waits for it.
+    /// Starts connecting in the background.
     pub fn open(&self) {
-        self.queue.open();
-        self.items.open();
+        self.edge.open();
     }
 }
 
 /// Takes one order.
 pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     // Before anything is awaited: a cold connection must not cost the buyer their place.
-    let placed_at = app.clock.arrival(http::gateway_epoch_ms(request));
+    let placed_at = app.edge.clock.arrival(http::gateway_epoch_ms(request));
     if request.method() == Method::OPTIONS {
         return Ok(http::options(ALLOW));
     }
@@ -79,21 +64,23 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     }
     let item_id = http::item_id(request)?;
     body::check(request.body())?;
-    let user_token = app.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
+    let user_token = app.edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
     check_clock(app).await?;
 
-    let item = app.items.get(&item_id).await.map_err(item_problem)?.ok_or(Problem::NoSuchItem)?;
+    let item = app.edge.item(&item_id, Problem::MainUnreachable).await?;
     let order = Order { item_id, user_token, placed_at };
     if let Some(refusal) = gate_problem(&item, placed_at) {
         return answer_latecomer(app, &order, refusal).await;
     }
     let settle_window = Duration::from_millis(u64::from(item.settle_window_ms));
     let placing =
-        app.queue.place(&order, settle_window, &app.clock).await.map_err(|unplaced| match unplaced {
-            Unplaced::TooLate => Problem::TooLate,
-            Unplaced::Unreachable => Problem::MainUnreachable,
-            Unplaced::Unknown => Problem::OutcomeUnknown,
-        })?;
+        app.edge.queue.place(&order, settle_window, &app.edge.clock).await.map_err(
+            |unplaced| match unplaced {
+                Unplaced::TooLate => Problem::TooLate,
+                Unplaced::Unreachable => Problem::MainUnreachable,
+                Unplaced::Unknown => Problem::OutcomeUnknown,
+            },
+        )?;
     record_clock(app, placing.clock_offset);
     judge(&order, placing)
 }
@@ -130,7 +117,7 @@ async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<
     if matches!(refusal, Problem::NotOpenYet { .. }) {
         return Err(refusal);
     }
-    let state = app.queue.order_state(&order.item_id, &order.user_token).await;
+    let state = app.edge.queue.order_state(&order.item_id, &order.user_token).await;
     match state.map_err(|_| Problem::StatusUnavailable)? {
         OrderState::Queued { placed_at, .. } => Ok(Accepted::before(order, placed_at)),
         OrderState::Reserved { .. } => Err(Problem::AlreadyReserved),
@@ -146,9 +133,9 @@ async fn check_clock(app: &App) -> Result<(), Problem> {
         Verdict::Wrong(_) => return Err(Problem::ClockOff),
         Verdict::Remeasure => {}
     }
-    let sent = app.clock.now();
-    let main = app.queue.main_time().await.map_err(|_| Problem::MainUnreachable)?;
-    let bounds = OffsetBounds::from_exchange(sent, main, app.clock.now());
+    let sent = app.edge.clock.now();
+    let main = app.edge.queue.main_time().await.map_err(|_| Problem::MainUnreachable)?;
+    let bounds = OffsetBounds::from_exchange(sent, main, app.edge.clock.now());
     record_clock(app, bounds);
     if bounds.is_tolerable() { Ok(()) } else { Err(Problem::ClockOff) }
 }
@@ -163,16 +150,5 @@ fn record_clock(app: &App, bounds: OffsetBounds) {
             offset_high_ms = bounds.high / 1000,
             "this region's clock differs from main's by more than the round trip can explain; stamping stops"
         );
-    }
-}
-
-fn item_problem(error: ItemError) -> Problem {
-    match error {
-        ItemError::NoSuchItem(_) => Problem::NoSuchItem,
-        ItemError::Link(_) => Problem::MainUnreachable,
-        other => {
-            tracing::error!(error = %other, "an item cannot be used");
-            Problem::Internal
-        }
     }
 }

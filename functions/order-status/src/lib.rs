@@ -5,60 +5,16 @@ mod item_page;
 use lambda_http::http::{Method, StatusCode};
 use lambda_http::{Body, Request, RequestExt, Response};
 use serde::Serialize;
-use shared::clock::Clock;
-use shared::config::{ConfigError, RedisConfig, Source};
+use shared::edge::Edge;
 use shared::http;
-use shared::item::{Item, ItemId};
-use shared::item_cache::ItemCache;
+use shared::item::ItemId;
 use shared::problem::Problem;
-use shared::queue::{ItemError, Leave, Link, LinkError, OrderState, Queue};
+use shared::queue::{Leave, LinkError, OrderState};
 use shared::stamp::Stamp;
-use shared::token::TokenVerifier;
 use shared::user_token::UserToken;
-use std::sync::Arc;
-
-/// What one process of the function keeps between requests.
-#[derive(Debug)]
-pub struct App {
-    clock: Clock,
-    tokens: TokenVerifier,
-    items: ItemCache,
-    queue: Queue,
-}
-
-impl App {
-    /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let queue = Queue::new(Link::new(RedisConfig::main(source)?));
-        let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
-        Ok(Self {
-            clock: Clock::machine(),
-            tokens: TokenVerifier::from_config(source)?,
-            items: ItemCache::new(replica, queue.clone()),
-            queue,
-        })
-    }
-
-    /// Starts connecting in the background.
-    pub fn open(&self) {
-        self.queue.open();
-        self.items.open();
-    }
-
-    async fn item(&self, item_id: &ItemId) -> Result<Arc<Item>, Problem> {
-        let item = self.items.get(item_id).await.map_err(|error| match error {
-            ItemError::Link(_) => Problem::StatusUnavailable,
-            other => {
-                tracing::error!(error = %other, "an item cannot be used");
-                Problem::Internal
-            }
-        })?;
-        item.ok_or(Problem::NoSuchItem)
-    }
-}
 
 /// Answers one request.
-pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
+pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
     // An item id has no slash, so that the path's end tells the two apart.
     let about_order = request.raw_http_path().ends_with("/orders/me");
     let allow = if about_order { "GET, DELETE, OPTIONS" } else { "GET, OPTIONS" };
@@ -71,15 +27,15 @@ pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Prob
     }
     let item_id = http::item_id(request)?;
     if !about_order {
-        let item = app.item(&item_id).await?;
-        return item_page::answer(&item, app.clock.now(), request);
+        let item = edge.item(&item_id, Problem::StatusUnavailable).await?;
+        return item_page::answer(&item, edge.clock.now(), request);
     }
-    let buyer = app.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
-    app.item(&item_id).await?;
+    let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
+    edge.item(&item_id, Problem::StatusUnavailable).await?;
     if method == Method::DELETE {
-        leave(app, &item_id, &buyer).await
+        leave(edge, &item_id, &buyer).await
     } else {
-        show(app, &item_id, &buyer).await
+        show(edge, &item_id, &buyer).await
     }
 }
 
@@ -97,8 +53,8 @@ struct OrderPage<'a> {
 }
 
 /// Always from main: a replica might not know yet what main has promised.
-async fn show(app: &App, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
-    let state = app.queue.order_state(item_id, buyer).await.map_err(|_| Problem::StatusUnavailable)?;
+async fn show(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
+    let state = edge.queue.order_state(item_id, buyer).await.map_err(|_| Problem::StatusUnavailable)?;
     let page = OrderPage { item_id: item_id.as_str(), ..OrderPage::default() };
     let page = match state {
         OrderState::None => OrderPage { status: "none", ..page },
@@ -114,8 +70,8 @@ async fn show(app: &App, item_id: &ItemId, buyer: &UserToken) -> Result<Response
     http::json(StatusCode::OK, &page)
 }
 
-async fn leave(app: &App, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
-    let left = app.queue.leave(item_id, buyer).await.map_err(|error| match error {
+async fn leave(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
+    let left = edge.queue.leave(item_id, buyer).await.map_err(|error| match error {
         LinkError::Unanswered(_) => Problem::OutcomeUnknown,
         LinkError::NotSent(_) | LinkError::Refused(_) => Problem::StatusUnavailable,
     })?;

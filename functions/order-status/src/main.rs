@@ -1,18 +1,17 @@
 //! `GET /items/{item_id}` and `GET`, `DELETE /items/{item_id}/orders/me`.
 
-use order_status::App;
-use shared::{config, http, telemetry::Telemetry};
+use shared::{config, edge::Edge, http, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     let source = &config::process_environment;
     let telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source).map_err(http::start_error)?);
-    app.open();
+    let edge = Arc::new(Edge::from_config(source).map_err(http::start_error)?);
+    edge.open();
     http::serve(telemetry, move |request| {
-        let app = app.clone();
-        async move { order_status::handle(&app, &request).await }
+        let edge = edge.clone();
+        async move { order_status::handle(&edge, &request).await }
     })
     .await
 }
