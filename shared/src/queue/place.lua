@@ -3,8 +3,8 @@
 -- KEYS  1 orders:{id}   2 reservations:{id}
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --
--- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS): one argument more
--- would make the script slower by a tenth.
+-- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is written out
+-- here to spare every order an argument; a test holds the two together.
 --
 -- Returns one integer, the order's age on main's clock in us, when it was queued:
 -- this is the path of every order of a drop, and each call and conversion on it
