@@ -6,15 +6,16 @@ use local::audit::Outcome;
 use local::buyer::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
-use shared::queue::{Keys, OrderState, PLACE_SCRIPT, Placement, Placing};
+use shared::queue::{Keys, OrderState, PLACE_SCRIPT, Placement, Placing, Terms};
 use shared::stamp::Stamp;
 use std::time::Duration;
 use tests::{RedisQueue, order};
 
+const TERMS: Terms = Terms { settle_window: Duration::from_secs(60), may_be_taken: true };
 const HOUR_MICROS: u64 = 3_600_000_000;
 
 async fn place(server: &RedisQueue, item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Placing> {
-    Ok(server.queue.place(&order(item_id, buyer, placed_at)?, Duration::from_secs(60), &server.clock).await?)
+    Ok(server.queue.place(&order(item_id, buyer, placed_at)?, TERMS, &server.clock).await?)
 }
 
 /// Puts orders into the queue as if they had been placed at any time.

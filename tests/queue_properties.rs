@@ -7,7 +7,7 @@ use local::buyer::micros_now;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use shared::item::ItemId;
-use shared::queue::{Leave, Placement, Queue};
+use shared::queue::{Leave, Placement, Queue, Terms};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tests::{RedisQueue, order, queue_at};
@@ -60,7 +60,9 @@ async fn take(step: Step, server: &RedisQueue, queue: &Queue, item_id: &ItemId) 
             after(transit_ms).await;
             let order = order(item_id, &format!("buyer-{buyer:02}"), stamp)?;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
-            let tries = (0..copies).map(|_| queue.place(&order, settle_window, &server.clock));
+            // The edge's copy may be out of date either way.
+            let terms = Terms { settle_window, may_be_taken: starts_ms % 2 == 0 };
+            let tries = (0..copies).map(|_| queue.place(&order, terms, &server.clock));
             let first = join_all(tries).await.into_iter().find_map(Result::ok);
             Ok(Came::Placed { buyer, stamp, placement: first.map(|placing| placing.placement) })
         }

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use local::demo::{self, Demo};
 use local::up::{self, Up};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the whole of fairdrop on this machine: real Redis, the real Lambda
 /// binaries, five regions and the distance between them.
@@ -24,12 +25,19 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Demo(demo) => tokio::select! {
-            outcome = demo::run(&demo) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(false),
-        },
-        Command::Up(up) => up::run(&up).await.map(|()| true),
+    let command = Cli::parse().command;
+    // A demo that is stopped has proved nothing; `up` has no other end.
+    let may_be_stopped = matches!(command, Command::Up(_));
+    let work = async {
+        match command {
+            Command::Demo(demo) => demo::run(&demo).await,
+            Command::Up(up) => up::run(&up).await,
+        }
+    };
+    // Dropping the work stops every server and function that it has started.
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        signalled = interrupted() => signalled.map(|()| may_be_stopped),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -39,4 +47,15 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ctrl-C, or the signal that `kill` sends.
+async fn interrupted() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ctrl_c = tokio::signal::ctrl_c() => ctrl_c?,
+        _ = terminate.recv() => {}
+    }
+    eprintln!("Stopping everything.");
+    Ok(())
 }

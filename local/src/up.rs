@@ -17,8 +17,8 @@ pub struct Up {
     pub stock: u32,
 }
 
-/// Runs until Ctrl-C.
-pub async fn run(up: &Up) -> Result<()> {
+/// Runs until it is dropped.
+pub async fn run(up: &Up) -> Result<bool> {
     eprintln!("Starting {} regions, Redis with a replica, and every function ...", up.regions);
     let system = System::start(&Options::for_regions(regions::first(up.regions.into()))).await?;
     let item_id = "sneaker-42";
@@ -28,9 +28,7 @@ pub async fn run(up: &Up) -> Result<()> {
         }}))
         .await?;
     print(&system, item_id)?;
-    tokio::signal::ctrl_c().await?;
-    eprintln!("Stopping everything.");
-    Ok(())
+    std::future::pending().await
 }
 
 fn print(system: &System, item_id: &str) -> Result<()> {

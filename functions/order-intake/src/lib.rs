@@ -13,9 +13,8 @@ use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
 use shared::problem::Problem;
-use shared::queue::{Order, OrderState, Placement, Placing, Unplaced};
+use shared::queue::{Order, OrderState, Placement, Placing, Terms, Unplaced};
 use shared::stamp::Stamp;
-use std::time::Duration;
 
 /// What the path has.
 const ALLOW: &str = "POST, OPTIONS";
@@ -72,15 +71,13 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     if let Some(refusal) = gate_problem(&item, placed_at) {
         return answer_latecomer(app, &order, refusal).await;
     }
-    let settle_window = Duration::from_millis(u64::from(item.settle_window_ms));
+    let terms = Terms::of(&item, app.edge.clock.now());
     let placing =
-        app.edge.queue.place(&order, settle_window, &app.edge.clock).await.map_err(
-            |unplaced| match unplaced {
-                Unplaced::TooLate => Problem::TooLate,
-                Unplaced::Unreachable => Problem::MainUnreachable,
-                Unplaced::Unknown => Problem::OutcomeUnknown,
-            },
-        )?;
+        app.edge.queue.place(&order, terms, &app.edge.clock).await.map_err(|unplaced| match unplaced {
+            Unplaced::TooLate => Problem::TooLate,
+            Unplaced::Unreachable => Problem::MainUnreachable,
+            Unplaced::Unknown => Problem::OutcomeUnknown,
+        })?;
     record_clock(app, placing.clock_offset);
     judge(&order, placing)
 }

@@ -21,7 +21,7 @@ pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{ITEMS, Keys};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use order::{Leave, OrderState};
-pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Unplaced};
+pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

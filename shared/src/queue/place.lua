@@ -1,6 +1,7 @@
 -- Puts one order into the checkout queue, if it is within its settle window.
 --
--- KEYS  1 orders:{id}   2 reservations:{id}
+-- KEYS  1 orders:{id}   2 reservations:{id}; left out before the first settle window
+--       after the opening ends: nobody can have a unit yet, and the rush is spared the look
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --
 -- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is written out
@@ -13,7 +14,7 @@ local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at
 
-local hold = call('ZSCORE', KEYS[2], buyer)
+local hold = KEYS[2] and call('ZSCORE', KEYS[2], buyer)
 if hold and hold + 0 >= 0 then return { 'taken', hold, age } end
 if age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
   return age

@@ -4,7 +4,7 @@
 use super::{Keys, LinkError, Queue};
 use crate::clock::Clock;
 use crate::clock_check::OffsetBounds;
-use crate::item::ItemId;
+use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
 use redis::{Script, Value};
@@ -28,6 +28,27 @@ pub struct Order {
     pub user_token: UserToken,
     /// When the order reached the buyer's region, by that region's clock.
     pub placed_at: Stamp,
+}
+
+/// What the item says to an order, as far as the edge knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the order may travel.
+    pub settle_window: Duration,
+    /// Whether the buyer may have a unit already. Where this says no and the buyer
+    /// has one all the same, the drain drops the order.
+    pub may_be_taken: bool,
+}
+
+impl Terms {
+    /// The terms of `item` for an order sent at `now`. The first reservation is made
+    /// a settle window after the opening; until then nobody can have a unit.
+    pub fn of(item: &Item, now: Stamp) -> Self {
+        let settle_window = Duration::from_millis(item.settle_window_ms.into());
+        let nobody_yet = item.stock_left == item.stock_total
+            && now.micros_since(item.opens_at) < i64::from(item.settle_window_ms) * 1_000;
+        Self { settle_window, may_be_taken: !nobody_yet }
+    }
 }
 
 /// What main said, and what its answer proves about our clock.
@@ -81,13 +102,8 @@ impl Queue {
     ///
     /// Each try sends the same stamp, and the script adds a buyer only once, so
     /// that a repetition neither loses nor improves a place.
-    pub async fn place(
-        &self,
-        order: &Order,
-        settle_window: Duration,
-        clock: &Clock,
-    ) -> Result<Placing, Unplaced> {
-        let settle_micros = i64::try_from(settle_window.as_micros()).unwrap_or(i64::MAX);
+    pub async fn place(&self, order: &Order, terms: Terms, clock: &Clock) -> Result<Placing, Unplaced> {
+        let settle_micros = i64::try_from(terms.settle_window.as_micros()).unwrap_or(i64::MAX);
         let left_micros = settle_micros.saturating_sub(clock.now().micros_since(order.placed_at));
         if left_micros <= 0 {
             return Err(Unplaced::TooLate);
@@ -97,7 +113,7 @@ impl Queue {
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.try_place(order, settle_micros, left, clock).await {
+            match self.try_place(order, terms, left, clock).await {
                 Ok(mut placing) => {
                     // Our own earlier try got through, and only its answer was lost.
                     let ours = Placement::AlreadyQueued { placed_at: order.placed_at };
@@ -122,7 +138,7 @@ impl Queue {
     async fn try_place(
         &self,
         order: &Order,
-        settle_micros: i64,
+        terms: Terms,
         limit: Duration,
         clock: &Clock,
     ) -> Result<Placing, LinkError> {
@@ -131,12 +147,14 @@ impl Queue {
             .link
             .run(limit, async |mut connection| {
                 let sent = clock.now();
-                let reply: Value = SCRIPT
-                    .key(&keys.orders)
-                    .key(&keys.reservations)
+                let mut script = SCRIPT.key(&keys.orders);
+                if terms.may_be_taken {
+                    script.key(&keys.reservations);
+                }
+                let reply: Value = script
                     .arg(order.placed_at.as_micros())
                     .arg(order.user_token.as_str())
-                    .arg(settle_micros)
+                    .arg(terms.settle_window.as_micros())
                     .invoke_async(&mut connection)
                     .await?;
                 Ok((sent, reply))

@@ -25,29 +25,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    pub(crate) fn at_least(
-        name: &'static str,
-        value: f64,
-        unit: &'static str,
-        bound: f64,
-        against: impl Into<String>,
-    ) -> Self {
-        let against = against.into();
-        Self { name, value, unit, bound: Some(Bound::AtLeast(bound)), holds: value >= bound, against }
-    }
-
-    pub(crate) fn at_most(
-        name: &'static str,
-        value: f64,
-        unit: &'static str,
-        bound: f64,
-        against: impl Into<String>,
-    ) -> Self {
-        let against = against.into();
-        Self { name, value, unit, bound: Some(Bound::AtMost(bound)), holds: value <= bound, against }
-    }
-
-    /// A figure that is shown and held to nothing.
+    /// A figure that is shown, and held to nothing yet.
     pub(crate) fn measured(
         name: &'static str,
         value: f64,
@@ -55,6 +33,14 @@ impl Figure {
         against: impl Into<String>,
     ) -> Self {
         Self { name, value, unit, bound: None, holds: true, against: against.into() }
+    }
+
+    pub(crate) fn at_least(self, bound: f64) -> Self {
+        Self { holds: self.value >= bound, bound: Some(Bound::AtLeast(bound)), ..self }
+    }
+
+    pub(crate) fn at_most(self, bound: f64) -> Self {
+        Self { holds: self.value <= bound, bound: Some(Bound::AtMost(bound)), ..self }
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {

@@ -55,7 +55,7 @@ async fn start(program: &Path) -> Result<Figure> {
         ensure!(asked > 0, "the function did not ask for work");
     }
     let against = format!("{STARTS} starts of the release build (range {}), main over TLS", range(&times));
-    Ok(Figure::at_most("intake_start_ms", median(times), "ms", 10.0, against))
+    Ok(Figure::measured("intake_start_ms", median(times), "ms", against).at_most(10.0))
 }
 
 /// The deployment package.
@@ -69,7 +69,7 @@ fn zipped(program: &Path) -> Result<Figure> {
         .status()?;
     ensure!(status.success(), "python3 could not zip the binary");
     let megabytes = zip.metadata()?.len() as f64 / 1e6;
-    Ok(Figure::at_most("intake_zipped_mb", megabytes, "MB", 3.0, "the release binary, deflated"))
+    Ok(Figure::measured("intake_zipped_mb", megabytes, "MB", "the release binary, deflated").at_most(3.0))
 }
 
 /// Orders a second with main 150 ms away, and what the process weighs after them.
@@ -88,26 +88,17 @@ async fn far_main(program: &Path) -> Result<Vec<Figure>> {
     let many = orders_per_second(&system, "many", IN_FLIGHT, 60).await?;
     let intake = system.regions.get(1).context("two regions were started")?.intake.process_id();
     let status = std::fs::read_to_string(format!("/proc/{intake}/status"));
-    let mut figures = vec![Figure::at_least(
-        "intake_64_in_flight_over_1",
-        many / one,
-        "ratio",
-        50.0,
-        format!(
-            "the same process, main 150 ms away: {one:.1} orders/s with 1 in flight, {many:.1} with {IN_FLIGHT}"
-        ),
-    )];
+    let against = format!(
+        "the same process, main 150 ms away: {one:.1} orders/s with 1 in flight, {many:.1} with {IN_FLIGHT}"
+    );
+    let mut figures =
+        vec![Figure::measured("intake_64_in_flight_over_1", many / one, "ratio", against).at_least(50.0)];
     if let Ok(status) = status {
         let kilobytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
         let megabytes = kilobytes.context("no VmRSS")?.parse::<f64>()? / 1024.0;
-        figures.push(Figure::at_most(
-            "intake_resident_mb",
-            megabytes,
-            "MB",
-            16.0,
-            "VmRSS after these orders, Linux",
-        ));
+        let against = "VmRSS after these orders, Linux";
+        figures.push(Figure::measured("intake_resident_mb", megabytes, "MB", against).at_most(16.0));
     }
     Ok(figures)
 }
