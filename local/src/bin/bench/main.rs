@@ -6,7 +6,7 @@ mod main_redis;
 mod resp;
 
 use clap::Parser;
-use figure::Figure;
+use figure::{Figure, median, range};
 use local::demo::{self, Demo};
 use local::process::workspace;
 use std::path::PathBuf;
@@ -75,15 +75,29 @@ async fn run(cli: &Cli) -> anyhow::Result<bool> {
     Ok(figures.iter().all(|figure| figure.holds))
 }
 
+/// Drops of three crowds: within a millisecond it is luck who is first, and the crowd
+/// around the last unit decides how much that matters.
 async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
     let out = workspace().join("target/bench/demo");
-    let report = demo::measure(&Demo { out, ..Demo::default() }).await?;
-    let right = report.right_winners;
-    let against =
-        "the first `stock` buyers by true arrival at their region, 20,000 orders, stock 500, 5 regions";
+    let (mut list, mut zset, mut fairdrop) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in [42, 43, 44] {
+        let report = demo::measure(&Demo { out: out.clone(), seed, ..Demo::default() }).await?;
+        list.push(report.right_winners.list * 100.0);
+        zset.push(report.right_winners.zset * 100.0);
+        fairdrop.push(report.right_winners.fairdrop * 100.0);
+    }
+    let shown = |name, shares: Vec<f64>| {
+        let against = format!(
+            "the first `stock` buyers by true arrival at their region, 20,000 orders, stock 500, 5 regions, \
+             {} crowds (range {})",
+            shares.len(),
+            range(&shares)
+        );
+        Figure::measured(name, median(shares), "%", against)
+    };
     Ok(vec![
-        Figure::measured("demo_right_buyers_list", right.list * 100.0, "%", against),
-        Figure::measured("demo_right_buyers_zset_at_once", right.zset * 100.0, "%", against),
-        Figure::measured("demo_right_buyers_fairdrop", right.fairdrop * 100.0, "%", against).at_least(99.5),
+        shown("demo_right_buyers_list", list),
+        shown("demo_right_buyers_zset_at_once", zset),
+        shown("demo_right_buyers_fairdrop", fairdrop).at_least(99.5),
     ])
 }

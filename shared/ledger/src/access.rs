@@ -1,0 +1,225 @@
+//! How the ledger is reached: address, TLS, password or IAM token, and a small pool
+//! in which every wait has a limit.
+
+use crate::{Ledger, LedgerError};
+use aws_config::BehaviorVersion;
+use aws_sdk_rds::auth_token;
+use shared::config::{self, ConfigError, Source};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+
+/// The longest that one call to the ledger may take, from the wait for a connection
+/// to the commit. The server's own limits are below it.
+pub const CALL_LIMIT: Duration = Duration::from_secs(8);
+/// The most connections that one process may be given.
+pub const MAX_CONNECTIONS: u32 = 20;
+
+/// How long a call waits for a connection.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// A connection that rested for longer is asked whether it lives: the process may
+/// have been frozen meanwhile.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long it may take to answer that.
+const PING_LIMIT: Duration = Duration::from_millis(500);
+const MAX_IDLE: Duration = Duration::from_secs(300);
+const MAX_LIFETIME: Duration = Duration::from_secs(900);
+/// IAM tokens open connections for 15 minutes; they are replaced well before.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
+/// Limits that the server keeps for each session.
+const SESSION: [(&str, &str); 3] = [
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "4s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+
+/// Where the ledger is and how to prove who asks.
+pub(crate) struct Access {
+    options: PgConnectOptions,
+    connections: u32,
+    iam: Option<Iam>,
+}
+
+/// An IAM token in place of a password.
+struct Iam {
+    config: tokio::sync::OnceCell<aws_config::SdkConfig>,
+    made_at: Mutex<Option<SystemTime>>,
+}
+
+impl Access {
+    pub(crate) fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let name = "FAIRDROP_LEDGER_URL";
+        let url = config::required(source, name)?;
+        let why = "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
+        let mut options = PgConnectOptions::from_str(&url).map_err(|_| ConfigError::bad(name, why))?;
+        if !is_this_machine(options.get_host()) {
+            if !url.contains("sslmode=") {
+                options = options.ssl_mode(PgSslMode::VerifyFull);
+            }
+            if !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+                return Err(ConfigError::bad(name, why));
+            }
+        }
+        if let Some(file) = config::optional(source, "FAIRDROP_LEDGER_CA_FILE") {
+            options = options.ssl_root_cert(file);
+        }
+        if let Some(password) = config::optional(source, "FAIRDROP_LEDGER_PASSWORD") {
+            options = options.password(&password);
+        }
+        let iam = match config::optional(source, "FAIRDROP_LEDGER_AUTH").as_deref() {
+            None | Some("password") => None,
+            Some("iam") => Some(Iam { config: tokio::sync::OnceCell::new(), made_at: Mutex::new(None) }),
+            Some(_) => {
+                return Err(ConfigError::bad("FAIRDROP_LEDGER_AUTH", "it must be password or iam"));
+            }
+        };
+        let connections = config::number(source, "FAIRDROP_LEDGER_CONNECTIONS", 4, 1, MAX_CONNECTIONS)?;
+        let options = options.application_name("fairdrop").options(SESSION);
+        Ok(Self { options, connections, iam })
+    }
+
+    pub(crate) fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(self.connections)
+            .acquire_timeout(ACQUIRE_LIMIT)
+            .idle_timeout(MAX_IDLE)
+            .max_lifetime(MAX_LIFETIME)
+            .test_before_acquire(false)
+            .before_acquire(|connection: &mut PgConnection, meta| {
+                Box::pin(async move {
+                    let rested = meta.idle_for > TRUSTED_IDLE;
+                    Ok(!rested || matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
+                })
+            })
+            .connect_lazy_with(self.options.clone())
+    }
+
+    /// Puts a fresh token in place where the last one grows old.
+    async fn renew_token(&self, pool: &PgPool) -> Result<(), LedgerError> {
+        let Some(iam) = &self.iam else { return Ok(()) };
+        let is_fresh = || {
+            let made_at = *iam.made_at.lock().unwrap_or_else(PoisonError::into_inner);
+            made_at.is_some_and(|at| at.elapsed().is_ok_and(|age| age < TOKEN_LIFETIME))
+        };
+        if is_fresh() {
+            return Ok(());
+        }
+        let load = || async { aws_config::defaults(BehaviorVersion::latest()).load().await };
+        let aws = iam.config.get_or_init(load).await;
+        let no_token = |what: &str| LedgerError::Away(format!("no IAM token: {what}"));
+        let wanted = auth_token::Config::builder()
+            .hostname(self.options.get_host())
+            .port(self.options.get_port().into())
+            .username(self.options.get_username())
+            .build()
+            .map_err(|_| no_token("the address is incomplete"))?;
+        let token = auth_token::AuthTokenGenerator::new(wanted)
+            .auth_token(aws)
+            .await
+            .map_err(|_| no_token("the credentials cannot sign one"))?;
+        pool.set_connect_options(self.options.clone().password(token.as_str()));
+        *iam.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
+        Ok(())
+    }
+}
+
+/// Only here may a connection do without TLS.
+fn is_this_machine(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "::1" | "[::1]") || host.starts_with('/')
+}
+
+impl Ledger {
+    /// Whether the ledger answers; waits for a connection if it must.
+    pub async fn ready(&self) -> Result<(), LedgerError> {
+        self.within_limit(async {
+            let mut connection = self.pool.acquire().await?;
+            Ok(connection.ping().await?)
+        })
+        .await
+    }
+
+    /// Runs `work` in a transaction and commits, all within [`CALL_LIMIT`].
+    pub(crate) async fn transaction<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Transaction<'static, Postgres>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.within_limit(async {
+            let mut transaction = self.pool.begin().await?;
+            let value = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(value)
+        })
+        .await
+    }
+
+    pub(crate) async fn within_limit<T>(
+        &self,
+        work: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        self.access.renew_token(&self.pool).await?;
+        timeout(CALL_LIMIT, work).await.unwrap_or_else(|_| Err(LedgerError::Away("no answer in time".into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(pairs: &[(&str, &str)]) -> Result<Access, ConfigError> {
+        Access::from_config(&|name: &str| {
+            pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn only_this_machine_is_reached_without_tls() {
+        let mode = |url| access(&[("FAIRDROP_LEDGER_URL", url)]).map(|access| access.options.get_ssl_mode());
+        assert!(matches!(mode("postgres://u@db.example/x"), Ok(PgSslMode::VerifyFull)));
+        assert!(matches!(mode("postgres://u@db.example/x?sslmode=verify-full"), Ok(PgSslMode::VerifyFull)));
+        assert!(mode("postgres://u@127.0.0.1:5433/x?sslmode=disable").is_ok());
+        for weak in ["disable", "prefer", "require", "verify-ca"] {
+            let error = mode(&format!("postgres://u:hunter2@db.example/x?sslmode={weak}")).unwrap_err().to_string();
+            assert!(error.contains("FAIRDROP_LEDGER_URL") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_missing_or_wrong() {
+        assert_eq!(access(&[]).err(), Some(ConfigError::Missing("FAIRDROP_LEDGER_URL")));
+        let url = ("FAIRDROP_LEDGER_URL", "postgres://u@127.0.0.1/x");
+        for (name, value) in [("FAIRDROP_LEDGER_AUTH", "kerberos"), ("FAIRDROP_LEDGER_CONNECTIONS", "0")] {
+            let error = access(&[url, (name, value)]).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_iam_token_is_made_from_the_environment_s_credentials_and_kept() {
+        let access = access(&[
+            ("FAIRDROP_LEDGER_URL", "postgres://app@db.example:5432/x"),
+            ("FAIRDROP_LEDGER_AUTH", "iam"),
+        ])
+        .unwrap();
+        let credentials = aws_sdk_rds::config::Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+        let aws = aws_config::SdkConfig::builder()
+            .region(aws_config::Region::new("eu-west-1"))
+            .credentials_provider(aws_sdk_rds::config::SharedCredentialsProvider::new(credentials))
+            .time_source(aws_sdk_rds::config::SharedTimeSource::new(std::time::SystemTime::now))
+            .build();
+        let iam = access.iam.as_ref().unwrap();
+        iam.config.set(aws).unwrap();
+        let pool = access.pool();
+        access.renew_token(&pool).await.unwrap();
+        let first = *iam.made_at.lock().unwrap();
+        assert!(first.is_some());
+        access.renew_token(&pool).await.unwrap();
+        assert_eq!(*iam.made_at.lock().unwrap(), first);
+        *iam.made_at.lock().unwrap() = SystemTime::now().checked_sub(TOKEN_LIFETIME);
+        access.renew_token(&pool).await.unwrap();
+        assert!(*iam.made_at.lock().unwrap() > first);
+    }
+}

@@ -1,0 +1,51 @@
+//! The ledger: the PostgreSQL tables that say who bought what, the record of truth.
+//!
+//! [`Ledger::record`] writes what the drain has promised, [`Ledger::pay`] and its
+//! neighbours settle what waits for payment, [`Ledger::release_due`] ends what waited
+//! in vain. The rules are the database's own (`migrations/`): the code here asks in a
+//! way that meets them, and cannot break them.
+//!
+//! The functions on the way of an order do not link this crate.
+
+mod access;
+mod error;
+mod items;
+mod migrations;
+mod payment;
+mod records;
+mod sales;
+
+pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
+pub use error::LedgerError;
+pub use items::{LedgerItem, NEVER_OVERSOLD};
+pub use migrations::Migrated;
+pub use payment::{Extension, Payment};
+pub use records::{Sale, SaleState};
+pub use sales::{Due, Standing};
+
+use access::Access;
+use shared::config::{ConfigError, Source};
+use sqlx::PgPool;
+use std::sync::Arc;
+
+/// The ledger, over a small pool of connections. Cloning shares it.
+#[derive(Clone)]
+pub struct Ledger {
+    pool: PgPool,
+    access: Arc<Access>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Reads the configuration. Nothing is connected yet; it must be called where
+    /// there is a tokio runtime.
+    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let access = Access::from_config(source)?;
+        Ok(Self { pool: access.pool(), access: Arc::new(access) })
+    }
+}

@@ -1,0 +1,57 @@
+//! The schema, brought up to date one numbered file at a time.
+
+use crate::{Ledger, LedgerError};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::SqlSafeStr;
+
+/// All migrations, in order. One that has been released is never edited: its checksum
+/// is compared, and an edited one is refused.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "ledger", include_str!("../migrations/0001_ledger.sql"))];
+
+/// What a migration run found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// How many migrations were applied.
+    pub applied: usize,
+    /// The number of the latest one.
+    pub version: i64,
+}
+
+impl Ledger {
+    /// Applies what is missing. Safe to repeat, and to run twice at once: the database
+    /// lets one in at a time.
+    pub async fn migrate(&self) -> Result<Migrated, LedgerError> {
+        let migrations = MIGRATIONS.map(|(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        });
+        let migrator = Migrator::with_migrations(migrations.to_vec());
+        self.within_limit(async {
+            let mut connection = self.pool.acquire().await?;
+            let before = applied(&mut connection).await?;
+            migrator.run(&mut *connection).await.map_err(explain)?;
+            let after = applied(&mut connection).await?;
+            Ok(Migrated { applied: after.len().saturating_sub(before.len()), version: after.last().copied().unwrap_or(0) })
+        })
+        .await
+    }
+}
+
+/// The numbers of the migrations that the database has had.
+async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
+    connection.ensure_migrations_table("_sqlx_migrations").await.map_err(explain)?;
+    let list = connection.list_applied_migrations("_sqlx_migrations").await.map_err(explain)?;
+    Ok(list.iter().map(|migration| migration.version).collect())
+}
+
+fn explain(error: MigrateError) -> LedgerError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        MigrateError::VersionMismatch(number) => {
+            LedgerError::Refused(format!("migration {number} is not the one that was applied"))
+        }
+        MigrateError::VersionMissing(number) => {
+            LedgerError::Refused(format!("migration {number} was applied and is not known; deploy the newer release"))
+        }
+        other => LedgerError::Refused(other.to_string()),
+    }
+}

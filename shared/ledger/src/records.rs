@@ -1,0 +1,83 @@
+//! Reading the ledger page by page: for audits, and to rebuild Redis.
+
+use crate::items::{moment, stamp};
+use crate::{Ledger, LedgerError};
+use shared::item::ItemId;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+/// A row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sale {
+    /// Who.
+    pub user_token: UserToken,
+    /// Where it stands.
+    pub state: SaleState,
+    /// The order's stamp.
+    pub placed_at: Stamp,
+    /// When the unit was taken out of the stock, by main's clock.
+    pub reserved_at: Stamp,
+    /// Until when it waits, or waited, for payment.
+    pub hold_until: Stamp,
+    /// What paid for it.
+    pub payment_reference: Option<String>,
+    /// The reign under which it was last written.
+    pub epoch: u64,
+}
+
+/// Where a sale stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaleState {
+    /// It waits for payment.
+    Reserved,
+    /// It is final.
+    Sold,
+    /// The reservation ended unsold.
+    Released,
+}
+
+impl Ledger {
+    /// Up to `most` sales of an item in the order of their reservations, after `after`.
+    pub async fn sales(&self, item_id: &ItemId, after: Option<&Sale>, most: u32) -> Result<Vec<Sale>, LedgerError> {
+        let (reserved_at, placed_at, buyer) = after.map_or((-1, -1, ""), |sale| {
+            (moment(sale.reserved_at), moment(sale.placed_at), sale.user_token.as_str())
+        });
+        self.within_limit(async {
+            let rows = sqlx::query(
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                   FROM fairdrop.sales
+                  WHERE item_id = $1 AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
+                  ORDER BY reserved_at, placed_at, user_token LIMIT $5",
+            )
+            .bind(item_id.as_str())
+            .bind(reserved_at)
+            .bind(placed_at)
+            .bind(buyer)
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(read).collect()
+        })
+        .await
+    }
+}
+
+fn read(row: &PgRow) -> Result<Sale, LedgerError> {
+    let unreadable = || LedgerError::Refused("a sale that cannot be read".into());
+    Ok(Sale {
+        user_token: UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())?,
+        state: match row.try_get("state")? {
+            "reserved" => SaleState::Reserved,
+            "sold" => SaleState::Sold,
+            "released" => SaleState::Released,
+            _ => return Err(unreadable()),
+        },
+        placed_at: stamp(row.try_get("placed_at")?)?,
+        reserved_at: stamp(row.try_get("reserved_at")?)?,
+        hold_until: stamp(row.try_get("hold_until")?)?,
+        payment_reference: row.try_get("payment_reference")?,
+        epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
+    })
+}

@@ -1,0 +1,157 @@
+//! Reservations become sales, and unpaid ones are released.
+
+use crate::items::{lock, moment, stamp};
+use crate::{Ledger, LedgerError};
+use shared::item::ItemId;
+use shared::queue::Reservation;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use sqlx::{Postgres, Row, Transaction};
+use std::collections::HashMap;
+
+/// What is true of a buyer and an item, as the ledger has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The unit is theirs.
+    Sold,
+    /// A unit is held for them until then, unless they pay or give it back.
+    Reserved {
+        /// When the hold ends.
+        until: Stamp,
+    },
+    /// Their last reservation ended unsold.
+    Released,
+    /// The ledger has no unit for them, and nothing of theirs.
+    Nothing,
+}
+
+/// A reservation whose time has come, as Redis has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Whose.
+    pub user_token: UserToken,
+    /// Whether the buyer gave it back before its end.
+    pub given_back: bool,
+}
+
+impl Ledger {
+    /// Writes a batch of reservations of one item as one transaction, in their order, as
+    /// long as there is stock. Returns how each buyer stands after it.
+    ///
+    /// Safe to repeat: a reservation that is recorded already changes nothing, whatever
+    /// has become of it since. A buyer who was released comes back only with a newer one.
+    pub async fn record(&self, item_id: &ItemId, batch: &[Reservation]) -> Result<Vec<Standing>, LedgerError> {
+        let buyers: Vec<&str> = batch.iter().map(|one| one.user_token.as_str()).collect();
+        let moments = |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
+        let states: Vec<&str> = batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
+        let epochs: Vec<i64> = batch.iter().map(|one| one.epoch.cast_signed()).collect();
+        let standings = self
+            .transaction(async |transaction| {
+                let left = lock(transaction, item_id).await?;
+                sqlx::query(RECORD)
+                    .bind(item_id.as_str())
+                    .bind(&buyers)
+                    .bind(&states)
+                    .bind(moments(|one| one.placed_at))
+                    .bind(moments(|one| one.reserved_at))
+                    .bind(moments(|one| one.hold_until))
+                    .bind(&epochs)
+                    .bind(left)
+                    .execute(&mut **transaction)
+                    .await?;
+                standings(transaction, item_id, &buyers).await
+            })
+            .await?;
+        Ok(batch
+            .iter()
+            .map(|one| match standings.get(one.user_token.as_str()) {
+                None => Standing::Nothing,
+                // Released before, and no unit was left for the new reservation.
+                Some((Standing::Released, reserved_at)) if *reserved_at < one.reserved_at => Standing::Nothing,
+                Some((standing, _)) => *standing,
+            })
+            .collect())
+    }
+
+    /// Releases what is still reserved of `due`, if its hold has ended at `now` by main's
+    /// clock or its buyer gave it back. Returns how each buyer stands after it.
+    pub async fn release_due(
+        &self,
+        item_id: &ItemId,
+        due: &[Due],
+        now: Stamp,
+        epoch: u64,
+    ) -> Result<Vec<Standing>, LedgerError> {
+        let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
+        let given_back: Vec<bool> = due.iter().map(|one| one.given_back).collect();
+        let standings = self
+            .transaction(async |transaction| {
+                lock(transaction, item_id).await?;
+                sqlx::query(RELEASE)
+                    .bind(item_id.as_str())
+                    .bind(&buyers)
+                    .bind(&given_back)
+                    .bind(moment(now))
+                    .bind(epoch.cast_signed())
+                    .execute(&mut **transaction)
+                    .await?;
+                standings(transaction, item_id, &buyers).await
+            })
+            .await?;
+        let standing = |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
+        Ok(due.iter().map(standing).collect())
+    }
+}
+
+/// Adds the reservations that are news, as many as there are units left, in the order
+/// in which they came. Of two of one buyer in a batch the later one counts.
+const RECORD: &str = "
+    WITH asked AS (
+        SELECT DISTINCT ON (user_token) *
+          FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+               WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, place)
+         ORDER BY user_token, reserved_at DESC
+    ), news AS (
+        SELECT asked.* FROM asked
+          LEFT JOIN fairdrop.sales AS known ON known.item_id = $1 AND known.user_token = asked.user_token
+         WHERE known.user_token IS NULL OR (known.state = 'released' AND known.reserved_at < asked.reserved_at)
+         ORDER BY place LIMIT greatest($8, 0)
+    )
+    INSERT INTO fairdrop.sales AS sale (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
+    SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM news
+        ON CONFLICT (item_id, user_token) DO UPDATE
+       SET state = excluded.state, placed_at = excluded.placed_at, reserved_at = excluded.reserved_at,
+           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL
+     WHERE sale.state = 'released' AND sale.reserved_at < excluded.reserved_at";
+
+const RELEASE: &str = "
+    UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $5
+      FROM unnest($2::text[], $3::boolean[]) AS due (user_token, given_back)
+     WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
+       AND (due.given_back OR sale.hold_until <= $4)";
+
+/// How `buyers` stand, and when their latest reservations were made.
+async fn standings(
+    transaction: &mut Transaction<'static, Postgres>,
+    item_id: &ItemId,
+    buyers: &[&str],
+) -> Result<HashMap<String, (Standing, Stamp)>, LedgerError> {
+    let rows = sqlx::query(
+        "SELECT user_token, state, reserved_at, hold_until FROM fairdrop.sales
+          WHERE item_id = $1 AND user_token = ANY ($2)",
+    )
+    .bind(item_id.as_str())
+    .bind(buyers)
+    .fetch_all(&mut **transaction)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let standing = match row.try_get("state")? {
+                "sold" => Standing::Sold,
+                "reserved" => Standing::Reserved { until: stamp(row.try_get("hold_until")?)? },
+                _ => Standing::Released,
+            };
+            Ok((row.try_get("user_token")?, (standing, stamp(row.try_get("reserved_at")?)?)))
+        })
+        .collect()
+}
