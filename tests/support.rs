@@ -2,7 +2,9 @@
 //! client of its gateways.
 
 use anyhow::{Context, Result};
+use ledger::Ledger;
 use local::buyer::micros_now;
+use local::postgres::Postgres;
 use local::regions::{self, Region};
 use local::servers::Redis;
 use local::system::{Options, System};
@@ -48,7 +50,7 @@ impl RedisQueue {
             hold_seconds: 0,
             settle_window_ms,
         };
-        self.queue.create_item(&new).await?;
+        self.queue.create_item(&new, 1).await?;
         Ok(item_id)
     }
 }
@@ -76,7 +78,7 @@ pub async fn one_region() -> Result<System> {
 /// Options for tests: `regions`, and a drain that starts again every second.
 pub fn quick(regions: Vec<Region>) -> Options {
     Options {
-        drain_every: Duration::from_secs(1),
+        run_every: Duration::from_secs(1),
         answer_limit: Duration::from_secs(5),
         ..Options::for_regions(regions)
     }
@@ -197,5 +199,27 @@ pub async fn eventually<T>(
             Err(error) => return Err(error.context(format!("not within {limit:?}: {what}"))),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A real PostgreSQL of the test's own, and the ledger on it.
+#[derive(Debug)]
+pub struct LedgerServer {
+    /// The server.
+    pub postgres: Postgres,
+    /// The ledger, migrated.
+    pub ledger: Ledger,
+    _folder: tempfile::TempDir,
+}
+
+impl LedgerServer {
+    /// Starts a server.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let postgres = Postgres::start(folder.path(), "postgres").await?;
+        let url = postgres.url();
+        let ledger = Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?;
+        ledger.migrate().await?;
+        Ok(Self { postgres, ledger, _folder: folder })
     }
 }

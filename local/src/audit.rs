@@ -2,12 +2,16 @@
 
 use crate::crowd::{SentOrder, Told};
 use anyhow::{Context, Result};
+use ledger::{Ledger, SaleState};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
 use shared::item::ItemId;
 use shared::queue::Keys;
 use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Sales read from the ledger at once.
+const LEDGER_PAGE: u32 = 5_000;
 
 /// A reservation, in the order in which it was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +31,12 @@ pub struct Outcome {
     pub reservations: Vec<Reservation>,
     /// Buyers with a reservation or a unit.
     pub taken: HashSet<String>,
+    /// Buyers who are told that the unit is theirs.
+    pub sold: HashSet<String>,
+    /// How often a buyer's reservation was released.
+    pub released: HashMap<String, u64>,
+    /// Buyers who have bought, by the ledger, where it was asked.
+    pub in_ledger: Option<HashSet<String>>,
     /// Buyers who wait.
     pub queued: HashSet<String>,
     /// Units left.
@@ -48,6 +58,9 @@ pub struct Findings {
     pub inversions: u64,
     /// Orders firmly refused and queued all the same.
     pub untrue: u64,
+    /// Buyers told that they have bought, of whom the ledger knows nothing, and the other
+    /// way round.
+    pub unfounded: u64,
 }
 
 impl Outcome {
@@ -55,6 +68,11 @@ impl Outcome {
     pub async fn read(connection: &mut MultiplexedConnection, item_id: &ItemId) -> Result<Self> {
         let keys = Keys::of(item_id);
         let tasks: StreamRangeReply = connection.xrange_all(&keys.tasks).await?;
+        let mut released: HashMap<String, u64> = HashMap::new();
+        for task in tasks.ids.iter().filter(|task| task.get::<String>("kind").as_deref() == Some("released"))
+        {
+            *released.entry(task.get("user_token").context("a task without user_token")?).or_default() += 1;
+        }
         let reservations = tasks
             .ids
             .iter()
@@ -68,45 +86,78 @@ impl Outcome {
             })
             .collect::<Result<_>>()?;
         let taken: Vec<String> = connection.zrangebyscore(&keys.reservations, 0, "+inf").await?;
+        let sold: Vec<String> = connection.zrangebyscore(&keys.reservations, "+inf", "+inf").await?;
         let queued: Vec<String> = connection.zrange(&keys.orders, 0, -1).await?;
         let (stock_left, stock_total) = connection.hmget(&keys.item, &["stock_left", "stock_total"]).await?;
         Ok(Self {
             reservations,
             taken: taken.into_iter().collect(),
+            sold: sold.into_iter().collect(),
+            released,
+            in_ledger: None,
             queued: queued.into_iter().collect(),
             stock_left,
             stock_total,
         })
     }
 
+    /// Asks the ledger, too.
+    pub async fn read_ledger(&mut self, ledger: &Ledger, item_id: &ItemId) -> Result<()> {
+        let mut sold = HashSet::new();
+        let mut last = None;
+        loop {
+            let page = ledger.sales(item_id, last.as_ref(), LEDGER_PAGE).await?;
+            let Some(end) = page.last().cloned() else { break };
+            let of_page = page.iter().filter(|sale| sale.state == SaleState::Sold);
+            sold.extend(of_page.map(|sale| sale.user_token.as_str().to_owned()));
+            last = Some(end);
+        }
+        self.in_ledger = Some(sold);
+        Ok(())
+    }
+
     /// Holds the outcome against what buyers were told.
     pub fn check(&self, sent: &[SentOrder]) -> Findings {
-        let reserved = self.reservations.len() as u64;
+        let taken = self.taken.len() as u64;
         let stock_total = self.stock_total.max(0).unsigned_abs();
-        let distinct: HashSet<&str> =
-            self.reservations.iter().map(|reservation| reservation.user_token.as_str()).collect();
-        let has_place =
-            |order: &SentOrder| self.taken.contains(&order.subject) || self.queued.contains(&order.subject);
+        let mut reserved: HashMap<&str, u64> = HashMap::new();
+        for reservation in &self.reservations {
+            *reserved.entry(&reservation.user_token).or_default() += 1;
+        }
+        // Who was released may be reserved again.
+        let duplicates = reserved.iter().map(|(subject, times)| {
+            times.saturating_sub(1 + self.released.get(*subject).copied().unwrap_or_default())
+        });
+        let has_place = |order: &SentOrder| {
+            self.taken.contains(&order.subject)
+                || self.queued.contains(&order.subject)
+                || self.released.contains_key(&order.subject)
+        };
         let accepted: HashSet<&str> = sent
             .iter()
             .filter(|order| order.told == Told::Queued)
             .map(|order| order.subject.as_str())
             .collect();
         // A unit that left the stock without a reservation is lost, too.
-        let missing_units =
-            stock_total.saturating_sub(self.stock_left.max(0).unsigned_abs()).abs_diff(reserved);
+        let missing_units = stock_total.saturating_sub(self.stock_left.max(0).unsigned_abs()).abs_diff(taken);
         let lost_orders = sent.iter().filter(|order| order.told == Told::Queued && !has_place(order)).count();
         let untrue = sent
             .iter()
             .filter(|order| order.told.is_firm_refusal() && has_place(order))
             .filter(|order| !accepted.contains(order.subject.as_str()) && !is_about_own_unit(order))
             .count();
+        let in_ledger = self.in_ledger.as_ref().map_or(0, HashSet::len) as u64;
         Findings {
-            oversold: reserved.saturating_sub(stock_total),
+            oversold: taken.max(in_ledger).saturating_sub(stock_total),
             lost: lost_orders as u64 + missing_units,
-            duplicates: reserved - distinct.len() as u64,
+            duplicates: duplicates.sum(),
             inversions: inversions(&self.reservations),
             untrue: untrue as u64,
+            unfounded: self
+                .in_ledger
+                .as_ref()
+                .map_or(0, |known| known.symmetric_difference(&self.sold).count())
+                as u64,
         }
     }
 }
@@ -158,6 +209,9 @@ mod tests {
         let outcome = Outcome {
             reservations: vec![reservation(1, "a"), reservation(1, "b")],
             taken: ["a".into(), "b".into()].into(),
+            sold: ["a".into()].into(),
+            released: HashMap::new(),
+            in_ledger: Some(["a".into()].into()),
             queued: ["c".into()].into(),
             stock_left: 0,
             stock_total: 2,
@@ -191,6 +245,14 @@ mod tests {
         assert_eq!(with(|o| o.stock_left = 1).lost, 1);
         assert_eq!(with(|o| o.reservations.push(reservation(1, "b"))).duplicates, 1);
         assert_eq!(with(|o| o.reservations.reverse()).inversions, 1);
+        assert_eq!(with(|o| o.in_ledger = Some(HashSet::new())).unfounded, 1);
+        assert_eq!(with(|o| o.sold.clear()).unfounded, 1);
+        assert_eq!(with(|o| o.taken.extend(["d".to_owned()])).lost, 1);
+        let released = |o: &mut Outcome| {
+            o.reservations.push(reservation(2, "b"));
+            o.released.insert("b".into(), 1);
+        };
+        assert_eq!(with(released).duplicates, 0);
         assert_eq!(with(|o| o.queued.extend(["d".to_owned()])).untrue, 1);
     }
 

@@ -3,8 +3,9 @@
 use crate::audit::{self, Findings, Outcome};
 use crate::buyer::micros_now;
 use crate::crowd::{self, SentOrder, Told};
+use crate::payments::{self, Habits, Pays, Shop};
 use crate::regions::{self, Region};
-use crate::report::{ByStrategy, Percentiles, RegionReport, Report};
+use crate::report::{ByStrategy, Holds, Percentiles, RegionReport, Report};
 use crate::strategies;
 use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
@@ -18,8 +19,14 @@ use std::time::{Duration, Instant};
 /// Orders a second at the opening, where the rush is greatest: about what the
 /// emulators, buyers and servers can carry together on two cores.
 const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
+/// The share of buyers who do not pay in time, by default.
+const UNPAID: f64 = 0.1;
+/// How long a reservation waits for payment, by default.
+const HOLD_SECONDS: u32 = 2;
 /// Between the announcement of the item and its opening.
 const LEAD: Duration = Duration::from_millis(3_000);
+/// How many buyers in a row may let a unit go before the demo gives up.
+const MAX_HOLDS_IN_A_ROW: u32 = 20;
 /// How long the drain may take after the last answer, beyond the settle window.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -41,6 +48,12 @@ pub struct Demo {
     /// How long an order may travel to main
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(50..=25_000))]
     pub settle_window_ms: u32,
+    /// The share of buyers who do not pay in time; every other of them pays late
+    #[arg(long, default_value_t = UNPAID, value_parser = share)]
+    pub unpaid: f64,
+    /// How long a reservation waits for payment; 0 sells at once and nobody pays
+    #[arg(long, default_value_t = HOLD_SECONDS, value_parser = clap::value_parser!(u32).range(0..=60))]
+    pub hold_seconds: u32,
     /// Orders a second at the opening, from which the rush halves again and again
     #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
     pub rush: f64,
@@ -60,6 +73,8 @@ impl Default for Demo {
             seed: 42,
             regions: 5,
             settle_window_ms: 2_000,
+            unpaid: UNPAID,
+            hold_seconds: HOLD_SECONDS,
             rush: RUSH_ORDERS_PER_SECOND,
             json: false,
             out: "target/demo".into(),
@@ -84,9 +99,9 @@ pub async fn run(demo: &Demo) -> Result<bool> {
 /// Runs the drop.
 pub async fn measure(demo: &Demo) -> Result<Report> {
     let world = regions::first(demo.regions.into());
-    eprintln!("Starting {} regions, Redis with a replica, and every function ...", world.len());
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", world.len());
     let mut options = Options::for_regions(world.clone());
-    options.drain_every = Duration::from_secs(10);
+    options.run_every = Duration::from_secs(10);
     let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
 
     let half_life = crowd::half_life(demo.orders, demo.rush).context("--rush must be a positive number")?;
@@ -99,22 +114,40 @@ pub async fn measure(demo: &Demo) -> Result<Report> {
     let opens_at = micros_now() + u64::try_from(LEAD.as_micros())?;
     let opening = Instant::now() + LEAD;
     system.admin(&announcement(demo, &item_id, opens_at)).await?;
+    let habits = Habits { unpaid: if demo.hold_seconds == 0 { 0.0 } else { demo.unpaid }, seed: demo.seed };
+    let hold = Duration::from_secs(demo.hold_seconds.into());
+    let shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id, hold, habits);
     let progress = bar("Orders answered", plan.len());
     let sent = crowd::send(&system, item_id.as_str(), &plan, &tokens, opening, || progress.inc(1)).await?;
     progress.finish();
     let seconds = opening.elapsed().as_secs_f64();
 
-    wait_until_drained(&system, demo, &item_id).await?;
+    wait_until_over(&system, demo, &item_id).await?;
     let mut connection = system.redis.connect().await?;
-    let outcome = Outcome::read(&mut connection, &item_id).await?;
-    let landings = strategies::landings(&sent, &world)?;
+    let outcome = system.outcome(&item_id).await?;
+    // Whoever does not pay in time wins nothing, whatever the strategy.
+    let buying: Vec<SentOrder> =
+        sent.iter().filter(|order| habits.of(&order.subject) == Pays::InTime).cloned().collect();
+    let landings = strategies::landings(&buying, &world)?;
     let stock = demo.stock as usize;
     let winners = ByStrategy {
         list: strategies::list(&mut connection, &landings, stock).await?,
         zset: strategies::zset_popped_at_once(&mut connection, &landings, stock).await?,
-        fairdrop: outcome.taken.clone(),
+        fairdrop: outcome.sold.clone(),
     };
-    Ok(Measured { demo, world: &world, sent: &sent, outcome: &outcome, winners, opens_at, seconds }.report())
+    let payments = shop.told();
+    Ok(Measured {
+        demo,
+        world: &world,
+        sent: &sent,
+        buying: &buying,
+        outcome: &outcome,
+        winners,
+        payments,
+        opens_at,
+        seconds,
+    }
+    .report())
 }
 
 fn announcement(demo: &Demo, item_id: &ItemId, opens_at: u64) -> Value {
@@ -124,6 +157,7 @@ fn announcement(demo: &Demo, item_id: &ItemId, opens_at: u64) -> Value {
         "stock_total": demo.stock,
         "opens_at": opens_at,
         "settle_window_ms": demo.settle_window_ms,
+        "hold_seconds": demo.hold_seconds,
     }})
 }
 
@@ -146,19 +180,32 @@ fn bar(what: &'static str, length: usize) -> ProgressBar {
     bar
 }
 
-async fn wait_until_drained(system: &System, demo: &Demo, item_id: &ItemId) -> Result<()> {
+/// Waits until every unit is sold, or nobody is left who could buy one.
+async fn wait_until_over(system: &System, demo: &Demo, item_id: &ItemId) -> Result<()> {
     let settle_window = Duration::from_millis(demo.settle_window_ms.into());
     let started = Instant::now();
-    let limit = settle_window + DRAIN_LIMIT;
+    // Each unit may wait for one buyer after another.
+    let limit =
+        settle_window + DRAIN_LIMIT + Duration::from_secs(demo.hold_seconds.into()) * MAX_HOLDS_IN_A_ROW;
+    let progress = bar("Units sold", demo.stock as usize);
     while started.elapsed() < limit {
         let item = system.admin(&json!({ "command": "describe", "item_id": item_id })).await?;
-        let is_empty = |field| item.get(field).and_then(Value::as_u64) == Some(0);
-        if is_empty("stock_left") || (is_empty("orders_waiting") && started.elapsed() > settle_window) {
+        let figure = |field| item.get(field).and_then(Value::as_u64);
+        progress.set_position(figure("sold").unwrap_or_default());
+        let all_sold = figure("sold") == Some(demo.stock.into());
+        let nobody_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
+        if all_sold || (nobody_left && started.elapsed() > settle_window) {
+            progress.finish();
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bail!("the drain did not finish within {limit:?}; see the logs in {}", system.logs().display())
+    bail!("the drop is not over within {limit:?}; see the logs in {}", system.logs().display())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
 }
 
 /// All that a report is made from.
@@ -166,16 +213,20 @@ struct Measured<'a> {
     demo: &'a Demo,
     world: &'a [Region],
     sent: &'a [SentOrder],
+    /// Orders of those who pay in time.
+    buying: &'a [SentOrder],
     outcome: &'a Outcome,
     winners: ByStrategy<HashSet<String>>,
+    payments: payments::Told,
     opens_at: u64,
     seconds: f64,
 }
 
 impl Measured<'_> {
     fn report(&self) -> Report {
-        let Findings { oversold, lost, duplicates, inversions, untrue } = self.outcome.check(self.sent);
-        let right = audit::right_buyers(self.sent, self.demo.stock as usize);
+        let Findings { oversold, lost, duplicates, inversions, untrue, unfounded } =
+            self.outcome.check(self.sent);
+        let right = audit::right_buyers(self.buying, self.demo.stock as usize);
         let share = |winners: &HashSet<String>| {
             let hits = winners.iter().filter(|subject| right.contains(subject.as_str())).count();
             hits as f64 / right.len().max(1) as f64
@@ -188,12 +239,14 @@ impl Measured<'_> {
             settle_window_ms: self.demo.settle_window_ms.into(),
             orders: self.sent.len() as u64,
             stock: self.demo.stock.into(),
-            sold: self.outcome.taken.len() as u64,
+            sold: self.outcome.in_ledger.as_ref().map_or(0, HashSet::len) as u64,
             oversold,
             lost,
             duplicates,
             inversions,
             untrue,
+            unfounded,
+            holds: self.holds(),
             right_winners: ByStrategy {
                 list: share(&self.winners.list),
                 zset: share(&self.winners.zset),
@@ -206,6 +259,28 @@ impl Measured<'_> {
             orders_per_second: self.sent.len() as f64 / self.seconds,
             transit_source: regions::SOURCE.into(),
             regions: (0..self.world.len()).filter_map(|index| self.region(index)).collect(),
+        }
+    }
+
+    fn holds(&self) -> Holds {
+        let refused_late =
+            self.payments.values().filter(|answer| answer.get("type").is_some()).count() as u64;
+        let released: u64 = self.outcome.released.values().sum();
+        // The first to be reserved were as many as there are units.
+        let first: HashSet<&str> = self
+            .outcome
+            .reservations
+            .iter()
+            .take(self.demo.stock as usize)
+            .map(|reservation| reservation.user_token.as_str())
+            .collect();
+        let handed_on = self.outcome.sold.iter().filter(|subject| !first.contains(subject.as_str()));
+        Holds {
+            hold_seconds: self.demo.hold_seconds.into(),
+            unpaid_share: self.demo.unpaid,
+            released,
+            paid_too_late: refused_late,
+            handed_on: handed_on.count() as u64,
         }
     }
 

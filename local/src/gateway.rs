@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 /// The gateway's own addition: when the request arrived, in microseconds since the
 /// epoch. AWS keeps milliseconds and tells only the function.
 pub const ARRIVED_AT: &str = "x-local-arrived-at";
+/// The route of the shop's backend.
+const PAYMENTS: &str = "POST /items/{item_id}/payments";
 /// API Gateway's limit for a request's body.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
@@ -31,6 +33,7 @@ pub struct Gateway {
 
 struct Door {
     region: String,
+    is_main: bool,
     invoke: Invoke,
     clock_offset_ms: i64,
     answer_limit: Duration,
@@ -42,13 +45,16 @@ struct Route {
     key: &'static str,
     function: &'static str,
     item_id: String,
+    /// IAM decides who may call it; only main has it.
+    is_guarded: bool,
 }
 
 impl Gateway {
-    /// Opens a region's gateway on a free port. Its clock is off by `clock_offset_ms`,
-    /// and it gives up on a function after `answer_limit`.
+    /// Opens a region's gateway on a free port. Payments are taken in main alone. Its
+    /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`.
     pub async fn open(
         region: &str,
+        is_main: bool,
         invoke: Invoke,
         clock_offset_ms: i64,
         answer_limit: Duration,
@@ -60,6 +66,7 @@ impl Gateway {
         });
         let door = Door {
             region: region.to_owned(),
+            is_main,
             invoke,
             clock_offset_ms,
             answer_limit,
@@ -87,9 +94,14 @@ impl Drop for Gateway {
 async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response<Body> {
     let arrived_at = micros_now();
     let (parts, body) = request.into_parts();
-    let Some(route) = route(parts.uri.path()) else {
+    let Some(route) =
+        route(parts.method.as_str(), parts.uri.path()).filter(|route| door.is_main || !route.is_guarded)
+    else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
+    if route.is_guarded && !is_signed(&parts.headers) {
+        return message(StatusCode::FORBIDDEN, "Forbidden");
+    }
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
     };
@@ -107,16 +119,25 @@ async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response<Bod
     response
 }
 
-fn route(path: &str) -> Option<Route> {
+fn route(method: &str, path: &str) -> Option<Route> {
     let steps: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-    let (key, function, item_id) = match steps.as_slice() {
-        ["items", item_id] => ("ANY /items/{item_id}", "order-status", item_id),
-        ["items", item_id, "orders"] => ("ANY /items/{item_id}/orders", "order-intake", item_id),
-        ["items", item_id, "orders", "me"] => ("ANY /items/{item_id}/orders/me", "order-status", item_id),
+    let (key, function, item_id) = match (method, steps.as_slice()) {
+        (_, ["items", item_id]) => ("ANY /items/{item_id}", "order-status", item_id),
+        (_, ["items", item_id, "orders"]) => ("ANY /items/{item_id}/orders", "order-intake", item_id),
+        (_, ["items", item_id, "orders", "me"]) => {
+            ("ANY /items/{item_id}/orders/me", "order-status", item_id)
+        }
+        ("POST", ["items", item_id, "payments"]) => (PAYMENTS, "order-confirm", item_id),
         _ => return None,
     };
     let item_id = percent_decode_str(item_id).decode_utf8_lossy().into_owned();
-    Some(Route { key, function, item_id })
+    Some(Route { key, function, item_id, is_guarded: key == PAYMENTS })
+}
+
+/// Whether a request claims to be signed for IAM. There is nobody here to verify it.
+fn is_signed(headers: &HeaderMap) -> bool {
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    authorization.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
 }
 
 impl Door {
@@ -202,15 +223,17 @@ mod tests {
     #[test]
     fn routes_are_those_of_the_template() {
         let template = include_str!("../../template.yaml");
-        for path in ["/items/a", "/items/a/orders", "/items/a/orders/me"] {
-            let route = route(path).unwrap();
-            let template_path = route.key.trim_start_matches("ANY ");
+        for path in ["/items/a", "/items/a/orders", "/items/a/orders/me", "/items/a/payments"] {
+            let route = route("POST", path).unwrap();
+            let (_, template_path) = route.key.split_once(' ').unwrap();
+            assert_eq!(route.is_guarded, path.ends_with("/payments"));
             assert!(template.contains(&format!("Path: {template_path}\n")), "{template_path}");
             assert_eq!(route.item_id, "a");
         }
         for path in ["/", "/items", "/items/a/b", "/items/a/orders/me/x", "//items/a"] {
-            assert!(route(path).is_none(), "{path}");
+            assert!(route("POST", path).is_none(), "{path}");
         }
-        assert_eq!(route("/items/%7Bx%7D%00/orders").unwrap().item_id, "{x}\0");
+        assert!(route("GET", "/items/a/payments").is_none());
+        assert_eq!(route("POST", "/items/%7Bx%7D%00/orders").unwrap().item_id, "{x}\0");
     }
 }

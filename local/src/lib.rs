@@ -16,6 +16,8 @@ pub mod demo;
 pub mod emulator;
 pub mod functions;
 pub mod gateway;
+pub mod payments;
+pub mod postgres;
 pub mod process;
 pub mod regions;
 pub mod report;

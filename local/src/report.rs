@@ -39,6 +39,11 @@ pub struct Report {
     pub inversions: u64,
     /// Orders firmly refused and queued all the same; must be 0.
     pub untrue: u64,
+    /// Buyers told that they have bought and unknown to the ledger, or the other way
+    /// round; must be 0.
+    pub unfounded: u64,
+    /// What became of reservations that waited for payment.
+    pub holds: Holds,
     /// Share of the units that went to the buyers who ordered first, 0 to 1.
     pub right_winners: ByStrategy<f64>,
     /// Orders refused, by the last segment of the problem's type (`sold-out`).
@@ -51,6 +56,21 @@ pub struct Report {
     pub transit_source: String,
     /// The regions the orders came from.
     pub regions: Vec<RegionReport>,
+}
+
+/// What became of reservations that waited for payment.
+#[derive(Debug, Clone, Copy, Serialize, Default)]
+pub struct Holds {
+    /// How long a reservation waits, in seconds.
+    pub hold_seconds: u64,
+    /// The share of buyers who do not pay in time, 0 to 1.
+    pub unpaid_share: f64,
+    /// Reservations that ended unpaid.
+    pub released: u64,
+    /// Payments that came after their reservation had ended, and were refused.
+    pub paid_too_late: u64,
+    /// Units sold to a later buyer, after an earlier one had let them go.
+    pub handed_on: u64,
 }
 
 /// What the drop looked like from one region.
@@ -130,7 +150,23 @@ impl Report {
         html::render(self)
     }
 
-    fn checks(&self) -> [Check; 5] {
+    /// What became of reservations that were not paid in time, in a sentence.
+    fn holds_in_words(&self) -> String {
+        let Holds { hold_seconds, unpaid_share, released, paid_too_late, handed_on } = self.holds;
+        if hold_seconds == 0 {
+            return "No hold: every reservation was sold at once.".to_owned();
+        }
+        format!(
+            "Hold {hold_seconds} s, {} of buyers do not pay in time: {} reservations released, {} late payments \
+             refused, {} units sold to the next in line.",
+            figures::percent(unpaid_share),
+            figures::count(released),
+            figures::count(paid_too_late),
+            figures::count(handed_on),
+        )
+    }
+
+    fn checks(&self) -> [Check; 6] {
         let check = |name, broken, meaning| Check { name, broken, meaning };
         [
             check("oversold", self.oversold, "units sold beyond the stock"),
@@ -138,6 +174,7 @@ impl Report {
             check("duplicates", self.duplicates, "units sold to a buyer who already had one"),
             check("inversions", self.inversions, "orders served before an earlier one"),
             check("untrue answers", self.untrue, "orders refused and queued all the same"),
+            check("unfounded", self.unfounded, "told sold without a row in the ledger, or the reverse"),
         ]
     }
 
@@ -195,6 +232,8 @@ mod tests {
             duplicates: 0,
             inversions: 0,
             untrue: 0,
+            unfounded: 0,
+            holds: Holds::default(),
             right_winners: ByStrategy { list: 0.49, zset: 0.5, fairdrop: 0.998 },
             refused: BTreeMap::from([("sold-out".into(), 14_210), ("too-late".into(), 15)]),
             seconds_to_sell_out: Some(2.43),

@@ -1,4 +1,4 @@
-//! What EventBridge does: fires `checkout-drain` again and again.
+//! What EventBridge does: fires a function again and again.
 
 use crate::emulator::Invoke;
 use serde_json::{Value, json};

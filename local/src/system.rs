@@ -1,16 +1,20 @@
 //! All of it together: servers, regions, functions, schedule.
 
+use crate::audit::Outcome;
 use crate::buyer::{AUDIENCE, ISSUER, IdentityProvider};
 use crate::emulator::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
 use crate::functions::{Function, Launch};
 use crate::gateway::Gateway;
+use crate::postgres::Postgres;
 use crate::regions::Region;
 use crate::schedule::Schedule;
 use crate::servers::Redis;
 use crate::wan::Line;
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
-use serde_json::Value;
+use ledger::Ledger;
+use serde_json::{Value, json};
+use shared::item::ItemId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +23,8 @@ use std::time::Duration;
 pub struct Options {
     /// The regions, main first.
     pub regions: Vec<RegionOptions>,
-    /// How often the drain's schedule fires, and how long one run takes.
-    pub drain_every: Duration,
+    /// How often the schedules of drain and worker fire, and how long one run takes.
+    pub run_every: Duration,
     /// Requests that one intake process takes at once.
     pub intake_concurrency: u32,
     /// How long a gateway waits for a function.
@@ -46,13 +50,16 @@ impl Options {
         let truthful = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
         Self {
             regions: regions.into_iter().map(truthful).collect(),
-            drain_every: Duration::from_secs(60),
+            run_every: Duration::from_secs(60),
             intake_concurrency: MAX_INVOCATIONS,
             answer_limit: INVOKE_LIMIT,
             binaries: None,
         }
     }
 }
+
+/// With which the buyers' tokens are hashed in audits of this machine's drops.
+const LOCAL_AUDIT_KEY: &str = "nothing here is secret: local audits only";
 
 /// A running system. Dropping it stops everything.
 #[derive(Debug)]
@@ -63,12 +70,18 @@ pub struct System {
     pub replica: Redis,
     /// The regions, main first.
     pub regions: Vec<RunningRegion>,
+    /// The ledger's PostgreSQL.
+    pub postgres: Postgres,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
     /// The drain's process.
     pub drain: Function,
+    /// The checkout worker's process.
+    pub worker: Function,
+    /// The process that takes payments.
+    pub confirm: Function,
     _admin: Function,
-    _schedule: Schedule,
+    _schedules: [Schedule; 2],
     logs: PathBuf,
     _folder: Option<tempfile::TempDir>,
 }
@@ -107,47 +120,62 @@ impl System {
     /// Starts everything, with data and logs in `folder`.
     pub async fn start_in(folder: &Path, options: &Options) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let redis = Redis::start(folder, "redis-main").await?;
+        let (redis, postgres) =
+            tokio::try_join!(Redis::start(folder, "redis-main"), Postgres::start(folder, "postgres"))?;
         let replica = Redis::start_replica(folder, "redis-replica", &redis).await?;
         let identity = IdentityProvider::new()?;
-        let starting = options
-            .regions
-            .iter()
-            .map(|region| start_region(folder, options, region, &redis, &replica, &identity));
+        let starting = options.regions.iter().enumerate().map(|(index, region)| {
+            start_region(folder, options, region, index == 0, &redis, &replica, &identity)
+        });
         let regions = try_join_all(starting).await?;
         let main = regions.first().context("there must be a region")?;
-        let in_main = |function, environment| {
-            let mut launch = Launch {
+        let run_seconds = options.run_every.as_secs().max(1).to_string();
+        let in_main = |function, concurrency| {
+            let settings = [
+                ("FAIRDROP_MAIN_REDIS_URL", redis.url()),
+                ("FAIRDROP_LEDGER_URL", postgres.url()),
+                ("FAIRDROP_DRAIN_RUN_SECONDS", run_seconds.clone()),
+                ("FAIRDROP_WORKER_RUN_SECONDS", run_seconds.clone()),
+                ("FAIRDROP_WAIT_REPLICAS", "1".into()),
+                // There is one worker here, and where it dies its tasks need not rest for long.
+                ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
+                ("FAIRDROP_AUDIT_KEY", LOCAL_AUDIT_KEY.into()),
+            ];
+            let launch = Launch {
                 function,
                 region: main.region.name.to_owned(),
-                concurrency: 1,
-                environment,
+                concurrency,
+                environment: settings.map(|(name, value)| (name.to_owned(), value)).into(),
                 wrapper: Vec::new(),
                 binaries: options.binaries.clone(),
             };
-            launch.environment.push(("FAIRDROP_MAIN_REDIS_URL".into(), redis.url()));
             Function::start(launch, &main.invoke_api(), folder)
         };
-        let run_seconds = options.drain_every.as_secs().max(1);
-        let drain = in_main(
-            "checkout-drain",
-            vec![
-                ("FAIRDROP_DRAIN_RUN_SECONDS".into(), run_seconds.to_string()),
-                ("FAIRDROP_WAIT_REPLICAS".into(), "1".into()),
-            ],
-        )?;
-        let admin = in_main("drop-admin", Vec::new())?;
-        wait_for(&main.invoke_api(), "drop-admin").await?;
+        let drain = in_main("checkout-drain", 1)?;
+        let worker = in_main("checkout-worker", 1)?;
+        let confirm = in_main("order-confirm", 16)?;
+        let admin = in_main("drop-admin", 1)?;
+        let invoke = main.invoke_api();
+        wait_for(&invoke, "drop-admin").await?;
+        wait_for(&invoke, "order-confirm").await?;
+        match invoke.call("drop-admin", &json!({ "command": "migrate" })).await? {
+            Invoked::Answer(_) => {}
+            Invoked::FunctionError(error) => bail!("the ledger cannot be set up: {error}"),
+        }
         let schedule =
-            Schedule::start(main.invoke_api(), "checkout-drain", main.region.name, options.drain_every);
+            |function| Schedule::start(main.invoke_api(), function, main.region.name, options.run_every);
+        let schedules = [schedule("checkout-drain"), schedule("checkout-worker")];
         Ok(Self {
             redis,
             replica,
+            postgres,
             regions,
             identity,
             drain,
+            worker,
+            confirm,
             _admin: admin,
-            _schedule: schedule,
+            _schedules: schedules,
             logs: folder.to_owned(),
             _folder: None,
         })
@@ -163,6 +191,19 @@ impl System {
         Ok(self.regions.first().context("there is always a main region")?.invoke_api())
     }
 
+    /// The ledger, over connections of the caller's own.
+    pub fn ledger(&self) -> Result<Ledger> {
+        let url = self.postgres.url();
+        Ok(Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?)
+    }
+
+    /// What Redis and the ledger hold of an item.
+    pub async fn outcome(&self, item_id: &ItemId) -> Result<Outcome> {
+        let mut outcome = Outcome::read(&mut self.redis.connect().await?, item_id).await?;
+        outcome.read_ledger(&self.ledger()?, item_id).await?;
+        Ok(outcome)
+    }
+
     /// Sends a command to `drop-admin`.
     pub async fn admin(&self, command: &Value) -> Result<Value> {
         match self.main_invoke_api()?.call("drop-admin", command).await? {
@@ -176,6 +217,7 @@ async fn start_region(
     folder: &Path,
     options: &Options,
     region_options: &RegionOptions,
+    is_main: bool,
     redis: &Redis,
     replica: &Redis,
     identity: &IdentityProvider,
@@ -187,6 +229,7 @@ async fn start_region(
     let invoke = emulator.invoke_api();
     let gateway = Gateway::open(
         region.name,
+        is_main,
         invoke.clone(),
         region_options.gateway_clock_offset_ms,
         options.answer_limit,

@@ -70,6 +70,8 @@ pub struct Item {
     pub stock_total: u32,
     /// Units that no reservation has taken.
     pub stock_left: u32,
+    /// Units that are sold for good.
+    pub units_sold: u32,
     /// Orders stamped before this moment are not served.
     pub opens_at: Stamp,
     /// Orders stamped from this moment on are not served; `None` stays open.
@@ -126,7 +128,7 @@ impl Item {
 
     /// Whether every unit is gone for good: an unpaid hold would come back.
     pub fn is_sold_out(&self) -> bool {
-        self.stock_left == 0 && self.hold_seconds == 0
+        self.stock_left == 0 && (self.hold_seconds == 0 || self.units_sold >= self.stock_total)
     }
 
     /// Where the item is in its life at `now`.
@@ -281,6 +283,7 @@ mod tests {
             name: "Sneaker 42".into(),
             stock_total: 10,
             stock_left: 10,
+            units_sold: 0,
             opens_at: at(100),
             closes_at: Some(at(200)),
             hold_seconds: 0,

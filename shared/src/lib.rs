@@ -8,11 +8,13 @@
 //! 3. [`token`] verifies who the buyer is and yields their [`UserToken`](user_token::UserToken).
 //! 4. [`item`] is what is on sale, and when; [`item_cache`] keeps a copy at the edge.
 //! 5. [`queue`] is the checkout queue on the main region's Redis: place, drain, leave,
-//!    and what a buyer's order has become.
+//!    and what a buyer's order has become; and the async task queue behind it.
 //! 6. [`problem`] is every refusal a client can meet.
 //!
-//! [`edge`] is what a function that serves buyers keeps between requests,
-//! [`schedule`] what one that runs on a schedule is sent. [`config`] reads the environment once, [`telemetry`] writes logs and metrics.
+//! [`edge`] is what a function that serves buyers keeps between requests, [`schedule`]
+//! what one that runs on a schedule is sent, and [`item_runs`] how it works on all items.
+//! [`region`] tells from a stamp where it was taken. [`config`] reads the environment
+//! once, [`telemetry`] writes logs and metrics.
 //! There is no AWS SDK in here: `order-intake` must be ready within milliseconds.
 
 pub mod clock;
@@ -22,8 +24,10 @@ pub mod edge;
 pub mod http;
 pub mod item;
 pub mod item_cache;
+pub mod item_runs;
 pub mod problem;
 pub mod queue;
+pub mod region;
 pub mod schedule;
 pub mod stamp;
 pub mod telemetry;

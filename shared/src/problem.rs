@@ -39,6 +39,22 @@ pub enum Problem {
     AlreadySold,
     /// The buyer has no order that could be withdrawn.
     NoOrder,
+    /// A payment is not described as it must be.
+    BadPayment,
+    /// The buyer has no reservation that could be paid.
+    NoReservation,
+    /// The reservation had ended before the payment came.
+    ReservationEnded,
+    /// The unit was bought with another payment.
+    PaidOtherwise,
+    /// The payment has bought another buyer's unit.
+    PaymentUsed,
+    /// The hold was extended before, for another payment.
+    AlreadyExtended,
+    /// The reservation is not in the ledger yet; nothing has changed.
+    NotRecordedYet,
+    /// The ledger did not answer; the payment may have been taken.
+    LedgerAway,
     /// The item opens later.
     NotOpenYet {
         /// When it opens.
@@ -101,6 +117,14 @@ impl Problem {
             Self::MethodNotAllowed { .. } => ("method-not-allowed", 405, "This path has no such method"),
             Self::AlreadyReserved => ("already-reserved", 409, "A unit is reserved for you already"),
             Self::AlreadySold => ("already-sold", 409, "You have bought this item already"),
+            Self::BadPayment => ("bad-payment", 400, "The payment is not described as it must be"),
+            Self::NoReservation => ("no-reservation", 404, "The buyer has no reservation of this item"),
+            Self::ReservationEnded => ("reservation-ended", 409, "The reservation has ended"),
+            Self::PaidOtherwise => ("paid-otherwise", 409, "The unit was bought with another payment"),
+            Self::PaymentUsed => ("payment-used", 409, "The payment has bought another buyer's unit"),
+            Self::AlreadyExtended => ("already-extended", 409, "The hold has been extended before"),
+            Self::NotRecordedYet => ("not-recorded-yet", 503, "The reservation is not in the ledger yet"),
+            Self::LedgerAway => ("ledger-away", 503, "The ledger did not answer"),
             Self::NotOpenYet { .. } => ("not-open-yet", 409, "The item is not open yet"),
             Self::Closed => ("closed", 410, "The item is closed"),
             Self::SoldOut => ("sold-out", 410, "The item is sold out"),
@@ -136,6 +160,18 @@ impl Problem {
                 "One unit per buyer. Ask for your order to see until when it is held.".into()
             }
             Self::AlreadySold => "One unit per buyer.".into(),
+            Self::BadPayment => {
+                "Send user_token (1 to 255 visible ASCII characters), payment_reference (the \
+                                 same) and outcome (paid, pending or failed), and nothing else."
+                    .into()
+            }
+            Self::NoReservation => "Nothing is sold. Give the payment back.".into(),
+            Self::ReservationEnded => "The unit has gone back to the stock. Give the payment back.".into(),
+            Self::PaidOtherwise => "One unit per buyer. Give this payment back.".into(),
+            Self::PaymentUsed => "One payment buys one unit of an item. Nothing is sold.".into(),
+            Self::AlreadyExtended => "A hold is extended once. It ends as it was said.".into(),
+            Self::NotRecordedYet => "Nothing has changed. Send the same payment again.".into(),
+            Self::LedgerAway => "Send the same payment again: it counts once.".into(),
             Self::NotOpenYet { .. } => "Nothing is queued. Order again once it is open.".into(),
             Self::Closed => "Nothing is queued.".into(),
             Self::SoldOut => "Nothing is queued.".into(),
@@ -153,9 +189,9 @@ impl Problem {
     fn extra(&self) -> Map<String, Value> {
         let members = match self {
             Self::NotOpenYet { opens_at, .. } => json!({ "opens_at": opens_at }),
-            Self::OutcomeUnknown => json!({ "outcome": "unknown" }),
+            Self::OutcomeUnknown | Self::LedgerAway => json!({ "outcome": "unknown" }),
             // Not the answer to an order, or to one that changed nothing.
-            Self::StatusUnavailable => Value::Null,
+            Self::StatusUnavailable | Self::NotRecordedYet => Value::Null,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => json!({ "outcome": "not_queued" }),
             _ => Value::Null,
         };
@@ -236,6 +272,14 @@ mod tests {
             Problem::MethodNotAllowed { allow: "POST" },
             Problem::AlreadyReserved,
             Problem::AlreadySold,
+            Problem::BadPayment,
+            Problem::NoReservation,
+            Problem::ReservationEnded,
+            Problem::PaidOtherwise,
+            Problem::PaymentUsed,
+            Problem::AlreadyExtended,
+            Problem::NotRecordedYet,
+            Problem::LedgerAway,
             Problem::NotOpenYet { opens_at: moment(5_500_000), placed_at: moment(1_000_000) },
             Problem::Closed,
             Problem::SoldOut,
@@ -267,8 +311,8 @@ mod tests {
             let may = problem.status().as_u16() == 503 || matches!(problem, Problem::NotOpenYet { .. });
             assert_eq!(told, may, "{problem:?}");
         }
-        assert_eq!(all()[10].retry_after_seconds(), Some(5));
-        assert_eq!(all()[10].document()["opens_at"], 5_500_000);
+        assert_eq!(all()[18].retry_after_seconds(), Some(5));
+        assert_eq!(all()[18].document()["opens_at"], 5_500_000);
     }
 
     #[test]
@@ -276,8 +320,8 @@ mod tests {
         for problem in all() {
             let outcome = problem.document().get("outcome").and_then(Value::as_str).map(str::to_owned);
             let expected = match (&problem, problem.status().as_u16()) {
-                (Problem::OutcomeUnknown, _) => Some("unknown"),
-                (Problem::StatusUnavailable, _) => None,
+                (Problem::OutcomeUnknown | Problem::LedgerAway, _) => Some("unknown"),
+                (Problem::StatusUnavailable | Problem::NotRecordedYet, _) => None,
                 (_, 503) => Some("not_queued"),
                 _ => None,
             };

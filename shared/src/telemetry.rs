@@ -79,7 +79,9 @@ impl Telemetry {
 /// `AWS_LAMBDA_LOG_LEVEL` (`INFO` where it says nothing usable).
 fn start_logs() {
     let setting = |name| std::env::var(name).unwrap_or_default();
-    let level = setting("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(LevelFilter::INFO);
+    // An empty text would be read as ERROR.
+    let level = Some(setting("AWS_LAMBDA_LOG_LEVEL")).filter(|level| !level.is_empty());
+    let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let logs = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
     if setting("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
         logs.json().with_span_list(false).init();

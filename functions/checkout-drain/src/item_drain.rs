@@ -1,7 +1,10 @@
 //! The drain of one item.
 
+use serde::Serialize;
 use shared::item::ItemId;
+use shared::item_runs::Ended;
 use shared::queue::{DrainBatch, LinkError, MAX_BATCH, Queue};
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 /// The pause between two looks at an item with orders waiting.
@@ -13,47 +16,51 @@ const IDLE_PAUSE: Duration = Duration::from_millis(250);
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// Full batches taken in a row before other commands of this process get their turn.
 const MAX_BATCHES_IN_A_ROW: u32 = 20;
-/// How long a replica may take to acknowledge.
-const REPLICA_LIMIT: Duration = Duration::from_millis(100);
 
-/// How the drain of an item ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) item_id: ItemId,
-    pub(crate) reserved: u64,
-    pub(crate) dropped: u64,
-    pub(crate) failures: u64,
-    /// There was no item under the id; there may be one later.
-    pub(crate) look_again: bool,
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// Orders that became reservations.
+    pub reserved: u64,
+    /// Orders dropped by the gates, or because their buyer had a unit.
+    pub dropped: u64,
+    /// Calls to Redis that failed.
+    pub failures: u64,
+}
+
+impl AddAssign for Drained {
+    fn add_assign(&mut self, more: Self) {
+        self.reserved += more.reserved;
+        self.dropped += more.dropped;
+        self.failures += more.failures;
+    }
 }
 
 /// Drains `item_id` until `until`.
-pub(crate) async fn run(queue: Queue, item_id: ItemId, wait_replicas: u32, until: Instant) -> Ended {
-    let mut ended = Ended { item_id, reserved: 0, dropped: 0, failures: 0, look_again: false };
+pub(crate) async fn run(queue: Queue, item_id: ItemId, until: Instant) -> Ended<Drained> {
+    let mut done = Drained::default();
     let mut full_batches = 0;
     while Instant::now() < until {
-        let pause = match drain_once(&queue, &ended.item_id, wait_replicas).await {
+        let pause = match queue.drain(&item_id, MAX_BATCH).await {
             Ok(batch) => {
-                ended.reserved += batch.reserved;
-                ended.dropped += batch.looked_at - batch.reserved;
+                record(&item_id, &batch);
+                done.reserved += batch.reserved;
+                done.dropped += batch.looked_at - batch.reserved;
                 full_batches = if batch.looked_at == u64::from(MAX_BATCH) { full_batches + 1 } else { 0 };
                 pause_after(&batch, &mut full_batches)
             }
-            Err(LinkError::Refused(code)) if code == "NOITEM" => {
-                ended.look_again = true;
-                return ended;
-            }
+            Err(LinkError::Refused(code)) if code == "NOITEM" => return Ended { done, look_again: true },
             Err(error) => {
-                ended.failures += 1;
-                metrics::counter!("drain_failures", "Item" => ended.item_id.to_string()).increment(1);
-                tracing::warn!(%error, item_id = %ended.item_id, "an item cannot be drained");
+                done.failures += 1;
+                metrics::counter!("drain_failures", "Item" => item_id.to_string()).increment(1);
+                tracing::warn!(%error, %item_id, "an item cannot be drained");
                 FAILURE_PAUSE
             }
         };
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(pause.min(left)).await;
     }
-    ended
+    Ended { done, look_again: false }
 }
 
 fn pause_after(batch: &DrainBatch, full_batches: &mut u32) -> Duration {
@@ -62,18 +69,6 @@ fn pause_after(batch: &DrainBatch, full_batches: &mut u32) -> Duration {
     }
     *full_batches = 0;
     if batch.waiting == 0 || batch.stock_left <= 0 { IDLE_PAUSE } else { BUSY_PAUSE }
-}
-
-async fn drain_once(queue: &Queue, item_id: &ItemId, wait_replicas: u32) -> Result<DrainBatch, LinkError> {
-    let batch = queue.drain(item_id, MAX_BATCH).await?;
-    record(item_id, &batch);
-    if batch.reserved > 0
-        && wait_replicas > 0
-        && !queue.wait_for_replicas(wait_replicas, REPLICA_LIMIT).await?
-    {
-        return Err(LinkError::Unanswered("too few replicas acknowledged the reservations".into()));
-    }
-    Ok(batch)
 }
 
 fn record(item_id: &ItemId, batch: &DrainBatch) {

@@ -1,22 +1,39 @@
-//! What an operator can do to items.
+//! What an operator can do: to items, to the ledger, and to Redis when it was lost.
 
+mod audit;
+mod items;
+mod rebuild;
+mod reconcile;
+
+use audit::{AuditKey, Cursor, Format};
 use lambda_runtime::Diagnostic;
+use ledger::{Ledger, LedgerError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
-use shared::item::{Item, ItemChanges, ItemId, NewItem};
+use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue};
+use std::collections::BTreeMap;
 
 /// What one process of the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
+    link: Link,
     queue: Queue,
+    ledger: Ledger,
+    audit_key: AuditKey,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        Ok(Self { queue: Queue::new(Link::new(RedisConfig::main(source)?)) })
+        let link = Link::new(RedisConfig::main(source)?);
+        Ok(Self {
+            queue: Queue::new(link.clone()),
+            link,
+            ledger: Ledger::from_config(source)?,
+            audit_key: AuditKey::from_config(source)?,
+        })
     }
 }
 
@@ -38,85 +55,138 @@ enum Command {
     Describe { item_id: ItemId },
     /// The ids of all items.
     List {},
+    /// Brings the ledger's schema up to date.
+    Migrate {},
+    /// Makes Redis anew from the ledger.
+    Rebuild { item_id: ItemId },
+    /// Compares Redis with the ledger, one item or all, and mends Redis if asked to.
+    Reconcile {
+        #[serde(default)]
+        item_id: Option<ItemId>,
+        #[serde(default)]
+        repair: bool,
+    },
+    /// The sales of an item in order.
+    Audit {
+        item_id: ItemId,
+        #[serde(default)]
+        format: Format,
+        #[serde(default)]
+        after: Option<Cursor>,
+    },
 }
 
 /// Why a command was not carried out; the name is the invocation's `errorType`.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The payload is no command.
-    #[error("not a command: {0}; commands are create, update, pause, resume, close, describe and list")]
+    #[error(
+        "not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
+         rebuild, reconcile and audit"
+    )]
     BadCommand(#[from] serde_json::Error),
-    /// The command cannot be carried out.
+    /// The command cannot be carried out on the item.
     #[error(transparent)]
     Item(#[from] ItemError),
+    /// The ledger did not do it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger has the item, and Redis has lost it.
+    #[error("the ledger has item {0} and Redis has not; use rebuild")]
+    OnlyInLedger(ItemId),
+    /// A drain could sell while the item is rebuilt.
+    #[error("item {0} sells at the moment; pause it first")]
+    Selling(ItemId),
+    /// Reservations are on their way to the ledger.
+    #[error("{0} tasks are on their way to the ledger; try again once the checkout worker has done them")]
+    TasksWaiting(u64),
+    /// There is no key to hash buyers with.
+    #[error("audits need FAIRDROP_AUDIT_KEY")]
+    NoAuditKey,
+    /// `after` is no end of a page.
+    #[error("after is not the `next` of an earlier answer; start again without it")]
+    NoSuchCursor,
 }
 
 impl From<CommandError> for Diagnostic {
     fn from(error: CommandError) -> Self {
         let error_type = match &error {
             CommandError::BadCommand(_) => "BadCommand",
-            CommandError::Item(ItemError::NoSuchItem(_)) => "NoSuchItem",
+            CommandError::Item(ItemError::NoSuchItem(_))
+            | CommandError::Ledger(LedgerError::NoSuchItem(_)) => "NoSuchItem",
             CommandError::Item(ItemError::Exists(_)) => "ItemExists",
             CommandError::Item(ItemError::TooMany) => "TooManyItems",
             CommandError::Item(ItemError::Taken { .. }) => "StockTaken",
             CommandError::Item(ItemError::Bad(_)) => "BadItem",
             CommandError::Item(ItemError::Corrupt { .. }) => "CorruptItem",
             CommandError::Item(ItemError::Link(_)) => "MainUnreachable",
+            CommandError::Ledger(LedgerError::Away(_)) => "LedgerAway",
+            CommandError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
+            CommandError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
+            CommandError::OnlyInLedger(_) => "OnlyInLedger",
+            CommandError::Selling(_) => "ItemSelling",
+            CommandError::TasksWaiting(_) => "TasksWaiting",
+            CommandError::NoAuditKey => "NoAuditKey",
+            CommandError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
     }
 }
 
-/// Carries out the command that `payload` holds and answers with the item as it is now.
+/// Carries out the command that `payload` holds. Those that change an item answer with
+/// the item as it is now.
 pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
     let item_id = match serde_json::from_value(payload)? {
         Command::List {} => {
             let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
             return Ok(json!({ "items": ids }));
         }
+        Command::Migrate {} => {
+            let migrated = app.ledger.migrate().await?;
+            return Ok(json!({ "applied": migrated.applied, "version": migrated.version }));
+        }
+        Command::Rebuild { item_id } => return rebuild::rebuild(app, &item_id).await,
+        Command::Reconcile { item_id, repair } => {
+            let ids = match item_id {
+                Some(item_id) => vec![item_id],
+                None => app.ledger.item_ids().await?,
+            };
+            let mut items = BTreeMap::new();
+            for item_id in ids {
+                let reconciled = reconcile::reconcile(app, &item_id, repair).await;
+                // One item that is lost in Redis does not keep the others from being compared.
+                let reconciled = match reconciled {
+                    Err(error @ CommandError::Item(ItemError::NoSuchItem(_))) => {
+                        json!({ "error": error.to_string() })
+                    }
+                    other => serde_json::to_value(other?)?,
+                };
+                items.insert(item_id, reconciled);
+            }
+            return Ok(json!({ "repaired": repair, "items": items }));
+        }
+        Command::Audit { item_id, format, after } => return audit::audit(app, &item_id, format, after).await,
         Command::Create { item } => {
-            app.queue.create_item(&item).await?;
+            items::create(app, &item).await?;
             item.item_id
         }
         Command::Update { item_id, changes } => {
-            app.queue.update_item(&item_id, &changes).await?;
+            items::update(app, &item_id, &changes).await?;
             item_id
         }
         Command::Pause { item_id } => {
-            app.queue.pause_item(&item_id, true).await?;
+            items::pause(app, &item_id, true).await?;
             item_id
         }
         Command::Resume { item_id } => {
-            app.queue.pause_item(&item_id, false).await?;
+            items::pause(app, &item_id, false).await?;
             item_id
         }
         Command::Close { item_id } => {
-            app.queue.close_item(&item_id).await?;
+            items::close(app, &item_id).await?;
             item_id
         }
         Command::Describe { item_id } => item_id,
     };
-    describe(app, &item_id).await
-}
-
-async fn describe(app: &App, item_id: &ItemId) -> Result<Value, CommandError> {
-    let item: Item = app.queue.item(item_id).await?;
-    let (waiting, reservations) = app.queue.counts(item_id).await.map_err(ItemError::from)?;
-    let now = app.queue.main_time().await.map_err(ItemError::from)?;
-    Ok(json!({
-        "item_id": item.item_id,
-        "name": item.name,
-        "phase": item.phase(now),
-        "stock_total": item.stock_total,
-        "stock_left": item.stock_left,
-        "opens_at": item.opens_at,
-        "closes_at": item.closes_at,
-        "hold_seconds": item.hold_seconds,
-        "settle_window_ms": item.settle_window_ms,
-        "paused": item.paused,
-        "epoch": item.epoch,
-        "orders_waiting": waiting,
-        "reservations": reservations,
-        "main_time": now,
-    }))
+    items::describe(app, &item_id).await
 }

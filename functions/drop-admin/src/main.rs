@@ -1,4 +1,4 @@
-//! Items: create, update, pause, resume, close, describe, list. Invoked directly
+//! The operator's commands: items, migrations, rebuild, reconcile, audit. Invoked directly
 //! by those whom IAM lets; there is no route to it.
 
 use drop_admin::App;
@@ -14,7 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let app = Arc::new(App::from_config(source).map_err(http::start_error)?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let app = app.clone();
-        async move { drop_admin::handle(&app, event.payload).await }
+        async move { Box::pin(drop_admin::handle(&app, event.payload)).await }
     }))
     .await
 }

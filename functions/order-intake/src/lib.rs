@@ -8,12 +8,13 @@ use answer::Accepted;
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
 use shared::clock_check::{ClockCheck, OffsetBounds, Verdict};
-use shared::config::{ConfigError, Source};
+use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
 use shared::problem::Problem;
 use shared::queue::{Order, OrderState, Placement, Placing, Terms, Unplaced};
+use shared::region::Region;
 use shared::stamp::Stamp;
 
 /// What the path has.
@@ -24,12 +25,17 @@ const ALLOW: &str = "POST, OPTIONS";
 pub struct App {
     edge: Edge,
     clock_check: ClockCheck,
+    region: Region,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        Ok(Self { edge: Edge::from_config(source)?, clock_check: ClockCheck::default() })
+        Ok(Self {
+            edge: Edge::from_config(source)?,
+            clock_check: ClockCheck::default(),
+            region: Region::named(&config::region(source)?),
+        })
     }
 
     /// Starts connecting in the background.
@@ -41,7 +47,7 @@ impl App {
 /// Takes one order.
 pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     // Before anything is awaited: a cold connection must not cost the buyer their place.
-    let placed_at = app.edge.clock.arrival(http::gateway_epoch_ms(request));
+    let placed_at = app.region.mark(app.edge.clock.arrival(http::gateway_epoch_ms(request)));
     if request.method() == Method::OPTIONS {
         return Ok(http::options(ALLOW));
     }
@@ -117,7 +123,7 @@ async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<
     let state = app.edge.queue.order_state(&order.item_id, &order.user_token).await;
     match state.map_err(|_| Problem::StatusUnavailable)? {
         OrderState::Queued { placed_at, .. } => Ok(Accepted::before(order, placed_at)),
-        OrderState::Reserved { .. } => Err(Problem::AlreadyReserved),
+        OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
         OrderState::None | OrderState::Released => Err(refusal),
     }

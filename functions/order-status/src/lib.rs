@@ -9,7 +9,7 @@ use shared::edge::Edge;
 use shared::http;
 use shared::item::ItemId;
 use shared::problem::Problem;
-use shared::queue::{Leave, LinkError, OrderState};
+use shared::queue::{Hold, Leave, LinkError, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
@@ -50,6 +50,8 @@ struct OrderPage<'a> {
     ahead: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved_until: Option<Stamp>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    giving_back: bool,
 }
 
 /// Always from main: a replica might not know yet what main has promised.
@@ -61,9 +63,11 @@ async fn show(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Respon
         OrderState::Queued { placed_at, ahead } => {
             OrderPage { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..page }
         }
-        OrderState::Reserved { until } => {
+        OrderState::Reserved(Hold::Until(until)) => {
             OrderPage { status: "reserved", reserved_until: Some(until), ..page }
         }
+        OrderState::Reserved(Hold::Sale) => OrderPage { status: "reserved", ..page },
+        OrderState::Reserved(Hold::Release) => OrderPage { status: "reserved", giving_back: true, ..page },
         OrderState::Sold => OrderPage { status: "sold", ..page },
         OrderState::Released => OrderPage { status: "released", ..page },
     };
@@ -80,8 +84,18 @@ async fn leave(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Respo
             StatusCode::OK,
             &OrderPage { item_id: item_id.as_str(), status: "none", ..OrderPage::default() },
         ),
+        // The ledger decides whether a payment came first.
+        Leave::GivingBack => http::json(
+            StatusCode::ACCEPTED,
+            &OrderPage {
+                item_id: item_id.as_str(),
+                status: "reserved",
+                giving_back: true,
+                ..OrderPage::default()
+            },
+        ),
         Leave::Stays(OrderState::Sold) => Err(Problem::AlreadySold),
-        Leave::Stays(OrderState::Reserved { .. }) => Err(Problem::AlreadyReserved),
+        Leave::Stays(OrderState::Reserved(_)) => Err(Problem::AlreadyReserved),
         Leave::Stays(_) => Err(Problem::NoOrder),
     }
 }

@@ -42,6 +42,7 @@ fn heading(report: &Report) -> Vec<String> {
             report.seed,
         ),
     ));
+    lines.extend(wrap("", &report.holds_in_words()));
     lines
 }
 

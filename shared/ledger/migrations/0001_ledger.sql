@@ -4,7 +4,7 @@
 --
 -- Moments are microseconds since the Unix epoch by main's clock, as in Redis.
 
-CREATE SCHEMA fairdrop;
+-- The schema fairdrop is there already: it holds the list of migrations.
 
 -- Whose word counts: one row. The epoch goes up by one at each failover.
 CREATE TABLE fairdrop.reign (

@@ -6,7 +6,7 @@ use aws_config::BehaviorVersion;
 use aws_sdk_rds::auth_token;
 use shared::config::{self, ConfigError, Source};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +23,7 @@ pub const MAX_CONNECTIONS: u32 = 20;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// A connection that rested for longer is asked whether it lives: the process may
 /// have been frozen meanwhile.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+const TRUSTED_IDLE: Duration = Duration::from_millis(50);
 /// How long it may take to answer that.
 const PING_LIMIT: Duration = Duration::from_millis(500);
 const MAX_IDLE: Duration = Duration::from_secs(300);
@@ -31,11 +31,8 @@ const MAX_LIFETIME: Duration = Duration::from_secs(900);
 /// IAM tokens open connections for 15 minutes; they are replaced well before.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 /// Limits that the server keeps for each session.
-const SESSION: [(&str, &str); 3] = [
-    ("statement_timeout", "5s"),
-    ("lock_timeout", "4s"),
-    ("idle_in_transaction_session_timeout", "10s"),
-];
+const SESSION: [(&str, &str); 3] =
+    [("statement_timeout", "5s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
 
 /// Where the ledger is and how to prove who asks.
 pub(crate) struct Access {
@@ -54,7 +51,8 @@ impl Access {
     pub(crate) fn from_config(source: Source) -> Result<Self, ConfigError> {
         let name = "FAIRDROP_LEDGER_URL";
         let url = config::required(source, name)?;
-        let why = "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
+        let why =
+            "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
         let mut options = PgConnectOptions::from_str(&url).map_err(|_| ConfigError::bad(name, why))?;
         if !is_this_machine(options.get_host()) {
             if !url.contains("sslmode=") {
@@ -142,26 +140,15 @@ impl Ledger {
         .await
     }
 
-    /// Runs `work` in a transaction and commits, all within [`CALL_LIMIT`].
-    pub(crate) async fn transaction<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut Transaction<'static, Postgres>) -> Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
-        self.within_limit(async {
-            let mut transaction = self.pool.begin().await?;
-            let value = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(value)
-        })
-        .await
-    }
-
+    /// Runs `work` within [`CALL_LIMIT`].
     pub(crate) async fn within_limit<T>(
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
         self.access.renew_token(&self.pool).await?;
-        timeout(CALL_LIMIT, work).await.unwrap_or_else(|_| Err(LedgerError::Away("no answer in time".into())))
+        timeout(CALL_LIMIT, Box::pin(work))
+            .await
+            .unwrap_or_else(|_| Err(LedgerError::Away("no answer in time".into())))
     }
 }
 
@@ -177,12 +164,14 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_reached_without_tls() {
-        let mode = |url| access(&[("FAIRDROP_LEDGER_URL", url)]).map(|access| access.options.get_ssl_mode());
+        let mode =
+            |url: &str| access(&[("FAIRDROP_LEDGER_URL", url)]).map(|access| access.options.get_ssl_mode());
         assert!(matches!(mode("postgres://u@db.example/x"), Ok(PgSslMode::VerifyFull)));
         assert!(matches!(mode("postgres://u@db.example/x?sslmode=verify-full"), Ok(PgSslMode::VerifyFull)));
         assert!(mode("postgres://u@127.0.0.1:5433/x?sslmode=disable").is_ok());
         for weak in ["disable", "prefer", "require", "verify-ca"] {
-            let error = mode(&format!("postgres://u:hunter2@db.example/x?sslmode={weak}")).unwrap_err().to_string();
+            let error =
+                mode(&format!("postgres://u:hunter2@db.example/x?sslmode={weak}")).unwrap_err().to_string();
             assert!(error.contains("FAIRDROP_LEDGER_URL") && !error.contains("hunter2"), "{error}");
         }
     }
@@ -205,11 +194,11 @@ mod tests {
         ])
         .unwrap();
         let credentials = aws_sdk_rds::config::Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
-        let aws = aws_config::SdkConfig::builder()
+        let aws = aws_config::defaults(BehaviorVersion::latest())
             .region(aws_config::Region::new("eu-west-1"))
-            .credentials_provider(aws_sdk_rds::config::SharedCredentialsProvider::new(credentials))
-            .time_source(aws_sdk_rds::config::SharedTimeSource::new(std::time::SystemTime::now))
-            .build();
+            .credentials_provider(credentials)
+            .load()
+            .await;
         let iam = access.iam.as_ref().unwrap();
         iam.config.set(aws).unwrap();
         let pool = access.pool();

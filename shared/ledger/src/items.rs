@@ -20,13 +20,15 @@ pub struct LedgerItem {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, opens_at, closes_at, hold_seconds, settle_window_ms, paused";
+const COLUMNS: &str =
+    "item_id, name, stock_total, units_taken, opens_at, closes_at, hold_seconds, settle_window_ms, paused";
 
 impl Ledger {
     /// Today's epoch.
     pub async fn epoch(&self) -> Result<u64, LedgerError> {
         self.within_limit(async {
-            let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
+            let epoch: i64 =
+                sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
             Ok(epoch.unsigned_abs())
         })
         .await
@@ -57,10 +59,12 @@ impl Ledger {
     /// One item.
     pub async fn item(&self, item_id: &ItemId) -> Result<LedgerItem, LedgerError> {
         self.within_limit(async {
-            let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM fairdrop.items WHERE item_id = $1")))
-                .bind(item_id.as_str())
-                .fetch_optional(&self.pool)
-                .await?;
+            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "SELECT {COLUMNS} FROM fairdrop.items WHERE item_id = $1"
+            )))
+            .bind(item_id.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
             read(&row.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))?)
         })
         .await
@@ -95,14 +99,21 @@ impl Ledger {
             .bind(paused)
             .execute(&self.pool)
             .await?;
-            if done.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::NoSuchItem(item.item_id.clone())) }
+            if done.rows_affected() == 1 {
+                Ok(())
+            } else {
+                Err(LedgerError::NoSuchItem(item.item_id.clone()))
+            }
         })
         .await
     }
 }
 
 /// Locks an item's row until the end of the transaction; returns the units that are left.
-pub(crate) async fn lock(transaction: &mut Transaction<'static, Postgres>, item_id: &ItemId) -> Result<i32, LedgerError> {
+pub(crate) async fn lock(
+    transaction: &mut Transaction<'static, Postgres>,
+    item_id: &ItemId,
+) -> Result<i32, LedgerError> {
     let left: Option<i32> = sqlx::query_scalar(
         "SELECT stock_total - units_taken FROM fairdrop.items WHERE item_id = $1 FOR NO KEY UPDATE",
     )
@@ -119,7 +130,8 @@ pub(crate) fn moment(stamp: Stamp) -> i64 {
 
 /// A moment that the ledger kept.
 pub(crate) fn stamp(micros: i64) -> Result<Stamp, LedgerError> {
-    Stamp::from_micros(micros.cast_unsigned()).map_err(|_| LedgerError::Refused("a moment that is none".into()))
+    Stamp::from_micros(micros.cast_unsigned())
+        .map_err(|_| LedgerError::Refused("a moment that is none".into()))
 }
 
 fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {

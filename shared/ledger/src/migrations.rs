@@ -1,12 +1,15 @@
 //! The schema, brought up to date one numbered file at a time.
 
 use crate::{Ledger, LedgerError};
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. One that has been released is never edited: its checksum
 /// is compared, and an edited one is refused.
 const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "ledger", include_str!("../migrations/0001_ledger.sql"))];
+
+/// Where the database keeps which migrations it has had.
+const TABLE: &str = "fairdrop.migrations";
 
 /// What a migration run found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +27,20 @@ impl Ledger {
         let migrations = MIGRATIONS.map(|(version, name, sql)| {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         });
-        let migrator = Migrator::with_migrations(migrations.to_vec());
+        let mut migrator = Migrator::with_migrations(migrations.to_vec());
+        migrator.create_schema("fairdrop");
+        migrator.dangerous_set_table_name(TABLE);
         self.within_limit(async {
-            let mut connection = self.pool.acquire().await?;
+            // Not the pool's any more: the lock that keeps others out ends with it.
+            let mut connection = self.pool.acquire().await?.detach();
+            connection.create_schema_if_not_exists("fairdrop").await.map_err(explain)?;
             let before = applied(&mut connection).await?;
-            migrator.run(&mut *connection).await.map_err(explain)?;
+            migrator.run_direct(None, &mut connection, false).await.map_err(explain)?;
             let after = applied(&mut connection).await?;
-            Ok(Migrated { applied: after.len().saturating_sub(before.len()), version: after.last().copied().unwrap_or(0) })
+            Ok(Migrated {
+                applied: after.len().saturating_sub(before.len()),
+                version: after.last().copied().unwrap_or(0),
+            })
         })
         .await
     }
@@ -38,8 +48,8 @@ impl Ledger {
 
 /// The numbers of the migrations that the database has had.
 async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
-    connection.ensure_migrations_table("_sqlx_migrations").await.map_err(explain)?;
-    let list = connection.list_applied_migrations("_sqlx_migrations").await.map_err(explain)?;
+    connection.ensure_migrations_table(TABLE).await.map_err(explain)?;
+    let list = connection.list_applied_migrations(TABLE).await.map_err(explain)?;
     Ok(list.iter().map(|migration| migration.version).collect())
 }
 
@@ -49,9 +59,9 @@ fn explain(error: MigrateError) -> LedgerError {
         MigrateError::VersionMismatch(number) => {
             LedgerError::Refused(format!("migration {number} is not the one that was applied"))
         }
-        MigrateError::VersionMissing(number) => {
-            LedgerError::Refused(format!("migration {number} was applied and is not known; deploy the newer release"))
-        }
+        MigrateError::VersionMissing(number) => LedgerError::Refused(format!(
+            "migration {number} was applied and is not known; deploy the newer release"
+        )),
         other => LedgerError::Refused(other.to_string()),
     }
 }

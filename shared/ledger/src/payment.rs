@@ -48,7 +48,8 @@ impl Ledger {
         epoch: u64,
     ) -> Result<Payment, LedgerError> {
         let paid = self
-            .transaction(async |transaction| {
+            .within_limit(async {
+                let mut transaction = self.pool.begin().await?;
                 let placed_at: Option<i64> = sqlx::query_scalar(
                     "UPDATE fairdrop.sales SET state = 'sold', payment_reference = $3, epoch = $4
                       WHERE item_id = $1 AND user_token = $2
@@ -59,16 +60,20 @@ impl Ledger {
                 .bind(buyer.as_str())
                 .bind(reference)
                 .bind(epoch.cast_signed())
-                .fetch_optional(&mut **transaction)
+                .fetch_optional(&mut *transaction)
                 .await?;
-                match placed_at {
-                    Some(placed_at) => Ok(Payment::Sold { placed_at: stamp(placed_at)? }),
-                    None => standing(transaction, item_id, buyer, reference).await,
-                }
+                let payment = match placed_at {
+                    Some(placed_at) => Payment::Sold { placed_at: stamp(placed_at)? },
+                    None => standing(&mut transaction, item_id, buyer, reference).await?,
+                };
+                transaction.commit().await?;
+                Ok(payment)
             })
             .await;
         match paid {
-            Err(LedgerError::Refused(constraint)) if constraint == "one_payment_one_unit" => Ok(Payment::Used),
+            Err(LedgerError::Refused(constraint)) if constraint == "one_payment_one_unit" => {
+                Ok(Payment::Used)
+            }
             other => other,
         }
     }
@@ -82,7 +87,8 @@ impl Ledger {
         until: Stamp,
         epoch: u64,
     ) -> Result<Extension, LedgerError> {
-        self.transaction(async |transaction| {
+        self.within_limit(async {
+ let mut transaction = self.pool.begin().await?;
             sqlx::query(
                 "UPDATE fairdrop.sales SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5
                   WHERE item_id = $1 AND user_token = $2 AND state = 'reserved' AND extended_for IS NULL",
@@ -92,7 +98,7 @@ impl Ledger {
             .bind(reference)
             .bind(moment(until))
             .bind(epoch.cast_signed())
-            .execute(&mut **transaction)
+            .execute(&mut *transaction)
             .await?;
             let row = sqlx::query(
                 "SELECT hold_until, extended_for = $3 AS ours FROM fairdrop.sales
@@ -101,15 +107,17 @@ impl Ledger {
             .bind(item_id.as_str())
             .bind(buyer.as_str())
             .bind(reference)
-            .fetch_optional(&mut **transaction)
+            .fetch_optional(&mut *transaction)
             .await?;
-            match row {
-                None => Ok(Extension::Settled(standing(transaction, item_id, buyer, reference).await?)),
+            let extension = match row {
+                None => Extension::Settled(standing(&mut transaction, item_id, buyer, reference).await?),
                 Some(row) if row.try_get::<Option<bool>, _>("ours")? == Some(true) => {
-                    Ok(Extension::Until(stamp(row.try_get("hold_until")?)?))
+                    Extension::Until(stamp(row.try_get("hold_until")?)?)
                 }
-                Some(_) => Ok(Extension::Spent),
-            }
+                Some(_) => Extension::Spent,
+            };
+            transaction.commit().await?;
+            Ok(extension)
         })
         .await
     }
@@ -122,8 +130,9 @@ impl Ledger {
         reference: &str,
         epoch: u64,
     ) -> Result<Payment, LedgerError> {
-        self.transaction(async |transaction| {
-            lock(transaction, item_id).await?;
+        self.within_limit(async {
+            let mut transaction = self.pool.begin().await?;
+            lock(&mut transaction, item_id).await?;
             sqlx::query(
                 "UPDATE fairdrop.sales SET state = 'released', epoch = $3
                   WHERE item_id = $1 AND user_token = $2 AND state = 'reserved'",
@@ -131,9 +140,11 @@ impl Ledger {
             .bind(item_id.as_str())
             .bind(buyer.as_str())
             .bind(epoch.cast_signed())
-            .execute(&mut **transaction)
+            .execute(&mut *transaction)
             .await?;
-            standing(transaction, item_id, buyer, reference).await
+            let payment = standing(&mut transaction, item_id, buyer, reference).await?;
+            transaction.commit().await?;
+            Ok(payment)
         })
         .await
     }

@@ -40,7 +40,12 @@ pub enum SaleState {
 
 impl Ledger {
     /// Up to `most` sales of an item in the order of their reservations, after `after`.
-    pub async fn sales(&self, item_id: &ItemId, after: Option<&Sale>, most: u32) -> Result<Vec<Sale>, LedgerError> {
+    pub async fn sales(
+        &self,
+        item_id: &ItemId,
+        after: Option<&Sale>,
+        most: u32,
+    ) -> Result<Vec<Sale>, LedgerError> {
         let (reserved_at, placed_at, buyer) = after.map_or((-1, -1, ""), |sale| {
             (moment(sale.reserved_at), moment(sale.placed_at), sale.user_token.as_str())
         });
@@ -56,6 +61,30 @@ impl Ledger {
             .bind(placed_at)
             .bind(buyer)
             .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(read).collect()
+        })
+        .await
+    }
+}
+
+impl Ledger {
+    /// The sales of an item whose orders were stamped and reserved at these moments.
+    pub async fn sales_at(
+        &self,
+        item_id: &ItemId,
+        reserved_at: Stamp,
+        placed_at: Stamp,
+    ) -> Result<Vec<Sale>, LedgerError> {
+        self.within_limit(async {
+            let rows = sqlx::query(
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                   FROM fairdrop.sales WHERE item_id = $1 AND reserved_at = $2 AND placed_at = $3",
+            )
+            .bind(item_id.as_str())
+            .bind(moment(reserved_at))
+            .bind(moment(placed_at))
             .fetch_all(&self.pool)
             .await?;
             rows.iter().map(read).collect()

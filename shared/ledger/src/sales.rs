@@ -40,14 +40,21 @@ impl Ledger {
     ///
     /// Safe to repeat: a reservation that is recorded already changes nothing, whatever
     /// has become of it since. A buyer who was released comes back only with a newer one.
-    pub async fn record(&self, item_id: &ItemId, batch: &[Reservation]) -> Result<Vec<Standing>, LedgerError> {
+    pub async fn record(
+        &self,
+        item_id: &ItemId,
+        batch: &[Reservation],
+    ) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = batch.iter().map(|one| one.user_token.as_str()).collect();
-        let moments = |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
-        let states: Vec<&str> = batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
+        let moments =
+            |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
+        let states: Vec<&str> =
+            batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
         let epochs: Vec<i64> = batch.iter().map(|one| one.epoch.cast_signed()).collect();
         let standings = self
-            .transaction(async |transaction| {
-                let left = lock(transaction, item_id).await?;
+            .within_limit(async {
+                let mut transaction = self.pool.begin().await?;
+                let left = lock(&mut transaction, item_id).await?;
                 sqlx::query(RECORD)
                     .bind(item_id.as_str())
                     .bind(&buyers)
@@ -57,9 +64,11 @@ impl Ledger {
                     .bind(moments(|one| one.hold_until))
                     .bind(&epochs)
                     .bind(left)
-                    .execute(&mut **transaction)
+                    .execute(&mut *transaction)
                     .await?;
-                standings(transaction, item_id, &buyers).await
+                let standings = standings(&mut transaction, item_id, &buyers).await?;
+                transaction.commit().await?;
+                Ok(standings)
             })
             .await?;
         Ok(batch
@@ -67,7 +76,9 @@ impl Ledger {
             .map(|one| match standings.get(one.user_token.as_str()) {
                 None => Standing::Nothing,
                 // Released before, and no unit was left for the new reservation.
-                Some((Standing::Released, reserved_at)) if *reserved_at < one.reserved_at => Standing::Nothing,
+                Some((Standing::Released, reserved_at)) if *reserved_at < one.reserved_at => {
+                    Standing::Nothing
+                }
                 Some((standing, _)) => *standing,
             })
             .collect())
@@ -85,21 +96,41 @@ impl Ledger {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
         let given_back: Vec<bool> = due.iter().map(|one| one.given_back).collect();
         let standings = self
-            .transaction(async |transaction| {
-                lock(transaction, item_id).await?;
+            .within_limit(async {
+                let mut transaction = self.pool.begin().await?;
+                lock(&mut transaction, item_id).await?;
                 sqlx::query(RELEASE)
                     .bind(item_id.as_str())
                     .bind(&buyers)
                     .bind(&given_back)
                     .bind(moment(now))
                     .bind(epoch.cast_signed())
-                    .execute(&mut **transaction)
+                    .execute(&mut *transaction)
                     .await?;
-                standings(transaction, item_id, &buyers).await
+                let standings = standings(&mut transaction, item_id, &buyers).await?;
+                transaction.commit().await?;
+                Ok(standings)
             })
             .await?;
-        let standing = |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
+        let standing =
+            |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
         Ok(due.iter().map(standing).collect())
+    }
+}
+
+impl Ledger {
+    /// How the buyers of `asked` stand.
+    pub async fn standings(&self, item_id: &ItemId, asked: &[Due]) -> Result<Vec<Standing>, LedgerError> {
+        let buyers: Vec<&str> = asked.iter().map(|one| one.user_token.as_str()).collect();
+        let standings = self
+            .within_limit(async {
+                let mut transaction = self.pool.begin().await?;
+                standings(&mut transaction, item_id, &buyers).await
+            })
+            .await?;
+        let standing =
+            |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
+        Ok(asked.iter().map(standing).collect())
     }
 }
 

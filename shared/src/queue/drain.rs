@@ -4,7 +4,6 @@ use super::{Keys, LinkError, Queue};
 use crate::item::ItemId;
 use redis::Script;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
 
@@ -50,19 +49,6 @@ impl Queue {
             })
             .await?;
         parse(&reply).ok_or_else(|| LinkError::Refused("the drain script's answer makes no sense".into()))
-    }
-
-    /// Waits until `replicas` replicas have everything written on this connection,
-    /// at most for `limit`; says whether they do.
-    pub async fn wait_for_replicas(&self, replicas: u32, limit: Duration) -> Result<bool, LinkError> {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let acknowledged: u32 = self
-            .link
-            .run(self.link.call_limit(), async |mut connection| {
-                redis::cmd("WAIT").arg(replicas).arg(limit_ms).query_async(&mut connection).await
-            })
-            .await?;
-        Ok(acknowledged >= replicas)
     }
 }
 

@@ -14,9 +14,6 @@ static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("upd
 /// The most items one main region may have: every one of them is drained 20 times a second.
 pub const MAX_ITEMS: usize = 1_000;
 
-/// The epoch of a main region that has never been failed over.
-const FIRST_EPOCH: u64 = 1;
-
 /// Why an item could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ItemError {
@@ -52,8 +49,8 @@ pub enum ItemError {
 }
 
 impl Queue {
-    /// Puts a new item on sale.
-    pub async fn create_item(&self, new: &NewItem) -> Result<(), ItemError> {
+    /// Puts a new item on sale, under the reign of `epoch`.
+    pub async fn create_item(&self, new: &NewItem, epoch: u64) -> Result<(), ItemError> {
         new.check()?;
         if self.item_ids().await?.len() >= MAX_ITEMS {
             return Err(ItemError::TooMany);
@@ -62,12 +59,13 @@ impl Queue {
             ("name", new.name.clone()),
             ("stock_total", new.stock_total.to_string()),
             ("stock_left", new.stock_total.to_string()),
+            ("units_sold", "0".to_owned()),
             ("opens_at", new.opens_at.as_micros().to_string()),
             ("closes_at", new.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),
             ("hold_seconds", new.hold_seconds.to_string()),
             ("settle_window_ms", new.settle_window_ms.to_string()),
             ("paused", "0".to_owned()),
-            ("epoch", FIRST_EPOCH.to_string()),
+            ("epoch", epoch.to_string()),
         ];
         let key = Keys::of(&new.item_id).item;
         let created: bool = self
@@ -103,9 +101,9 @@ impl Queue {
         self.change_item(item_id, &[("paused", u8::from(paused).to_string())]).await
     }
 
-    /// Closes an item now, by main's clock; one that closed earlier stays so.
-    pub async fn close_item(&self, item_id: &ItemId) -> Result<(), ItemError> {
-        self.change_item(item_id, &[("closes_at", "now".to_owned())]).await
+    /// Closes an item from `at` on; one that closed earlier stays so.
+    pub async fn close_item(&self, item_id: &ItemId, at: Stamp) -> Result<(), ItemError> {
+        self.change_item(item_id, &[("closed_at", at.as_micros().to_string())]).await
     }
 
     async fn change_item(&self, item_id: &ItemId, fields: &[(&str, String)]) -> Result<(), ItemError> {
@@ -152,8 +150,9 @@ impl Queue {
         Ok(ids)
     }
 
-    /// How many orders wait for `item_id`, and how many reservations it has.
-    pub async fn counts(&self, item_id: &ItemId) -> Result<(u64, u64), LinkError> {
+    /// How many orders wait for `item_id`, how many units are taken, and how many of
+    /// them are sold.
+    pub async fn counts(&self, item_id: &ItemId) -> Result<(u64, u64, u64), LinkError> {
         let keys = Keys::of(item_id);
         self.link
             .run(self.link.call_limit(), async |mut connection| {
@@ -161,6 +160,7 @@ impl Queue {
                     .atomic()
                     .zcard(&keys.orders)
                     .zcount(&keys.reservations, 0, "+inf")
+                    .zcount(&keys.reservations, "+inf", "+inf")
                     .query_async(&mut connection)
                     .await
             })
@@ -201,7 +201,9 @@ fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, Ite
         item_id: item_id.clone(),
         name: field(item_id, fields, "name")?,
         stock_total: field(item_id, fields, "stock_total")?,
-        stock_left: field(item_id, fields, "stock_left")?,
+        // Negative where the ledger has more than Redis had promised.
+        stock_left: field::<i64>(item_id, fields, "stock_left")?.max(0).try_into().unwrap_or(u32::MAX),
+        units_sold: field(item_id, fields, "units_sold")?,
         opens_at: stamp("opens_at")?,
         closes_at,
         hold_seconds: field(item_id, fields, "hold_seconds")?,
@@ -222,6 +224,7 @@ mod tests {
             ("name", "A"),
             ("stock_total", "5"),
             ("stock_left", "4"),
+            ("units_sold", "1"),
             ("opens_at", "7"),
             ("closes_at", ""),
             ("hold_seconds", "0"),

@@ -17,6 +17,10 @@ pub struct Keys {
     pub reservations: String,
     /// Stream: the async task queue.
     pub tasks: String,
+    /// Sorted set: reservations that are being rebuilt from the ledger.
+    pub rebuild: String,
+    /// Stream: tasks that could not be done, with the reason.
+    pub dead_letters: String,
 }
 
 impl Keys {
@@ -27,6 +31,8 @@ impl Keys {
             orders: format!("orders:{{{item_id}}}"),
             reservations: format!("reservations:{{{item_id}}}"),
             tasks: format!("tasks:{{{item_id}}}"),
+            rebuild: format!("rebuild:{{{item_id}}}"),
+            dead_letters: format!("dead_letters:{{{item_id}}}"),
         }
     }
 }

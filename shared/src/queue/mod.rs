@@ -6,6 +6,10 @@
 //! anything that goes out: reservations leave in exact `(placed_at, user_token)`
 //! order whatever the network does.
 //!
+//! What becomes of a reservation is the ledger's to decide: the checkout worker
+//! [takes](Queue::take_tasks) it from the async task queue, and what the ledger said
+//! is [settled](Queue::settle) here.
+//!
 //! What must be atomic is a script (`*.lua`), sent by its hash and loaded again
 //! where the server has forgotten it.
 
@@ -15,13 +19,17 @@ mod keys;
 mod link;
 mod order;
 mod place;
+mod settle;
+mod tasks;
 
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{ITEMS, Keys};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
-pub use order::{Leave, OrderState};
+pub use order::{Hold, Leave, OrderState};
 pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
+pub use settle::{DueBatch, Outcome, Settlement};
+pub use tasks::{MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What};
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

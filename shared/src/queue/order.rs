@@ -1,9 +1,13 @@
 //! What has become of a buyer's order, and leaving the queue.
 
-use super::{Keys, LinkError, Queue};
+use super::{Keys, LinkError, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
+use redis::Script;
+use std::sync::LazyLock;
+
+static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
 
 /// Where a buyer stands with an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +21,23 @@ pub enum OrderState {
         /// Orders before theirs.
         ahead: u64,
     },
-    /// A unit is taken out for them, until `until`.
-    Reserved {
-        /// When the hold ends.
-        until: Stamp,
-    },
+    /// A unit is taken out for them.
+    Reserved(Hold),
     /// They have bought.
     Sold,
     /// They had a reservation, and it ended unsold.
     Released,
+}
+
+/// What a reservation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// For payment, until this moment.
+    Until(Stamp),
+    /// For the ledger alone: it is sold as soon as it is recorded.
+    Sale,
+    /// For its release: the buyer has given it back.
+    Release,
 }
 
 /// What came of a wish to leave the queue.
@@ -33,6 +45,8 @@ pub enum OrderState {
 pub enum Leave {
     /// Their order is withdrawn.
     Left,
+    /// Their reservation will be released, unless a payment for it comes first.
+    GivingBack,
     /// There was nothing to withdraw; this is how they stand.
     Stays(OrderState),
 }
@@ -56,21 +70,26 @@ impl Queue {
         Ok(judge(placed_at, ahead, hold))
     }
 
-    /// Takes `buyer`'s waiting order out of the queue.
+    /// Takes `buyer`'s waiting order out of the queue, or gives their reservation back.
     pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
         let keys = Keys::of(item_id);
-        let (removed, hold): (u64, Option<f64>) = self
+        let reply: String = self
             .link
             .run(self.link.call_limit(), async |mut connection| {
-                redis::pipe()
-                    .atomic()
-                    .zrem(&keys.orders, buyer.as_str())
-                    .zscore(&keys.reservations, buyer.as_str())
-                    .query_async(&mut connection)
+                LEAVE
+                    .key(&keys.orders)
+                    .key(&keys.reservations)
+                    .arg(buyer.as_str())
+                    .arg(NO_HOLD_MICROS)
+                    .invoke_async(&mut connection)
                     .await
             })
             .await?;
-        Ok(if removed > 0 { Leave::Left } else { Leave::Stays(judge(None, None, hold)) })
+        Ok(match reply.as_str() {
+            "left" => Leave::Left,
+            "giving_back" => Leave::GivingBack,
+            score => Leave::Stays(judge(None, None, score.parse().ok())),
+        })
     }
 }
 
@@ -79,9 +98,12 @@ fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> Order
     match (placed_at.and_then(stamp_of_score), hold) {
         (_, Some(f64::INFINITY)) => OrderState::Sold,
         (Some(placed_at), _) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
-        (None, Some(hold)) => {
-            stamp_of_score(hold).map_or(OrderState::Released, |until| OrderState::Reserved { until })
-        }
+        (None, Some(0.0)) => OrderState::Reserved(Hold::Release),
+        (None, Some(hold)) => match stamp_of_score(hold) {
+            None => OrderState::Released,
+            Some(until) if until.as_micros() >= NO_HOLD_MICROS => OrderState::Reserved(Hold::Sale),
+            Some(until) => OrderState::Reserved(Hold::Until(until)),
+        },
         (None, None) => OrderState::None,
     }
 }
@@ -111,7 +133,9 @@ mod tests {
             (Some(now as f64), Some(3), None, queued),
             (Some(now as f64), Some(3), Some(-(now as f64)), queued),
             (None, None, Some(f64::INFINITY), OrderState::Sold),
-            (None, None, Some(now as f64), OrderState::Reserved { until: stamp(now) }),
+            (None, None, Some(now as f64), OrderState::Reserved(Hold::Until(stamp(now)))),
+            (None, None, Some(0.0), OrderState::Reserved(Hold::Release)),
+            (None, None, Some((now + NO_HOLD_MICROS) as f64), OrderState::Reserved(Hold::Sale)),
             (None, None, Some(-(now as f64)), OrderState::Released),
         ];
         for (placed_at, ahead, hold, state) in cases {

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
---       hold_seconds, paused. `closes_at` = 'now' closes the item by main's clock.
+--       hold_seconds, paused. `closed_at` closes the item from that moment on, unless
+--       it closed earlier, and also before it opens.
 --
 -- Returns 'OK', 'NOITEM', 'TAKEN' and the units taken, or 'GATES' where it would
 -- close before it opens.
@@ -18,11 +19,10 @@ if new.stock_total then
   new.stock_left = string.format('%.0f', new.stock_total - taken)
 end
 
-if new.closes_at == 'now' then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000000 + time[2]
+if new.closed_at then
   local closes_at = tonumber(old[4])
-  new.closes_at = string.format('%.0f', closes_at and closes_at < now and closes_at or now)
+  new.closes_at = closes_at and closes_at < tonumber(new.closed_at) and old[4] or new.closed_at
+  new.closed_at = nil
 else
   local opens_at = tonumber(new.opens_at or old[3])
   local closes_at = tonumber(new.closes_at or old[4])

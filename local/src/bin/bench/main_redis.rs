@@ -225,15 +225,18 @@ impl Drop {
         let item_id: ItemId = name.parse()?;
         let opens_at = micros_now() - 3_600_000_000;
         queue
-            .create_item(&NewItem {
-                item_id: item_id.clone(),
-                name: name.into(),
-                stock_total: NewItem::MAX_STOCK,
-                opens_at: Stamp::from_micros(opens_at)?,
-                closes_at: None,
-                hold_seconds: 0,
-                settle_window_ms: 2_000,
-            })
+            .create_item(
+                &NewItem {
+                    item_id: item_id.clone(),
+                    name: name.into(),
+                    stock_total: NewItem::MAX_STOCK,
+                    opens_at: Stamp::from_micros(opens_at)?,
+                    closes_at: None,
+                    hold_seconds: 0,
+                    settle_window_ms: 2_000,
+                },
+                1,
+            )
             .await?;
         fill(connection, &Keys::of(&item_id), opens_at, orders).await?;
         Ok(Self { item_id })

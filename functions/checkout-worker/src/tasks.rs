@@ -1,0 +1,208 @@
+//! Tasks: reservations that are to be recorded.
+
+use crate::item_work::{ItemWork, Unfinished};
+use ledger::{LedgerError, Standing};
+use shared::queue::{MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
+use std::time::{Duration, Instant};
+
+/// How often tasks that another worker left are looked for.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// A task that the ledger refuses for its own sake is put aside after so many tries.
+const MAX_TRIES: u64 = 5;
+/// How long replicas may take to acknowledge.
+const REPLICA_LIMIT: Duration = Duration::from_millis(100);
+/// How often old tasks are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+impl ItemWork {
+    /// Takes a batch of tasks and does them; says whether there were any.
+    pub(crate) async fn work_tasks(&mut self) -> Result<bool, Unfinished> {
+        if self.unfinished.is_empty() {
+            self.unfinished = self.next_tasks().await?;
+        }
+        if self.unfinished.is_empty() {
+            return Ok(false);
+        }
+        let (mut done, mut reservations) = (Vec::new(), Vec::new());
+        for task in self.unfinished.clone() {
+            match task.what {
+                What::Record(reservation) => reservations.push((task.id, reservation)),
+                What::News => done.push(task.id),
+                What::Nonsense(field) => {
+                    self.bury(&task.id, &format!("the field {field} makes no sense")).await?
+                }
+            }
+        }
+        if !reservations.is_empty() {
+            self.wait_for_replicas().await?;
+            done.extend(self.record(reservations).await?);
+        }
+        self.desk.queue.acknowledge(&self.item_id, &done).await?;
+        self.unfinished.clear();
+        Ok(true)
+    }
+
+    async fn next_tasks(&mut self) -> Result<Vec<Task>, Unfinished> {
+        let is_due = |last: Option<Instant>, interval| last.is_none_or(|at| at.elapsed() >= interval);
+        if is_due(self.claimed_at, CLAIM_INTERVAL) {
+            let left = self.desk.taking.claim_tasks(&self.item_id, self.desk.left_after, MAX_BATCH).await?;
+            if !left.is_empty() {
+                return Ok(left);
+            }
+            self.claimed_at = Some(Instant::now());
+        }
+        let new = self.desk.taking.take_tasks(&self.item_id, MAX_BATCH).await?;
+        if new.is_empty() && is_due(self.forgot_at, FORGET_INTERVAL) {
+            let now = self.desk.queue.main_time().await?;
+            self.desk.queue.forget_old_tasks(&self.item_id, now).await?;
+            self.forgot_at = Some(Instant::now());
+        }
+        Ok(new)
+    }
+
+    /// On the connection over which the tasks were taken: what they speak of was written before.
+    async fn wait_for_replicas(&self) -> Result<(), Unfinished> {
+        let wanted = self.desk.wait_replicas;
+        if wanted == 0 || self.desk.taking.wait_for_replicas(wanted, REPLICA_LIMIT).await? {
+            Ok(())
+        } else {
+            Err(Unfinished::TooFewReplicas)
+        }
+    }
+
+    /// Records a batch; returns the tasks that are done. Where the ledger refuses the
+    /// batch for the sake of one, each is tried alone.
+    async fn record(&mut self, batch: Vec<(String, Reservation)>) -> Result<Vec<String>, Unfinished> {
+        let (ids, reservations): (Vec<String>, Vec<Reservation>) = batch.into_iter().unzip();
+        match self.desk.ledger.record(&self.item_id, &reservations).await {
+            Ok(standings) => {
+                self.settle(&reservations, &standings).await?;
+                Ok(ids)
+            }
+            Err(away @ LedgerError::Away(_)) => Err(away.into()),
+            Err(_) => {
+                let mut done = Vec::new();
+                for (id, reservation) in ids.into_iter().zip(reservations) {
+                    if self.record_alone(&id, reservation).await? {
+                        done.push(id);
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    /// Records one reservation; false where it has to be tried again later.
+    async fn record_alone(&mut self, id: &str, reservation: Reservation) -> Result<bool, Unfinished> {
+        let one = [reservation];
+        match self.desk.ledger.record(&self.item_id, &one).await {
+            Ok(standings) => {
+                self.settle(&one, &standings).await?;
+                Ok(true)
+            }
+            Err(away @ LedgerError::Away(_)) => Err(away.into()),
+            Err(error @ LedgerError::Refused(_))
+                if self.desk.queue.tries(&self.item_id, id).await? >= MAX_TRIES =>
+            {
+                self.bury(id, &error.to_string()).await?;
+                Ok(false)
+            }
+            // It rests, and is claimed again. Under another epoch, or without the item in the
+            // ledger, the fault is not the task's: it waits for a person, and its unit with it.
+            Err(error) => {
+                metrics::counter!("tasks_refused", "Item" => self.item_id.to_string()).increment(1);
+                tracing::error!(%error, item_id = %self.item_id, task = id, "the ledger does not take a reservation");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn settle(
+        &mut self,
+        reservations: &[Reservation],
+        standings: &[Standing],
+    ) -> Result<(), Unfinished> {
+        let settlements: Vec<Settlement> = reservations
+            .iter()
+            .zip(standings)
+            .flat_map(|(one, standing)| settlements(one, *standing))
+            .collect();
+        if !settlements.is_empty() {
+            self.desk.queue.settle(&self.item_id, &settlements).await?;
+        }
+        let refused = standings.iter().filter(|standing| **standing == Standing::Nothing).count() as u64;
+        let recorded = standings.len() as u64 - refused;
+        self.done.recorded += recorded;
+        self.done.refused += refused;
+        let item = || self.item_id.to_string();
+        metrics::counter!("reservations_recorded", "Item" => item()).increment(recorded);
+        if refused > 0 {
+            metrics::counter!("reservations_refused", "Item" => item()).increment(refused);
+            tracing::error!(refused, item_id = %self.item_id, "the ledger has no unit for what the drain promised");
+        }
+        if let Some(last) = reservations.last() {
+            let now = self.desk.queue.main_time().await?;
+            let lag_micros = now.micros_since(last.reserved_at);
+            metrics::gauge!("record_lag_ms", "Item" => item()).set(lag_micros as f64 / 1_000.0);
+        }
+        Ok(())
+    }
+
+    async fn bury(&mut self, id: &str, why: &str) -> Result<(), Unfinished> {
+        self.desk.queue.bury(&self.item_id, id, why).await?;
+        self.done.buried += 1;
+        metrics::counter!("dead_letters", "Item" => self.item_id.to_string()).increment(1);
+        tracing::error!(item_id = %self.item_id, task = id, why, "a task was put aside");
+        Ok(())
+    }
+}
+
+/// What Redis is told after `standing` has come of `reservation`.
+fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement> {
+    let its_score = reservation.hold_until.as_micros().to_string();
+    let settlement = |expected: Option<&str>, outcome| Settlement {
+        user_token: reservation.user_token.clone(),
+        expected: expected.map(str::to_owned),
+        outcome,
+    };
+    match standing {
+        Standing::Sold => vec![settlement(None, Outcome::Sold)],
+        Standing::Reserved { until } if until == reservation.hold_until => Vec::new(),
+        Standing::Reserved { until } => vec![settlement(Some(&its_score), Outcome::Reserved { until })],
+        Standing::Released => vec![settlement(Some(&its_score), Outcome::Released { returns_unit: true })],
+        // Also where its buyer gave it back meanwhile.
+        Standing::Nothing => [its_score.as_str(), "0"]
+            .map(|score| settlement(Some(score), Outcome::Released { returns_unit: false }))
+            .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::stamp::Stamp;
+    use shared::user_token::UserToken;
+
+    #[test]
+    fn redis_is_told_what_the_ledger_decided_and_nothing_else() {
+        let stamp = |micros| Stamp::from_micros(micros).unwrap();
+        let reservation = Reservation {
+            user_token: UserToken::parse("alice").unwrap(),
+            placed_at: stamp(1),
+            reserved_at: stamp(2),
+            hold_until: stamp(9),
+            epoch: 1,
+        };
+        let told = |standing| -> Vec<(Option<String>, Outcome)> {
+            settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
+        };
+        assert_eq!(told(Standing::Sold), [(None, Outcome::Sold)]);
+        assert_eq!(told(Standing::Reserved { until: stamp(9) }), []);
+        let extended = Outcome::Reserved { until: stamp(12) };
+        assert_eq!(told(Standing::Reserved { until: stamp(12) }), [(Some("9".into()), extended)]);
+        let back = Outcome::Released { returns_unit: true };
+        assert_eq!(told(Standing::Released), [(Some("9".into()), back)]);
+        let no_unit = Outcome::Released { returns_unit: false };
+        assert_eq!(told(Standing::Nothing), [(Some("9".into()), no_unit), (Some("0".into()), no_unit)]);
+    }
+}

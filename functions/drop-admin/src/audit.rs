@@ -1,0 +1,153 @@
+//! The sales of an item in the order of their reservations, in a form that an outsider can
+//! check: down the list `placed_at` never falls. Buyers appear as a keyed hash.
+
+use crate::{App, CommandError};
+use aws_lc_rs::hmac;
+use ledger::{Sale, SaleState};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::config::{self, ConfigError, Source};
+use shared::item::ItemId;
+use shared::region::Region;
+use shared::stamp::Stamp;
+
+/// The most sales in one answer; Lambda's answers end at 6 MB.
+const PAGE: u32 = 10_000;
+/// The shortest key, in bytes (NIST SP 800-107: no shorter than the strength wanted).
+const MIN_KEY_LEN: usize = 32;
+
+/// The key under which buyers are hashed.
+pub(crate) struct AuditKey(Option<hmac::Key>);
+
+impl std::fmt::Debug for AuditKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuditKey(hidden)")
+    }
+}
+
+impl AuditKey {
+    /// Reads `FAIRDROP_AUDIT_KEY`; without it there are no audits.
+    pub(crate) fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let name = "FAIRDROP_AUDIT_KEY";
+        match config::optional(source, name) {
+            None => Ok(Self(None)),
+            Some(key) if key.len() < MIN_KEY_LEN => {
+                Err(ConfigError::bad(name, format!("it must have at least {MIN_KEY_LEN} bytes")))
+            }
+            Some(key) => Ok(Self(Some(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))),
+        }
+    }
+}
+
+/// How an audit is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// `sales`: a list of objects.
+    #[default]
+    Json,
+    /// `csv`: a text with a line for each sale, after a line with the columns' names.
+    Csv,
+}
+
+/// Where an answer ended and the next one begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cursor {
+    number: u64,
+    reserved_at: Stamp,
+    placed_at: Stamp,
+    buyer: String,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Line {
+    number: u64,
+    buyer: String,
+    state: &'static str,
+    placed_at: Stamp,
+    region: &'static str,
+    reserved_at: Stamp,
+    epoch: u64,
+}
+
+/// One page of an item's audit, after `after`.
+pub(crate) async fn audit(
+    app: &App,
+    item_id: &ItemId,
+    format: Format,
+    after: Option<Cursor>,
+) -> Result<Value, CommandError> {
+    let key = app.audit_key.0.as_ref().ok_or(CommandError::NoAuditKey)?;
+    let item = app.ledger.item(item_id).await?;
+    let start = match &after {
+        None => None,
+        Some(cursor) => Some(find(app, item_id, key, cursor).await?),
+    };
+    let sales = app.ledger.sales(item_id, start.as_ref(), PAGE).await?;
+    let first = after.as_ref().map_or(1, |cursor| cursor.number + 1);
+    let lines: Vec<Line> = sales.iter().zip(first..).map(|(sale, number)| line(key, sale, number)).collect();
+    let before = after.as_ref().map(|cursor| cursor.placed_at);
+    let next = lines.last().filter(|_| sales.len() == PAGE as usize).map(|last| Cursor {
+        number: last.number,
+        reserved_at: last.reserved_at,
+        placed_at: last.placed_at,
+        buyer: last.buyer.clone(),
+    });
+    let mut answer = json!({
+        "item_id": item_id,
+        "stock_total": item.item.stock_total,
+        "units_taken": item.units_taken,
+        "in_order": before.into_iter().chain(lines.iter().map(|line| line.placed_at)).is_sorted(),
+        "next": next,
+    });
+    match format {
+        Format::Json => answer["sales"] = serde_json::to_value(&lines)?,
+        Format::Csv => answer["csv"] = csv(&lines, after.is_none()).into(),
+    }
+    Ok(answer)
+}
+
+/// The sale at which a page ended: the cursor names its buyer by the hash alone.
+async fn find(app: &App, item_id: &ItemId, key: &hmac::Key, cursor: &Cursor) -> Result<Sale, CommandError> {
+    let candidates = app.ledger.sales_at(item_id, cursor.reserved_at, cursor.placed_at).await?;
+    let found = candidates.into_iter().find(|sale| hash(key, sale) == cursor.buyer);
+    found.ok_or(CommandError::NoSuchCursor)
+}
+
+fn line(key: &hmac::Key, sale: &Sale, number: u64) -> Line {
+    Line {
+        number,
+        buyer: hash(key, sale),
+        state: match sale.state {
+            SaleState::Reserved => "reserved",
+            SaleState::Sold => "sold",
+            SaleState::Released => "released",
+        },
+        placed_at: sale.placed_at,
+        region: Region::of(sale.placed_at),
+        reserved_at: sale.reserved_at,
+        epoch: sale.epoch,
+    }
+}
+
+/// HMAC-SHA256 of the buyer's token, in hexadecimal.
+fn hash(key: &hmac::Key, sale: &Sale) -> String {
+    let tag = hmac::sign(key, sale.user_token.as_str().as_bytes());
+    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn csv(lines: &[Line], with_names: bool) -> String {
+    let mut text = String::new();
+    if with_names {
+        text.push_str("number,buyer,state,placed_at,region,reserved_at,epoch\n");
+    }
+    // No value has a comma, a quote or a line's end in it.
+    for line in lines {
+        let Line { number, buyer, state, placed_at, region, reserved_at, epoch } = line;
+        let (placed_at, reserved_at) = (placed_at.as_micros(), reserved_at.as_micros());
+        text.push_str(&format!("{number},{buyer},{state},{placed_at},{region},{reserved_at},{epoch}\n"));
+    }
+    text
+}

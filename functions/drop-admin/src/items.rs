@@ -1,0 +1,119 @@
+//! Items: written to the ledger first and to Redis after, so that a lost Redis loses none.
+
+use crate::{App, CommandError};
+use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD};
+use serde_json::{Value, json};
+use shared::item::{BadItem, ItemChanges, ItemId, NewItem};
+use shared::queue::{ItemError, MAX_ITEMS};
+
+/// Puts a new item on sale. An item that is in the ledger and not in Redis, because a
+/// creation was interrupted, is completed by the same command.
+pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), CommandError> {
+    new.check().map_err(ItemError::from)?;
+    let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
+    if ids.len() >= MAX_ITEMS {
+        return Err(ItemError::TooMany.into());
+    }
+    if ids.contains(&new.item_id) && app.queue.item(&new.item_id).await.is_ok() {
+        return Err(ItemError::Exists(new.item_id.clone()).into());
+    }
+    if !app.ledger.create_item(new).await? {
+        let known = app.ledger.item(&new.item_id).await?;
+        if known.item != *new || known.units_taken > 0 || known.paused {
+            return Err(CommandError::OnlyInLedger(new.item_id.clone()));
+        }
+    }
+    Ok(app.queue.create_item(new, app.ledger.epoch().await?).await?)
+}
+
+/// Changes an item; what `changes` leaves out stays.
+pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), CommandError> {
+    changes.check().map_err(ItemError::from)?;
+    let known = known(app, item_id).await?;
+    let mut changed = known.clone();
+    let item = &mut changed.item;
+    item.name = changes.name.clone().unwrap_or(known.item.name.clone());
+    item.stock_total = changes.stock_total.unwrap_or(known.item.stock_total);
+    item.opens_at = changes.opens_at.unwrap_or(known.item.opens_at);
+    item.closes_at = changes.closes_at.or(known.item.closes_at);
+    item.hold_seconds = changes.hold_seconds.unwrap_or(known.item.hold_seconds);
+    let moves_gates = changes.opens_at.is_some() || changes.closes_at.is_some();
+    if moves_gates && item.closes_at.is_some_and(|closes_at| closes_at <= item.opens_at) {
+        return Err(ItemError::from(BadItem::Gates).into());
+    }
+    if changed.item.stock_total >= known.item.stock_total {
+        app.ledger.write_item(&changed).await?;
+        return Ok(app.queue.update_item(item_id, changes).await?);
+    }
+    // The other way round: until Redis has agreed, the drain could still promise the units
+    // that the ledger would no longer have.
+    app.queue.update_item(item_id, changes).await?;
+    let written = app.ledger.write_item(&changed).await;
+    if matches!(&written, Err(LedgerError::Refused(constraint)) if constraint == NEVER_OVERSOLD) {
+        let as_before = ItemChanges { stock_total: Some(known.item.stock_total), ..ItemChanges::default() };
+        app.queue.update_item(item_id, &as_before).await?;
+        return Err(ItemError::Taken { taken: known.units_taken.into() }.into());
+    }
+    Ok(written?)
+}
+
+/// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
+pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), CommandError> {
+    let known = known(app, item_id).await?;
+    app.ledger.write_item(&LedgerItem { paused, ..known }).await?;
+    Ok(app.queue.pause_item(item_id, paused).await?)
+}
+
+/// Closes an item now, by main's clock; one that closed earlier stays so.
+pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), CommandError> {
+    let mut known = known(app, item_id).await?;
+    let now = app.queue.main_time().await.map_err(ItemError::from)?;
+    let at = known.item.closes_at.map_or(now, |closes_at| closes_at.min(now));
+    known.item.closes_at = Some(at);
+    app.ledger.write_item(&known).await?;
+    Ok(app.queue.close_item(item_id, at).await?)
+}
+
+/// The item as the ledger has it; it must be in Redis, too.
+async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, CommandError> {
+    let known = app.ledger.item(item_id).await.map_err(|error| match error {
+        LedgerError::NoSuchItem(item_id) => CommandError::Item(ItemError::NoSuchItem(item_id)),
+        error => error.into(),
+    })?;
+    match app.queue.item(item_id).await {
+        Ok(_) => Ok(known),
+        Err(ItemError::NoSuchItem(item_id)) => Err(CommandError::OnlyInLedger(item_id)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An item with everything that an operator asks at 3 a.m. The ledger may be away.
+pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, CommandError> {
+    let item = app.queue.item(item_id).await?;
+    let (waiting, reservations, sold) = app.queue.counts(item_id).await.map_err(ItemError::from)?;
+    let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
+    let now = app.queue.main_time().await.map_err(ItemError::from)?;
+    let ledger = match app.ledger.item(item_id).await {
+        Ok(known) => json!({ "stock_total": known.item.stock_total, "units_taken": known.units_taken }),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    Ok(json!({
+        "item_id": item.item_id,
+        "name": item.name,
+        "phase": item.phase(now),
+        "stock_total": item.stock_total,
+        "stock_left": item.stock_left,
+        "opens_at": item.opens_at,
+        "closes_at": item.closes_at,
+        "hold_seconds": item.hold_seconds,
+        "settle_window_ms": item.settle_window_ms,
+        "paused": item.paused,
+        "epoch": item.epoch,
+        "orders_waiting": waiting,
+        "reservations": reservations,
+        "sold": sold,
+        "tasks_waiting": tasks,
+        "ledger": ledger,
+        "main_time": now,
+    }))
+}

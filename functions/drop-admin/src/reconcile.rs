@@ -1,0 +1,224 @@
+//! Redis and the ledger held against each other.
+//!
+//! A unit is free only if both say so: what either has as taken stays taken. The two
+//! move while they are compared, so that only a difference that is still there when looked
+//! at again counts.
+
+use crate::rebuild::PAGE;
+use crate::{App, CommandError};
+use ledger::{Due, Sale, SaleState, Standing};
+use redis::{AsyncCommands, Script};
+use serde::Serialize;
+use shared::item::{ItemChanges, ItemId};
+use shared::queue::{ItemError, Keys, LinkError, Outcome, Settlement};
+use shared::user_token::UserToken;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+static RESTOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restock.lua")));
+
+/// Between the first look and the second: a worker's round and a call to the ledger.
+const SECOND_LOOK: Duration = Duration::from_millis(1_500);
+
+/// How long the checkout worker is given to finish what is on its way.
+const QUIET_LIMIT: Duration = Duration::from_secs(5);
+
+/// What differs between the two, and what was done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Reconciled {
+    /// Tasks on their way to the ledger; while there are any, not all can be compared.
+    tasks_waiting: u64,
+    /// Buyers by kind of difference.
+    differences: BTreeMap<&'static str, u64>,
+    /// Fields of the item that Redis has otherwise than the ledger.
+    item_fields: Vec<&'static str>,
+    /// Units left in Redis, and what is left when those taken are counted.
+    stock_left: i64,
+    stock_counted: i64,
+    /// Reservations changed in Redis.
+    repaired: u64,
+}
+
+/// One buyer of whom the two say different things.
+#[derive(Clone, Debug, PartialEq)]
+struct Difference {
+    buyer: UserToken,
+    kind: &'static str,
+    /// What would mend it; nothing where a person has to look.
+    remedy: Option<(Option<String>, Outcome)>,
+}
+
+/// Compares one item, and mends Redis where `repair` says so.
+pub(crate) async fn reconcile(app: &App, item_id: &ItemId, repair: bool) -> Result<Reconciled, CommandError> {
+    let tasks_waiting = settle_down(app, item_id).await?;
+    let mut found = differences(app, item_id).await?;
+    if !found.is_empty() {
+        tokio::time::sleep(SECOND_LOOK).await;
+        let again = differences(app, item_id).await?;
+        let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
+        found = again.into_iter().filter(|one| seen.contains(&(one.buyer.clone(), one.kind))).collect();
+    }
+    let mut reconciled = Reconciled { tasks_waiting, ..Reconciled::default() };
+    for one in &found {
+        *reconciled.differences.entry(one.kind).or_default() += 1;
+    }
+    reconciled.item_fields = compare_item(app, item_id, repair).await?;
+    if repair {
+        let settlements: Vec<Settlement> = found
+            .into_iter()
+            .filter_map(|one| {
+                one.remedy.map(|(expected, outcome)| Settlement { user_token: one.buyer, expected, outcome })
+            })
+            .collect();
+        reconciled.repaired = app.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
+    }
+    (reconciled.stock_left, reconciled.stock_counted) = restock(app, item_id, repair).await?;
+    Ok(reconciled)
+}
+
+/// Waits for the checkout worker to have done what there is; returns what is left.
+async fn settle_down(app: &App, item_id: &ItemId) -> Result<u64, CommandError> {
+    let started = Instant::now();
+    loop {
+        let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
+        if tasks == 0 || started.elapsed() > QUIET_LIMIT {
+            return Ok(tasks);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn differences(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, CommandError> {
+    let mut found = Vec::new();
+    // Reservations on their way to the ledger are no differences.
+    let is_quiet = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
+    let mut last = None;
+    loop {
+        let page = app.ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let Some(end) = page.last().cloned() else { break };
+        let scores = scores(app, item_id, &page).await.map_err(ItemError::from)?;
+        found.extend(page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet)));
+        last = Some(end);
+    }
+    if is_quiet {
+        found.extend(only_in_redis(app, item_id).await?);
+    }
+    Ok(found)
+}
+
+/// What Redis has of a sale, against what the ledger has.
+fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool) -> Option<Difference> {
+    let hold_end = sale.hold_until.as_micros() as f64;
+    let expected =
+        score.map(|score| if score == f64::INFINITY { "inf".into() } else { format!("{score:.0}") });
+    let difference = |kind, outcome| {
+        Some(Difference { buyer: sale.user_token.clone(), kind, remedy: Some((expected.clone(), outcome)) })
+    };
+    let held = Outcome::Reserved { until: sale.hold_until };
+    match (sale.state, score) {
+        (SaleState::Sold, Some(f64::INFINITY)) => None,
+        (SaleState::Sold, _) => difference("sold in the ledger alone", Outcome::Sold),
+        (SaleState::Reserved, Some(f64::INFINITY)) => difference("sold in Redis and not in the ledger", held),
+        (SaleState::Reserved, Some(score)) if score == hold_end || score == 0.0 => None,
+        (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
+        (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
+        (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
+            difference("released in the ledger alone", Outcome::Released { returns_unit: true })
+        }
+        (SaleState::Released, _) => None,
+    }
+}
+
+async fn scores(app: &App, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
+    let key = Keys::of(item_id).reservations;
+    let buyers: Vec<&str> = page.iter().map(|sale| sale.user_token.as_str()).collect();
+    let (key, buyers) = (&key, &buyers);
+    app.link
+        .run(app.link.call_limit(), async |mut connection| {
+            redis::cmd("ZMSCORE").arg(key).arg(buyers).query_async(&mut connection).await
+        })
+        .await
+}
+
+/// Buyers with a unit in Redis of whom the ledger knows nothing. The unit stays taken; once
+/// its hold has ended, it goes back.
+async fn only_in_redis(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, CommandError> {
+    let key = Keys::of(item_id).reservations;
+    let now = app.queue.main_time().await.map_err(ItemError::from)?;
+    let mut found = Vec::new();
+    for page in 0_isize.. {
+        let key = &key;
+        let first = page * PAGE as isize;
+        let taken: Vec<(String, f64)> = app
+            .link
+            .run(app.link.call_limit(), async |mut connection| {
+                connection.zrangebyscore_limit_withscores(key, 0, "+inf", first, PAGE as isize).await
+            })
+            .await
+            .map_err(ItemError::from)?;
+        let is_last = taken.len() < PAGE as usize;
+        let asked: Vec<Due> = taken
+            .iter()
+            .filter_map(|(buyer, _)| UserToken::parse(buyer.as_str()).ok())
+            .map(|user_token| Due { user_token, given_back: false })
+            .collect();
+        let standings = app.ledger.standings(item_id, &asked).await?;
+        let unknown = asked
+            .into_iter()
+            .zip(standings)
+            .zip(taken)
+            .filter(|((_, standing), _)| *standing == Standing::Nothing);
+        found.extend(unknown.map(|((due, _), (_, score))| {
+            let ended = score <= now.as_micros() as f64;
+            let release = (Some(format!("{score:.0}")), Outcome::Released { returns_unit: true });
+            Difference {
+                buyer: due.user_token,
+                kind: "taken in Redis alone",
+                remedy: ended.then_some(release),
+            }
+        }));
+        if is_last {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The item's own fields; the ledger's count.
+async fn compare_item(app: &App, item_id: &ItemId, repair: bool) -> Result<Vec<&'static str>, CommandError> {
+    let known = app.ledger.item(item_id).await?;
+    let item = app.queue.item(item_id).await?;
+    let fields = [
+        ("name", known.item.name == item.name),
+        ("stock_total", known.item.stock_total == item.stock_total),
+        ("opens_at", known.item.opens_at == item.opens_at),
+        ("closes_at", known.item.closes_at == item.closes_at),
+        ("hold_seconds", known.item.hold_seconds == item.hold_seconds),
+        ("settle_window_ms", known.item.settle_window_ms == item.settle_window_ms),
+        ("paused", known.paused == item.paused),
+    ];
+    let different: Vec<&str> = fields.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect();
+    if repair && !different.is_empty() {
+        let changes = ItemChanges {
+            name: Some(known.item.name),
+            stock_total: Some(known.item.stock_total),
+            opens_at: Some(known.item.opens_at),
+            closes_at: known.item.closes_at,
+            hold_seconds: Some(known.item.hold_seconds),
+        };
+        app.queue.update_item(item_id, &changes).await?;
+        app.queue.pause_item(item_id, known.paused).await?;
+    }
+    Ok(different)
+}
+
+async fn restock(app: &App, item_id: &ItemId, repair: bool) -> Result<(i64, i64), CommandError> {
+    let keys = Keys::of(item_id);
+    let counted = app.link.run(app.link.call_limit(), async |mut connection| {
+        let mut script = RESTOCK.key(&keys.item);
+        script.key(&keys.reservations).arg(u8::from(repair));
+        script.invoke_async(&mut connection).await
+    });
+    Ok(counted.await.map_err(ItemError::from)?)
+}

@@ -1,0 +1,221 @@
+//! What a payment does to a reservation.
+//!
+//! The shop's backend, or its payment provider's webhook, says what became of a
+//! payment: `paid` sells, `pending` extends the hold once, `failed` releases. The
+//! payment's reference is the idempotency key. The ledger decides, and Redis is told after
+//! the commit; where that fails, the checkout worker does it when the hold ends.
+
+mod notice;
+
+use ledger::{Extension, Ledger, LedgerError, Payment};
+use notice::{Notice, Outcome};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::config::{ConfigError, RedisConfig, Source};
+use shared::item::{Item, ItemId};
+use shared::problem::Problem;
+use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
+use shared::stamp::Stamp;
+
+/// What one process of the function keeps between invocations.
+#[derive(Debug)]
+pub struct App {
+    queue: Queue,
+    ledger: Ledger,
+}
+
+impl App {
+    /// Reads the configuration. Nothing is connected yet.
+    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        Ok(Self {
+            queue: Queue::new(Link::new(RedisConfig::main(source)?)),
+            ledger: Ledger::from_config(source)?,
+        })
+    }
+
+    /// Starts connecting in the background.
+    pub fn open(&self) {
+        self.queue.open();
+    }
+}
+
+/// How the reservation stands after a notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Confirmed {
+    item_id: ItemId,
+    status: &'static str,
+    payment_reference: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placed_at: Option<Stamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_until: Option<Stamp>,
+}
+
+/// Answers an event, be it from API Gateway or a direct invocation.
+///
+/// A direct invocation gets the same bodies: a refusal that will stay one is an answer
+/// with `type` and `status`, and one that may pass is an error, so that an asynchronous
+/// invocation is tried again.
+pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Error> {
+    if notice::is_http(&event) {
+        let (status, media, body, problem) = match take(app, notice::from_http(event)).await {
+            Ok(confirmed) => (200, "application/json", serde_json::to_value(confirmed)?, None),
+            Err(problem) => {
+                (problem.status().as_u16(), "application/problem+json", problem.document(), Some(problem))
+            }
+        };
+        let mut headers = json!({ "content-type": media, "cache-control": "no-store" });
+        if let Some(seconds) = problem.as_ref().and_then(Problem::retry_after_seconds) {
+            headers["retry-after"] = json!(seconds.to_string());
+        }
+        if let Some(Problem::MethodNotAllowed { allow }) = problem {
+            headers["allow"] = json!(allow);
+        }
+        return Ok(json!({ "statusCode": status, "headers": headers, "body": body.to_string() }));
+    }
+    match take(app, notice::from_invocation(event)).await {
+        Ok(confirmed) => Ok(serde_json::to_value(confirmed)?),
+        Err(problem) if problem.retry_after_seconds().is_some() => Err(problem.document().to_string().into()),
+        Err(problem) => Ok(problem.document()),
+    }
+}
+
+async fn take(app: &App, notice: Result<Notice, Problem>) -> Result<Confirmed, Problem> {
+    let taken = match notice {
+        Ok(notice) => carry_out(app, &notice).await,
+        Err(problem) => Err(problem),
+    };
+    match &taken {
+        Ok(confirmed) => metrics::counter!("payments", "Status" => confirmed.status).increment(1),
+        Err(problem) => metrics::counter!("payments_refused", "Reason" => problem.slug()).increment(1),
+    }
+    taken
+}
+
+async fn carry_out(app: &App, notice: &Notice) -> Result<Confirmed, Problem> {
+    let item = app.queue.item(&notice.item_id).await.map_err(|error| match error {
+        ItemError::NoSuchItem(_) => Problem::NoSuchItem,
+        ItemError::Link(_) => Problem::StatusUnavailable,
+        error => {
+            tracing::error!(%error, "an item cannot be used");
+            Problem::Internal
+        }
+    })?;
+    match notice.outcome {
+        Outcome::Paid => sell(app, notice, &item).await,
+        Outcome::Pending => extend(app, notice, &item).await,
+        Outcome::Failed => release(app, notice, &item).await,
+    }
+}
+
+async fn sell(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
+    let Notice { item_id, user_token, payment_reference, .. } = notice;
+    let paid =
+        app.ledger.pay(item_id, user_token, payment_reference, item.epoch).await.map_err(ledger_problem)?;
+    match paid {
+        Payment::Sold { placed_at } => {
+            settle(app, notice, None, queue::Outcome::Sold).await;
+            Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
+        }
+        other => Err(refusal(app, notice, other).await),
+    }
+}
+
+async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
+    let Notice { item_id, user_token, payment_reference, .. } = notice;
+    let held = match state(app, notice).await? {
+        OrderState::Reserved(Hold::Until(held)) => held,
+        OrderState::Reserved(Hold::Release) => return Err(Problem::ReservationEnded),
+        _ => return Err(Problem::NoReservation),
+    };
+    let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
+    let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
+    let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
+    let extended = app.ledger.extend(item_id, user_token, payment_reference, until, item.epoch).await;
+    match extended.map_err(ledger_problem)? {
+        Extension::Until(until) => {
+            settle(app, notice, Some(held), queue::Outcome::Reserved { until }).await;
+            Ok(Confirmed { reserved_until: Some(until), ..confirmed(notice, "reserved") })
+        }
+        Extension::Spent => Err(Problem::AlreadyExtended),
+        Extension::Settled(Payment::Sold { placed_at }) => {
+            Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
+        }
+        Extension::Settled(other) => Err(refusal(app, notice, other).await),
+    }
+}
+
+async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
+    let Notice { item_id, user_token, payment_reference, .. } = notice;
+    let held = match state(app, notice).await? {
+        OrderState::Reserved(Hold::Until(held)) => Some(held),
+        _ => None,
+    };
+    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, item.epoch).await;
+    match given_up.map_err(ledger_problem)? {
+        Payment::Released => {
+            if held.is_some() {
+                settle(app, notice, held, queue::Outcome::Released { returns_unit: true }).await;
+            }
+            Ok(confirmed(notice, "released"))
+        }
+        Payment::Sold { .. } => Err(Problem::AlreadySold),
+        other => Err(refusal(app, notice, other).await),
+    }
+}
+
+fn confirmed(notice: &Notice, status: &'static str) -> Confirmed {
+    Confirmed {
+        item_id: notice.item_id.clone(),
+        status,
+        payment_reference: notice.payment_reference.clone(),
+        placed_at: None,
+        reserved_until: None,
+    }
+}
+
+async fn state(app: &App, notice: &Notice) -> Result<OrderState, Problem> {
+    let state = app.queue.order_state(&notice.item_id, &notice.user_token).await;
+    state.map_err(|_| Problem::StatusUnavailable)
+}
+
+/// Why a payment bought nothing.
+async fn refusal(app: &App, notice: &Notice, payment: Payment) -> Problem {
+    match payment {
+        Payment::PaidOtherwise => Problem::PaidOtherwise,
+        Payment::Used => Problem::PaymentUsed,
+        Payment::Released => Problem::ReservationEnded,
+        // Redis knows of a reservation before the ledger does.
+        Payment::Unknown | Payment::Sold { .. } => match state(app, notice).await {
+            Ok(OrderState::Reserved(_)) => Problem::NotRecordedYet,
+            Ok(_) => Problem::NoReservation,
+            Err(problem) => problem,
+        },
+    }
+}
+
+/// Tells Redis what the ledger has decided. The decision stands whether it hears or not.
+async fn settle(app: &App, notice: &Notice, expected: Option<Stamp>, outcome: queue::Outcome) {
+    let settlement = Settlement {
+        user_token: notice.user_token.clone(),
+        expected: expected.map(|stamp| stamp.as_micros().to_string()),
+        outcome,
+    };
+    if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {
+        tracing::warn!(%error, item_id = %notice.item_id, "Redis was not told of a payment; it will be when the hold ends");
+    }
+}
+
+fn ledger_problem(error: LedgerError) -> Problem {
+    match error {
+        LedgerError::Away(_) => {
+            tracing::warn!(%error, "the ledger did not take a payment");
+            Problem::LedgerAway
+        }
+        LedgerError::NoSuchItem(_) => Problem::NoReservation,
+        LedgerError::StaleEpoch | LedgerError::Refused(_) => {
+            tracing::error!(%error, "the ledger refuses a payment");
+            Problem::Internal
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `POST /items/{item_id}/payments`: what became of a buyer's payment. For the shop's
+//! backend, through the API's IAM-guarded route or invoked directly.
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use order_confirm::App;
+use serde_json::Value;
+use shared::{config, http, telemetry::Telemetry};
+use std::sync::Arc;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let source = &config::process_environment;
+    let telemetry = Telemetry::start(&config::region(source)?)?;
+    let app = Arc::new(App::from_config(source).map_err(http::start_error)?);
+    app.open();
+    lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
+        let (app, telemetry) = (app.clone(), telemetry.clone());
+        async move {
+            // Boxed: the compiler gives up on a future as deep as this one.
+            let answer = Box::pin(order_confirm::answer(&app, event.payload)).await;
+            telemetry.invocation_done();
+            answer
+        }
+    }))
+    .await
+}

@@ -1,0 +1,147 @@
+//! What a shop says about a payment, over HTTP or by a direct invocation.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::item::ItemId;
+use shared::problem::Problem;
+use shared::user_token::UserToken;
+
+/// What the path has.
+const ALLOW: &str = "POST";
+/// The most bytes that a notice may have.
+pub(crate) const MAX_BODY_BYTES: usize = 4_096;
+/// The longest payment reference, in bytes.
+const MAX_REFERENCE_LEN: usize = 255;
+
+/// What became of a payment.
+#[derive(Clone, Debug)]
+pub(crate) struct Notice {
+    pub(crate) item_id: ItemId,
+    pub(crate) user_token: UserToken,
+    /// The idempotency key: 1 to 255 visible ASCII characters.
+    pub(crate) payment_reference: String,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// The money is there: sell.
+    Paid,
+    /// It is on its way: extend the hold, once.
+    Pending,
+    /// It will not come: release.
+    Failed,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    user_token: String,
+    payment_reference: String,
+    outcome: Outcome,
+}
+
+#[derive(Deserialize)]
+struct HttpEvent {
+    #[serde(rename = "pathParameters", default)]
+    path_parameters: std::collections::HashMap<String, String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(rename = "isBase64Encoded", default)]
+    is_base64_encoded: bool,
+    #[serde(rename = "requestContext")]
+    request_context: RequestContext,
+}
+
+#[derive(Deserialize)]
+struct RequestContext {
+    http: Http,
+}
+
+#[derive(Deserialize)]
+struct Http {
+    method: String,
+}
+
+/// Whether an event came through API Gateway.
+pub(crate) fn is_http(event: &Value) -> bool {
+    event.get("requestContext").is_some()
+}
+
+/// The notice in an API Gateway event.
+pub(crate) fn from_http(event: Value) -> Result<Notice, Problem> {
+    let event: HttpEvent = serde_json::from_value(event).map_err(|_| Problem::BadPayment)?;
+    if event.request_context.http.method != ALLOW {
+        return Err(Problem::MethodNotAllowed { allow: ALLOW });
+    }
+    let item_id =
+        event.path_parameters.get("item_id").and_then(|id| id.parse().ok()).ok_or(Problem::BadItemId)?;
+    let text = event.body.unwrap_or_default();
+    let text = if event.is_base64_encoded {
+        STANDARD.decode(text).map_err(|_| Problem::BadPayment)?
+    } else {
+        text.into_bytes()
+    };
+    if text.len() > MAX_BODY_BYTES {
+        return Err(Problem::BodyTooLarge { limit_bytes: MAX_BODY_BYTES });
+    }
+    notice(item_id, serde_json::from_slice(&text).map_err(|_| Problem::BadPayment)?)
+}
+
+/// The notice in a direct invocation: the same, with the item's id beside it.
+pub(crate) fn from_invocation(mut event: Value) -> Result<Notice, Problem> {
+    let item_id =
+        event.as_object_mut().and_then(|event| event.remove("item_id")).ok_or(Problem::BadPayment)?;
+    let item_id = serde_json::from_value(item_id).map_err(|_| Problem::BadItemId)?;
+    notice(item_id, serde_json::from_value(event).map_err(|_| Problem::BadPayment)?)
+}
+
+fn notice(item_id: ItemId, body: Body) -> Result<Notice, Problem> {
+    let reference = body.payment_reference;
+    let well_formed = (1..=MAX_REFERENCE_LEN).contains(&reference.len())
+        && reference.bytes().all(|byte| byte.is_ascii_graphic());
+    if !well_formed {
+        return Err(Problem::BadPayment);
+    }
+    Ok(Notice {
+        item_id,
+        user_token: UserToken::parse(body.user_token).map_err(|_| Problem::BadPayment)?,
+        payment_reference: reference,
+        outcome: body.outcome,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_notice_is_a_notice() {
+        let good =
+            json!({ "item_id": "a", "user_token": "alice", "payment_reference": "pi_1", "outcome": "paid" });
+        assert_eq!(from_invocation(good.clone()).unwrap().outcome, Outcome::Paid);
+        let long = "x".repeat(256);
+        for (field, value, problem) in [
+            ("item_id", json!("a/b"), Problem::BadItemId),
+            ("item_id", json!(7), Problem::BadItemId),
+            ("user_token", json!(""), Problem::BadPayment),
+            ("user_token", json!("two words"), Problem::BadPayment),
+            ("payment_reference", json!(""), Problem::BadPayment),
+            ("payment_reference", json!(long), Problem::BadPayment),
+            ("payment_reference", json!("pi\u{0}"), Problem::BadPayment),
+            ("outcome", json!("perhaps"), Problem::BadPayment),
+            ("amount", json!(7), Problem::BadPayment),
+        ] {
+            let mut bad = good.clone();
+            bad[field] = value;
+            assert_eq!(from_invocation(bad.clone()).unwrap_err(), problem, "{bad}");
+        }
+        for event in [json!(null), json!([1]), json!({}), json!("paid"), json!({ "Records": [] })] {
+            assert_eq!(from_invocation(event).unwrap_err(), Problem::BadPayment);
+        }
+    }
+}

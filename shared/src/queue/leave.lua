@@ -1,0 +1,15 @@
+-- Takes a buyer out: an order out of the queue at once, a reservation by marking it as
+-- given back, for the checkout worker to release it.
+--
+-- KEYS  1 orders:{id}   2 reservations:{id}
+-- ARGV  1 user_token   2 hold ends from here on (us) mean: being sold at once
+--
+-- Returns 'left', 'giving_back', or the buyer's score in the reservations ('' for none).
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then return 'left' end
+local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not score then return '' end
+if tonumber(score) >= 0 and tonumber(score) < tonumber(ARGV[2]) then
+  redis.call('ZADD', KEYS[2], 0, ARGV[1])
+  return 'giving_back'
+end
+return score

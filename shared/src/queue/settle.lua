@@ -1,0 +1,40 @@
+-- Brings reservations into line with what the ledger has decided.
+--
+-- KEYS  1 item:{id}   2 reservations:{id}   3 tasks:{id}
+-- ARGV  four for each buyer, at most 500 buyers:
+--       user_token
+--       the score that is to be replaced; empty: whatever there is
+--       the new score: when the hold ends (us), '+inf' sold, 'released'
+--       1 where a released unit goes back to the stock, 0 where there is none to go back
+--
+-- A reservation that has changed meanwhile stays as it is. Stock follows what is taken,
+-- so that a repetition does nothing. A change is also written to the tasks, for those
+-- who watch. Returns how many reservations were changed.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+local changed, back, sold = 0, 0, 0
+for i = 1, #ARGV, 4 do
+  local buyer, expected, score, returns = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local old = redis.call('ZSCORE', KEYS[2], buyer)
+  if score == 'released' then score = '-' .. now end
+  local as_expected = expected == '' or (old and tonumber(old) == tonumber(expected))
+  if as_expected and not (old and tonumber(old) == tonumber(score)) then
+    local was_taken = old and tonumber(old) >= 0
+    local is_taken = tonumber(score) >= 0
+    redis.call('ZADD', KEYS[2], score, buyer)
+    changed = changed + 1
+    if score == '+inf' then sold = sold + 1 end
+    if is_taken and not was_taken then
+      back = back - 1
+    elseif was_taken and not is_taken and returns == '1' then
+      back = back + 1
+    end
+    if score == '+inf' or (was_taken and not is_taken) then
+      redis.call('XADD', KEYS[3], '*', 'kind', is_taken and 'sold' or 'released', 'user_token', buyer, 'at', now)
+    end
+  end
+end
+if back ~= 0 then redis.call('HINCRBY', KEYS[1], 'stock_left', back) end
+if sold ~= 0 then redis.call('HINCRBY', KEYS[1], 'units_sold', sold) end
+return changed

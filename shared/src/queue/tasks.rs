@@ -1,0 +1,380 @@
+//! The async task queue: what the drain has reserved waits here for the checkout worker.
+//!
+//! All workers share one consumer group and one consumer name. A task that one of them
+//! took and did not finish can be claimed by any once it has rested; tasks come at
+//! least once, and their effects are once because the ledger makes them so.
+
+use super::{Keys, LinkError, MAX_BATCH, Queue};
+use crate::item::ItemId;
+use crate::stamp::Stamp;
+use crate::user_token::UserToken;
+use redis::{AsyncCommands, RedisError, Value};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+const GROUP: &str = "checkout";
+const CONSUMER: &str = "worker";
+
+/// The most dead letters kept of one item.
+pub const MAX_DEAD_LETTERS: u32 = 10_000;
+/// How long finished tasks can still be read by those who watch.
+pub const TASK_HISTORY: Duration = Duration::from_secs(3_600);
+/// A hold this long is none: the unit is sold as soon as the ledger has it. 127 years,
+/// so that a hold's end tells the two apart, and stays below [`Stamp::LIMIT`].
+pub const NO_HOLD_MICROS: u64 = 4_000_000_000_000_000;
+
+/// A unit taken out of the stock for an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// For whom.
+    pub user_token: UserToken,
+    /// The order's stamp.
+    pub placed_at: Stamp,
+    /// When the unit was taken, by main's clock. It tells a buyer's reservations apart.
+    pub reserved_at: Stamp,
+    /// When the hold ends.
+    pub hold_until: Stamp,
+    /// The reign under which it was taken.
+    pub epoch: u64,
+}
+
+impl Reservation {
+    /// Whether it waits for payment; otherwise it is sold at once.
+    pub fn is_held(&self) -> bool {
+        self.hold_until.as_micros() < NO_HOLD_MICROS
+    }
+}
+
+/// An entry of the task queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its id in the stream.
+    pub id: String,
+    /// What is to be done.
+    pub what: What,
+}
+
+/// What a task says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Write this reservation into the ledger.
+    Record(Reservation),
+    /// Nothing: the news of something that is done.
+    News,
+    /// It makes no sense, because of this.
+    Nonsense(&'static str),
+}
+
+impl Queue {
+    /// Up to `most` tasks that nobody has taken yet.
+    pub async fn take_tasks(&self, item_id: &ItemId, most: u32) -> Result<Vec<Task>, LinkError> {
+        let key = Keys::of(item_id).tasks;
+        let taken = self.read_group(&key, most).await;
+        if !matches!(&taken, Err(LinkError::Refused(code)) if code == "NOGROUP") {
+            return taken;
+        }
+        self.open_group(&key).await?;
+        self.read_group(&key, most).await
+    }
+
+    async fn read_group(&self, key: &str, most: u32) -> Result<Vec<Task>, LinkError> {
+        let reply: Value = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("XREADGROUP")
+                    .arg("GROUP")
+                    .arg(GROUP)
+                    .arg(CONSUMER)
+                    .arg("COUNT")
+                    .arg(most.min(MAX_BATCH))
+                    .arg("STREAMS")
+                    .arg(key)
+                    .arg(">")
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await?;
+        // [[key, entries]], or nil where there is nothing.
+        match reply {
+            Value::Array(streams) => match streams.into_iter().next() {
+                Some(Value::Array(stream)) => Ok(stream.last().map(tasks).unwrap_or_default()),
+                _ => Ok(Vec::new()),
+            },
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Up to `most` tasks that were taken more than `rested` ago and are not done.
+    pub async fn claim_tasks(
+        &self,
+        item_id: &ItemId,
+        rested: Duration,
+        most: u32,
+    ) -> Result<Vec<Task>, LinkError> {
+        let key = Keys::of(item_id).tasks;
+        let claimed: Result<Value, LinkError> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("XAUTOCLAIM")
+                    .arg(&key)
+                    .arg(GROUP)
+                    .arg(CONSUMER)
+                    .arg(u64::try_from(rested.as_millis()).unwrap_or(u64::MAX))
+                    .arg("0-0")
+                    .arg("COUNT")
+                    .arg(most.min(MAX_BATCH))
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await;
+        match claimed {
+            // [cursor, entries, ids that no longer exist]
+            Ok(Value::Array(parts)) => Ok(parts.get(1).map(tasks).unwrap_or_default()),
+            Ok(_) => Ok(Vec::new()),
+            Err(LinkError::Refused(code)) if code == "NOGROUP" => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until `replicas` replicas have everything that main had when the last call on
+    /// this connection was made, at most for `limit`; says whether they do. Nothing else
+    /// passes on the connection meanwhile.
+    pub async fn wait_for_replicas(&self, replicas: u32, limit: Duration) -> Result<bool, LinkError> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let acknowledged: u32 = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("WAIT").arg(replicas).arg(limit_ms).query_async(&mut connection).await
+            })
+            .await?;
+        Ok(acknowledged >= replicas)
+    }
+
+    async fn open_group(&self, key: &str) -> Result<(), LinkError> {
+        let opened: Result<(), LinkError> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                connection.xgroup_create_mkstream(key, GROUP, "0").await
+            })
+            .await;
+        match opened {
+            Err(LinkError::Refused(code)) if code == "BUSYGROUP" => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Says that tasks are done.
+    pub async fn acknowledge(&self, item_id: &ItemId, ids: &[String]) -> Result<(), LinkError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let key = Keys::of(item_id).tasks;
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                let _: u64 = connection.xack(&key, GROUP, ids).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// How often a task was handed out.
+    pub async fn tries(&self, item_id: &ItemId, id: &str) -> Result<u64, LinkError> {
+        let key = Keys::of(item_id).tasks;
+        let rows: Vec<(String, String, u64, u64)> = self
+            .link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("XPENDING")
+                    .arg(&key)
+                    .arg(GROUP)
+                    .arg(id)
+                    .arg(id)
+                    .arg(1)
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await?;
+        Ok(rows.first().map_or(0, |(_, _, _, tries)| *tries))
+    }
+
+    /// Moves a task that cannot be done to the item's dead letters, in one transaction.
+    pub async fn bury(&self, item_id: &ItemId, id: &str, why: &str) -> Result<(), LinkError> {
+        let keys = Keys::of(item_id);
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                let entries: Value = redis::cmd("XRANGE")
+                    .arg(&keys.tasks)
+                    .arg(id)
+                    .arg(id)
+                    .query_async(&mut connection)
+                    .await?;
+                let mut pipe = redis::pipe();
+                pipe.atomic().cmd("XADD").arg(&keys.dead_letters);
+                pipe.arg("MAXLEN")
+                    .arg("~")
+                    .arg(MAX_DEAD_LETTERS)
+                    .arg("*")
+                    .arg("task")
+                    .arg(id)
+                    .arg("why")
+                    .arg(why);
+                for word in words(&entries) {
+                    pipe.arg(word);
+                }
+                pipe.ignore().cmd("XACK").arg(&keys.tasks).arg(GROUP).arg(id).ignore();
+                pipe.query_async(&mut connection).await
+            })
+            .await
+    }
+
+    /// Tasks that wait: not taken yet, and taken but not done.
+    pub async fn waiting_tasks(&self, item_id: &ItemId) -> Result<u64, LinkError> {
+        let key = Keys::of(item_id).tasks;
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                let groups: Result<Vec<HashMap<String, Value>>, RedisError> =
+                    redis::cmd("XINFO").arg("GROUPS").arg(&key).query_async(&mut connection).await;
+                let number = |value: Option<&Value>| match value {
+                    Some(Value::Int(number)) => number.unsigned_abs(),
+                    _ => 0,
+                };
+                let group = groups.unwrap_or_default().into_iter().next();
+                match group {
+                    Some(group) => Ok(number(group.get("lag")) + number(group.get("pending"))),
+                    None => connection.xlen(&key).await,
+                }
+            })
+            .await
+    }
+
+    /// Forgets finished tasks older than [`TASK_HISTORY`]. Only to be called right after
+    /// all tasks were taken: what is not taken yet is not looked at.
+    pub async fn forget_old_tasks(&self, item_id: &ItemId, now: Stamp) -> Result<(), LinkError> {
+        let key = Keys::of(item_id).tasks;
+        let oldest_ms = (now.as_micros() / 1_000).saturating_sub(TASK_HISTORY.as_secs() * 1_000);
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                let pending: Vec<Value> =
+                    redis::cmd("XPENDING").arg(&key).arg(GROUP).query_async(&mut connection).await?;
+                let first = match pending.get(1) {
+                    Some(Value::BulkString(id)) => String::from_utf8_lossy(id).into_owned(),
+                    _ => String::new(),
+                };
+                let first_ms = first.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(u64::MAX);
+                let _: u64 = redis::cmd("XTRIM")
+                    .arg(&key)
+                    .arg("MINID")
+                    .arg("~")
+                    .arg(oldest_ms.min(first_ms))
+                    .query_async(&mut connection)
+                    .await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// The tasks in a list of stream entries; what is no entry is left out.
+fn tasks(entries: &Value) -> Vec<Task> {
+    let Value::Array(entries) = entries else { return Vec::new() };
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let Value::Array(parts) = entry else { return None };
+            let [Value::BulkString(id), Value::Array(words)] = parts.as_slice() else { return None };
+            let pairs = words.chunks_exact(2).filter_map(|pair| match pair {
+                [Value::BulkString(name), Value::BulkString(value)] => {
+                    Some((name.as_slice(), value.as_slice()))
+                }
+                _ => None,
+            });
+            Some(Task { id: String::from_utf8_lossy(id).into_owned(), what: what(&pairs.collect()) })
+        })
+        .collect()
+}
+
+/// The fields and values of the first of some stream entries, one after another.
+fn words(entries: &Value) -> Vec<&[u8]> {
+    let Value::Array(entries) = entries else { return Vec::new() };
+    let Some(Value::Array(entry)) = entries.first() else { return Vec::new() };
+    let Some(Value::Array(words)) = entry.get(1) else { return Vec::new() };
+    words
+        .iter()
+        .filter_map(|word| match word {
+            Value::BulkString(text) => Some(text.as_slice()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn what(fields: &HashMap<&[u8], &[u8]>) -> What {
+    let text = |name: &str| fields.get(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok());
+    match text("kind") {
+        Some("reserved") => reservation(&text).map_or_else(What::Nonsense, What::Record),
+        Some("sold" | "released") => What::News,
+        _ => What::Nonsense("kind"),
+    }
+}
+
+fn reservation<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> Result<Reservation, &'static str> {
+    fn number<T: FromStr>(text: Option<&str>, name: &'static str) -> Result<T, &'static str> {
+        text.and_then(|text| text.parse().ok()).ok_or(name)
+    }
+    let stamp = |name| Stamp::from_micros(number(text(name), name)?).map_err(|_| name);
+    Ok(Reservation {
+        user_token: text("user_token").and_then(|text| UserToken::parse(text).ok()).ok_or("user_token")?,
+        placed_at: stamp("placed_at")?,
+        reserved_at: stamp("reserved_at")?,
+        hold_until: stamp("hold_until")?,
+        epoch: number(text("epoch"), "epoch")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(fields: &[(&str, &str)]) -> What {
+        what(&fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
+    }
+
+    const GOOD: [(&str, &str); 6] = [
+        ("kind", "reserved"),
+        ("user_token", "alice"),
+        ("placed_at", "1795411246335419"),
+        ("reserved_at", "1795411248335999"),
+        ("hold_until", "1795411848335999"),
+        ("epoch", "1"),
+    ];
+
+    #[test]
+    fn a_task_is_read_exactly() {
+        let What::Record(reservation) = parse(&GOOD) else { panic!() };
+        assert_eq!(reservation.placed_at.as_micros(), 1_795_411_246_335_419);
+        assert!(reservation.is_held());
+        assert_eq!(parse(&[("kind", "sold"), ("user_token", "alice")]), What::News);
+    }
+
+    #[test]
+    fn the_field_that_makes_no_sense_is_named() {
+        for (place, (name, _)) in GOOD.iter().enumerate() {
+            for wrong in ["", "soon", "9007199254740992 ", "-1", "two words"] {
+                if (*name, wrong) == ("user_token", "soon") || (*name, wrong) == ("user_token", "-1") {
+                    continue;
+                }
+                let mut fields = GOOD;
+                fields[place].1 = wrong;
+                assert_eq!(parse(&fields), What::Nonsense(name), "{wrong:?}");
+            }
+            let without: Vec<_> = GOOD.iter().copied().filter(|(known, _)| known != name).collect();
+            assert_eq!(parse(&without), What::Nonsense(name));
+        }
+    }
+
+    #[test]
+    fn script_and_code_agree_on_what_is_no_hold() {
+        assert!(include_str!("drain.lua").contains(&format!("or {NO_HOLD_MICROS}\n")));
+        let century_from_now = 1_795_000_000_000_000 + NO_HOLD_MICROS;
+        assert!(Stamp::from_micros(century_from_now).is_ok());
+    }
+}

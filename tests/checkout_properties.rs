@@ -1,0 +1,286 @@
+//! Any schedule of orders, drains, workers that die, payments, buyers who leave and holds
+//! that end keeps stock, order and truth, at every moment and in both stores.
+
+use anyhow::{Context, Result, bail};
+use checkout_worker::{Desk, ItemWork};
+use futures::future::join_all;
+use ledger::Ledger;
+use local::audit::Outcome;
+use local::buyer::micros_now;
+use order_confirm::App;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::json;
+use shared::item::{ItemId, NewItem};
+use shared::queue::{Keys, OrderState, Queue, Terms};
+use shared::stamp::Stamp;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use tests::{LedgerServer, RedisQueue, order, queue_at};
+
+const SETTLE_WINDOW_MS: u32 = 60;
+const BUYERS: u8 = 16;
+
+/// One thing that happens, `starts_ms` after the beginning.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A buyer's order, over a line that takes `transit_ms`.
+    Place { buyer: u8, starts_ms: u64, transit_ms: u64 },
+    /// The drain takes up to `most`.
+    Drain { starts_ms: u64, most: u32 },
+    /// A worker begins and is killed after `lives_ms`.
+    Work { starts_ms: u64, lives_ms: u64 },
+    /// The shop says that the buyer has paid, `times` at once.
+    Pay { buyer: u8, starts_ms: u64, times: u8 },
+    /// The shop says that the payment failed.
+    Fail { buyer: u8, starts_ms: u64 },
+    /// The buyer leaves the queue or gives the unit back.
+    Leave { buyer: u8, starts_ms: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = || 0..700_u64;
+    prop_oneof![
+        8 => (0..BUYERS, 0..400_u64, 0..70_u64)
+            .prop_map(|(buyer, starts_ms, transit_ms)| Step::Place { buyer, starts_ms, transit_ms }),
+        5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| Step::Drain { starts_ms, most }),
+        5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| Step::Work { starts_ms, lives_ms }),
+        4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| Step::Pay { buyer, starts_ms, times }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| Step::Fail { buyer, starts_ms }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| Step::Leave { buyer, starts_ms }),
+    ]
+}
+
+/// What a drop is.
+#[derive(Clone, Debug)]
+struct Case {
+    stock: u32,
+    hold_seconds: u32,
+    /// Buyers who pay in the end, whatever happened before.
+    payers: HashSet<u8>,
+    steps: Vec<Step>,
+}
+
+struct Servers {
+    redis: RedisQueue,
+    ledger: LedgerServer,
+    confirm: App,
+}
+
+impl Servers {
+    async fn start() -> Result<Self> {
+        let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
+        let source = source(&redis, &ledger);
+        let confirm = App::from_config(&source)?;
+        Ok(Self { redis, ledger, confirm })
+    }
+
+    fn desk(&self) -> Result<Desk> {
+        Ok(Desk::from_config(&source(&self.redis, &self.ledger))?)
+    }
+}
+
+fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Option<String> + use<> {
+    let (redis, ledger) = (redis.redis.url(), ledger.postgres.url());
+    move |name| match name {
+        "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
+        "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
+        "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
+        _ => None,
+    }
+}
+
+fn name(buyer: u8) -> String {
+    format!("buyer-{buyer:02}")
+}
+
+async fn pay(servers: &Servers, item_id: &ItemId, buyer: u8, outcome: &str) -> String {
+    let notice = json!({
+        "item_id": item_id, "user_token": name(buyer), "payment_reference": format!("pay-{buyer}"), "outcome": outcome,
+    });
+    match order_confirm::answer(&servers.confirm, notice).await {
+        Ok(answer) => answer["status"].as_str().unwrap_or("refused").to_owned(),
+        Err(_) => "again".to_owned(),
+    }
+}
+
+/// Returns whether a buyer was told that they have bought.
+async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) -> Result<Option<u8>> {
+    let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
+    match step {
+        Step::Place { buyer, starts_ms, transit_ms } => {
+            after(starts_ms).await;
+            let order = order(item_id, &name(buyer), micros_now())?;
+            after(transit_ms).await;
+            let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
+            let terms = Terms { settle_window, may_be_taken: true };
+            let _ = queue.place(&order, terms, &servers.redis.clock).await;
+        }
+        Step::Drain { starts_ms, most } => {
+            after(starts_ms).await;
+            queue.drain(item_id, most).await?;
+        }
+        Step::Work { starts_ms, lives_ms } => {
+            let mut work = ItemWork::new(servers.desk()?, item_id.clone());
+            after(starts_ms).await;
+            let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
+        }
+        Step::Pay { buyer, starts_ms, times } => {
+            after(starts_ms).await;
+            let told = join_all((0..times).map(|_| pay(servers, item_id, buyer, "paid"))).await;
+            return Ok(told.iter().any(|told| told == "sold").then_some(buyer));
+        }
+        Step::Fail { buyer, starts_ms } => {
+            after(starts_ms).await;
+            pay(servers, item_id, buyer, "failed").await;
+        }
+        Step::Leave { buyer, starts_ms } => {
+            after(starts_ms).await;
+            queue.leave(item_id, &order(item_id, &name(buyer), 0)?.user_token).await?;
+        }
+    }
+    Ok(None)
+}
+
+/// What must be true at every moment, looked at again and again.
+async fn watch(servers: &Servers, item_id: &ItemId) -> Result<()> {
+    let keys = Keys::of(item_id);
+    let mut connection = servers.redis.redis.connect().await?;
+    let script = redis::Script::new(
+        "return { redis.call('HGET', KEYS[1], 'stock_left') + redis.call('ZCOUNT', KEYS[2], 0, '+inf'),
+                  redis.call('ZRANGE', KEYS[2], '+inf', '+inf', 'BYSCORE') }",
+    );
+    loop {
+        let (units, told_sold): (i64, Vec<String>) =
+            script.key(&keys.item).key(&keys.reservations).invoke_async(&mut connection).await?;
+        // The ledger is asked after Redis: what Redis calls sold must be committed already.
+        let known = servers.ledger.ledger.item(item_id).await?;
+        let sold = sold(&servers.ledger.ledger, item_id).await?;
+        if units != i64::from(known.item.stock_total) {
+            bail!("{units} units in Redis of {}", known.item.stock_total);
+        }
+        if known.units_taken > known.item.stock_total {
+            bail!("oversold: {} of {}", known.units_taken, known.item.stock_total);
+        }
+        if let Some(liar) = told_sold.iter().find(|buyer| !sold.contains(*buyer)) {
+            bail!("{liar} is told that they have bought, and has not");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
+    let sales = ledger.sales(item_id, None, 1_000).await?;
+    let sold = sales.into_iter().filter(|sale| sale.state == ledger::SaleState::Sold);
+    Ok(sold.map(|sale| sale.user_token.as_str().to_owned()).collect())
+}
+
+/// Lets everything come to its end: those who pay pay, the others give up.
+async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> {
+    let queue = &servers.redis.queue;
+    let mut work = ItemWork::new(servers.desk()?, item_id.clone());
+    let started = Instant::now();
+    loop {
+        queue.drain(item_id, 500).await?;
+        let busy = work.round(true).await.context("a round failed")?;
+        let (waiting, taken, sold) = queue.counts(item_id).await?;
+        let tasks = queue.waiting_tasks(item_id).await?;
+        if !busy && tasks == 0 && taken == sold && (waiting == 0 || sold == u64::from(case.stock)) {
+            return Ok(());
+        }
+        for buyer in 0..BUYERS {
+            let token = order(item_id, &name(buyer), 0)?.user_token;
+            if !matches!(queue.order_state(item_id, &token).await?, OrderState::Reserved(_)) {
+                continue;
+            }
+            if case.payers.contains(&buyer) {
+                pay(servers, item_id, buyer, "paid").await;
+            } else {
+                queue.leave(item_id, &token).await?;
+            }
+        }
+        if started.elapsed() > Duration::from_secs(20) {
+            bail!("it does not end: {waiting} waiting, {taken} taken, {sold} sold, {tasks} tasks");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn run(servers: &Servers, id: &str, case: &Case) -> Result<()> {
+    let item_id: ItemId = id.parse()?;
+    let new = NewItem {
+        item_id: item_id.clone(),
+        name: id.to_owned(),
+        stock_total: case.stock,
+        opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
+        closes_at: None,
+        hold_seconds: case.hold_seconds,
+        settle_window_ms: SETTLE_WINDOW_MS,
+    };
+    servers.ledger.ledger.create_item(&new).await?;
+    servers.redis.queue.create_item(&new, 1).await?;
+    let queues = (0..3).map(|_| queue_at(servers.redis.redis.url())).collect::<Result<Vec<_>>>()?;
+    let happening = async {
+        let taking = case.steps.iter().cloned().zip(queues.iter().cycle());
+        let taking = taking.map(|(step, queue)| take(step, servers, queue, &item_id));
+        let told: HashSet<u8> =
+            join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        finish(servers, &item_id, case).await?;
+        anyhow::Ok(told)
+    };
+    let told = tokio::select! {
+        told = happening => told?,
+        ended = watch(servers, &item_id) => { ended?; bail!("the watch ended") }
+    };
+    judge(servers, &item_id, case, &told).await
+}
+
+async fn judge(servers: &Servers, item_id: &ItemId, case: &Case, told: &HashSet<u8>) -> Result<()> {
+    let mut outcome = Outcome::read(&mut servers.redis.redis.connect().await?, item_id).await?;
+    outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
+    let findings = outcome.check(&[]);
+    if findings != local::audit::Findings::default() {
+        bail!("{findings:?} {outcome:?}");
+    }
+    let sold = sold(&servers.ledger.ledger, item_id).await?;
+    if let Some(buyer) = told.iter().find(|buyer| !sold.contains(&name(**buyer))) {
+        bail!("{} was told that the payment had bought, and it had not", name(*buyer));
+    }
+    // Whoever is left waiting was too late; whoever pays and was reserved has bought.
+    let paid: Vec<&String> = sold.iter().collect();
+    let still_waiting =
+        outcome.queued.iter().filter(|buyer| case.payers.iter().any(|payer| name(*payer) == **buyer));
+    if still_waiting.count() > 0 && paid.len() < case.stock as usize {
+        bail!("a buyer who would pay waits though units are left");
+    }
+    let left = servers.ledger.ledger.item(item_id).await?;
+    if left.units_taken as usize != sold.len() {
+        bail!("the ledger counts {} and has {}", left.units_taken, sold.len());
+    }
+    Ok(())
+}
+
+#[test]
+fn any_schedule_keeps_stock_order_and_truth() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let servers = runtime.block_on(Servers::start()).unwrap();
+    let mut runner = TestRunner::new(Config {
+        cases: 60,
+        max_shrink_iters: 30,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let number = std::cell::Cell::new(0);
+    let stock = prop_oneof![1 => Just(0_u32), 3 => Just(1), 4 => 2..10_u32];
+    let payers = proptest::collection::hash_set(0..BUYERS, 0..usize::from(BUYERS));
+    let steps = proptest::collection::vec(step(), 5..120);
+    let case = (stock, prop_oneof![1 => Just(0_u32), 3 => Just(1)], payers, steps);
+    let case =
+        case.prop_map(|(stock, hold_seconds, payers, steps)| Case { stock, hold_seconds, payers, steps });
+    let outcome = runner.run(&case, |case| {
+        number.set(number.get() + 1);
+        let id = format!("drop-{}", number.get());
+        runtime.block_on(run(&servers, &id, &case)).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    });
+    outcome.unwrap();
+}

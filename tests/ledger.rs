@@ -1,0 +1,296 @@
+//! The ledger on a real PostgreSQL: what the database itself refuses, and what a payment
+//! and an end of a hold come to when they meet.
+
+use anyhow::Result;
+use futures::future::join_all;
+use ledger::{Due, Extension, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
+use shared::item::{ItemId, NewItem};
+use shared::queue::{NO_HOLD_MICROS, Reservation};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use sqlx::{Connection, Executor, PgConnection};
+use std::time::{Duration, Instant};
+use tests::LedgerServer;
+
+const NOW: u64 = 1_795_000_000_000_000;
+const HOLD: u64 = 600_000_000;
+
+fn at(micros: u64) -> Stamp {
+    Stamp::from_micros(micros).unwrap()
+}
+
+fn buyer(name: &str) -> UserToken {
+    UserToken::parse(name).unwrap()
+}
+
+/// A reservation of `name`, made `after` microseconds after the beginning.
+fn held(name: &str, after: u64) -> Reservation {
+    Reservation {
+        user_token: buyer(name),
+        placed_at: at(NOW + after - 2_000_000),
+        reserved_at: at(NOW + after),
+        hold_until: at(NOW + after + HOLD),
+        epoch: 1,
+    }
+}
+
+fn sold_at_once(name: &str, after: u64) -> Reservation {
+    Reservation { hold_until: at(NOW + after + NO_HOLD_MICROS), ..held(name, after) }
+}
+
+async fn item(ledger: &Ledger, name: &str, stock_total: u32) -> ItemId {
+    let item_id: ItemId = name.parse().unwrap();
+    let new = NewItem {
+        item_id: item_id.clone(),
+        name: name.into(),
+        stock_total,
+        opens_at: at(NOW),
+        closes_at: None,
+        hold_seconds: 600,
+        settle_window_ms: 2_000,
+    };
+    assert!(ledger.create_item(&new).await.unwrap());
+    item_id
+}
+
+async fn by_hand(server: &LedgerServer, sql: &'static str) -> Result<u64, String> {
+    let mut connection = PgConnection::connect(&server.postgres.url()).await.unwrap();
+    connection.execute(sql).await.map(|done| done.rows_affected()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn the_database_itself_keeps_the_rules() {
+    let server = LedgerServer::start().await.unwrap();
+    let item_id = item(&server.ledger, "a", 2).await;
+    server.ledger.record(&item_id, &[held("x", 0), sold_at_once("y", 1)]).await.unwrap();
+    let row = "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch) VALUES ";
+    let cases: [(&str, &str); 13] = [
+        ("('a', 'z', 'sold', 1, 1, 1, 1)", NEVER_OVERSOLD),
+        ("('a', 'z', 'reserved', 1, 1, 1, 1)", NEVER_OVERSOLD),
+        ("('a', 'z', 'released', 1, 1, 1, 2)", "another epoch"),
+        ("('b', 'z', 'sold', 1, 1, 1, 1)", "sales_item_id_fkey"),
+        ("('a', 'z', 'stolen', 1, 1, 1, 1)", "state_check"),
+        ("UPDATE fairdrop.sales SET state = 'reserved' WHERE user_token = 'y'", "stays as it is"),
+        ("UPDATE fairdrop.sales SET state = 'released' WHERE user_token = 'y'", "stays as it is"),
+        ("UPDATE fairdrop.sales SET reserved_at = 9 WHERE user_token = 'x'", "not replaced"),
+        ("DELETE FROM fairdrop.sales", "forgets nothing"),
+        ("TRUNCATE fairdrop.sales", "forgets nothing"),
+        ("UPDATE fairdrop.items SET units_taken = 0", "counted from the sales"),
+        ("UPDATE fairdrop.items SET stock_total = 1", NEVER_OVERSOLD),
+        ("UPDATE fairdrop.reign SET epoch = 1", "only goes up"),
+    ];
+    for (case, why) in cases {
+        let sql: &'static str = if case.starts_with('(') { format!("{row}{case}").leak() } else { case };
+        let error = by_hand(&server, sql).await.unwrap_err();
+        assert!(error.contains(why), "{case}: {error}");
+    }
+    let known = server.ledger.item(&item_id).await.unwrap();
+    assert_eq!((known.units_taken, known.item.stock_total), (2, 2));
+    // Released, a unit is free again; the buyer comes back with a newer reservation alone.
+    by_hand(&server, "UPDATE fairdrop.sales SET state = 'released' WHERE user_token = 'x'").await.unwrap();
+    assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 1);
+    let error = by_hand(&server, "UPDATE fairdrop.sales SET state = 'sold' WHERE user_token = 'x'").await;
+    assert!(error.unwrap_err().contains("does not come back"));
+}
+
+#[tokio::test]
+async fn an_old_reign_writes_nothing() {
+    let server = LedgerServer::start().await.unwrap();
+    let item_id = item(&server.ledger, "a", 5).await;
+    server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap();
+    by_hand(&server, "UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
+    let stale = Err(LedgerError::StaleEpoch);
+    assert_eq!(server.ledger.record(&item_id, &[held("y", 1)]).await.map(drop), stale);
+    assert_eq!(server.ledger.pay(&item_id, &buyer("x"), "p", 1).await.map(drop), stale);
+    let due = [Due { user_token: buyer("x"), given_back: true }];
+    assert_eq!(server.ledger.release_due(&item_id, &due, at(NOW), 1).await.map(drop), stale);
+    assert_eq!(server.ledger.epoch().await, Ok(2));
+    assert!(matches!(server.ledger.pay(&item_id, &buyer("x"), "p", 2).await, Ok(Payment::Sold { .. })));
+}
+
+#[tokio::test]
+async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 3).await;
+    let batch: Vec<Reservation> =
+        ["e", "d", "c", "b", "a"].iter().zip(0..).map(|(name, n)| held(name, n)).collect();
+    let until = |n: u64| Standing::Reserved { until: at(NOW + n + HOLD) };
+    let expected = [until(0), until(1), until(2), Standing::Nothing, Standing::Nothing];
+    assert_eq!(ledger.record(&item_id, &batch).await.unwrap(), expected);
+    // Again, whole or in part: nothing changes.
+    assert_eq!(ledger.record(&item_id, &batch).await.unwrap(), expected);
+    assert_eq!(ledger.record(&item_id, &batch[1..4]).await.unwrap(), expected[1..4]);
+    assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 3);
+
+    let due = |name, given_back| Due { user_token: buyer(name), given_back };
+    let all = [due("e", false), due("d", true), due("c", false), due("b", true)];
+    let standings = ledger.release_due(&item_id, &all, at(NOW + HOLD), 1).await.unwrap();
+    assert_eq!(standings, [Standing::Released, Standing::Released, until(2), Standing::Nothing]);
+    assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
+    // A replay does not bring a released reservation back; a newer one does, and once.
+    assert_eq!(ledger.record(&item_id, &batch[..2]).await.unwrap(), [Standing::Released, Standing::Released]);
+    let newer = sold_at_once("e", 10);
+    assert_eq!(
+        ledger.record(&item_id, &[newer.clone(), newer]).await.unwrap(),
+        [Standing::Sold, Standing::Sold]
+    );
+    assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
+    let in_order = ledger.sales(&item_id, None, 100).await.unwrap();
+    let names: Vec<&str> = in_order.iter().map(|sale| sale.user_token.as_str()).collect();
+    assert_eq!(names, ["d", "c", "e"]);
+    let page = ledger.sales(&item_id, in_order.first(), 1).await.unwrap();
+    assert_eq!(page, in_order[1..2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
+    const RACES: u64 = 1_000;
+    let server = LedgerServer::start().await.unwrap();
+    let item_id = item(&server.ledger, "a", 2_000).await;
+    let names: Vec<String> = (0..RACES).map(|n| format!("buyer-{n}")).collect();
+    let batch: Vec<Reservation> = names.iter().zip(0..).map(|(name, n)| held(name, n)).collect();
+    for part in batch.chunks(500) {
+        server.ledger.record(&item_id, part).await.unwrap();
+    }
+    let mut paid = 0;
+    for (n, name) in names.iter().enumerate() {
+        let due = [Due { user_token: buyer(name), given_back: false }];
+        let end = at(NOW + RACES + HOLD);
+        let token = buyer(name);
+        let pay = server.ledger.pay(&item_id, &token, name, 1);
+        let release = server.ledger.release_due(&item_id, &due, end, 1);
+        // Whoever is asked first changes from race to race.
+        let (payment, standings) = if n % 2 == 0 {
+            tokio::join!(pay, release)
+        } else {
+            let (release, pay) = tokio::join!(release, pay);
+            (pay, release)
+        };
+        match (payment.unwrap(), standings.unwrap()[0]) {
+            (Payment::Sold { .. }, Standing::Sold) => paid += 1,
+            (Payment::Released, Standing::Released) => {}
+            other => panic!("two outcomes: {other:?}"),
+        }
+    }
+    let known = server.ledger.item(&item_id).await.unwrap();
+    assert_eq!(u64::from(known.units_taken), paid);
+    assert!(paid > 0 && paid < RACES, "{paid} of {RACES} paid: that was no race");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_payment_counts_once_and_for_one() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 10).await;
+    ledger.record(&item_id, &[held("x", 0), held("y", 1), sold_at_once("z", 2)]).await.unwrap();
+    let x = buyer("x");
+    let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", 1))).await;
+    let sold = Payment::Sold { placed_at: at(NOW - 2_000_000) };
+    assert!(same.iter().all(|answer| answer.as_ref() == Ok(&sold)), "{same:?}");
+    assert_eq!(ledger.pay(&item_id, &x, "pay-2", 1).await, Ok(Payment::PaidOtherwise));
+    assert_eq!(ledger.pay(&item_id, &buyer("y"), "pay-1", 1).await, Ok(Payment::Used));
+    assert_eq!(ledger.pay(&item_id, &buyer("stranger"), "pay-3", 1).await, Ok(Payment::Unknown));
+    // Sold at once and paid afterwards: the payment is noted, once.
+    assert!(matches!(ledger.pay(&item_id, &buyer("z"), "pay-4", 1).await, Ok(Payment::Sold { .. })));
+    assert_eq!(ledger.pay(&item_id, &buyer("z"), "pay-5", 1).await, Ok(Payment::PaidOtherwise));
+
+    let y = buyer("y");
+    let later = at(NOW + 2 * HOLD);
+    let extend = |reference| ledger.extend(&item_id, &y, reference, later, 1);
+    let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
+    assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");
+    assert_eq!(extend("pay-7").await, Ok(Extension::Spent));
+    let due = [Due { user_token: y.clone(), given_back: false }];
+    let at_first_end = ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), 1).await.unwrap();
+    assert_eq!(at_first_end, [Standing::Reserved { until: later }]);
+    assert_eq!(ledger.give_up(&item_id, &y, "pay-6", 1).await, Ok(Payment::Released));
+    assert_eq!(ledger.pay(&item_id, &y, "pay-6", 1).await, Ok(Payment::Released));
+    assert_eq!(extend("pay-6").await, Ok(Extension::Settled(Payment::Released)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_workers_at_once_record_everything_once() {
+    let server = LedgerServer::start().await.unwrap();
+    let item_id = item(&server.ledger, "a", 700).await;
+    let batch: Vec<Reservation> = (0..1_000).map(|n| held(&format!("buyer-{n:04}"), n)).collect();
+    // Each of four workers has every task, in batches that overlap.
+    let works = (0..4).map(|worker| {
+        let (ledger, item_id, batch) = (server.ledger.clone(), item_id.clone(), batch.clone());
+        async move {
+            for part in batch[worker * 7..].chunks(90 + worker) {
+                ledger.record(&item_id, part).await.unwrap();
+            }
+            ledger.record(&item_id, &batch[..100]).await.unwrap();
+        }
+    });
+    join_all(works).await;
+    assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 700);
+    assert_eq!(server.ledger.sales(&item_id, None, 2_000).await.unwrap().len(), 700);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_connections_are_replaced_without_failing_a_batch() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 100).await;
+    for n in 0..5 {
+        join_all((0..4).map(|_| ledger.ready())).await;
+        by_hand(
+            &server,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fairdrop'",
+        )
+        .await
+        .unwrap();
+        // As after a thaw: the pool does not know yet.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        ledger.record(&item_id, &[held(&format!("buyer-{n}"), n)]).await.unwrap();
+    }
+    assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
+    let mut server = LedgerServer::start().await.unwrap();
+    let item_id = item(&server.ledger, "a", 100).await;
+    let is_away = |error: &LedgerError| matches!(error, LedgerError::Away(_));
+
+    // As a disk that is full, or a server that is being replaced.
+    by_hand(&server, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    by_hand(&server, "SELECT pg_reload_conf()").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let error = server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap_err();
+    assert!(is_away(&error), "{error}");
+    by_hand(&server, "SET default_transaction_read_only = off").await.unwrap();
+    let back = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; ALTER SYSTEM RESET default_transaction_read_only";
+    let mut connection = PgConnection::connect(&server.postgres.url()).await.unwrap();
+    for statement in back.split("; ") {
+        connection.execute(statement).await.unwrap();
+    }
+    connection.execute("SELECT pg_reload_conf()").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap();
+
+    // Somebody sits on the item's row for longer than a statement may wait.
+    let mut transaction = connection.begin().await.unwrap();
+    transaction.execute("SELECT * FROM fairdrop.items FOR UPDATE").await.unwrap();
+    let started = Instant::now();
+    let error = server.ledger.record(&item_id, &[held("y", 1)]).await.unwrap_err();
+    assert!(is_away(&error) && started.elapsed() < ledger::CALL_LIMIT, "{error} {:?}", started.elapsed());
+    transaction.rollback().await.unwrap();
+    server.ledger.record(&item_id, &[held("y", 1)]).await.unwrap();
+
+    server.postgres.kill();
+    let error = server.ledger.record(&item_id, &[held("z", 2)]).await.unwrap_err();
+    assert!(is_away(&error), "{error}");
+    server.postgres.restart().await.unwrap();
+    server.ledger.record(&item_id, &[held("z", 2)]).await.unwrap();
+    assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 3);
+}
+
+#[tokio::test]
+async fn migrations_are_applied_once() {
+    let server = LedgerServer::start().await.unwrap();
+    let again = join_all((0..4).map(|_| server.ledger.migrate())).await;
+    assert!(again.iter().all(|migrated| migrated.as_ref().is_ok_and(|one| one.applied == 0)), "{again:?}");
+}
