@@ -1,9 +1,7 @@
 //! Processes killed and servers restarted in the middle of a drop.
 
-use anyhow::Result;
-use futures::future::join_all;
 use local::audit::{Findings, Outcome};
-use local::crowd::{SentOrder, Told};
+use local::crowd::Told;
 use local::regions;
 use local::system::System;
 use rand::rngs::StdRng;
@@ -11,52 +9,17 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tests::{Client, announce, eventually, quick};
-
-/// A buyer who asks again until somebody gives a definite answer.
-async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> Told {
-    let started = Instant::now();
-    let mut told = Told::Nothing("no-answer".into());
-    while started.elapsed() < patience {
-        if let Ok(answer) = client.order(item_id, token).await {
-            told = match (answer.status, answer.problem()) {
-                (200 | 202, _) | (409, Some("already-sold")) => return Told::Queued,
-                (409 | 410, Some(problem)) => return Told::Refused(problem.to_owned()),
-                (_, Some(problem)) => Told::Refused(problem.to_owned()),
-                (status, None) => Told::Nothing(format!("http-{status}")),
-            };
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    told
-}
-
-/// Orders of `buyers` buyers, `per_second` of them, in turns from all regions.
-async fn drop_of(system: &System, buyers: u32, per_second: u32, first: &str) -> Result<Vec<SentOrder>> {
-    let clients =
-        (0..system.regions.len()).map(|index| Client::of(system, index)).collect::<Result<Vec<_>>>()?;
-    let orders = (0..buyers).map(|number| {
-        let region = number as usize % clients.len();
-        let client = clients[region].clone();
-        let subject = format!("{first}-{number}");
-        let token = system.identity.token(&subject);
-        async move {
-            tokio::time::sleep(Duration::from_secs(1) * number / per_second).await;
-            let told = insist(&client, "drop", &token?, Duration::from_secs(40)).await;
-            Ok(SentOrder { subject, region, arrived_at: None, told, answer_ms: 0.0 })
-        }
-    });
-    join_all(orders).await.into_iter().collect()
-}
+use tests::{Client, announce, drop_of, eventually, quick};
 
 async fn settled(system: &System) -> Outcome {
     eventually("the drain has done all it can", Duration::from_secs(60), async || {
         let item = system.admin(&json!({ "command": "describe", "item_id": "drop" })).await?;
-        Ok((item["stock_left"] == 0 || item["orders_waiting"] == 0).then_some(()))
+        let is_drained = item["stock_left"] == 0 || item["orders_waiting"] == 0;
+        Ok((is_drained && item["sold"] == item["reservations"]).then_some(()))
     })
     .await
     .unwrap();
-    Outcome::read(&mut system.redis.connect().await.unwrap(), &"drop".parse().unwrap()).await.unwrap()
+    system.outcome(&"drop".parse().unwrap()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

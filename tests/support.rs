@@ -2,8 +2,10 @@
 //! client of its gateways.
 
 use anyhow::{Context, Result};
+use futures::future::join_all;
 use ledger::Ledger;
 use local::buyer::micros_now;
+use local::crowd::{SentOrder, Told};
 use local::postgres::Postgres;
 use local::regions::{self, Region};
 use local::servers::Redis;
@@ -200,6 +202,42 @@ pub async fn eventually<T>(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A buyer who asks again until somebody gives a definite answer.
+pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> Told {
+    let started = Instant::now();
+    let mut told = Told::Nothing("no-answer".into());
+    while started.elapsed() < patience {
+        if let Ok(answer) = client.order(item_id, token).await {
+            told = match (answer.status, answer.problem()) {
+                (200 | 202, _) | (409, Some("already-sold" | "already-reserved")) => return Told::Queued,
+                (409 | 410, Some(problem)) => return Told::Refused(problem.to_owned()),
+                (_, Some(problem)) => Told::Refused(problem.to_owned()),
+                (status, None) => Told::Nothing(format!("http-{status}")),
+            };
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    told
+}
+
+/// Orders of `buyers` buyers, `per_second` of them, in turns from all regions.
+pub async fn drop_of(system: &System, buyers: u32, per_second: u32, first: &str) -> Result<Vec<SentOrder>> {
+    let clients =
+        (0..system.regions.len()).map(|index| Client::of(system, index)).collect::<Result<Vec<_>>>()?;
+    let orders = (0..buyers).map(|number| {
+        let region = number as usize % clients.len();
+        let client = clients[region].clone();
+        let subject = format!("{first}-{number}");
+        let token = system.identity.token(&subject);
+        async move {
+            tokio::time::sleep(Duration::from_secs(1) * number / per_second).await;
+            let told = insist(&client, "drop", &token?, Duration::from_secs(40)).await;
+            Ok(SentOrder { subject, region, arrived_at: None, told, answer_ms: 0.0 })
+        }
+    });
+    join_all(orders).await.into_iter().collect()
 }
 
 /// A real PostgreSQL of the test's own, and the ledger on it.
