@@ -82,6 +82,14 @@ async fn a_payment_sells_and_every_other_word_is_refused() {
     refused(&pay(&client, "carol", "pay-3", "paid").await, 404, "no-reservation");
     refused(&pay(&client, "stranger", "pay-3", "pending").await, 404, "no-reservation");
     refused(&send(&client, json!({ "user_token": "bob" })).await, 400, "bad-payment");
+    let stranger = client
+        .send("POST", "/items/nothing/payments", |request| {
+            let notice = json!({ "user_token": "bob", "payment_reference": "p", "outcome": "paid" });
+            request.header("authorization", "AWS4-HMAC-SHA256 Credential=local").body(notice.to_string())
+        })
+        .await
+        .unwrap();
+    refused(&stranger, 404, "no-such-item");
     refused(&send(&client, json!({ "user_token": "x".repeat(5_000) })).await, 413, "body-too-large");
 
     let before = until(&system, &client, "bob", "reserved").await["reserved_until"].as_u64().unwrap();
@@ -201,7 +209,8 @@ async fn a_lost_redis_is_rebuilt_from_the_ledger() {
         "opens_at": micros_now() } });
     let error = system.admin(&known).await.unwrap_err().to_string();
     assert!(error.contains("OnlyInLedger"), "{error}");
-    refused(&pay(&client, "bob", "pay-4", "paid").await, 404, "no-such-item");
+    // Nobody is told to give the money back.
+    refused(&pay(&client, "bob", "pay-4", "paid").await, 503, "status-unavailable");
 
     let rebuilt = system.admin(&rebuild).await.unwrap();
     assert_eq!(rebuilt["units_taken"], 3, "{rebuilt}");

@@ -3,7 +3,7 @@
 use crate::audit::{self, Findings, Outcome};
 use crate::buyer::micros_now;
 use crate::crowd::{self, SentOrder, Told};
-use crate::payments::{self, Habits, Pays, Shop};
+use crate::payments::{self, Habits, Pays, Shop, share};
 use crate::regions::{self, Region};
 use crate::report::{ByStrategy, Holds, Percentiles, RegionReport, Report};
 use crate::strategies;
@@ -201,11 +201,6 @@ async fn wait_until_over(system: &System, demo: &Demo, item_id: &ItemId) -> Resu
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     bail!("the drop is not over within {limit:?}; see the logs in {}", system.logs().display())
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
 }
 
 /// All that a report is made from.

@@ -58,6 +58,12 @@ impl Habits {
     }
 }
 
+/// A share from 0 to 1, on a command line.
+pub(crate) fn share(text: &str) -> std::result::Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
+}
+
 /// What the shop was told: for each buyer who paid, the last word on their payment.
 pub type Told = BTreeMap<String, Value>;
 

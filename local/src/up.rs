@@ -1,10 +1,12 @@
 //! `up`: the system kept running, with everything needed to talk to it.
 
 use crate::buyer::micros_now;
+use crate::payments::{Habits, Shop, share};
 use crate::regions;
 use crate::system::{Options, System};
 use anyhow::Result;
 use serde_json::json;
+use std::time::Duration;
 
 /// What is kept running.
 #[derive(Clone, Debug, clap::Args)]
@@ -15,23 +17,33 @@ pub struct Up {
     /// How many units the first item has
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub stock: u32,
+    /// How long a reservation waits for payment; 0 sells at once
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub hold_seconds: u32,
+    /// The share of buyers for whom the shop does not pay in time; 1: pay by hand
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    pub unpaid: f64,
 }
 
 /// Runs until it is dropped.
 pub async fn run(up: &Up) -> Result<bool> {
-    eprintln!("Starting {} regions, Redis with a replica, and every function ...", up.regions);
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
     let system = System::start(&Options::for_regions(regions::first(up.regions.into()))).await?;
     let item_id = "sneaker-42";
     system
         .admin(&json!({ "command": "create", "item": {
             "item_id": item_id, "name": "Sneaker 42", "stock_total": up.stock, "opens_at": micros_now(),
+            "hold_seconds": up.hold_seconds,
         }}))
         .await?;
-    print(&system, item_id)?;
+    let habits = Habits { unpaid: up.unpaid, seed: 42 };
+    let hold = Duration::from_secs(up.hold_seconds.into());
+    let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id.parse()?, hold, habits);
+    print(&system, item_id, up)?;
     std::future::pending().await
 }
 
-fn print(system: &System, item_id: &str) -> Result<()> {
+fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {
     println!("\nGateways (each region's front door):");
     for running in &system.regions {
         let region = running.region;
@@ -43,18 +55,31 @@ fn print(system: &System, item_id: &str) -> Result<()> {
         );
     }
     println!("Redis: main {}, replica {}", system.redis.url(), system.replica.url());
+    println!("PostgreSQL: {}", system.postgres.url());
     println!("Logs of every process: {}", system.logs().display());
     let Some(main) = system.regions.first() else { return Ok(()) };
     let url = system.regions.last().unwrap_or(main).gateway.url();
     println!("\nA buyer's token, good for a day:\n  export TOKEN={}", system.identity.token("buyer-1")?);
-    println!("\nThe item, then an order, its status, and leaving the queue:");
+    println!("\nThe item, then an order, its status, and leaving the queue or giving the unit back:");
     println!("  curl -i {url}/items/{item_id}");
     for (method, path) in [("POST", "orders"), ("GET", "orders/me"), ("DELETE", "orders/me")] {
         println!("  curl -i -X {method} -H \"Authorization: Bearer $TOKEN\" {url}/items/{item_id}/{path}");
     }
+    if up.hold_seconds > 0 {
+        let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });
+        let payments = format!("{}/items/{item_id}/payments", main.gateway.url());
+        println!(
+            "\nThe shop pays for {:.0}% of reservations by itself (--unpaid); by hand, paid, pending or failed:",
+            (1.0 - up.unpaid) * 100.0
+        );
+        println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");
+    }
     let admin = main.invoke_api().invoke_url("drop-admin");
-    println!("\nWhat an operator can do (create, update, pause, resume, close, describe, list):");
+    println!(
+        "\nWhat an operator can do (create, update, pause, resume, close, describe, list,\nmigrate, rebuild, reconcile, audit):"
+    );
     println!("  curl {admin} -d '{}'", json!({ "command": "describe", "item_id": item_id }));
+    println!("  curl {admin} -d '{}'", json!({ "command": "audit", "item_id": item_id, "format": "csv" }));
     println!("  curl {admin} -d @events/drop-admin.create.json");
     println!("\nCtrl-C stops everything.");
     Ok(())

@@ -1,6 +1,6 @@
 //! Holds that have ended, and reservations that were given back.
 
-use crate::item_work::{ItemWork, Unfinished};
+use crate::item_work::{Found, ItemWork, Unfinished};
 use ledger::{Due, Standing};
 use shared::queue::{MAX_BATCH, Outcome, Settlement};
 
@@ -8,14 +8,13 @@ use shared::queue::{MAX_BATCH, Outcome, Settlement};
 const GIVEN_BACK: &str = "0";
 
 impl ItemWork {
-    /// Asks the ledger about a batch of due reservations and tells Redis what it said;
-    /// says whether anything changed.
-    pub(crate) async fn release_due(&mut self) -> Result<bool, Unfinished> {
+    /// Asks the ledger about a batch of due reservations and tells Redis what it said.
+    pub(crate) async fn release_due(&mut self) -> Result<Found, Unfinished> {
         let batch = self.desk.queue.due(&self.item_id, self.due_to_skip).await?;
-        let is_full = batch.due.len() == MAX_BATCH as usize;
-        if batch.due.is_empty() {
+        let found = Found::of(batch.due.len());
+        if found == Found::Nothing {
             self.due_to_skip = 0;
-            return Ok(false);
+            return Ok(found);
         }
         let due: Vec<Due> = batch
             .due
@@ -46,7 +45,12 @@ impl ItemWork {
             metrics::counter!("reservations_released", "Item" => self.item_id.to_string())
                 .increment(released);
         }
-        self.due_to_skip = if changed == 0 && is_full { self.due_to_skip + MAX_BATCH } else { 0 };
-        Ok(changed > 0)
+        if changed > 0 {
+            self.due_to_skip = 0;
+            return Ok(found);
+        }
+        // All of it waits for its tasks: look further, and in no hurry.
+        self.due_to_skip = if found == Found::More { self.due_to_skip + MAX_BATCH } else { 0 };
+        Ok(Found::Nothing)
     }
 }

@@ -5,7 +5,7 @@ use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
 use shared::item_runs::Ended;
-use shared::queue::{LinkError, Task};
+use shared::queue::{LinkError, MAX_BATCH, Task};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,28 @@ pub enum Unfinished {
     TooFewReplicas,
 }
 
+/// How much there was to do in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Something, and no more of it.
+    Some,
+    /// A full batch: there may be more.
+    More,
+}
+
+impl Found {
+    /// What `found` of at most [`MAX_BATCH`] means.
+    pub(crate) fn of(found: usize) -> Self {
+        match found {
+            0 => Self::Nothing,
+            found if found < MAX_BATCH as usize => Self::Some,
+            _ => Self::More,
+        }
+    }
+}
+
 /// What the rounds of one item remember.
 #[derive(Debug)]
 pub struct ItemWork {
@@ -75,9 +97,13 @@ pub(crate) async fn run(desk: Desk, item_id: ItemId, until: Instant) -> Ended<Wo
     let mut ledger_is_here = false;
     while Instant::now() < until {
         let pause = match work.round(ledger_is_here).await {
-            Ok(busy) => {
+            Ok(found) => {
                 ledger_is_here = true;
-                if busy { BUSY_PAUSE } else { IDLE_PAUSE }
+                match found {
+                    Found::More => Duration::ZERO,
+                    Found::Some => BUSY_PAUSE,
+                    Found::Nothing => IDLE_PAUSE,
+                }
             }
             Err(Unfinished::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
                 return Ended { done: work.done, look_again: true };
@@ -110,14 +136,13 @@ impl ItemWork {
         }
     }
 
-    /// One round: a batch of tasks, then a batch of holds that have ended. Says whether
-    /// there was something to do.
-    pub async fn round(&mut self, ledger_is_here: bool) -> Result<bool, Unfinished> {
+    /// One round: a batch of tasks, then a batch of holds that have ended.
+    pub async fn round(&mut self, ledger_is_here: bool) -> Result<Found, Unfinished> {
         if !ledger_is_here {
             self.desk.ledger.ready().await?;
         }
-        let worked = self.work_tasks().await?;
-        let released = self.release_due().await?;
-        Ok(worked || released)
+        let tasks = self.work_tasks().await?;
+        let due = self.release_due().await?;
+        Ok(tasks.max(due))
     }
 }

@@ -12,7 +12,7 @@ mod due;
 mod item_work;
 mod tasks;
 
-pub use item_work::{ItemWork, Unfinished, Worked};
+pub use item_work::{Found, ItemWork, Unfinished, Worked};
 
 use ledger::Ledger;
 use shared::config::{self, ConfigError, RedisConfig, Source};

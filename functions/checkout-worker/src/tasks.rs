@@ -1,6 +1,6 @@
 //! Tasks: reservations that are to be recorded.
 
-use crate::item_work::{ItemWork, Unfinished};
+use crate::item_work::{Found, ItemWork, Unfinished};
 use ledger::{LedgerError, Standing};
 use shared::queue::{MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
 use std::time::{Duration, Instant};
@@ -15,13 +15,14 @@ const REPLICA_LIMIT: Duration = Duration::from_millis(100);
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 impl ItemWork {
-    /// Takes a batch of tasks and does them; says whether there were any.
-    pub(crate) async fn work_tasks(&mut self) -> Result<bool, Unfinished> {
+    /// Takes a batch of tasks and does them.
+    pub(crate) async fn work_tasks(&mut self) -> Result<Found, Unfinished> {
         if self.unfinished.is_empty() {
             self.unfinished = self.next_tasks().await?;
         }
-        if self.unfinished.is_empty() {
-            return Ok(false);
+        let found = Found::of(self.unfinished.len());
+        if found == Found::Nothing {
+            return Ok(found);
         }
         let (mut done, mut reservations) = (Vec::new(), Vec::new());
         for task in self.unfinished.clone() {
@@ -39,7 +40,7 @@ impl ItemWork {
         }
         self.desk.queue.acknowledge(&self.item_id, &done).await?;
         self.unfinished.clear();
-        Ok(true)
+        Ok(found)
     }
 
     async fn next_tasks(&mut self) -> Result<Vec<Task>, Unfinished> {

@@ -93,18 +93,32 @@ async fn take(app: &App, notice: Result<Notice, Problem>) -> Result<Confirmed, P
 }
 
 async fn carry_out(app: &App, notice: &Notice) -> Result<Confirmed, Problem> {
-    let item = app.queue.item(&notice.item_id).await.map_err(|error| match error {
-        ItemError::NoSuchItem(_) => Problem::NoSuchItem,
-        ItemError::Link(_) => Problem::StatusUnavailable,
-        error => {
+    let item = match app.queue.item(&notice.item_id).await {
+        Ok(item) => item,
+        Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
+        Err(ItemError::NoSuchItem(item_id)) => return Err(missing(app, &item_id).await),
+        Err(error) => {
             tracing::error!(%error, "an item cannot be used");
-            Problem::Internal
+            return Err(Problem::Internal);
         }
-    })?;
+    };
     match notice.outcome {
         Outcome::Paid => sell(app, notice, &item).await,
         Outcome::Pending => extend(app, notice, &item).await,
         Outcome::Failed => release(app, notice, &item).await,
+    }
+}
+
+/// An item that Redis has lost is rebuilt from the ledger; until then nobody is told to
+/// give a payment back.
+async fn missing(app: &App, item_id: &ItemId) -> Problem {
+    match app.ledger.item(item_id).await {
+        Err(LedgerError::NoSuchItem(_)) => Problem::NoSuchItem,
+        Err(_) => Problem::LedgerAway,
+        Ok(_) => {
+            tracing::error!(%item_id, "Redis has lost an item that the ledger has; rebuild it");
+            Problem::StatusUnavailable
+        }
     }
 }
 

@@ -171,9 +171,12 @@ mod tests {
         }
         assert!(text.contains("LIST 49.0%, ZSET 50.0%, fairdrop 99.8%"), "{text}");
         assert!(
-            text.contains("Verdict: OK (oversold 0, lost 0, duplicates 0, inversions 0, untrue answers 0)"),
+            text.contains(
+                "Verdict: OK (oversold 0, lost 0, duplicates 0, inversions 0, untrue answers 0, unfounded 0)"
+            ),
             "{text}"
         );
+        assert!(text.contains("51 reservations released, 23 late payments refused, 44\nunits"), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod figure;
 mod intake;
+mod ledger;
 mod main_redis;
 mod resp;
 
@@ -57,6 +58,10 @@ async fn run(cli: &Cli) -> anyhow::Result<bool> {
     if wanted("intake") {
         eprintln!("intake: start, size, memory, and a main 150 ms away ...");
         figures.extend(intake::measure(&cli.release).await?);
+    }
+    if wanted("ledger") {
+        eprintln!("ledger: sales a second, a drop of 10,000 units, a unit handed on ...");
+        figures.extend(ledger::measure(&cli.release).await?);
     }
     if wanted("demo") {
         eprintln!("demo: who wins ...");

@@ -256,7 +256,12 @@ impl Drop {
 }
 
 /// Puts `orders` orders into a queue, a microsecond apart from `first` on.
-async fn fill(connection: &mut MultiplexedConnection, keys: &Keys, first: u64, orders: u64) -> Result<()> {
+pub(crate) async fn fill(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    first: u64,
+    orders: u64,
+) -> Result<()> {
     let progress = ProgressBar::new(orders);
     let numbers: Vec<u64> = (0..orders).collect();
     for chunk in numbers.chunks(10_000) {
@@ -269,6 +274,6 @@ async fn fill(connection: &mut MultiplexedConnection, keys: &Keys, first: u64, o
 }
 
 /// A subject as long as identity providers make them.
-fn buyer(number: u64) -> String {
+pub(crate) fn buyer(number: u64) -> String {
     format!("auth0|{number:024x}")
 }
