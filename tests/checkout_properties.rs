@@ -16,7 +16,7 @@ use shared::queue::{Keys, OrderState, Queue, Terms};
 use shared::stamp::Stamp;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-use tests::{LedgerServer, RedisQueue, order, queue_at};
+use tests::{LedgerServer, RedisQueue, order, queue_at, source};
 
 const SETTLE_WINDOW_MS: u32 = 60;
 const BUYERS: u8 = 16;
@@ -77,16 +77,6 @@ impl Servers {
 
     fn desk(&self) -> Result<Desk> {
         Ok(Desk::from_config(&source(&self.redis, &self.ledger))?)
-    }
-}
-
-fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Option<String> + use<> {
-    let (redis, ledger) = (redis.redis.url(), ledger.postgres.url());
-    move |name| match name {
-        "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
-        "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
-        "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
-        _ => None,
     }
 }
 

@@ -261,3 +261,14 @@ impl LedgerServer {
         Ok(Self { postgres, ledger, _folder: folder })
     }
 }
+
+/// The configuration of functions that work on these two, and find each other's tasks soon.
+pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Option<String> + use<> {
+    let (redis, ledger) = (redis.redis.url(), ledger.postgres.url());
+    move |name| match name {
+        "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
+        "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
+        "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
+        _ => None,
+    }
+}

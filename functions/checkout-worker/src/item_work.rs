@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after a round with nothing to do.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// The pause once there was nothing to do for [`QUIET_ROUNDS`]: most items are quiet
+/// most of the time, and there may be a thousand.
+const QUIET_PAUSE: Duration = Duration::from_millis(400);
+const QUIET_ROUNDS: u32 = 20;
 /// The pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -95,14 +99,17 @@ pub struct ItemWork {
 pub(crate) async fn run(desk: Desk, item_id: ItemId, until: Instant) -> Ended<Worked> {
     let mut work = ItemWork::new(desk, item_id);
     let mut ledger_is_here = false;
+    let mut idle_rounds = 0;
     while Instant::now() < until {
         let pause = match work.round(ledger_is_here).await {
             Ok(found) => {
                 ledger_is_here = true;
+                idle_rounds = if found == Found::Nothing { idle_rounds + 1 } else { 0 };
                 match found {
                     Found::More => Duration::ZERO,
                     Found::Some => BUSY_PAUSE,
-                    Found::Nothing => IDLE_PAUSE,
+                    Found::Nothing if idle_rounds < QUIET_ROUNDS => IDLE_PAUSE,
+                    Found::Nothing => QUIET_PAUSE,
                 }
             }
             Err(Unfinished::Redis(LinkError::Refused(code))) if code == "NOITEM" => {

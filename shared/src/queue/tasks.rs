@@ -18,6 +18,8 @@ const CONSUMER: &str = "worker";
 
 /// The most dead letters kept of one item.
 pub const MAX_DEAD_LETTERS: u32 = 10_000;
+/// Tasks not taken yet are counted up to this.
+pub const MAX_COUNTED: u32 = 1_000;
 /// How long finished tasks can still be read by those who watch.
 pub const TASK_HISTORY: Duration = Duration::from_secs(3_600);
 /// A hold this long is none: the unit is sold as soon as the ledger has it. 127 years,
@@ -227,22 +229,32 @@ impl Queue {
             .await
     }
 
-    /// Tasks that wait: not taken yet, and taken but not done.
+    /// Tasks that wait: not taken yet (counted up to [`MAX_COUNTED`]), and taken but not done.
     pub async fn waiting_tasks(&self, item_id: &ItemId) -> Result<u64, LinkError> {
         let key = Keys::of(item_id).tasks;
         self.link
             .run(self.link.call_limit(), async |mut connection| {
                 let groups: Result<Vec<HashMap<String, Value>>, RedisError> =
                     redis::cmd("XINFO").arg("GROUPS").arg(&key).query_async(&mut connection).await;
-                let number = |value: Option<&Value>| match value {
-                    Some(Value::Int(number)) => number.unsigned_abs(),
+                let group = groups.unwrap_or_default().into_iter().next().unwrap_or_default();
+                let pending = match group.get("pending") {
+                    Some(Value::Int(pending)) => pending.unsigned_abs(),
                     _ => 0,
                 };
-                let group = groups.unwrap_or_default().into_iter().next();
-                match group {
-                    Some(group) => Ok(number(group.get("lag")) + number(group.get("pending"))),
-                    None => connection.xlen(&key).await,
-                }
+                // `lag` would say it, but not before Redis 7, and not always there.
+                let after = match group.get("last-delivered-id") {
+                    Some(Value::BulkString(id)) => format!("({}", String::from_utf8_lossy(id)),
+                    _ => "-".to_owned(),
+                };
+                let entries: Vec<Value> = redis::cmd("XRANGE")
+                    .arg(&key)
+                    .arg(after)
+                    .arg("+")
+                    .arg("COUNT")
+                    .arg(MAX_COUNTED)
+                    .query_async(&mut connection)
+                    .await?;
+                Ok(pending + entries.len() as u64)
             })
             .await
     }

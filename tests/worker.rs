@@ -1,0 +1,120 @@
+//! What the checkout worker does with tasks that the ledger does not take.
+
+use anyhow::Result;
+use checkout_worker::{Desk, ItemWork};
+use local::buyer::micros_now;
+use redis::AsyncCommands;
+use shared::item::{ItemId, NewItem};
+use shared::queue::{Hold, Keys, OrderState};
+use shared::stamp::Stamp;
+use sqlx::{Connection, Executor, PgConnection};
+use std::time::{Duration, Instant};
+use tests::{LedgerServer, RedisQueue, order, source};
+
+struct Shop {
+    redis: RedisQueue,
+    ledger: LedgerServer,
+    item_id: ItemId,
+    work: ItemWork,
+}
+
+impl Shop {
+    /// An item in both stores, with a settled order of each buyer.
+    async fn start(stock_total: u32, buyers: &[&str]) -> Result<Self> {
+        let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
+        let item_id: ItemId = "a".parse()?;
+        let new = NewItem {
+            item_id: item_id.clone(),
+            name: "A".into(),
+            stock_total,
+            opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
+            closes_at: None,
+            hold_seconds: 0,
+            settle_window_ms: 50,
+        };
+        ledger.ledger.create_item(&new).await?;
+        redis.queue.create_item(&new, 1).await?;
+        let orders: Vec<(u64, &str)> =
+            buyers.iter().zip(micros_now() - 9_000_000..).map(|(b, at)| (at, *b)).collect();
+        let _: () = redis.redis.connect().await?.zadd_multiple(Keys::of(&item_id).orders, &orders).await?;
+        let work = ItemWork::new(Desk::from_config(&source(&redis, &ledger))?, item_id.clone());
+        Ok(Self { redis, ledger, item_id, work })
+    }
+
+    /// Rounds of the worker for a while; failures are tried again as they are in a run.
+    async fn work_for(&mut self, time: Duration) {
+        let started = Instant::now();
+        while started.elapsed() < time {
+            let _ = self.work.round(true).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn by_hand(&self, sql: &'static str) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.ledger.postgres.url()).await?;
+        connection.execute(sql).await?;
+        Ok(())
+    }
+
+    async fn state(&self, buyer: &str) -> Result<OrderState> {
+        let token = order(&self.item_id, buyer, 0)?.user_token;
+        Ok(self.redis.queue.order_state(&self.item_id, &token).await?)
+    }
+
+    async fn dead_letters(&self) -> Result<u64> {
+        Ok(self.redis.redis.connect().await?.xlen(Keys::of(&self.item_id).dead_letters).await?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_the_ledger_refuses_does_not_stop_the_others_and_is_put_aside() {
+    let mut shop = Shop::start(10, &["alice", "mallory", "bob"]).await.unwrap();
+    shop.by_hand("ALTER TABLE fairdrop.sales ADD CHECK (user_token <> 'mallory')").await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.work_for(Duration::from_millis(500)).await;
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
+    assert_eq!(shop.state("bob").await.unwrap(), OrderState::Sold);
+    assert_eq!(shop.dead_letters().await.unwrap(), 0, "it was not tried again");
+    shop.work_for(Duration::from_secs(8)).await;
+    assert_eq!(shop.dead_letters().await.unwrap(), 1);
+    assert_eq!(shop.redis.queue.waiting_tasks(&shop.item_id).await.unwrap(), 0);
+    // Its unit stays taken until a person has looked.
+    assert_eq!(shop.state("mallory").await.unwrap(), OrderState::Reserved(Hold::Sale));
+    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_another_epoch_nothing_is_sold_and_nobody_loses_their_place() {
+    let mut shop = Shop::start(2, &["alice", "bob", "carol"]).await.unwrap();
+    shop.by_hand("UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.work_for(Duration::from_secs(3)).await;
+    for buyer in ["alice", "bob"] {
+        assert_eq!(shop.state(buyer).await.unwrap(), OrderState::Reserved(Hold::Sale));
+    }
+    assert!(matches!(shop.state("carol").await.unwrap(), OrderState::Queued { ahead: 0, .. }));
+    assert_eq!(shop.dead_letters().await.unwrap(), 0);
+    assert_eq!(shop.redis.queue.waiting_tasks(&shop.item_id).await.unwrap(), 2);
+    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_promises_beyond_the_stock_is_released_without_a_unit() {
+    // As after a failover to a replica that had not heard of two sales.
+    let mut shop = Shop::start(3, &["alice", "bob", "carol"]).await.unwrap();
+    shop.by_hand(
+        "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
+         VALUES ('a', 'x', 'sold', 1, 1, 1, 1), ('a', 'y', 'sold', 2, 2, 2, 1)",
+    )
+    .await
+    .unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.work_for(Duration::from_secs(1)).await;
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
+    for buyer in ["bob", "carol"] {
+        assert_eq!(shop.state(buyer).await.unwrap(), OrderState::Released);
+    }
+    // No unit went back: nobody is popped only to be refused.
+    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 0);
+    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 3);
+}
