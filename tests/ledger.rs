@@ -4,6 +4,7 @@
 use anyhow::Result;
 use futures::future::join_all;
 use ledger::{Due, Extension, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
+use local::postgres::{Certificate, Postgres};
 use shared::item::{ItemId, NewItem};
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use shared::stamp::Stamp;
@@ -293,4 +294,36 @@ async fn migrations_are_applied_once() {
     let server = LedgerServer::start().await.unwrap();
     let again = join_all((0..4).map(|_| server.ledger.migrate())).await;
     assert!(again.iter().all(|migrated| migrated.as_ref().is_ok_and(|one| one.applied == 0)), "{again:?}");
+}
+
+#[tokio::test]
+async fn tls_is_verified_by_name_and_authority() {
+    let authority = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).unwrap().pem();
+        (certificate, rcgen::Issuer::new(parameters, key))
+    };
+    let ((trusted, issuer), (other, _)) = (authority(), authority());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let certificate = certificate.signed_by(&key, &issuer).unwrap().pem();
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Certificate { certificate: &certificate, key: &key.serialize_pem() };
+    let server = Postgres::start_with_tls(folder.path(), "postgres", tls).await.unwrap();
+    let with = async |host: &str, authority: &str| {
+        let file = folder.path().join("authority.pem");
+        std::fs::write(&file, authority).unwrap();
+        let url = format!("postgres://fairdrop@{host}:{}/postgres?sslmode=verify-full", server.port());
+        let source = |name: &str| match name {
+            "FAIRDROP_LEDGER_URL" => Some(url.clone()),
+            "FAIRDROP_LEDGER_CA_FILE" => Some(file.to_str().unwrap().to_owned()),
+            _ => None,
+        };
+        Ledger::from_config(&source).unwrap().ready().await
+    };
+    assert_eq!(with("localhost", &trusted).await, Ok(()));
+    assert!(matches!(with("localhost", &other).await, Err(LedgerError::Away(_))));
+    assert!(matches!(with("127.0.0.1", &trusted).await, Err(LedgerError::Away(_))));
 }

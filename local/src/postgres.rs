@@ -17,6 +17,16 @@ pub struct Postgres {
     port: u16,
     folder: tempfile::TempDir,
     log: PathBuf,
+    tls: bool,
+}
+
+/// A server's certificate and its private key, both PEM.
+#[derive(Clone, Copy, Debug)]
+pub struct Certificate<'a> {
+    /// The certificate.
+    pub certificate: &'a str,
+    /// The key.
+    pub key: &'a str,
 }
 
 impl Postgres {
@@ -24,6 +34,15 @@ impl Postgres {
     /// of its own: PostgreSQL refuses to run as root, and whom it runs as instead need not
     /// be let into `folder`.
     pub async fn start(folder: &Path, name: &str) -> Result<Self> {
+        Self::start_with(folder, name, None).await
+    }
+
+    /// The same, and clients may ask for TLS.
+    pub async fn start_with_tls(folder: &Path, name: &str, tls: Certificate<'_>) -> Result<Self> {
+        Self::start_with(folder, name, Some(tls)).await
+    }
+
+    async fn start_with(folder: &Path, name: &str, tls: Option<Certificate<'_>>) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let folder = tempfile::Builder::new().prefix("fairdrop-").tempdir()?;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
@@ -35,9 +54,13 @@ impl Postgres {
         let mut initdb = unprivileged("initdb")?;
         initdb.args(["--username=fairdrop", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         run(initdb.arg("-D").arg(&data))?;
+        if let Some(tls) = tls {
+            give(&data, "server.crt", tls.certificate)?;
+            give(&data, "server.key", tls.key)?;
+        }
         let port = free_port()?;
-        let process = spawn(&data, port, &log)?;
-        let mut server = Self { process, port, folder, log };
+        let process = spawn(&data, port, &log, tls.is_some())?;
+        let mut server = Self { process, port, folder, log, tls: tls.is_some() };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -73,7 +96,7 @@ impl Postgres {
         let started = Instant::now();
         loop {
             // Those who served connections may outlive a killed server for a moment.
-            self.process = spawn(&self.folder.path().join("data"), self.port, &self.log)?;
+            self.process = spawn(&self.folder.path().join("data"), self.port, &self.log, self.tls)?;
             match self.wait_until_ready().await {
                 Ok(()) => return Ok(()),
                 Err(error) if started.elapsed() > READY_LIMIT => return Err(error),
@@ -104,13 +127,24 @@ impl Drop for Postgres {
     }
 }
 
-fn spawn(data: &Path, port: u16, log: &Path) -> Result<Process> {
+/// Writes a file that the server alone may read.
+fn give(data: &Path, name: &str, text: &str) -> Result<()> {
+    let file = data.join(name);
+    std::fs::write(&file, text)?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    if is_root()? { run(Command::new("chown").arg("postgres").arg(&file)) } else { Ok(()) }
+}
+
+fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
     let mut command = unprivileged("postgres")?;
     command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     for setting in
         ["unix_socket_directories=", "shared_buffers=64MB", "max_connections=60", "log_min_messages=warning"]
     {
         command.args(["-c", setting]);
+    }
+    if tls {
+        command.args(["-c", "ssl=on"]);
     }
     Process::start("postgres", &mut command, log)
 }
