@@ -81,41 +81,56 @@ impl ItemWork {
                 Ok(ids)
             }
             Err(away @ LedgerError::Away(_)) => Err(away.into()),
+            // All of it belongs to another reign, or its item is none of the ledger's.
+            Err(error @ (LedgerError::StaleEpoch | LedgerError::NoSuchItem(_)))
+                if is_of_one_reign(&reservations) =>
+            {
+                self.leave(ids.len(), &error);
+                Ok(Vec::new())
+            }
             Err(_) => {
-                let mut done = Vec::new();
+                let (mut done, mut left) = (Vec::new(), Vec::new());
                 for (id, reservation) in ids.into_iter().zip(reservations) {
-                    if self.record_alone(&id, reservation).await? {
-                        done.push(id);
+                    match self.record_alone(&id, reservation).await? {
+                        Ok(()) => done.push(id),
+                        Err(error) => left.push(error),
                     }
+                }
+                if let Some(error) = left.last() {
+                    self.leave(left.len(), error);
                 }
                 Ok(done)
             }
         }
     }
 
-    /// Records one reservation; false where it has to be tried again later.
-    async fn record_alone(&mut self, id: &str, reservation: Reservation) -> Result<bool, Unfinished> {
+    /// Records one reservation, or says why the ledger does not take it. One that it
+    /// refuses for its data is put aside after [`MAX_TRIES`].
+    async fn record_alone(
+        &mut self,
+        id: &str,
+        reservation: Reservation,
+    ) -> Result<Result<(), LedgerError>, Unfinished> {
         let one = [reservation];
         match self.desk.ledger.record(&self.item_id, &one).await {
-            Ok(standings) => {
-                self.settle(&one, &standings).await?;
-                Ok(true)
-            }
+            Ok(standings) => Ok(Ok(self.settle(&one, &standings).await?)),
             Err(away @ LedgerError::Away(_)) => Err(away.into()),
-            Err(error @ LedgerError::Refused(_))
-                if self.desk.queue.tries(&self.item_id, id).await? >= MAX_TRIES =>
-            {
-                self.bury(id, &error.to_string()).await?;
-                Ok(false)
-            }
-            // It rests, and is claimed again. Under another epoch, or without the item in the
-            // ledger, the fault is not the task's: it waits for a person, and its unit with it.
             Err(error) => {
-                metrics::counter!("tasks_refused", "Item" => self.item_id.to_string()).increment(1);
-                tracing::error!(%error, item_id = %self.item_id, task = id, "the ledger does not take a reservation");
-                Ok(false)
+                let is_refused = matches!(error, LedgerError::Refused(_));
+                if is_refused && self.desk.queue.tries(&self.item_id, id).await? >= MAX_TRIES {
+                    self.bury(id, &error.to_string()).await?;
+                }
+                Ok(Err(error))
             }
         }
+    }
+
+    /// Leaves tasks that the ledger does not take: they rest, and are claimed again. Under
+    /// another epoch, or without the item in the ledger, the fault is not the tasks': they
+    /// wait for a person, and their units with them.
+    fn leave(&self, tasks: usize, error: &LedgerError) {
+        metrics::counter!("tasks_refused", "Item" => self.item_id.to_string()).increment(tasks as u64);
+        tracing::error!(%error, item_id = %self.item_id, tasks, "the ledger does not take reservations");
     }
 
     async fn settle(
@@ -156,6 +171,10 @@ impl ItemWork {
         tracing::error!(item_id = %self.item_id, task = id, why, "a task was put aside");
         Ok(())
     }
+}
+
+fn is_of_one_reign(reservations: &[Reservation]) -> bool {
+    reservations.windows(2).all(|pair| matches!(pair, [one, other] if one.epoch == other.epoch))
 }
 
 /// What Redis is told after `standing` has come of `reservation`.
