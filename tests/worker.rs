@@ -19,8 +19,12 @@ struct Shop {
 }
 
 impl Shop {
-    /// An item in both stores, with a settled order of each buyer.
+    /// An item in both stores that sells at once, with a settled order of each buyer.
     async fn start(stock_total: u32, buyers: &[&str]) -> Result<Self> {
+        Self::start_with(stock_total, buyers, 0).await
+    }
+
+    async fn start_with(stock_total: u32, buyers: &[&str], hold_seconds: u32) -> Result<Self> {
         let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
         let item_id: ItemId = "a".parse()?;
         let new = NewItem {
@@ -29,7 +33,7 @@ impl Shop {
             stock_total,
             opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
             closes_at: None,
-            hold_seconds: 0,
+            hold_seconds,
             settle_window_ms: 50,
         };
         ledger.ledger.create_item(&new).await?;
@@ -117,4 +121,23 @@ async fn what_redis_promises_beyond_the_stock_is_released_without_a_unit() {
     // No unit went back: nobody is popped only to be refused.
     assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 0);
     assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
+    let mut shop = Shop::start_with(3, &["alice", "bob", "carol"], 1).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.work_for(Duration::from_millis(300)).await;
+    // Committed, and the process died before its word to Redis.
+    let ledger = &shop.ledger.ledger;
+    let token = |buyer: &str| order(&shop.item_id, buyer, 0).unwrap().user_token;
+    let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
+    ledger.pay(&shop.item_id, &token("alice"), "pay-1", 1).await.unwrap();
+    ledger.extend(&shop.item_id, &token("bob"), "pay-2", later, 1).await.unwrap();
+    assert!(matches!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
+    shop.work_for(Duration::from_millis(1_500)).await;
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
+    assert_eq!(shop.state("bob").await.unwrap(), OrderState::Reserved(Hold::Until(later)));
+    assert_eq!(shop.state("carol").await.unwrap(), OrderState::Released);
+    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 1);
 }
