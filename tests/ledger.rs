@@ -39,6 +39,11 @@ fn sold_at_once(name: &str, after: u64) -> Reservation {
     Reservation { hold_until: at(NOW + after + NO_HOLD_MICROS), ..held(name, after) }
 }
 
+/// The reservation that [`held`] makes, as due.
+fn due(name: &str, after: u64, given_back: bool) -> Due {
+    Due { user_token: buyer(name), hold_until: at(NOW + after + HOLD), given_back }
+}
+
 async fn item(ledger: &Ledger, name: &str, stock_total: u32) -> ItemId {
     let item_id: ItemId = name.parse().unwrap();
     let new = NewItem {
@@ -103,7 +108,7 @@ async fn an_old_reign_writes_nothing() {
     let stale = Err(LedgerError::StaleEpoch);
     assert_eq!(server.ledger.record(&item_id, &[held("y", 1)]).await.map(drop), stale);
     assert_eq!(server.ledger.pay(&item_id, &buyer("x"), "p", 1).await.map(drop), stale);
-    let due = [Due { user_token: buyer("x"), given_back: true }];
+    let due = [due("x", 0, true)];
     assert_eq!(server.ledger.release_due(&item_id, &due, at(NOW), 1).await.map(drop), stale);
     assert_eq!(server.ledger.epoch().await, Ok(2));
     assert!(matches!(server.ledger.pay(&item_id, &buyer("x"), "p", 2).await, Ok(Payment::Sold { .. })));
@@ -124,11 +129,14 @@ async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
     assert_eq!(ledger.record(&item_id, &batch[1..4]).await.unwrap(), expected[1..4]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 3);
 
-    let due = |name, given_back| Due { user_token: buyer(name), given_back };
-    let all = [due("e", false), due("d", true), due("c", false), due("b", true)];
+    let all = [due("e", 0, false), due("d", 1, true), due("c", 2, false), due("b", 3, true)];
     let standings = ledger.release_due(&item_id, &all, at(NOW + HOLD), 1).await.unwrap();
     assert_eq!(standings, [Standing::Released, Standing::Released, until(2), Standing::Nothing]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
+    // Another reservation than the one that the ledger knows is neither released nor called so.
+    let others = [due("c", 20, true), due("d", 20, true)];
+    let standings = ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), 1).await.unwrap();
+    assert_eq!(standings, [until(2), Standing::Nothing]);
     // A replay does not bring a released reservation back; a newer one does, and once.
     assert_eq!(ledger.record(&item_id, &batch[..2]).await.unwrap(), [Standing::Released, Standing::Released]);
     let newer = sold_at_once("e", 10);
@@ -155,8 +163,8 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
         server.ledger.record(&item_id, part).await.unwrap();
     }
     let mut paid = 0;
-    for (n, name) in names.iter().enumerate() {
-        let due = [Due { user_token: buyer(name), given_back: false }];
+    for (name, n) in names.iter().zip(0..) {
+        let due = [due(name, n, false)];
         let end = at(NOW + RACES + HOLD);
         let token = buyer(name);
         let pay = server.ledger.pay(&item_id, &token, name, 1);
@@ -202,7 +210,7 @@ async fn one_payment_counts_once_and_for_one() {
     let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
     assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");
     assert_eq!(extend("pay-7").await, Ok(Extension::Spent));
-    let due = [Due { user_token: y.clone(), given_back: false }];
+    let due = [due("y", 1, false)];
     let at_first_end = ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), 1).await.unwrap();
     assert_eq!(at_first_end, [Standing::Reserved { until: later }]);
     assert_eq!(ledger.give_up(&item_id, &y, "pay-6", 1).await, Ok(Payment::Released));

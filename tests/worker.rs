@@ -4,8 +4,9 @@ use anyhow::Result;
 use checkout_worker::{Desk, ItemWork};
 use local::buyer::micros_now;
 use redis::AsyncCommands;
+use serde_json::json;
 use shared::item::{ItemId, NewItem};
-use shared::queue::{Hold, Keys, OrderState};
+use shared::queue::{Hold, Keys, Leave, OrderState};
 use shared::stamp::Stamp;
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
@@ -140,4 +141,40 @@ async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
     assert_eq!(shop.state("bob").await.unwrap(), OrderState::Reserved(Hold::Until(later)));
     assert_eq!(shop.state("carol").await.unwrap(), OrderState::Released);
     assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_release_says_nothing_of_a_reservation_on_its_way() {
+    let mut shop = Shop::start_with(2, &["alice"], 60).await.unwrap();
+    let alice = order(&shop.item_id, "alice", 0).unwrap().user_token;
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.work_for(Duration::from_millis(300)).await;
+    shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap();
+    shop.work_for(Duration::from_millis(300)).await;
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Released);
+
+    // She comes back, and the worker that takes her new task dies with it.
+    let keys = Keys::of(&shop.item_id);
+    let placed_at = micros_now() - 1_000_000;
+    let _: () =
+        shop.redis.redis.connect().await.unwrap().zadd(&keys.orders, "alice", placed_at).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    assert_eq!(shop.redis.queue.take_tasks(&shop.item_id, 500).await.unwrap().len(), 1);
+    let confirm = order_confirm::App::from_config(&source(&shop.redis, &shop.ledger)).unwrap();
+    for outcome in ["paid", "pending", "failed"] {
+        let notice = json!({
+            "item_id": shop.item_id, "user_token": "alice", "payment_reference": "pay-1", "outcome": outcome,
+        });
+        let told = order_confirm::answer(&confirm, notice).await.unwrap_err().to_string();
+        assert!(told.contains("not-recorded-yet"), "{outcome}: {told}");
+    }
+    assert_eq!(shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap(), Leave::GivingBack);
+    assert_eq!(shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap(), Leave::GivingBack);
+    shop.work.round(true).await.unwrap();
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Release));
+
+    shop.work_for(Duration::from_secs(2)).await;
+    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Released);
+    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 2);
+    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 0);
 }

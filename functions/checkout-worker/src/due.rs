@@ -4,9 +4,6 @@ use crate::item_work::{Found, ItemWork, Unfinished};
 use ledger::{Due, Standing};
 use shared::queue::{MAX_BATCH, Outcome, Settlement};
 
-/// The score of a reservation that its buyer gave back.
-const GIVEN_BACK: &str = "0";
-
 impl ItemWork {
     /// Asks the ledger about a batch of due reservations and tells Redis what it said.
     pub(crate) async fn release_due(&mut self) -> Result<Found, Unfinished> {
@@ -19,14 +16,18 @@ impl ItemWork {
         let due: Vec<Due> = batch
             .due
             .iter()
-            .map(|(buyer, score)| Due { user_token: buyer.clone(), given_back: score == GIVEN_BACK })
+            .map(|one| Due {
+                user_token: one.user_token.clone(),
+                hold_until: one.hold_until,
+                given_back: one.given_back,
+            })
             .collect();
         let standings = self.desk.ledger.release_due(&self.item_id, &due, batch.now, batch.epoch).await?;
         let settlements: Vec<Settlement> = batch
             .due
             .into_iter()
             .zip(standings)
-            .filter_map(|((user_token, score), standing)| {
+            .filter_map(|(one, standing)| {
                 let outcome = match standing {
                     Standing::Sold => Outcome::Sold,
                     Standing::Reserved { until } => Outcome::Reserved { until },
@@ -34,7 +35,7 @@ impl ItemWork {
                     // Its task is still on its way to the ledger.
                     Standing::Nothing => return None,
                 };
-                Some(Settlement { user_token, expected: Some(score), outcome })
+                Some(Settlement { user_token: one.user_token, expected: Some(one.score), outcome })
             })
             .collect();
         let changed = self.desk.queue.settle(&self.item_id, &settlements).await?;

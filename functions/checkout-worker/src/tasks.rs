@@ -2,7 +2,7 @@
 
 use crate::item_work::{Found, ItemWork, Unfinished};
 use ledger::{LedgerError, Standing};
-use shared::queue::{MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
+use shared::queue::{GIVEN_BACK_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
 use std::time::{Duration, Instant};
 
 /// How often tasks that another worker left are looked for.
@@ -191,9 +191,12 @@ fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement>
         Standing::Reserved { until } => vec![settlement(Some(&its_score), Outcome::Reserved { until })],
         Standing::Released => vec![settlement(Some(&its_score), Outcome::Released { returns_unit: true })],
         // Also where its buyer gave it back meanwhile.
-        Standing::Nothing => [its_score.as_str(), "0"]
-            .map(|score| settlement(Some(score), Outcome::Released { returns_unit: false }))
-            .into(),
+        Standing::Nothing => {
+            let given_back = reservation.hold_until.as_micros().saturating_sub(GIVEN_BACK_MICROS).to_string();
+            [its_score, given_back]
+                .map(|score| settlement(Some(&score), Outcome::Released { returns_unit: false }))
+                .into()
+        }
     }
 }
 
@@ -210,19 +213,20 @@ mod tests {
             user_token: UserToken::parse("alice").unwrap(),
             placed_at: stamp(1),
             reserved_at: stamp(2),
-            hold_until: stamp(9),
+            hold_until: stamp(GIVEN_BACK_MICROS + 9),
             epoch: 1,
         };
         let told = |standing| -> Vec<(Option<String>, Outcome)> {
             settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
         };
         assert_eq!(told(Standing::Sold), [(None, Outcome::Sold)]);
-        assert_eq!(told(Standing::Reserved { until: stamp(9) }), []);
+        let (held, given_back) = ((GIVEN_BACK_MICROS + 9).to_string(), "9".to_owned());
+        assert_eq!(told(Standing::Reserved { until: stamp(GIVEN_BACK_MICROS + 9) }), []);
         let extended = Outcome::Reserved { until: stamp(12) };
-        assert_eq!(told(Standing::Reserved { until: stamp(12) }), [(Some("9".into()), extended)]);
+        assert_eq!(told(Standing::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
         let back = Outcome::Released { returns_unit: true };
-        assert_eq!(told(Standing::Released), [(Some("9".into()), back)]);
+        assert_eq!(told(Standing::Released), [(Some(held.clone()), back)]);
         let no_unit = Outcome::Released { returns_unit: false };
-        assert_eq!(told(Standing::Nothing), [(Some("9".into()), no_unit), (Some("0".into()), no_unit)]);
+        assert_eq!(told(Standing::Nothing), [(Some(held), no_unit), (Some(given_back), no_unit)]);
     }
 }

@@ -6,13 +6,13 @@
 
 use crate::rebuild::PAGE;
 use crate::{App, CommandError};
-use ledger::{Due, Sale, SaleState, Standing};
+use ledger::{Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
 use shared::item::{ItemChanges, ItemId};
-use shared::queue::{ItemError, Keys, LinkError, Outcome, Settlement};
+use shared::queue::{GIVEN_BACK_MICROS, ItemError, Keys, LinkError, Outcome, Settlement};
 use shared::user_token::UserToken;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,7 @@ async fn differences(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, Com
 /// What Redis has of a sale, against what the ledger has.
 fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
+    let given_back = hold_end - GIVEN_BACK_MICROS as f64;
     let expected =
         score.map(|score| if score == f64::INFINITY { "inf".into() } else { format!("{score:.0}") });
     let difference = |kind, outcome| {
@@ -120,7 +121,7 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool) -> Option<Difference
         (SaleState::Sold, Some(f64::INFINITY)) => None,
         (SaleState::Sold, _) => difference("sold in the ledger alone", Outcome::Sold),
         (SaleState::Reserved, Some(f64::INFINITY)) => difference("sold in Redis and not in the ledger", held),
-        (SaleState::Reserved, Some(score)) if score == hold_end || score == 0.0 => None,
+        (SaleState::Reserved, Some(score)) if score == hold_end || score == given_back => None,
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
@@ -158,25 +159,16 @@ async fn only_in_redis(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, C
             .await
             .map_err(ItemError::from)?;
         let is_last = taken.len() < PAGE as usize;
-        let asked: Vec<Due> = taken
-            .iter()
-            .filter_map(|(buyer, _)| UserToken::parse(buyer.as_str()).ok())
-            .map(|user_token| Due { user_token, given_back: false })
-            .collect();
-        let standings = app.ledger.standings(item_id, &asked).await?;
-        let unknown = asked
+        let scores: HashMap<UserToken, f64> = taken
             .into_iter()
-            .zip(standings)
-            .zip(taken)
-            .filter(|((_, standing), _)| *standing == Standing::Nothing);
-        found.extend(unknown.map(|((due, _), (_, score))| {
+            .filter_map(|(buyer, score)| Some((UserToken::parse(buyer).ok()?, score)))
+            .collect();
+        let unknown = app.ledger.unknown_among(item_id, scores.keys()).await?;
+        found.extend(unknown.into_iter().map(|buyer| {
+            let score = scores.get(&buyer).copied().unwrap_or(f64::INFINITY);
             let ended = score <= now.as_micros() as f64;
             let release = (Some(format!("{score:.0}")), Outcome::Released { returns_unit: true });
-            Difference {
-                buyer: due.user_token,
-                kind: "taken in Redis alone",
-                remedy: ended.then_some(release),
-            }
+            Difference { buyer, kind: "taken in Redis alone", remedy: ended.then_some(release) }
         }));
         if is_last {
             break;

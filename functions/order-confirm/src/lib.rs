@@ -7,7 +7,7 @@
 
 mod notice;
 
-use ledger::{Extension, Ledger, LedgerError, Payment};
+use ledger::{Due, Extension, Ledger, LedgerError, Payment, Standing};
 use notice::{Notice, Outcome};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -168,8 +168,11 @@ async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, P
     let given_up = app.ledger.give_up(item_id, user_token, payment_reference, item.epoch).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
-            if held.is_some() {
-                settle(app, notice, held, queue::Outcome::Released { returns_unit: true }).await;
+            if let Some(held) = held {
+                if !has_ended(app, notice, held).await? {
+                    return Err(Problem::NotRecordedYet);
+                }
+                settle(app, notice, Some(held), queue::Outcome::Released { returns_unit: true }).await;
             }
             Ok(confirmed(notice, "released"))
         }
@@ -193,12 +196,28 @@ async fn state(app: &App, notice: &Notice) -> Result<OrderState, Problem> {
     state.map_err(|_| Problem::StatusUnavailable)
 }
 
+/// Whether the ledger has released the reservation that Redis holds until `held`. It may
+/// have released an earlier one of the same buyer, and not know of this one yet.
+async fn has_ended(app: &App, notice: &Notice, held: Stamp) -> Result<bool, Problem> {
+    let due = Due { user_token: notice.user_token.clone(), hold_until: held, given_back: false };
+    let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
+    Ok(standings == [Standing::Released])
+}
+
 /// Why a payment bought nothing.
 async fn refusal(app: &App, notice: &Notice, payment: Payment) -> Problem {
     match payment {
         Payment::PaidOtherwise => Problem::PaidOtherwise,
         Payment::Used => Problem::PaymentUsed,
-        Payment::Released => Problem::ReservationEnded,
+        Payment::Released => match state(app, notice).await {
+            Ok(OrderState::Reserved(Hold::Until(held))) => match has_ended(app, notice, held).await {
+                Ok(true) => Problem::ReservationEnded,
+                Ok(false) => Problem::NotRecordedYet,
+                Err(problem) => problem,
+            },
+            Ok(_) => Problem::ReservationEnded,
+            Err(problem) => problem,
+        },
         // Redis knows of a reservation before the ledger does.
         Payment::Unknown | Payment::Sold { .. } => match state(app, notice).await {
             Ok(OrderState::Reserved(_)) => Problem::NotRecordedYet,

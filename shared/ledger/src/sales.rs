@@ -6,7 +6,7 @@ use shared::item::ItemId;
 use shared::queue::Reservation;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
-use sqlx::{Postgres, Row, Transaction};
+use sqlx::{Postgres, Row as _, Transaction};
 use std::collections::HashMap;
 
 /// What is true of a buyer and an item, as the ledger has it.
@@ -30,6 +30,9 @@ pub enum Standing {
 pub struct Due {
     /// Whose.
     pub user_token: UserToken,
+    /// When its hold ends, as Redis has it. It tells the reservation from an earlier one
+    /// of the same buyer, which may be all that the ledger knows yet.
+    pub hold_until: Stamp,
     /// Whether the buyer gave it back before its end.
     pub given_back: bool,
 }
@@ -76,10 +79,10 @@ impl Ledger {
             .map(|one| match standings.get(one.user_token.as_str()) {
                 None => Standing::Nothing,
                 // Released before, and no unit was left for the new reservation.
-                Some((Standing::Released, reserved_at)) if *reserved_at < one.reserved_at => {
+                Some(row) if row.standing == Standing::Released && row.reserved_at < one.reserved_at => {
                     Standing::Nothing
                 }
-                Some((standing, _)) => *standing,
+                Some(row) => row.standing,
             })
             .collect())
     }
@@ -94,6 +97,7 @@ impl Ledger {
         epoch: u64,
     ) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
+        let ends: Vec<i64> = due.iter().map(|one| moment(one.hold_until)).collect();
         let given_back: Vec<bool> = due.iter().map(|one| one.given_back).collect();
         let standings = self
             .within_limit(async {
@@ -102,6 +106,7 @@ impl Ledger {
                 sqlx::query(RELEASE)
                     .bind(item_id.as_str())
                     .bind(&buyers)
+                    .bind(&ends)
                     .bind(&given_back)
                     .bind(moment(now))
                     .bind(epoch.cast_signed())
@@ -112,14 +117,29 @@ impl Ledger {
                 Ok(standings)
             })
             .await?;
-        let standing =
-            |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
-        Ok(due.iter().map(standing).collect())
+        Ok(due.iter().map(|one| standing_of(one, &standings)).collect())
     }
 }
 
 impl Ledger {
-    /// How the buyers of `asked` stand.
+    /// Those of `buyers` of whom the ledger has nothing, not even a released reservation.
+    pub async fn unknown_among(
+        &self,
+        item_id: &ItemId,
+        buyers: impl Iterator<Item = &UserToken>,
+    ) -> Result<Vec<UserToken>, LedgerError> {
+        let buyers: Vec<&UserToken> = buyers.collect();
+        let names: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
+        let known = self
+            .within_limit(async {
+                let mut transaction = self.pool.begin().await?;
+                standings(&mut transaction, item_id, &names).await
+            })
+            .await?;
+        Ok(buyers.into_iter().filter(|buyer| !known.contains_key(buyer.as_str())).cloned().collect())
+    }
+
+    /// How the reservations of `asked` stand.
     pub async fn standings(&self, item_id: &ItemId, asked: &[Due]) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = asked.iter().map(|one| one.user_token.as_str()).collect();
         let standings = self
@@ -128,9 +148,7 @@ impl Ledger {
                 standings(&mut transaction, item_id, &buyers).await
             })
             .await?;
-        let standing =
-            |one: &Due| standings.get(one.user_token.as_str()).map_or(Standing::Nothing, |(it, _)| *it);
-        Ok(asked.iter().map(standing).collect())
+        Ok(asked.iter().map(|one| standing_of(one, &standings)).collect())
     }
 }
 
@@ -156,20 +174,45 @@ const RECORD: &str = "
      WHERE sale.state = 'released' AND sale.reserved_at < excluded.reserved_at";
 
 const RELEASE: &str = "
-    UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $5
-      FROM unnest($2::text[], $3::boolean[]) AS due (user_token, given_back)
+    UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
+      FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, given_back)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
-       AND (due.given_back OR sale.hold_until <= $4)";
+       AND (sale.hold_until = due.hold_until
+            OR sale.extended_for IS NOT NULL AND sale.hold_until > due.hold_until)
+       AND (due.given_back OR sale.hold_until <= $5)";
 
-/// How `buyers` stand, and when their latest reservations were made.
+/// A buyer's row.
+struct Row {
+    standing: Standing,
+    reserved_at: Stamp,
+    hold_until: Stamp,
+    is_extended: bool,
+}
+
+/// How the reservation of `due` stands. What the buyer's row says of an earlier one, which
+/// has been released, says nothing of it: its task is still on its way.
+fn standing_of(due: &Due, rows: &HashMap<String, Row>) -> Standing {
+    match rows.get(due.user_token.as_str()) {
+        None => Standing::Nothing,
+        Some(row) if row.standing == Standing::Released => {
+            // Redis may not have been told of an extension.
+            let is_it =
+                row.hold_until == due.hold_until || row.is_extended && row.hold_until > due.hold_until;
+            if is_it { Standing::Released } else { Standing::Nothing }
+        }
+        Some(row) => row.standing,
+    }
+}
+
+/// The rows of `buyers`.
 async fn standings(
     transaction: &mut Transaction<'static, Postgres>,
     item_id: &ItemId,
     buyers: &[&str],
-) -> Result<HashMap<String, (Standing, Stamp)>, LedgerError> {
+) -> Result<HashMap<String, Row>, LedgerError> {
     let rows = sqlx::query(
-        "SELECT user_token, state, reserved_at, hold_until FROM fairdrop.sales
-          WHERE item_id = $1 AND user_token = ANY ($2)",
+        "SELECT user_token, state, reserved_at, hold_until, extended_for IS NOT NULL AS is_extended
+           FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
     )
     .bind(item_id.as_str())
     .bind(buyers)
@@ -177,12 +220,15 @@ async fn standings(
     .await?;
     rows.iter()
         .map(|row| {
+            let hold_until = stamp(row.try_get("hold_until")?)?;
             let standing = match row.try_get("state")? {
                 "sold" => Standing::Sold,
-                "reserved" => Standing::Reserved { until: stamp(row.try_get("hold_until")?)? },
+                "reserved" => Standing::Reserved { until: hold_until },
                 _ => Standing::Released,
             };
-            Ok((row.try_get("user_token")?, (standing, stamp(row.try_get("reserved_at")?)?)))
+            let reserved_at = stamp(row.try_get("reserved_at")?)?;
+            let is_extended = row.try_get("is_extended")?;
+            Ok((row.try_get("user_token")?, Row { standing, reserved_at, hold_until, is_extended }))
         })
         .collect()
 }

@@ -28,8 +28,10 @@ pub use keys::{ITEMS, Keys};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use order::{Hold, Leave, OrderState};
 pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
-pub use settle::{DueBatch, Outcome, Settlement};
-pub use tasks::{MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What};
+pub use settle::{DueBatch, DueReservation, Outcome, Settlement};
+pub use tasks::{
+    GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What,
+};
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What has become of a buyer's order, and leaving the queue.
 
-use super::{Keys, LinkError, NO_HOLD_MICROS, Queue};
+use super::{GIVEN_BACK_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -81,6 +81,7 @@ impl Queue {
                     .key(&keys.reservations)
                     .arg(buyer.as_str())
                     .arg(NO_HOLD_MICROS)
+                    .arg(GIVEN_BACK_MICROS)
                     .invoke_async(&mut connection)
                     .await
             })
@@ -98,10 +99,10 @@ fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> Order
     match (placed_at.and_then(stamp_of_score), hold) {
         (_, Some(f64::INFINITY)) => OrderState::Sold,
         (Some(placed_at), _) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
-        (None, Some(0.0)) => OrderState::Reserved(Hold::Release),
         (None, Some(hold)) => match stamp_of_score(hold) {
             None => OrderState::Released,
             Some(until) if until.as_micros() >= NO_HOLD_MICROS => OrderState::Reserved(Hold::Sale),
+            Some(lowered) if lowered.as_micros() < GIVEN_BACK_MICROS => OrderState::Reserved(Hold::Release),
             Some(until) => OrderState::Reserved(Hold::Until(until)),
         },
         (None, None) => OrderState::None,
@@ -134,7 +135,7 @@ mod tests {
             (Some(now as f64), Some(3), Some(-(now as f64)), queued),
             (None, None, Some(f64::INFINITY), OrderState::Sold),
             (None, None, Some(now as f64), OrderState::Reserved(Hold::Until(stamp(now)))),
-            (None, None, Some(0.0), OrderState::Reserved(Hold::Release)),
+            (None, None, Some((now - GIVEN_BACK_MICROS) as f64), OrderState::Reserved(Hold::Release)),
             (None, None, Some((now + NO_HOLD_MICROS) as f64), OrderState::Reserved(Hold::Sale)),
             (None, None, Some(-(now as f64)), OrderState::Released),
         ];

@@ -1,6 +1,6 @@
 //! What the ledger has decided, told to Redis; and what is due to be decided.
 
-use super::{Keys, LinkError, MAX_BATCH, Queue};
+use super::{GIVEN_BACK_MICROS, Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -45,8 +45,21 @@ pub struct DueBatch {
     pub now: Stamp,
     /// The reign under which main holds the item.
     pub epoch: u64,
-    /// Whose, and with which score; `"0"` was given back by its buyer.
-    pub due: Vec<(UserToken, String)>,
+    /// What is due.
+    pub due: Vec<DueReservation>,
+}
+
+/// A reservation whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueReservation {
+    /// Whose.
+    pub user_token: UserToken,
+    /// Its score, as Redis writes it.
+    pub score: String,
+    /// When its hold ends, or would have ended.
+    pub hold_until: Stamp,
+    /// Whether its buyer gave it back.
+    pub given_back: bool,
 }
 
 impl Queue {
@@ -102,7 +115,15 @@ fn parse(reply: Vec<String>) -> Option<DueBatch> {
     let epoch = words.next()?.parse().ok()?;
     let mut due = Vec::new();
     while let (Some(buyer), Some(score)) = (words.next(), words.next()) {
-        due.push((UserToken::parse(buyer).ok()?, score));
+        let micros: u64 = score.parse().ok()?;
+        let given_back = micros < GIVEN_BACK_MICROS;
+        let hold_until = if given_back { micros + GIVEN_BACK_MICROS } else { micros };
+        due.push(DueReservation {
+            user_token: UserToken::parse(buyer).ok()?,
+            score,
+            hold_until: Stamp::from_micros(hold_until).ok()?,
+            given_back,
+        });
     }
     Some(DueBatch { now, epoch, due })
 }

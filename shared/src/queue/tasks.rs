@@ -25,6 +25,10 @@ pub const TASK_HISTORY: Duration = Duration::from_secs(3_600);
 /// A hold this long is none: the unit is sold as soon as the ledger has it. 127 years,
 /// so that a hold's end tells the two apart, and stays below [`Stamp::LIMIT`].
 pub const NO_HOLD_MICROS: u64 = 4_000_000_000_000_000;
+/// A reservation that its buyer gave back has its hold's end lowered by this: the score is
+/// due at once, and still says which of the buyer's reservations it was. Real ends lie
+/// above it (they come after 2017), lowered ones below (until 2065).
+pub const GIVEN_BACK_MICROS: u64 = 1_500_000_000_000_000;
 
 /// A unit taken out of the stock for an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
