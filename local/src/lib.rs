@@ -10,6 +10,7 @@
 //! shows it all. The commands are [`demo`] and [`up`].
 
 pub mod audit;
+pub mod aws;
 pub mod buyer;
 pub mod crowd;
 pub mod demo;

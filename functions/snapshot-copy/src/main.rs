@@ -1,0 +1,30 @@
+//! Keeps the policy's snapshots in existence, one run every quarter of an hour.
+
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::Value;
+use shared::schedule::run_time;
+use shared::{config, http, telemetry::Telemetry};
+use snapshot_copy::{App, RUN_LIMIT, Trigger};
+use std::sync::Arc;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let source = &config::process_environment;
+    let region = config::region(source)?;
+    let telemetry = Telemetry::start(&region)?;
+    let app = Arc::new(App::from_config(source, &region).await.map_err(http::start_error)?);
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+        let (app, telemetry) = (app.clone(), telemetry.clone());
+        async move {
+            let failure = |error_type: &str, why: String| Diagnostic {
+                error_type: error_type.into(),
+                error_message: why,
+            };
+            let trigger = Trigger::try_from(event.payload).map_err(|why| failure("BadEvent", why.into()))?;
+            let report = snapshot_copy::run(&app, trigger, run_time(&event.context, RUN_LIMIT)).await;
+            telemetry.invocation_done();
+            report.map_err(|why| failure("RegionUnreachable", why.to_string()))
+        }
+    }))
+    .await
+}

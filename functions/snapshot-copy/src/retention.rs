@@ -1,0 +1,135 @@
+//! Which snapshots are kept: the newest of each of the last hours, days, weeks and months
+//! that have any, and never fewer than the floor.
+//!
+//! What is kept depends on the snapshots alone and not on the clock: where none are taken
+//! any more, none are given up. And it can be decided bit by bit: what one run keeps of
+//! what an earlier run kept is what it would have kept of all.
+
+use crate::calendar::{Moment, Period};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// How many periods of each kind keep their newest snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Hours, 0 to 1,000.
+    pub hourly: u32,
+    /// Days, 0 to 1,000.
+    pub daily: u32,
+    /// Weeks from Monday, 0 to 1,000.
+    pub weekly: u32,
+    /// Months, 0 to 1,000.
+    pub monthly: u32,
+}
+
+/// A snapshot, as far as retention cares. The newest comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dated<'a> {
+    /// When the data in it were written.
+    pub created: Moment,
+    /// Its identifier.
+    pub id: &'a str,
+}
+
+impl Retention {
+    /// The most snapshots that are kept of one database with this floor.
+    pub fn most(&self, floor: u32) -> u32 {
+        let tiers = self.hourly.saturating_add(self.daily).saturating_add(self.weekly);
+        tiers.saturating_add(self.monthly).max(floor)
+    }
+
+    /// Which of `snapshots` are kept; the `floor` newest are, whatever else is said.
+    pub fn kept<'a>(&self, floor: u32, snapshots: impl IntoIterator<Item = Dated<'a>>) -> BTreeSet<&'a str> {
+        let mut newest_first: Vec<Dated<'a>> = snapshots.into_iter().collect();
+        newest_first.sort_unstable_by(|one, other| other.cmp(one));
+        let mut kept: BTreeSet<&str> = newest_first.iter().take(floor as usize).map(|one| one.id).collect();
+        let tiers = [
+            (Period::Hour, self.hourly),
+            (Period::Day, self.daily),
+            (Period::Week, self.weekly),
+            (Period::Month, self.monthly),
+        ];
+        for (kind, mut left) in tiers {
+            let mut last = None;
+            for one in &newest_first {
+                let period = Some(one.created.period(kind));
+                if period == last {
+                    continue;
+                }
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                last = period;
+                kept.insert(one.id);
+            }
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600;
+    const DAY: i64 = 24 * HOUR;
+    /// 2026-11-23T00:00:00Z, a Monday.
+    const MONDAY: i64 = 1_795_392_000;
+
+    fn series(from: i64, to: i64, every: i64) -> Vec<(String, Moment)> {
+        let moments = (from..to).step_by(every as usize).map(Moment::from_unix_seconds);
+        moments.map(|at| (at.compact(), at)).collect()
+    }
+
+    fn dated(series: &[(String, Moment)]) -> impl Iterator<Item = Dated<'_>> {
+        series.iter().map(|(id, created)| Dated { created: *created, id })
+    }
+
+    #[test]
+    fn each_period_keeps_its_newest() {
+        let retention = Retention { hourly: 3, daily: 2, weekly: 2, monthly: 2 };
+        let series = series(MONDAY - 40 * DAY, MONDAY + 2 * HOUR, HOUR);
+        let kept: Vec<&str> = retention.kept(1, dated(&series)).into_iter().collect();
+        let expected = [
+            "20261031-2300", // the month before
+            "20261122-2300", // the hour before midnight, and Sunday's last, and the last week's
+            "20261123-0000",
+            "20261123-0100", // the newest: of its hour, day, week and month
+        ];
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn deciding_bit_by_bit_is_deciding_at_once() {
+        let retention = Retention { hourly: 5, daily: 4, weekly: 3, monthly: 2 };
+        let all = series(MONDAY - 100 * DAY, MONDAY, 5 * HOUR);
+        let mut survivors: Vec<(String, Moment)> = Vec::new();
+        for (taken, next) in all.iter().enumerate() {
+            survivors.push(next.clone());
+            let kept = retention.kept(2, dated(&survivors));
+            assert_eq!(kept, retention.kept(2, dated(&all[..=taken])));
+            let kept: BTreeSet<String> = kept.into_iter().map(str::to_owned).collect();
+            survivors.retain(|(id, _)| kept.contains(id));
+        }
+        // Hours and days overlap in the newest, weeks and months in what ends them.
+        assert!(survivors.len() <= retention.most(2) as usize);
+    }
+
+    #[test]
+    fn the_floor_stands_whatever_the_tiers_say() {
+        let series = series(MONDAY, MONDAY + 10 * HOUR, HOUR);
+        let none = Retention::default();
+        assert_eq!(none.kept(3, dated(&series)).len(), 3);
+        assert_eq!(none.most(3), 3);
+        assert_eq!(none.kept(3, dated(&series[..2])).len(), 2);
+    }
+
+    #[test]
+    fn an_old_series_that_ended_is_kept() {
+        let retention = Retention { hourly: 24, daily: 7, weekly: 0, monthly: 0 };
+        let old = series(0, 20 * HOUR, HOUR);
+        assert_eq!(retention.kept(1, dated(&old)).len(), 20);
+    }
+}
