@@ -7,12 +7,7 @@ use local::system::System;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tests::{announce, one_region};
-
-fn sample(file: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(file);
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
+use tests::{announce, one_region, sample};
 
 /// The sample with a token that counts.
 fn signed(file: &str, token: &str) -> Value {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tests::sample;
 
 const HERE: &str = "us-east-1";
 const FAR: [&str; 2] = ["eu-west-1", "ap-southeast-2"];
@@ -124,11 +125,6 @@ impl Account {
         let all = elements(&xml, "DBSnapshot").into_iter();
         all.map(|one| Ok((id(one).context("no id")?, one.to_owned()))).collect()
     }
-}
-
-fn sample(file: &str) -> Value {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(file);
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn scheduled() -> Value {

@@ -272,3 +272,9 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
         _ => None,
     }
 }
+
+/// A sample event of `events/`.
+pub fn sample(file: &str) -> Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(file);
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}

@@ -1,10 +1,11 @@
 //! Single decisions of the plan, one for each trap that AWS and other tools have set.
 
+use rds::Moment;
+use rds::{Snapshot, State};
 use serde_json::{Value, json};
-use snapshot_copy::calendar::Moment;
 use snapshot_copy::plan::{Plan, Step, plan};
 use snapshot_copy::policy::Policy;
-use snapshot_copy::snapshot::{Database, Quota, RegionView, Snapshot, State, World};
+use snapshot_copy::snapshot::{Database, Quota, RegionView, World};
 use std::collections::BTreeMap;
 
 const HOUR: i64 = 3_600;

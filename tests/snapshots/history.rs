@@ -4,8 +4,8 @@
 use crate::simulator::{Account, Durations, PREFIX, Simulator, Weather};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rds::Moment;
 use serde_json::json;
-use snapshot_copy::calendar::Moment;
 use snapshot_copy::policy::{Keeping, Policy};
 use snapshot_copy::round::Regions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -262,7 +262,7 @@ impl History {
 
     /// A run, sometimes two at once, and sometimes one that is killed. Whether one of them
     /// came to its end.
-    async fn run_or_two<R: snapshot_copy::rds::Rds>(
+    async fn run_or_two<R: snapshot_copy::api::Rds>(
         &self,
         simulator: &Simulator,
         rds: &Regions<R>,
@@ -289,7 +289,7 @@ impl History {
 
     /// Nothing new is taken any more, all copies come to their end, and some runs later
     /// exactly what the policy keeps is there.
-    async fn end<R: snapshot_copy::rds::Rds>(
+    async fn end<R: snapshot_copy::api::Rds>(
         &self,
         simulator: &Simulator,
         rds: &Regions<R>,

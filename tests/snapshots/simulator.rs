@@ -4,11 +4,11 @@
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rds::Moment;
+use rds::{RdsError, Snapshot, State, TAG_KEY};
 use snapshot_copy::IN_PROGRESS_LIMIT;
-use snapshot_copy::calendar::Moment;
-use snapshot_copy::policy::TAG_KEY;
-use snapshot_copy::rds::{CopyOrder, Rds, RdsError};
-use snapshot_copy::snapshot::{Database, Quota, Snapshot, State};
+use snapshot_copy::api::{CopyOrder, Rds};
+use snapshot_copy::snapshot::{Database, Quota};
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash};

@@ -1,10 +1,11 @@
 //! Which snapshots go to which region, and which originals must stay until they have.
 
-use crate::calendar::Moment;
 use crate::plan::{Action, Managed, Plan, Step, room_for_copies, wanted};
 use crate::policy::{Policy, Target};
 use crate::retention::Dated;
-use crate::snapshot::{RegionView, State, World};
+use crate::snapshot::{RegionView, World};
+use rds::Moment;
+use rds::State;
 use std::collections::BTreeSet;
 
 /// Copies that RDS lets be in progress at once in a region, all of the account's counted.
@@ -56,7 +57,7 @@ pub(crate) fn copy(
         let mut begun = 0;
         for (place, original) in originals.iter().enumerate() {
             let is_known = view.snapshots.iter().find(|copy| copy.id == original.id);
-            if !wanted.contains(original.id) || is_known.is_some_and(|copy| copy.is_own(policy)) {
+            if !wanted.contains(original.id) || is_known.is_some_and(|copy| copy.is_own(&policy.id_prefix)) {
                 continue;
             }
             if is_known.is_some() {

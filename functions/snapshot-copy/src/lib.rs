@@ -5,21 +5,20 @@
 //! ([`round`]). It never waits for a snapshot or a copy: the next run sees what has become
 //! of it. What the plan knows of RDS, [`aws`] has asked; the tests ask a simulator.
 
+pub mod api;
 pub mod aws;
-pub mod calendar;
 mod copies;
 pub mod plan;
 pub mod policy;
 mod presign;
-pub mod rds;
 pub mod report;
 pub mod retention;
 pub mod round;
 pub mod snapshot;
 
 use aws::AwsRds;
-use calendar::Moment;
 use policy::Policy;
+use rds::Moment;
 use report::Report;
 use round::{Blind, Regions};
 use serde::Deserialize;

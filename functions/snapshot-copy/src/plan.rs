@@ -4,11 +4,12 @@
 //! runs. It must be right for two runs at once and for a run that died after any of its
 //! calls, and where a list is a moment old.
 
-use crate::calendar::Moment;
 use crate::copies::{self, IN_PROGRESS_LIMIT};
 use crate::policy::{Keeping, Policy, Target};
 use crate::retention::Dated;
-use crate::snapshot::{Database, RegionView, Snapshot, State, World, snapshot_id};
+use crate::snapshot::{Database, RegionView, World, snapshot_id};
+use rds::Moment;
+use rds::{Snapshot, State};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -210,7 +211,7 @@ fn managed<'a>(policy: &'a Policy, world: &'a World, plan: &mut Plan) -> Vec<Man
             );
         }
         let own = |view: &'a RegionView| -> Vec<&'a Snapshot> {
-            view.snapshots.iter().filter(|one| one.database == id && one.is_own(policy)).collect()
+            view.snapshots.iter().filter(|one| one.database == id && one.is_own(&policy.id_prefix)).collect()
         };
         let there = world.targets.iter();
         let there = there.filter_map(|(region, view)| Some((region.as_str(), own(view.as_ref()?)))).collect();
@@ -222,7 +223,7 @@ fn managed<'a>(policy: &'a Policy, world: &'a World, plan: &mut Plan) -> Vec<Man
 /// Ages only look into the past. Where they do not, a slot would be judged wrongly.
 fn clock_is_wrong(policy: &Policy, world: &World) -> bool {
     let views = world.targets.values().flatten().chain([&world.source]);
-    let mut own = views.flat_map(|view| &view.snapshots).filter(|one| one.is_own(policy));
+    let mut own = views.flat_map(|view| &view.snapshots).filter(|one| one.is_own(&policy.id_prefix));
     own.any(|one| {
         one.created.is_some_and(|created| created.seconds_since(world.now) > CLOCK_TOLERANCE_SECONDS)
     })
@@ -260,7 +261,7 @@ fn create(policy: &Policy, world: &World, managed: &[Managed<'_>], plan: &mut Pl
         let id = snapshot_id(policy, one.id, slot);
         match world.source.snapshots.iter().find(|snapshot| snapshot.id == id) {
             // One that failed is deleted first.
-            Some(known) if known.is_own(policy) => continue,
+            Some(known) if known.is_own(&policy.id_prefix) => continue,
             Some(_) => {
                 plan.notice("id-taken", id, "somebody else's snapshot has the id that the slot's would have");
                 continue;

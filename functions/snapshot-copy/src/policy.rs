@@ -10,8 +10,6 @@ use std::collections::BTreeSet;
 /// The environment variable with the policy, as JSON.
 const VARIABLE: &str = "FAIRDROP_SNAPSHOT_POLICY";
 const PREFIX_VARIABLE: &str = "FAIRDROP_SNAPSHOT_PREFIX";
-/// The tag that makes a snapshot fairdrop's, if its value is the policy's `id_prefix`.
-pub const TAG_KEY: &str = "fairdrop:snapshots";
 /// The most target regions.
 const MAX_TARGETS: usize = 5;
 /// The most databases named by id.

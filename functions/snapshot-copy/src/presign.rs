@@ -2,7 +2,7 @@
 //! copy, signed for the original's region. Elsewhere RDS makes do without it and ignores one.
 //! The Rust SDK makes none by itself.
 
-use crate::rds::CopyOrder;
+use crate::api::CopyOrder;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;

@@ -1,7 +1,7 @@
 //! What a run has found and done: the invocation's answer, and metrics.
 
-use crate::calendar::Moment;
 use crate::plan::{Action, Notice, RecoveryPoint};
+use rds::Moment;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

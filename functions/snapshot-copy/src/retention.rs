@@ -5,7 +5,7 @@
 //! any more, none are given up. And it can be decided bit by bit: what one run keeps of
 //! what an earlier run kept is what it would have kept of all.
 
-use crate::calendar::{Moment, Period};
+use rds::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ impl Retention {
         for (kind, mut left) in tiers {
             let mut last = None;
             for one in &newest_first {
-                let period = Some(one.created.period(kind));
+                let period = Some(kind.of(one.created));
                 if period == last {
                     continue;
                 }
@@ -66,6 +66,32 @@ impl Retention {
             }
         }
         kept
+    }
+}
+
+/// A calendar period that retention counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Period {
+    Hour,
+    Day,
+    Week,
+    Month,
+}
+
+impl Period {
+    /// Which period of this kind `at` is in, in UTC. Later periods have higher numbers.
+    fn of(self, at: Moment) -> i64 {
+        let seconds = at.unix_seconds();
+        match self {
+            Self::Hour => seconds.div_euclid(3_600),
+            Self::Day => seconds.div_euclid(86_400),
+            // Weeks begin on Monday, as ISO 8601 has it; 1970 began on a Thursday.
+            Self::Week => (seconds.div_euclid(86_400) + 3).div_euclid(7),
+            Self::Month => {
+                let date = at.date_time();
+                i64::from(date.year()) * 12 + i64::from(u8::from(date.month()))
+            }
+        }
     }
 }
 
@@ -131,5 +157,20 @@ mod tests {
         let retention = Retention { hourly: 24, daily: 7, weekly: 0, monthly: 0 };
         let old = series(0, 20 * HOUR, HOUR);
         assert_eq!(retention.kept(1, dated(&old)).len(), 20);
+    }
+
+    #[test]
+    fn periods_follow_the_calendar_in_utc() {
+        // 2026-12-31T23:59:59Z, a Thursday, and the second after it.
+        let last = Moment::from_unix_seconds(1_798_761_599);
+        let first = Moment::from_unix_seconds(1_798_761_600);
+        assert_eq!(last.to_string(), "2026-12-31T23:59:59Z");
+        for (kind, apart) in [(Period::Hour, 1), (Period::Day, 1), (Period::Week, 0), (Period::Month, 1)] {
+            assert_eq!(kind.of(first) - kind.of(last), apart, "{kind:?}");
+        }
+        // Sunday to Monday: 2027-01-03 to 2027-01-04.
+        let sunday = Moment::from_unix_seconds(1_799_020_799);
+        let monday = Moment::from_unix_seconds(1_799_020_800);
+        assert_eq!(Period::Week.of(monday) - Period::Week.of(sunday), 1);
     }
 }

@@ -1,12 +1,13 @@
 //! One run: look, plan, and carry out, each region for itself.
 
-use crate::calendar::Moment;
+use crate::api::{CopyOrder, Rds};
 use crate::plan::{Action, Plan, Step, plan};
 use crate::policy::Policy;
-use crate::rds::{CopyOrder, Rds, RdsError};
 use crate::report::{Carried, Outcome, RegionReport, Report};
-use crate::snapshot::{Quota, RegionView, State, World, own_tag};
+use crate::snapshot::{Quota, RegionView, World, own_tag};
 use futures::future::join_all;
+use rds::Moment;
+use rds::{RdsError, State};
 use std::collections::BTreeMap;
 use tokio::time::{Instant, timeout_at};
 
@@ -156,9 +157,9 @@ impl<R: Rds> Regions<R> {
 
 /// A slot's snapshot that exists already is a success if it is ours: a run at the same time,
 /// or an earlier one that died, has made it.
-fn whose(policy: &Policy, known: Result<crate::snapshot::Snapshot, RdsError>) -> Outcome {
+fn whose(policy: &Policy, known: Result<rds::Snapshot, RdsError>) -> Outcome {
     match known {
-        Ok(known) if !known.is_own(policy) => {
+        Ok(known) if !known.is_own(&policy.id_prefix) => {
             Outcome::Failed { error: "the id is taken by a snapshot that is not fairdrop's".into() }
         }
         Ok(known) if known.state == State::Failed => Outcome::Deferred { why: "one that failed has the id" },

@@ -1,7 +1,7 @@
 //! What there is: databases and snapshots, as far as the plan cares.
 
-use crate::calendar::Moment;
-use crate::policy::{Policy, TAG_KEY};
+use crate::policy::Policy;
+use rds::{Moment, Snapshot, TAG_KEY};
 use std::collections::BTreeMap;
 
 /// A DB instance.
@@ -15,73 +15,6 @@ pub struct Database {
     pub cluster: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-}
-
-/// What can be done with a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It can be restored and copied.
-    Available,
-    /// It is being made; a copy that waits for its turn, too.
-    InProgress,
-    /// It will never be usable.
-    Failed,
-    /// Something else: it is being deleted, for example, or in a state that is not known here.
-    Other,
-}
-
-impl State {
-    /// What RDS's word for it means.
-    pub fn of(status: &str) -> Self {
-        match status {
-            "available" => Self::Available,
-            "creating" | "copying" | "pending" => Self::InProgress,
-            "failed" => Self::Failed,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// A snapshot that somebody made by hand or by program; RDS's own automated ones are not listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its identifier.
-    pub id: String,
-    /// Its ARN.
-    pub arn: String,
-    /// The DB instance that it is of.
-    pub database: String,
-    /// What can be done with it.
-    pub state: State,
-    /// When the data in it were written, which for a copy is when its original was taken.
-    /// Nothing while it is being made.
-    pub created: Option<Moment>,
-    /// When it was made itself, which for a copy is when it was copied.
-    pub made: Option<Moment>,
-    /// What the snapshot restores to: of one taken from a read replica that lagged, this is
-    /// earlier than `created`.
-    pub database_time: Option<Moment>,
-    /// Whether it is encrypted.
-    pub is_encrypted: bool,
-    /// Whether it is a copy of another snapshot.
-    pub is_copy: bool,
-    /// The value of its [`TAG_KEY`].
-    pub tag: Option<String>,
-}
-
-impl Snapshot {
-    /// Whether it is fairdrop's: by tag *and* by prefix.
-    pub fn is_own(&self, policy: &Policy) -> bool {
-        let rest = self.id.strip_prefix(policy.id_prefix.as_str());
-        self.tag.as_deref() == Some(policy.id_prefix.as_str())
-            && rest.is_some_and(|rest| rest.starts_with('-'))
-    }
-
-    /// The moment whose data a restore would bring back, where it can be restored.
-    pub fn usable(&self) -> Option<Moment> {
-        let created = self.created.filter(|_| self.state == State::Available)?;
-        Some(self.database_time.map_or(created, |time| time.min(created)))
-    }
 }
 
 /// How many snapshots a region holds, and may.

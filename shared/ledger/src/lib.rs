@@ -14,14 +14,16 @@ mod migrations;
 mod payment;
 mod records;
 mod sales;
+mod vitals;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use error::LedgerError;
 pub use items::{LedgerItem, NEVER_OVERSOLD};
-pub use migrations::Migrated;
+pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};
 pub use records::{Sale, SaleState};
 pub use sales::{Due, Standing};
+pub use vitals::Vitals;
 
 use access::Access;
 use shared::config::{ConfigError, Source};

@@ -8,6 +8,9 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 /// is compared, and an edited one is refused.
 const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "ledger", include_str!("../migrations/0001_ledger.sql"))];
 
+/// The number of the latest migration: what this code is made for.
+pub const LATEST_MIGRATION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
 /// Where the database keeps which migrations it has had.
 const TABLE: &str = "fairdrop.migrations";
 
@@ -47,7 +50,7 @@ impl Ledger {
 }
 
 /// The numbers of the migrations that the database has had.
-async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
+pub(crate) async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
     connection.ensure_migrations_table(TABLE).await.map_err(explain)?;
     let list = connection.list_applied_migrations(TABLE).await.map_err(explain)?;
     Ok(list.iter().map(|migration| migration.version).collect())

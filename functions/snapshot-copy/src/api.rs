@@ -1,45 +1,8 @@
 //! RDS in one region, as far as this function speaks to it. `aws` is the real one; the
 //! tests have a simulator that is stricter.
 
-use crate::snapshot::{Database, Quota, Snapshot};
-
-/// Why RDS did not do something.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RdsError {
-    /// There is a snapshot of this id already.
-    #[error("a snapshot of this id exists")]
-    Exists,
-    /// What the call is about does not exist, or not any more.
-    #[error("it does not exist")]
-    NotFound,
-    /// It cannot be done in the state that the database or snapshot is in.
-    #[error("it is not in a state for this")]
-    NotInState,
-    /// Too many copies are in progress to the region. RDS reports it with the same code as
-    /// [`RdsError::TooManySnapshots`].
-    #[error("too many copies are in progress to the region")]
-    TooManyCopies,
-    /// The region holds as many manual snapshots as it may.
-    #[error("the region holds as many manual snapshots as its quota allows")]
-    TooManySnapshots,
-    /// RDS wants fewer calls; the client has waited and tried again before.
-    #[error("RDS is throttling")]
-    Throttled,
-    /// The call may not be made.
-    #[error("access denied: {0}")]
-    Denied(String),
-    /// No answer, or none that counts. It may have been done.
-    #[error("no answer: {0}")]
-    Unreachable(String),
-    /// RDS says no, with its code and words.
-    #[error("{code}: {message}")]
-    Refused {
-        /// The error code.
-        code: String,
-        /// What RDS says about it.
-        message: String,
-    },
-}
+use crate::snapshot::{Database, Quota};
+use rds::{RdsError, Snapshot};
 
 /// A copy to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,87 @@
+//! The throw-away instance on RDS.
+
+use crate::step::Instance;
+use crate::{App, DRILL_TAG};
+use aws_sdk_rds::types::{DbInstance, Tag};
+use rds::{Moment, RdsError, Snapshot, State, manual_snapshots, refusal};
+
+/// Tags that remember what the drill needs from one invocation to the next.
+const SNAPSHOT_TAG: &str = "fairdrop:snapshot";
+const RECOVERY_POINT_TAG: &str = "fairdrop:recovery-point";
+const STARTED_TAG: &str = "fairdrop:started-at";
+
+impl App {
+    /// The newest usable snapshot of the database that is fairdrop's and in this region.
+    pub(crate) async fn newest_snapshot(&self) -> Result<Option<Snapshot>, RdsError> {
+        let all = manual_snapshots(&self.client).await?.into_iter();
+        let own = all.filter(|one| one.database == self.database && one.is_own(&self.prefix));
+        Ok(own.filter(|one| one.state == State::Available).max_by_key(Snapshot::usable))
+    }
+
+    /// The instance, where there is one.
+    pub(crate) async fn instance(&self) -> Result<Option<Instance>, RdsError> {
+        let call = self.client.describe_db_instances().db_instance_identifier(&self.instance_id);
+        match call.send().await.map_err(refusal) {
+            Ok(found) => Ok(found.db_instances().first().map(|one| self.read(one))),
+            Err(RdsError::NotFound) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn read(&self, found: &DbInstance) -> Instance {
+        let tag = |key: &str| {
+            let tag = found.tag_list().iter().find(|tag| tag.key() == Some(key));
+            tag.and_then(|tag| tag.value()).unwrap_or_default()
+        };
+        let moment = |key: &str| tag(key).parse().ok().map(Moment::from_unix_seconds);
+        let endpoint = found.endpoint().and_then(|endpoint| {
+            Some((endpoint.address()?.to_owned(), u16::try_from(endpoint.port()?).ok()?))
+        });
+        Instance {
+            status: found.db_instance_status().unwrap_or_default().to_owned(),
+            endpoint,
+            is_ours: tag(DRILL_TAG) == self.prefix,
+            snapshot: tag(SNAPSHOT_TAG).to_owned(),
+            recovery_point: moment(RECOVERY_POINT_TAG),
+            started_at: moment(STARTED_TAG),
+        }
+    }
+
+    /// Begins to restore `snapshot` under the throw-away name.
+    pub(crate) async fn restore(&self, snapshot: &Snapshot, now: Moment) -> Result<(), RdsError> {
+        let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
+        let at = snapshot.usable().unwrap_or(now);
+        self.client
+            .restore_db_instance_from_db_snapshot()
+            .db_instance_identifier(&self.instance_id)
+            .db_snapshot_identifier(&snapshot.id)
+            .db_instance_class(&self.class)
+            .set_db_subnet_group_name(self.subnet_group.clone())
+            .set_vpc_security_group_ids(
+                Some(self.security_groups.clone()).filter(|groups| !groups.is_empty()),
+            )
+            .publicly_accessible(false)
+            .multi_az(false)
+            .deletion_protection(false)
+            .auto_minor_version_upgrade(false)
+            .enable_iam_database_authentication(true)
+            .tags(tag(DRILL_TAG, self.prefix.clone()))
+            .tags(tag(SNAPSHOT_TAG, snapshot.id.clone()))
+            .tags(tag(RECOVERY_POINT_TAG, at.unix_seconds().to_string()))
+            .tags(tag(STARTED_TAG, now.unix_seconds().to_string()))
+            .send()
+            .await
+            .map(drop)
+            .map_err(refusal)
+    }
+
+    /// Throws the instance away, with its automated backups and without a last snapshot.
+    pub(crate) async fn delete(&self) -> Result<(), RdsError> {
+        let call = self.client.delete_db_instance().db_instance_identifier(&self.instance_id);
+        let deleted = call.skip_final_snapshot(true).delete_automated_backups(true).send().await;
+        match deleted.map(drop).map_err(refusal) {
+            Err(RdsError::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a ledger is checked by after a restore.
+
+use crate::items::stamp;
+use crate::migrations::applied;
+use crate::{Ledger, LedgerError};
+use shared::stamp::Stamp;
+use sqlx::Row;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest that the check may take: a restored disk is slow at first, and rows are counted.
+const VITALS_LIMIT: Duration = Duration::from_secs(120);
+
+/// How a ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// The number of its latest migration; 0 where there is none.
+    pub version: i64,
+    /// Items.
+    pub items: i64,
+    /// Sales in any state.
+    pub sales: i64,
+    /// Units that the items say are taken.
+    pub units_taken: i64,
+    /// Units that the sales say are taken.
+    pub units_counted: i64,
+    /// When a unit was last taken out of the stock.
+    pub newest_reservation: Option<Stamp>,
+}
+
+impl Ledger {
+    /// Counts what there is; nothing is changed.
+    pub async fn vitals(&self) -> Result<Vitals, LedgerError> {
+        self.ready().await?;
+        let away = |_| LedgerError::Away("its rows could not be counted in time".into());
+        timeout(VITALS_LIMIT, Box::pin(self.count())).await.map_err(away)?
+    }
+
+    async fn count(&self) -> Result<Vitals, LedgerError> {
+        let mut connection = self.pool.acquire().await?.detach();
+        sqlx::query("SELECT set_config('statement_timeout', '110s', false)").execute(&mut connection).await?;
+        let schema: Option<String> = sqlx::query_scalar("SELECT to_regclass('fairdrop.sales')::text")
+            .fetch_one(&mut connection)
+            .await?;
+        if schema.is_none() {
+            let nothing = Vitals {
+                version: 0,
+                items: 0,
+                sales: 0,
+                units_taken: 0,
+                units_counted: 0,
+                newest_reservation: None,
+            };
+            return Ok(nothing);
+        }
+        let version = applied(&mut connection).await?.last().copied().unwrap_or(0);
+        let row = sqlx::query(
+            "SELECT items.items, items.units_taken, sales.sales, sales.units_counted, sales.newest
+               FROM (SELECT count(*) AS items, coalesce(sum(units_taken), 0)::bigint AS units_taken
+                       FROM fairdrop.items) AS items,
+                    (SELECT count(*) AS sales, count(*) FILTER (WHERE state <> 'released') AS units_counted,
+                            max(reserved_at) AS newest
+                       FROM fairdrop.sales) AS sales",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let newest: Option<i64> = row.try_get("newest")?;
+        Ok(Vitals {
+            version,
+            items: row.try_get("items")?,
+            sales: row.try_get("sales")?,
+            units_taken: row.try_get("units_taken")?,
+            units_counted: row.try_get("units_counted")?,
+            newest_reservation: newest.map(stamp).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! The restore drill: the built function against moto's RDS, and a real PostgreSQL where the
+//! restored instance would answer.
+
+use anyhow::{Result, bail};
+use local::aws::{Moto, elements};
+use local::emulator::{Emulator, Invoked};
+use local::functions::{Function, Launch};
+use serde_json::{Value, json};
+use shared::item::NewItem;
+use shared::queue::{NO_HOLD_MICROS, Reservation};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use sqlx::{Connection, Executor, PgConnection};
+use std::time::Duration;
+use tests::{LedgerServer, sample};
+
+const THERE: &str = "eu-west-1";
+
+struct Drill {
+    moto: Moto,
+    emulator: Emulator,
+    function: Function,
+    _folder: tempfile::TempDir,
+}
+
+impl Drill {
+    /// A region with a snapshot of the ledger, whose restored instance answers at `ledger_url`.
+    async fn start(ledger_url: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let moto = Moto::start(folder.path(), &[]).await?;
+        let database = [
+            ("DBInstanceIdentifier", "ledger"),
+            ("DBInstanceClass", "db.t4g.medium"),
+            ("Engine", "postgres"),
+        ];
+        let mut parameters = database.to_vec();
+        parameters.push(("AllocatedStorage", "20"));
+        moto.rds(THERE, "CreateDBInstance", &parameters).await?;
+        for (id, tag) in [("drops-ledger-1", "drops"), ("drops-ledger-other", "somebody")] {
+            let parameters = [
+                ("DBInstanceIdentifier", "ledger"),
+                ("DBSnapshotIdentifier", id),
+                ("Tags.Tag.1.Key", "fairdrop:snapshots"),
+                ("Tags.Tag.1.Value", tag),
+            ];
+            moto.rds(THERE, "CreateDBSnapshot", &parameters).await?;
+        }
+        let emulator = Emulator::start(folder.path(), THERE).await?;
+        let mut environment = Moto::environment_at(&moto.url());
+        let own = [
+            ("FAIRDROP_SNAPSHOT_PREFIX", "drops"),
+            ("FAIRDROP_DRILL_DATABASE", "ledger"),
+            ("FAIRDROP_DRILL_POLL_SECONDS", "1"),
+            ("FAIRDROP_LEDGER_URL", ledger_url),
+        ];
+        environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let launch = Launch {
+            function: "restore-drill",
+            region: THERE.into(),
+            concurrency: 1,
+            environment,
+            wrapper: Vec::new(),
+            binaries: None,
+        };
+        let function = Function::start(launch, &emulator.invoke_api(), folder.path())?;
+        Ok(Self { moto, emulator, function, _folder: folder })
+    }
+
+    async fn invoke(&self, event: &Value) -> Result<Value> {
+        let limit = Duration::from_secs(100);
+        match self.emulator.invoke_api().call_within("restore-drill", event.to_string(), limit).await? {
+            Invoked::Answer(report) => Ok(report),
+            Invoked::FunctionError(error) => bail!("{error}"),
+        }
+    }
+
+    async fn instances(&self) -> Result<Vec<String>> {
+        let xml = self.moto.rds(THERE, "DescribeDBInstances", &[]).await?;
+        Ok(elements(&xml, "DBInstanceIdentifier").into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// A ledger in which two units of three were sold, and one reservation was released.
+async fn ledger_with_sales() -> Result<LedgerServer> {
+    let server = LedgerServer::start().await?;
+    let at = |micros| Stamp::from_micros(micros);
+    let now = local::buyer::micros_now();
+    let item_id: shared::item::ItemId = "a".parse()?;
+    let new = NewItem {
+        item_id: item_id.clone(),
+        name: "A".into(),
+        stock_total: 3,
+        opens_at: at(now - 3_600_000_000)?,
+        closes_at: None,
+        hold_seconds: 0,
+        settle_window_ms: 500,
+    };
+    server.ledger.create_item(&new).await?;
+    let sales = ["alice", "bob"].map(|buyer| {
+        anyhow::Ok(Reservation {
+            user_token: UserToken::parse(buyer)?,
+            placed_at: at(now - 31_000_000)?,
+            reserved_at: at(now - 30_000_000)?,
+            hold_until: at(now + NO_HOLD_MICROS)?,
+            epoch: 1,
+        })
+    });
+    let sales = sales.into_iter().collect::<Result<Vec<_>>>()?;
+    server.ledger.record(&item_id, &sales).await?;
+    Ok(server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_snapshot_is_restored_checked_and_thrown_away() {
+    let server = ledger_with_sales().await.unwrap();
+    let drill = Drill::start(&server.postgres.url()).await.unwrap();
+    let planned = drill.invoke(&sample("restore-drill.dry-run.json")).await.unwrap();
+    assert_eq!((&planned["state"], &planned["snapshot"]), (&json!("planned"), &json!("drops-ledger-1")));
+    assert!(planned["next"].as_str().unwrap().contains("would restore drops-ledger-1 as drops-drill-ledger"));
+    assert_eq!(drill.instances().await.unwrap(), ["ledger"]);
+
+    let report = drill.invoke(&sample("restore-drill.run.json")).await.unwrap();
+    assert_eq!(report["state"], "done", "{report}");
+    let check = &report["check"];
+    assert_eq!((&check["passed"], &check["items"], &check["sales"]), (&json!(true), &json!(1), &json!(2)));
+    assert_eq!(check["schema_version"], check["expected_version"]);
+    let behind = check["newest_sale_seconds_before_recovery_point"].as_i64().unwrap();
+    assert!((20..120).contains(&behind), "{report}");
+    for figure in ["usable_after_seconds", "total_seconds", "recovery_point_age_seconds"] {
+        assert!((0..100).contains(&report[figure].as_i64().unwrap()), "{report}");
+    }
+    assert_eq!(drill.instances().await.unwrap(), ["ledger"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_not_whole_does_not_pass_and_is_thrown_away_too() {
+    let server = ledger_with_sales().await.unwrap();
+    let mut by_hand = PgConnection::connect(&server.postgres.url()).await.unwrap();
+    let torn = "ALTER TABLE fairdrop.sales DISABLE TRIGGER USER; DELETE FROM fairdrop.sales WHERE user_token = 'bob'";
+    by_hand.execute(torn).await.unwrap();
+    let drill = Drill::start(&server.postgres.url()).await.unwrap();
+    let report = drill.invoke(&json!({ "run": true })).await.unwrap();
+    assert_eq!((&report["state"], &report["check"]["passed"]), (&json!("done"), &json!(false)), "{report}");
+    assert!(report["check"]["problems"][0].as_str().unwrap().contains("2 units are taken"), "{report}");
+    by_hand.execute("DROP SCHEMA fairdrop CASCADE").await.unwrap();
+    let report = drill.invoke(&json!({ "run": true })).await.unwrap();
+    assert!(report["check"]["problems"][0].as_str().unwrap().contains("migration 0"), "{report}");
+    assert_eq!(drill.instances().await.unwrap(), ["ledger"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_died_is_gone_on_with_and_others_are_left_alone() {
+    // Nobody answers there: the drill is killed while it waits for the ledger.
+    let drill = Drill::start("postgres://fairdrop@127.0.0.1:1/fairdrop").await.unwrap();
+    let run = json!({ "run": true });
+    let killed = tokio::time::timeout(Duration::from_secs(4), drill.invoke(&run)).await;
+    assert!(killed.is_err(), "{killed:?}");
+    drill.function.kill();
+    assert_eq!(drill.instances().await.unwrap().len(), 2);
+    let planned = drill.invoke(&json!({})).await.unwrap();
+    assert!(planned["next"].as_str().unwrap().contains("from an earlier drill"), "{planned}");
+
+    // An instance that has the name and not the tag is somebody's.
+    let remove = [("DBInstanceIdentifier", "drops-drill-ledger"), ("SkipFinalSnapshot", "true")];
+    drill.moto.rds(THERE, "DeleteDBInstance", &remove).await.unwrap();
+    let restore =
+        [("DBInstanceIdentifier", "drops-drill-ledger"), ("DBSnapshotIdentifier", "drops-ledger-1")];
+    drill.moto.rds(THERE, "RestoreDBInstanceFromDBSnapshot", &restore).await.unwrap();
+    let refused = drill.invoke(&run).await.unwrap_err().to_string();
+    assert!(refused.contains("ForeignInstance"), "{refused}");
+    assert_eq!(drill.instances().await.unwrap().len(), 2);
+
+    for wrong in [json!({ "run": "yes" }), json!({ "runs": true }), json!(null)] {
+        assert!(drill.invoke(&wrong).await.unwrap_err().to_string().contains("BadCommand"), "{wrong}");
+    }
+}
