@@ -44,13 +44,7 @@ impl Postgres {
 
     async fn start_with(folder: &Path, name: &str, tls: Option<Certificate<'_>>) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
-        let folder = tempfile::Builder::new().prefix("fairdrop-").tempdir()?;
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data)?;
-        if is_root()? {
-            run(Command::new("chown").arg("postgres").arg(&data))?;
-        }
+        let (folder, data) = data_folder()?;
         let mut initdb = unprivileged("initdb")?;
         initdb.args(["--username=fairdrop", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         run(initdb.arg("-D").arg(&data))?;
@@ -61,6 +55,23 @@ impl Postgres {
         let port = free_port()?;
         let process = spawn(&data, port, &log, tls.is_some())?;
         let mut server = Self { process, port, folder, log, tls: tls.is_some() };
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts a server that follows another one: it copies `main`, which answers on
+    /// `port_of_main` (its own, or a line's), and replays from there on.
+    pub async fn start_replica(folder: &Path, name: &str, port_of_main: u16) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let (folder, data) = data_folder()?;
+        let mut copy = unprivileged("pg_basebackup")?;
+        copy.args(["-h", "127.0.0.1", "-p", &port_of_main.to_string(), "-U", "fairdrop", "--no-password"]);
+        // With a slot, as a replica in another region has on RDS: main keeps what it has not had.
+        copy.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync"]);
+        run(copy.args(["--create-slot", "--slot", name]).arg("-D").arg(&data))?;
+        let port = free_port()?;
+        let process = spawn(&data, port, &log, false)?;
+        let mut server = Self { process, port, folder, log, tls: false };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -125,6 +136,19 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A folder for a server's data, which belongs to whom the server runs as.
+fn data_folder() -> Result<(tempfile::TempDir, PathBuf)> {
+    let folder = tempfile::Builder::new().prefix("fairdrop-").tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data)?;
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
+    if is_root()? {
+        run(Command::new("chown").arg("postgres").arg(&data))?;
+    }
+    Ok((folder, data))
 }
 
 /// Writes a file that the server alone may read.

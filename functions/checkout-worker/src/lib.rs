@@ -9,6 +9,7 @@
 //! While the ledger is away no task is taken; intake and drain go on within the stock.
 
 mod due;
+mod heartbeat;
 mod item_work;
 mod tasks;
 
@@ -77,9 +78,11 @@ impl App {
     }
 }
 
-/// Works on all items for `time`.
+/// Works on all items for `time`, and keeps the ledger's heartbeat.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     let work = |item_id| item_work::run(app.desk.clone(), item_id, until);
-    item_runs::run(&app.desk.queue, &app.telemetry, until, work).await
+    let items = item_runs::run(&app.desk.queue, &app.telemetry, until, work);
+    let (summary, ()) = tokio::join!(items, heartbeat::beat_until(&app.desk.ledger, until));
+    summary
 }

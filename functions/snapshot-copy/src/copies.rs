@@ -1,6 +1,7 @@
 //! Which snapshots go to which region, and which originals must stay until they have.
 
-use crate::plan::{Action, Managed, Plan, Step, room_for_copies, wanted};
+use crate::managed::Managed;
+use crate::plan::{Action, Plan, Step, room_for_copies, wanted};
 use crate::policy::{Policy, Target};
 use crate::retention::Dated;
 use crate::snapshot::{RegionView, World};

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod aws;
 mod copies;
+pub mod managed;
 pub mod plan;
 pub mod policy;
 mod presign;

@@ -1,6 +1,7 @@
 //! What a run has found and done: the invocation's answer, and metrics.
 
-use crate::plan::{Action, Notice, RecoveryPoint};
+use crate::managed::RecoveryPoint;
+use crate::plan::{Action, Notice};
 use rds::Moment;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

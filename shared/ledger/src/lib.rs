@@ -9,6 +9,7 @@
 
 mod access;
 mod error;
+mod heartbeat;
 mod items;
 mod migrations;
 mod payment;
@@ -18,6 +19,7 @@ mod vitals;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use error::LedgerError;
+pub use heartbeat::{AtRisk, BEAT_INTERVAL, Replica};
 pub use items::{LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};

@@ -6,7 +6,10 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. One that has been released is never edited: its checksum
 /// is compared, and an edited one is refused.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "ledger", include_str!("../migrations/0001_ledger.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
+    (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
+];
 
 /// The number of the latest migration: what this code is made for.
 pub const LATEST_MIGRATION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
