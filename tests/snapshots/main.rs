@@ -1,8 +1,10 @@
 //! Snapshot-copy against a simulated RDS, through years of random histories.
 
+mod account;
 mod decisions;
 mod history;
 mod simulator;
+mod watch;
 
 use history::{History, histories};
 use std::thread;

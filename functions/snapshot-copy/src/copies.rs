@@ -1,13 +1,12 @@
 //! Which snapshots go to which region, and which originals must stay until they have.
 
-use crate::managed::Managed;
-use crate::plan::{Action, Plan, Step, room_for_copies, wanted};
+use crate::managed::{Managed, dated};
+use crate::plan::{Action, Plan, Step};
 use crate::policy::{Policy, Target};
 use crate::retention::Dated;
 use crate::snapshot::{RegionView, World};
-use rds::Moment;
-use rds::State;
-use std::collections::BTreeSet;
+use rds::{Moment, Snapshot, State};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Copies that RDS lets be in progress at once in a region, all of the account's counted.
 pub const IN_PROGRESS_LIMIT: usize = 20;
@@ -140,4 +139,26 @@ fn room(view: &RegionView) -> u32 {
         Some(quota) => quota.most.saturating_sub(quota.used),
         None => USUAL_QUOTA.saturating_sub(counted),
     }
+}
+
+/// How many copies may still be begun in a region: RDS counts everybody's.
+fn room_for_copies(policy: &Policy, view: &RegionView) -> usize {
+    let in_progress =
+        view.snapshots.iter().filter(|one| one.is_copy && one.state == State::InProgress).count();
+    IN_PROGRESS_LIMIT.saturating_sub(in_progress).min(policy.limits.copies as usize)
+}
+
+/// What a target keeps of what there is and would come.
+fn wanted<'a>(
+    policy: &Policy,
+    target: &Target,
+    originals: &[Dated<'a>],
+    there: &[&'a Snapshot],
+) -> BTreeSet<&'a str> {
+    let newest = originals.first().map(|one| one.created);
+    let held = there.iter().filter_map(|one| dated(one)).filter(|one| Some(one.created) <= newest);
+    let all: BTreeMap<&str, Moment> =
+        held.chain(originals.iter().copied()).map(|one| (one.id, one.created)).collect();
+    let keeping = policy.keeping_in(target);
+    keeping.retention.kept(keeping.floor, all.into_iter().map(|(id, created)| Dated { created, id }))
 }

@@ -4,15 +4,13 @@
 //! runs. It must be right for two runs at once and for a run that died after any of its
 //! calls, and where a list is a moment old.
 
-use crate::copies::{self, IN_PROGRESS_LIMIT};
+use crate::copies;
 use crate::managed::{Managed, RecoveryPoint, dated, managed, recovery_points};
-use crate::policy::{Keeping, Policy, Target};
-use crate::retention::Dated;
-use crate::snapshot::{RegionView, World, snapshot_id};
-
-use rds::{Moment, Snapshot, State};
+use crate::policy::{Keeping, Policy};
+use crate::snapshot::{World, snapshot_id};
+use rds::{Snapshot, State};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A snapshot that is this much younger than now says that the clocks disagree.
 const CLOCK_TOLERANCE_SECONDS: i64 = 300;
@@ -222,26 +220,4 @@ fn delete_in(policy: &Policy, region: &str, databases: Vec<Kept<'_, '_>>, plan: 
         id: id.clone(),
         reason,
     }));
-}
-
-/// How many copies may still be begun in a region: RDS counts everybody's.
-pub(crate) fn room_for_copies(policy: &Policy, view: &RegionView) -> usize {
-    let in_progress =
-        view.snapshots.iter().filter(|one| one.is_copy && one.state == State::InProgress).count();
-    IN_PROGRESS_LIMIT.saturating_sub(in_progress).min(policy.limits.copies as usize)
-}
-
-/// What a target keeps of what there is and would come.
-pub(crate) fn wanted<'a>(
-    policy: &Policy,
-    target: &Target,
-    originals: &[Dated<'a>],
-    there: &[&'a Snapshot],
-) -> BTreeSet<&'a str> {
-    let newest = originals.first().map(|one| one.created);
-    let held = there.iter().filter_map(|one| dated(one)).filter(|one| Some(one.created) <= newest);
-    let all: BTreeMap<&str, Moment> =
-        held.chain(originals.iter().copied()).map(|one| (one.id, one.created)).collect();
-    let keeping = policy.keeping_in(target);
-    keeping.retention.kept(keeping.floor, all.into_iter().map(|(id, created)| Dated { created, id }))
 }

@@ -6,8 +6,7 @@ use crate::policy::Policy;
 use crate::report::{Carried, Outcome, RegionReport, Report};
 use crate::snapshot::{Quota, RegionView, World, own_tag};
 use futures::future::join_all;
-use rds::Moment;
-use rds::{RdsError, State};
+use rds::{Moment, RdsError, State};
 use std::collections::BTreeMap;
 use tokio::time::{Instant, timeout_at};
 

@@ -90,6 +90,6 @@ pub(crate) fn snapshot(found: &DbSnapshot) -> Option<Snapshot> {
     })
 }
 
-pub(crate) fn moment(at: Option<&aws_sdk_rds::primitives::DateTime>) -> Option<Moment> {
+fn moment(at: Option<&aws_sdk_rds::primitives::DateTime>) -> Option<Moment> {
     at.map(|at| Moment::from_unix_seconds(at.secs()))
 }

@@ -1,21 +1,17 @@
 //! Snapshot-copy over the wire: the built function and the real SDK against moto, straight
 //! and through a line that pages, throttles and fails.
 
+mod line;
+
 use anyhow::{Context, Result, bail};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use line::{Line, NONE, Trouble};
 use local::aws::{Moto, elements};
 use local::emulator::{Emulator, Invoked};
 use local::functions::{Function, Launch};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::sample;
 
@@ -147,126 +143,6 @@ fn moved_clock(file: &std::path::Path) -> Result<Vec<(String, String)>> {
         ("DONT_FAKE_MONOTONIC", "1"),
     ];
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
-}
-
-/// What goes wrong on the line.
-#[derive(Clone, Copy, Debug)]
-struct Trouble {
-    /// How many elements a page of a list has.
-    page: usize,
-    throttled: f64,
-    failing: f64,
-}
-
-const NONE: Trouble = Trouble { page: 100, throttled: 0.0, failing: 0.0 };
-
-/// A line to moto that pages lists as RDS does, and counts calls.
-struct Line {
-    url: String,
-    moto: Arc<Moto>,
-    client: reqwest::Client,
-    trouble: Mutex<Trouble>,
-    chance: Mutex<SmallRng>,
-    calls: Mutex<BTreeMap<String, u64>>,
-    /// The last list of each region, so that moto need not write it for each page.
-    lists: Mutex<BTreeMap<String, Arc<String>>>,
-}
-
-impl Line {
-    async fn start(moto: Arc<Moto>, trouble: Trouble) -> Result<Arc<Self>> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let line = Arc::new(Self {
-            url: format!("http://{}", listener.local_addr()?),
-            moto,
-            client: reqwest::Client::new(),
-            trouble: Mutex::new(trouble),
-            chance: Mutex::new(SmallRng::seed_from_u64(7)),
-            calls: Mutex::default(),
-            lists: Mutex::default(),
-        });
-        let router = Router::new().fallback(pass).with_state(line.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(line)
-    }
-
-    fn calls(&self) -> BTreeMap<String, u64> {
-        std::mem::take(&mut *self.calls.lock().unwrap())
-    }
-}
-
-async fn pass(State(line): State<Arc<Line>>, headers: HeaderMap, body: Bytes) -> Response {
-    let body = String::from_utf8_lossy(&body).into_owned();
-    let field = |name: &str| {
-        body.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}="))).map(str::to_owned)
-    };
-    let action = field("Action").unwrap_or_default();
-    *line.calls.lock().unwrap().entry(action.clone()).or_default() += 1;
-    let trouble = *line.trouble.lock().unwrap();
-    let drawn: f64 = line.chance.lock().unwrap().random();
-    if drawn < trouble.throttled {
-        return refuse(StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded");
-    }
-    if drawn < trouble.throttled + trouble.failing {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "");
-    }
-    // Moto does not know this one: the answer is as the API reference has it.
-    if action == "DescribeAccountAttributes" {
-        return xml(StatusCode::OK, "<DescribeAccountAttributesResponse><DescribeAccountAttributesResult><AccountQuotas>\
-            <AccountQuota><AccountQuotaName>DBInstances</AccountQuotaName><Used>1</Used><Max>40</Max></AccountQuota>\
-            <AccountQuota><AccountQuotaName>ManualSnapshots</AccountQuotaName><Used>12</Used><Max>100</Max></AccountQuota>\
-            </AccountQuotas></DescribeAccountAttributesResult></DescribeAccountAttributesResponse>".into());
-    }
-    let scope =
-        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let region = scope.split('/').nth(2).unwrap_or_default().to_owned();
-    let marker: usize = field("Marker").and_then(|marker| marker.parse().ok()).unwrap_or(0);
-    let is_list = action == "DescribeDBSnapshots" && field("DBSnapshotIdentifier").is_none();
-    let kept = line.lists.lock().unwrap().get(&region).cloned();
-    let whole = match kept {
-        Some(kept) if is_list && marker > 0 => kept,
-        _ => {
-            let forwarded: Vec<&str> = body
-                .split('&')
-                .filter(|pair| !pair.starts_with("Marker=") && !pair.starts_with("MaxRecords="))
-                .collect();
-            let request = line.client.post(line.moto.url()).header("authorization", scope);
-            let request = request.header("content-type", "application/x-www-form-urlencoded");
-            let answer = request.body(forwarded.join("&")).send().await.unwrap();
-            let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
-            let text = answer.text().await.unwrap();
-            if !is_list || !status.is_success() {
-                return xml(status, text);
-            }
-            let text = Arc::new(text);
-            line.lists.lock().unwrap().insert(region, text.clone());
-            text
-        }
-    };
-    let all = elements(&whole, "DBSnapshot");
-    let page =
-        all.iter().skip(marker).take(trouble.page).map(|one| format!("<DBSnapshot>{one}</DBSnapshot>"));
-    let page: String = page.collect();
-    let next = marker + trouble.page;
-    let next = if next < all.len() { format!("<Marker>{next}</Marker>") } else { String::new() };
-    xml(
-        StatusCode::OK,
-        format!(
-            "<DescribeDBSnapshotsResponse><DescribeDBSnapshotsResult>{next}<DBSnapshots>{page}</DBSnapshots></DescribeDBSnapshotsResult></DescribeDBSnapshotsResponse>"
-        ),
-    )
-}
-
-fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
-    xml(
-        status,
-        format!(
-            "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>1</RequestId></ErrorResponse>"
-        ),
-    )
-}
-
-fn xml(status: StatusCode, text: String) -> Response {
-    (status, [("content-type", "text/xml")], text).into_response()
 }
 
 fn outcomes(report: &Value) -> Vec<String> {

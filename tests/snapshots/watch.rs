@@ -1,0 +1,150 @@
+//! What is watched through a history: that nothing happens that must not, and that no
+//! recovery point grows older than it may.
+
+use crate::account::Account;
+use crate::history::{DAY, HERE, History};
+use crate::simulator::Simulator;
+use rds::Moment;
+use snapshot_copy::policy::Keeping;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a policy keeps of all that ever was, by the letter: of each kind of period the last
+/// ones that have anything, and of each of these its newest.
+pub(crate) fn kept_by_hand(keeping: Keeping, ever: &BTreeMap<String, i64>) -> BTreeSet<&str> {
+    let mut newest_first: Vec<(&i64, &str)> =
+        ever.iter().map(|(id, taken_at)| (taken_at, id.as_str())).collect();
+    newest_first.sort_unstable_by(|one, other| other.cmp(one));
+    let mut kept: BTreeSet<&str> =
+        newest_first.iter().take(keeping.floor as usize).map(|(_, id)| *id).collect();
+    let text = |at: i64| Moment::from_unix_seconds(at).to_string();
+    let retention = keeping.retention;
+    // A moment's text up to the hour, the day or the month; a week by its Monday.
+    let monday = |at: i64| text(at - (at / DAY + 3) % 7 * DAY)[..10].to_owned();
+    let tiers: [(u32, &dyn Fn(i64) -> String); 4] = [
+        (retention.hourly, &|at| text(at)[..13].to_owned()),
+        (retention.daily, &|at| text(at)[..10].to_owned()),
+        (retention.weekly, &monday),
+        (retention.monthly, &|at| text(at)[..7].to_owned()),
+    ];
+    for (count, period) in tiers {
+        let mut last: BTreeMap<String, &str> = BTreeMap::new();
+        for (taken_at, id) in &newest_first {
+            last.entry(period(**taken_at)).or_insert(id);
+        }
+        kept.extend(last.values().rev().take(count as usize));
+    }
+    kept
+}
+
+/// What is watched all along.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// Ages held against the bound.
+    pub(crate) looks: u64,
+    disturbed_at: i64,
+    /// The ends of complete runs.
+    completed: Vec<i64>,
+    /// When the last copy came to its end that was of an older original: by region and database.
+    late_until: BTreeMap<(&'static str, String), i64>,
+    /// All that was ever usable: by region and database, when it was taken.
+    pub(crate) ever: BTreeMap<(&'static str, String), BTreeMap<String, i64>>,
+}
+
+impl Watch {
+    pub(crate) fn disturbed(&mut self, now: i64) {
+        self.disturbed_at = now;
+    }
+
+    pub(crate) fn ran(&mut self, now: i64, is_complete: bool) {
+        if is_complete {
+            self.completed.push(now);
+        }
+    }
+
+    pub(crate) fn violations(&self, simulator: &Simulator) -> Result<(), String> {
+        match simulator.account().violations.first() {
+            Some(violation) => Err(violation.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers what is usable; returns the newest of each region and database.
+    pub(crate) fn see(&mut self, account: &Account) -> BTreeMap<(&'static str, String), i64> {
+        let now = account.now();
+        let mut newest = BTreeMap::new();
+        for (region, state) in &account.regions {
+            // A copy that hangs is passed by once its original is half a day old.
+            let hanging = state.made.iter().filter(|made| made.is_own() && made.hangs && made.ready_at > now);
+            let is_stuck = hanging.clone().count() >= 4;
+            if let Some(last) = hanging.map(|made| made.taken_at + DAY / 2).max() {
+                self.disturbed_at = self.disturbed_at.max(if is_stuck { now } else { last.min(now) });
+            }
+            for made in state.made.iter().filter(|made| made.is_own() && made.is_late) {
+                let late = self.late_until.entry((*region, made.database.clone())).or_default();
+                *late = made.ready_at.max(*late);
+            }
+            for made in state.made.iter().filter(|made| made.is_own() && made.ready_at <= now && !made.fails)
+            {
+                let key = (*region, made.database.clone());
+                if made.is_usable(now) {
+                    let newest = newest.entry(key.clone()).or_insert(made.taken_at);
+                    *newest = made.taken_at.max(*newest);
+                }
+                self.ever.entry(key).or_default().entry(made.id.clone()).or_insert(made.taken_at);
+            }
+        }
+        newest
+    }
+
+    pub(crate) fn look(&mut self, history: &History, simulator: &Simulator) -> Result<(), String> {
+        self.violations(simulator)?;
+        let newest = self.see(&simulator.account());
+        let now = simulator.account().now();
+        let first = self.completed.first().copied().unwrap_or(now);
+        let settled_at = self.disturbed_at.max(first) + history.settling().as_secs().cast_signed();
+        if now < settled_at {
+            return Ok(());
+        }
+        let gap = self.longest_gap(now, history);
+        for region in [HERE].into_iter().chain(history.far()) {
+            for (database, _) in &history.databases {
+                let late = self.late_until.get(&(region, database.clone())).copied().unwrap_or(0);
+                let waits = late > now - history.settling().as_secs().cast_signed();
+                let bound = if region == HERE { history.bound_here(gap) } else { history.bound(gap, waits) };
+                let newest = newest.get(&(region, database.clone()));
+                let age = newest.map_or(i64::MAX, |newest| now - newest);
+                self.looks += 1;
+                if age > bound {
+                    return Err(format!(
+                        "{}: the newest of {database} in {region} is {age} s old, and may be {bound} \
+                         (interval {} min, run every {} s, {:?})",
+                        Moment::from_unix_seconds(now),
+                        history.policy.interval_minutes,
+                        history.run_every,
+                        history.durations
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest time between two complete runs in the stretch that the bound looks at.
+    fn longest_gap(&self, now: i64, history: &History) -> i64 {
+        let from = now - history.settling().as_secs().cast_signed();
+        let recent: Vec<i64> = self
+            .completed
+            .iter()
+            .rev()
+            .copied()
+            .take_while(|at| *at >= from - history.run_every * 6)
+            .collect();
+        let mut gap = history.run_every;
+        let mut later = now;
+        for at in recent {
+            gap = gap.max(later - at);
+            later = at;
+        }
+        gap
+    }
+}
