@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(TARGET)/local
 # cargo-nextest where it is installed: each test in a process of its own.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
-FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill
+FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto
@@ -17,7 +17,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: ## Install what is missing: redis-server, PostgreSQL, cargo-lambda, moto
+setup: ## Install what is missing: redis-server, PostgreSQL, cargo-lambda, moto, ministack
 	@local/setup $(VENV) run
 
 setup-deploy: ## Install the AWS SAM CLI and the linters, too

@@ -1,4 +1,5 @@
-//! An emulator of AWS: moto's server, for the calls that it knows.
+//! Emulators of AWS, each for the calls that it knows: moto's server, and ministack for CloudWatch,
+//! whose protocol moto does not speak.
 
 use crate::process::{Process, free_port, tool};
 use anyhow::{Context, Result, ensure};
@@ -32,24 +33,40 @@ impl Moto {
 
     /// Calls an action of RDS in `region`, and returns its XML.
     pub async fn rds(&self, region: &str, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
-        let mut form = vec![("Action", action), ("Version", "2014-10-31")];
-        form.extend(parameters);
-        let encode = |text: &str| {
-            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-        };
-        let pairs: Vec<String> =
-            form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
-        // The region is in the signature's scope; the signature itself is not looked at.
+        let service = Service { name: "rds", version: "2014-10-31", region };
+        query(&self.client, &self.url(), service, action, parameters).await
+    }
+
+    /// Calls an action of SNS or SQS in `region`, and returns its XML.
+    pub async fn messaging(
+        &self,
+        (region, service): (&str, &str),
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<String> {
+        let version = if service == "sns" { "2010-03-31" } else { "2012-11-05" };
+        let service = Service { name: service, version, region };
+        query(&self.client, &self.url(), service, action, parameters).await
+    }
+
+    /// Calls an operation of a service that speaks JSON, such as `DynamoDB_20120810.CreateTable`.
+    pub async fn json(
+        &self,
+        (region, service): (&str, &str),
+        operation: &str,
+        input: &serde_json::Value,
+    ) -> Result<serde_json::Value> {
         let scope = format!(
-            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/rds/aws4_request, SignedHeaders=host, Signature=0"
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
         let request = self.client.post(self.url()).header("authorization", scope);
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
-        let response = request.body(pairs.join("&")).send().await.context("moto does not answer")?;
+        let request =
+            request.header("x-amz-target", operation).header("content-type", "application/x-amz-json-1.0");
+        let response = request.body(input.to_string()).send().await.context("moto does not answer")?;
         let status = response.status();
         let text = response.text().await?;
-        ensure!(status.is_success(), "{action} in {region}: {status} {text}");
-        Ok(text)
+        ensure!(status.is_success(), "{operation} in {region}: {status} {text}");
+        Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
     /// What a function needs to speak to the server.
@@ -62,6 +79,90 @@ impl Moto {
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
+}
+
+/// A running ministack.
+#[derive(Debug)]
+pub struct Ministack {
+    _process: Process,
+    port: u16,
+    client: reqwest::Client,
+}
+
+impl Ministack {
+    /// Starts it on a free port, with its log in `folder`.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(tool("ministack"));
+        // Its default is to listen on every interface.
+        command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string()).current_dir(folder);
+        let mut process = Process::start("ministack", &mut command, &folder.join("ministack.log"))?;
+        process.wait_for_port(port).await?;
+        Ok(Self { _process: process, port, client: reqwest::Client::new() })
+    }
+
+    /// Its address, for `AWS_ENDPOINT_URL_CLOUDWATCH`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Writes a figure of now.
+    pub async fn put_metric(
+        &self,
+        region: &str,
+        (namespace, metric): (&str, &str),
+        dimensions: &[(&str, &str)],
+        value: f64,
+    ) -> Result<()> {
+        let value = value.to_string();
+        let datum = "MetricData.member.1";
+        let mut form = vec![("Namespace".to_owned(), namespace.to_owned())];
+        form.push((format!("{datum}.MetricName"), metric.to_owned()));
+        form.push((format!("{datum}.Value"), value));
+        for (number, (name, value)) in dimensions.iter().enumerate() {
+            form.push((format!("{datum}.Dimensions.member.{}.Name", number + 1), (*name).to_owned()));
+            form.push((format!("{datum}.Dimensions.member.{}.Value", number + 1), (*value).to_owned()));
+        }
+        let form: Vec<(&str, &str)> =
+            form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let service = Service { name: "monitoring", version: "2010-08-01", region };
+        query(&self.client, &self.url(), service, "PutMetricData", &form).await.map(drop)
+    }
+}
+
+/// A service that speaks the query protocol, in a region.
+struct Service<'a> {
+    name: &'a str,
+    version: &'a str,
+    region: &'a str,
+}
+
+/// Calls an action, and returns its XML.
+async fn query(
+    client: &reqwest::Client,
+    url: &str,
+    Service { name, version, region }: Service<'_>,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> Result<String> {
+    let mut form = vec![("Action", action), ("Version", version)];
+    form.extend(parameters);
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let pairs: Vec<String> =
+        form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    // The region is in the signature's scope; the signature itself is not looked at.
+    let scope = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{name}/aws4_request, SignedHeaders=host, Signature=0"
+    );
+    let request = client.post(url).header("authorization", scope);
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let response = request.body(pairs.join("&")).send().await.context("the emulator does not answer")?;
+    let status = response.status();
+    let text = response.text().await?;
+    ensure!(status.is_success(), "{action} in {region}: {status} {text}");
+    Ok(text)
 }
 
 /// The texts of all elements `name` in an XML document, in order.

@@ -86,6 +86,18 @@ impl Postgres {
         self.port
     }
 
+    /// The process of the server that has `role` in its title, such as `startup`, which replays.
+    pub fn child(&self, role: &str) -> Result<u32> {
+        let output =
+            Command::new("pgrep").args(["-P", &self.process.id().to_string(), "-f", role]).output()?;
+        let found = String::from_utf8_lossy(&output.stdout);
+        found
+            .split_whitespace()
+            .next()
+            .and_then(|id| id.parse().ok())
+            .with_context(|| format!("PostgreSQL has no process for {role}"))
+    }
+
     /// Kills the server as SIGKILL does.
     pub fn kill(&mut self) {
         self.process.kill();

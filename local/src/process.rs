@@ -103,6 +103,7 @@ pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// A tool that the project installs for itself, or one on the path.
 pub fn tool(name: &str) -> PathBuf {
     let own = std::env::var_os("FAIRDROP_VENV").map_or_else(|| workspace().join(".venv"), PathBuf::from);
-    let own = own.join("bin").join(name);
-    if own.is_file() { own } else { PathBuf::from(name) }
+    // Some have an environment of their own within it.
+    let own = [own.join("bin").join(name), own.join(name).join("bin").join(name)];
+    own.into_iter().find(|own| own.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }

@@ -43,6 +43,8 @@ pub(crate) struct Access {
 
 /// An IAM token in place of a password.
 struct Iam {
+    /// The ledger's region, where it is not this one: a token is signed for a region.
+    region: Option<String>,
     config: tokio::sync::OnceCell<aws_config::SdkConfig>,
     made_at: Mutex<Option<SystemTime>>,
 }
@@ -70,7 +72,11 @@ impl Access {
         }
         let iam = match config::optional(source, "FAIRDROP_LEDGER_AUTH").as_deref() {
             None | Some("password") => None,
-            Some("iam") => Some(Iam { config: tokio::sync::OnceCell::new(), made_at: Mutex::new(None) }),
+            Some("iam") => Some(Iam {
+                region: config::optional(source, "FAIRDROP_LEDGER_REGION"),
+                config: tokio::sync::OnceCell::new(),
+                made_at: Mutex::new(None),
+            }),
             Some(_) => {
                 return Err(ConfigError::bad("FAIRDROP_LEDGER_AUTH", "it must be password or iam"));
             }
@@ -106,7 +112,13 @@ impl Access {
         if is_fresh() {
             return Ok(());
         }
-        let load = || async { aws_config::defaults(BehaviorVersion::latest()).load().await };
+        let load = || async {
+            let defaults = aws_config::defaults(BehaviorVersion::latest());
+            match iam.region.clone() {
+                Some(region) => defaults.region(aws_config::Region::new(region)).load().await,
+                None => defaults.load().await,
+            }
+        };
         let aws = iam.config.get_or_init(load).await;
         let no_token = |what: &str| LedgerError::Away(format!("no IAM token: {what}"));
         let wanted = auth_token::Config::builder()

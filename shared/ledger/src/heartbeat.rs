@@ -1,15 +1,23 @@
 //! The heartbeat, and what a standby makes of it.
+//!
+//! Main writes a beat a second with the end of its log. A replica that has replayed a beat has
+//! everything before it; one that has only *received* the log up to a beat will have, since a
+//! promotion replays all that was received first. So what a promotion would lose is what main
+//! committed after the newest beat that was received: main itself says how much that is.
 
 use crate::items::stamp;
 use crate::{Ledger, LedgerError};
 use shared::stamp::Stamp;
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 use std::time::Duration;
 
 /// How often main's heartbeat is written.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A ledger as a standby sees it: its own copy of main's.
+///
+/// Positions are in bytes of main's log since its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// Whether it still follows main; a promoted one does not.
@@ -18,40 +26,59 @@ pub struct Replica {
     pub at: Stamp,
     /// Main's newest heartbeat that is replayed here.
     pub beat_at: Option<Stamp>,
-    /// How far main's log has been received, as PostgreSQL writes it. A promotion replays all
-    /// of it first.
-    pub received: Option<String>,
-    /// What is received and not replayed yet, in bytes.
-    pub unreplayed_bytes: Option<i64>,
+    /// How far main's log has been received; nothing where it does not follow.
+    pub received: Option<u64>,
+    /// How far it is replayed.
+    pub replayed: Option<u64>,
     /// Whether replaying is paused by hand.
     pub is_paused: bool,
     /// Whether a line to main is open, where the user may know.
     pub is_streaming: Option<bool>,
+    /// Reservations in the busiest second of the last minute that is replayed here.
+    pub peak_sales_per_second: u64,
+    /// Units that nobody had taken by then: no more could have been sold since.
+    pub units_left: u64,
+}
+
+/// Main's ledger, as one who watches over a standby sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Main {
+    /// When this was true, by main's clock.
+    pub at: Stamp,
+    /// Its newest heartbeat; nothing where its heart has never beaten.
+    pub beat_at: Option<Stamp>,
+    /// How far its log is written.
+    pub written: u64,
+    /// What it keeps for its standby.
+    pub slot: Option<Slot>,
+    /// What a promotion would lose. Nothing where all heartbeats are younger than what the
+    /// standby has received: it is more than a quarter of an hour behind.
+    pub at_risk: Option<AtRisk>,
+}
+
+/// A replication slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Whether the standby's line to it is open.
+    pub is_active: bool,
+    /// How much of its log main keeps for it, in bytes.
+    pub kept_bytes: u64,
 }
 
 /// What a promotion would lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtRisk {
-    /// Everything that was committed on main before this is safe.
-    pub safe_until: Stamp,
-    /// When this was true, by main's clock.
-    pub at: Stamp,
-    /// Sales that were recorded, paid or released since.
+    /// How much of main's time, in microseconds: never too little, and too much by
+    /// [`BEAT_INTERVAL`] at most while the heart beats.
+    pub micros: u64,
+    /// Sales that were recorded, paid or released in it.
     pub sales: u64,
 }
 
-impl AtRisk {
-    /// How much of main's time would be lost, in microseconds: never too little, and too much by
-    /// [`BEAT_INTERVAL`] at most.
-    pub fn micros(&self) -> u64 {
-        self.at.as_micros().saturating_sub(self.safe_until.as_micros())
-    }
-}
-
 impl Replica {
-    /// The most that would be lost, by what is replayed here alone: for a main that does not
-    /// answer. What is received and not replayed is counted as lost, though it is not.
-    pub fn lag_micros(&self) -> Option<u64> {
+    /// The most that would be lost, by what is replayed here alone, in microseconds: for a main
+    /// that does not answer. What is received and not replayed is counted as lost, though it is not.
+    pub fn beat_age_micros(&self) -> Option<u64> {
         Some(self.at.as_micros().saturating_sub(self.beat_at?.as_micros()))
     }
 }
@@ -83,53 +110,93 @@ impl Ledger {
             let row = sqlx::query(
                 "SELECT follows,
                         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
-                        (SELECT max(beat_at) FROM fairdrop.heartbeats) AS beat_at,
-                        CASE WHEN follows THEN pg_last_wal_receive_lsn()::text END AS received,
-                        CASE WHEN follows THEN
-                            (pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn())::bigint END AS unreplayed_bytes,
+                        beats.newest AS beat_at,
+                        CASE WHEN follows THEN (pg_last_wal_receive_lsn() - '0/0')::bigint END AS received,
+                        CASE WHEN follows THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END AS replayed,
                         CASE WHEN follows THEN pg_is_wal_replay_paused() ELSE false END AS is_paused,
-                        (SELECT status = 'streaming' FROM pg_stat_wal_receiver LIMIT 1) AS is_streaming
-                   FROM (SELECT pg_is_in_recovery() AS follows) AS state",
+                        (SELECT status = 'streaming' FROM pg_stat_wal_receiver LIMIT 1) AS is_streaming,
+                        (SELECT coalesce(max(sold), 0) FROM
+                            (SELECT count(*) AS sold
+                               FROM fairdrop.items
+                              CROSS JOIN LATERAL (SELECT reserved_at FROM fairdrop.sales
+                                                   WHERE sales.item_id = items.item_id
+                                                     AND reserved_at > beats.newest - 60000000) AS recent
+                              GROUP BY recent.reserved_at / 1000000) AS seconds) AS peak,
+                        (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items) AS units_left
+                   FROM (SELECT pg_is_in_recovery() AS follows) AS state,
+                        (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats",
             )
             .fetch_one(&self.pool)
             .await?;
-            let beat_at: Option<i64> = row.try_get("beat_at")?;
             Ok(Replica {
                 follows: row.try_get("follows")?,
                 at: stamp(row.try_get("at")?)?,
-                beat_at: beat_at.map(stamp).transpose()?,
-                received: row.try_get("received")?,
-                unreplayed_bytes: row.try_get("unreplayed_bytes")?,
+                beat_at: row.try_get::<Option<i64>, _>("beat_at")?.map(stamp).transpose()?,
+                received: optional_count(&row, "received")?,
+                replayed: optional_count(&row, "replayed")?,
                 is_paused: row.try_get("is_paused")?,
                 is_streaming: row.try_get("is_streaming")?,
+                peak_sales_per_second: count(&row, "peak")?,
+                units_left: count(&row, "units_left")?,
             })
         })
         .await
     }
 
-    /// What a promotion of a replica that has `received` would lose of this ledger, main's.
-    /// Nothing where all heartbeats are younger: it is more than a quarter of an hour behind.
-    pub async fn at_risk(&self, received: &str) -> Result<Option<AtRisk>, LedgerError> {
+    /// This ledger, main's, for one who watches over a replica that has `received` so much of its
+    /// log. The replica's slot is the only one for a replica, or else the one whose name ends in
+    /// `resource_id`, as RDS names them; where neither is so, it is not known.
+    pub async fn main(&self, received: Option<u64>, resource_id: &str) -> Result<Main, LedgerError> {
+        let ending = resource_id.to_ascii_lowercase().replace('-', "_");
+        let received = received.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         self.within_limit(async {
             let row = sqlx::query(
-                "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at, heart.beat_at,
-                        (SELECT count(*) FROM fairdrop.sales
-                          WHERE age(sales.xmin) <= age(heart.oldest_transaction)) AS sales
-                   FROM (SELECT beat_at, oldest_transaction FROM fairdrop.heartbeats
-                          WHERE log_end <= $1::pg_lsn ORDER BY beat_at DESC LIMIT 1) AS heart",
+                "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
+                        (SELECT max(beat_at) FROM fairdrop.heartbeats) AS beat_at,
+                        (pg_current_wal_insert_lsn() - '0/0')::bigint AS written,
+                        slot.active AS slot_active, slot.kept AS slot_kept,
+                        heart.beat_at AS safe_until,
+                        CASE WHEN heart.beat_at IS NOT NULL THEN
+                            (SELECT count(*) FROM fairdrop.sales
+                              WHERE age(sales.xmin) <= age(heart.oldest_transaction)) END AS sales
+                   FROM (SELECT 1) AS one
+                   LEFT JOIN (SELECT beat_at, oldest_transaction FROM fairdrop.heartbeats
+                               WHERE (log_end - '0/0')::bigint <= $1 ORDER BY beat_at DESC LIMIT 1) AS heart ON true
+                   LEFT JOIN (SELECT active, (pg_current_wal_lsn() - restart_lsn)::bigint AS kept
+                                FROM pg_replication_slots
+                               WHERE slot_type = 'physical'
+                                 AND (($2 <> '' AND right(slot_name, length($2)) = $2)
+                                      OR (SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical') = 1)
+                               LIMIT 1) AS slot ON true",
             )
             .bind(received)
-            .fetch_optional(&self.pool)
+            .bind(ending)
+            .fetch_one(&self.pool)
             .await?;
-            row.map(|row| {
-                Ok(AtRisk {
-                    safe_until: stamp(row.try_get("beat_at")?)?,
-                    at: stamp(row.try_get("at")?)?,
-                    sales: row.try_get::<i64, _>("sales")?.unsigned_abs(),
-                })
+            let at = stamp(row.try_get("at")?)?;
+            let safe_until: Option<i64> = row.try_get("safe_until")?;
+            let at_risk = safe_until.map(stamp).transpose()?.map(|safe_until| {
+                let micros = at.as_micros().saturating_sub(safe_until.as_micros());
+                Ok::<_, LedgerError>(AtRisk { micros, sales: count(&row, "sales")? })
+            });
+            let is_active: Option<bool> = row.try_get("slot_active")?;
+            let kept_bytes = optional_count(&row, "slot_kept")?.unwrap_or(0);
+            Ok(Main {
+                at,
+                beat_at: row.try_get::<Option<i64>, _>("beat_at")?.map(stamp).transpose()?,
+                written: count(&row, "written")?,
+                slot: is_active.map(|is_active| Slot { is_active, kept_bytes }),
+                at_risk: at_risk.transpose()?,
             })
-            .transpose()
         })
         .await
     }
+}
+
+fn count(row: &PgRow, name: &str) -> Result<u64, LedgerError> {
+    Ok(row.try_get::<i64, _>(name)?.unsigned_abs())
+}
+
+fn optional_count(row: &PgRow, name: &str) -> Result<Option<u64>, LedgerError> {
+    Ok(row.try_get::<Option<i64>, _>(name)?.map(i64::unsigned_abs))
 }

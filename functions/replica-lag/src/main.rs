@@ -1,0 +1,30 @@
+//! Watches the replica that a failover would promote: once a minute, and when an alarm goes off.
+
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use replica_lag::trigger::Trigger;
+use replica_lag::{App, RUN_LIMIT, watch};
+use serde_json::Value;
+use shared::schedule::run_time;
+use shared::{config, http, telemetry::Telemetry};
+use std::sync::Arc;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let source = &config::process_environment;
+    let region = config::region(source)?;
+    let telemetry = Telemetry::start(&region)?;
+    let app = Arc::new(App::from_config(source, &region).await.map_err(http::start_error)?);
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+        let (app, telemetry) = (app.clone(), telemetry.clone());
+        async move {
+            let trigger = Trigger::parse(event.payload, app.own_alarms()).map_err(|why| Diagnostic {
+                error_type: "BadEvent".into(),
+                error_message: why.to_string(),
+            })?;
+            let report = Box::pin(watch::run(&app, &trigger, run_time(&event.context, RUN_LIMIT))).await;
+            telemetry.invocation_done();
+            Ok::<_, Diagnostic>(report)
+        }
+    }))
+    .await
+}

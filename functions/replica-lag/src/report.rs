@@ -1,0 +1,128 @@
+//! What a run has found: the invocation's answer, and metrics.
+
+use crate::App;
+use crate::memory::{Looked, Memory};
+use crate::notice::{self, Notice};
+use crate::raise::Raised;
+use crate::sample::{AtRisk, Basis, Sample};
+use crate::verdict::{Assessment, Verdict};
+use serde::Serialize;
+
+/// The answer to an invocation: the newest look.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The replica.
+    pub replica: String,
+    /// Its region.
+    pub region: String,
+    /// Whether this was an alarm's state that had been acted on before: nothing was done.
+    pub repeated: bool,
+    /// Whether the standby could take over, and why not. Absent where nothing was done.
+    #[serde(flatten)]
+    pub assessment: Option<Assessment>,
+    /// Since when the verdict stands, in milliseconds since the Unix epoch.
+    pub since_ms: Option<i64>,
+    /// What a promotion would lose now.
+    pub at_risk: Option<AtRisk>,
+    /// Whose word that is.
+    pub at_risk_basis: Option<Basis>,
+    /// What else was seen.
+    pub findings: Vec<String>,
+    /// Inputs that could not be read.
+    pub unknown: Vec<&'static str>,
+    /// How often it was looked.
+    pub looks: u32,
+    /// Notices that were sent.
+    pub notices: Vec<Notice>,
+    /// Notices that still have to be.
+    pub notices_waiting: usize,
+    /// The class that was raised, ever.
+    pub raised: Option<Raised>,
+    /// Whether the class may be raised again, where that was asked for.
+    pub raise_allowed: bool,
+    /// All that was seen.
+    pub seen: Sample,
+}
+
+/// What a report is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// What was seen.
+    pub sample: &'a Sample,
+    /// What it came to.
+    pub looked: &'a Looked,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// What was sent.
+    pub sent: &'a [Notice],
+}
+
+impl Report {
+    /// The report of one look.
+    pub fn of(app: &App, parts: &Parts<'_>) -> Self {
+        let at_risk = parts.sample.at_risk();
+        Self {
+            replica: app.settings.replica.clone(),
+            region: app.settings.region.clone(),
+            repeated: false,
+            assessment: Some(parts.looked.assessment.clone()),
+            since_ms: parts.memory.standing.map(|standing| standing.since_ms),
+            at_risk: at_risk.map(|(at_risk, _)| at_risk),
+            at_risk_basis: at_risk.map(|(_, basis)| basis),
+            findings: notice::findings(parts.sample),
+            unknown: parts.sample.unknown(),
+            looks: 1,
+            notices: parts.sent.to_vec(),
+            notices_waiting: parts.memory.outbox.len(),
+            raised: parts.memory.raised.clone(),
+            raise_allowed: false,
+            seen: parts.sample.clone(),
+        }
+    }
+
+    /// The report where an alarm's state had been acted on before.
+    pub fn of_repeated_alarm(app: &App, sample: &Sample) -> Self {
+        Self {
+            replica: app.settings.replica.clone(),
+            region: app.settings.region.clone(),
+            repeated: true,
+            assessment: None,
+            since_ms: None,
+            at_risk: None,
+            at_risk_basis: None,
+            findings: Vec::new(),
+            unknown: sample.unknown(),
+            looks: 0,
+            notices: Vec::new(),
+            notices_waiting: 0,
+            raised: None,
+            raise_allowed: false,
+            seen: sample.clone(),
+        }
+    }
+
+    /// Writes the look's metrics. What is not known is not written: the alarms take silence for
+    /// the worst.
+    pub fn measure(&self) {
+        let Some(assessment) = &self.assessment else { return };
+        metrics::counter!("replica_looks").increment(1);
+        metrics::gauge!("replica_inputs_unknown").set(self.unknown.len() as f64);
+        metrics::gauge!("replica_notices_waiting").set(self.notices_waiting as f64);
+        for verdict in Verdict::ALL {
+            let stands = if verdict == assessment.verdict { 1.0 } else { 0.0 };
+            metrics::gauge!("replica_verdict", "Verdict" => verdict.name()).set(stands);
+        }
+        let gauge = |name: &'static str, value: Option<f64>| {
+            if let Some(value) = value {
+                metrics::gauge!(name).set(value);
+            }
+        };
+        let figures = self.seen.figures.unwrap_or_default();
+        gauge("replica_lag_seconds", self.seen.lag_seconds());
+        gauge("replica_at_risk_seconds", self.at_risk.map(|at_risk| at_risk.seconds));
+        gauge("replica_at_risk_sales", self.at_risk.map(|at_risk| at_risk.sales as f64));
+        gauge("main_heart_age_seconds", self.seen.main.and_then(|main| main.heart_age_seconds));
+        gauge("main_slot_bytes", self.seen.main.and_then(|main| main.slot_bytes).map(|bytes| bytes as f64));
+        gauge("redis_replication_lag_seconds", figures.redis_lag);
+    }
+}

@@ -1,0 +1,318 @@
+//! The built watcher against two real PostgreSQL servers in streaming replication and emulators of
+//! AWS: what it says would be lost, against what a promotion does lose, and whom it tells.
+
+mod pair;
+mod stand;
+
+use local::wan::LineState;
+use serde_json::{Value, json};
+use stand::{HERE, Instead, Stand, alarm};
+use std::time::{Duration, Instant};
+
+/// The longest that a verdict may take to be seen.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+/// Watches once more, promotes the replica, and compares: what was said is never less than what is
+/// lost, and not two seconds more.
+async fn compare(mut stand: Stand, what: &str, least_lost_seconds: f64) {
+    let asked = Instant::now();
+    let report = stand.watch().await.unwrap();
+    let said = report["at_risk"]["seconds"].as_f64().unwrap();
+    let said_sales = report["at_risk"]["sales"].as_u64().unwrap();
+    // What main sells between the question and its end was not asked for.
+    let since = asked.elapsed().as_secs_f64() + 0.1;
+    let sold_since = (since * 60.0) as u64;
+    let (lost_micros, lost_sales) = stand.pair.promote().await.unwrap();
+    let lost = lost_micros as f64 / 1e6;
+    println!(
+        "{what}: {} said, {said:.2} s and {said_sales} sales at risk; {lost:.2} s and {lost_sales} sales lost",
+        report["verdict"]
+    );
+    assert_eq!(report["at_risk_basis"], "main", "{report}");
+    assert!(lost <= said + since, "{what}: more was lost than was said: {report}");
+    assert!(said <= lost + 2.0, "{what}: much less was lost than was said: {report}");
+    assert!(lost_sales <= said_sales + sold_since, "{what}: more sales were lost than was said: {report}");
+    assert!(lost >= least_lost_seconds, "{what}: nothing to compare with");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_it_is_healthy_and_next_to_nothing_would_be_lost() {
+    let stand = Stand::start(50).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    compare(stand, "load", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_main_is_no_lag() {
+    let stand = Stand::start(0).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (report, _) = stand.until("healthy", A_MINUTE).await.unwrap();
+    assert!(report["lag_seconds"].as_f64().unwrap() < 2.0, "{report}");
+    compare(stand, "idle main", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_line_is_broken_and_loses_what_was_sold_since() {
+    let stand = Stand::start(50).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.line.set(LineState::Silent);
+    let (report, took) = stand.until("broken", A_MINUTE).await.unwrap();
+    println!("a cut line was told after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
+    assert_eq!(report["cause"], "nothing-arrives", "{report}");
+    compare(stand, "cut line", 15.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_replay_is_broken_and_loses_nothing_that_was_received() {
+    let stand = Stand::start(50).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
+    let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
+    assert_eq!(report["cause"], "paused", "{report}");
+    compare(stand, "paused replay", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_replica_is_broken_and_catches_up() {
+    let mut stand = Stand::start(50).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.replica.kill();
+    let (report, took) = stand.until("broken", A_MINUTE).await.unwrap();
+    println!("a stopped replica was told after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
+    assert_eq!(report["cause"], "line-closed", "{report}");
+    stand.pair.replica.restart().await.unwrap();
+    stand.until("healthy", 2 * A_MINUTE).await.unwrap();
+    compare(stand, "stopped replica", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_that_the_replica_cannot_take_is_told_from_a_line_that_is_cut() {
+    let mut stand = Stand::start(20).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.burden().await.unwrap();
+    stand.pair.slow_down(0.02).unwrap();
+    let (report, _) = stand.until("overloaded", A_MINUTE).await.unwrap();
+    assert!(report["lag_seconds"].as_f64().unwrap() >= 4.0, "{report}");
+    compare(stand, "burst", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_main_that_is_silent_is_told_and_the_loss_is_bounded() {
+    let mut stand = Stand::start(50).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.line.set(LineState::Silent);
+    stand.main_line.set(LineState::Refusing);
+    let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
+    assert_eq!(
+        (&report["cause"], &report["at_risk_basis"]),
+        (&json!("main-silent"), &json!("replica")),
+        "{report}"
+    );
+    // Main has sold on all the time: what was said covers it.
+    let asked = Instant::now();
+    let report = stand.watch().await.unwrap();
+    let since = asked.elapsed().as_secs_f64() + 0.1;
+    let (lost_micros, lost_sales) = stand.pair.promote().await.unwrap();
+    let lost = lost_micros as f64 / 1e6;
+    let said = report["at_risk"]["seconds"].as_f64().unwrap();
+    let said_sales = report["at_risk"]["sales"].as_u64().unwrap();
+    let at_most = report["at_risk"]["sales_at_most"].as_u64().unwrap();
+    println!("silent main: {said:.2} s and {said_sales} sales said; {lost:.2} s and {lost_sales} lost");
+    assert!(lost <= said + since && said <= lost + 2.0, "{report}");
+    // Nobody can count at a main that does not answer: a guess, and a bound that holds.
+    assert!(lost_sales <= at_most && lost_sales <= said_sales * 13 / 10 + (since * 60.0) as u64, "{report}");
+}
+
+/// The occasions and verdicts of notices.
+fn short(notices: &[Value]) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    notices
+        .iter()
+        .map(|notice| format!("{} {}", text(&notice["occasion"]), text(&notice["verdict"])))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_and_programs_are_told_once_and_when_it_is_over() {
+    let stand = Stand::start_with(20, 2, &[]).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    assert_eq!(stand.received("topic").await.unwrap(), Vec::<Value>::new());
+    stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
+    // Two runs at once, an alarm that is delivered twice, and the schedule again.
+    let event = alarm("replica-lag.metric-math.json", "2026-11-23T14:30:00.000+0000");
+    let (one, other) = tokio::join!(stand.run(&event), stand.run(&event));
+    let repeated = [one.unwrap(), other.unwrap()].iter().filter(|report| report["repeated"] == true).count();
+    assert_eq!(repeated, 1);
+    let again = stand.run(&event).await.unwrap();
+    assert_eq!(again["repeated"], true, "{again}");
+    for _ in 0..3 {
+        let (one, other) = tokio::join!(stand.watch(), stand.watch());
+        assert_eq!(
+            (&one.unwrap()["verdict"], &other.unwrap()["verdict"]),
+            (&json!("broken"), &json!("broken"))
+        );
+    }
+    let told = stand.received("topic").await.unwrap();
+    assert_eq!(short(&told), ["changed broken"]);
+    let notice = &told[0];
+    assert_eq!(notice["alarms"], json!(["fairdrop-replica-lag"]), "{notice}");
+    let text = notice["text"].as_str().unwrap();
+    for part in ["is broken (paused)", "A promotion now would lose", "pg_wal_replay_resume", "#broken"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let events = stand.received("bus").await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!((&events[0]["source"], &events[0]["detail"]), (&json!("fairdrop"), notice));
+    stand.pair.on_replica("SELECT pg_wal_replay_resume()").await.unwrap();
+    stand.until("healthy", 2 * A_MINUTE).await.unwrap();
+    let told = short(&stand.received("topic").await.unwrap());
+    assert_eq!(
+        (told.first().map(String::as_str), told.last().map(String::as_str)),
+        (Some("changed catching-up"), Some("over healthy")),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_fails_is_unknown_and_the_run_reports() {
+    let stand = Stand::start(20).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    for instead in [Instead::Throttling, Instead::Silence(Duration::from_secs(30))] {
+        stand.rds_says(instead);
+        // RDS is asked again after 20 s.
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        let report = stand.watch().await.unwrap();
+        assert_eq!(
+            (&report["verdict"], &report["unknown"]),
+            (&json!("healthy"), &json!(["replica-instance", "main-instance"])),
+            "{report}"
+        );
+    }
+    // What moto cannot say: the replica's own state.
+    let status = "<DBInstanceIdentifier>ledger-standby</DBInstanceIdentifier>";
+    let with_status = "<DBInstanceIdentifier>ledger-standby</DBInstanceIdentifier><StatusInfos><DBInstanceStatusInfo>\
+        <StatusType>read replication</StatusType><Normal>false</Normal><Status>terminated</Status>\
+        </DBInstanceStatusInfo></StatusInfos>";
+    stand.rds_says(Instead::Replaced(status, with_status));
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    let report = stand.watch().await.unwrap();
+    assert_eq!(
+        (&report["verdict"], &report["cause"]),
+        (&json!("broken"), &json!("replication-status")),
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloudwatch_is_evidence_and_the_heartbeat_is_the_truth() {
+    let stand = Stand::start(20).await.unwrap();
+    let replica = [("DBInstanceIdentifier", "ledger-standby")];
+    stand.ministack.put_metric(HERE, ("AWS/RDS", "ReplicaLag"), &replica, -1.0).await.unwrap();
+    stand.ministack.put_metric(HERE, ("AWS/RDS", "CPUUtilization"), &replica, 42.0).await.unwrap();
+    let lag = ("AWS/ElastiCache", "GlobalDatastoreReplicationLag");
+    let ours = [("ReplicationGroupId", "fairdrop-standby"), ("SomethingElse", "x")];
+    stand.ministack.put_metric(HERE, lag, &ours, 12.5).await.unwrap();
+    let others = [("ReplicationGroupId", "fairdrop-standbyish")];
+    stand.ministack.put_metric(HERE, lag, &others, 99.0).await.unwrap();
+    let (report, _) = stand.until("healthy", A_MINUTE).await.unwrap();
+    let figures = &report["seen"]["figures"];
+    assert_eq!(
+        (&figures["replica_lag"], &figures["replica"]["cpu"], &figures["redis_lag"]),
+        (&json!(-1.0), &json!(42.0), &json!(12.5)),
+        "{report}"
+    );
+    let findings = report["findings"].to_string();
+    assert!(
+        findings.contains("the heartbeat is believed") && findings.contains("12.5 s behind"),
+        "{findings}"
+    );
+}
+
+/// What the watcher remembers of a replica that has been too small for an hour.
+fn undersized(now_ms: i64) -> Value {
+    let period = |back: i64| {
+        json!({
+            "number": now_ms / 600_000 - back, "class": "db.r6g.large", "written": 4e6, "replayed": 2e6,
+            "followed": true, "fell_behind": true,
+        })
+    };
+    json!({
+        "first_seen_ms": now_ms - 86_400_000,
+        "window": { "periods": [period(30), period(20), period(10)] },
+        "standing": { "verdict": "undersized", "since_ms": now_ms - 3_600_000 },
+        "told": { "verdict": "undersized", "first_ms": now_ms - 3_600_000, "last_ms": now_ms },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_class_is_raised_once_and_only_as_configured() {
+    let with = [
+        ("FAIRDROP_RAISE_CLASSES", "db.r6g.xlarge,db.r6g.2xlarge"),
+        ("FAIRDROP_RAISE_WINDOW", "mon:00:00-sun:23:59"),
+    ];
+    let stand = Stand::start_with(20, 2, &with).await.unwrap();
+    stand.remember(&undersized(stand::now_ms())).await.unwrap();
+    assert_eq!(stand.class().await.unwrap(), "db.r6g.large");
+    let (one, other) = tokio::join!(stand.watch(), stand.watch());
+    for report in [one.unwrap(), other.unwrap()] {
+        assert_eq!(report["verdict"], "undersized", "{report}");
+        assert_eq!(report["raised"]["to"], "db.r6g.xlarge", "{report}");
+    }
+    assert_eq!(stand.class().await.unwrap(), "db.r6g.xlarge");
+    // It is too small all the same: not again, and never down.
+    stand
+        .remember(&{
+            let mut memory = undersized(stand::now_ms());
+            memory["raised"] = json!({ "from": "db.r6g.large", "to": "db.r6g.xlarge", "at_ms": 1 });
+            memory
+        })
+        .await
+        .unwrap();
+    stand.watch().await.unwrap();
+    assert_eq!(stand.class().await.unwrap(), "db.r6g.xlarge");
+    let told = short(&stand.received("topic").await.unwrap());
+    assert_eq!(told.iter().filter(|one| *one == "raised undersized").count(), 1, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_being_asked_nothing_is_changed() {
+    let stand = Stand::start(20).await.unwrap();
+    stand.remember(&undersized(stand::now_ms())).await.unwrap();
+    let report = stand.watch().await.unwrap();
+    assert_eq!((&report["verdict"], &report["raised"]), (&json!("undersized"), &Value::Null), "{report}");
+    assert_eq!(stand.class().await.unwrap(), "db.r6g.large");
+    // A look by hand changes nothing and tells nobody.
+    stand.remember(&json!({})).await.unwrap();
+    stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
+    let look = stand.run(&tests::sample("replica-lag.look.json")).await.unwrap();
+    assert_eq!((&look["verdict"], &look["cause"]), (&json!("broken"), &json!("paused")), "{look}");
+    assert_eq!(stand.received("bus").await.unwrap(), Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sample_event_starts_what_it_should() {
+    let stand = Stand::start(0).await.unwrap();
+    let kinds =
+        ["alarm", "metric-math", "long-period", "no-dimensions", "composite", "ok", "insufficient-data"];
+    for (minute, kind) in kinds.into_iter().enumerate() {
+        let report = stand
+            .run(&alarm(&format!("replica-lag.{kind}.json"), &format!("2026-11-23T14:3{minute}:00.000+0000")))
+            .await
+            .unwrap();
+        assert!(report["verdict"].is_string(), "{kind}: {report}");
+    }
+    let report = stand.run(&tests::sample("replica-lag.schedule.json")).await.unwrap();
+    assert_eq!(report["repeated"], false, "{report}");
+    for (event, why) in [
+        (tests::sample("replica-lag.foreign.json"), "not of this stack"),
+        (json!({ "source": "aws.cloudwatch" }), "expects"),
+        (json!({ "look": false }), "expects"),
+        (json!({ "look": true, "x": 1 }), "expects"),
+        (json!([]), "expects"),
+        (json!(null), "expects"),
+    ] {
+        let error = stand.run(&event).await.unwrap_err().to_string();
+        assert!(error.contains("BadEvent") && error.contains(why), "{event}: {error}");
+    }
+}

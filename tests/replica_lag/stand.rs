@@ -1,0 +1,274 @@
+//! The built watcher with what it watches: two servers in replication, and AWS as far as
+//! emulators have it, behind a line that can say something else.
+
+use crate::pair::Pair;
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use local::aws::{Ministack, Moto, elements};
+use local::emulator::{Emulator, Invoked};
+use local::functions::{Function, Launch};
+use local::wan::Line;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub(crate) const HERE: &str = "eu-west-1";
+const MAIN: &str = "us-east-1";
+const FUNCTION: &str = "replica-lag";
+const ACCOUNT: &str = "123456789012";
+
+/// What the line to RDS says instead of moto.
+#[derive(Clone, Debug)]
+pub(crate) enum Instead {
+    /// Nothing: moto answers.
+    Nothing,
+    /// RDS wants fewer calls.
+    Throttling,
+    /// Nothing at all, for so long.
+    Silence(Duration),
+    /// Moto's answer with one text in the place of another.
+    Replaced(&'static str, &'static str),
+}
+
+/// Everything.
+pub(crate) struct Stand {
+    pub(crate) pair: Pair,
+    pub(crate) moto: Arc<Moto>,
+    pub(crate) ministack: Ministack,
+    /// From the watcher to main's ledger.
+    pub(crate) main_line: Line,
+    rds: Arc<Mutex<Instead>>,
+    emulator: Emulator,
+    _functions: Vec<Function>,
+    _folder: tempfile::TempDir,
+}
+
+impl Stand {
+    /// Main sells `sales` a second.
+    pub(crate) async fn start(sales: u32) -> Result<Self> {
+        Self::start_with(sales, 1, &[]).await
+    }
+
+    /// The same, with `processes` of the function and a configuration of its own on top.
+    pub(crate) async fn start_with(sales: u32, processes: usize, with: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (pair, moto, ministack) = tokio::try_join!(
+            Pair::start(sales),
+            Moto::start(folder.path(), &[]),
+            Ministack::start(folder.path())
+        )?;
+        let main_at = ([127, 0, 0, 1], pair.main.postgres.port()).into();
+        let main_line = Line::lay(main_at, Duration::from_millis(20)).await?;
+        let moto = Arc::new(moto);
+        prepare(&moto).await?;
+        let rds = Arc::new(Mutex::new(Instead::Nothing));
+        let rds_line = line_to_rds(moto.clone(), rds.clone()).await?;
+        let emulator = Emulator::start(folder.path(), HERE).await?;
+        let mut environment = Moto::environment_at(&moto.url());
+        let settings = [
+            ("AWS_ENDPOINT_URL_CLOUDWATCH", ministack.url()),
+            ("AWS_ENDPOINT_URL_RDS", rds_line),
+            ("FAIRDROP_LEDGER_URL", pair.main_url(main_line.port())),
+            ("FAIRDROP_REPLICA_URL", pair.replica.url()),
+            ("FAIRDROP_REPLICA_INSTANCE", "ledger-standby".into()),
+            ("FAIRDROP_MAIN_INSTANCE", "ledger".into()),
+            ("FAIRDROP_MAIN_REGION", MAIN.into()),
+            ("FAIRDROP_WATCH_TABLE", "watch".into()),
+            ("FAIRDROP_NOTICE_TOPIC_ARN", format!("arn:aws:sns:{HERE}:{ACCOUNT}:notices")),
+            ("FAIRDROP_ALARM_ARN_PREFIX", format!("arn:aws:cloudwatch:{HERE}:111122223333:alarm:fairdrop-")),
+            ("FAIRDROP_REDIS_GROUP", "fairdrop-standby".into()),
+            ("FAIRDROP_BEHIND_SECONDS", "4".into()),
+            // One look for each run, so that a test sees every one.
+            ("FAIRDROP_WATCH_SECONDS", "1".into()),
+        ];
+        environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        environment.extend(with.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let launch = Launch {
+            function: FUNCTION,
+            region: HERE.into(),
+            concurrency: 1,
+            environment,
+            wrapper: Vec::new(),
+            binaries: None,
+        };
+        let functions = (0..processes)
+            .map(|_| Function::start(launch.clone(), &emulator.invoke_api(), folder.path()))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { pair, moto, ministack, main_line, rds, emulator, _functions: functions, _folder: folder })
+    }
+
+    /// Runs the function.
+    pub(crate) async fn run(&self, event: &Value) -> Result<Value> {
+        let invoke = self.emulator.invoke_api();
+
+        match invoke.call_within(FUNCTION, event.to_string(), Duration::from_secs(90)).await? {
+            Invoked::Answer(report) => Ok(report),
+            Invoked::FunctionError(error) => bail!("{error}"),
+        }
+    }
+
+    /// Runs it on its schedule.
+    pub(crate) async fn watch(&self) -> Result<Value> {
+        self.run(&json!({ "detail-type": "Scheduled Event", "source": "aws.scheduler", "detail": "{}" }))
+            .await
+    }
+
+    /// Watches every other second until the verdict is `verdict`; returns the report and how long it took.
+    pub(crate) async fn until(&self, verdict: &str, limit: Duration) -> Result<(Value, Duration)> {
+        let began = Instant::now();
+        let mut seen = Vec::new();
+        while began.elapsed() < limit {
+            let report = self.watch().await?;
+            if report["verdict"] == verdict {
+                return Ok((report, began.elapsed()));
+            }
+            seen.push(format!("{}/{} {}", report["verdict"], report["cause"], report["lag_seconds"]));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        bail!("not {verdict} within {limit:?}: {seen:?}")
+    }
+
+    /// What has been sent since the last time: to the topic's queue, or the bus's.
+    pub(crate) async fn received(&self, queue: &str) -> Result<Vec<Value>> {
+        let url = format!("{}/{ACCOUNT}/{queue}", self.moto.url());
+        let mut received = Vec::new();
+        loop {
+            let asked =
+                [("QueueUrl", url.as_str()), ("MaxNumberOfMessages", "10"), ("VisibilityTimeout", "3600")];
+            let answer = self.moto.messaging((HERE, "sqs"), "ReceiveMessage", &asked).await?;
+            let bodies = elements(&answer, "Body");
+            if bodies.is_empty() {
+                return Ok(received);
+            }
+            for body in bodies {
+                let body = body
+                    .replace("&quot;", "\"")
+                    .replace("&lt;", "<")
+                    .replace("&gt;", ">")
+                    .replace("&amp;", "&");
+                received.push(serde_json::from_str(&body).context("no JSON was sent")?);
+            }
+        }
+    }
+
+    /// Puts something into the watcher's memory.
+    pub(crate) async fn remember(&self, memory: &Value) -> Result<()> {
+        let item = json!({ "TableName": "watch", "Item": {
+            "id": { "S": "replica-lag/ledger-standby" },
+            "version": { "N": "1000" },
+            "memory": { "S": memory.to_string() },
+        } });
+        self.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &item).await.map(drop)
+    }
+
+    /// The replica's class.
+    pub(crate) async fn class(&self) -> Result<String> {
+        let id = [("DBInstanceIdentifier", "ledger-standby")];
+        let answer = self.moto.rds(HERE, "DescribeDBInstances", &id).await?;
+        elements(&answer, "DBInstanceClass").first().map(ToString::to_string).context("there is no class")
+    }
+
+    /// Sets the line to RDS.
+    pub(crate) fn rds_says(&self, instead: Instead) {
+        *self.rds.lock().unwrap() = instead;
+    }
+}
+
+/// Instances, the watcher's table, a topic and a bus with a queue each.
+async fn prepare(moto: &Moto) -> Result<()> {
+    let main = [
+        ("DBInstanceIdentifier", "ledger"),
+        ("DBInstanceClass", "db.r6g.xlarge"),
+        ("Engine", "postgres"),
+        ("AllocatedStorage", "20"),
+    ];
+    moto.rds(MAIN, "CreateDBInstance", &main).await?;
+    let source = format!("arn:aws:rds:{MAIN}:{ACCOUNT}:db:ledger");
+    let replica = [
+        ("DBInstanceIdentifier", "ledger-standby"),
+        ("SourceDBInstanceIdentifier", source.as_str()),
+        ("DBInstanceClass", "db.r6g.large"),
+    ];
+    moto.rds(HERE, "CreateDBInstanceReadReplica", &replica).await?;
+    let table = json!({
+        "TableName": "watch",
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+    });
+    moto.json((HERE, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await?;
+    moto.messaging((HERE, "sns"), "CreateTopic", &[("Name", "notices")]).await?;
+    for queue in ["topic", "bus"] {
+        moto.messaging((HERE, "sqs"), "CreateQueue", &[("QueueName", queue)]).await?;
+    }
+    let topic = format!("arn:aws:sns:{HERE}:{ACCOUNT}:notices");
+    let queue = |name: &str| format!("arn:aws:sqs:{HERE}:{ACCOUNT}:{name}");
+    let endpoint = queue("topic");
+    let subscription = [
+        ("TopicArn", topic.as_str()),
+        ("Protocol", "sqs"),
+        ("Endpoint", endpoint.as_str()),
+        ("Attributes.entry.1.key", "RawMessageDelivery"),
+        ("Attributes.entry.1.value", "true"),
+    ];
+    moto.messaging((HERE, "sns"), "Subscribe", &subscription).await?;
+    let rule = json!({ "Name": "notices", "EventPattern": "{\"source\":[\"fairdrop\"]}" });
+    moto.json((HERE, "events"), "AWSEvents.PutRule", &rule).await?;
+    let targets = json!({ "Rule": "notices", "Targets": [{ "Id": "1", "Arn": queue("bus") }] });
+    moto.json((HERE, "events"), "AWSEvents.PutTargets", &targets).await?;
+    Ok(())
+}
+
+type Behind = (Arc<Moto>, Arc<Mutex<Instead>>, reqwest::Client);
+
+async fn line_to_rds(moto: Arc<Moto>, instead: Arc<Mutex<Instead>>) -> Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let router = Router::new().fallback(pass).with_state((moto, instead, reqwest::Client::new()));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(url)
+}
+
+async fn pass(State((moto, instead, client)): State<Behind>, headers: HeaderMap, body: Bytes) -> Response {
+    let xml =
+        |status: StatusCode, text: String| (status, [("content-type", "text/xml")], text).into_response();
+    let instead = instead.lock().unwrap().clone();
+    let replaced = match instead {
+        Instead::Nothing => None,
+        Instead::Throttling => {
+            let text = "<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>";
+            return xml(StatusCode::BAD_REQUEST, text.into());
+        }
+        Instead::Silence(time) => {
+            tokio::time::sleep(time).await;
+            return xml(StatusCode::SERVICE_UNAVAILABLE, String::new());
+        }
+        Instead::Replaced(text, by) => Some((text, by)),
+    };
+    let mut request = client.post(moto.url()).body(body);
+    for name in ["authorization", "content-type"] {
+        if let Some(value) = headers.get(name) {
+            request = request.header(name, value);
+        }
+    }
+    let answer = request.send().await.unwrap();
+    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+    let text = answer.text().await.unwrap();
+    xml(status, replaced.map_or_else(|| text.clone(), |(old, new)| text.replace(old, new)))
+}
+
+/// A sample event with an alarm's own ARN and moment.
+pub(crate) fn alarm(file: &str, since: &str) -> Value {
+    let mut event = tests::sample(file);
+    event["alarmData"]["state"]["timestamp"] = json!(since);
+    event
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    (local::buyer::micros_now() / 1_000).cast_signed()
+}

@@ -1,0 +1,235 @@
+//! The verdict over generated series: what must be said, when, and never without evidence.
+
+mod model;
+mod notices;
+
+use model::{BEHIND_SECONDS, Model};
+use proptest::prelude::*;
+use replica_lag::sample::Sample;
+use replica_lag::verdict::Verdict::{Broken, CatchingUp, Healthy, Overloaded, Undersized, Unknown};
+use replica_lag::verdict::{Verdict, judge};
+use replica_lag::window::Window;
+
+/// What a busy main writes, in bytes a second; the model's replica replays 2 MB.
+const BUSY: f64 = 1.2e6;
+const TOO_MUCH: f64 = 4e6;
+
+fn quiet(seed: u64) -> Model {
+    let mut model = Model::new(seed);
+    model.pass(120, |_, _| {});
+    assert_eq!(model.verdict(), Healthy);
+    model.changes.clear();
+    model
+}
+
+#[test]
+fn nothing_is_healthy_without_evidence() {
+    let nothing = judge(None, &Window::default(), BEHIND_SECONDS);
+    assert_eq!((nothing.verdict, nothing.cause), (Unknown, "no-sample"));
+    let mut window = Window::default();
+    window.push(Sample { at_ms: 1, ..Sample::default() }, BEHIND_SECONDS);
+    let blind = judge(None, &window, BEHIND_SECONDS);
+    assert_eq!((blind.verdict, blind.cause), (Unknown, "no-evidence"));
+    assert!(blind.why.contains("replica-ledger"), "{}", blind.why);
+}
+
+#[test]
+fn an_idle_and_a_busy_main_are_healthy() {
+    let mut model = quiet(1);
+    model.pass(900, |_, _| {});
+    model.load = BUSY;
+    model.pass(1_800, |_, _| {});
+    assert_eq!(model.verdicts(), []);
+}
+
+#[test]
+fn one_burst_is_overloaded_then_catching_up_then_over() {
+    let mut model = quiet(2);
+    model.load = TOO_MUCH;
+    model.pass(120, |_, _| {});
+    model.load = 0.0;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.verdicts(), [Overloaded, CatchingUp, Healthy]);
+    let (_, catching_up) = &model.changes[1];
+    // 120 s at twice of what it can leave about 120 s of replaying, some of which has passed.
+    let left = catching_up.caught_up_in_seconds.unwrap();
+    assert!((20..=150).contains(&left), "{left}");
+}
+
+#[test]
+fn what_falls_behind_again_and_again_is_undersized() {
+    let mut model = quiet(3);
+    model.classes = ("db.r6g.large", "db.r6g.xlarge");
+    for _ in 0..3 {
+        model.load = TOO_MUCH;
+        model.pass(120, |_, _| {});
+        model.load = 0.0;
+        model.pass(3_600, |_, _| {});
+    }
+    let verdicts = model.verdicts();
+    // By its processor at once, as a habit from the second time on, and then it stays.
+    assert_eq!(verdicts, [Undersized, CatchingUp, Healthy, Undersized], "{verdicts:?}");
+    let (_, first) = &model.changes[0];
+    assert_eq!(first.cause, "saturated");
+    let (_, undersized) = model.changes.last().unwrap();
+    assert_eq!(undersized.cause, "falls-behind-when-busy");
+    let recommendation = undersized.recommendation.as_ref().unwrap();
+    assert_eq!(recommendation.class, "db.r6g.xlarge");
+    assert!(recommendation.why.contains("fell behind in 2 of the 2"), "{}", recommendation.why);
+}
+
+#[test]
+fn a_bigger_machine_ends_it() {
+    let mut model = quiet(4);
+    for _ in 0..2 {
+        model.load = TOO_MUCH;
+        model.pass(120, |_, _| {});
+        model.load = 0.0;
+        model.pass(1_200, |_, _| {});
+    }
+    assert_eq!(model.verdict(), Undersized);
+    model.classes = ("db.r6g.2xlarge", "db.r6g.large");
+    model.capacity = 8e6;
+    model.pass(300, |_, _| {});
+    assert_eq!(model.verdict(), Healthy);
+    model.load = TOO_MUCH;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.verdict(), Healthy);
+}
+
+#[test]
+fn a_smaller_machine_than_the_peak_needs_is_told_before_the_peak_comes() {
+    let mut model = quiet(5);
+    model.classes = ("db.r6g.2xlarge", "db.r6g.2xlarge");
+    model.capacity = 8e6;
+    model.load = TOO_MUCH;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.verdict(), Healthy);
+    // Somebody saves money.
+    model.classes = ("db.r6g.large", "db.r6g.2xlarge");
+    model.capacity = 2e6;
+    model.load = BUSY;
+    model.pass(120, |_, _| {});
+    assert_eq!(model.verdicts(), [Undersized]);
+    assert_eq!(model.changes[0].1.cause, "would-fall-behind-at-peak");
+}
+
+#[test]
+fn a_silent_heart_is_no_lag_and_a_pause_is() {
+    let mut model = quiet(6);
+    model.heart_beats = false;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.verdicts(), []);
+    model.heart_beats = true;
+    model.pass(60, |_, _| {});
+    model.is_paused = true;
+    model.pass(60, |_, _| {});
+    assert_eq!((model.verdict(), model.changes[0].1.cause), (Broken, "paused"));
+    model.is_paused = false;
+    model.pass(300, |_, _| {});
+    assert_eq!(model.verdict(), Healthy);
+}
+
+/// What can happen to a pair.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    LineCut,
+    LineClosed,
+    MainGone,
+    ReplicaGone,
+    BothSilent,
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    use Trouble::{BothSilent, LineClosed, LineCut, MainGone, ReplicaGone};
+    proptest::sample::select(vec![LineCut, LineClosed, MainGone, ReplicaGone, BothSilent])
+}
+
+fn strike(model: &mut Model, trouble: Trouble) {
+    match trouble {
+        Trouble::LineCut => model.line_is_up = false,
+        Trouble::LineClosed => (model.line_is_up, model.is_noticed) = (false, true),
+        Trouble::MainGone => (model.line_is_up, model.main_answers) = (false, false),
+        Trouble::ReplicaGone => (model.replica_answers, model.is_noticed) = (false, true),
+        Trouble::BothSilent => (model.replica_answers, model.main_answers) = (false, false),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Whatever breaks it: told within a minute, never called healthy after, and told to be
+    /// over once when it is.
+    #[test]
+    fn what_breaks_is_told_within_a_minute(
+        seed: u64, kind in trouble(), load in 0.0..BUSY, calm in 0_i64..120, lasts in 90_i64..900,
+    ) {
+        let mut model = quiet(seed);
+        model.load = load;
+        model.pass(calm, |_, _| {});
+        prop_assert_eq!(model.verdicts(), []);
+        strike(&mut model, kind);
+        let began = model.now();
+        let mut wrong = Vec::new();
+        model.pass(lasts, |model, assessment| {
+            if model.now() - began > 60 && assessment.verdict == Healthy {
+                wrong.push(model.now() - began);
+            }
+        });
+        prop_assert_eq!(wrong, Vec::<i64>::new());
+        // Without a word from either side nobody knows, as long as CloudWatch has a figure.
+        let expected = if matches!(kind, Trouble::BothSilent) { Unknown } else { Broken };
+        let told = model.changes.iter().find(|(_, assessment)| assessment.verdict == expected);
+        prop_assert!(told.is_some_and(|(at, _)| at - began <= 60), "{:?}: {:?}", kind, model.changes);
+        (model.line_is_up, model.is_noticed, model.replica_answers, model.main_answers) = (true, false, true, true);
+        prop_assert!(lasts < 300 || model.verdict() == Broken, "{:?}", model.verdicts());
+        model.changes.clear();
+        model.pass(5_400, |_, _| {});
+        prop_assert_eq!(model.verdict(), Healthy);
+        prop_assert!(model.changes.len() <= 3, "{:?}", model.verdicts());
+        prop_assert_eq!(model.verdicts().iter().filter(|one| **one == Broken).count(), 0);
+    }
+
+    /// Questions that fail now and then, and a load that hardly fits, change nothing.
+    #[test]
+    fn what_hardly_fits_does_not_flap(seed: u64, failing in 0.0..0.02, load in 0.0..1.7e6) {
+        let mut model = quiet(seed);
+        (model.failing, model.load) = (failing, load);
+        model.pass(3_600, |_, _| {});
+        prop_assert_eq!(model.verdicts(), []);
+    }
+
+    /// Loads that come and go, pauses, cuts: at most one change a minute of what is not broken, and
+    /// never healthy while the replica has been far behind for long.
+    #[test]
+    fn it_is_never_healthy_while_far_behind_and_never_flaps(
+        seed: u64,
+        stretches in prop::collection::vec((0.0..6e6, 20_i64..400, prop::bool::weighted(0.1)), 1..25),
+    ) {
+        let mut model = quiet(seed);
+        let mut far_since = None;
+        let mut wrong = Vec::new();
+        for (load, seconds, cut) in stretches {
+            model.load = load;
+            model.line_is_up = !cut;
+            model.pass(seconds, |model, assessment| {
+                if model.lag() < BEHIND_SECONDS * 1.5 {
+                    far_since = None;
+                } else {
+                    let since = *far_since.get_or_insert(model.now());
+                    if model.now() - since > 60 && assessment.verdict == Healthy {
+                        wrong.push((model.now(), model.lag()));
+                    }
+                }
+            });
+        }
+        prop_assert_eq!(wrong, Vec::new());
+        let of_lag = |verdict: Verdict| matches!(verdict, CatchingUp | Overloaded);
+        for pair in model.changes.windows(2) {
+            let ((before, one), (after, other)) = (&pair[0], &pair[1]);
+            if of_lag(one.verdict) && of_lag(other.verdict) {
+                prop_assert!(after - before >= 60, "{before} {:?} {after} {:?}", one.verdict, other.verdict);
+            }
+        }
+    }
+}
