@@ -1,10 +1,10 @@
 //! Whether the standby could take over, and why not.
 //!
 //! Once a minute the function watches the replica for a minute ([`watch`]): it asks both ledgers,
-//! RDS and CloudWatch at once ([`eyes`]), and what they say is one [`sample`]. A window of samples
+//! RDS and CloudWatch at once (`eyes`), and what they say is one [`sample`]. A window of samples
 //! and what is known of the last weeks ([`window`]) is judged by a pure function ([`verdict`], with
-//! [`broken`] and [`size`]). What a look changes in what is remembered ([`memory`]), and what
-//! people are told ([`notice`]), is pure, too; [`store`] and [`post`] carry it out.
+//! `broken` and `size`). What a look changes in what is remembered ([`memory`]), and what
+//! people are told ([`notice`]), is pure, too; `store` and `post` carry it out.
 //!
 //! It restarts nothing. It raises the replica's class only where that was asked for ([`raise`]).
 

@@ -44,39 +44,27 @@ pub struct Report {
     pub seen: Sample,
 }
 
-/// What a report is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
-    /// What was seen.
-    pub sample: &'a Sample,
-    /// What it came to.
-    pub looked: &'a Looked,
-    /// What is remembered.
-    pub memory: &'a Memory,
-    /// What was sent.
-    pub sent: &'a [Notice],
-}
-
 impl Report {
-    /// The report of one look.
-    pub fn of(app: &App, parts: &Parts<'_>) -> Self {
-        let at_risk = parts.sample.at_risk();
+    /// The report of one look, with what is remembered after it. The notices that were sent are
+    /// the caller's to add.
+    pub fn of(app: &App, sample: &Sample, looked: &Looked, memory: &Memory) -> Self {
+        let at_risk = sample.at_risk();
         Self {
             replica: app.settings.replica.clone(),
             region: app.settings.region.clone(),
             repeated: false,
-            assessment: Some(parts.looked.assessment.clone()),
-            since_ms: parts.memory.standing.map(|standing| standing.since_ms),
+            assessment: Some(looked.assessment.clone()),
+            since_ms: memory.standing.map(|standing| standing.since_ms),
             at_risk: at_risk.map(|(at_risk, _)| at_risk),
             at_risk_basis: at_risk.map(|(_, basis)| basis),
-            findings: notice::findings(parts.sample),
-            unknown: parts.sample.unknown(),
+            findings: notice::findings(sample),
+            unknown: sample.unknown(),
             looks: 1,
-            notices: parts.sent.to_vec(),
-            notices_waiting: parts.memory.outbox.len(),
-            raised: parts.memory.raised.clone(),
+            notices: Vec::new(),
+            notices_waiting: memory.outbox.len(),
+            raised: memory.raised.clone(),
             raise_allowed: false,
-            seen: parts.sample.clone(),
+            seen: sample.clone(),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::App;
 use crate::instances;
 use crate::memory::{Letter, Looked};
-use crate::notice::{Notice, Occasion};
+use crate::notice::Occasion;
 use crate::raise::Raised;
 use crate::report::Report;
 use crate::sample::Sample;
@@ -15,15 +15,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Tries to write the memory while other runs write, too.
 const TRIES: u32 = 5;
-
-/// What became of a look.
-#[derive(Clone, Debug)]
-struct Seen {
-    sample: Sample,
-    looked: Looked,
-    kept: Kept,
-    sent: Vec<Notice>,
-}
 
 /// Runs for what `trigger` asks, and ends within `time`.
 pub async fn run(app: &App, trigger: &Trigger, time: Duration) -> Report {
@@ -50,7 +41,7 @@ pub async fn run(app: &App, trigger: &Trigger, time: Duration) -> Report {
             let sample = app.eyes.look().await;
             let mut kept = load(app).await.0;
             let looked = kept.memory.look(&sample, None, &app.settings);
-            Report::of(app, &Seen { sample, looked, kept, sent: Vec::new() }.parts())
+            Report::of(app, &sample, &looked, &kept.memory)
         }
         Trigger::AllowRaise => {
             let mut report = look(app, None).await;
@@ -60,59 +51,42 @@ pub async fn run(app: &App, trigger: &Trigger, time: Duration) -> Report {
     }
 }
 
-impl Seen {
-    fn parts(&self) -> crate::report::Parts<'_> {
-        crate::report::Parts {
-            sample: &self.sample,
-            looked: &self.looked,
-            memory: &self.kept.memory,
-            sent: &self.sent,
-        }
-    }
-}
-
 /// One look, remembered and told.
 async fn look(app: &App, alarm: Option<&Alarm>) -> Report {
     let sample = app.eyes.look().await;
-    let mut seen = None;
-    for _ in 0..TRIES {
+    let mut tries = 0;
+    let (mut kept, looked, mut letters, is_saved) = loop {
+        tries += 1;
         let (mut kept, is_stored) = load(app).await;
         if alarm.is_some_and(|alarm| kept.memory.knows(alarm)) {
             return Report::of_repeated_alarm(app, &sample);
         }
         let looked = kept.memory.look(&sample, alarm, &app.settings);
         let letters = kept.memory.claim(sample.at_ms);
-        let saved = if is_stored { app.store.save(kept.clone()).await } else { Ok(kept.clone()) };
-        let is_saved = is_stored && saved.is_ok();
-        match saved {
-            Err(StoreError::Conflict) => {
-                seen = Some((kept, looked, Vec::new(), false));
-                continue;
-            }
-            Err(error) => tracing::error!(%error, "what was seen could not be written down"),
-            Ok(saved) => kept = saved,
+        if !is_stored {
+            break (kept, looked, letters, false);
         }
-        remember(app, &kept);
-        seen = Some((kept, looked, letters, is_saved));
-        break;
-    }
-    let Some((mut kept, looked, mut letters, is_saved)) = seen else {
-        return Report::of_repeated_alarm(app, &sample);
+        match app.store.save(kept.clone()).await {
+            Ok(saved) => break (saved, looked, letters, true),
+            Err(StoreError::Conflict) if tries < TRIES => {}
+            Err(error) => {
+                tracing::error!(%error, "what was seen could not be written down");
+                break (kept, looked, letters, false);
+            }
+        }
     };
+    remember(app, &kept);
     // Only what is written down is done once.
     if is_saved && let Some(raised) = &looked.raise {
         letters.extend(raise(app, raised, &looked, &sample, &mut kept).await);
     }
     let tried = app.post.send(letters).await;
-    let sent: Vec<Notice> = tried
-        .iter()
-        .filter(|letter| !letter.to_topic && !letter.to_bus)
-        .map(|letter| letter.notice.clone())
-        .collect();
     if !tried.is_empty() {
         settle(app, &tried, &mut kept).await;
     }
-    let report = Report::of(app, &Seen { sample, looked, kept, sent }.parts());
+    let mut report = Report::of(app, &sample, &looked, &kept.memory);
+    let sent = tried.into_iter().filter(|letter| !letter.to_topic && !letter.to_bus);
+    report.notices = sent.map(|letter| letter.notice).collect();
     report.measure();
     report
 }
