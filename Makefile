@@ -7,12 +7,16 @@ ARGS ?=
 BIN := $(TARGET)/local
 # cargo-nextest where it is installed: each test in a process of its own.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
+SHOW := $(if $(shell command -v cargo-nextest),--success-output immediate,-- --nocapture)
 FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
-.PHONY: help setup setup-deploy build demo up test bench check fmt release clean
+ENV ?= single
+SAM_BUILD := $(CURDIR)/.aws-sam/build
+
+.PHONY: help setup setup-deploy build demo up test bench check fmt release sam-build deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,7 +36,7 @@ demo: setup build ## A whole drop on this machine; ARGS="--orders 5000 --stock 2
 up: setup build ## The system kept running, with curl lines for every route
 	$(BIN)/fairdrop-local up $(ARGS)
 
-test: setup build ## All tests, against real servers
+test: setup-deploy build ## All tests, against real servers
 	$(RUN_TESTS) --locked --workspace $(ARGS)
 
 bench: setup build release ## All figures, into target/bench/
@@ -43,9 +47,19 @@ check: setup-deploy ## Format, lints, documentation, template
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	$(VENV)/bin/sam validate --lint --template template.yaml
+	$(VENV)/bin/cfn-lint stores.yaml
 
 release: ## Build the functions as they are deployed
 	cargo build --locked --release $(addprefix -p ,$(FUNCTIONS))
+
+sam-build: setup-deploy ## Build all functions as SAM deploys them, into .aws-sam/build
+	PATH="$(VENV)/bin:$$PATH" CARGO_TARGET_DIR=$(TARGET) $(VENV)/bin/sam build --config-env $(ENV)
+
+deploy: sam-build ## Deploy to AWS; ENV=single, use1, euw1 or apse1, see samconfig.toml
+	$(VENV)/bin/sam deploy --config-env $(ENV)
+
+deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
+	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked -p tests --test deployment --test template_rules $(SHOW)
 
 fmt: ## Format the code
 	cargo fmt --all

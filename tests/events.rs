@@ -46,11 +46,14 @@ async fn the_sample_requests_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sample_schedule_drains() {
+async fn the_sample_schedules_drain_and_record() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 3 })).await.unwrap();
     let invoke = system.main_invoke_api().unwrap();
     let invoked = invoke.call("checkout-drain", &sample("checkout-drain.schedule.json")).await.unwrap();
+    let Invoked::Answer(summary) = invoked else { panic!("{invoked:?}") };
+    assert_eq!((&summary["items"], &summary["failures"]), (&json!(1), &json!(0)), "{summary}");
+    let invoked = invoke.call("checkout-worker", &sample("checkout-worker.schedule.json")).await.unwrap();
     let Invoked::Answer(summary) = invoked else { panic!("{invoked:?}") };
     assert_eq!((&summary["items"], &summary["failures"]), (&json!(1), &json!(0)), "{summary}");
 }

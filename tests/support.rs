@@ -1,6 +1,8 @@
 //! What the suites have in common: a queue on a real Redis, a running system, and a
 //! client of its gateways.
 
+pub mod template;
+
 use anyhow::{Context, Result};
 use futures::future::join_all;
 use ledger::Ledger;

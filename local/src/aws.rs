@@ -96,6 +96,8 @@ impl Ministack {
         let mut command = Command::new(tool("ministack"));
         // Its default is to listen on every interface.
         command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string()).current_dir(folder);
+        // Functions run as processes of this machine: there is no Docker.
+        command.env("LAMBDA_EXECUTOR", "local");
         let mut process = Process::start("ministack", &mut command, &folder.join("ministack.log"))?;
         process.wait_for_port(port).await?;
         Ok(Self { _process: process, port, client: reqwest::Client::new() })

@@ -1,0 +1,139 @@
+//! An emulated account, and what a deployment does to it.
+
+use anyhow::{Context, Result, bail, ensure};
+use local::aws::Ministack;
+use local::process::tool;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tests::template::{Adapted, MAIN, STANDBY, adapt};
+
+/// The account.
+pub(crate) struct Cloud {
+    pub(crate) ministack: Ministack,
+    client: reqwest::Client,
+}
+
+impl Cloud {
+    pub(crate) async fn start(folder: &Path) -> Result<Self> {
+        Ok(Self { ministack: Ministack::start(folder).await?, client: reqwest::Client::new() })
+    }
+
+    /// Deploys what was built into `region`, by the very SAM CLI, and returns what was left out.
+    pub(crate) fn deploy(
+        &self,
+        build: &Path,
+        region: &str,
+        parameters: &BTreeMap<&str, String>,
+    ) -> Result<Vec<String>> {
+        let template = std::fs::read_to_string(build.join("template.yaml"))?;
+        let Adapted { text, left_out } = adapt(&template, region);
+        let adapted = format!("{region}.yaml");
+        std::fs::write(build.join(&adapted), text)?;
+        let quoted = parameters.iter().map(|(name, value)| format!("{name} = '{value}'\n"));
+        let config = format!(
+            "version = 0.1\n[here.deploy.parameters]\ntemplate_file = '{adapted}'\nstack_name = 'fairdrop'\n\
+             region = '{region}'\ncapabilities = 'CAPABILITY_IAM CAPABILITY_AUTO_EXPAND'\nresolve_s3 = true\n\
+             confirm_changeset = false\nno_progressbar = true\n[here.deploy.parameters.parameter_overrides]\n{}",
+            quoted.collect::<String>()
+        );
+        let config_file = build.join(format!("{region}.toml"));
+        std::fs::write(&config_file, config)?;
+        let output = Command::new(tool("sam"))
+            .args(["deploy", "--config-env", "here", "--config-file"])
+            .arg(&config_file)
+            .current_dir(build)
+            .envs([
+                ("AWS_ENDPOINT_URL", self.ministack.url().as_str()),
+                ("AWS_ACCESS_KEY_ID", "test"),
+                ("AWS_SECRET_ACCESS_KEY", "test"),
+                ("SAM_CLI_TELEMETRY", "0"),
+            ])
+            .output()
+            .context("the SAM CLI cannot be started; try `make setup-deploy`")?;
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "sam deploy failed: {out}\n{error}");
+        Ok(left_out)
+    }
+
+    /// Calls Lambda's own API.
+    pub(crate) async fn lambda(&self, region: &str, method: &str, path: &str, body: String) -> Result<Value> {
+        let scope = format!(
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/lambda/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let request = self
+            .client
+            .request(method.parse()?, format!("{}/2015-03-31/functions{path}", self.ministack.url()));
+        let request = request.header("authorization", scope).header("content-type", "application/json");
+        let answer = request.body(body).timeout(Duration::from_secs(120)).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{method} {path}: {status} {text}");
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// The functions of a region, by name without the stack's, and their environments.
+    pub(crate) async fn functions(&self, region: &str) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+        let listed = self.lambda(region, "GET", "/", String::new()).await?;
+        let functions = listed["Functions"].as_array().context("no list of functions")?;
+        functions
+            .iter()
+            .map(|function| {
+                let name = function["FunctionName"].as_str().context("a function without a name")?;
+                let name = name.strip_prefix("fairdrop-").context("its name is not the stack's")?;
+                let variables = serde_json::from_value(function["Environment"]["Variables"].clone())?;
+                Ok((name.to_owned(), variables))
+            })
+            .collect()
+    }
+
+    /// Changes some variables of a function.
+    pub(crate) async fn set(&self, region: &str, function: &str, with: &[(&str, String)]) -> Result<()> {
+        let mut variables =
+            self.functions(region).await?.remove(function).context("there is no such function")?;
+        variables.extend(with.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let body = json!({ "Environment": { "Variables": variables } }).to_string();
+        self.lambda(region, "PUT", &format!("/fairdrop-{function}/configuration"), body).await.map(drop)
+    }
+
+    /// Invokes a function.
+    pub(crate) async fn invoke(&self, region: &str, function: &str, event: &Value) -> Result<Value> {
+        let answer = self
+            .lambda(region, "POST", &format!("/fairdrop-{function}/invocations"), event.to_string())
+            .await?;
+        if let Some(error) = answer.get("errorMessage") {
+            bail!("{function}: {error}");
+        }
+        Ok(answer)
+    }
+}
+
+/// Parameters of a deployment in which `region` is one of the three.
+pub(crate) fn parameters(region: &str, jwks: &Value) -> BTreeMap<&'static str, String> {
+    let mut parameters: BTreeMap<&str, String> = [
+        ("MainRegion", MAIN),
+        ("StandbyRegion", STANDBY),
+        ("MainRedisEndpoint", "redis.example"),
+        ("LedgerEndpoint", "ledger.example"),
+        ("LedgerResourceId", "db-MAIN"),
+        ("SubnetIds", "subnet-a,subnet-b"),
+        ("SecurityGroupIds", "sg-a"),
+        ("TokenIssuer", local::buyer::ISSUER),
+        ("TokenAudience", local::buyer::AUDIENCE),
+        ("MainInstance", "ledger"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .into();
+    parameters.insert("TokenJwks", jwks.to_string());
+    if region == STANDBY {
+        let of_standby = [
+            ("ReplicaInstance", "ledger-standby"),
+            ("ReplicaEndpoint", "replica.example"),
+            ("ReplicaResourceId", "db-STANDBY"),
+            ("ReplicaRedisEndpoint", "redis-standby.example"),
+        ];
+        parameters.extend(of_standby.map(|(name, value)| (name, value.to_owned())));
+    }
+    parameters
+}

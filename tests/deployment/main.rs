@@ -1,0 +1,118 @@
+//! The template deployed by the SAM CLI into an emulator of AWS, in three regions, and a drop on
+//! what was deployed. With `FAIRDROP_SAM_BUILD` it takes what `sam build` made, otherwise the
+//! functions that the other tests run.
+
+mod cloud;
+
+use cloud::{Cloud, parameters};
+use local::buyer::{IdentityProvider, micros_now};
+use local::postgres::Postgres;
+use local::servers::Redis;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tests::eventually;
+use tests::template::{self, MAIN, STANDBY};
+
+const EDGE: &str = "ap-southeast-1";
+
+/// Functions of each kind of region.
+const EVERYWHERE: [&str; 2] = ["order-intake", "order-status"];
+const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "drop-admin", "order-confirm"];
+
+fn names(lists: &[&[&str]]) -> BTreeSet<String> {
+    lists.iter().flat_map(|list| list.iter()).map(ToString::to_string).collect()
+}
+
+/// An HTTP request, as API Gateway would hand it on.
+fn request(file: &str, token: &str) -> Value {
+    let mut event = tests::sample(file);
+    event["headers"]["authorization"] = json!(format!("Bearer {token}"));
+    event["requestContext"]["timeEpoch"] = json!(micros_now() / 1_000);
+    event
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_regions_are_deployed_and_main_sells() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = match std::env::var_os("FAIRDROP_SAM_BUILD") {
+        Some(built) => PathBuf::from(built),
+        None => {
+            template::build(folder.path()).unwrap();
+            folder.path().to_owned()
+        }
+    };
+    let cloud = Cloud::start(folder.path()).await.unwrap();
+    let identity = IdentityProvider::new().unwrap();
+    let mut deployed = BTreeMap::new();
+    for region in [MAIN, STANDBY, EDGE] {
+        let began = Instant::now();
+        let left_out = cloud.deploy(&build, region, &parameters(region, &identity.jwks())).unwrap();
+        println!(
+            "{region}: deployed in {:.0} s; the emulator has no {}",
+            began.elapsed().as_secs_f64(),
+            left_out.join(", ")
+        );
+        deployed.insert(region, cloud.functions(region).await.unwrap());
+    }
+    // What belongs to a region is there, and nothing else.
+    let there = |region: &str| deployed[region].keys().cloned().collect::<BTreeSet<String>>();
+    assert_eq!(there(MAIN), names(&[&EVERYWHERE, &OF_MAIN]));
+    assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag"]]));
+    assert_eq!(there(EDGE), names(&[&EVERYWHERE]));
+    assert_eq!(deployed[MAIN]["order-intake"]["FAIRDROP_MAIN_REDIS_URL"], "rediss://redis.example:6379");
+    let ledger = |region: &str| deployed[region]["checkout-worker"]["FAIRDROP_LEDGER_URL"].clone();
+    assert!(ledger(MAIN).contains("@ledger.example:") && ledger(STANDBY).contains("@replica.example:"));
+
+    // The emulator has neither ElastiCache nor RDS: these functions get this machine's servers.
+    let redis = Redis::start(folder.path(), "redis").await.unwrap();
+    let postgres = Postgres::start(folder.path(), "postgres").await.unwrap();
+    let with = [
+        ("FAIRDROP_MAIN_REDIS_URL", redis.url()),
+        ("FAIRDROP_LEDGER_URL", postgres.url()),
+        ("FAIRDROP_LEDGER_AUTH", "password".to_owned()),
+    ];
+    for function in EVERYWHERE.iter().chain(&OF_MAIN) {
+        cloud.set(MAIN, function, &with).await.unwrap();
+    }
+    let admin = async |command: Value| cloud.invoke(MAIN, "drop-admin", &command).await.unwrap();
+    admin(json!({ "command": "migrate" })).await;
+    let mut create = tests::sample("drop-admin.create.json");
+    create["item"]["opens_at"] = json!(micros_now() - 60_000_000);
+    create["item"]["closes_at"] = json!(micros_now() + 3_600_000_000);
+    create["item"]["hold_seconds"] = json!(0);
+    admin(create).await;
+    let token = identity.token("alice").unwrap();
+    let queued =
+        cloud.invoke(MAIN, "order-intake", &request("order-intake.post.json", &token)).await.unwrap();
+    assert_eq!(queued["statusCode"], 202, "{queued}");
+    // Nobody here starts the drain or the worker: their schedules do, once a minute.
+    let began = Instant::now();
+    let mine = request("order-status.mine.json", &token);
+    eventually("the schedules have sold the unit", Duration::from_secs(150), async || {
+        let answer = cloud.invoke(MAIN, "order-status", &mine).await?;
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or("null"))?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok((body["status"] == "sold").then_some(()))
+    })
+    .await
+    .unwrap();
+    println!("sold by the schedules after {:.0} s", began.elapsed().as_secs_f64());
+}
+
+/// A parameter that makes no sense is refused before anything is deployed, and named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_parameter_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    template::build(folder.path()).unwrap();
+    let cloud = Cloud::start(folder.path()).await.unwrap();
+    let jwks = IdentityProvider::new().unwrap().jwks();
+    for (name, wrong) in [("MainRedisEndpoint", "rediss://user:secret@host:6379"), ("TokenJwks", "{}")] {
+        let mut parameters = parameters(MAIN, &jwks);
+        parameters.insert(name, wrong.to_owned());
+        let error = cloud.deploy(folder.path(), MAIN, &parameters).unwrap_err().to_string();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+    assert_eq!(cloud.functions(MAIN).await.unwrap(), BTreeMap::new());
+}

@@ -1,0 +1,104 @@
+//! The template, taken apart, and as an emulator can take it.
+
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The main region of a deployment in a test.
+pub const MAIN: &str = "us-east-1";
+/// Its standby region.
+pub const STANDBY: &str = "eu-west-1";
+
+/// A built template, adapted.
+#[derive(Debug)]
+pub struct Adapted {
+    /// The template.
+    pub text: String,
+    /// Resources that the emulator does not know.
+    pub left_out: Vec<String>,
+}
+
+/// Resources of the template by name, each with its text.
+pub fn resources(template: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for block in blocks(template) {
+        if let Some(name) = block.name {
+            found.insert(name, block.text);
+        }
+    }
+    found
+}
+
+/// `template` as ministack 1.5 can take it in `region`.
+///
+/// It has no alarms on an expression, and it takes `AWS::Region` in a condition for those very
+/// letters.
+pub fn adapt(template: &str, region: &str) -> Adapted {
+    let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
+    for block in blocks(template) {
+        let is_expression =
+            block.text.contains("Type: AWS::CloudWatch::Alarm") && block.text.contains("\n      Metrics:");
+        match block.name {
+            Some(name) if is_expression => adapted.left_out.push(name),
+            _ if block.section == "Conditions" => {
+                let of_region = block.text.replace("!Ref AWS::Region", region);
+                adapted.text += &of_region.replace("Ref: AWS::Region", region);
+            }
+            _ => adapted.text += &block.text,
+        }
+    }
+    adapted
+}
+
+#[derive(Debug)]
+struct Block {
+    section: String,
+    /// Of a resource alone.
+    name: Option<String>,
+    text: String,
+}
+
+/// The template in pieces: each resource is one, and so is each line of anything else.
+fn blocks(template: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut section = String::new();
+    for line in template.lines() {
+        let is_top = line.starts_with(|first: char| first.is_ascii_alphabetic());
+        if is_top {
+            section = line.split(':').next().unwrap_or_default().to_owned();
+        }
+        let name = line.strip_prefix("  ").and_then(|rest| rest.strip_suffix(':'));
+        let name =
+            name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        let begins = is_top || section != "Resources" || name.is_some() || blocks.is_empty();
+        if begins {
+            let name = name.filter(|_| section == "Resources").map(str::to_owned);
+            blocks.push(Block { section: section.clone(), name, text: String::new() });
+        }
+        if let Some(last) = blocks.last_mut() {
+            last.text.push_str(line);
+            last.text.push('\n');
+        }
+    }
+    blocks
+}
+
+/// The project's template.
+pub fn read() -> Result<String> {
+    Ok(std::fs::read_to_string(local::process::workspace().join("template.yaml"))?)
+}
+
+/// Lays out `folder` as `sam build` does, with the functions that this machine's tests run.
+pub fn build(folder: &Path) -> Result<()> {
+    let mut template = read()?;
+    let binaries = local::process::binaries()?;
+    for (name, text) in resources(&template) {
+        let Some(at) = text.split("CodeUri: functions/").nth(1) else { continue };
+        let function = at.split('/').next().context("a CodeUri without an end")?;
+        std::fs::create_dir_all(folder.join(&name))?;
+        std::fs::copy(binaries.join(function), folder.join(&name).join("bootstrap"))?;
+        template = template.replace(&format!("CodeUri: functions/{function}/"), &format!("CodeUri: {name}"));
+    }
+    std::fs::write(folder.join("template.yaml"), template)?;
+    Ok(())
+}
