@@ -2,6 +2,7 @@
 
 mod model;
 mod notices;
+mod recorded;
 
 use model::{BEHIND_SECONDS, Model};
 use proptest::prelude::*;
