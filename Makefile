@@ -42,12 +42,13 @@ test: setup-deploy build ## All tests, against real servers
 bench: setup build release ## All figures, into target/bench/
 	FAIRDROP_RELEASE_DIR=$(TARGET)/release $(BIN)/fairdrop-bench $(ARGS)
 
-check: setup-deploy ## Format, lints, documentation, template
+check: setup-deploy ## Format, lints, documentation, templates
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	$(VENV)/bin/sam validate --lint --template template.yaml
 	$(VENV)/bin/cfn-lint stores.yaml
+	$(VENV)/checkov/bin/checkov --config-file .checkov.yaml --skip-download --file template.yaml --file stores.yaml
 
 release: ## Build the functions as they are deployed
 	cargo build --locked --release $(addprefix -p ,$(FUNCTIONS))
