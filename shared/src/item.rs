@@ -1,6 +1,7 @@
 //! What is on sale, and when.
 
 use crate::stamp::Stamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +10,9 @@ use std::str::FromStr;
 ///
 /// The alphabet has no braces, colons or spaces, so that an id can stand inside a
 /// Redis key and its hash tag.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = "^(?!\\.\\.?$)[A-Za-z0-9._-]{1,64}$"))]
 pub struct ItemId(String);
 
 /// A text that is no [`ItemId`].
@@ -98,7 +100,7 @@ pub enum Gate {
 }
 
 /// Where an item is in its life, as buyers see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It opens later.

@@ -1,5 +1,6 @@
 //! Moments in time: microseconds since the Unix epoch.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A moment in microseconds since the Unix epoch, at least 0 and below 2^53.
@@ -7,8 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Redis keeps the score of a sorted set as a double. Every whole number below
 /// 2^53 has a double of its own, so that microseconds sort exactly (until the
 /// year 2255); nanoseconds would not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u64", into = "u64")]
+#[schemars(with = "u64", extend("maximum" = 9_007_199_254_740_991_u64))]
 pub struct Stamp(u64);
 
 /// A number of microseconds that no [`Stamp`] can hold.

@@ -7,8 +7,11 @@
 
 mod notice;
 
+pub use notice::Body as PaymentBody;
+
 use ledger::{Due, Extension, Ledger, LedgerError, Payment, Standing};
 use notice::{Notice, Outcome};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -40,9 +43,10 @@ impl App {
 }
 
 /// How the reservation stands after a notice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Confirmed {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Confirmed {
     item_id: ItemId,
+    #[schemars(extend("enum" = ["sold", "reserved", "released"]))]
     status: &'static str,
     payment_reference: String,
     #[serde(skip_serializing_if = "Option::is_none")]

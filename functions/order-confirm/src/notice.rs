@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::item::ItemId;
@@ -25,7 +26,7 @@ pub(crate) struct Notice {
     pub(crate) outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// The money is there: sell.
@@ -36,10 +37,16 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-#[derive(Deserialize)]
+/// What became of a payment, as the shop says it.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Body {
+#[schemars(rename = "Payment")]
+pub struct Body {
+    /// The buyer: the `sub` of their access tokens.
+    #[schemars(length(min = 1, max = 255))]
     user_token: String,
+    /// The idempotency key.
+    #[schemars(length(min = 1, max = 255))]
     payment_reference: String,
     outcome: Outcome,
 }

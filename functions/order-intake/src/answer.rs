@@ -2,6 +2,7 @@
 
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::http;
 use shared::item::ItemId;
@@ -10,18 +11,21 @@ use shared::queue::Order;
 use shared::stamp::Stamp;
 
 /// The body of `202` and `200`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Accepted {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Accepted {
     item_id: ItemId,
+    #[schemars(extend("enum" = ["queued"]))]
     status: &'static str,
+    /// The stamp that counts, in microseconds since the Unix epoch.
     placed_at: Stamp,
     links: Links,
     #[serde(skip)]
     code: StatusCode,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Links {
+    /// Where to ask for the order.
     status: String,
 }
 

@@ -4,7 +4,8 @@
 mod answer;
 mod body;
 
-use answer::Accepted;
+pub use answer::Accepted;
+
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
 use shared::clock_check::{ClockCheck, OffsetBounds, Verdict};

@@ -2,6 +2,7 @@
 
 use lambda_http::http::{HeaderValue, StatusCode, header};
 use lambda_http::{Body, Request, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::http;
 use shared::item::{Item, Phase};
@@ -12,8 +13,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// As long as the copy it is made from.
 const CACHE_CONTROL: &str = "public, max-age=1";
 
-#[derive(Debug, Serialize)]
-struct ItemPage<'a> {
+/// What is on sale. Moments are in microseconds since the Unix epoch.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ItemPage<'a> {
+    #[schemars(with = "shared::item::ItemId")]
     item_id: &'a str,
     name: &'a str,
     phase: Phase,

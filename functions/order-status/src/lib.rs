@@ -2,8 +2,11 @@
 
 mod item_page;
 
+pub use item_page::ItemPage;
+
 use lambda_http::http::{Method, StatusCode};
 use lambda_http::{Body, Request, RequestExt, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::edge::Edge;
 use shared::http;
@@ -39,18 +42,25 @@ pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
     }
 }
 
-/// The body of an answer about an order.
-#[derive(Debug, Default, Serialize)]
-struct OrderPage<'a> {
+/// What has become of a buyer's order. Moments are in microseconds since the Unix epoch.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct OrderPage<'a> {
+    #[schemars(with = "ItemId")]
     item_id: &'a str,
+    #[schemars(extend("enum" = ["none", "queued", "reserved", "sold", "released"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// While it is queued: its stamp.
     placed_at: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// While it is queued: orders before it.
     ahead: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// While it is reserved: when the hold ends.
     reserved_until: Option<Stamp>,
+    /// Whether the buyer has given the unit back, and the ledger has not said so yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
     giving_back: bool,
 }
 
