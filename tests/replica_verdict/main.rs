@@ -131,6 +131,21 @@ fn a_silent_heart_is_no_lag_and_a_pause_is() {
     assert_eq!(model.verdict(), Healthy);
 }
 
+#[test]
+fn a_line_that_falters_is_not_broken() {
+    let mut model = quiet(7);
+    model.every = 2;
+    model.load = BUSY;
+    model.pass(60, |_, _| {});
+    for _ in 0..5 {
+        model.line_is_up = false;
+        model.pass(9, |_, _| {});
+        model.line_is_up = true;
+        model.pass(120, |_, _| {});
+    }
+    assert_eq!(model.verdicts(), []);
+}
+
 /// What can happen to a pair.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
