@@ -98,6 +98,8 @@ impl Ministack {
         command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string()).current_dir(folder);
         // Functions run as processes of this machine: there is no Docker.
         command.env("LAMBDA_EXECUTOR", "local");
+        // It keeps the functions' code in the folder for temporary files, for good.
+        command.env("TMPDIR", folder);
         let mut process = Process::start("ministack", &mut command, &folder.join("ministack.log"))?;
         process.wait_for_port(port).await?;
         Ok(Self { _process: process, port, client: reqwest::Client::new() })

@@ -97,6 +97,37 @@ impl Cloud {
         self.lambda(region, "PUT", &format!("/fairdrop-{function}/configuration"), body).await.map(drop)
     }
 
+    /// Makes what a function is now what its alias `live` stands for, as a deployment does.
+    pub(crate) async fn publish(&self, region: &str, function: &str) -> Result<()> {
+        let path = format!("/fairdrop-{function}");
+        let published = self.lambda(region, "POST", &format!("{path}/versions"), "{}".into()).await?;
+        let alias = json!({ "FunctionVersion": published["Version"] }).to_string();
+        self.lambda(region, "PUT", &format!("{path}/aliases/live"), alias).await.map(drop)
+    }
+
+    /// Sends a buyer's request to the region's HTTP API, by its own host name; returns status and body.
+    pub(crate) async fn http(
+        &self,
+        region: &str,
+        method: &str,
+        path: &str,
+        token: &str,
+    ) -> Result<(u16, Value)> {
+        let scope = format!(
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/apigateway/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let apis =
+            self.client.get(format!("{}/v2/apis", self.ministack.url())).header("authorization", scope);
+        let apis: Value = serde_json::from_str(&apis.send().await?.text().await?)?;
+        let listed = apis["items"].as_array().or(apis["Items"].as_array()).context("no list of APIs")?;
+        let id = listed.first().and_then(|api| api["apiId"].as_str()).context("there is no API")?;
+        let request = self.client.request(method.parse()?, format!("{}{path}", self.ministack.url()));
+        let request = request.header("host", format!("{id}.execute-api.localhost")).bearer_auth(token);
+        let answer = request.timeout(Duration::from_secs(40)).send().await?;
+        let status = answer.status().as_u16();
+        Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
+    }
+
     /// Invokes a function.
     pub(crate) async fn invoke(&self, region: &str, function: &str, event: &Value) -> Result<Value> {
         let answer = self

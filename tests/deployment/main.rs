@@ -76,6 +76,8 @@ async fn three_regions_are_deployed_and_main_sells() {
     for function in EVERYWHERE.iter().chain(&OF_MAIN) {
         cloud.set(MAIN, function, &with).await.unwrap();
     }
+    // The API leads to order-intake by its alias, and that to a version that never changes.
+    cloud.publish(MAIN, "order-intake").await.unwrap();
     let admin = async |command: Value| cloud.invoke(MAIN, "drop-admin", &command).await.unwrap();
     admin(json!({ "command": "migrate" })).await;
     let mut create = tests::sample("drop-admin.create.json");
@@ -99,6 +101,18 @@ async fn three_regions_are_deployed_and_main_sells() {
     .await
     .unwrap();
     println!("sold by the schedules after {:.0} s", began.elapsed().as_secs_f64());
+
+    // And by the front door: the API's routes lead to the functions.
+    let token = identity.token("bob").unwrap();
+    let call = async |method, path| cloud.http(MAIN, method, path, &token).await.unwrap();
+    let (status, body) = call("GET", "/items/sneaker-42").await;
+    assert_eq!((status, &body["phase"]), (200, &json!("open")), "{body}");
+    let (status, body) = call("POST", "/items/sneaker-42/orders").await;
+    assert_eq!((status, &body["status"]), (202, &json!("queued")), "{body}");
+    let (status, body) = call("GET", "/items/sneaker-42/orders/me").await;
+    assert_eq!(status, 200, "{body}");
+    let (status, body) = call("PUT", "/items/sneaker-42/orders").await;
+    assert_eq!((status, &body["type"]), (405, &json!("urn:fairdrop:problem:method-not-allowed")), "{body}");
 }
 
 /// A parameter that makes no sense is refused before anything is deployed, and named.
