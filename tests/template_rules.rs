@@ -72,6 +72,20 @@ fn every_variable_that_is_read_is_set_and_every_one_that_is_set_is_read() {
     assert_eq!(silent, Vec::<&&str>::new(), "read by the code, and not in docs/LIMITS.md");
 }
 
+#[test]
+fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
+    let template = template::read().unwrap();
+    let mut checked = 0;
+    for (name, text) in template::resources(&template) {
+        if text.contains("Type: AWS::Serverless::Function\n    Condition: MayBeMain") {
+            let rule = "ReservedConcurrentExecutions: !If [IsMain, !Ref AWS::NoValue, 0]";
+            assert!(text.contains(rule), "{name}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 4);
+}
+
 /// SDK calls, as the code writes them, and the right that each needs.
 const CALLS: [(&str, &str); 20] = [
     (".describe_db_instances()", "rds:DescribeDBInstances"),

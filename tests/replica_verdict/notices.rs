@@ -59,6 +59,24 @@ fn a_notice_is_claimed_by_one_run_and_by_the_next_if_that_dies() {
 }
 
 #[test]
+fn two_notices_of_one_look_are_two() {
+    let mut model = Model::new(9);
+    model.pass(60, |_, _| {});
+    let mut memory = model.memory().clone();
+    let sample = memory.window.newest().unwrap().clone();
+    let assessment = memory.look(&sample, None, &settings()).assessment;
+    for occasion in [Occasion::Changed, Occasion::Raised, Occasion::NotRaised] {
+        memory.write(occasion, &assessment, &sample, &settings());
+    }
+    let claimed = memory.claim(sample.at_ms);
+    assert_eq!(claimed.len(), 3);
+    let sent: Vec<Letter> =
+        claimed.into_iter().map(|letter| Letter { to_topic: false, to_bus: false, ..letter }).collect();
+    memory.sent(&sent);
+    assert_eq!(memory.outbox, []);
+}
+
+#[test]
 fn an_alarm_s_state_counts_once_and_an_older_one_not_at_all() {
     let alarm = |arn: &str, since: &str| Alarm {
         arn: arn.into(),

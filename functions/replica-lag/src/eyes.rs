@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// The longest that one question to AWS may take.
-const ASK_LIMIT: Duration = Duration::from_secs(7);
+pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(7);
 /// RDS's word is asked for again after this ...
 const INSTANCES_EVERY: Duration = Duration::from_secs(20);
 /// ... CloudWatch's, which changes once a minute, after this ...
@@ -172,7 +172,7 @@ fn main_of(seen: &ledger::Main) -> Main {
         at_risk: seen.at_risk.map(|at_risk| AtRisk {
             seconds: seconds(at_risk.micros),
             sales: at_risk.sales,
-            sales_at_most: None,
+            units_left: None,
         }),
     }
 }

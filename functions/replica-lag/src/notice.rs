@@ -34,8 +34,22 @@ pub enum Occasion {
     Repeated,
     /// The standby could take over again.
     Over,
-    /// The replica's class has been raised, or RDS has refused.
+    /// The replica's class is being raised.
     Raised,
+    /// It was to be raised, and RDS has not taken it on.
+    NotRaised,
+}
+
+impl Occasion {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Repeated => "repeated",
+            Self::Over => "over",
+            Self::Raised => "raised",
+            Self::NotRaised => "not-raised",
+        }
+    }
 }
 
 /// One notice, for a person and as JSON.
@@ -133,7 +147,7 @@ pub fn write(occasion: Occasion, assessment: &Assessment, about: About<'_>) -> N
     let is_on = |alarm: &crate::memory::SeenAlarm| alarm.state == crate::trigger::AlarmState::Alarm;
     let on = about.alarms.iter().filter(|(_, alarm)| is_on(alarm));
     let mut notice = Notice {
-        notice_id: format!("{}-{}-{at_ms}", about.replica, verdict.name()),
+        notice_id: format!("{}-{}-{}-{at_ms}", about.replica, occasion.name(), verdict.name()),
         occasion,
         replica: about.replica.to_owned(),
         region: about.region.to_owned(),
@@ -162,7 +176,8 @@ impl Notice {
         let verdict = self.verdict.name();
         match self.occasion {
             Occasion::Over => format!("fairdrop: {} could take over again", self.replica),
-            Occasion::Raised => format!("fairdrop: the class of {} is raised", self.replica),
+            Occasion::Raised => format!("fairdrop: the class of {} is being raised", self.replica),
+            Occasion::NotRaised => format!("fairdrop: the class of {} was not raised", self.replica),
             Occasion::Changed => format!("fairdrop: {} is {verdict} ({})", self.replica, self.cause),
             Occasion::Repeated => format!("fairdrop: {} is still {verdict} ({})", self.replica, self.cause),
         }
@@ -197,14 +212,14 @@ impl Notice {
     }
 
     fn loss(&self) -> String {
-        let Some(AtRisk { seconds, sales, sales_at_most }) = self.at_risk else {
+        let Some(AtRisk { seconds, sales, units_left }) = self.at_risk else {
             return "nobody can say".into();
         };
-        match sales_at_most {
+        match units_left {
             None => format!("{seconds:.1} s and {sales} sales, by main's own count"),
-            Some(most) => format!(
-                "at most {seconds:.1} s and about {sales} sales (never more than the {most} units that were left); \
-                 main does not answer"
+            Some(left) => format!(
+                "at most {seconds:.1} s and about {sales} sales ({left} units were left then), by the replica alone: \
+                 main does not answer, or its heartbeats do not reach back so far"
             ),
         }
     }

@@ -3,8 +3,13 @@
 use crate::memory::Letter;
 use crate::notice::Notice;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use futures::future::join_all;
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
+/// The longest that sending all of a look's notices may take.
+const SEND_LIMIT: Duration = Duration::from_secs(4);
 /// SNS's limit for a subject.
 const MAX_SUBJECT: usize = 100;
 /// The source of the events.
@@ -26,21 +31,23 @@ pub(crate) struct Post {
 impl Post {
     /// Sends what each letter still has to be sent, and returns the letters with what is left.
     pub(crate) async fn send(&self, letters: Vec<Letter>) -> Vec<Letter> {
-        let mut tried = Vec::with_capacity(letters.len());
-        for letter in letters {
-            let notice = &letter.notice;
-            let (topic, bus) = tokio::join!(
-                async { if letter.to_topic { self.to_topic(notice).await } else { Ok(()) } },
-                async { if letter.to_bus { self.to_bus(notice).await } else { Ok(()) } },
-            );
-            for (way, sent) in [("topic", &topic), ("bus", &bus)] {
-                if let Err(error) = sent {
-                    tracing::error!(way, notice = %notice.notice_id, error, "a notice was not sent; the next look tries again");
-                }
+        let until = Instant::now() + SEND_LIMIT;
+        join_all(letters.into_iter().map(|letter| self.send_one(letter, until))).await
+    }
+
+    async fn send_one(&self, letter: Letter, until: Instant) -> Letter {
+        let notice = &letter.notice;
+        let topic = async { if letter.to_topic { self.to_topic(notice).await } else { Ok(()) } };
+        let bus = async { if letter.to_bus { self.to_bus(notice).await } else { Ok(()) } };
+        let (topic, bus) = tokio::join!(timeout_at(until, topic), timeout_at(until, bus));
+        let late = |_| Err("no answer in time".to_owned());
+        let (topic, bus) = (topic.unwrap_or_else(late), bus.unwrap_or_else(late));
+        for (way, sent) in [("topic", &topic), ("bus", &bus)] {
+            if let Err(error) = sent {
+                tracing::error!(way, notice = %notice.notice_id, error, "a notice was not sent; the next look tries again");
             }
-            tried.push(Letter { to_topic: topic.is_err(), to_bus: bus.is_err(), ..letter });
         }
-        tried
+        Letter { to_topic: topic.is_err(), to_bus: bus.is_err(), ..letter }
     }
 
     async fn to_topic(&self, notice: &Notice) -> Result<(), String> {

@@ -9,7 +9,7 @@ use crate::verdict::{Assessment, Verdict};
 use serde::Serialize;
 
 /// The answer to an invocation: the newest look.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The replica.
     pub replica: String,
@@ -50,42 +50,30 @@ impl Report {
     pub fn of(app: &App, sample: &Sample, looked: &Looked, memory: &Memory) -> Self {
         let at_risk = sample.at_risk();
         Self {
-            replica: app.settings.replica.clone(),
-            region: app.settings.region.clone(),
-            repeated: false,
             assessment: Some(looked.assessment.clone()),
             since_ms: memory.standing.map(|standing| standing.since_ms),
             at_risk: at_risk.map(|(at_risk, _)| at_risk),
             at_risk_basis: at_risk.map(|(_, basis)| basis),
             findings: notice::findings(sample),
-            unknown: sample.unknown(),
             looks: 1,
-            notices: Vec::new(),
             notices_waiting: memory.outbox.len(),
             raised: memory.raised.clone(),
-            raise_allowed: false,
-            seen: sample.clone(),
+            ..Self::that_saw(app, sample)
         }
     }
 
     /// The report where an alarm's state had been acted on before.
     pub fn of_repeated_alarm(app: &App, sample: &Sample) -> Self {
+        Self { repeated: true, ..Self::that_saw(app, sample) }
+    }
+
+    fn that_saw(app: &App, sample: &Sample) -> Self {
         Self {
             replica: app.settings.replica.clone(),
             region: app.settings.region.clone(),
-            repeated: true,
-            assessment: None,
-            since_ms: None,
-            at_risk: None,
-            at_risk_basis: None,
-            findings: Vec::new(),
             unknown: sample.unknown(),
-            looks: 0,
-            notices: Vec::new(),
-            notices_waiting: 0,
-            raised: None,
-            raise_allowed: false,
             seen: sample.clone(),
+            ..Self::default()
         }
     }
 

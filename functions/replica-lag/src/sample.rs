@@ -90,10 +90,10 @@ pub struct AtRisk {
     pub seconds: f64,
     /// Sales recorded, paid or released in them.
     pub sales: u64,
-    /// No more can have been sold in them, whatever main does: the units that were left. Nothing
-    /// where `sales` is main's own count.
+    /// The units that were left when the replica last heard of them: more are sold only where some are
+    /// given back or added. Nothing where `sales` is main's own count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sales_at_most: Option<u64>,
+    pub units_left: Option<u64>,
 }
 
 /// An instance, as RDS describes it.
@@ -185,9 +185,9 @@ impl Sample {
         }
     }
 
-    /// What a promotion now would lose. Main's own count is exact. Where main does not answer, the
-    /// replica's busiest second stands for each of those that are missing: a guess, with a bound that
-    /// holds, the units that were left.
+    /// What a promotion now would lose. Main's own count is exact. Where main does not answer, or its
+    /// heartbeats do not reach back to what the replica has, the replica's busiest second stands for
+    /// each of those that are missing: a guess.
     pub fn at_risk(&self) -> Option<(AtRisk, Basis)> {
         if let Some(at_risk) = self.main.and_then(|main| main.at_risk) {
             return Some((at_risk, Basis::Main));
@@ -196,7 +196,7 @@ impl Sample {
         let seconds = replica.beat_age_seconds?;
         let most = (seconds.ceil() * replica.peak_sales_per_second as f64) as u64;
         let left = replica.units_left;
-        Some((AtRisk { seconds, sales: most.min(left), sales_at_most: Some(left) }, Basis::Replica))
+        Some((AtRisk { seconds, sales: most.min(left), units_left: Some(left) }, Basis::Replica))
     }
 
     /// Whether main's log reaches the replica and is replayed, as far as can be seen.
@@ -230,6 +230,6 @@ impl Sample {
 pub enum Basis {
     /// Main counted: what is said is lost, and a second more at most.
     Main,
-    /// Main does not answer: at most these seconds are lost, and sales as it sold before.
+    /// Main could not count: at most these seconds are lost, and sales as it sold before.
     Replica,
 }

@@ -4,7 +4,12 @@
 use crate::memory::Memory;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use std::time::Duration;
+use tokio::time::timeout;
 
+/// The longest that one question to the table may take, its tries counted: without it a run goes on by
+/// what the process itself remembers, and still has to tell within its time.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 /// DynamoDB's limit for an item is 400 KB.
 const MAX_BYTES: usize = 380_000;
 
@@ -44,7 +49,7 @@ impl Store {
     /// than a watcher that runs.
     pub(crate) async fn load(&self) -> Result<Kept, StoreError> {
         let call = self.client.get_item().table_name(&self.table).key("id", self.key()).consistent_read(true);
-        let answer = call.send().await.map_err(|error| {
+        let answer = within_limit(call.send()).await?.map_err(|error| {
             let code = error.as_service_error().and_then(|service| service.meta().code());
             StoreError::Away(crate::post::reason(code, &error))
         })?;
@@ -77,7 +82,7 @@ impl Store {
             .item("memory", AttributeValue::S(text))
             .condition_expression("attribute_not_exists(id) OR version = :known")
             .expression_attribute_values(":known", number(kept.version));
-        match call.send().await {
+        match within_limit(call.send()).await? {
             Ok(_) => Ok(Kept { version, memory: kept.memory }),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => Err(StoreError::Conflict),
@@ -92,4 +97,8 @@ impl Store {
     fn key(&self) -> AttributeValue {
         AttributeValue::S(self.id.clone())
     }
+}
+
+async fn within_limit<T>(call: impl Future<Output = T>) -> Result<T, StoreError> {
+    timeout(STORE_LIMIT, call).await.map_err(|_| StoreError::Away("no answer in time".into()))
 }

@@ -1,6 +1,7 @@
 //! The watch: look, judge, remember, tell; for a minute, or once.
 
 use crate::App;
+use crate::eyes::ASK_LIMIT;
 use crate::instances;
 use crate::memory::{Letter, Looked};
 use crate::notice::Occasion;
@@ -9,9 +10,10 @@ use crate::report::Report;
 use crate::sample::Sample;
 use crate::store::{Kept, StoreError};
 use crate::trigger::{Alarm, Trigger};
+use rds::RdsError;
 use std::sync::PoisonError;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Tries to write the memory while other runs write, too.
 const TRIES: u32 = 5;
@@ -95,15 +97,22 @@ async fn look(app: &App, alarm: Option<&Alarm>) -> Report {
 async fn raise(app: &App, raised: &Raised, looked: &Looked, sample: &Sample, kept: &mut Kept) -> Vec<Letter> {
     tracing::warn!(from = raised.from, to = raised.to, "the replica is given a bigger class");
     let mut assessment = looked.assessment.clone();
-    match instances::raise(&app.eyes.rds, &app.settings.replica, raised).await {
-        Ok(()) => assessment.why = format!("the class is raised from {} to {}", raised.from, raised.to),
-        Err(error) => {
-            tracing::error!(%error, "RDS does not raise the class; it is not tried again");
-            assessment.why = format!("the class was to be raised to {}, and RDS refuses: {error}", raised.to);
+    let (from, to) = (&raised.from, &raised.to);
+    let asked = timeout(ASK_LIMIT, instances::raise(&app.eyes.rds, &app.settings.replica, raised)).await;
+    let no_answer = |_| Err(RdsError::Unreachable("no answer in time; look whether it was done".into()));
+    let occasion = match asked.unwrap_or_else(no_answer) {
+        Ok(()) => {
+            assessment.why = format!("the class is raised from {from} to {to}");
+            Occasion::Raised
         }
-    }
+        Err(error) => {
+            tracing::error!(%error, "the class was not raised; it is not tried again");
+            assessment.why = format!("the class was to be raised from {from} to {to}, once: {error}");
+            Occasion::NotRaised
+        }
+    };
     let write = |kept: &mut Kept| {
-        kept.memory.write(Occasion::Raised, &assessment, sample, &app.settings);
+        kept.memory.write(occasion, &assessment, sample, &app.settings);
         kept.memory.claim(sample.at_ms)
     };
     match change(app, write).await {
