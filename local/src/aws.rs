@@ -31,6 +31,11 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Calls an action of RDS in `region`, and returns its XML.
     pub async fn rds(&self, region: &str, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
         let service = Service { name: "rds", version: "2014-10-31", region };
@@ -56,10 +61,7 @@ impl Moto {
         operation: &str,
         input: &serde_json::Value,
     ) -> Result<serde_json::Value> {
-        let scope = format!(
-            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
-        );
-        let request = self.client.post(self.url()).header("authorization", scope);
+        let request = self.client.post(self.url()).header("authorization", authorization(region, service));
         let request =
             request.header("x-amz-target", operation).header("content-type", "application/x-amz-json-1.0");
         let response = request.body(input.to_string()).send().await.context("moto does not answer")?;
@@ -156,17 +158,21 @@ async fn query(
     };
     let pairs: Vec<String> =
         form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
-    // The region is in the signature's scope; the signature itself is not looked at.
-    let scope = format!(
-        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{name}/aws4_request, SignedHeaders=host, Signature=0"
-    );
-    let request = client.post(url).header("authorization", scope);
+    let request = client.post(url).header("authorization", authorization(region, name));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
     let response = request.body(pairs.join("&")).send().await.context("the emulator does not answer")?;
     let status = response.status();
     let text = response.text().await?;
     ensure!(status.is_success(), "{action} in {region}: {status} {text}");
     Ok(text)
+}
+
+/// What tells an emulator the region and the service that are meant: they stand in a signature's scope,
+/// and the signature itself is not looked at.
+pub fn authorization(region: &str, service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
 }
 
 /// The texts of all elements `name` in an XML document, in order.

@@ -1,7 +1,7 @@
 //! An emulated account, and what a deployment does to it.
 
 use anyhow::{Context, Result, bail, ensure};
-use local::aws::Ministack;
+use local::aws::{Ministack, authorization};
 use local::process::tool;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,9 +60,7 @@ impl Cloud {
 
     /// Calls Lambda's own API.
     pub(crate) async fn lambda(&self, region: &str, method: &str, path: &str, body: String) -> Result<Value> {
-        let scope = format!(
-            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/lambda/aws4_request, SignedHeaders=host, Signature=0"
-        );
+        let scope = authorization(region, "lambda");
         let request = self
             .client
             .request(method.parse()?, format!("{}/2015-03-31/functions{path}", self.ministack.url()));
@@ -113,9 +111,7 @@ impl Cloud {
         path: &str,
         token: &str,
     ) -> Result<(u16, Value)> {
-        let scope = format!(
-            "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/apigateway/aws4_request, SignedHeaders=host, Signature=0"
-        );
+        let scope = authorization(region, "apigateway");
         let apis =
             self.client.get(format!("{}/v2/apis", self.ministack.url())).header("authorization", scope);
         let apis: Value = serde_json::from_str(&apis.send().await?.text().await?)?;

@@ -175,6 +175,33 @@ async fn people_and_programs_are_told_once_and_when_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_table_and_the_topic_are_away_a_notice_waits_and_no_run_hangs() {
+    let stand = Stand::start(20).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
+    for away in [LineState::Silent, LineState::Refusing] {
+        stand.table_line.set(away);
+        stand.topic_line.set(away);
+        let began = Instant::now();
+        let report = stand.watch().await.unwrap();
+        println!("away ({away:?}): a run took {:.1} s", began.elapsed().as_secs_f64());
+        assert_eq!(report["verdict"], "broken", "{report}");
+        // The table may be asked twice, the topic once; a look by itself takes up to 8 s.
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    }
+    assert_eq!(stand.received("topic").await.unwrap(), Vec::<Value>::new());
+    let on_the_bus = stand.received("bus").await.unwrap();
+    let on_the_bus: Vec<Value> = on_the_bus.iter().map(|event| event["detail"].clone()).collect();
+    assert_eq!(short(&on_the_bus), ["changed broken"]);
+    stand.topic_line.set(LineState::Up);
+    stand.table_line.set(LineState::Up);
+    for _ in 0..4 {
+        stand.watch().await.unwrap();
+    }
+    assert_eq!(short(&stand.received("topic").await.unwrap()), ["changed broken"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_fails_is_unknown_and_the_run_reports() {
     let stand = Stand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();

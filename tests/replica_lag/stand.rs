@@ -41,6 +41,10 @@ pub(crate) struct Stand {
     pub(crate) ministack: Ministack,
     /// From the watcher to main's ledger.
     pub(crate) main_line: Line,
+    /// From the watcher to its table.
+    pub(crate) table_line: Line,
+    /// From the watcher to the topic.
+    pub(crate) topic_line: Line,
     rds: Arc<Mutex<Instead>>,
     emulator: Emulator,
     _functions: Vec<Function>,
@@ -67,11 +71,16 @@ impl Stand {
         prepare(&moto).await?;
         let rds = Arc::new(Mutex::new(Instead::Nothing));
         let rds_line = line_to_rds(moto.clone(), rds.clone()).await?;
+        let moto_at = ([127, 0, 0, 1], moto.port()).into();
+        let table_line = Line::lay(moto_at, Duration::ZERO).await?;
+        let topic_line = Line::lay(moto_at, Duration::ZERO).await?;
         let emulator = Emulator::start(folder.path(), HERE).await?;
         let mut environment = Moto::environment_at(&moto.url());
         let settings = [
             ("AWS_ENDPOINT_URL_CLOUDWATCH", ministack.url()),
             ("AWS_ENDPOINT_URL_RDS", rds_line),
+            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://127.0.0.1:{}", table_line.port())),
+            ("AWS_ENDPOINT_URL_SNS", format!("http://127.0.0.1:{}", topic_line.port())),
             ("FAIRDROP_LEDGER_URL", pair.main_url(main_line.port())),
             ("FAIRDROP_REPLICA_URL", pair.replica.url()),
             ("FAIRDROP_REPLICA_INSTANCE", "ledger-standby".into()),
@@ -98,7 +107,18 @@ impl Stand {
         let functions = (0..processes)
             .map(|_| Function::start(launch.clone(), &emulator.invoke_api(), folder.path()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { pair, moto, ministack, main_line, rds, emulator, _functions: functions, _folder: folder })
+        Ok(Self {
+            pair,
+            moto,
+            ministack,
+            main_line,
+            table_line,
+            topic_line,
+            rds,
+            emulator,
+            _functions: functions,
+            _folder: folder,
+        })
     }
 
     /// Runs the function.

@@ -36,7 +36,7 @@ pub enum Occasion {
     Over,
     /// The replica's class is being raised.
     Raised,
-    /// It was to be raised, and RDS has not taken it on.
+    /// It was to be raised, and RDS has refused or not answered in time: then it may have been.
     NotRaised,
 }
 
@@ -177,7 +177,9 @@ impl Notice {
         match self.occasion {
             Occasion::Over => format!("fairdrop: {} could take over again", self.replica),
             Occasion::Raised => format!("fairdrop: the class of {} is being raised", self.replica),
-            Occasion::NotRaised => format!("fairdrop: the class of {} was not raised", self.replica),
+            Occasion::NotRaised => {
+                format!("fairdrop: RDS did not confirm a bigger class for {}", self.replica)
+            }
             Occasion::Changed => format!("fairdrop: {} is {verdict} ({})", self.replica, self.cause),
             Occasion::Repeated => format!("fairdrop: {} is still {verdict} ({})", self.replica, self.cause),
         }

@@ -106,7 +106,7 @@ async fn raise(app: &App, raised: &Raised, looked: &Looked, sample: &Sample, kep
             Occasion::Raised
         }
         Err(error) => {
-            tracing::error!(%error, "the class was not raised; it is not tried again");
+            tracing::error!(%error, "RDS did not confirm the bigger class; it is not asked again");
             assessment.why = format!("the class was to be raised from {from} to {to}, once: {error}");
             Occasion::NotRaised
         }
