@@ -239,7 +239,7 @@ async fn several_workers_and_payments_at_once_are_harmless() {
         "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
         _ => None,
     };
-    let desk = checkout_worker::Desk::from_config(&source).unwrap();
+    let desk = checkout_worker::Desk::from_config(&source).await.unwrap();
     let over_yet = AtomicBool::new(false);
     let workers = join_all((0..3).map(|_| async {
         let mut work = checkout_worker::ItemWork::new(desk.clone(), item_id());

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
 use shared::queue::{Keys, OrderState, Queue, Terms};
 use shared::stamp::Stamp;
 use std::collections::HashSet;
@@ -71,12 +72,12 @@ impl Servers {
     async fn start() -> Result<Self> {
         let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
         let source = source(&redis, &ledger);
-        let confirm = App::from_config(&source)?;
+        let confirm = App::from_config(&source).await?;
         Ok(Self { redis, ledger, confirm })
     }
 
-    fn desk(&self) -> Result<Desk> {
-        Ok(Desk::from_config(&source(&self.redis, &self.ledger))?)
+    async fn desk(&self) -> Result<Desk> {
+        Ok(Desk::from_config(&source(&self.redis, &self.ledger)).await?)
     }
 }
 
@@ -108,10 +109,10 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
         }
         Step::Drain { starts_ms, most } => {
             after(starts_ms).await;
-            queue.drain(item_id, most).await?;
+            queue.drain(item_id, most, Permit::Unleased).await?;
         }
         Step::Work { starts_ms, lives_ms } => {
-            let mut work = ItemWork::new(servers.desk()?, item_id.clone());
+            let mut work = ItemWork::new(servers.desk().await?, item_id.clone());
             after(starts_ms).await;
             let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
         }
@@ -168,10 +169,10 @@ async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
 /// Lets everything come to its end: those who pay pay, the others give up.
 async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> {
     let queue = &servers.redis.queue;
-    let mut work = ItemWork::new(servers.desk()?, item_id.clone());
+    let mut work = ItemWork::new(servers.desk().await?, item_id.clone());
     let started = Instant::now();
     loop {
-        queue.drain(item_id, 500).await?;
+        queue.drain(item_id, 500, Permit::Unleased).await?;
         let found = work.round(true).await.context("a round failed")?;
         let (waiting, taken, sold) = queue.counts(item_id).await?;
         let tasks = queue.waiting_tasks(item_id).await?;

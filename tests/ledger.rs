@@ -6,6 +6,7 @@ use futures::future::join_all;
 use ledger::{Due, Extension, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
 use local::postgres::{Certificate, Postgres};
 use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -68,7 +69,7 @@ async fn by_hand(server: &LedgerServer, sql: &'static str) -> Result<u64, String
 async fn the_database_itself_keeps_the_rules() {
     let server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 2).await;
-    server.ledger.record(&item_id, &[held("x", 0), sold_at_once("y", 1)]).await.unwrap();
+    server.ledger.record(&item_id, &[held("x", 0), sold_at_once("y", 1)], Permit::Unleased).await.unwrap();
     let row = "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch) VALUES ";
     let cases: [(&str, &str); 13] = [
         ("('a', 'z', 'sold', 1, 1, 1, 1)", NEVER_OVERSOLD),
@@ -103,15 +104,24 @@ async fn the_database_itself_keeps_the_rules() {
 async fn an_old_reign_writes_nothing() {
     let server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 5).await;
-    server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap();
+    server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
     by_hand(&server, "UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
     let stale = Err(LedgerError::StaleEpoch);
-    assert_eq!(server.ledger.record(&item_id, &[held("y", 1)]).await.map(drop), stale);
-    assert_eq!(server.ledger.pay(&item_id, &buyer("x"), "p", 1).await.map(drop), stale);
+    assert_eq!(server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.map(drop), stale);
+    assert_eq!(
+        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.reign(1)).await.map(drop),
+        stale
+    );
     let due = [due("x", 0, true)];
-    assert_eq!(server.ledger.release_due(&item_id, &due, at(NOW), 1).await.map(drop), stale);
+    assert_eq!(
+        server.ledger.release_due(&item_id, &due, at(NOW), Permit::Unleased.reign(1)).await.map(drop),
+        stale
+    );
     assert_eq!(server.ledger.epoch().await, Ok(2));
-    assert!(matches!(server.ledger.pay(&item_id, &buyer("x"), "p", 2).await, Ok(Payment::Sold { .. })));
+    assert!(matches!(
+        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.reign(2)).await,
+        Ok(Payment::Sold { .. })
+    ));
 }
 
 #[tokio::test]
@@ -123,25 +133,30 @@ async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
         ["e", "d", "c", "b", "a"].iter().zip(0..).map(|(name, n)| held(name, n)).collect();
     let until = |n: u64| Standing::Reserved { until: at(NOW + n + HOLD) };
     let expected = [until(0), until(1), until(2), Standing::Nothing, Standing::Nothing];
-    assert_eq!(ledger.record(&item_id, &batch).await.unwrap(), expected);
+    assert_eq!(ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap(), expected);
     // Again, whole or in part: nothing changes.
-    assert_eq!(ledger.record(&item_id, &batch).await.unwrap(), expected);
-    assert_eq!(ledger.record(&item_id, &batch[1..4]).await.unwrap(), expected[1..4]);
+    assert_eq!(ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap(), expected);
+    assert_eq!(ledger.record(&item_id, &batch[1..4], Permit::Unleased).await.unwrap(), expected[1..4]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 3);
 
     let all = [due("e", 0, false), due("d", 1, true), due("c", 2, false), due("b", 3, true)];
-    let standings = ledger.release_due(&item_id, &all, at(NOW + HOLD), 1).await.unwrap();
+    let standings =
+        ledger.release_due(&item_id, &all, at(NOW + HOLD), Permit::Unleased.reign(1)).await.unwrap();
     assert_eq!(standings, [Standing::Released, Standing::Released, until(2), Standing::Nothing]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
     // Another reservation than the one that the ledger knows is neither released nor called so.
     let others = [due("c", 20, true), due("d", 20, true)];
-    let standings = ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), 1).await.unwrap();
+    let standings =
+        ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), Permit::Unleased.reign(1)).await.unwrap();
     assert_eq!(standings, [until(2), Standing::Nothing]);
     // A replay does not bring a released reservation back; a newer one does, and once.
-    assert_eq!(ledger.record(&item_id, &batch[..2]).await.unwrap(), [Standing::Released, Standing::Released]);
+    assert_eq!(
+        ledger.record(&item_id, &batch[..2], Permit::Unleased).await.unwrap(),
+        [Standing::Released, Standing::Released]
+    );
     let newer = sold_at_once("e", 10);
     assert_eq!(
-        ledger.record(&item_id, &[newer.clone(), newer]).await.unwrap(),
+        ledger.record(&item_id, &[newer.clone(), newer], Permit::Unleased).await.unwrap(),
         [Standing::Sold, Standing::Sold]
     );
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
@@ -160,15 +175,15 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
     let names: Vec<String> = (0..RACES).map(|n| format!("buyer-{n}")).collect();
     let batch: Vec<Reservation> = names.iter().zip(0..).map(|(name, n)| held(name, n)).collect();
     for part in batch.chunks(500) {
-        server.ledger.record(&item_id, part).await.unwrap();
+        server.ledger.record(&item_id, part, Permit::Unleased).await.unwrap();
     }
     let mut paid = 0;
     for (name, n) in names.iter().zip(0..) {
         let due = [due(name, n, false)];
         let end = at(NOW + RACES + HOLD);
         let token = buyer(name);
-        let pay = server.ledger.pay(&item_id, &token, name, 1);
-        let release = server.ledger.release_due(&item_id, &due, end, 1);
+        let pay = server.ledger.pay(&item_id, &token, name, Permit::Unleased.reign(1));
+        let release = server.ledger.release_due(&item_id, &due, end, Permit::Unleased.reign(1));
         // Whoever is asked first changes from race to race.
         let (payment, standings) = if n % 2 == 0 {
             tokio::join!(pay, release)
@@ -192,29 +207,48 @@ async fn one_payment_counts_once_and_for_one() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
-    ledger.record(&item_id, &[held("x", 0), held("y", 1), sold_at_once("z", 2)]).await.unwrap();
+    ledger
+        .record(&item_id, &[held("x", 0), held("y", 1), sold_at_once("z", 2)], Permit::Unleased)
+        .await
+        .unwrap();
     let x = buyer("x");
-    let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", 1))).await;
+    let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", Permit::Unleased.reign(1)))).await;
     let sold = Payment::Sold { placed_at: at(NOW - 2_000_000) };
     assert!(same.iter().all(|answer| answer.as_ref() == Ok(&sold)), "{same:?}");
-    assert_eq!(ledger.pay(&item_id, &x, "pay-2", 1).await, Ok(Payment::PaidOtherwise));
-    assert_eq!(ledger.pay(&item_id, &buyer("y"), "pay-1", 1).await, Ok(Payment::Used));
-    assert_eq!(ledger.pay(&item_id, &buyer("stranger"), "pay-3", 1).await, Ok(Payment::Unknown));
+    assert_eq!(
+        ledger.pay(&item_id, &x, "pay-2", Permit::Unleased.reign(1)).await,
+        Ok(Payment::PaidOtherwise)
+    );
+    assert_eq!(
+        ledger.pay(&item_id, &buyer("y"), "pay-1", Permit::Unleased.reign(1)).await,
+        Ok(Payment::Used)
+    );
+    assert_eq!(
+        ledger.pay(&item_id, &buyer("stranger"), "pay-3", Permit::Unleased.reign(1)).await,
+        Ok(Payment::Unknown)
+    );
     // Sold at once and paid afterwards: the payment is noted, once.
-    assert!(matches!(ledger.pay(&item_id, &buyer("z"), "pay-4", 1).await, Ok(Payment::Sold { .. })));
-    assert_eq!(ledger.pay(&item_id, &buyer("z"), "pay-5", 1).await, Ok(Payment::PaidOtherwise));
+    assert!(matches!(
+        ledger.pay(&item_id, &buyer("z"), "pay-4", Permit::Unleased.reign(1)).await,
+        Ok(Payment::Sold { .. })
+    ));
+    assert_eq!(
+        ledger.pay(&item_id, &buyer("z"), "pay-5", Permit::Unleased.reign(1)).await,
+        Ok(Payment::PaidOtherwise)
+    );
 
     let y = buyer("y");
     let later = at(NOW + 2 * HOLD);
-    let extend = |reference| ledger.extend(&item_id, &y, reference, later, 1);
+    let extend = |reference| ledger.extend(&item_id, &y, reference, later, Permit::Unleased.reign(1));
     let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
     assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");
     assert_eq!(extend("pay-7").await, Ok(Extension::Spent));
     let due = [due("y", 1, false)];
-    let at_first_end = ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), 1).await.unwrap();
+    let at_first_end =
+        ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), Permit::Unleased.reign(1)).await.unwrap();
     assert_eq!(at_first_end, [Standing::Reserved { until: later }]);
-    assert_eq!(ledger.give_up(&item_id, &y, "pay-6", 1).await, Ok(Payment::Released));
-    assert_eq!(ledger.pay(&item_id, &y, "pay-6", 1).await, Ok(Payment::Released));
+    assert_eq!(ledger.give_up(&item_id, &y, "pay-6", Permit::Unleased.reign(1)).await, Ok(Payment::Released));
+    assert_eq!(ledger.pay(&item_id, &y, "pay-6", Permit::Unleased.reign(1)).await, Ok(Payment::Released));
     assert_eq!(extend("pay-6").await, Ok(Extension::Settled(Payment::Released)));
 }
 
@@ -228,9 +262,9 @@ async fn several_workers_at_once_record_everything_once() {
         let (ledger, item_id, batch) = (server.ledger.clone(), item_id.clone(), batch.clone());
         async move {
             for part in batch[worker * 7..].chunks(90 + worker) {
-                ledger.record(&item_id, part).await.unwrap();
+                ledger.record(&item_id, part, Permit::Unleased).await.unwrap();
             }
-            ledger.record(&item_id, &batch[..100]).await.unwrap();
+            ledger.record(&item_id, &batch[..100], Permit::Unleased).await.unwrap();
         }
     });
     join_all(works).await;
@@ -253,7 +287,7 @@ async fn dead_connections_are_replaced_without_failing_a_batch() {
         .unwrap();
         // As after a thaw: the pool does not know yet.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
-        ledger.record(&item_id, &[held(&format!("buyer-{n}"), n)]).await.unwrap();
+        ledger.record(&item_id, &[held(&format!("buyer-{n}"), n)], Permit::Unleased).await.unwrap();
     }
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 5);
 }
@@ -268,7 +302,7 @@ async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     by_hand(&server, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     by_hand(&server, "SELECT pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let error = server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap_err();
+    let error = server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap_err();
     assert!(is_away(&error), "{error}");
     by_hand(&server, "SET default_transaction_read_only = off").await.unwrap();
     let back = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; ALTER SYSTEM RESET default_transaction_read_only";
@@ -278,22 +312,22 @@ async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     }
     connection.execute("SELECT pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    server.ledger.record(&item_id, &[held("x", 0)]).await.unwrap();
+    server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
 
     // Somebody sits on the item's row for longer than a statement may wait.
     let mut transaction = connection.begin().await.unwrap();
     transaction.execute("SELECT * FROM fairdrop.items FOR UPDATE").await.unwrap();
     let started = Instant::now();
-    let error = server.ledger.record(&item_id, &[held("y", 1)]).await.unwrap_err();
+    let error = server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.unwrap_err();
     assert!(is_away(&error) && started.elapsed() < ledger::CALL_LIMIT, "{error} {:?}", started.elapsed());
     transaction.rollback().await.unwrap();
-    server.ledger.record(&item_id, &[held("y", 1)]).await.unwrap();
+    server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.unwrap();
 
     server.postgres.kill();
-    let error = server.ledger.record(&item_id, &[held("z", 2)]).await.unwrap_err();
+    let error = server.ledger.record(&item_id, &[held("z", 2)], Permit::Unleased).await.unwrap_err();
     assert!(is_away(&error), "{error}");
     server.postgres.restart().await.unwrap();
-    server.ledger.record(&item_id, &[held("z", 2)]).await.unwrap();
+    server.ledger.record(&item_id, &[held("z", 2)], Permit::Unleased).await.unwrap();
     assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 3);
 }
 

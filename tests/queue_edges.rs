@@ -6,6 +6,7 @@ use local::audit::Outcome;
 use local::buyer::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
+use shared::permit::Permit;
 use shared::queue::{Keys, OrderState, PLACE_SCRIPT, Placement, Placing, Terms};
 use shared::stamp::Stamp;
 use std::time::Duration;
@@ -130,7 +131,7 @@ async fn a_try_that_comes_too_late_does_not_deny_one_that_got_through() {
     assert_eq!(word(&late(&mut connection).await), "too_late");
     backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
     assert_eq!(word(&late(&mut connection).await), "queued");
-    server.queue.drain(&item_id, 500).await.unwrap();
+    server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!(word(&late(&mut connection).await), "taken");
 }
 
@@ -140,7 +141,7 @@ async fn equal_stamps_go_by_token() {
     let item_id = server.item("equal", 5, 50).await.unwrap();
     let stamp = micros_now() - 10_000_000;
     backdate(&server, &item_id, &[(stamp, "c"), (stamp, "a"), (stamp, "b"), (stamp - 1, "z")]).await.unwrap();
-    server.queue.drain(&item_id, 500).await.unwrap();
+    server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     let outcome = Outcome::read(&mut server.redis.connect().await.unwrap(), &item_id).await.unwrap();
     let order: Vec<&str> = outcome.reservations.iter().map(|r| r.user_token.as_str()).collect();
     assert_eq!(order, ["z", "a", "b", "c"]);
@@ -154,7 +155,7 @@ async fn a_stock_of_none_and_of_one() {
         let item_id = server.item(name, stock, 50).await.unwrap();
         let stamp = micros_now() - 10_000_000;
         backdate(&server, &item_id, &[(stamp, "a"), (stamp + 1, "b")]).await.unwrap();
-        let batch = server.queue.drain(&item_id, 500).await.unwrap();
+        let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
         assert_eq!((batch.reserved, batch.stock_left), (u64::from(stock), 0));
         assert_eq!(batch.waiting, 2 - u64::from(stock));
     }
@@ -171,7 +172,7 @@ async fn the_gates_are_law_at_the_drain() {
     server.queue.update_item(&item_id, &changes).await.unwrap();
     let orders = [(opens - 1, "early"), (opens, "first"), (closes - 1, "last"), (closes, "late")];
     backdate(&server, &item_id, &orders).await.unwrap();
-    let batch = server.queue.drain(&item_id, 500).await.unwrap();
+    let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!((batch.looked_at, batch.reserved), (4, 2));
     assert_eq!((batch.dropped_before_opening, batch.dropped_after_closing), (1, 1));
 }
@@ -182,10 +183,10 @@ async fn nothing_is_popped_from_a_paused_item() {
     let item_id = server.item("paused", 10, 50).await.unwrap();
     backdate(&server, &item_id, &[(micros_now() - HOUR_MICROS / 2, "a")]).await.unwrap();
     server.queue.pause_item(&item_id, true).await.unwrap();
-    let batch = server.queue.drain(&item_id, 500).await.unwrap();
+    let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!((batch.looked_at, batch.waiting), (0, 1));
     server.queue.pause_item(&item_id, false).await.unwrap();
-    assert_eq!(server.queue.drain(&item_id, 500).await.unwrap().reserved, 1);
+    assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().reserved, 1);
 }
 
 #[tokio::test]
@@ -194,10 +195,10 @@ async fn a_buyer_with_a_unit_gets_no_second_one() {
     let item_id = server.item("twice", 10, 50).await.unwrap();
     let stamp = micros_now() - 10_000_000;
     backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
-    server.queue.drain(&item_id, 500).await.unwrap();
+    server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     // Past the place script, straight into the queue.
     backdate(&server, &item_id, &[(stamp + 1, "a")]).await.unwrap();
-    let batch = server.queue.drain(&item_id, 500).await.unwrap();
+    let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!((batch.reserved, batch.dropped_already_taken, batch.stock_left), (0, 1, 9));
     let placing = place(&server, &item_id, "a", micros_now()).await.unwrap();
     assert_eq!(placing.placement, Placement::AlreadyTaken { sold: false });
@@ -214,7 +215,7 @@ async fn a_drain_takes_no_more_than_it_may() {
     let looked_at = [9_999, 3, 500, 500].map(|most| (most, &server));
     let mut taken = Vec::new();
     for (most, server) in looked_at {
-        taken.push(server.queue.drain(&item_id, most).await.unwrap().looked_at);
+        taken.push(server.queue.drain(&item_id, most, Permit::Unleased).await.unwrap().looked_at);
     }
     assert_eq!(taken, [500, 3, 500, 197]);
 }

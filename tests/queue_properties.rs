@@ -7,6 +7,7 @@ use local::buyer::micros_now;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use shared::item::ItemId;
+use shared::permit::Permit;
 use shared::queue::{Leave, Placement, Queue, Terms};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -74,7 +75,7 @@ async fn take(step: Step, server: &RedisQueue, queue: &Queue, item_id: &ItemId) 
         }
         Step::Drain { starts_ms, most } => {
             after(starts_ms).await;
-            queue.drain(item_id, most).await?;
+            queue.drain(item_id, most, Permit::Unleased).await?;
             Ok(Came::Nothing)
         }
         Step::Pause { starts_ms, for_ms } => {
@@ -97,7 +98,7 @@ async fn run(server: &RedisQueue, name: &str, stock: u32, steps: Vec<Step>) -> R
     // Whatever pauses overlapped, in the end the item sells.
     server.queue.pause_item(&item_id, false).await?;
     tokio::time::sleep(Duration::from_millis(u64::from(SETTLE_WINDOW_MS) + 110)).await;
-    while server.queue.drain(&item_id, 7).await?.looked_at > 0 {}
+    while server.queue.drain(&item_id, 7, Permit::Unleased).await?.looked_at > 0 {}
     let outcome = Outcome::read(&mut server.redis.connect().await?, &item_id).await?;
     Ok(judge(&outcome, &came, stock))
 }

@@ -7,6 +7,7 @@ use local::emulator::{Emulator, Invoked};
 use local::functions::{Function, Launch};
 use serde_json::{Value, json};
 use shared::item::NewItem;
+use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -106,7 +107,7 @@ async fn ledger_with_sales() -> Result<LedgerServer> {
         })
     });
     let sales = sales.into_iter().collect::<Result<Vec<_>>>()?;
-    server.ledger.record(&item_id, &sales).await?;
+    server.ledger.record(&item_id, &sales, Permit::Unleased).await?;
     Ok(server)
 }
 

@@ -87,7 +87,7 @@ fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
 }
 
 /// SDK calls, as the code writes them, and the right that each needs.
-const CALLS: [(&str, &str); 20] = [
+const CALLS: [(&str, &str); 26] = [
     (".describe_db_instances()", "rds:DescribeDBInstances"),
     (".describe_db_snapshots()", "rds:DescribeDBSnapshots"),
     ("manual_snapshots(", "rds:DescribeDBSnapshots"),
@@ -103,6 +103,12 @@ const CALLS: [(&str, &str); 20] = [
     (".list_metrics()", "cloudwatch:ListMetrics"),
     (".get_item()", "dynamodb:GetItem"),
     (".put_item()", "dynamodb:PutItem"),
+    ("lease.keep_until(", "dynamodb:UpdateItem"),
+    ("lease.keep_until(", "dynamodb:GetItem"),
+    ("lease.permit_now(", "dynamodb:UpdateItem"),
+    ("lease.permit_now(", "dynamodb:GetItem"),
+    ("lease.found(", "dynamodb:PutItem"),
+    ("lease.look(", "dynamodb:GetItem"),
     (".publish()", "sns:Publish"),
     (".put_events()", "events:PutEvents"),
     (".tags(", "rds:AddTagsToResource"),

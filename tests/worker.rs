@@ -6,6 +6,7 @@ use local::buyer::micros_now;
 use redis::AsyncCommands;
 use serde_json::json;
 use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
 use shared::queue::{Hold, Keys, Leave, OrderState};
 use shared::stamp::Stamp;
 use sqlx::{Connection, Executor, PgConnection};
@@ -42,7 +43,7 @@ impl Shop {
         let orders: Vec<(u64, &str)> =
             buyers.iter().zip(micros_now() - 9_000_000..).map(|(b, at)| (at, *b)).collect();
         let _: () = redis.redis.connect().await?.zadd_multiple(Keys::of(&item_id).orders, &orders).await?;
-        let work = ItemWork::new(Desk::from_config(&source(&redis, &ledger))?, item_id.clone());
+        let work = ItemWork::new(Desk::from_config(&source(&redis, &ledger)).await?, item_id.clone());
         Ok(Self { redis, ledger, item_id, work })
     }
 
@@ -75,7 +76,7 @@ impl Shop {
 async fn one_that_the_ledger_refuses_does_not_stop_the_others_and_is_put_aside() {
     let mut shop = Shop::start(10, &["alice", "mallory", "bob"]).await.unwrap();
     shop.by_hand("ALTER TABLE fairdrop.sales ADD CHECK (user_token <> 'mallory')").await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     shop.work_for(Duration::from_millis(500)).await;
     assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
     assert_eq!(shop.state("bob").await.unwrap(), OrderState::Sold);
@@ -92,7 +93,7 @@ async fn one_that_the_ledger_refuses_does_not_stop_the_others_and_is_put_aside()
 async fn under_another_epoch_nothing_is_sold_and_nobody_loses_their_place() {
     let mut shop = Shop::start(2, &["alice", "bob", "carol"]).await.unwrap();
     shop.by_hand("UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     shop.work_for(Duration::from_secs(3)).await;
     for buyer in ["alice", "bob"] {
         assert_eq!(shop.state(buyer).await.unwrap(), OrderState::Reserved(Hold::Sale));
@@ -113,7 +114,7 @@ async fn what_redis_promises_beyond_the_stock_is_released_without_a_unit() {
     )
     .await
     .unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     shop.work_for(Duration::from_secs(1)).await;
     assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
     for buyer in ["bob", "carol"] {
@@ -127,14 +128,14 @@ async fn what_redis_promises_beyond_the_stock_is_released_without_a_unit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
     let mut shop = Shop::start_with(3, &["alice", "bob", "carol"], 1).await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     shop.work_for(Duration::from_millis(300)).await;
     // Committed, and the process died before its word to Redis.
     let ledger = &shop.ledger.ledger;
     let token = |buyer: &str| order(&shop.item_id, buyer, 0).unwrap().user_token;
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
-    ledger.pay(&shop.item_id, &token("alice"), "pay-1", 1).await.unwrap();
-    ledger.extend(&shop.item_id, &token("bob"), "pay-2", later, 1).await.unwrap();
+    ledger.pay(&shop.item_id, &token("alice"), "pay-1", Permit::Unleased.reign(1)).await.unwrap();
+    ledger.extend(&shop.item_id, &token("bob"), "pay-2", later, Permit::Unleased.reign(1)).await.unwrap();
     assert!(matches!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
     shop.work_for(Duration::from_millis(1_500)).await;
     assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
@@ -147,7 +148,7 @@ async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
 async fn an_earlier_release_says_nothing_of_a_reservation_on_its_way() {
     let mut shop = Shop::start_with(2, &["alice"], 60).await.unwrap();
     let alice = order(&shop.item_id, "alice", 0).unwrap().user_token;
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     shop.work_for(Duration::from_millis(300)).await;
     shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap();
     shop.work_for(Duration::from_millis(300)).await;
@@ -158,9 +159,9 @@ async fn an_earlier_release_says_nothing_of_a_reservation_on_its_way() {
     let placed_at = micros_now() - 1_000_000;
     let _: () =
         shop.redis.redis.connect().await.unwrap().zadd(&keys.orders, "alice", placed_at).await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500).await.unwrap();
+    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!(shop.redis.queue.take_tasks(&shop.item_id, 500).await.unwrap().len(), 1);
-    let confirm = order_confirm::App::from_config(&source(&shop.redis, &shop.ledger)).unwrap();
+    let confirm = order_confirm::App::from_config(&source(&shop.redis, &shop.ledger)).await.unwrap();
     for outcome in ["paid", "pending", "failed"] {
         let notice = json!({
             "item_id": shop.item_id, "user_token": "alice", "payment_reference": "pay-1", "outcome": outcome,

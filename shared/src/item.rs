@@ -86,6 +86,8 @@ pub struct Item {
     pub paused: bool,
     /// The reign of the main region under which the item was last written.
     pub epoch: u64,
+    /// Until when main may sell it, as main has last said; `None` where no lease is kept.
+    pub leased_until: Option<Stamp>,
 }
 
 /// What the gates say to an order.
@@ -116,6 +118,12 @@ pub enum Phase {
 }
 
 impl Item {
+    /// Whether main may sell it at `now`, as far as this copy knows. A main that has lost its lease
+    /// is main no more: what it would queue nobody would serve.
+    pub fn may_be_sold(&self, now: Stamp) -> bool {
+        self.leased_until.is_none_or(|until| now < until)
+    }
+
     /// What the gates say to an order stamped `placed_at`.
     pub fn gate(&self, placed_at: Stamp) -> Gate {
         // An item can be closed before it ever opened.
@@ -292,7 +300,15 @@ mod tests {
             settle_window_ms: 2_000,
             paused: false,
             epoch: 1,
+            leased_until: None,
         }
+    }
+
+    #[test]
+    fn without_its_lease_it_is_not_sold() {
+        let leased = Item { leased_until: Some(at(150)), ..item() };
+        assert!(item().may_be_sold(at(9_999)) && leased.may_be_sold(at(149)));
+        assert!(!leased.may_be_sold(at(150)));
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //!    and what a buyer's order has become; and the async task queue behind it.
 //! 6. [`problem`] is every refusal a client can meet.
 //!
+//! [`permit`] is the right to sell, which ends by itself where a standby could take over.
+//!
 //! [`edge`] is what a function that serves buyers keeps between requests, [`schedule`]
 //! what one that runs on a schedule is sent, and [`item_runs`] how it works on all items.
 //! [`region`] tells from a stamp where it was taken. [`config`] reads the environment
@@ -25,6 +27,7 @@ pub mod http;
 pub mod item;
 pub mod item_cache;
 pub mod item_runs;
+pub mod permit;
 pub mod problem;
 pub mod queue;
 pub mod region;

@@ -7,6 +7,7 @@ use local::buyer::micros_now;
 use local::postgres::Postgres;
 use local::wan::Line;
 use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -90,7 +91,7 @@ impl Pair {
             for number in 0.. {
                 let buyer = format!("buyer-{number}");
                 if let Ok(sale) = sale(&buyer)
-                    && ledger.record(&item_id, &[sale]).await.is_ok()
+                    && ledger.record(&item_id, &[sale], Permit::Unleased).await.is_ok()
                 {
                     acknowledged.lock().unwrap().push((buyer, micros_now()));
                 }

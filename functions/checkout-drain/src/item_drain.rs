@@ -1,5 +1,6 @@
 //! The drain of one item.
 
+use lease::{Lease, NotHeld};
 use serde::Serialize;
 use shared::item::ItemId;
 use shared::item_runs::Ended;
@@ -37,11 +38,11 @@ impl AddAssign for Drained {
 }
 
 /// Drains `item_id` until `until`.
-pub(crate) async fn run(queue: Queue, item_id: ItemId, until: Instant) -> Ended<Drained> {
+pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Instant) -> Ended<Drained> {
     let mut done = Drained::default();
     let mut full_batches = 0;
     while Instant::now() < until {
-        let pause = match queue.drain(&item_id, MAX_BATCH).await {
+        let pause = match drain(&queue, &lease, &item_id).await {
             Ok(batch) => {
                 record(&item_id, &batch);
                 done.reserved += batch.reserved;
@@ -49,7 +50,9 @@ pub(crate) async fn run(queue: Queue, item_id: ItemId, until: Instant) -> Ended<
                 full_batches = if batch.looked_at == u64::from(MAX_BATCH) { full_batches + 1 } else { 0 };
                 pause_after(&batch, &mut full_batches)
             }
-            Err(LinkError::Refused(code)) if code == "NOITEM" => return Ended { done, look_again: true },
+            Err(Undrained::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
+                return Ended { done, look_again: true };
+            }
             Err(error) => {
                 done.failures += 1;
                 metrics::counter!("drain_failures", "Item" => item_id.to_string()).increment(1);
@@ -61,6 +64,21 @@ pub(crate) async fn run(queue: Queue, item_id: ItemId, until: Instant) -> Ended<
         tokio::time::sleep(pause.min(left)).await;
     }
     Ended { done, look_again: false }
+}
+
+/// Why nothing was drained.
+#[derive(Debug, thiserror::Error)]
+enum Undrained {
+    /// Main may not sell at the moment.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
+    /// Redis did not do it.
+    #[error(transparent)]
+    Redis(#[from] LinkError),
+}
+
+async fn drain(queue: &Queue, lease: &Lease, item_id: &ItemId) -> Result<DrainBatch, Undrained> {
+    Ok(queue.drain(item_id, MAX_BATCH, lease.permit()?).await?)
 }
 
 fn pause_after(batch: &DrainBatch, full_batches: &mut u32) -> Duration {

@@ -7,6 +7,7 @@
 mod item_drain;
 
 use item_drain::Drained;
+use lease::Lease;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
 use shared::queue::{Link, Queue};
@@ -17,15 +18,17 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct App {
     queue: Queue,
+    lease: Lease,
     telemetry: Telemetry,
     run_seconds: u64,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source, telemetry: Telemetry) -> Result<Self, ConfigError> {
+    pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
             queue: Queue::new(Link::new(RedisConfig::main(source)?)),
+            lease: Lease::from_config(source).await?,
             telemetry,
             run_seconds: config::number(source, "FAIRDROP_DRAIN_RUN_SECONDS", 62, 1, 890)?,
         })
@@ -45,6 +48,8 @@ impl App {
 /// Drains all items for `time`.
 pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
     let until = Instant::now() + time;
-    let work = |item_id| item_drain::run(app.queue.clone(), item_id, until);
-    item_runs::run(&app.queue, &app.telemetry, until, work).await
+    app.lease.begin().await;
+    let work = |item_id| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, until);
+    let items = item_runs::run(&app.queue, &app.telemetry, until, work);
+    tokio::join!(items, app.lease.keep_until(until)).0
 }

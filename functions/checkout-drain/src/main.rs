@@ -10,7 +10,7 @@ use std::sync::Arc;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source, telemetry).map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source, telemetry).await.map_err(http::start_error)?);
     app.open();
     lambda_runtime::run(service_fn(move |event: LambdaEvent<ScheduledEvent>| {
         let app = app.clone();

@@ -22,7 +22,8 @@ impl ItemWork {
                 given_back: one.given_back,
             })
             .collect();
-        let standings = self.desk.ledger.release_due(&self.item_id, &due, batch.now, batch.epoch).await?;
+        let reign = self.desk.lease.permit()?.reign(batch.epoch);
+        let standings = self.desk.ledger.release_due(&self.item_id, &due, batch.now, reign).await?;
         let settlements: Vec<Settlement> = batch
             .due
             .into_iter()

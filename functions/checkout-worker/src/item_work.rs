@@ -1,6 +1,7 @@
 //! The work on one item: rounds of new tasks and of holds that have ended.
 
 use crate::Desk;
+use lease::NotHeld;
 use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
@@ -54,6 +55,9 @@ pub enum Unfinished {
     /// Redis did not do it.
     #[error(transparent)]
     Redis(#[from] LinkError),
+    /// Main may not sell at the moment.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
     /// A reservation that a failover could lose is not acted on.
     #[error("too few replicas have the reservations")]
     TooFewReplicas,
@@ -148,6 +152,7 @@ impl ItemWork {
         if !ledger_is_here {
             self.desk.ledger.ready().await?;
         }
+        self.desk.lease.permit()?;
         let tasks = self.work_tasks().await?;
         let due = self.release_due().await?;
         Ok(tasks.max(due))

@@ -15,6 +15,7 @@ mod tasks;
 
 pub use item_work::{Found, ItemWork, Unfinished, Worked};
 
+use lease::Lease;
 use ledger::Ledger;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
@@ -37,19 +38,21 @@ pub struct Desk {
     /// Over a connection of its own: it waits for replicas, and blocks meanwhile.
     taking: Queue,
     ledger: Ledger,
+    lease: Lease,
     wait_replicas: u32,
     left_after: Duration,
 }
 
 impl Desk {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+    pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let redis = RedisConfig::main(source)?;
         let left_after_ms = config::number(source, "FAIRDROP_TASK_LEFT_AFTER_MS", 12_000, 100, 600_000)?;
         Ok(Self {
             queue: Queue::new(Link::new(redis.clone())),
             taking: Queue::new(Link::new(redis)),
             ledger: Ledger::from_config(source)?,
+            lease: Lease::from_config(source).await?,
             wait_replicas: config::number(source, "FAIRDROP_WAIT_REPLICAS", 0, 0, 5)?,
             left_after: Duration::from_millis(left_after_ms),
         })
@@ -58,9 +61,9 @@ impl Desk {
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source, telemetry: Telemetry) -> Result<Self, ConfigError> {
+    pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
-            desk: Desk::from_config(source)?,
+            desk: Desk::from_config(source).await?,
             telemetry,
             run_seconds: config::number(source, "FAIRDROP_WORKER_RUN_SECONDS", 62, 1, 890)?,
         })
@@ -81,8 +84,10 @@ impl App {
 /// Works on all items for `time`, and keeps the ledger's heartbeat.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
+    app.desk.lease.begin().await;
     let work = |item_id| item_work::run(app.desk.clone(), item_id, until);
     let items = item_runs::run(&app.desk.queue, &app.telemetry, until, work);
-    let (summary, ()) = tokio::join!(items, heartbeat::beat_until(&app.desk.ledger, until));
+    let heart = heartbeat::beat_until(&app.desk.ledger, until);
+    let (summary, (), ()) = tokio::join!(items, heart, app.desk.lease.keep_until(until));
     summary
 }

@@ -75,12 +75,12 @@ impl ItemWork {
     /// batch for the sake of one, each is tried alone.
     async fn record(&mut self, batch: Vec<(String, Reservation)>) -> Result<Vec<String>, Unfinished> {
         let (ids, reservations): (Vec<String>, Vec<Reservation>) = batch.into_iter().unzip();
-        match self.desk.ledger.record(&self.item_id, &reservations).await {
+        match self.desk.ledger.record(&self.item_id, &reservations, self.desk.lease.permit()?).await {
             Ok(standings) => {
                 self.settle(&reservations, &standings).await?;
                 Ok(ids)
             }
-            Err(away @ LedgerError::Away(_)) => Err(away.into()),
+            Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
             // All of it belongs to another reign, or its item is none of the ledger's.
             Err(error @ (LedgerError::StaleEpoch | LedgerError::NoSuchItem(_)))
                 if is_of_one_reign(&reservations) =>
@@ -112,9 +112,9 @@ impl ItemWork {
         reservation: Reservation,
     ) -> Result<Result<(), LedgerError>, Unfinished> {
         let one = [reservation];
-        match self.desk.ledger.record(&self.item_id, &one).await {
+        match self.desk.ledger.record(&self.item_id, &one, self.desk.lease.permit()?).await {
             Ok(standings) => Ok(Ok(self.settle(&one, &standings).await?)),
-            Err(away @ LedgerError::Away(_)) => Err(away.into()),
+            Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
             Err(error) => {
                 let is_refused = matches!(error, LedgerError::Refused(_));
                 if is_refused && self.desk.queue.tries(&self.item_id, id).await? >= MAX_TRIES {

@@ -57,6 +57,14 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
     Ok(written?)
 }
 
+/// Puts on sale `units` of those that a failover has kept back.
+pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, units: u32) -> Result<(), CommandError> {
+    let known = known(app, item_id).await?;
+    app.ledger.hold_back(item_id, known.held_back.saturating_sub(units)).await?;
+    reconcile::restock(&app.witnesses(), item_id, true).await?;
+    Ok(())
+}
+
 /// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
 pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), CommandError> {
     let known = known(app, item_id).await?;
@@ -94,7 +102,9 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Comma
     let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
     let ledger = match app.ledger.item(item_id).await {
-        Ok(known) => json!({ "stock_total": known.item.stock_total, "units_taken": known.units_taken }),
+        Ok(known) => {
+            json!({ "stock_total": known.item.stock_total, "units_taken": known.units_taken, "held_back": known.held_back })
+        }
         Err(error) => json!({ "error": error.to_string() }),
     };
     Ok(json!({

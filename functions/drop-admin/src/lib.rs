@@ -3,11 +3,12 @@
 mod audit;
 mod items;
 mod rebuild;
-mod reconcile;
 
 use audit::{AuditKey, Cursor, Format};
 use lambda_runtime::Diagnostic;
+use lease::{Lease, Record, TableError};
 use ledger::{Ledger, LedgerError};
+use reconcile::{ReconcileError, Witnesses};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -21,19 +22,34 @@ pub struct App {
     link: Link,
     queue: Queue,
     ledger: Ledger,
+    lease: Lease,
     audit_key: AuditKey,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+    pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let link = Link::new(RedisConfig::main(source)?);
         Ok(Self {
             queue: Queue::new(link.clone()),
             link,
             ledger: Ledger::from_config(source)?,
+            lease: Lease::from_config(source).await?,
             audit_key: AuditKey::from_config(source)?,
         })
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        Witnesses { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
+    }
+}
+
+impl From<ReconcileError> for CommandError {
+    fn from(error: ReconcileError) -> Self {
+        match error {
+            ReconcileError::Item(error) => error.into(),
+            ReconcileError::Ledger(error) => error.into(),
+        }
     }
 }
 
@@ -55,8 +71,12 @@ enum Command {
     Describe { item_id: ItemId },
     /// The ids of all items.
     List {},
-    /// Brings the ledger's schema up to date.
+    /// Brings the ledger's schema up to date, and makes the lease where one is to be kept.
     Migrate {},
+    /// Who may sell, and until when.
+    Lease {},
+    /// Sells units that a failover has kept back.
+    SellHeldBack { item_id: ItemId, units: u32 },
     /// Makes Redis anew from the ledger.
     Rebuild { item_id: ItemId },
     /// Compares Redis with the ledger, one item or all, and mends Redis if asked to.
@@ -82,7 +102,7 @@ pub enum CommandError {
     /// The payload is no command.
     #[error(
         "not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         rebuild, reconcile and audit"
+         lease, sell_held_back, rebuild, reconcile and audit"
     )]
     BadCommand(#[from] serde_json::Error),
     /// The command cannot be carried out on the item.
@@ -100,6 +120,15 @@ pub enum CommandError {
     /// Reservations are on their way to the ledger.
     #[error("{0} tasks are on their way to the ledger; try again once the checkout worker has done them")]
     TasksWaiting(u64),
+    /// The lease's record was not read or written.
+    #[error(transparent)]
+    Lease(#[from] TableError),
+    /// No lease is kept.
+    #[error("no lease is kept here: FAIRDROP_LEASE_TABLE is not set")]
+    NoLease,
+    /// This region is not main.
+    #[error("main is {0}, and this is another region; nothing is sold from here")]
+    NotMain(String),
     /// There is no key to hash buyers with.
     #[error("audits need FAIRDROP_AUDIT_KEY")]
     NoAuditKey,
@@ -122,7 +151,11 @@ impl From<CommandError> for Diagnostic {
             CommandError::Item(ItemError::Link(_)) => "MainUnreachable",
             CommandError::Ledger(LedgerError::Away(_)) => "LedgerAway",
             CommandError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
+            CommandError::Ledger(LedgerError::LeaseOver) => "LeaseOver",
             CommandError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
+            CommandError::Lease(_) => "LeaseAway",
+            CommandError::NoLease => "NoLease",
+            CommandError::NotMain(_) => "NotMain",
             CommandError::OnlyInLedger(_) => "OnlyInLedger",
             CommandError::Selling(_) => "ItemSelling",
             CommandError::TasksWaiting(_) => "TasksWaiting",
@@ -143,7 +176,13 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
         }
         Command::Migrate {} => {
             let migrated = app.ledger.migrate().await?;
-            return Ok(json!({ "applied": migrated.applied, "version": migrated.version }));
+            let lease = found_lease(app).await?;
+            return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
+        }
+        Command::Lease {} => return show_lease(app).await,
+        Command::SellHeldBack { item_id, units } => {
+            items::sell_held_back(app, &item_id, units).await?;
+            item_id
         }
         Command::Rebuild { item_id } => return rebuild::rebuild(app, &item_id).await,
         Command::Reconcile { item_id, repair } => {
@@ -153,10 +192,10 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
             };
             let mut items = BTreeMap::new();
             for item_id in ids {
-                let reconciled = reconcile::reconcile(app, &item_id, repair).await;
+                let reconciled = reconcile::reconcile(&app.witnesses(), &item_id, repair).await;
                 // One item that is lost in Redis does not keep the others from being compared.
                 let reconciled = match reconciled {
-                    Err(error @ CommandError::Item(ItemError::NoSuchItem(_))) => {
+                    Err(error @ ReconcileError::Item(ItemError::NoSuchItem(_))) => {
                         json!({ "error": error.to_string() })
                     }
                     other => serde_json::to_value(other?)?,
@@ -189,4 +228,35 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
         Command::Describe { item_id } => item_id,
     };
     items::describe(app, &item_id).await
+}
+
+/// Makes the lease for this region, where one is to be kept and there is none yet. From then on
+/// the ledger takes no sale without one.
+async fn found_lease(app: &App) -> Result<Option<Record>, CommandError> {
+    let Some(record) = app.lease.found(app.ledger.epoch().await?).await? else { return Ok(None) };
+    if Some(record.region.as_str()) != app.lease.region() {
+        return Err(CommandError::NotMain(record.region));
+    }
+    app.ledger.sell_by_lease().await?;
+    Ok(Some(record))
+}
+
+/// The record, beside the ledger's epoch and what both mean.
+async fn show_lease(app: &App) -> Result<Value, CommandError> {
+    let shown = app.lease.look().await?.ok_or(CommandError::NoLease)?;
+    let ledger_epoch = app.ledger.epoch().await;
+    let means = match (&ledger_epoch, &shown.record) {
+        (_, record) if !record.is_open => "a failover has closed it: nobody sells",
+        (_, _) if shown.left_ms <= 0 => "it has run out: nobody sells until main renews it",
+        (Ok(epoch), record) if *epoch != record.epoch => {
+            "the ledger that is reached from here is under another epoch: it is not main's"
+        }
+        _ => "main sells",
+    };
+    Ok(json!({
+        "lease": shown.record,
+        "left_ms": shown.left_ms,
+        "ledger_epoch": ledger_epoch.ok(),
+        "means": means,
+    }))
 }

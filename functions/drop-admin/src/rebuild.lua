@@ -1,7 +1,7 @@
 -- Puts a rebuilt item in place, in one step.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}   3 rebuild:{id}, the new reservations
--- ARGV  pairs of field and value, stock_total first; stock_left is counted here
+-- ARGV  pairs of field and value, stock_total and held_back first; stock_left is counted here
 --
 -- Returns the units taken, or -1 where the item sells at the moment: a drain could take
 -- units between the reading of the ledger and this step.
@@ -11,5 +11,5 @@ redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
-redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[2] - taken), 'units_sold', sold, unpack(ARGV))
+redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[2] - ARGV[4] - taken), 'units_sold', sold, unpack(ARGV))
 return taken

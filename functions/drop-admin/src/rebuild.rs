@@ -1,7 +1,8 @@
 //! Redis made anew from the ledger, after it was lost.
 
-use crate::{App, CommandError, reconcile};
+use crate::{App, CommandError};
 use ledger::{LedgerItem, SaleState};
+use reconcile::PAGE;
 use redis::{AsyncCommands, Script};
 use serde_json::{Value, json};
 use shared::item::ItemId;
@@ -9,9 +10,6 @@ use shared::queue::{ITEMS, ItemError, Keys};
 use std::sync::LazyLock;
 
 static REBUILD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rebuild.lua")));
-
-/// Sales read and written at once.
-pub(crate) const PAGE: u32 = 5_000;
 
 /// Writes item, stock, buyers and holds as the ledger has them, and then reconciles what
 /// was committed meanwhile. Orders that waited are lost with the Redis that had them.
@@ -48,7 +46,7 @@ pub(crate) async fn rebuild(app: &App, item_id: &ItemId) -> Result<Value, Comman
     if taken < 0 {
         return Err(CommandError::Selling(item_id.clone()));
     }
-    let reconciled = reconcile::reconcile(app, item_id, true).await?;
+    let reconciled = reconcile::reconcile(&app.witnesses(), item_id, true).await?;
     Ok(json!({ "item_id": item_id, "units_taken": taken, "reconciled": reconciled }))
 }
 
@@ -78,10 +76,11 @@ async fn write_reservations(app: &App, item_id: &ItemId, keys: &Keys) -> Result<
     }
 }
 
-fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 8] {
+fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 9] {
     let item = &known.item;
     [
         ("stock_total", item.stock_total.to_string()),
+        ("held_back", known.held_back.to_string()),
         ("name", item.name.clone()),
         ("opens_at", item.opens_at.as_micros().to_string()),
         ("closes_at", item.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),

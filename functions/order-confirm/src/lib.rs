@@ -9,6 +9,7 @@ mod notice;
 
 pub use notice::Body as PaymentBody;
 
+use lease::Lease;
 use ledger::{Due, Extension, Ledger, LedgerError, Payment, Standing};
 use notice::{Notice, Outcome};
 use schemars::JsonSchema;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{Item, ItemId};
+use shared::permit::Reign;
 use shared::problem::Problem;
 use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
 use shared::stamp::Stamp;
@@ -25,14 +27,16 @@ use shared::stamp::Stamp;
 pub struct App {
     queue: Queue,
     ledger: Ledger,
+    lease: Lease,
 }
 
 impl App {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+    pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             queue: Queue::new(Link::new(RedisConfig::main(source)?)),
             ledger: Ledger::from_config(source)?,
+            lease: Lease::from_config(source).await?,
         })
     }
 
@@ -128,8 +132,11 @@ async fn missing(app: &App, item_id: &ItemId) -> Problem {
 
 async fn sell(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
     let Notice { item_id, user_token, payment_reference, .. } = notice;
-    let paid =
-        app.ledger.pay(item_id, user_token, payment_reference, item.epoch).await.map_err(ledger_problem)?;
+    let paid = app
+        .ledger
+        .pay(item_id, user_token, payment_reference, reign(app, item).await?)
+        .await
+        .map_err(ledger_problem)?;
     match paid {
         Payment::Sold { placed_at } => {
             settle(app, notice, None, queue::Outcome::Sold).await;
@@ -149,7 +156,8 @@ async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Pr
     let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
     let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
     let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
-    let extended = app.ledger.extend(item_id, user_token, payment_reference, until, item.epoch).await;
+    let extended =
+        app.ledger.extend(item_id, user_token, payment_reference, until, reign(app, item).await?).await;
     match extended.map_err(ledger_problem)? {
         Extension::Until(until) => {
             settle(app, notice, Some(held), queue::Outcome::Reserved { until }).await;
@@ -169,7 +177,7 @@ async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, P
         OrderState::Reserved(Hold::Until(held)) => Some(held),
         _ => None,
     };
-    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, item.epoch).await;
+    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, reign(app, item).await?).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
             if let Some(held) = held {
@@ -231,6 +239,15 @@ async fn refusal(app: &App, notice: &Notice, payment: Payment) -> Problem {
     }
 }
 
+/// Under whose word a payment is written now.
+async fn reign(app: &App, item: &Item) -> Result<Reign, Problem> {
+    let permit = app.lease.permit_now().await.map_err(|error| {
+        tracing::warn!(%error, "a payment is not taken");
+        Problem::LedgerAway
+    })?;
+    Ok(permit.reign(item.epoch))
+}
+
 /// Tells Redis what the ledger has decided. The decision stands whether it hears or not.
 async fn settle(app: &App, notice: &Notice, expected: Option<Stamp>, outcome: queue::Outcome) {
     let settlement = Settlement {
@@ -245,7 +262,7 @@ async fn settle(app: &App, notice: &Notice, expected: Option<Stamp>, outcome: qu
 
 fn ledger_problem(error: LedgerError) -> Problem {
     match error {
-        LedgerError::Away(_) => {
+        LedgerError::Away(_) | LedgerError::LeaseOver => {
             tracing::warn!(%error, "the ledger did not take a payment");
             Problem::LedgerAway
         }

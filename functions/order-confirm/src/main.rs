@@ -11,7 +11,7 @@ use std::sync::Arc;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source).map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source).await.map_err(http::start_error)?);
     app.open();
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());

@@ -74,6 +74,9 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     check_clock(app).await?;
 
     let item = app.edge.item(&item_id, Problem::MainUnreachable).await?;
+    if !item.may_be_sold(app.edge.clock.now()) {
+        return Err(Problem::MainUnreachable);
+    }
     let order = Order { item_id, user_token, placed_at };
     if let Some(refusal) = gate_problem(&item, placed_at) {
         return answer_latecomer(app, &order, refusal).await;

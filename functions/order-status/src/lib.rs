@@ -34,8 +34,11 @@ pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
         return item_page::answer(&item, edge.clock.now(), request);
     }
     let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
-    edge.item(&item_id, Problem::StatusUnavailable).await?;
+    let item = edge.item(&item_id, Problem::StatusUnavailable).await?;
     if method == Method::DELETE {
+        if !item.may_be_sold(edge.clock.now()) {
+            return Err(Problem::StatusUnavailable);
+        }
         leave(edge, &item_id, &buyer).await
     } else {
         show(edge, &item_id, &buyer).await

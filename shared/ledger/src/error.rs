@@ -12,6 +12,9 @@ pub enum LedgerError {
     /// What was to be written belongs to another reign than today's.
     #[error("the ledger is under another epoch")]
     StaleEpoch,
+    /// It came after the lease under which it was to be written.
+    #[error("the lease was over before the ledger could commit")]
+    LeaseOver,
     /// The ledger has no such item.
     #[error("the ledger has no item {0}")]
     NoSuchItem(ItemId),
@@ -22,6 +25,8 @@ pub enum LedgerError {
 
 /// Raised by the schema where a row carries another epoch than the reign's.
 const STALE_EPOCH: &str = "FD001";
+/// Raised by the schema at a commit that comes too late, or without a lease where one is kept.
+const LEASE_OVER: &str = "FD003";
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
@@ -31,6 +36,8 @@ impl From<sqlx::Error> for LedgerError {
                 let code = refusal.code().unwrap_or_default();
                 if code == STALE_EPOCH {
                     Self::StaleEpoch
+                } else if code == LEASE_OVER {
+                    Self::LeaseOver
                 } else if refuses_the_data(&code) {
                     Self::Refused(refusal.constraint().map_or_else(|| code.to_string(), str::to_owned))
                 } else {

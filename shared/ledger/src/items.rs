@@ -13,6 +13,8 @@ pub struct LedgerItem {
     pub item: NewItem,
     /// Units reserved or sold.
     pub units_taken: u32,
+    /// Units that are not sold until a person has said so.
+    pub held_back: u32,
     /// While true nothing is popped.
     pub paused: bool,
 }
@@ -20,8 +22,7 @@ pub struct LedgerItem {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str =
-    "item_id, name, stock_total, units_taken, opens_at, closes_at, hold_seconds, settle_window_ms, paused";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, held_back, opens_at, closes_at, hold_seconds, settle_window_ms, paused";
 
 impl Ledger {
     /// Today's epoch.
@@ -30,6 +31,50 @@ impl Ledger {
             let epoch: i64 =
                 sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
             Ok(epoch.unsigned_abs())
+        })
+        .await
+    }
+
+    /// Sells by a lease from now on, and no more without one.
+    pub async fn sell_by_lease(&self) -> Result<(), LedgerError> {
+        self.within_limit(async {
+            // The epoch stays: only a change of it is guarded.
+            sqlx::query("UPDATE fairdrop.reign SET leased = true WHERE NOT leased")
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Begins the reign after `from`, unless it has begun; refused where the ledger is under any other.
+    /// Whoever writes under an older one is refused from then on.
+    pub async fn begin_reign_after(&self, from: u64) -> Result<u64, LedgerError> {
+        self.within_limit(async {
+            sqlx::query("UPDATE fairdrop.reign SET epoch = epoch + 1, since = now() WHERE epoch = $1")
+                .bind(from.cast_signed())
+                .execute(&self.pool)
+                .await?;
+            let epoch: i64 =
+                sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
+            if epoch.unsigned_abs() == from + 1 { Ok(from + 1) } else { Err(LedgerError::StaleEpoch) }
+        })
+        .await
+    }
+
+    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before;
+    /// returns how many.
+    pub async fn hold_back(&self, item_id: &ItemId, units: u32) -> Result<u32, LedgerError> {
+        self.within_limit(async {
+            let held: Option<i32> = sqlx::query_scalar(
+                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken) WHERE item_id = $1
+                 RETURNING held_back",
+            )
+            .bind(item_id.as_str())
+            .bind(i32::try_from(units).unwrap_or(i32::MAX))
+            .fetch_optional(&self.pool)
+            .await?;
+            held.map(i32::unsigned_abs).ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
         })
         .await
     }
@@ -109,15 +154,41 @@ impl Ledger {
     }
 }
 
-/// Locks an item's row until the end of the transaction; returns the units that are left.
+impl Ledger {
+    /// Begins a transaction that is refused unless it commits before `until`.
+    pub(crate) async fn begin_before(
+        &self,
+        until: Option<Stamp>,
+    ) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        if until.is_some() {
+            sqlx::query("SELECT set_config('fairdrop.until', $1, true)")
+                .bind(until_setting(until))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction)
+    }
+}
+
+fn until_setting(until: Option<Stamp>) -> String {
+    until.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()
+}
+
+/// Locks an item's row until the end of the transaction, which is refused unless it commits
+/// before `until`; returns the units that are left to sell.
 pub(crate) async fn lock(
     transaction: &mut Transaction<'static, Postgres>,
     item_id: &ItemId,
+    until: Option<Stamp>,
 ) -> Result<i32, LedgerError> {
     let left: Option<i32> = sqlx::query_scalar(
-        "SELECT stock_total - units_taken FROM fairdrop.items WHERE item_id = $1 FOR NO KEY UPDATE",
+        "SELECT stock_total - units_taken - held_back
+           FROM fairdrop.items, set_config('fairdrop.until', $2, true)
+          WHERE item_id = $1 FOR NO KEY UPDATE OF items",
     )
     .bind(item_id.as_str())
+    .bind(until_setting(until))
     .fetch_optional(&mut **transaction)
     .await?;
     left.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
@@ -149,6 +220,7 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
             settle_window_ms: units("settle_window_ms")?,
         },
         units_taken: units("units_taken")?,
+        held_back: units("held_back")?,
         paused: row.try_get("paused")?,
     })
 }

@@ -6,9 +6,10 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. One that has been released is never edited: its checksum
 /// is compared, and an edited one is refused.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
+    (3, "lease", include_str!("../migrations/0003_lease.sql")),
 ];
 
 /// The number of the latest migration: what this code is made for.

@@ -4,6 +4,7 @@
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError};
 use shared::item::ItemId;
+use shared::permit::Reign;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use sqlx::{Postgres, Row, Transaction};
@@ -45,11 +46,11 @@ impl Ledger {
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
-        epoch: u64,
+        reign: Reign,
     ) -> Result<Payment, LedgerError> {
         let paid = self
             .within_limit(async {
-                let mut transaction = self.pool.begin().await?;
+                let mut transaction = self.begin_before(reign.until).await?;
                 let placed_at: Option<i64> = sqlx::query_scalar(
                     "UPDATE fairdrop.sales SET state = 'sold', payment_reference = $3, epoch = $4
                       WHERE item_id = $1 AND user_token = $2
@@ -59,7 +60,7 @@ impl Ledger {
                 .bind(item_id.as_str())
                 .bind(buyer.as_str())
                 .bind(reference)
-                .bind(epoch.cast_signed())
+                .bind(reign.epoch.cast_signed())
                 .fetch_optional(&mut *transaction)
                 .await?;
                 let payment = match placed_at {
@@ -85,10 +86,10 @@ impl Ledger {
         buyer: &UserToken,
         reference: &str,
         until: Stamp,
-        epoch: u64,
+        reign: Reign,
     ) -> Result<Extension, LedgerError> {
         self.within_limit(async {
- let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.begin_before(reign.until).await?;
             sqlx::query(
                 "UPDATE fairdrop.sales SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5
                   WHERE item_id = $1 AND user_token = $2 AND state = 'reserved' AND extended_for IS NULL",
@@ -97,7 +98,7 @@ impl Ledger {
             .bind(buyer.as_str())
             .bind(reference)
             .bind(moment(until))
-            .bind(epoch.cast_signed())
+            .bind(reign.epoch.cast_signed())
             .execute(&mut *transaction)
             .await?;
             let row = sqlx::query(
@@ -128,18 +129,18 @@ impl Ledger {
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
-        epoch: u64,
+        reign: Reign,
     ) -> Result<Payment, LedgerError> {
         self.within_limit(async {
             let mut transaction = self.pool.begin().await?;
-            lock(&mut transaction, item_id).await?;
+            lock(&mut transaction, item_id, reign.until).await?;
             sqlx::query(
                 "UPDATE fairdrop.sales SET state = 'released', epoch = $3
                   WHERE item_id = $1 AND user_token = $2 AND state = 'reserved'",
             )
             .bind(item_id.as_str())
             .bind(buyer.as_str())
-            .bind(epoch.cast_signed())
+            .bind(reign.epoch.cast_signed())
             .execute(&mut *transaction)
             .await?;
             let payment = standing(&mut transaction, item_id, buyer, reference).await?;

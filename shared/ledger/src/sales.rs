@@ -3,6 +3,7 @@
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError};
 use shared::item::ItemId;
+use shared::permit::{Permit, Reign};
 use shared::queue::Reservation;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -43,21 +44,25 @@ impl Ledger {
     ///
     /// Safe to repeat: a reservation that is recorded already changes nothing, whatever
     /// has become of it since. A buyer who was released comes back only with a newer one.
+    ///
+    /// By a lease, all of it is written under the lease's epoch, also what was promised under an
+    /// earlier one: the promise has outlived the failover.
     pub async fn record(
         &self,
         item_id: &ItemId,
         batch: &[Reservation],
+        permit: Permit,
     ) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = batch.iter().map(|one| one.user_token.as_str()).collect();
         let moments =
             |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
         let states: Vec<&str> =
             batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
-        let epochs: Vec<i64> = batch.iter().map(|one| one.epoch.cast_signed()).collect();
+        let epochs: Vec<i64> = batch.iter().map(|one| permit.reign(one.epoch).epoch.cast_signed()).collect();
         let standings = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                let left = lock(&mut transaction, item_id).await?;
+                let left = lock(&mut transaction, item_id, permit.until()).await?;
                 sqlx::query(RECORD)
                     .bind(item_id.as_str())
                     .bind(&buyers)
@@ -94,7 +99,7 @@ impl Ledger {
         item_id: &ItemId,
         due: &[Due],
         now: Stamp,
-        epoch: u64,
+        reign: Reign,
     ) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
         let ends: Vec<i64> = due.iter().map(|one| moment(one.hold_until)).collect();
@@ -102,14 +107,14 @@ impl Ledger {
         let standings = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                lock(&mut transaction, item_id).await?;
+                lock(&mut transaction, item_id, reign.until).await?;
                 sqlx::query(RELEASE)
                     .bind(item_id.as_str())
                     .bind(&buyers)
                     .bind(&ends)
                     .bind(&given_back)
                     .bind(moment(now))
-                    .bind(epoch.cast_signed())
+                    .bind(reign.epoch.cast_signed())
                     .execute(&mut *transaction)
                     .await?;
                 let standings = standings(&mut transaction, item_id, &buyers).await?;

@@ -2,17 +2,31 @@
 --
 -- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
 -- ARGV  1 the most orders to look at, at most 500
+--       2, 3 the epoch and the moment (us) until which main may sell; '' where no lease is kept
 --
 -- An order is settled once it is older than the settle window: nothing that the
 -- place script still accepts can be older. Stock, reservation, task and removal
 -- from the queue change together, so that a crash at any point loses nothing.
 --
+-- The lease's end is held against Redis's own clock, here, where the act is: a caller that was
+-- frozen on its way sells nothing. It is also kept with the item, for the edges to know (they
+-- take no orders for a main that may not sell).
+--
 -- Returns an array of integers: looked at, reserved, dropped before opening,
 -- dropped after closing, dropped as already taken, stock left, waiting,
 -- lag (now - settle window - last stamp looked at, us; -1 where there was none).
 local item = redis.call('HMGET', KEYS[1],
-  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch')
+  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased_until')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if ARGV[2] ~= '' then
+  if item[7] ~= ARGV[2] then return redis.error_reply('EPOCH the item is under another epoch') end
+  if now >= tonumber(ARGV[3]) then return redis.error_reply('LEASE the right to sell is over') end
+  if not item[8] or tonumber(item[8]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'leased_until', ARGV[3]) end
+elseif item[8] then
+  return redis.error_reply('LEASE the item is sold by a lease, and there is none')
+end
 local stock_left = tonumber(item[1])
 local waiting = redis.call('ZCARD', KEYS[2])
 if item[6] == '1' or waiting == 0 or stock_left <= 0 then
@@ -21,8 +35,6 @@ end
 
 local opens_at = tonumber(item[2])
 local closes_at = tonumber(item[3]) or math.huge
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 local settled = now - item[5] * 1000
 local hold_seconds = tonumber(item[4])
 -- Sold at once, once the ledger has it: until then the reservation has no end that anybody

@@ -2,6 +2,7 @@
 
 use super::{Keys, LinkError, Queue};
 use crate::item::ItemId;
+use crate::permit::Permit;
 use redis::Script;
 use std::sync::LazyLock;
 
@@ -32,8 +33,14 @@ pub struct DrainBatch {
 }
 
 impl Queue {
-    /// Moves up to `most` settled orders of `item_id` into reservations.
-    pub async fn drain(&self, item_id: &ItemId, most: u32) -> Result<DrainBatch, LinkError> {
+    /// Moves up to `most` settled orders of `item_id` into reservations, as long as `permit` lasts
+    /// by main's clock. Refused as `LEASE` afterwards, and as `EPOCH` where the item is under
+    /// another one.
+    pub async fn drain(&self, item_id: &ItemId, most: u32, permit: Permit) -> Result<DrainBatch, LinkError> {
+        let (epoch, until) = match permit {
+            Permit::Unleased => (String::new(), String::new()),
+            Permit::Leased { epoch, until } => (epoch.to_string(), until.as_micros().to_string()),
+        };
         let keys = Keys::of(item_id);
         let reply: Vec<i64> = self
             .link
@@ -44,6 +51,8 @@ impl Queue {
                     .key(&keys.reservations)
                     .key(&keys.tasks)
                     .arg(most.min(MAX_BATCH))
+                    .arg(&epoch)
+                    .arg(&until)
                     .invoke_async(&mut connection)
                     .await
             })

@@ -210,6 +210,10 @@ fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, Ite
         settle_window_ms: field(item_id, fields, "settle_window_ms")?,
         paused: field::<u8>(item_id, fields, "paused")? != 0,
         epoch: field(item_id, fields, "epoch")?,
+        leased_until: match fields.get("leased_until") {
+            None => None,
+            Some(_) => Some(stamp("leased_until")?),
+        },
     })
 }
 

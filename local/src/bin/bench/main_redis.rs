@@ -10,6 +10,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
 use shared::queue::{Keys, Link, MAX_BATCH, PLACE_SCRIPT, Queue};
 use shared::stamp::Stamp;
 use std::time::Instant;
@@ -245,7 +246,7 @@ impl Drop {
     /// One call; what it cost the server, in microseconds.
     async fn drain_once(&self, queue: &Queue, connection: &mut MultiplexedConnection) -> Result<f64> {
         let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(connection).await?;
-        let batch = queue.drain(&self.item_id, MAX_BATCH).await?;
+        let batch = queue.drain(&self.item_id, MAX_BATCH, Permit::Unleased).await?;
         anyhow::ensure!(batch.reserved == u64::from(MAX_BATCH), "the drain found too little: {batch:?}");
         let stats: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await?;
         let line =

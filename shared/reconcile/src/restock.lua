@@ -1,16 +1,16 @@
 -- Compares the stock with the reservations, and mends it.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}
--- ARGV  1 '1' to mend
+-- ARGV  1 '1' to mend   2 units that the ledger keeps back
 --
 -- Returns the units left as they stand, and as they should.
 local item = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
-local left = item[1] - redis.call('ZCOUNT', KEYS[2], 0, '+inf')
+local left = item[1] - ARGV[2] - redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 if ARGV[1] == '1' and left ~= tonumber(item[2]) then
   redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', left))
 end
 if ARGV[1] == '1' then
-  redis.call('HSET', KEYS[1], 'units_sold', redis.call('ZCOUNT', KEYS[2], '+inf', '+inf'))
+  redis.call('HSET', KEYS[1], 'held_back', ARGV[2], 'units_sold', redis.call('ZCOUNT', KEYS[2], '+inf', '+inf'))
 end
 return { tonumber(item[2]), left }

@@ -4,17 +4,18 @@
 //! move while they are compared, so that only a difference that is still there when looked
 //! at again counts.
 
-use crate::rebuild::PAGE;
-use crate::{App, CommandError};
-use ledger::{Sale, SaleState};
+use ledger::{Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
 use shared::item::{ItemChanges, ItemId};
-use shared::queue::{GIVEN_BACK_MICROS, ItemError, Keys, LinkError, Outcome, Settlement};
+use shared::queue::{GIVEN_BACK_MICROS, ItemError, Keys, Link, LinkError, Outcome, Queue, Settlement};
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+/// Sales read and written at once.
+pub const PAGE: u32 = 5_000;
 
 static RESTOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restock.lua")));
 
@@ -24,20 +25,43 @@ const SECOND_LOOK: Duration = Duration::from_millis(1_500);
 /// How long the checkout worker is given to finish what is on its way.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
+/// The two that are compared.
+#[derive(Clone, Debug)]
+pub struct Witnesses {
+    /// Redis, for what is no business of the queue's.
+    pub link: Link,
+    /// The queue on it.
+    pub queue: Queue,
+    /// The ledger.
+    pub ledger: Ledger,
+}
+
+/// Why the two could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Redis did not answer, or has no such item.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// The ledger did not answer, or has no such item.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
 /// What differs between the two, and what was done about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Reconciled {
+pub struct Reconciled {
     /// Tasks on their way to the ledger; while there are any, not all can be compared.
-    tasks_waiting: u64,
+    pub tasks_waiting: u64,
     /// Buyers by kind of difference.
-    differences: BTreeMap<&'static str, u64>,
+    pub differences: BTreeMap<&'static str, u64>,
     /// Fields of the item that Redis has otherwise than the ledger.
-    item_fields: Vec<&'static str>,
-    /// Units left in Redis, and what is left when those taken are counted.
-    stock_left: i64,
-    stock_counted: i64,
+    pub item_fields: Vec<&'static str>,
+    /// Units left in Redis.
+    pub stock_left: i64,
+    /// What is left when those taken are counted.
+    pub stock_counted: i64,
     /// Reservations changed in Redis.
-    repaired: u64,
+    pub repaired: u64,
 }
 
 /// One buyer of whom the two say different things.
@@ -50,12 +74,16 @@ struct Difference {
 }
 
 /// Compares one item, and mends Redis where `repair` says so.
-pub(crate) async fn reconcile(app: &App, item_id: &ItemId, repair: bool) -> Result<Reconciled, CommandError> {
-    let tasks_waiting = settle_down(app, item_id).await?;
-    let mut found = differences(app, item_id).await?;
+pub async fn reconcile(
+    both: &Witnesses,
+    item_id: &ItemId,
+    repair: bool,
+) -> Result<Reconciled, ReconcileError> {
+    let tasks_waiting = settle_down(both, item_id).await?;
+    let mut found = differences(both, item_id).await?;
     if !found.is_empty() {
         tokio::time::sleep(SECOND_LOOK).await;
-        let again = differences(app, item_id).await?;
+        let again = differences(both, item_id).await?;
         let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
         found = again.into_iter().filter(|one| seen.contains(&(one.buyer.clone(), one.kind))).collect();
     }
@@ -63,7 +91,7 @@ pub(crate) async fn reconcile(app: &App, item_id: &ItemId, repair: bool) -> Resu
     for one in &found {
         *reconciled.differences.entry(one.kind).or_default() += 1;
     }
-    reconciled.item_fields = compare_item(app, item_id, repair).await?;
+    reconciled.item_fields = compare_item(both, item_id, repair).await?;
     if repair {
         let settlements: Vec<Settlement> = found
             .into_iter()
@@ -71,17 +99,17 @@ pub(crate) async fn reconcile(app: &App, item_id: &ItemId, repair: bool) -> Resu
                 one.remedy.map(|(expected, outcome)| Settlement { user_token: one.buyer, expected, outcome })
             })
             .collect();
-        reconciled.repaired = app.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
+        reconciled.repaired = both.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
     }
-    (reconciled.stock_left, reconciled.stock_counted) = restock(app, item_id, repair).await?;
+    (reconciled.stock_left, reconciled.stock_counted) = restock(both, item_id, repair).await?;
     Ok(reconciled)
 }
 
 /// Waits for the checkout worker to have done what there is; returns what is left.
-async fn settle_down(app: &App, item_id: &ItemId) -> Result<u64, CommandError> {
+async fn settle_down(both: &Witnesses, item_id: &ItemId) -> Result<u64, ReconcileError> {
     let started = Instant::now();
     loop {
-        let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
+        let tasks = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
         if tasks == 0 || started.elapsed() > QUIET_LIMIT {
             return Ok(tasks);
         }
@@ -89,20 +117,20 @@ async fn settle_down(app: &App, item_id: &ItemId) -> Result<u64, CommandError> {
     }
 }
 
-async fn differences(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, CommandError> {
+async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let mut found = Vec::new();
     // Reservations on their way to the ledger are no differences.
-    let is_quiet = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
+    let is_quiet = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
     let mut last = None;
     loop {
-        let page = app.ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let page = both.ledger.sales(item_id, last.as_ref(), PAGE).await?;
         let Some(end) = page.last().cloned() else { break };
-        let scores = scores(app, item_id, &page).await.map_err(ItemError::from)?;
+        let scores = scores(both, item_id, &page).await.map_err(ItemError::from)?;
         found.extend(page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet)));
         last = Some(end);
     }
     if is_quiet {
-        found.extend(only_in_redis(app, item_id).await?);
+        found.extend(only_in_redis(both, item_id).await?);
     }
     Ok(found)
 }
@@ -131,12 +159,12 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool) -> Option<Difference
     }
 }
 
-async fn scores(app: &App, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
+async fn scores(both: &Witnesses, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
     let key = Keys::of(item_id).reservations;
     let buyers: Vec<&str> = page.iter().map(|sale| sale.user_token.as_str()).collect();
     let (key, buyers) = (&key, &buyers);
-    app.link
-        .run(app.link.call_limit(), async |mut connection| {
+    both.link
+        .run(both.link.call_limit(), async |mut connection| {
             redis::cmd("ZMSCORE").arg(key).arg(buyers).query_async(&mut connection).await
         })
         .await
@@ -144,16 +172,16 @@ async fn scores(app: &App, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option
 
 /// Buyers with a unit in Redis of whom the ledger knows nothing. The unit stays taken; once
 /// its hold has ended, it goes back.
-async fn only_in_redis(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, CommandError> {
+async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let key = Keys::of(item_id).reservations;
-    let now = app.queue.main_time().await.map_err(ItemError::from)?;
+    let now = both.queue.main_time().await.map_err(ItemError::from)?;
     let mut found = Vec::new();
     for page in 0_isize.. {
         let key = &key;
         let first = page * PAGE as isize;
-        let taken: Vec<(String, f64)> = app
+        let taken: Vec<(String, f64)> = both
             .link
-            .run(app.link.call_limit(), async |mut connection| {
+            .run(both.link.call_limit(), async |mut connection| {
                 connection.zrangebyscore_limit_withscores(key, 0, "+inf", first, PAGE as isize).await
             })
             .await
@@ -163,7 +191,7 @@ async fn only_in_redis(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, C
             .into_iter()
             .filter_map(|(buyer, score)| Some((UserToken::parse(buyer).ok()?, score)))
             .collect();
-        let unknown = app.ledger.unknown_among(item_id, scores.keys()).await?;
+        let unknown = both.ledger.unknown_among(item_id, scores.keys()).await?;
         found.extend(unknown.into_iter().map(|buyer| {
             let score = scores.get(&buyer).copied().unwrap_or(f64::INFINITY);
             let ended = score <= now.as_micros() as f64;
@@ -178,9 +206,13 @@ async fn only_in_redis(app: &App, item_id: &ItemId) -> Result<Vec<Difference>, C
 }
 
 /// The item's own fields; the ledger's count.
-async fn compare_item(app: &App, item_id: &ItemId, repair: bool) -> Result<Vec<&'static str>, CommandError> {
-    let known = app.ledger.item(item_id).await?;
-    let item = app.queue.item(item_id).await?;
+async fn compare_item(
+    both: &Witnesses,
+    item_id: &ItemId,
+    repair: bool,
+) -> Result<Vec<&'static str>, ReconcileError> {
+    let known = both.ledger.item(item_id).await?;
+    let item = both.queue.item(item_id).await?;
     let fields = [
         ("name", known.item.name == item.name),
         ("stock_total", known.item.stock_total == item.stock_total),
@@ -199,17 +231,20 @@ async fn compare_item(app: &App, item_id: &ItemId, repair: bool) -> Result<Vec<&
             closes_at: known.item.closes_at,
             hold_seconds: Some(known.item.hold_seconds),
         };
-        app.queue.update_item(item_id, &changes).await?;
-        app.queue.pause_item(item_id, known.paused).await?;
+        both.queue.update_item(item_id, &changes).await?;
+        both.queue.pause_item(item_id, known.paused).await?;
     }
     Ok(different)
 }
 
-async fn restock(app: &App, item_id: &ItemId, repair: bool) -> Result<(i64, i64), CommandError> {
+/// Compares the stock with what is taken and kept back, and mends it where `repair` says so. Returns the
+/// units left as they stand, and as they should.
+pub async fn restock(both: &Witnesses, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
     let keys = Keys::of(item_id);
-    let counted = app.link.run(app.link.call_limit(), async |mut connection| {
+    let held_back = both.ledger.item(item_id).await?.held_back;
+    let counted = both.link.run(both.link.call_limit(), async |mut connection| {
         let mut script = RESTOCK.key(&keys.item);
-        script.key(&keys.reservations).arg(u8::from(repair));
+        script.key(&keys.reservations).arg(u8::from(repair)).arg(held_back);
         script.invoke_async(&mut connection).await
     });
     Ok(counted.await.map_err(ItemError::from)?)

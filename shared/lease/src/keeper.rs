@@ -1,0 +1,166 @@
+//! A process of main, and the lease it acts by.
+
+use crate::{Record, Table, TableError, Timing};
+use shared::clock::Clock;
+use shared::config::{self, ConfigError, Source};
+use shared::permit::Permit;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A permit that lasts no longer than this is not begun with: an act takes a while.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// What a process knows of the lease. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Lease(Option<Arc<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    table: Table,
+    region: String,
+    timing: Timing,
+    clock: Clock,
+    /// As it was last read or renewed.
+    record: Mutex<Option<Record>>,
+}
+
+/// A lease as it is shown to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The record.
+    pub record: Record,
+    /// What is left of it, in milliseconds; negative once it has run out.
+    pub left_ms: i64,
+}
+
+/// This process may not sell at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotHeld {
+    /// The table has not been heard of yet, or for too long.
+    #[error("this region's lease has run out, and was not renewed")]
+    RunOut,
+    /// A failover is under way, or over.
+    #[error("main is {region}, under epoch {epoch}, and the lease is not to be renewed from here")]
+    Elsewhere {
+        /// Where main is.
+        region: String,
+        /// Under which epoch.
+        epoch: u64,
+    },
+    /// It could not be asked.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+impl Lease {
+    /// Reads `FAIRDROP_LEASE_TABLE`; where it is not set no lease is kept. Nothing is connected yet.
+    pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
+        let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
+        let region = config::region(source)?;
+        let timing = Timing::from_config(source)?;
+        let table = Table::new(&region, &name).await;
+        let kept = Kept { table, region, timing, clock: Clock::machine(), record: Mutex::default() };
+        Ok(Self(Some(Arc::new(kept))))
+    }
+
+    /// Where no lease is kept.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// What this process may do now, by what it knows. Nobody is asked.
+    pub fn permit(&self) -> Result<Permit, NotHeld> {
+        let Some(kept) = &self.0 else { return Ok(Permit::Unleased) };
+        let record = kept.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let record = record.ok_or(NotHeld::RunOut)?;
+        let now = crate::record::later(kept.clock.now(), LEAST);
+        record.permit(&kept.region, now, kept.timing).ok_or({
+            if record.region == kept.region && record.is_open {
+                NotHeld::RunOut
+            } else {
+                NotHeld::Elsewhere { region: record.region, epoch: record.epoch }
+            }
+        })
+    }
+
+    /// What this process may do now; the lease is renewed first where it is about to end.
+    pub async fn permit_now(&self) -> Result<Permit, NotHeld> {
+        match self.permit() {
+            Ok(permit) => Ok(permit),
+            Err(_) => {
+                self.renew().await?;
+                self.permit()
+            }
+        }
+    }
+
+    /// Renews the lease, if this region still may.
+    pub async fn renew(&self) -> Result<(), NotHeld> {
+        let Some(kept) = &self.0 else { return Ok(()) };
+        let renewed = kept.table.renew(&kept.region, kept.clock.now(), kept.timing).await?;
+        let mut known = kept.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|known| known.version < renewed.version) {
+            *known = Some(renewed);
+        }
+        Ok(())
+    }
+
+    /// Renews the lease before the work begins, so that the first round of a new process does not
+    /// find it without one. Where that fails, the rounds say so.
+    pub async fn begin(&self) {
+        if self.permit().is_err()
+            && let Err(error) = self.renew().await
+        {
+            tracing::warn!(%error, "the lease was not renewed");
+        }
+    }
+
+    /// Renews the lease again and again until `until`, whatever becomes of a single renewal.
+    pub async fn keep_until(&self, until: Instant) {
+        let Some(kept) = &self.0 else { return };
+        let mut was_missed = false;
+        loop {
+            let began = Instant::now();
+            if began >= until {
+                return;
+            }
+            match tokio::time::timeout_at(until.into(), self.renew()).await {
+                Ok(Err(error)) => {
+                    metrics::counter!("leases_missed").increment(1);
+                    if !was_missed {
+                        tracing::error!(%error, "the lease is not renewed; nothing is sold after its end");
+                    }
+                    was_missed = true;
+                }
+                Ok(Ok(())) => was_missed = false,
+                Err(_) => return,
+            }
+            let left_ms = match self.permit() {
+                Ok(permit) => permit.until().map_or(0, |end| end.micros_since(kept.clock.now()) / 1_000),
+                Err(_) => 0,
+            };
+            metrics::gauge!("lease_left_ms").set(left_ms as f64);
+            let next = (began + kept.timing.renewed_every()).min(until);
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+
+    /// The region of this process; nothing where no lease is kept.
+    pub fn region(&self) -> Option<&str> {
+        self.0.as_ref().map(|kept| kept.region.as_str())
+    }
+
+    /// The lease as it is now, for people; nothing where none is kept.
+    pub async fn look(&self) -> Result<Option<Shown>, TableError> {
+        let Some(kept) = &self.0 else { return Ok(None) };
+        let record = kept.table.load().await?;
+        let left_ms = record.expires_at.micros_since(kept.clock.now()) / 1_000;
+        Ok(Some(Shown { record, left_ms }))
+    }
+
+    /// Makes the first record for this region, under `epoch`, where there is none yet.
+    pub async fn found(&self, epoch: u64) -> Result<Option<Record>, TableError> {
+        let Some(kept) = &self.0 else { return Ok(None) };
+        kept.table.found(&Record::first(&kept.region, epoch)).await.map(Some)
+    }
+}

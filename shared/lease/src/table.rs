@@ -1,0 +1,180 @@
+//! Where the record is kept: one item of a DynamoDB table, global with multi-Region strong
+//! consistency where there are several regions. Every change names the version it comes from.
+
+use crate::record::later;
+use crate::{Record, Timing};
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use shared::stamp::Stamp;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The record's key.
+const ID: &str = "main-lease";
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const TRY_LIMIT: Duration = Duration::from_millis(1_200);
+/// The longest that one call may take, both its tries counted: below the time between renewals.
+const CALL_LIMIT: Duration = Duration::from_millis(2_600);
+const MAX_TRIES: u32 = 2;
+
+/// The table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+/// Why the record was not read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// Somebody else has written meanwhile, or the record does not allow it.
+    #[error("the lease's record has changed meanwhile")]
+    Conflict,
+    /// There is no record yet.
+    #[error("there is no lease yet; drop-admin's migrate makes it")]
+    Missing,
+    /// The table does not answer, or not with what was expected.
+    #[error("the lease's table does not answer: {0}")]
+    Away(String),
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+impl Table {
+    /// The table called `name`, as it is seen from `region`. Nothing is connected yet.
+    pub async fn new(region: &str, name: &str) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .operation_attempt_timeout(TRY_LIMIT)
+            .operation_timeout(CALL_LIMIT)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(MAX_TRIES)
+            .with_initial_backoff(Duration::from_millis(100));
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .load()
+            .await;
+        Self { client: Client::new(&config), name: name.to_owned() }
+    }
+
+    /// The record as it is now.
+    pub async fn load(&self) -> Result<Record, TableError> {
+        let call = self.client.get_item().table_name(&self.name).key("id", key()).consistent_read(true);
+        let answer = call.send().await.map_err(|error| {
+            away(error.as_service_error().and_then(|service| service.meta().code()), &error)
+        })?;
+        read(answer.item().ok_or(TableError::Missing)?)
+    }
+
+    /// Writes the first record; leaves one that is there as it is.
+    pub async fn found(&self, first: &Record) -> Result<Record, TableError> {
+        let call = self.client.put_item().table_name(&self.name).set_item(Some(write(first)));
+        match call.condition_expression("attribute_not_exists(id)").send().await {
+            Ok(_) => Ok(first.clone()),
+            Err(error) => match error.as_service_error() {
+                Some(service) if service.is_conditional_check_failed_exception() => self.load().await,
+                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+            },
+        }
+    }
+
+    /// Renews the record for a process of `region` whose clock says `now`, and returns it as it is
+    /// then: renewed, or somebody else's, or closed.
+    pub async fn renew(&self, region: &str, now: Stamp, timing: Timing) -> Result<Record, TableError> {
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("id", key())
+            .update_expression("SET expires_at = :until ADD version :one")
+            // The same as Record::renewed.
+            .condition_expression("main_region = :me AND is_open = :yes AND expires_at < :until")
+            .expression_attribute_values(":me", AttributeValue::S(region.to_owned()))
+            .expression_attribute_values(":yes", AttributeValue::Bool(true))
+            .expression_attribute_values(":until", number(later(now, timing.lasts).as_micros()))
+            .expression_attribute_values(":one", number(1))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match call.send().await {
+            Ok(answer) => read(answer.attributes().ok_or(TableError::Missing)?),
+            Err(error) => match error.as_service_error() {
+                Some(service) if service.is_conditional_check_failed_exception() => self.load().await,
+                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+            },
+        }
+    }
+
+    /// Writes `to`, which was made of the record that has the version before it.
+    pub async fn change(&self, to: &Record) -> Result<(), TableError> {
+        let call = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(write(to)))
+            .condition_expression("version = :before")
+            .expression_attribute_values(":before", number(to.version.saturating_sub(1)));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(service) if service.is_conditional_check_failed_exception() => Err(TableError::Conflict),
+                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+            },
+        }
+    }
+}
+
+fn key() -> AttributeValue {
+    AttributeValue::S(ID.into())
+}
+
+fn number(n: u64) -> AttributeValue {
+    AttributeValue::N(n.to_string())
+}
+
+fn write(record: &Record) -> Item {
+    let mut item = Item::from([
+        ("id".to_owned(), key()),
+        ("version".to_owned(), number(record.version)),
+        // `region` is one of DynamoDB's reserved words.
+        ("main_region".to_owned(), AttributeValue::S(record.region.clone())),
+        ("epoch".to_owned(), number(record.epoch)),
+        ("expires_at".to_owned(), number(record.expires_at.as_micros())),
+        ("is_open".to_owned(), AttributeValue::Bool(record.is_open)),
+    ]);
+    if let Some(run) = &record.run {
+        item.insert("run".to_owned(), AttributeValue::S(run.clone()));
+    }
+    item
+}
+
+fn read(item: &Item) -> Result<Record, TableError> {
+    let wrong = |field: &str| TableError::Away(format!("its record has no {field} that can be read"));
+    let text = |field: &str| item.get(field).and_then(|value| value.as_s().ok());
+    let number = |field: &str| -> Result<u64, TableError> {
+        let value = item.get(field).and_then(|value| value.as_n().ok());
+        value.and_then(|n| n.parse().ok()).ok_or_else(|| wrong(field))
+    };
+    Ok(Record {
+        version: number("version")?,
+        region: text("main_region").cloned().ok_or_else(|| wrong("main_region"))?,
+        epoch: number("epoch")?,
+        expires_at: Stamp::from_micros(number("expires_at")?).map_err(|_| wrong("expires_at"))?,
+        is_open: item
+            .get("is_open")
+            .and_then(|value| value.as_bool().ok())
+            .copied()
+            .ok_or_else(|| wrong("is_open"))?,
+        run: text("run").cloned(),
+    })
+}
+
+/// The service's code, or what became of the connection.
+fn away(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
+    TableError::Away(code.map_or_else(|| error.to_string(), str::to_owned))
+}

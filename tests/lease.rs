@@ -1,0 +1,260 @@
+//! The main lease: against a real table's protocol, a real Redis and a real PostgreSQL.
+
+use anyhow::Result;
+use lease::{Lease, Record, Table, TableError, Timing};
+use ledger::LedgerError;
+use local::aws::Moto;
+use local::buyer::micros_now;
+use local::wan::{Line, LineState};
+use redis::AsyncCommands;
+use serde_json::json;
+use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
+use shared::queue::{Keys, LinkError, Reservation};
+use shared::stamp::Stamp;
+use sqlx::{Connection, Executor, PgConnection};
+use std::time::{Duration, Instant};
+use tests::{LedgerServer, RedisQueue, order};
+
+const HERE: &str = "us-east-1";
+const TIMING: Timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(100) };
+
+fn at(micros: u64) -> Stamp {
+    Stamp::from_micros(micros).unwrap()
+}
+
+fn now() -> Stamp {
+    at(micros_now())
+}
+
+fn leased(epoch: u64, until: u64) -> Permit {
+    Permit::Leased { epoch, until: at(until) }
+}
+
+/// A table behind a line, and what a process needs to reach it.
+struct Stand {
+    _moto: Moto,
+    line: Line,
+    _folder: tempfile::TempDir,
+}
+
+impl Stand {
+    /// The SDK takes endpoint and credentials from the environment, so that one test is one process:
+    /// nextest sees to it.
+    async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let moto = Moto::start(folder.path(), &[]).await?;
+        let line = Line::lay(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
+        let table = json!({
+            "TableName": "lease",
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+            "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+        });
+        moto.json((HERE, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await?;
+        Ok(Self { _moto: moto, line, _folder: folder })
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        Moto::environment_at(&format!("http://127.0.0.1:{}", self.line.port()))
+    }
+
+    async fn table(&self) -> Table {
+        for (name, value) in self.environment() {
+            // One test, one process, and no other thread has been started that reads it.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::env::set_var(name, value);
+            }
+        }
+        Table::new(HERE, "lease").await
+    }
+
+    async fn lease(&self, region: &str) -> Lease {
+        self.table().await;
+        let source = |name: &str| match name {
+            "FAIRDROP_LEASE_TABLE" => Some("lease".to_owned()),
+            "FAIRDROP_REGION" => Some(region.to_owned()),
+            "FAIRDROP_LEASE_SECONDS" => Some("4".into()),
+            "FAIRDROP_LEASE_TOLERANCE_MS" => Some("100".into()),
+            _ => None,
+        };
+        Lease::from_config(&source).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
+    let stand = Stand::start().await.unwrap();
+    let table = stand.table().await;
+    assert_eq!(table.load().await, Err(TableError::Missing));
+    let first = table.found(&Record::first(HERE, 7)).await.unwrap();
+    // Whoever comes second finds what is there.
+    assert_eq!(table.found(&Record::first("eu-west-1", 9)).await.unwrap(), first);
+
+    let renewed = table.renew(HERE, now(), TIMING).await.unwrap();
+    assert!(renewed.expires_at > now() && renewed.version == 2 && renewed.epoch == 7, "{renewed:?}");
+    let elsewhere = table.renew("eu-west-1", now(), TIMING).await.unwrap();
+    assert_eq!(elsewhere, renewed, "another region only reads");
+
+    let (one, other) = (renewed.closed("run-1"), renewed.closed("run-2"));
+    let (one, other) = tokio::join!(table.change(&one), table.change(&other));
+    assert_eq!([one.is_ok(), other.is_ok()].iter().filter(|won| **won).count(), 1, "{one:?} {other:?}");
+    let closed = table.load().await.unwrap();
+    assert!(!closed.is_open);
+    assert_eq!(table.renew(HERE, now(), TIMING).await.unwrap(), closed);
+
+    let run = closed.run.clone().unwrap();
+    assert_eq!(closed.taken("eu-west-1", &run, now(), TIMING), None, "it has not run out");
+    let late = at(closed.expires_at.as_micros() + 200_000);
+    let taken = closed.taken("eu-west-1", &run, late, TIMING).unwrap();
+    table.change(&taken).await.unwrap();
+    assert_eq!(table.load().await.unwrap(), taken);
+    assert_eq!(table.change(&taken).await, Err(TableError::Conflict));
+}
+
+#[tokio::test]
+async fn a_process_that_hears_nothing_of_the_table_stops_by_itself() {
+    let stand = Stand::start().await.unwrap();
+    let lease = stand.lease(HERE).await;
+    lease.found(1).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    let keeping = lease.clone();
+    let kept = tokio::spawn(async move { keeping.keep_until(until).await });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(lease.permit().is_ok(), "it is kept for longer than it lasts: {:?}", lease.permit());
+    stand.line.set(LineState::Silent);
+    let cut = Instant::now();
+    while lease.permit().is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(cut.elapsed() < TIMING.lasts, "it sells by a lease that is over");
+    }
+    println!("without the table it stopped after {:.1} s", cut.elapsed().as_secs_f64());
+    stand.line.set(LineState::Up);
+    let back = Instant::now();
+    while lease.permit().is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(back.elapsed() < Duration::from_secs(15), "{:?}", lease.permit());
+    }
+    kept.abort();
+}
+
+#[tokio::test]
+async fn redis_looks_at_its_own_clock_and_epoch() {
+    let server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 10, 50).await.unwrap();
+    let redis = &mut server.redis.connect().await.unwrap();
+    let key = Keys::of(&item_id);
+    let waiting = [(micros_now() - 5_000_000, "alice"), (micros_now() - 4_000_000, "bob")];
+    let _: () = redis.zadd_multiple(&key.orders, &waiting).await.unwrap();
+    let refused = |code: &str, outcome: Result<shared::queue::DrainBatch, LinkError>| {
+        assert!(matches!(&outcome, Err(LinkError::Refused(why)) if why == code), "{outcome:?}");
+    };
+    let soon = micros_now() + 60_000_000;
+    refused("LEASE", server.queue.drain(&item_id, 500, leased(1, micros_now() - 1)).await);
+    refused("EPOCH", server.queue.drain(&item_id, 500, leased(2, soon)).await);
+    assert_eq!(server.queue.item(&item_id).await.unwrap().leased_until, None);
+    assert_eq!(server.queue.drain(&item_id, 1, leased(1, soon)).await.unwrap().reserved, 1);
+    let item = server.queue.item(&item_id).await.unwrap();
+    assert_eq!(item.leased_until, Some(at(soon)));
+    assert!(item.may_be_sold(now()) && !item.may_be_sold(at(soon)));
+    // Once sold by a lease, it is not sold without one.
+    refused("LEASE", server.queue.drain(&item_id, 500, Permit::Unleased).await);
+    let left: u64 = redis.zcard(&key.orders).await.unwrap();
+    assert_eq!(left, 1, "what was refused has taken nothing");
+}
+
+fn reservation(buyer: &str, epoch: u64) -> Reservation {
+    let token = order(&"a".parse().unwrap(), buyer, 1).unwrap().user_token;
+    Reservation { user_token: token, placed_at: at(1), reserved_at: at(2), hold_until: at(3), epoch }
+}
+
+async fn ledger_with_item() -> (LedgerServer, ItemId) {
+    let server = LedgerServer::start().await.unwrap();
+    let item_id: ItemId = "a".parse().unwrap();
+    let new = NewItem {
+        item_id: item_id.clone(),
+        name: "A".into(),
+        stock_total: 10,
+        opens_at: at(0),
+        closes_at: None,
+        hold_seconds: 0,
+        settle_window_ms: 2_000,
+    };
+    server.ledger.create_item(&new).await.unwrap();
+    (server, item_id)
+}
+
+#[tokio::test]
+async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
+    let (server, item_id) = ledger_with_item().await;
+    let ledger = &server.ledger;
+    let soon = micros_now() + 60_000_000;
+    let over = leased(1, micros_now());
+    assert_eq!(
+        ledger.record(&item_id, &[reservation("x", 1)], over).await.map(drop),
+        Err(LedgerError::LeaseOver)
+    );
+    ledger.record(&item_id, &[reservation("x", 1)], leased(1, soon)).await.unwrap();
+    let x = reservation("x", 1).user_token;
+    assert_eq!(
+        ledger.pay(&item_id, &x, "pay", over.reign(1)).await.map(drop),
+        Err(LedgerError::LeaseOver)
+    );
+
+    // Frozen between its last statement and the commit.
+    let mut slow = PgConnection::connect(&server.postgres.url()).await.unwrap();
+    let until = micros_now() + 700_000;
+    slow.execute("BEGIN").await.unwrap();
+    slow.execute(sqlx::AssertSqlSafe(format!("SELECT set_config('fairdrop.until', '{until}', true)")))
+        .await
+        .unwrap();
+    slow.execute(
+        "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
+         VALUES ('a', 'y', 'sold', 1, 2, 3, 1)",
+    )
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let commit = slow.execute("COMMIT").await.map(drop).unwrap_err();
+    assert_eq!(commit.as_database_error().and_then(|error| error.code()).as_deref(), Some("FD003"));
+    assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
+
+    // From the first lease on nothing is sold without one; not even by hand.
+    let unleased = Permit::Unleased;
+    ledger.record(&item_id, &[reservation("y", 1)], unleased).await.unwrap();
+    ledger.sell_by_lease().await.unwrap();
+    ledger.sell_by_lease().await.unwrap();
+    assert_eq!(
+        ledger.record(&item_id, &[reservation("z", 1)], unleased).await.map(drop),
+        Err(LedgerError::LeaseOver)
+    );
+    assert!(slow.execute("UPDATE fairdrop.reign SET leased = false").await.is_err());
+    assert_eq!(ledger.epoch().await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
+    let (server, item_id) = ledger_with_item().await;
+    let ledger = &server.ledger;
+    ledger.sell_by_lease().await.unwrap();
+    let soon = micros_now() + 60_000_000;
+    assert_eq!(ledger.begin_reign_after(1).await, Ok(2));
+    assert_eq!(ledger.begin_reign_after(1).await, Ok(2), "twice is once");
+    assert_eq!(ledger.begin_reign_after(3).await, Err(LedgerError::StaleEpoch));
+    let promised = [reservation("x", 1)];
+    assert_eq!(
+        ledger.record(&item_id, &promised, leased(1, soon)).await.map(drop),
+        Err(LedgerError::StaleEpoch)
+    );
+    ledger.record(&item_id, &promised, leased(2, soon)).await.unwrap();
+    assert_eq!(ledger.sales(&item_id, None, 9).await.unwrap()[0].epoch, 2);
+
+    // What is held back is not sold, by the database's own rule.
+    assert_eq!(ledger.hold_back(&item_id, 8).await, Ok(8));
+    let (y, z) = (reservation("y", 2), reservation("z", 2));
+    let standings = ledger.record(&item_id, &[y, z], leased(2, soon)).await.unwrap();
+    assert_eq!(standings.iter().filter(|one| **one == ledger::Standing::Nothing).count(), 1);
+    assert_eq!(ledger.hold_back(&item_id, 99).await, Ok(8), "no more than there are");
+    assert_eq!(ledger.hold_back(&item_id, 0).await, Ok(0));
+}
