@@ -156,7 +156,10 @@ fn each_role_allows_what_its_function_calls_and_nothing_else() {
         assert_eq!(allowed(&resources[role]), expected, "{function}");
         seen += 1;
     }
-    assert_eq!(seen, std::fs::read_dir(workspace().join("functions")).unwrap().count());
+    // What has no program yet is not deployed.
+    let folders = std::fs::read_dir(workspace().join("functions")).unwrap();
+    let programs = folders.filter(|folder| folder.as_ref().unwrap().path().join("src/main.rs").is_file());
+    assert_eq!(seen, programs.count());
 }
 
 /// Where AWS knows no narrower resource.

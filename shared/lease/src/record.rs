@@ -55,6 +55,11 @@ impl Record {
         Self { version: self.version + 1, is_open: false, run: Some(run.into()), ..self.clone() }
     }
 
+    /// As it is, with the mark of the failover `run`, so that whatever else was made of it is not written.
+    pub fn marked(&self, run: &str) -> Self {
+        Self { version: self.version + 1, run: Some(run.into()), ..self.clone() }
+    }
+
     /// Taken by `region` for the failover `run` that had closed it, under the next epoch; nothing
     /// as long as anybody might sell by it. It is still closed.
     pub fn taken(&self, region: &str, run: &str, now: Stamp, timing: Timing) -> Option<Self> {

@@ -1,0 +1,391 @@
+//! A failover, from its beginning to its end: where it stands, and what is next.
+
+use crate::seen::{Act, Look, Loss, Seen, Trouble};
+use crate::step::{Step, Verdict, decide};
+use lease::Timing;
+use serde::{Deserialize, Serialize};
+use shared::stamp::Stamp;
+
+/// How it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Main answers; nothing is lost.
+    Planned,
+    /// Main is gone.
+    Forced {
+        /// What a person has accepted to lose.
+        accepted: Loss,
+    },
+}
+
+/// Where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// On its way.
+    Running,
+    /// On its way back: the lease is given to the old main again.
+    Aborting,
+    /// Nothing has changed.
+    Aborted,
+    /// The new main sells; some step has been left out, and is tried again when it is resumed.
+    Degraded,
+    /// The new main sells, and all is done.
+    Done,
+}
+
+/// What became of a step. Moments are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Which one.
+    pub step: Step,
+    /// When it was first looked at.
+    pub began_ms: u64,
+    /// When it was seen to be so.
+    pub ended_ms: Option<u64>,
+    /// How often something was done for it.
+    pub acts: u32,
+    /// What was waited for, or went wrong, last.
+    pub last: String,
+}
+
+/// A failover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What tells it from any other.
+    pub id: String,
+    /// How it is meant.
+    pub mode: Mode,
+    /// The old main.
+    pub from: String,
+    /// The new one.
+    pub to: String,
+    /// The epoch that ends.
+    pub epoch: u64,
+    /// Units of each item to keep back.
+    pub holdback: u32,
+    /// Whether it may come soon after the last one.
+    pub may_hurry: bool,
+    /// Where it stands.
+    pub state: State,
+    /// The step that it is at.
+    pub step: Step,
+    /// What was written down of each step.
+    pub log: Vec<Log>,
+    /// Steps that were left out.
+    pub outstanding: Vec<Step>,
+    /// Why it was aborted.
+    pub why: String,
+}
+
+/// What is next. What the run has become is written down *before* anything is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Do it, and look again.
+    Act(Act),
+    /// Look again at once.
+    Again,
+    /// Look again in a while.
+    Pause,
+    /// It is over.
+    End,
+}
+
+impl Run {
+    /// At its beginning.
+    pub fn new(id: &str, mode: Mode, (from, to): (&str, &str), epoch: u64, holdback: u32) -> Self {
+        Self {
+            id: id.into(),
+            mode,
+            from: from.into(),
+            to: to.into(),
+            epoch,
+            holdback,
+            may_hurry: false,
+            state: State::Running,
+            step: Step::Precheck,
+            log: Vec::new(),
+            outstanding: Vec::new(),
+            why: String::new(),
+        }
+    }
+
+    /// The epoch that begins.
+    pub fn new_epoch(&self) -> u64 {
+        self.epoch + 1
+    }
+
+    /// What is to be looked at; nothing where it is over.
+    pub fn look(&self) -> Option<Look> {
+        match self.state {
+            State::Running => Some(self.step.look()),
+            State::Aborting => Some(Look::Lease),
+            State::Aborted | State::Degraded | State::Done => None,
+        }
+    }
+
+    /// Whether it can still be given up: nothing has been moved.
+    pub fn can_abort(&self) -> bool {
+        self.state == State::Running && self.step < Step::MoveRedis
+    }
+
+    /// Gives it up, where that is possible; says whether it was.
+    pub fn abort(&mut self, why: &str) -> bool {
+        let can = self.can_abort();
+        if can {
+            self.state = State::Aborting;
+            self.why = why.into();
+        }
+        can
+    }
+
+    /// Goes on with what was left out.
+    pub fn resume(&mut self) {
+        if self.state == State::Degraded
+            && let Some(first) = self.outstanding.iter().min()
+        {
+            self.state = State::Running;
+            self.step = *first;
+            let outstanding = &self.outstanding;
+            self.log.retain(|log| !outstanding.contains(&log.step));
+        }
+    }
+
+    /// How long the step has taken so far, in milliseconds.
+    pub fn in_step_ms(&self, now: Stamp) -> u64 {
+        let began_ms = self.log.iter().find(|log| log.step == self.step).map(|log| log.began_ms);
+        began_ms.map_or(0, |began| (now.as_micros() / 1_000).saturating_sub(began))
+    }
+
+    /// Takes note of what was seen, and says what is next. `now` is the time at which the look *began*, by the
+    /// clock of who runs it: an answer that was long on its way says nothing of the time since.
+    pub fn saw(&mut self, seen: &Result<Seen, Trouble>, now: Stamp, timing: Timing) -> Next {
+        match self.state {
+            State::Running => self.go_on(seen, now, timing),
+            State::Aborting => self.go_back(seen),
+            State::Aborted | State::Degraded | State::Done => Next::End,
+        }
+    }
+
+    fn go_on(&mut self, seen: &Result<Seen, Trouble>, now: Stamp, timing: Timing) -> Next {
+        let (step, now_ms) = (self.step, now.as_micros() / 1_000);
+        if !self.log.iter().any(|log| log.step == step) {
+            let (acts, last) = (0, String::new());
+            self.log.push(Log { step, began_ms: now_ms, ended_ms: None, acts, last });
+        }
+        let verdict = match seen {
+            Ok(seen) => decide(step, self, seen, now, timing),
+            Err(Trouble::Away(_)) => Verdict::Wait("no answer"),
+        };
+        let is_late = step.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
+        if verdict != Verdict::Done && is_late {
+            if self.can_abort() {
+                return self.turn_back(format!("{step:?} took too long"));
+            }
+            if step.may_be_left(self, seen.as_ref().ok()) {
+                if !self.outstanding.contains(&step) {
+                    self.outstanding.push(step);
+                }
+                return self.step_done(now_ms, false);
+            }
+        }
+        match verdict {
+            Verdict::Done => self.step_done(now_ms, true),
+            Verdict::Act(act) => {
+                self.note(|log| log.acts += 1);
+                Next::Act(act)
+            }
+            Verdict::Wait(why) => {
+                self.note(|log| log.last = why.into());
+                Next::Pause
+            }
+            Verdict::Halt(why) if self.can_abort() => self.turn_back(why),
+            // Past the point of no return a person has to look; it is never left half done in silence.
+            Verdict::Halt(why) => {
+                self.note(|log| log.last = why);
+                Next::Pause
+            }
+        }
+    }
+
+    fn turn_back(&mut self, why: String) -> Next {
+        self.abort(&why);
+        Next::Again
+    }
+
+    fn step_done(&mut self, now_ms: u64, is_so: bool) -> Next {
+        let step = self.step;
+        self.note(|log| log.ended_ms = is_so.then_some(now_ms));
+        if is_so {
+            self.outstanding.retain(|left| *left != step);
+        }
+        match step.next().filter(|next| !self.is_behind(*next)) {
+            Some(next) => {
+                self.step = next;
+                Next::Again
+            }
+            None => match self.outstanding.first() {
+                // Those left out are tried once in each going-through.
+                Some(_) => self.end(State::Degraded),
+                None => self.end(State::Done),
+            },
+        }
+    }
+
+    /// Whether the step was done before: of one that was resumed, only what was left out is new.
+    fn is_behind(&self, step: Step) -> bool {
+        let is_done = |step: Step| self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
+        Step::ALL.into_iter().filter(|later| *later >= step).all(is_done)
+    }
+
+    fn go_back(&mut self, seen: &Result<Seen, Trouble>) -> Next {
+        let Ok(Seen::Lease(lease)) = seen else { return Next::Pause };
+        let is_marked = lease.run.as_deref() == Some(&self.id);
+        match lease.opened(&self.from, self.epoch, &self.id) {
+            Some(opened) => Next::Act(Act::WriteLease(opened)),
+            // An execution that was killed may have sent its word to close it, which is still on its way:
+            // it is made of a record that is not to be there any more.
+            None if !is_marked && lease.is_open => Next::Act(Act::WriteLease(lease.marked(&self.id))),
+            None => self.end(State::Aborted),
+        }
+    }
+
+    fn end(&mut self, state: State) -> Next {
+        self.state = state;
+        Next::End
+    }
+
+    fn note(&mut self, write: impl FnOnce(&mut Log)) {
+        let step = self.step;
+        if let Some(log) = self.log.iter_mut().find(|log| log.step == step) {
+            write(log);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seen::Role;
+    use lease::Record;
+    use std::time::Duration;
+
+    const TIMING: Timing = Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+
+    fn at(seconds: u64) -> Stamp {
+        Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
+    }
+
+    fn run(mode: Mode) -> Run {
+        Run::new("run", mode, ("main", "standby"), 1, 0)
+    }
+
+    fn lease() -> Record {
+        Record::first("main", 1).renewed("main", at(0), TIMING).unwrap()
+    }
+
+    fn saw(run: &mut Run, seen: Seen, seconds: u64) -> Next {
+        run.saw(&Ok(seen), at(seconds), TIMING)
+    }
+
+    fn ready(lease: Record, loss: Loss) -> Seen {
+        Seen::Ready { lease, replica_follows: true, main_answers: false, loss, last_run_seconds: Some(60) }
+    }
+
+    #[test]
+    fn what_is_here_before_the_lease_has_run_out_says_nothing() {
+        let mut run = run(Mode::Planned);
+        run.step = Step::LagGate;
+        let all_here = |lease| Seen::Lag {
+            lease,
+            ledger_is_here: Some(true),
+            redis_is_here: Some(true),
+            loss: Loss::default(),
+        };
+        let closed = lease().closed("run");
+        assert_eq!(saw(&mut run, all_here(closed.clone()), 12), Next::Pause);
+        assert_eq!(saw(&mut run, all_here(closed), 14), Next::Again);
+        assert_eq!(run.step, Step::TakeLease);
+    }
+
+    #[test]
+    fn it_begins_only_where_it_may_and_says_why_not() {
+        let loss = Loss { ms: 5_000, sales: 7 };
+        let forced = |ms, sales| Mode::Forced { accepted: Loss { ms, sales } };
+        let refused = |mode, lease, word: &str| {
+            let mut run = run(mode);
+            run.may_hurry = word != "an hour";
+            assert_eq!(saw(&mut run, ready(lease, loss), 1), Next::Again);
+            assert!(run.state == State::Aborting && run.why.contains(word), "{word}: {}", run.why);
+        };
+        refused(Mode::Planned, lease(), "main does not answer");
+        refused(forced(4_999, 7), lease(), "5000 ms");
+        refused(forced(5_000, 6), lease(), "7 sales");
+        refused(forced(5_000, 7), lease(), "an hour");
+        refused(forced(5_000, 7), lease().closed("another"), "another failover");
+        refused(forced(5_000, 7), Record::first("main", 2), "epoch 2");
+        let mut may = run(forced(5_000, 7));
+        may.may_hurry = true;
+        assert_eq!(saw(&mut may, ready(lease(), loss), 1), Next::Again);
+        assert_eq!(may.step, Step::StopSales);
+        // Killed after it had closed the lease, and begun again by another.
+        may.step = Step::Precheck;
+        assert_eq!(saw(&mut may, ready(lease().closed("run"), loss), 1), Next::Again);
+        assert_eq!(may.state, State::Running);
+    }
+
+    #[test]
+    fn there_is_no_way_back_once_anything_is_moved() {
+        let mut early = run(Mode::Planned);
+        early.step = Step::TakeLease;
+        assert!(early.abort("a person") && early.state == State::Aborting);
+        let given_back = saw(&mut early, Seen::Lease(lease().closed("run")), 1);
+        assert!(
+            matches!(given_back, Next::Act(Act::WriteLease(record)) if record.is_open && record.epoch == 1)
+        );
+        let mut late = run(Mode::Planned);
+        late.step = Step::MoveRedis;
+        assert!(!late.abort("a person") && late.state == State::Running);
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_and_made_up_for() {
+        let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
+        let mut run = run(Mode::Forced { accepted });
+        run.step = Step::FenceOldMain;
+        let away = Err(Trouble::Away("main is gone".into()));
+        assert_eq!(run.saw(&away, at(0), TIMING), Next::Pause);
+        assert_eq!(run.saw(&away, at(121), TIMING), Next::End);
+        assert_eq!(
+            (&run.state, run.outstanding.as_slice()),
+            (&State::Degraded, [Step::FenceOldMain].as_slice())
+        );
+        run.resume();
+        assert_eq!(saw(&mut run, Seen::Fence { is_up: false }, 500), Next::Act(Act::Fence));
+        assert_eq!(saw(&mut run, Seen::Fence { is_up: true }, 501), Next::End);
+        assert_eq!((&run.state, run.outstanding.len()), (&State::Done, 0));
+    }
+
+    #[test]
+    fn a_datastore_that_hangs_is_left_only_where_main_is_gone() {
+        let hangs = |mode| {
+            let mut run = run(mode);
+            run.step = Step::MoveRedis;
+            let seen = || Seen::Redis { role: Role::Secondary, is_settled: false };
+            assert_eq!(saw(&mut run, seen(), 0), Next::Pause);
+            saw(&mut run, seen(), 301)
+        };
+        assert_eq!(hangs(Mode::Planned), Next::Pause);
+        let accepted = Loss::default();
+        assert_eq!(hangs(Mode::Forced { accepted }), Next::Act(Act::DetachRedis));
+    }
+
+    #[test]
+    fn it_is_written_down_and_read_back() {
+        let mut one = run(Mode::Forced { accepted: Loss { ms: 1, sales: 2 } });
+        saw(&mut one, ready(lease(), Loss::default()), 1);
+        let text = serde_json::to_string(&one).unwrap();
+        assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), one);
+    }
+}

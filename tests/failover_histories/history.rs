@@ -1,0 +1,349 @@
+//! One history: sellers, executions, people and accidents, all out of one seed.
+
+use crate::world::{MAIN, NAMES, SECOND, STANDBY, TIMING, World};
+use lease::Record;
+use region_failover::{Act, Loss, Mode, Next, Run, State};
+use region_failover::{Seen, Trouble};
+use shared::permit::Permit;
+use shared::stamp::Stamp;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A history has ended by then, or it never will.
+const LIMIT: u64 = 3 * 3_600 * SECOND;
+/// How long it is looked on after the end.
+const AFTERWARDS: u64 = 40 * SECOND;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Event {
+    Renew(usize),
+    Renewal { seller: usize, sent: u64, delay: u64 },
+    Renewed { seller: usize, record: Record },
+    Sell(usize),
+    Drain { region: usize, permit: Permit },
+    Record { region: usize, buyer: u64, permit: Permit },
+    Copy,
+    Copied { reservations: usize, sales: usize, beat: u64 },
+    Start,
+    Look(usize),
+    Looked { execution: usize, looked_at: Stamp, seen: Result<Seen, Trouble> },
+    Do { execution: usize, act: Act, forgotten: bool },
+    Accident(u8),
+    Heal,
+}
+
+/// A process that sells.
+struct Seller {
+    region: usize,
+    clock: i64,
+    known: Option<Record>,
+}
+
+/// An execution of the failover, with the run as it has read it.
+struct Execution {
+    run: Run,
+    version: u64,
+    clock: i64,
+}
+
+/// How a history ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) faults: Vec<String>,
+    pub(crate) state: State,
+    pub(crate) kills: u32,
+    /// What happened, in order: the same for the same seed.
+    pub(crate) digest: u64,
+    pub(crate) gap_ms: Option<u64>,
+}
+
+struct History {
+    world: World,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    sellers: Vec<Seller>,
+    executions: Vec<Option<Execution>>,
+    /// As the table has it.
+    run: Run,
+    version: u64,
+    kills: u32,
+    ended_at: Option<u64>,
+    digest: u64,
+}
+
+/// Plays the history of `seed`.
+pub(crate) fn play(seed: u64) -> Ended {
+    let mut world = World::new(seed);
+    let is_planned = world.chance(0.4);
+    // Where main lives it is a matter of time; where it does not, it may be for ever.
+    let hangs_for = if is_planned { 1_800 * SECOND } else { u64::MAX / 4 };
+    world.hangs_for = world.chance(0.1).then_some(hangs_for);
+    let accepts_all = world.chance(0.8);
+    let accepted = Loss {
+        ms: if accepts_all { u64::MAX } else { world.within(0, 40_000) },
+        sales: if accepts_all { world.stock } else { world.within(0, 20) },
+    };
+    let mode = if is_planned { Mode::Planned } else { Mode::Forced { accepted } };
+    let holdback = if is_planned { 0 } else { accepted.sales };
+    let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, u32::try_from(holdback).unwrap());
+    run.may_hurry = world.chance(0.5);
+    let mut history = History {
+        world,
+        queue: BinaryHeap::new(),
+        events: Vec::new(),
+        sellers: Vec::new(),
+        executions: Vec::new(),
+        run,
+        version: 1,
+        kills: 0,
+        ended_at: None,
+        digest: seed,
+    };
+    history.begin(is_planned);
+    history.go_on();
+    let mut world = history.world;
+    world.judge(is_planned, holdback, history.run.state == State::Aborted);
+    if history.ended_at.is_none() {
+        world.faults.push(format!("it never ended: {:?} at {:?}", history.run.state, history.run.step));
+    }
+    let gap_ms = world.first_new_sale.map(|first| (first - world.last_old_sale.min(first)) / 1_000);
+    Ended {
+        faults: world.faults,
+        state: history.run.state,
+        kills: history.kills,
+        digest: history.digest,
+        gap_ms,
+    }
+}
+
+impl History {
+    fn begin(&mut self, is_planned: bool) {
+        for region in [MAIN, MAIN, STANDBY, STANDBY] {
+            let clock = self.world.within(0, 2_000_000).cast_signed() - 1_000_000;
+            self.sellers.push(Seller { region, clock, known: None });
+            let seller = self.sellers.len() - 1;
+            self.after(seller as u64 * 1_000, Event::Renew(seller));
+            self.after(seller as u64 * 1_000 + 300_000, Event::Sell(seller));
+        }
+        self.after(100_000, Event::Copy);
+        let accidents = self.world.within(0, 3);
+        for _ in 0..accidents {
+            let (at, kind) = (self.world.within(0, 60 * SECOND), self.world.within(0, 5));
+            // In a planned failover main lives on; all else may happen.
+            let kind = if is_planned && kind == 0 { 1 } else { kind };
+            self.after(at, Event::Accident(u8::try_from(kind).unwrap()));
+        }
+        let start = self.world.within(SECOND, 30 * SECOND);
+        self.after(start, Event::Start);
+    }
+
+    fn after(&mut self, delay: u64, event: Event) {
+        self.events.push(Some(event));
+        let number = self.events.len();
+        self.queue.push(Reverse((self.world.now + delay, number as u64, number - 1)));
+    }
+
+    /// How long a message takes: mostly not long, now and then very.
+    fn delay(&mut self) -> u64 {
+        match self.world.within(0, 99) {
+            0..=89 => self.world.within(500, 150_000),
+            90..=97 => self.world.within(SECOND, 5 * SECOND),
+            // A frozen process, thawed.
+            _ => self.world.within(5 * SECOND, 90 * SECOND),
+        }
+    }
+
+    fn go_on(&mut self) {
+        let began = self.world.now;
+        while let Some(Reverse((at, _, place))) = self.queue.pop() {
+            self.world.now = at;
+            if at - began > LIMIT || self.ended_at.is_some_and(|end| at > end + AFTERWARDS) {
+                return;
+            }
+            self.world.settle();
+            if let Some(event) = self.events.get_mut(place).and_then(Option::take) {
+                self.digest =
+                    self.digest.rotate_left(7) ^ at ^ (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                self.happen(event);
+            }
+            if !self.world.faults.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Renew(seller) => {
+                let region = self.sellers[seller].region;
+                if self.world.regions[region].may_run && !self.world.table_cut[region] {
+                    let (there, back) = (self.delay(), self.delay());
+                    let sent = self.world.now;
+                    self.after(there, Event::Renewal { seller, sent, delay: back });
+                }
+                self.after(3 * SECOND, Event::Renew(seller));
+            }
+            Event::Renewal { seller, sent, delay } => {
+                let (region, clock) = (self.sellers[seller].region, self.sellers[seller].clock);
+                let stamped = Stamp::from_micros(sent.saturating_add_signed(clock)).unwrap();
+                if let Some(renewed) = self.world.table.renewed(NAMES[region], stamped, TIMING) {
+                    self.world.table = renewed;
+                }
+                let record = self.world.table.clone();
+                self.after(delay, Event::Renewed { seller, record });
+            }
+            Event::Renewed { seller, record } => {
+                let known = &mut self.sellers[seller].known;
+                if known.as_ref().is_none_or(|known| known.version < record.version) {
+                    *known = Some(record);
+                }
+            }
+            Event::Sell(seller) => self.sell(seller),
+            Event::Drain { region, permit } => self.world.drain(region, permit),
+            Event::Record { region, buyer, permit } => self.world.record(region, buyer, permit),
+            Event::Copy => {
+                let (reservations, sales) =
+                    (self.world.regions[MAIN].reservations.len(), self.world.regions[MAIN].sales.len());
+                if !self.world.regions[MAIN].is_dead && !self.world.cut[STANDBY] {
+                    let (lag, beat) = (self.world.within(1_000, 2 * SECOND), self.world.now);
+                    self.after(lag, Event::Copied { reservations, sales, beat });
+                }
+                self.after(500_000, Event::Copy);
+            }
+            Event::Copied { reservations, sales, beat } => self.world.copy(reservations, sales, beat),
+            Event::Start => self.start(),
+            Event::Look(execution) => self.look(execution),
+            Event::Looked { execution, looked_at, seen } => self.looked(execution, looked_at, &seen),
+            Event::Do { execution, act, forgotten } => {
+                let holdback = u64::from(self.run.holdback);
+                self.world.act(&act, holdback);
+                if !forgotten {
+                    let pause = self.world.within(1_000, SECOND);
+                    self.after(pause, Event::Look(execution));
+                }
+            }
+            Event::Accident(kind) => self.accident(kind),
+            Event::Heal => {
+                self.world.cut = [false; 2];
+                self.world.table_cut = [false; 2];
+                self.world.main_unpointable = false;
+            }
+        }
+    }
+
+    fn sell(&mut self, seller: usize) {
+        let Seller { region, clock, .. } = self.sellers[seller];
+        let now = self.world.clock(clock);
+        let permit =
+            self.sellers[seller].known.as_ref().and_then(|known| known.permit(NAMES[region], now, TIMING));
+        if let (Some(permit), true) = (permit, self.world.regions[region].may_run) {
+            let delay = self.delay();
+            self.after(delay, Event::Drain { region, permit });
+            let own = &self.world.regions[region];
+            let open: Vec<u64> =
+                own.reservations.iter().filter(|buyer| !own.sales.contains(buyer)).take(4).copied().collect();
+            for buyer in open {
+                let delay = self.delay();
+                self.after(delay, Event::Record { region, buyer, permit });
+            }
+        }
+        let pause = self.world.within(SECOND, 3 * SECOND);
+        self.after(pause, Event::Sell(seller));
+    }
+
+    /// A person starts an execution: the first, or one after another was killed, or one too many.
+    fn start(&mut self) {
+        let is_over = self.ended_at.is_some() || matches!(self.run.state, State::Aborted | State::Done);
+        if !is_over {
+            let clock = self.world.within(0, 2_000_000).cast_signed() - 1_000_000;
+            let mut run = self.run.clone();
+            run.resume();
+            self.executions.push(Some(Execution { run, version: self.version, clock }));
+            let execution = self.executions.len() - 1;
+            self.after(0, Event::Look(execution));
+            if self.world.chance(0.03) {
+                let mut run = self.run.clone();
+                if run.abort("a person") {
+                    (self.run, self.version) = (run, self.version + 1);
+                }
+            }
+            let again = self.world.within(20 * SECOND, 200 * SECOND);
+            self.after(again, Event::Start);
+        }
+    }
+
+    fn look(&mut self, execution: usize) {
+        let Some(Some(one)) = self.executions.get(execution) else { return };
+        let (clock, look) = (one.clock, one.run.look());
+        let Some(look) = look else { return };
+        if self.world.chance(0.01) {
+            return self.kill(execution);
+        }
+        let seen = self.world.look(look, clock, NAMES[STANDBY]);
+        let delay = self.delay();
+        let looked_at = self.world.clock(clock);
+        self.after(delay, Event::Looked { execution, looked_at, seen });
+    }
+
+    fn kill(&mut self, execution: usize) {
+        self.kills += 1;
+        self.executions[execution] = None;
+    }
+
+    fn looked(&mut self, execution: usize, looked_at: Stamp, seen: &Result<Seen, Trouble>) {
+        let Some(Some(mut one)) = self.executions.get_mut(execution).map(Option::take) else { return };
+        if self.world.chance(0.01) {
+            return self.kill(execution);
+        }
+        let next = one.run.saw(seen, looked_at, TIMING);
+        // Written down first, and only by who has read the newest.
+        if one.version != self.version {
+            self.kills += 1;
+            return;
+        }
+        (self.run, self.version) = (one.run.clone(), self.version + 1);
+        one.version = self.version;
+        match next {
+            Next::Act(act) => {
+                let (delay, forgotten) = (self.delay(), self.world.chance(0.02));
+                if self.world.chance(0.05) {
+                    // Sent twice, and the second one late.
+                    let late = self.delay() + self.delay();
+                    self.after(late, Event::Do { execution, act: act.clone(), forgotten: true });
+                }
+                self.after(delay, Event::Do { execution, act, forgotten });
+                self.kills += u32::from(forgotten);
+            }
+            Next::Again => self.after(1_000, Event::Look(execution)),
+            Next::Pause => {
+                let pause = self.world.within(500_000, 5 * SECOND);
+                self.after(pause, Event::Look(execution));
+            }
+            Next::End => {
+                let may_mend = self.run.state == State::Degraded && self.ended_at.is_none();
+                if !may_mend || self.world.chance(0.5) {
+                    self.ended_at.get_or_insert(self.world.now);
+                }
+                return;
+            }
+        }
+        self.executions[execution] = Some(one);
+    }
+
+    fn accident(&mut self, kind: u8) {
+        match kind {
+            0 => self.world.regions[MAIN].is_dead = true,
+            1 => self.world.cut[STANDBY] = true,
+            2 => self.world.cut[MAIN] = true,
+            3 => self.world.table_cut[MAIN] = true,
+            4 => self.world.table_cut[STANDBY] = true,
+            _ => {
+                self.world.cut = [true; 2];
+                self.world.table_cut[MAIN] = true;
+                self.world.main_unpointable = true;
+            }
+        }
+        let heal = self.world.within(5 * SECOND, 900 * SECOND);
+        self.after(heal, Event::Heal);
+    }
+}

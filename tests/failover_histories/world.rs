@@ -1,0 +1,405 @@
+//! Two regions, as they are seen by nobody: the truth, with a clock of its own.
+//!
+//! One item of some stock. Main's Redis gives reservations, main's ledger makes them sales, both
+//! are copied to the standby with a delay, and every message may be slow, late or lost.
+
+use lease::{Record, Timing};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use region_failover::{Act, Look, Loss, Role, Seen, Trouble};
+use shared::permit::Permit;
+use shared::stamp::Stamp;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+pub(crate) const MAIN: usize = 0;
+pub(crate) const STANDBY: usize = 1;
+pub(crate) const NAMES: [&str; 2] = ["us-east-1", "eu-west-1"];
+pub(crate) const TIMING: Timing =
+    Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+pub(crate) const SECOND: u64 = 1_000_000;
+const START: u64 = 1_795_000_000 * SECOND;
+
+/// A region's servers.
+#[derive(Debug, Default)]
+pub(crate) struct Region {
+    /// Ledger and Redis answer nobody any more.
+    pub(crate) is_dead: bool,
+    /// Microseconds that its servers' clocks are ahead.
+    pub(crate) clock: i64,
+    /// Reservations in Redis, in order: a buyer is a number that is used once.
+    pub(crate) reservations: Vec<u64>,
+    /// The epoch of the item in Redis.
+    pub(crate) item_epoch: u64,
+    /// Sales in the ledger, in order of their commits.
+    pub(crate) sales: Vec<u64>,
+    /// Whose word counts in the ledger.
+    pub(crate) epoch: u64,
+    pub(crate) held_back: u64,
+    pub(crate) may_run: bool,
+}
+
+/// What AWS is doing to the standby's servers.
+#[derive(Debug)]
+pub(crate) struct Standby {
+    pub(crate) role: Role,
+    pub(crate) redis_settles_at: u64,
+    pub(crate) follows: bool,
+    pub(crate) is_big: bool,
+    pub(crate) instance_settles_at: u64,
+    /// What its description says lags behind by this.
+    pub(crate) shown_follows_until: u64,
+    pub(crate) promotes_at: Option<u64>,
+    pub(crate) grows_at: Option<u64>,
+    pub(crate) moves_at: Option<u64>,
+}
+
+/// All there is.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) rng: StdRng,
+    /// The true time, in microseconds.
+    pub(crate) now: u64,
+    pub(crate) stock: u64,
+    pub(crate) table: Record,
+    pub(crate) regions: [Region; 2],
+    pub(crate) standby: Standby,
+    pub(crate) next_buyer: u64,
+    /// Between the regions, each direction for itself: what main hears, and what the standby hears.
+    pub(crate) cut: [bool; 2],
+    /// From a region to the table.
+    pub(crate) table_cut: [bool; 2],
+    /// How long Global Datastore takes to move, where that is not as long as usual.
+    pub(crate) hangs_for: Option<u64>,
+    pub(crate) pointed: bool,
+    pub(crate) main_unpointable: bool,
+    pub(crate) canary: (bool, bool),
+    pub(crate) fenced: bool,
+    pub(crate) first_new_sale: Option<u64>,
+    pub(crate) last_old_sale: u64,
+    pub(crate) lost_at_promotion: Vec<u64>,
+    pub(crate) last_beat: u64,
+    pub(crate) faults: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut region = |_| Region {
+            clock: rng.random_range(-1_000_000..=1_000_000),
+            item_epoch: 1,
+            epoch: 1,
+            may_run: false,
+            ..Region::default()
+        };
+        let mut regions = [0, 1].map(&mut region);
+        regions[MAIN].may_run = true;
+        let stock = rng.random_range(1..60);
+        let is_big = rng.random_bool(0.7);
+        Self {
+            now: START,
+            stock,
+            table: Record::first(NAMES[MAIN], 1),
+            regions,
+            standby: Standby {
+                role: Role::Secondary,
+                redis_settles_at: 0,
+                follows: true,
+                is_big,
+                instance_settles_at: 0,
+                shown_follows_until: 0,
+                promotes_at: None,
+                grows_at: None,
+                moves_at: None,
+            },
+            next_buyer: 0,
+            cut: [false; 2],
+            table_cut: [false; 2],
+            hangs_for: None,
+            pointed: false,
+            main_unpointable: false,
+            canary: (false, false),
+            fenced: false,
+            first_new_sale: None,
+            last_old_sale: 0,
+            lost_at_promotion: Vec::new(),
+            last_beat: START,
+            faults: Vec::new(),
+            rng,
+        }
+    }
+
+    pub(crate) fn chance(&mut self, p: f64) -> bool {
+        self.rng.random_bool(p)
+    }
+
+    pub(crate) fn within(&mut self, least: u64, most: u64) -> u64 {
+        self.rng.random_range(least..=most)
+    }
+
+    /// The time by a clock that is so much ahead.
+    pub(crate) fn clock(&self, ahead: i64) -> Stamp {
+        Stamp::from_micros(self.now.saturating_add_signed(ahead)).unwrap()
+    }
+
+    fn fault(&mut self, what: impl Into<String>) {
+        let what = format!("{:.3} s: {}", (self.now - START) as f64 / 1e6, what.into());
+        self.faults.push(what);
+    }
+
+    fn is_in_time(&self, region: usize, permit: Permit) -> Option<u64> {
+        let Permit::Leased { epoch, until } = permit else { return None };
+        (self.clock(self.regions[region].clock) < until).then_some(epoch)
+    }
+
+    /// Who has just sold must be main, in truth: be it only by a moment.
+    fn check_lease(&mut self, region: usize) {
+        if self.table.region != NAMES[region] {
+            self.fault(format!("{} sells by a lease that another region has taken", NAMES[region]));
+        }
+    }
+
+    /// The region whose servers a region's functions reach: their own, once they are pointed there.
+    fn takes_writes(&self, region: usize) -> bool {
+        match region {
+            MAIN => !self.regions[MAIN].is_dead && self.standby.role == Role::Secondary,
+            _ => self.standby.role != Role::Secondary,
+        }
+    }
+
+    /// The drain's script, when it arrives.
+    pub(crate) fn drain(&mut self, region: usize, permit: Permit) {
+        let Some(epoch) = self.is_in_time(region, permit) else { return };
+        // A main that is cut off does not know that it is no primary any more.
+        let is_primary =
+            self.takes_writes(region) || (region == MAIN && !self.regions[MAIN].is_dead && self.cut[MAIN]);
+        let (stock, own) = (self.stock, &mut self.regions[region]);
+        let taken = own.reservations.iter().chain(&own.sales).collect::<BTreeSet<_>>().len() as u64;
+        if is_primary && own.item_epoch == epoch && taken + own.held_back < stock {
+            own.reservations.push(self.next_buyer);
+            self.next_buyer += 1;
+            self.check_lease(region);
+        }
+    }
+
+    /// The worker's transaction, when it commits.
+    pub(crate) fn record(&mut self, region: usize, buyer: u64, permit: Permit) {
+        let Some(epoch) = self.is_in_time(region, permit) else { return };
+        let follows = region == STANDBY && self.standby.follows;
+        if self.regions[region].is_dead || follows || self.regions[region].epoch != epoch {
+            return;
+        }
+        let (stock, own) = (self.stock, &mut self.regions[region]);
+        if own.sales.contains(&buyer) || own.sales.len() as u64 + own.held_back >= stock {
+            return;
+        }
+        own.sales.push(buyer);
+        self.check_lease(region);
+        if region == MAIN {
+            self.last_old_sale = self.now;
+            if self.first_new_sale.is_some() {
+                self.fault("the old main sells after the new one");
+            }
+        } else {
+            self.first_new_sale.get_or_insert(self.now);
+        }
+    }
+
+    /// What main had a while ago arrives at the standby.
+    pub(crate) fn copy(&mut self, reservations: usize, sales: usize, beat: u64) {
+        let [main, standby] = &mut self.regions;
+        if self.standby.role == Role::Secondary && reservations > standby.reservations.len() {
+            standby.reservations = main.reservations[..reservations].to_vec();
+        }
+        if self.standby.follows && sales >= standby.sales.len() {
+            standby.sales = main.sales[..sales].to_vec();
+            self.last_beat = self.last_beat.max(beat);
+        }
+    }
+
+    /// AWS gets on with what it was told.
+    pub(crate) fn settle(&mut self) {
+        let now = self.now;
+        let is_due = |at: &mut Option<u64>| at.take_if(|at| *at <= now).is_some();
+        if is_due(&mut self.standby.grows_at) {
+            self.standby.is_big = true;
+        }
+        if is_due(&mut self.standby.moves_at) && self.standby.role == Role::Secondary {
+            self.standby.role = Role::Primary;
+        }
+        if is_due(&mut self.standby.promotes_at) && self.standby.follows {
+            self.standby.follows = false;
+            let known: BTreeSet<u64> = self.regions[STANDBY]
+                .sales
+                .iter()
+                .chain(&self.regions[STANDBY].reservations)
+                .copied()
+                .collect();
+            self.lost_at_promotion =
+                self.regions[MAIN].sales.iter().filter(|buyer| !known.contains(buyer)).copied().collect();
+        }
+    }
+
+    /// What an execution in the standby sees.
+    pub(crate) fn look(&mut self, look: Look, clock: i64, run_to: &str) -> Result<Seen, Trouble> {
+        let away = || Trouble::Away("no answer".into());
+        let main_answers = !self.regions[MAIN].is_dead && !self.cut[STANDBY];
+        let needs_table = matches!(look, Look::Readiness | Look::Lease | Look::Lag | Look::Selling);
+        if self.chance(0.1) || needs_table && self.table_cut[STANDBY] {
+            return Err(away());
+        }
+        let (now, standby) = (self.now, &self.standby);
+        let known: BTreeSet<&u64> =
+            self.regions[STANDBY].sales.iter().chain(&self.regions[STANDBY].reservations).collect();
+        let end = self.table.expires_at.as_micros().max(self.clock(clock).as_micros());
+        let loss = Loss {
+            ms: end.saturating_sub(self.last_beat) / 1_000 + 1,
+            sales: self.stock.saturating_sub(known.len() as u64),
+        };
+        let is_settled = standby.instance_settles_at <= now;
+        Ok(match look {
+            Look::Readiness => Seen::Ready {
+                lease: self.table.clone(),
+                replica_follows: standby.follows && is_settled,
+                main_answers,
+                loss,
+                last_run_seconds: None,
+            },
+            Look::Lease => Seen::Lease(self.table.clone()),
+            Look::Lag => Seen::Lag {
+                lease: self.table.clone(),
+                ledger_is_here: main_answers
+                    .then(|| self.regions[MAIN].sales.len() == self.regions[STANDBY].sales.len()),
+                redis_is_here: main_answers.then(|| {
+                    self.regions[MAIN].reservations.len() == self.regions[STANDBY].reservations.len()
+                }),
+                loss,
+            },
+            Look::Redis => Seen::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now },
+            Look::Instance => Seen::Instance {
+                follows: standby.follows || standby.shown_follows_until > now,
+                is_settled,
+                is_big_enough: standby.is_big,
+            },
+            Look::Ledger => Seen::Ledger { follows: standby.follows, epoch: self.regions[STANDBY].epoch },
+            Look::Stock => Seen::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) },
+            Look::Pointers => {
+                let mut left = Vec::new();
+                if !self.pointed {
+                    left.push(run_to.to_owned());
+                }
+                if self.main_unpointable || !self.pointed {
+                    left.push(NAMES[MAIN].to_owned());
+                }
+                Seen::Pointers { left }
+            }
+            Look::Selling => {
+                Seen::Selling { lease: self.table.clone(), may_run: self.regions[STANDBY].may_run }
+            }
+            Look::Canary => Seen::Canary { is_placed: self.canary.0, is_sold: self.canary.1 },
+            Look::Fence if !main_answers => return Err(away()),
+            Look::Fence => Seen::Fence { is_up: self.fenced },
+        })
+    }
+
+    /// What an execution has asked for, when it arrives. Whether it is asked again does not matter.
+    pub(crate) fn act(&mut self, act: &Act, holdback: u64) {
+        if self.chance(0.05) {
+            return;
+        }
+        let is_taken = self.table.region == NAMES[STANDBY] && self.table.epoch == 2;
+        match act {
+            Act::WriteLease(record) => {
+                if self.table_cut[STANDBY] || self.table.version + 1 != record.version {
+                    return;
+                }
+                let opens_new = record.is_open && record.region == NAMES[STANDBY];
+                let is_ready = self.regions[STANDBY].item_epoch == 2 && !self.standby.follows && self.pointed;
+                if opens_new && !is_ready {
+                    self.fault("sales are opened before all is ready");
+                }
+                self.table = record.clone();
+            }
+            Act::MoveRedis | Act::DetachRedis => {
+                if !is_taken {
+                    self.fault("Redis is moved before the lease is taken");
+                }
+                if *act == Act::DetachRedis {
+                    if self.standby.role == Role::Secondary {
+                        self.standby.role = Role::Alone;
+                    }
+                } else if self.standby.redis_settles_at <= self.now && self.standby.role == Role::Secondary {
+                    let takes = if let Some(hangs) = self.hangs_for {
+                        hangs
+                    } else {
+                        self.within(SECOND, 60 * SECOND)
+                    };
+                    self.standby.redis_settles_at = self.now + takes;
+                    self.standby.moves_at = Some(self.now + takes);
+                }
+            }
+            Act::RaiseClass if self.standby.instance_settles_at <= self.now && !self.standby.is_big => {
+                let takes = self.within(60 * SECOND, 600 * SECOND);
+                self.standby.instance_settles_at = self.now + takes;
+                self.standby.grows_at = Some(self.now + takes);
+            }
+            Act::RaiseClass => {}
+            Act::Promote => {
+                if self.standby.role == Role::Secondary {
+                    self.fault("the replica is promoted before Redis is moved");
+                }
+                if self.standby.instance_settles_at <= self.now && self.standby.follows {
+                    let takes = self.within(20 * SECOND, 300 * SECOND);
+                    // Its description says for a while that nothing has begun.
+                    self.standby.instance_settles_at = self.now + takes;
+                    self.standby.promotes_at = Some(self.now + takes);
+                    self.standby.shown_follows_until = self.now + takes + self.within(0, 20 * SECOND);
+                }
+            }
+            Act::BeginReign => {
+                if self.standby.follows {
+                    self.fault("an epoch is begun in a ledger that follows");
+                } else if self.regions[STANDBY].epoch == 1 {
+                    self.regions[STANDBY].epoch = 2;
+                }
+            }
+            Act::Reconcile => {
+                if self.regions[STANDBY].epoch != 2 {
+                    self.fault("stock is reconciled before the epoch is begun");
+                }
+                let stock = self.stock;
+                let own = &mut self.regions[STANDBY];
+                if own.item_epoch == 1 {
+                    own.held_back = holdback.min(stock.saturating_sub(own.sales.len() as u64));
+                    own.item_epoch = 2;
+                }
+            }
+            Act::Point => self.pointed = true,
+            Act::LetRun => self.regions[STANDBY].may_run = true,
+            Act::PlaceCanary => self.canary = (true, self.chance(0.9)),
+            Act::Fence => self.fenced |= !self.cut[STANDBY] && !self.regions[MAIN].is_dead,
+        }
+    }
+
+    /// What must be true in the end.
+    pub(crate) fn judge(&mut self, is_planned: bool, accepted: u64, is_aborted: bool) {
+        if is_aborted && !self.table.is_open {
+            self.fault("it was aborted, and nobody can sell");
+        }
+        if is_aborted && (self.standby.role, self.standby.follows) != (Role::Secondary, true) {
+            self.fault("it was aborted, and something has been moved");
+        }
+        let sold: BTreeSet<u64> = self.regions.iter().flat_map(|region| &region.sales).copied().collect();
+        if sold.len() as u64 > self.stock {
+            let (sold, stock) = (sold.len(), self.stock);
+            self.fault(format!("{sold} units of {stock} are sold"));
+        }
+        let lost = self.lost_at_promotion.len() as u64;
+        if is_planned && lost > 0 || lost > accepted && !is_planned {
+            self.fault(format!("{lost} sales are lost, {accepted} were accepted"));
+        }
+        if self.first_new_sale.is_some_and(|first| first <= self.last_old_sale) {
+            self.fault("both mains have sold");
+        }
+    }
+}
