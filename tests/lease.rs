@@ -197,10 +197,7 @@ async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
     );
     ledger.record(&item_id, &[reservation("x", 1)], leased(1, soon)).await.unwrap();
     let x = reservation("x", 1).user_token;
-    assert_eq!(
-        ledger.pay(&item_id, &x, "pay", over.reign(1)).await.map(drop),
-        Err(LedgerError::LeaseOver)
-    );
+    assert_eq!(ledger.pay(&item_id, &x, "pay", over.reign(1)).await.map(drop), Err(LedgerError::LeaseOver));
 
     // Frozen between its last statement and the commit.
     let mut slow = PgConnection::connect(&server.postgres.url()).await.unwrap();

@@ -261,3 +261,17 @@ fn what_was_built_runs_on_amazon_linux_2023_and_intake_is_small() {
         assert!(name != "OrderIntakeFunction" || zipped < 3_000_000, "{name} has {zipped} bytes");
     }
 }
+
+/// Suites are listed by hand: one that is not is never run, and nobody would notice.
+#[test]
+fn every_suite_is_listed() {
+    let listed = std::fs::read_to_string(workspace().join("tests/Cargo.toml")).unwrap();
+    for entry in std::fs::read_dir(workspace().join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let suite = if path.join("main.rs").is_file() { format!("{name}/main.rs") } else { name };
+        let holds_tests = suite.ends_with("/main.rs")
+            || suite.ends_with(".rs") && std::fs::read_to_string(&path).unwrap().contains("test]");
+        assert!(!holds_tests || listed.contains(&format!("path = \"{suite}\"")), "{suite} is in no [[test]]");
+    }
+}

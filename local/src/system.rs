@@ -31,6 +31,8 @@ pub struct Options {
     pub answer_limit: Duration,
     /// Where the built functions are; by default where this program was built.
     pub binaries: Option<PathBuf>,
+    /// On top of what main's own functions are given.
+    pub of_main: Vec<(String, String)>,
 }
 
 /// How one region is started.
@@ -54,6 +56,7 @@ impl Options {
             intake_concurrency: MAX_INVOCATIONS,
             answer_limit: INVOKE_LIMIT,
             binaries: None,
+            of_main: Vec::new(),
         }
     }
 }
@@ -141,11 +144,14 @@ impl System {
                 ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
                 ("FAIRDROP_AUDIT_KEY", LOCAL_AUDIT_KEY.into()),
             ];
+            let mut environment: Vec<(String, String)> =
+                settings.map(|(name, value)| (name.to_owned(), value)).into();
+            environment.extend(options.of_main.iter().cloned());
             let launch = Launch {
                 function,
                 region: main.region.name.to_owned(),
                 concurrency,
-                environment: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+                environment,
                 wrapper: Vec::new(),
                 binaries: options.binaries.clone(),
             };

@@ -5,11 +5,13 @@
 --
 -- Returns the units taken, or -1 where the item sells at the moment: a drain could take
 -- units between the reading of the ledger and this step.
-local paused = redis.call('HGET', KEYS[1], 'paused')
-if paused and paused ~= '1' then return -1 end
+local old = redis.call('HMGET', KEYS[1], 'paused', 'leased_until')
+if old[1] and old[1] ~= '1' then return -1 end
 redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
 redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[2] - ARGV[4] - taken), 'units_sold', sold, unpack(ARGV))
+-- What was sold by a lease still is, also where this is main no more.
+if old[2] then redis.call('HSET', KEYS[1], 'leased_until', old[2]) end
 return taken

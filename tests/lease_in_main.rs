@@ -1,0 +1,123 @@
+//! A main that sells by a lease, whole: what happens when it is taken away from it.
+
+use lease::{Record, Table, Timing};
+use local::aws::Moto;
+use local::regions;
+use local::system::{Options, System};
+use serde_json::json;
+use shared::item::ItemId;
+use shared::stamp::Stamp;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tests::{Client, announce, eventually, sample};
+
+const MAIN: &str = "us-east-1";
+const ITEM: &str = "sneaker-42";
+const A_WHILE: Duration = Duration::from_secs(20);
+
+fn signal(signal: &str, process: u32) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+fn now() -> Stamp {
+    Stamp::from_micros(local::buyer::micros_now()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let moto = Moto::start(folder.path(), &[]).await.unwrap();
+    let input = json!({
+        "TableName": "lease",
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+    });
+    moto.json((MAIN, "dynamodb"), "DynamoDB_20120810.CreateTable", &input).await.unwrap();
+    let mut of_main = Moto::environment_at(&moto.url());
+    for (name, value) in &of_main {
+        // Before any other thread of this test reads it; nextest gives each test a process of its own.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var(name, value);
+        }
+    }
+    let settings = [
+        ("FAIRDROP_LEASE_TABLE", "lease"),
+        ("FAIRDROP_LEASE_SECONDS", "4"),
+        ("FAIRDROP_LEASE_TOLERANCE_MS", "200"),
+    ];
+    of_main.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
+    let table = Table::new(MAIN, "lease").await;
+    // Long runs: what is frozen is in the middle of one.
+    let options =
+        Options { run_every: Duration::from_secs(40), of_main, ..Options::for_regions(regions::first(1)) };
+    let system = System::start(&options).await.unwrap();
+    let item_id: ItemId = "sneaker-42".parse().unwrap();
+    announce(&system, "sneaker-42", json!({ "stock_total": 50 })).await.unwrap();
+    let client = Client::of(&system, 0).unwrap();
+    let sold = async || -> anyhow::Result<usize> {
+        Ok(system.outcome(&item_id).await?.in_ledger.unwrap_or_default().len())
+    };
+
+    eventually("the item is sold by a lease", A_WHILE, async || {
+        Ok((table.load().await?.expires_at > now()).then_some(()))
+    })
+    .await
+    .unwrap();
+    for buyer in 0..5 {
+        client.order(ITEM, &system.identity.token(&format!("early-{buyer}")).unwrap()).await.unwrap();
+    }
+    eventually("all five are sold", A_WHILE, async || Ok((sold().await? == 5).then_some(()))).await.unwrap();
+    let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
+    assert_eq!((&shown["means"], &shown["lease"]["epoch"]), (&json!("main sells"), &json!(1)), "{shown}");
+
+    // The worker freezes, with reservations made after it; then main loses its lease.
+    signal("-STOP", system.worker.process_id());
+    for buyer in 0..5 {
+        client.order(ITEM, &system.identity.token(&format!("late-{buyer}")).unwrap()).await.unwrap();
+    }
+    eventually("the drain has reserved them", A_WHILE, async || {
+        Ok((system.outcome(&item_id).await?.taken.len() == 10).then_some(()))
+    })
+    .await
+    .unwrap();
+    let closed = loop {
+        let closed = table.load().await.unwrap().closed("failover");
+        if table.change(&closed).await.is_ok() {
+            break closed;
+        }
+    };
+    let began = Instant::now();
+    let taken = loop {
+        if let Some(taken) = closed.taken("eu-west-1", "failover", now(), timing) {
+            break taken;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    table.change(&taken).await.unwrap();
+    println!("taken {:.1} s after it was closed", began.elapsed().as_secs_f64());
+    let refused = client.order(ITEM, &system.identity.token("too-late").unwrap()).await.unwrap();
+    assert_eq!((refused.status, refused.problem()), (503, Some("main-unreachable")), "{:?}", refused.body);
+
+    signal("-CONT", system.worker.process_id());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sold().await.unwrap(), 5, "the thawed worker has sold by a lease that is over");
+    let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
+    assert_eq!(shown["means"], "a failover has closed it: nobody sells", "{shown}");
+
+    // Given back, it goes on, and every promise is kept.
+    let opened =
+        Record { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
+    table.change(&opened).await.unwrap();
+    eventually("all ten are sold", A_WHILE, async || Ok((sold().await? == 10).then_some(()))).await.unwrap();
+
+    // What a failover has kept back is sold once a person says so.
+    system.ledger().unwrap().hold_back(&item_id, 5).await.unwrap();
+    system.admin(&json!({ "command": "reconcile", "item_id": "sneaker-42", "repair": true })).await.unwrap();
+    let held = system.admin(&json!({ "command": "describe", "item_id": "sneaker-42" })).await.unwrap();
+    assert_eq!((&held["stock_left"], &held["ledger"]["held_back"]), (&json!(35), &json!(5)), "{held}");
+    let freed = system.admin(&sample("drop-admin.sell_held_back.json")).await.unwrap();
+    assert_eq!((&freed["stock_left"], &freed["ledger"]["held_back"]), (&json!(40), &json!(0)), "{freed}");
+}
