@@ -7,7 +7,6 @@ use local::aws::Moto;
 use local::buyer::micros_now;
 use local::wan::{Line, LineState};
 use redis::AsyncCommands;
-use serde_json::json;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
 use shared::queue::{Keys, LinkError, Reservation};
@@ -45,13 +44,7 @@ impl Stand {
         let folder = tempfile::tempdir()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         let line = Line::lay(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
-        let table = json!({
-            "TableName": "lease",
-            "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
-            "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
-        });
-        moto.json((HERE, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await?;
+        moto.make_table(HERE, "lease").await?;
         Ok(Self { _moto: moto, line, _folder: folder })
     }
 

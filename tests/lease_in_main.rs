@@ -27,13 +27,7 @@ fn now() -> Stamp {
 async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let moto = Moto::start(folder.path(), &[]).await.unwrap();
-    let input = json!({
-        "TableName": "lease",
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
-        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
-    });
-    moto.json((MAIN, "dynamodb"), "DynamoDB_20120810.CreateTable", &input).await.unwrap();
+    moto.make_table(MAIN, "lease").await.unwrap();
     let mut of_main = Moto::environment_at(&moto.url());
     for (name, value) in &of_main {
         // Before any other thread of this test reads it; nextest gives each test a process of its own.

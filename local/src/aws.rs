@@ -71,6 +71,17 @@ impl Moto {
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
+    /// Makes a DynamoDB table in `region` whose key is `id`.
+    pub async fn make_table(&self, region: &str, name: &str) -> Result<()> {
+        let table = serde_json::json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
+            "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
+        });
+        self.json((region, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await.map(drop)
+    }
+
     /// What a function needs to speak to the server.
     pub fn environment_at(url: &str) -> Vec<(String, String)> {
         let pairs = [

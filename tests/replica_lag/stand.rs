@@ -216,13 +216,7 @@ async fn prepare(moto: &Moto) -> Result<()> {
         ("DBInstanceClass", "db.r6g.large"),
     ];
     moto.rds(HERE, "CreateDBInstanceReadReplica", &replica).await?;
-    let table = json!({
-        "TableName": "watch",
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
-        "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
-    });
-    moto.json((HERE, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await?;
+    moto.make_table(HERE, "watch").await?;
     moto.messaging((HERE, "sns"), "CreateTopic", &[("Name", "notices")]).await?;
     for queue in ["topic", "bus"] {
         moto.messaging((HERE, "sqs"), "CreateQueue", &[("QueueName", queue)]).await?;
