@@ -50,6 +50,7 @@ async fn what_cannot_be_done_says_why() {
     };
     let update = |changes: Value| json!({ "command": "update", "item_id": "a", "changes": changes });
     let cases = [
+        (json!({ "command": "lease" }), "NoLease"),
         (item(json!({ "item_id": "a" })), "ItemExists"),
         (item(json!({ "name": "" })), "BadItem"),
         (item(json!({ "closes_at": 1_795_000_000_000_000_u64 })), "BadItem"),

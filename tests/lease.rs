@@ -13,7 +13,7 @@ use shared::queue::{Keys, LinkError, Reservation};
 use shared::stamp::Stamp;
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
-use tests::{LedgerServer, RedisQueue, order};
+use tests::{LedgerServer, RedisQueue, lease_table, order};
 
 const HERE: &str = "us-east-1";
 const TIMING: Timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(100) };
@@ -30,56 +30,29 @@ fn leased(epoch: u64, until: u64) -> Permit {
     Permit::Leased { epoch, until: at(until) }
 }
 
-/// A table behind a line, and what a process needs to reach it.
+/// A table behind a line.
 struct Stand {
     _moto: Moto,
     line: Line,
+    table: Table,
     _folder: tempfile::TempDir,
 }
 
 impl Stand {
-    /// The SDK takes endpoint and credentials from the environment, so that one test is one process:
-    /// nextest sees to it.
     async fn start() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let moto = Moto::start(folder.path(), &[]).await?;
-        let line = Line::lay(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
         moto.make_table(HERE, "lease").await?;
-        Ok(Self { _moto: moto, line, _folder: folder })
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        Moto::environment_at(&format!("http://127.0.0.1:{}", self.line.port()))
-    }
-
-    async fn table(&self) -> Table {
-        for (name, value) in self.environment() {
-            // One test, one process, and no other thread has been started that reads it.
-            #[allow(unsafe_code)]
-            unsafe {
-                std::env::set_var(name, value);
-            }
-        }
-        Table::new(HERE, "lease").await
-    }
-
-    async fn lease(&self, region: &str) -> Lease {
-        self.table().await;
-        let source = |name: &str| match name {
-            "FAIRDROP_LEASE_TABLE" => Some("lease".to_owned()),
-            "FAIRDROP_REGION" => Some(region.to_owned()),
-            "FAIRDROP_LEASE_SECONDS" => Some("4".into()),
-            "FAIRDROP_LEASE_TOLERANCE_MS" => Some("100".into()),
-            _ => None,
-        };
-        Lease::from_config(&source).await.unwrap()
+        let line = Line::lay(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
+        let table = lease_table(&format!("http://127.0.0.1:{}", line.port()), HERE).await;
+        Ok(Self { _moto: moto, line, table, _folder: folder })
     }
 }
 
 #[tokio::test]
 async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
     let stand = Stand::start().await.unwrap();
-    let table = stand.table().await;
+    let table = &stand.table;
     assert_eq!(table.load().await, Err(TableError::Missing));
     let first = table.found(&Record::first(HERE, 7)).await.unwrap();
     // Whoever comes second finds what is there.
@@ -109,7 +82,7 @@ async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
 #[tokio::test]
 async fn a_process_that_hears_nothing_of_the_table_stops_by_itself() {
     let stand = Stand::start().await.unwrap();
-    let lease = stand.lease(HERE).await;
+    let lease = Lease::over(stand.table.clone(), HERE, TIMING);
     lease.found(1).await.unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     let keeping = lease.clone();

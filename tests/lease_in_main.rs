@@ -1,6 +1,6 @@
 //! A main that sells by a lease, whole: what happens when it is taken away from it.
 
-use lease::{Record, Table, Timing};
+use lease::{Record, Timing};
 use local::aws::Moto;
 use local::regions;
 use local::system::{Options, System};
@@ -9,7 +9,7 @@ use shared::item::ItemId;
 use shared::stamp::Stamp;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::{Client, announce, eventually, sample};
+use tests::{Client, announce, eventually, lease_table, sample};
 
 const MAIN: &str = "us-east-1";
 const ITEM: &str = "sneaker-42";
@@ -29,13 +29,6 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     let moto = Moto::start(folder.path(), &[]).await.unwrap();
     moto.make_table(MAIN, "lease").await.unwrap();
     let mut of_main = Moto::environment_at(&moto.url());
-    for (name, value) in &of_main {
-        // Before any other thread of this test reads it; nextest gives each test a process of its own.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::env::set_var(name, value);
-        }
-    }
     let settings = [
         ("FAIRDROP_LEASE_TABLE", "lease"),
         ("FAIRDROP_LEASE_SECONDS", "4"),
@@ -43,7 +36,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     ];
     of_main.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
-    let table = Table::new(MAIN, "lease").await;
+    let table = lease_table(&moto.url(), MAIN).await;
     // Long runs: what is frozen is in the middle of one.
     let options =
         Options { run_every: Duration::from_secs(40), of_main, ..Options::for_regions(regions::first(1)) };

@@ -4,6 +4,7 @@
 //!
 //! The same seed gives the same history. A seed that has once found a fault stays, below.
 
+mod aws;
 mod history;
 mod world;
 

@@ -6,7 +6,7 @@
 use lease::{Record, Timing};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use region_failover::{Act, Look, Loss, Role, Seen, Trouble};
+use region_failover::Role;
 use shared::permit::Permit;
 use shared::stamp::Stamp;
 use std::collections::BTreeSet;
@@ -142,7 +142,7 @@ impl World {
         Stamp::from_micros(self.now.saturating_add_signed(ahead)).unwrap()
     }
 
-    fn fault(&mut self, what: impl Into<String>) {
+    pub(crate) fn fault(&mut self, what: impl Into<String>) {
         let what = format!("{:.3} s: {}", (self.now - START) as f64 / 1e6, what.into());
         self.faults.push(what);
     }
@@ -237,147 +237,6 @@ impl World {
                 .collect();
             self.lost_at_promotion =
                 self.regions[MAIN].sales.iter().filter(|buyer| !known.contains(buyer)).copied().collect();
-        }
-    }
-
-    /// What an execution in the standby sees.
-    pub(crate) fn look(&mut self, look: Look, clock: i64, run_to: &str) -> Result<Seen, Trouble> {
-        let away = || Trouble::Away("no answer".into());
-        let main_answers = !self.regions[MAIN].is_dead && !self.cut[STANDBY];
-        let needs_table = matches!(look, Look::Readiness | Look::Lease | Look::Lag | Look::Selling);
-        if self.chance(0.1) || needs_table && self.table_cut[STANDBY] {
-            return Err(away());
-        }
-        let (now, standby) = (self.now, &self.standby);
-        let known: BTreeSet<&u64> =
-            self.regions[STANDBY].sales.iter().chain(&self.regions[STANDBY].reservations).collect();
-        let end = self.table.expires_at.as_micros().max(self.clock(clock).as_micros());
-        let loss = Loss {
-            ms: end.saturating_sub(self.last_beat) / 1_000 + 1,
-            sales: self.stock.saturating_sub(known.len() as u64),
-        };
-        let is_settled = standby.instance_settles_at <= now;
-        Ok(match look {
-            Look::Readiness => Seen::Ready {
-                lease: self.table.clone(),
-                replica_follows: standby.follows && is_settled,
-                main_answers,
-                loss,
-                last_run_seconds: None,
-            },
-            Look::Lease => Seen::Lease(self.table.clone()),
-            Look::Lag => Seen::Lag {
-                lease: self.table.clone(),
-                ledger_is_here: main_answers
-                    .then(|| self.regions[MAIN].sales.len() == self.regions[STANDBY].sales.len()),
-                redis_is_here: main_answers.then(|| {
-                    self.regions[MAIN].reservations.len() == self.regions[STANDBY].reservations.len()
-                }),
-                loss,
-            },
-            Look::Redis => Seen::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now },
-            Look::Instance => Seen::Instance {
-                follows: standby.follows || standby.shown_follows_until > now,
-                is_settled,
-                is_big_enough: standby.is_big,
-            },
-            Look::Ledger => Seen::Ledger { follows: standby.follows, epoch: self.regions[STANDBY].epoch },
-            Look::Stock => Seen::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) },
-            Look::Pointers => {
-                let mut left = Vec::new();
-                if !self.pointed {
-                    left.push(run_to.to_owned());
-                }
-                if self.main_unpointable || !self.pointed {
-                    left.push(NAMES[MAIN].to_owned());
-                }
-                Seen::Pointers { left }
-            }
-            Look::Selling => {
-                Seen::Selling { lease: self.table.clone(), may_run: self.regions[STANDBY].may_run }
-            }
-            Look::Canary => Seen::Canary { is_placed: self.canary.0, is_sold: self.canary.1 },
-            Look::Fence if !main_answers => return Err(away()),
-            Look::Fence => Seen::Fence { is_up: self.fenced },
-        })
-    }
-
-    /// What an execution has asked for, when it arrives. Whether it is asked again does not matter.
-    pub(crate) fn act(&mut self, act: &Act, holdback: u64) {
-        if self.chance(0.05) {
-            return;
-        }
-        let is_taken = self.table.region == NAMES[STANDBY] && self.table.epoch == 2;
-        match act {
-            Act::WriteLease(record) => {
-                if self.table_cut[STANDBY] || self.table.version + 1 != record.version {
-                    return;
-                }
-                let opens_new = record.is_open && record.region == NAMES[STANDBY];
-                let is_ready = self.regions[STANDBY].item_epoch == 2 && !self.standby.follows && self.pointed;
-                if opens_new && !is_ready {
-                    self.fault("sales are opened before all is ready");
-                }
-                self.table = record.clone();
-            }
-            Act::MoveRedis | Act::DetachRedis => {
-                if !is_taken {
-                    self.fault("Redis is moved before the lease is taken");
-                }
-                if *act == Act::DetachRedis {
-                    if self.standby.role == Role::Secondary {
-                        self.standby.role = Role::Alone;
-                    }
-                } else if self.standby.redis_settles_at <= self.now && self.standby.role == Role::Secondary {
-                    let takes = if let Some(hangs) = self.hangs_for {
-                        hangs
-                    } else {
-                        self.within(SECOND, 60 * SECOND)
-                    };
-                    self.standby.redis_settles_at = self.now + takes;
-                    self.standby.moves_at = Some(self.now + takes);
-                }
-            }
-            Act::RaiseClass if self.standby.instance_settles_at <= self.now && !self.standby.is_big => {
-                let takes = self.within(60 * SECOND, 600 * SECOND);
-                self.standby.instance_settles_at = self.now + takes;
-                self.standby.grows_at = Some(self.now + takes);
-            }
-            Act::RaiseClass => {}
-            Act::Promote => {
-                if self.standby.role == Role::Secondary {
-                    self.fault("the replica is promoted before Redis is moved");
-                }
-                if self.standby.instance_settles_at <= self.now && self.standby.follows {
-                    let takes = self.within(20 * SECOND, 300 * SECOND);
-                    // Its description says for a while that nothing has begun.
-                    self.standby.instance_settles_at = self.now + takes;
-                    self.standby.promotes_at = Some(self.now + takes);
-                    self.standby.shown_follows_until = self.now + takes + self.within(0, 20 * SECOND);
-                }
-            }
-            Act::BeginReign => {
-                if self.standby.follows {
-                    self.fault("an epoch is begun in a ledger that follows");
-                } else if self.regions[STANDBY].epoch == 1 {
-                    self.regions[STANDBY].epoch = 2;
-                }
-            }
-            Act::Reconcile => {
-                if self.regions[STANDBY].epoch != 2 {
-                    self.fault("stock is reconciled before the epoch is begun");
-                }
-                let stock = self.stock;
-                let own = &mut self.regions[STANDBY];
-                if own.item_epoch == 1 {
-                    own.held_back = holdback.min(stock.saturating_sub(own.sales.len() as u64));
-                    own.item_epoch = 2;
-                }
-            }
-            Act::Point => self.pointed = true,
-            Act::LetRun => self.regions[STANDBY].may_run = true,
-            Act::PlaceCanary => self.canary = (true, self.chance(0.9)),
-            Act::Fence => self.fenced |= !self.cut[STANDBY] && !self.regions[MAIN].is_dead,
         }
     }
 

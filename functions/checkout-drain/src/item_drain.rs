@@ -53,6 +53,8 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
             Err(Undrained::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
                 return Ended { done, look_again: true };
             }
+            // The lease's keeper says so, once for all items.
+            Err(Undrained::NotHeld(_)) => FAILURE_PAUSE,
             Err(error) => {
                 done.failures += 1;
                 metrics::counter!("drain_failures", "Item" => item_id.to_string()).increment(1);

@@ -119,6 +119,8 @@ pub(crate) async fn run(desk: Desk, item_id: ItemId, until: Instant) -> Ended<Wo
             Err(Unfinished::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
                 return Ended { done: work.done, look_again: true };
             }
+            // The lease's keeper says so, once for all items.
+            Err(Unfinished::NotHeld(_)) => FAILURE_PAUSE,
             Err(error) => {
                 ledger_is_here &= !matches!(error, Unfinished::Ledger(LedgerError::Away(_)));
                 work.done.failures += 1;

@@ -6,7 +6,7 @@ mod rebuild;
 
 use audit::{AuditKey, Cursor, Format};
 use lambda_runtime::Diagnostic;
-use lease::{Lease, Record, TableError};
+use lease::{Lease, Record, Shown, TableError};
 use ledger::{Ledger, LedgerError};
 use reconcile::{ReconcileError, Witnesses};
 use serde::Deserialize;
@@ -241,22 +241,45 @@ async fn found_lease(app: &App) -> Result<Option<Record>, CommandError> {
     Ok(Some(record))
 }
 
-/// The record, beside the ledger's epoch and what both mean.
+/// The record, beside the ledger's epoch and what both mean here.
 async fn show_lease(app: &App) -> Result<Value, CommandError> {
     let shown = app.lease.look().await?.ok_or(CommandError::NoLease)?;
-    let ledger_epoch = app.ledger.epoch().await;
-    let means = match (&ledger_epoch, &shown.record) {
-        (_, record) if !record.is_open => "a failover has closed it: nobody sells",
-        (_, _) if shown.left_ms <= 0 => "it has run out: nobody sells until main renews it",
-        (Ok(epoch), record) if *epoch != record.epoch => {
-            "the ledger that is reached from here is under another epoch: it is not main's"
-        }
-        _ => "main sells",
-    };
-    Ok(json!({
-        "lease": shown.record,
-        "left_ms": shown.left_ms,
-        "ledger_epoch": ledger_epoch.ok(),
-        "means": means,
-    }))
+    let ledger_epoch = app.ledger.epoch().await.ok();
+    let means = meaning(&shown, app.lease.region().unwrap_or_default(), ledger_epoch);
+    let Shown { record, left_ms } = shown;
+    Ok(json!({ "lease": record, "left_ms": left_ms, "ledger_epoch": ledger_epoch, "means": means }))
+}
+
+fn meaning(Shown { record, left_ms }: &Shown, here: &str, ledger_epoch: Option<u64>) -> String {
+    if !record.is_open {
+        "a failover has closed it: nobody sells".into()
+    } else if record.region != here {
+        format!("main is {}: nothing is sold from here", record.region)
+    } else if *left_ms <= 0 {
+        "it has run out: nobody sells until main renews it".into()
+    } else if ledger_epoch.is_some_and(|epoch| epoch != record.epoch) {
+        "the ledger that is reached from here is under another epoch: it takes nothing".into()
+    } else {
+        "main sells".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_says_what_it_means_here() {
+        let record = Record::first("here", 2);
+        let says = |record: &Record, left_ms, epoch, word: &str| {
+            let text = meaning(&Shown { record: record.clone(), left_ms }, "here", epoch);
+            assert!(text.contains(word), "{text}");
+        };
+        says(&record, 1, Some(2), "main sells");
+        says(&record, 1, None, "main sells");
+        says(&record, 0, Some(2), "run out");
+        says(&record, 1, Some(1), "another epoch");
+        says(&record.closed("run"), 1, Some(2), "closed");
+        says(&Record::first("there", 3), 1, Some(2), "main is there");
+    }
 }

@@ -176,7 +176,7 @@ impl Run {
         }
         let verdict = match seen {
             Ok(seen) => decide(step, self, seen, now, timing),
-            Err(Trouble::Away(_)) => Verdict::Wait("no answer"),
+            Err(Trouble(why)) => Verdict::Wait(why.clone()),
         };
         let is_late = step.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
         if verdict != Verdict::Done && is_late {
@@ -197,7 +197,7 @@ impl Run {
                 Next::Act(act)
             }
             Verdict::Wait(why) => {
-                self.note(|log| log.last = why.into());
+                self.note(|log| log.last = why);
                 Next::Pause
             }
             Verdict::Halt(why) if self.can_abort() => self.turn_back(why),
@@ -354,7 +354,7 @@ mod tests {
         let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
         let mut run = run(Mode::Forced { accepted });
         run.step = Step::FenceOldMain;
-        let away = Err(Trouble::Away("main is gone".into()));
+        let away = Err(Trouble("main is gone".into()));
         assert_eq!(run.saw(&away, at(0), TIMING), Next::Pause);
         assert_eq!(run.saw(&away, at(121), TIMING), Next::End);
         assert_eq!(

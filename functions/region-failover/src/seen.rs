@@ -140,12 +140,9 @@ pub enum Seen {
     },
 }
 
-/// Why nothing was seen.
+/// Why nothing was seen: no answer, or one that says to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// No answer, or one that says to try again.
-    Away(String),
-}
+pub struct Trouble(pub String);
 
 /// What is done. Everything here may be done twice.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -117,12 +117,16 @@ pub enum Verdict {
     /// This is to be done, and then looked at again.
     Act(Act),
     /// It will be so by itself.
-    Wait(&'static str),
+    Wait(String),
     /// It will never be so, and there is a way back.
     Halt(String),
 }
 
-use Verdict::{Done, Halt, Wait};
+use Verdict::{Done, Halt};
+
+fn wait(why: &str) -> Verdict {
+    Verdict::Wait(why.into())
+}
 
 /// What `step` says of `seen`, by a look that began at `now`, by the clock of who runs it. What was seen belongs to
 /// another look than the step's own counts as nothing seen.
@@ -136,17 +140,17 @@ pub fn decide(step: Step, run: &Run, seen: &Seen, now: Stamp, timing: Timing) ->
         (Step::ScaleUp, Seen::Instance { is_settled, is_big_enough, .. }) => {
             match (is_big_enough, is_settled) {
                 (true, true) => Done,
-                (_, false) => Wait("the instance is being changed"),
+                (_, false) => wait("the instance is being changed"),
                 (false, true) => Verdict::Act(Act::RaiseClass),
             }
         }
         (Step::Promote, Seen::Instance { follows, is_settled, .. }) => match (follows, is_settled) {
             (false, true) => Done,
-            (_, false) => Wait("the instance is being changed"),
+            (_, false) => wait("the instance is being changed"),
             (true, true) => Verdict::Act(Act::Promote),
         },
         (Step::RaiseEpoch, Seen::Ledger { follows, epoch }) => match (follows, *epoch) {
-            (true, _) => Wait("the ledger still follows"),
+            (true, _) => wait("the ledger still follows"),
             (false, epoch) if epoch == run.new_epoch() => Done,
             (false, _) => Verdict::Act(Act::BeginReign),
         },
@@ -156,17 +160,17 @@ pub fn decide(step: Step, run: &Run, seen: &Seen, now: Stamp, timing: Timing) ->
         (Step::Point, Seen::Pointers { .. }) => Verdict::Act(Act::Point),
         (Step::OpenSales, Seen::Selling { lease, may_run }) => open_sales(run, lease, *may_run, now),
         (Step::SmokeTest, Seen::Canary { is_sold: true, .. }) => Done,
-        (Step::SmokeTest, Seen::Canary { is_placed: true, .. }) => Wait("the canary's order is on its way"),
+        (Step::SmokeTest, Seen::Canary { is_placed: true, .. }) => wait("the canary's order is on its way"),
         (Step::SmokeTest, Seen::Canary { .. }) => Verdict::Act(Act::PlaceCanary),
         (Step::FenceOldMain, Seen::Fence { is_up: true }) => Done,
         (Step::FenceOldMain, Seen::Fence { .. }) => Verdict::Act(Act::Fence),
-        _ => Wait("another thing was looked at"),
+        _ => wait("another thing was looked at"),
     }
 }
 
 fn precheck(run: &Run, seen: &Seen) -> Verdict {
     let Seen::Ready { lease, replica_follows, main_answers, loss, last_run_seconds } = seen else {
-        return Wait("another thing was looked at");
+        return wait("another thing was looked at");
     };
     if lease.region != run.from || lease.epoch != run.epoch {
         return Halt(format!("main is {} under epoch {}", lease.region, lease.epoch));
@@ -206,16 +210,16 @@ fn stop_sales(run: &Run, lease: &Record) -> Verdict {
 
 fn lag_gate(run: &Run, seen: &Seen, now: Stamp, timing: Timing) -> Verdict {
     let Seen::Lag { lease, ledger_is_here, redis_is_here, loss } = seen else {
-        return Wait("another thing was looked at");
+        return wait("another thing was looked at");
     };
     // Until then the old main could sell more: what is here now would say nothing.
     if !lease.has_run_out(now, timing) {
-        return Wait("the old main's lease has not run out");
+        return wait("the old main's lease has not run out");
     }
     match (run.mode, ledger_is_here, redis_is_here) {
         (_, Some(true), Some(true)) => Done,
-        (_, Some(_), Some(_)) => Wait("the standby has not all of main yet"),
-        (Mode::Planned, ..) => Wait("main does not answer"),
+        (_, Some(_), Some(_)) => wait("the standby has not all of main yet"),
+        (Mode::Planned, ..) => wait("main does not answer"),
         (Mode::Forced { accepted }, ..) if loss.is_within(accepted) => Done,
         (Mode::Forced { .. }, ..) => Halt(format!(
             "up to {} sales in {} ms would be lost, and that was not accepted",
@@ -233,7 +237,7 @@ fn take_lease(run: &Run, lease: &Record, now: Stamp, timing: Timing) -> Verdict 
     }
     match lease.taken(&run.to, &run.id, now, timing) {
         Some(taken) => Verdict::Act(Act::WriteLease(taken)),
-        None => Wait("the old main's lease has not run out"),
+        None => wait("the old main's lease has not run out"),
     }
 }
 
@@ -242,7 +246,7 @@ fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> Verdict {
     match (role, is_settled) {
         (Role::Primary, true) | (Role::Alone, _) => Done,
         (Role::Secondary, _) if hangs => Verdict::Act(Act::DetachRedis),
-        (_, false) => Wait("the datastore is being changed"),
+        (_, false) => wait("the datastore is being changed"),
         (Role::Secondary, true) => Verdict::Act(Act::MoveRedis),
     }
 }
@@ -254,6 +258,6 @@ fn open_sales(run: &Run, lease: &Record, may_run: bool, now: Stamp) -> Verdict {
     match lease.opened(&run.to, run.new_epoch(), &run.id) {
         Some(opened) => Verdict::Act(Act::WriteLease(opened)),
         None if lease.region == run.to && lease.is_open && lease.expires_at > now => Done,
-        None => Wait("nobody has renewed the lease yet"),
+        None => wait("nobody has renewed the lease yet"),
     }
 }

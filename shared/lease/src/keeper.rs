@@ -1,6 +1,7 @@
 //! A process of main, and the lease it acts by.
 
 use crate::{Record, Table, TableError, Timing};
+use aws_config::BehaviorVersion;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, Source};
 use shared::permit::Permit;
@@ -56,16 +57,15 @@ impl Lease {
     /// Reads `FAIRDROP_LEASE_TABLE`; where it is not set no lease is kept. Nothing is connected yet.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
-        let region = config::region(source)?;
-        let timing = Timing::from_config(source)?;
-        let table = Table::new(&region, &name).await;
-        let kept = Kept { table, region, timing, clock: Clock::machine(), record: Mutex::default() };
-        Ok(Self(Some(Arc::new(kept))))
+        let (region, timing) = (config::region(source)?, Timing::from_config(source)?);
+        let aws = aws_config::defaults(BehaviorVersion::latest());
+        Ok(Self::over(Table::new(aws, &region, &name).await, &region, timing))
     }
 
-    /// Where no lease is kept.
-    pub fn none() -> Self {
-        Self(None)
+    /// The lease in `table`, for a process of `region`.
+    pub fn over(table: Table, region: &str, timing: Timing) -> Self {
+        let (region, clock) = (region.to_owned(), Clock::machine());
+        Self(Some(Arc::new(Kept { table, region, timing, clock, record: Mutex::default() })))
     }
 
     /// What this process may do now, by what it knows. Nobody is asked.
@@ -124,21 +124,19 @@ impl Lease {
             if began >= until {
                 return;
             }
-            match tokio::time::timeout_at(until.into(), self.renew()).await {
-                Ok(Err(error)) => {
-                    metrics::counter!("leases_missed").increment(1);
-                    if !was_missed {
-                        tracing::error!(%error, "the lease is not renewed; nothing is sold after its end");
-                    }
-                    was_missed = true;
+            let Ok(renewed) = tokio::time::timeout_at(until.into(), self.renew()).await else { return };
+            let permit = self.permit();
+            if let Err(error) = renewed.and(permit.clone()) {
+                metrics::counter!("leases_missed").increment(1);
+                if !was_missed {
+                    tracing::error!(%error, "the lease is not renewed; nothing is sold after its end");
                 }
-                Ok(Ok(())) => was_missed = false,
-                Err(_) => return,
+                was_missed = true;
+            } else {
+                was_missed = false;
             }
-            let left_ms = match self.permit() {
-                Ok(permit) => permit.until().map_or(0, |end| end.micros_since(kept.clock.now()) / 1_000),
-                Err(_) => 0,
-            };
+            let end = permit.ok().and_then(|permit| permit.until());
+            let left_ms = end.map_or(0, |end| end.micros_since(kept.clock.now()) / 1_000);
             metrics::gauge!("lease_left_ms").set(left_ms as f64);
             let next = (began + kept.timing.renewed_every()).min(until);
             tokio::time::sleep_until(next.into()).await;

@@ -5,7 +5,7 @@ use crate::record::later;
 use crate::{Record, Timing};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{ConfigLoader, Region};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use shared::stamp::Stamp;
@@ -44,8 +44,9 @@ pub enum TableError {
 type Item = HashMap<String, AttributeValue>;
 
 impl Table {
-    /// The table called `name`, as it is seen from `region`. Nothing is connected yet.
-    pub async fn new(region: &str, name: &str) -> Self {
+    /// The table called `name`, as it is seen from `region`, with `aws`'s credentials and the limits above.
+    /// Nothing is connected yet.
+    pub async fn new(aws: ConfigLoader, region: &str, name: &str) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_LIMIT)
             .operation_attempt_timeout(TRY_LIMIT)
@@ -54,7 +55,7 @@ impl Table {
         let retries = RetryConfig::standard()
             .with_max_attempts(MAX_TRIES)
             .with_initial_backoff(Duration::from_millis(100));
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let config = aws
             .region(Region::new(region.to_owned()))
             .timeout_config(timeouts)
             .retry_config(retries)
@@ -177,4 +178,25 @@ fn read(item: &Item) -> Result<Record, TableError> {
 /// The service's code, or what became of the connection.
 fn away(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
     TableError::Away(code.map_or_else(|| error.to_string(), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_what_is_missing_is_named() {
+        let record = Record::first("main", 3).closed("run");
+        let item = write(&record);
+        assert_eq!(read(&item), Ok(record));
+        for field in ["version", "main_region", "epoch", "expires_at", "is_open"] {
+            let without: Item = item.clone().into_iter().filter(|(name, _)| name.as_str() != field).collect();
+            let mut nonsense = item.clone();
+            nonsense.insert(field.into(), AttributeValue::Null(true));
+            for wrong in [without, nonsense] {
+                let error = read(&wrong).unwrap_err().to_string();
+                assert!(error.contains(field), "{field}: {error}");
+            }
+        }
+    }
 }
