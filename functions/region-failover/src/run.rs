@@ -67,6 +67,8 @@ pub struct Run {
     pub holdback: u32,
     /// Whether it may come soon after the last one.
     pub may_hurry: bool,
+    /// Seconds since the last one ended, when this one was begun; nothing where there was none.
+    pub since_last_seconds: Option<u64>,
     /// Where it stands.
     pub state: State,
     /// The step that it is at.
@@ -77,6 +79,10 @@ pub struct Run {
     pub outstanding: Vec<Step>,
     /// Why it was aborted.
     pub why: String,
+    /// When the old main's lease ended: it has sold nothing since. Milliseconds since the Unix epoch.
+    pub stopped_ms: Option<u64>,
+    /// What was not here when the lag gate let it pass.
+    pub stated: Option<Loss>,
 }
 
 /// What is next. What the run has become is written down *before* anything is done.
@@ -103,12 +109,20 @@ impl Run {
             epoch,
             holdback,
             may_hurry: false,
+            since_last_seconds: None,
             state: State::Running,
             step: Step::Precheck,
             log: Vec::new(),
             outstanding: Vec::new(),
             why: String::new(),
+            stopped_ms: None,
+            stated: None,
         }
+    }
+
+    /// When it ended, or what is known of it so far; nothing before its first look. In milliseconds.
+    pub fn last_ms(&self) -> Option<u64> {
+        self.log.iter().map(|log| log.ended_ms.unwrap_or(log.began_ms)).max()
     }
 
     /// The epoch that begins.
@@ -190,6 +204,13 @@ impl Run {
                 return self.step_done(now_ms, false);
             }
         }
+        if verdict == Verdict::Done
+            && let Ok(Seen::Lag { lease, ledger_is_here, redis_is_here, loss }) = seen
+        {
+            let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
+            self.stopped_ms = Some(lease.expires_at.as_micros() / 1_000);
+            self.stated = Some(if is_all_here { Loss { ms: 0, sales: 0 } } else { *loss });
+        }
         match verdict {
             Verdict::Done => self.step_done(now_ms, true),
             Verdict::Act(act) => {
@@ -207,6 +228,22 @@ impl Run {
                 Next::Pause
             }
         }
+    }
+
+    /// Takes note of what became of the last act.
+    pub fn acted(&mut self, what: &str) {
+        self.note(|log| log.last = what.into());
+    }
+
+    /// Whether `step` was seen to be so, or left out for now.
+    pub fn is_done(&self, step: Step) -> bool {
+        let was_seen = self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
+        was_seen || self.outstanding.contains(&step)
+    }
+
+    /// Whether it is on its way, forth or back.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Running | State::Aborting)
     }
 
     fn turn_back(&mut self, why: String) -> Next {

@@ -28,7 +28,7 @@ pub use sales::{Due, Standing};
 pub use vitals::Vitals;
 
 use access::Access;
-use shared::config::{ConfigError, Source};
+use shared::config::{self, ConfigError, Source};
 use sqlx::PgPool;
 use std::sync::Arc;
 
@@ -51,5 +51,22 @@ impl Ledger {
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         let access = Access::from_config(source)?;
         Ok(Self { pool: access.pool(), access: Arc::new(access) })
+    }
+
+    /// Main's ledger, for a function of another region: an IAM token for it is signed for `main_region`.
+    pub fn of_main(source: Source, main_region: &str) -> Result<Self, ConfigError> {
+        Self::from_config(&|name: &str| match name {
+            "FAIRDROP_LEDGER_REGION" => Some(main_region.to_owned()),
+            _ => source(name),
+        })
+    }
+
+    /// The ledger of the standby's replica: `FAIRDROP_REPLICA_URL`.
+    pub fn of_replica(source: Source) -> Result<Self, ConfigError> {
+        config::required(source, "FAIRDROP_REPLICA_URL")?;
+        Self::from_config(&|name: &str| match name {
+            "FAIRDROP_LEDGER_URL" => source("FAIRDROP_REPLICA_URL"),
+            _ => source(name),
+        })
     }
 }
