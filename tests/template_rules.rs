@@ -45,12 +45,13 @@ fn variables(text: &str) -> BTreeSet<&str> {
 }
 
 /// What the code reads and the template does not set, and why.
-const NOT_SET: [(&str, &str); 7] = [
+const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is none: IAM proves who asks"),
     ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
-    ("FAIRDROP_LEDGER_REGION", "replica-lag gives it to the ledger itself, from FAIRDROP_MAIN_REGION"),
+    ("FAIRDROP_LEDGER_REGION", "Ledger::of_main is given it, from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_LEFT_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
+    ("FAIRDROP_LOOK_PAUSE_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),
     ("FAIRDROP_WATCH_SECONDS", "for tests"),
 ];
@@ -87,7 +88,7 @@ fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
 }
 
 /// SDK calls, as the code writes them, and the right that each needs.
-const CALLS: [(&str, &str); 26] = [
+const CALLS: [(&str, &str); 49] = [
     (".describe_db_instances()", "rds:DescribeDBInstances"),
     (".describe_db_snapshots()", "rds:DescribeDBSnapshots"),
     ("manual_snapshots(", "rds:DescribeDBSnapshots"),
@@ -113,15 +114,41 @@ const CALLS: [(&str, &str); 26] = [
     (".put_events()", "events:PutEvents"),
     (".tags(", "rds:AddTagsToResource"),
     ("Ledger::from_config", "rds-db:connect"),
+    ("Ledger::of_replica", "rds-db:connect"),
+    ("Store(Place", "dynamodb:GetItem"),
+    ("Store(Place", "dynamodb:PutItem"),
+    ("Store::new(", "dynamodb:GetItem"),
+    ("Store::new(", "dynamodb:PutItem"),
+    ("lease.load(", "dynamodb:GetItem"),
+    ("lease.change(", "dynamodb:PutItem"),
+    (".create_db_instance_read_replica()", "rds:CreateDBInstanceReadReplica"),
+    (".promote_read_replica()", "rds:PromoteReadReplica"),
+    (".add_tags_to_resource()", "rds:AddTagsToResource"),
+    (".remove_tags_from_resource()", "rds:RemoveTagsFromResource"),
+    (".describe_global_replication_groups()", "elasticache:DescribeGlobalReplicationGroups"),
+    (".describe_replication_groups()", "elasticache:DescribeReplicationGroups"),
+    (".failover_global_replication_group()", "elasticache:FailoverGlobalReplicationGroup"),
+    (".disassociate_global_replication_group()", "elasticache:DisassociateGlobalReplicationGroup"),
+    (".get_function_configuration()", "lambda:GetFunctionConfiguration"),
+    (".update_function_configuration()", "lambda:UpdateFunctionConfiguration"),
+    (".publish_version()", "lambda:PublishVersion"),
+    (".update_alias()", "lambda:UpdateAlias"),
+    (".get_function_concurrency()", "lambda:GetFunctionConcurrency"),
+    (".delete_function_concurrency()", "lambda:DeleteFunctionConcurrency"),
+    (".get_schedule()", "scheduler:GetSchedule"),
+    (".update_schedule()", "scheduler:UpdateSchedule"),
     (".get_secret_value()", "secretsmanager:GetSecretValue"),
 ];
 
 /// Rights for what AWS does on a function's behalf, and no line of code says.
-const IMPLIED: [(&str, &str, &str); 5] = [
+const IMPLIED: [(&str, &str, &str); 8] = [
     ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
     ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's rights"),
     ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
     ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
+    ("region-failover", "iam:PassRole", "a schedule is written with the role that it has"),
+    ("region-failover", "kms:Decrypt", "Lambda reads a function's variables with the role's rights"),
+    ("region-failover", "kms:Encrypt", "Lambda writes a function's variables with the role's rights"),
     ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
 ];
 

@@ -159,6 +159,12 @@ pub(crate) fn parameters(region: &str, jwks: &Value) -> BTreeMap<&'static str, S
             ("ReplicaEndpoint", "replica.example"),
             ("ReplicaResourceId", "db-STANDBY"),
             ("ReplicaRedisEndpoint", "redis-standby.example"),
+            ("LeaseTable", "fairdrop-lease"),
+            ("RedisDatastore", "ldgnf-fairdrop"),
+            ("RedisGroup", "fairdrop-standby"),
+            ("StandbyRedisEndpoint", "redis-standby.example"),
+            ("Regions", "us-east-1,eu-west-1,ap-southeast-1"),
+            ("FenceSecurityGroup", "sg-0f"),
         ];
         parameters.extend(of_standby.map(|(name, value)| (name, value.to_owned())));
     }

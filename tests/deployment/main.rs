@@ -59,7 +59,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     // What belongs to a region is there, and nothing else.
     let there = |region: &str| deployed[region].keys().cloned().collect::<BTreeSet<String>>();
     assert_eq!(there(MAIN), names(&[&EVERYWHERE, &OF_MAIN]));
-    assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag"]]));
+    assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag", "region-failover"]]));
     assert_eq!(there(EDGE), names(&[&EVERYWHERE]));
     assert_eq!(deployed[MAIN]["order-intake"]["FAIRDROP_MAIN_REDIS_URL"], "rediss://redis.example:6379");
     let ledger = |region: &str| deployed[region]["checkout-worker"]["FAIRDROP_LEDGER_URL"].clone();

@@ -21,18 +21,35 @@ pub enum Command {
     },
     /// Begins one, and goes on until it has ended or the invocation's time is over.
     Run(Start),
+    /// Carries the plan out against a throw-away copy of the ledger, and measures it; main sells on meanwhile.
+    Drill {},
     /// Says where it stands; changes nothing.
-    Status {},
+    Status {
+        /// Of the newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
     /// Goes on with one that was left in the middle, or with what it had left out.
-    Resume {},
+    Resume {
+        /// With the newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
     /// What the schedule asks every minute: goes on where nobody else does. It begins nothing.
     Tend {},
     /// Gives it up, as long as nothing has been moved.
-    Abort {},
+    Abort {
+        /// The newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
     /// The report of the newest run, or of an earlier one.
     Report {
         /// Which run; the newest by default.
         run: Option<String>,
+        /// Of a drill.
+        #[serde(default)]
+        drill: bool,
         /// As what.
         #[serde(default)]
         format: Format,
@@ -102,7 +119,7 @@ pub enum Format {
 pub enum BadCommand {
     /// It cannot be read.
     #[error(
-        "not a command: {0}; commands are plan, run, status, resume, abort, report, compare, step and tend"
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, step and tend"
     )]
     Unreadable(#[from] serde_json::Error),
     /// The loss is not accepted.
@@ -197,12 +214,37 @@ mod tests {
             json!({ "command": "failover" }),
             json!({ "command": "plan" }),
             json!({ "command": "status", "run": "x" }),
+            json!({ "command": "drill", "mode": "planned" }),
             json!({ "command": "run", "mode": "forced", "accept": { "seconds": -1, "sales": 0 } }),
             json!({ "command": "run", "mode": "forced", "accept": { "seconds": 1 } }),
             json!({ "command": "run", "mode": "planned", "why": "x" }),
             json!({ "command": "step", "step": "win" }),
         ] {
             assert!(refused(wrong.clone()).contains("not a command"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_sample_is_a_command() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
+        for sample in [
+            "region-failover.plan.json",
+            "region-failover.plan-forced.json",
+            "region-failover.run.json",
+            "region-failover.run-forced.json",
+            "region-failover.status.json",
+            "region-failover.resume.json",
+            "region-failover.abort.json",
+            "region-failover.report.json",
+            "region-failover.drill.json",
+            "region-failover.compare.json",
+            "region-failover.schedule.json",
+            "region-failover.region-switch.json",
+            "region-failover.region-switch-first.json",
+        ] {
+            let text = std::fs::read_to_string(folder.join(sample)).unwrap();
+            let command = Command::parse(serde_json::from_str(&text).unwrap());
+            assert!(command.is_ok(), "{sample}: {command:?}");
         }
     }
 }

@@ -42,7 +42,9 @@ pub async fn execute(
     if !written.run.is_under_way() {
         return (kept, None);
     }
-    app.servers.mark(Some(&written.run.id)).await;
+    if !written.run.is_drill {
+        app.servers.mark(Some(&written.run.id)).await;
+    }
     let mut wrote_at = Instant::now();
     let stopped = loop {
         let Some(look) = written.run.look().filter(|_| !far_enough(&written.run)) else { break None };
@@ -89,7 +91,9 @@ pub async fn execute(
     };
     let is_over = kept.written.as_ref().is_some_and(|written| !written.run.is_under_way());
     if is_over {
-        app.servers.mark(None).await;
+        if !written.run.is_drill {
+            app.servers.mark(None).await;
+        }
         file(app, &written).await;
     }
     (kept, stopped)
@@ -98,10 +102,10 @@ pub async fn execute(
 /// Writes down what the run has become; a table that does not answer is asked again.
 async fn write(app: &App, kept: &Kept, written: &Written, until: Instant) -> Result<Kept, Stopped> {
     loop {
-        match app.store.save(kept.version, written.clone()).await {
+        match app.store(written.run.is_drill).save(kept.version, written.clone()).await {
             Ok(saved) => return Ok(saved),
             // It may be this very write, whose answer was lost.
-            Err(StoreError::Conflict) => match app.store.load().await {
+            Err(StoreError::Conflict) => match app.store(written.run.is_drill).load().await {
                 Ok(newest) if newest.written.as_ref() == Some(written) => return Ok(newest),
                 Ok(_) => return Err(Stopped::Overtaken),
                 Err(error) => tracing::warn!(%error, "the run cannot be read"),
@@ -117,7 +121,7 @@ async fn write(app: &App, kept: &Kept, written: &Written, until: Instant) -> Res
 
 /// Keeps the report of a run that has ended.
 async fn file(app: &App, written: &Written) {
-    if let Err(error) = app.store.file(written).await {
+    if let Err(error) = app.store(written.run.is_drill).file(written).await {
         tracing::warn!(%error, run = written.run.id, "the ended run is kept as the newest one alone");
     }
 }

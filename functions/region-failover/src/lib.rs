@@ -44,7 +44,8 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(840);
 pub struct App {
     here: String,
     servers: Servers,
-    store: Store,
+    failovers: Store,
+    drills: Store,
     /// From one look to the next, where there is something to wait for.
     pause: Duration,
 }
@@ -86,9 +87,21 @@ pub enum CommandError {
     /// Something that was asked did not answer.
     #[error("{}", .0.0)]
     Trouble(Trouble),
+    /// The lease cannot be read.
+    #[error(transparent)]
+    Lease(#[from] lease::TableError),
+    /// How it is to begin makes no sense.
+    #[error(transparent)]
+    Bad(#[from] command::BadCommand),
     /// A ledger did not answer.
     #[error("a ledger does not answer: {0}; is the old main still fenced?")]
     Ledger(#[from] ledger::LedgerError),
+}
+
+impl From<Trouble> for CommandError {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
 }
 
 impl From<CommandError> for Diagnostic {
@@ -103,6 +116,8 @@ impl From<CommandError> for Diagnostic {
             CommandError::IsMain(_) => "IsMain",
             CommandError::Store(_) => "StoreAway",
             CommandError::Trouble(_) => "NoAnswer",
+            CommandError::Lease(_) => "LeaseAway",
+            CommandError::Bad(_) => "BadCommand",
             CommandError::Ledger(_) => "LedgerAway",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
@@ -118,9 +133,14 @@ impl App {
         Ok(Self {
             here: region.into(),
             servers: Servers::from_config(source, region).await?,
-            store: Store::new(client, &table),
+            failovers: Store::new(client.clone(), &table, store::FAILOVERS),
+            drills: Store::new(client, &table, store::DRILLS),
             pause: Duration::from_millis(pause_ms),
         })
+    }
+
+    fn store(&self, is_drill: bool) -> &Store {
+        if is_drill { &self.drills } else { &self.failovers }
     }
 
     fn now_ms(&self) -> u64 {
@@ -143,28 +163,31 @@ pub async fn handle(
             let kept = begin(app, &start, holder).await?;
             go_on(app, kept, until, never).await
         }
-        Command::Status {} => Ok(report(app, &newest(&app.store.load().await?)?)),
-        Command::Resume {} => {
-            let kept = take_up(app, holder, |run| run.resume()).await?;
+        Command::Drill {} => {
+            let kept = begin_drill(app, holder).await?;
+            go_on(app, kept, until, never).await
+        }
+        Command::Status { drill } => Ok(report(app, &newest(&app.store(drill).load().await?)?)),
+        Command::Resume { drill } => {
+            let kept = take_up(app, drill, holder, Run::resume).await?;
             go_on(app, kept, until, never).await
         }
         Command::Tend {} => tend(app, holder, until).await,
-        Command::Abort {} => {
-            let kept = app.store.load().await?;
-            let written = newest(&kept)?;
+        Command::Abort { drill } => {
+            let written = newest(&app.store(drill).load().await?)?;
             if written.run.state == State::Running && !written.run.can_abort() {
                 return Err(CommandError::NoWayBack(written.run.step));
             }
-            let kept = take_up(app, holder, |run| {
+            let kept = take_up(app, drill, holder, |run| {
                 run.abort("by a person");
             })
             .await?;
             go_on(app, kept, until, never).await
         }
-        Command::Report { run, format } => {
+        Command::Report { run, drill, format } => {
             let written = match run {
-                None => newest(&app.store.load().await?)?,
-                Some(id) => app.store.filed(&id).await?.ok_or(CommandError::NoSuchRun(id))?,
+                None => newest(&app.store(drill).load().await?)?,
+                Some(id) => app.store(drill).filed(&id).await?.ok_or(CommandError::NoSuchRun(id))?,
             };
             let report = Report::of(&written, app.now_ms());
             Ok(match format {
@@ -179,35 +202,54 @@ pub async fn handle(
 
 /// Begins a failover, unless one is under way.
 async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandError> {
-    let kept = app.store.load().await?;
+    let mode = start.mode()?;
+    let (kept, mut run) = first(app, false, mode).await?;
+    run.holdback = start.holdback;
+    run.may_hurry = start.hurry;
+    let last = kept.written.as_ref().filter(|last| last.run.state != State::Aborted);
+    let ended_ms = last.and_then(|last| last.run.last_ms());
+    run.since_last_seconds = ended_ms.map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
+    tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "a failover begins");
+    save(app, kept.version, run, None, holder).await
+}
+
+/// Begins a drill, unless one is under way, or what an earlier one has made is still there.
+async fn begin_drill(app: &App, holder: &str) -> Result<Kept, CommandError> {
+    let (kept, mut run) = first(app, true, Mode::Planned).await?;
+    run.is_drill = true;
+    tracing::info!(run = run.id, "a drill begins");
+    save(app, kept.version, run, None, holder).await
+}
+
+/// The newest run, which must be over, and a new one as it stands before its first step.
+async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(Kept, Run), CommandError> {
+    let kept = app.store(is_drill).load().await?;
     if let Some(written) = &kept.written
         && written.run.is_under_way()
     {
         return Err(CommandError::UnderWay(written.run.id.clone()));
     }
-    let lease =
-        app.servers.lease.load().await.map_err(|error| CommandError::Trouble(Trouble(error.to_string())))?;
+    let lease = app.servers.lease.load().await?;
     if lease.region == app.here && lease.is_open {
         return Err(CommandError::IsMain(app.here.clone()));
     }
-    let now_ms = app.now_ms();
-    let id = format!("{}-{}-{now_ms}", app.here, lease.epoch + 1);
-    let mode = start.mode().map_err(|error| CommandError::Trouble(Trouble(error.to_string())))?;
-    let mut run = Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, start.holdback);
-    run.may_hurry = start.hurry;
-    let last = kept.written.as_ref().filter(|last| last.run.state != State::Aborted);
-    let ended_ms = last.and_then(|last| last.run.last_ms());
-    run.since_last_seconds = ended_ms.map(|ended| now_ms.saturating_sub(ended) / 1_000);
-    tracing::warn!(run = id, mode = ?run.mode, from = run.from, to = run.to, "a failover begins");
-    save(app, kept.version, run, None, holder).await
+    let kind = if is_drill { "-drill" } else { "" };
+    let id = format!("{}-{}{kind}-{}", app.here, lease.epoch + 1, app.now_ms());
+    Ok((kept, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
 }
 
 /// Takes up the newest run, changed by `change`, whoever else is at it.
-async fn take_up(app: &App, holder: &str, change: impl FnOnce(&mut Run)) -> Result<Kept, CommandError> {
-    let kept = app.store.load().await?;
+async fn take_up(
+    app: &App,
+    is_drill: bool,
+    holder: &str,
+    change: impl FnOnce(&mut Run),
+) -> Result<Kept, CommandError> {
+    let kept = app.store(is_drill).load().await?;
     let Written { mut run, compared, .. } = newest(&kept)?;
+    let was_over = !run.is_under_way();
     change(&mut run);
-    if !run.is_under_way() {
+    if was_over && !run.is_under_way() {
         return Err(CommandError::NothingUnderWay);
     }
     save(app, kept.version, run, compared, holder).await
@@ -221,22 +263,32 @@ async fn save(
     holder: &str,
 ) -> Result<Kept, CommandError> {
     let held_until_ms = app.now_ms() + execute::HELD_MS;
+    let is_drill = run.is_drill;
     let written = Written { run, holder: holder.into(), held_until_ms, compared };
-    Ok(app.store.save(version, written).await?)
+    Ok(app.store(is_drill).save(version, written).await?)
 }
 
 /// What the schedule does: a run that nobody carries on is carried on, and what was left out is tried again.
+/// A failover goes first.
 async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandError> {
-    let kept = app.store.load().await?;
-    let Some(written) = &kept.written else { return Ok(json!({ "tended": false })) };
-    let is_left = written.run.is_under_way() && written.held_until_ms < app.now_ms();
-    metrics::gauge!("failover_under_way").set(f64::from(u8::from(written.run.is_under_way())));
-    metrics::gauge!("failover_outstanding").set(written.run.outstanding.len() as f64);
-    if !is_left && written.run.state != State::Degraded {
-        return Ok(json!({ "tended": false, "state": written.run.state }));
+    let mut tended = Vec::new();
+    for is_drill in [false, true] {
+        let Some(written) = app.store(is_drill).load().await?.written else { continue };
+        let run = &written.run;
+        if !is_drill {
+            let waits = run.is_under_way() && !run.is_done(Step::OpenSales);
+            metrics::gauge!("failover_under_way").set(f64::from(u8::from(waits)));
+            metrics::gauge!("failover_outstanding").set(run.outstanding.len() as f64);
+        }
+        let is_left = run.is_under_way() && written.held_until_ms < app.now_ms();
+        if is_left || run.state == State::Degraded {
+            let kept = take_up(app, is_drill, holder, Run::resume).await?;
+            tended.push(go_on(app, kept, until, |_: &Run| false).await?);
+        } else if is_drill && run.state == State::Aborted {
+            app.servers.throw_away().await?;
+        }
     }
-    let kept = take_up(app, holder, Run::resume).await?;
-    go_on(app, kept, until, |_: &Run| false).await
+    Ok(json!({ "tended": tended }))
 }
 
 /// Executes, and says what has become of it.
@@ -269,11 +321,11 @@ async fn advance(
     holder: &str,
     until: Instant,
 ) -> Result<Value, CommandError> {
-    let kept = app.store.load().await?;
+    let kept = app.failovers.load().await?;
     let is_under_way = kept.written.as_ref().is_some_and(|written| written.run.is_under_way());
     let kept = match start {
         Some(start) if step == Step::Precheck && !is_under_way => begin(app, &start, holder).await?,
-        _ if is_under_way => take_up(app, holder, |_| ()).await?,
+        _ if is_under_way => take_up(app, false, holder, |_| ()).await?,
         _ => kept,
     };
     let is_past = move |run: &Run| run.is_done(step);
@@ -294,15 +346,15 @@ async fn advance(
 
 /// Compares with the old main, and keeps the numbers with the run.
 async fn compared(app: &App) -> Result<Value, CommandError> {
-    let kept = app.store.load().await?;
+    let kept = app.failovers.load().await?;
     let written = newest(&kept)?;
     if written.run.is_under_way() {
         return Err(CommandError::UnderWay(written.run.id.clone()));
     }
     let (compared, lost) = compare::compare(app).await?;
     let written = Written { compared: Some(compared.clone()), ..written };
-    let kept = app.store.save(kept.version, written.clone()).await?;
-    app.store.file(&written).await?;
+    let kept = app.failovers.save(kept.version, written.clone()).await?;
+    app.failovers.file(&written).await?;
     let report = report(app, &newest(&kept)?);
     Ok(json!({ "compared": compared, "lost": lost, "listed_at_most": compare::MAX_LISTED, "report": report }))
 }

@@ -5,7 +5,7 @@ use crate::report::seconds;
 use crate::seen::{Loss, Seen};
 use crate::servers::Servers;
 use crate::step::decide;
-use crate::{App, CommandError, Mode, Run, Step, Verdict};
+use crate::{App, CommandError, Mode, Run, State, Step, Verdict};
 use serde_json::{Value, json};
 
 /// What is accepted for the plan's own look: it says what would be lost, and does not refuse it.
@@ -14,17 +14,17 @@ const ANYTHING: Loss = Loss { ms: u64::MAX, sales: u64::MAX };
 /// The plan of a failover of `kind`.
 pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
     let servers: &Servers = &app.servers;
-    let standing = servers.standing().await.map_err(CommandError::Trouble)?;
+    let standing = servers.standing().await?;
     let lease = &standing.lease;
     let mode = match kind {
         Kind::Planned => Mode::Planned,
         Kind::Forced => Mode::Forced { accepted: ANYTHING },
     };
-    let last = app.store.load().await?.written;
+    let last = app.failovers.load().await?.written;
     let mut run = Run::new("plan", mode, (&lease.region, &app.here), lease.epoch, 0);
     run.since_last_seconds = last
         .as_ref()
-        .filter(|last| last.run.state != crate::State::Aborted)
+        .filter(|last| last.run.state != State::Aborted)
         .and_then(|last| last.run.last_ms())
         .map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
     let at_risk = standing.at_risk;
@@ -41,9 +41,11 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
         Ok(_) => Some("another thing was looked at".into()),
         Err(trouble) => Some(trouble.0.clone()),
     };
+    let drilled = app.drills.load().await?.written;
     let took = |step: Step| {
-        let last = last.as_ref()?.run.log.iter().find(|log| log.step == step)?;
-        Some(seconds(last.ended_ms?.saturating_sub(last.began_ms)))
+        let drill = drilled.as_ref().filter(|drill| drill.run.state == State::Done).or(last.as_ref())?;
+        let log = drill.run.log.iter().find(|log| log.step == step)?;
+        Some(seconds(log.ended_ms?.saturating_sub(log.began_ms)))
     };
     let steps: Vec<Value> = Step::ALL
         .into_iter()
@@ -51,7 +53,7 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
             let (precondition, does) = step.words();
             json!({
                 "step": step, "precondition": precondition, "does": does,
-                "last_took_seconds": took(step),
+                "took_in_the_last_drill_seconds": took(step),
                 "gives_up_or_goes_on_after_seconds": step.limit_ms().map(|ms| ms / 1_000),
                 "can_be_aborted": step < Step::MoveRedis,
             })

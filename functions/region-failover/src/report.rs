@@ -126,6 +126,13 @@ fn means(run: &Run) -> String {
         Mode::Forced { .. } => "forced",
     };
     match run.state {
+        _ if run.is_drill => {
+            format!(
+                "A drill: {} of {} steps came off, on a copy. Main sells on as before.",
+                done(run),
+                Step::ALL.len()
+            )
+        }
         State::Running if run.can_abort() => {
             format!(
                 "The {kind} failover to {} is under way, at {}; it can still be given up.",
@@ -150,9 +157,18 @@ fn means(run: &Run) -> String {
     }
 }
 
+fn done(run: &Run) -> usize {
+    run.log.iter().filter(|log| log.ended_ms.is_some()).count()
+}
+
 fn to_do(run: &Run, compared: Option<&Compared>) -> Vec<String> {
     let mut all = Vec::new();
     match run.state {
+        State::Degraded | State::Done if run.is_drill => {
+            all.extend(
+                run.outstanding.iter().map(|step| format!("{} did not come off in the drill", name(*step))),
+            );
+        }
         State::Running | State::Aborting => {
             all.push("wait, or `resume` where nothing has moved for two minutes".into());
         }

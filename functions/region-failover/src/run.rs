@@ -6,6 +6,11 @@ use lease::Timing;
 use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
 
+/// How long a drill's copy may take to be made, in milliseconds.
+pub const DRILL_COPY_LIMIT_MS: u64 = 120 * 60_000;
+/// How long a drill waits for a step that a failover waits for without end, in milliseconds.
+pub const DRILL_STEP_LIMIT_MS: u64 = 30 * 60_000;
+
 /// How it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +70,9 @@ pub struct Run {
     pub epoch: u64,
     /// Units of each item to keep back.
     pub holdback: u32,
+    /// Whether it works on throw-away copies, and moves nothing of main's.
+    #[serde(default)]
+    pub is_drill: bool,
     /// Whether it may come soon after the last one.
     pub may_hurry: bool,
     /// Seconds since the last one ended, when this one was begun; nothing where there was none.
@@ -108,6 +116,7 @@ impl Run {
             to: to.into(),
             epoch,
             holdback,
+            is_drill: false,
             may_hurry: false,
             since_last_seconds: None,
             state: State::Running,
@@ -139,16 +148,26 @@ impl Run {
         }
     }
 
+    /// How long its step may take; a drill waits longer for its copy, and for nothing without end.
+    fn limit_ms(&self) -> Option<u64> {
+        match (self.is_drill, self.step) {
+            (true, Step::Precheck) => Some(DRILL_COPY_LIMIT_MS),
+            (true, step) => step.limit_ms().or(Some(DRILL_STEP_LIMIT_MS)),
+            (false, step) => step.limit_ms(),
+        }
+    }
+
     /// Whether it can still be given up: nothing has been moved.
     pub fn can_abort(&self) -> bool {
-        self.state == State::Running && self.step < Step::MoveRedis
+        self.state == State::Running && (self.is_drill || self.step < Step::MoveRedis)
     }
 
     /// Gives it up, where that is possible; says whether it was.
     pub fn abort(&mut self, why: &str) -> bool {
         let can = self.can_abort();
         if can {
-            self.state = State::Aborting;
+            // A drill has taken nothing that would have to be given back.
+            self.state = if self.is_drill { State::Aborted } else { State::Aborting };
             self.why = why.into();
         }
         can
@@ -192,7 +211,7 @@ impl Run {
             Ok(seen) => decide(step, self, seen, now, timing),
             Err(Trouble(why)) => Verdict::Wait(why.clone()),
         };
-        let is_late = step.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
+        let is_late = self.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
         if verdict != Verdict::Done && is_late {
             if self.can_abort() {
                 return self.turn_back(format!("{step:?} took too long"));

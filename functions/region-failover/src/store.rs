@@ -7,8 +7,10 @@ use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
 use versioned::{Place, StoreError};
 
-/// The key of the newest run.
-const ID: &str = "failover";
+/// The key of the newest failover, and what those of ended ones begin with.
+pub const FAILOVERS: &str = "failover";
+/// The same of drills.
+pub const DRILLS: &str = "failover-drill";
 
 /// A run, and who carries it out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,9 +41,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// The runs in `table`.
-    pub fn new(client: Client, table: &str) -> Self {
-        Self { newest: Place { client, table: table.into(), id: ID.into() } }
+    /// The runs of a kind, [`FAILOVERS`] or [`DRILLS`], in `table`.
+    pub fn new(client: Client, table: &str, kind: &str) -> Self {
+        Self { newest: Place { client, table: table.into(), id: kind.into() } }
     }
 
     /// The newest run.
@@ -70,7 +72,7 @@ impl Store {
     }
 
     fn place(&self, id: &str) -> Place {
-        Place { id: format!("{ID}/{id}"), ..self.newest.clone() }
+        Place { id: format!("{}/{id}", self.newest.id), ..self.newest.clone() }
     }
 }
 

@@ -7,6 +7,23 @@ use crate::seen::{Act, Role, Trouble};
 impl Servers {
     /// Does `act` for `run`, and says what there is to say of it.
     pub(crate) async fn act(&self, act: &Act, run: &Run) -> Result<String, Trouble> {
+        match act {
+            _ if !run.is_drill => self.carry_out(act, run).await,
+            Act::Fence => self.throw_away().await.map(|()| "the copy is thrown away".into()),
+            _ => {
+                let copied = self.of_drill(run).await?;
+                match act {
+                    Act::PlaceCanary => copied.sell_canary_in_copy(run).await.map(|()| String::new()),
+                    Act::WriteLease(_) | Act::RaiseClass | Act::Promote | Act::BeginReign => {
+                        copied.carry_out(act, run).await
+                    }
+                    _ => Err(trouble("a drill moves nothing of main's")),
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&self, act: &Act, run: &Run) -> Result<String, Trouble> {
         let done = |()| String::new();
         match act {
             Act::WriteLease(record) => self.lease.change(record).await.map(done).map_err(trouble),

@@ -48,7 +48,7 @@ impl Servers {
     }
 }
 
-fn canary(run: &Run) -> Result<(ItemId, UserToken), Trouble> {
+pub(super) fn canary(run: &Run) -> Result<(ItemId, UserToken), Trouble> {
     let item_id = format!("failover-canary.{}", run.new_epoch()).parse().map_err(trouble)?;
     Ok((item_id, UserToken::parse("failover-canary").map_err(trouble)?))
 }

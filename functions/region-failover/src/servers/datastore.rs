@@ -8,7 +8,7 @@ use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupM
 use shared::config::{self, ConfigError, Source};
 
 /// The datastore, as it is seen from the standby's region.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Datastore {
     client: Client,
     /// The Global Datastore's id.

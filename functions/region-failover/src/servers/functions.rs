@@ -25,7 +25,7 @@ const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
 /// The functions of all regions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Functions {
     regions: BTreeMap<String, Client>,
     scheduler: aws_sdk_scheduler::Client,
@@ -71,6 +71,18 @@ impl Functions {
             let asked = self.of_region(region).map(|function| self.is_pointed(client, function));
             let is_pointed = try_join_all(asked).await.is_ok_and(|all| all.into_iter().all(|one| one));
             (!is_pointed).then(|| region.clone())
+        });
+        join_all(all).await.into_iter().flatten().collect()
+    }
+
+    /// Regions whose functions cannot all be read, and so not be pointed.
+    pub(super) async fn not_readable(&self) -> Vec<String> {
+        let all = self.regions.iter().map(async |(region, client)| {
+            let asked = self.of_region(region).map(async |function| {
+                let found = self.describe(client, function, None).await?;
+                variables(&found).map(drop)
+            });
+            try_join_all(asked).await.is_err().then(|| region.clone())
         });
         join_all(all).await.into_iter().flatten().collect()
     }

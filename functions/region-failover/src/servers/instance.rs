@@ -1,18 +1,38 @@
 //! RDS: the replica that is promoted, and the old main that is closed.
 
-use super::{ask, trouble};
+use super::{ASK_LIMIT, ask, trouble};
 use crate::seen::{Seen, Trouble};
 use aws_config::SdkConfig;
 use aws_sdk_rds::Client;
-use aws_sdk_rds::types::{DbInstance, PendingModifiedValues, Tag};
-use rds::Class;
+use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag};
+use rds::{Class, RdsError};
 use shared::config::{self, ConfigError, Source};
+use tokio::time::timeout;
 
 /// An instance that a failover has in hand bears this tag; replica-lag looks for it.
 const FAILOVER_TAG: &str = "fairdrop:failover";
 
+/// A drill's copy bears this tag, with the replica it stands for.
+const DRILL_TAG: &str = "fairdrop:failover-drill";
+
+/// How a drill's copy stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Copied {
+    /// There is none.
+    Missing,
+    /// It is being made, changed or deleted.
+    Changing,
+    /// It lets clients in.
+    Ready {
+        /// Where.
+        host: String,
+        /// And at which port.
+        port: i32,
+    },
+}
+
 /// The two instances.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Instances {
     here: Client,
     there: Client,
@@ -109,10 +129,73 @@ impl Instances {
         ask("closing the old main", call.send()).await.map(drop)
     }
 
-    fn fence_group(&self) -> Result<&str, Trouble> {
+    pub(super) fn fence_group(&self) -> Result<&str, Trouble> {
         self.fence_group.as_deref().ok_or_else(|| {
             trouble("no FenceSecurityGroup is given: close the old main's database by hand, or give one")
         })
+    }
+
+    /// These, with the copy in the replica's place.
+    pub(super) fn of_copy(&self) -> Self {
+        Self { replica: self.copy_id(), ..self.clone() }
+    }
+
+    fn copy_id(&self) -> String {
+        format!("{}-drill", self.replica)
+    }
+
+    /// How the copy stands.
+    pub(super) async fn copy(&self) -> Result<Copied, Trouble> {
+        let id = self.copy_id();
+        let call = self.here.describe_db_instances().db_instance_identifier(&id);
+        let answer = timeout(ASK_LIMIT, Box::pin(call.send())).await.map_err(trouble)?;
+        let found = match answer.map_err(rds::refusal) {
+            Ok(found) => found.db_instances.and_then(|all| all.into_iter().next()),
+            Err(RdsError::NotFound) => None,
+            Err(error) => return Err(Trouble(format!("{id}: {error}"))),
+        };
+        let Some(found) = found else { return Ok(Copied::Missing) };
+        let is_own = found.tag_list().iter().any(|tag| tag.key() == Some(DRILL_TAG));
+        if !is_own {
+            return Err(Trouble(format!("there is an instance {id} that no drill has made")));
+        }
+        let endpoint = found.endpoint();
+        let (host, port) = (endpoint.and_then(Endpoint::address), endpoint.and_then(Endpoint::port));
+        match (found.db_instance_status(), host, port) {
+            (Some("available"), Some(host), Some(port)) => Ok(Copied::Ready { host: host.into(), port }),
+            _ => Ok(Copied::Changing),
+        }
+    }
+
+    /// Makes the copy: a replica of main beside the replica, as that is.
+    pub(super) async fn make_copy(&self) -> Result<(), Trouble> {
+        let (replica, main) = (self.replica().await?, describe(&self.there, &self.main).await?);
+        let groups = replica.vpc_security_groups().iter().filter_map(|group| group.vpc_security_group_id());
+        let mut call = self
+            .here
+            .create_db_instance_read_replica()
+            .db_instance_identifier(self.copy_id())
+            .set_source_db_instance_identifier(main.db_instance_arn)
+            .set_db_instance_class(replica.db_instance_class.clone())
+            .set_db_subnet_group_name(
+                replica.db_subnet_group().and_then(|of| of.db_subnet_group_name.clone()),
+            )
+            .set_kms_key_id(replica.kms_key_id.clone())
+            .set_enable_iam_database_authentication(replica.iam_database_authentication_enabled)
+            .publicly_accessible(false)
+            .multi_az(false)
+            .tags(Tag::builder().key(DRILL_TAG).value(&self.replica).build());
+        for group in groups {
+            call = call.vpc_security_group_ids(group);
+        }
+        ask("making the copy", call.send()).await.map(drop)
+    }
+
+    /// Deletes the copy, with all it holds. Refused while something is done to it.
+    pub(super) async fn delete_copy(&self) -> Result<(), Trouble> {
+        let call = self.here.delete_db_instance().db_instance_identifier(self.copy_id());
+        let call = call.skip_final_snapshot(true).delete_automated_backups(true);
+        ask("deleting the copy", call.send()).await.map(drop)
     }
 
     /// Tags the replica for `run`, or takes the tag off.

@@ -33,6 +33,15 @@ impl Servers {
     /// Looks for `run`.
     pub(crate) async fn look(&self, look: Look, run: &Run) -> Result<Seen, Trouble> {
         match look {
+            // Once it is thrown away, there is nothing else to look at.
+            Look::Fence if run.is_drill => self.look_in_drill(look, run).await,
+            _ if run.is_drill => Box::pin(self.of_drill(run).await?.look_in_drill(look, run)).await,
+            _ => self.look_at(look, run).await,
+        }
+    }
+
+    pub(super) async fn look_at(&self, look: Look, run: &Run) -> Result<Seen, Trouble> {
+        match look {
             Look::Readiness => {
                 let instance = self.instances.look();
                 let (standing, instance) = futures::try_join!(self.standing(), instance)?;

@@ -3,9 +3,12 @@
 mod act;
 mod canary;
 mod datastore;
+mod drill;
 mod functions;
 mod instance;
 mod look;
+#[cfg(test)]
+mod replay;
 mod stock;
 
 use crate::seen::Trouble;
@@ -19,6 +22,7 @@ use reconcile::Witnesses;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::queue::{Link, Queue};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -27,12 +31,12 @@ use tokio::time::timeout;
 const ASK_LIMIT: Duration = Duration::from_secs(8);
 
 /// Everything outside.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Servers {
     /// Who may sell.
     pub(crate) lease: Table,
     pub(crate) timing: Timing,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
     /// The old main's, as they are reached from here.
     pub(crate) main: Witnesses,
     /// The standby's own.
@@ -40,6 +44,10 @@ pub struct Servers {
     instances: Instances,
     datastore: Datastore,
     functions: Functions,
+    replica_url: String,
+    /// Of a drill's copy: where it is, and its ledger there.
+    copy_endpoint: Arc<Mutex<Option<String>>>,
+    copy_ledger: Arc<Mutex<Option<(String, Ledger)>>>,
 }
 
 impl Servers {
@@ -55,12 +63,15 @@ impl Servers {
         Ok(Self {
             lease: Table::new(lease::credentials(), region, &lease_table).await,
             timing: Timing::from_config(source)?,
-            clock: Clock::machine(),
+            clock: Arc::new(Clock::machine()),
             main: witnesses(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),
             standby: witnesses(RedisConfig::standby(source)?, Ledger::of_replica(source)?),
             instances: Instances::from_config(source, &aws, region, &main_region)?,
             datastore: Datastore::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
+            replica_url: config::required(source, "FAIRDROP_REPLICA_URL")?,
+            copy_endpoint: Arc::default(),
+            copy_ledger: Arc::default(),
         })
     }
 
