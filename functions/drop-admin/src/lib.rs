@@ -3,7 +3,7 @@
 mod audit;
 mod items;
 
-use audit::{AuditKey, Cursor, Format};
+use audit::{Cursor, Format};
 use lambda_runtime::Diagnostic;
 use lease::{Lease, Record, Shown, TableError};
 use ledger::{Ledger, LedgerError};
@@ -22,7 +22,6 @@ pub struct App {
     queue: Queue,
     ledger: Ledger,
     lease: Lease,
-    audit_key: AuditKey,
 }
 
 impl App {
@@ -34,7 +33,6 @@ impl App {
             link,
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
-            audit_key: AuditKey::from_config(source)?,
         })
     }
 
@@ -134,9 +132,6 @@ pub enum CommandError {
     /// This region is not main.
     #[error("main is {0}, and this is another region; nothing is sold from here")]
     NotMain(String),
-    /// There is no key to hash buyers with.
-    #[error("audits need FAIRDROP_AUDIT_KEY")]
-    NoAuditKey,
     /// `after` is no end of a page.
     #[error("after is not the `next` of an earlier answer; start again without it")]
     NoSuchCursor,
@@ -164,7 +159,6 @@ impl From<CommandError> for Diagnostic {
             CommandError::OnlyInLedger(_) => "OnlyInLedger",
             CommandError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
             CommandError::NotRebuilt(_) => "TasksWaiting",
-            CommandError::NoAuditKey => "NoAuditKey",
             CommandError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }

@@ -28,7 +28,7 @@ pub use sales::{Due, Standing};
 pub use vitals::Vitals;
 
 use access::Access;
-use shared::config::{self, ConfigError, Source};
+use shared::config::{ConfigError, Source};
 use sqlx::PgPool;
 use std::sync::Arc;
 
@@ -49,7 +49,16 @@ impl Ledger {
     /// Reads the configuration. Nothing is connected yet; it must be called where
     /// there is a tokio runtime.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let access = Access::from_config(source)?;
+        Self::at(source, "FAIRDROP_LEDGER_URL")
+    }
+
+    /// The ledger of the standby's replica: `FAIRDROP_REPLICA_URL`.
+    pub fn of_replica(source: Source) -> Result<Self, ConfigError> {
+        Self::at(source, "FAIRDROP_REPLICA_URL")
+    }
+
+    fn at(source: Source, name: &'static str) -> Result<Self, ConfigError> {
+        let access = Access::from_config(source, name)?;
         Ok(Self { pool: access.pool(), access: Arc::new(access) })
     }
 
@@ -57,15 +66,6 @@ impl Ledger {
     pub fn of_main(source: Source, main_region: &str) -> Result<Self, ConfigError> {
         Self::from_config(&|name: &str| match name {
             "FAIRDROP_LEDGER_REGION" => Some(main_region.to_owned()),
-            _ => source(name),
-        })
-    }
-
-    /// The ledger of the standby's replica: `FAIRDROP_REPLICA_URL`.
-    pub fn of_replica(source: Source) -> Result<Self, ConfigError> {
-        config::required(source, "FAIRDROP_REPLICA_URL")?;
-        Self::from_config(&|name: &str| match name {
-            "FAIRDROP_LEDGER_URL" => source("FAIRDROP_REPLICA_URL"),
             _ => source(name),
         })
     }

@@ -116,6 +116,16 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// The key under which buyers are hashed in audits: the ledger's own, made when it was.
+    pub async fn audit_key(&self) -> Result<Vec<u8>, LedgerError> {
+        self.within_limit(async {
+            Ok(sqlx::query_scalar("SELECT key FROM fairdrop.audit_key").fetch_one(&self.pool).await?)
+        })
+        .await
+    }
+}
+
 fn read(row: &PgRow) -> Result<Sale, LedgerError> {
     Ok(Sale {
         user_token: buyer(row)?,
