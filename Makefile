@@ -55,9 +55,13 @@ release: ## Build the functions as they are deployed
 
 sam-build: setup-deploy ## Build all functions as SAM deploys them, into .aws-sam/build
 	PATH="$(VENV)/bin:$$PATH" CARGO_TARGET_DIR=$(TARGET) $(VENV)/bin/sam build --config-env $(ENV)
+	@local/artefacts.py $(SAM_BUILD)
 
+# A new value of a parameter makes a new version of order-intake, as new code does: Revision says that there is one.
 deploy: sam-build ## Deploy to AWS; ENV=single, use1, euw1 or apse1, see samconfig.toml
-	$(VENV)/bin/sam deploy --config-env $(ENV)
+	@awk -v revision="$$(cksum < samconfig.toml | cut -d' ' -f1)" \
+		'{ print } /parameter_overrides\]$$/ { print "Revision = \"" revision "\"" }' samconfig.toml > .aws-sam/samconfig.toml
+	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
 	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked -p tests --test deployment --test template_rules $(SHOW)

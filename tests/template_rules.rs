@@ -1,8 +1,9 @@
 //! The template against the code: variables, rights, alarms, events.
 
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tests::template;
+use tests::template::{self, variables};
 
 fn workspace() -> PathBuf {
     local::process::workspace()
@@ -27,21 +28,6 @@ fn all_sources(folder: &Path, only_code: bool) -> String {
         }
     }
     text
-}
-
-/// The pieces of `text` that begin with `start` and go on while `is_part`.
-fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> BTreeSet<&'a str> {
-    let places = text.match_indices(start).map(|(place, _)| place);
-    places
-        .filter_map(|place| {
-            let rest = text.get(place..)?;
-            rest.get(..rest.find(|one| !is_part(one)).unwrap_or(rest.len()))
-        })
-        .collect()
-}
-
-fn variables(text: &str) -> BTreeSet<&str> {
-    words(text, "FAIRDROP_", |one| one.is_ascii_uppercase() || one == '_')
 }
 
 /// What the code reads and the template does not set, and why.
@@ -105,8 +91,9 @@ fn every_alarm_says_what_it_means_and_where_to_read_on() {
             .nth(1)
             .and_then(|rest| rest.lines().next())
             .unwrap();
-        let page =
-            text.split("docs/runbook/").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let place =
+            ["${RunbookUrl}/", "docs/runbook/"].into_iter().find_map(|begin| text.split(begin).nth(1));
+        let page = place.and_then(|rest| rest.split_whitespace().next()).unwrap();
         let page = std::fs::read_to_string(workspace().join("docs/runbook").join(page)).unwrap();
         let is_there =
             page.lines().any(|line| line == format!("## {slug}") || line == format!("## Alarm: {slug}"));
@@ -128,45 +115,105 @@ fn every_sample_event_is_used_by_a_test() {
     }
 }
 
-/// What AWS's machines have: Amazon Linux 2023.
-const GLIBC: (u32, u32) = (2, 34);
-
-/// The newest glibc that a binary asks for.
-fn glibc(binary: &[u8]) -> (u32, u32) {
-    let text = String::from_utf8_lossy(binary);
-    let versions = words(&text, "GLIBC_", |one| one.is_ascii_alphanumeric() || one == '_' || one == '.');
-    let numbers = versions.iter().filter_map(|version| version.strip_prefix("GLIBC_")?.split_once('.'));
-    numbers
-        .filter_map(|(major, minor)| Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?)))
-        .max()
-        .unwrap_or_default()
+/// What the script says of functions that were built into `folder`, and whether it is content.
+fn artefacts(folder: &Path) -> (bool, String) {
+    let script = workspace().join("local/artefacts.py");
+    let output = std::process::Command::new("python3").arg(script).arg(folder).output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    (output.status.success(), said)
 }
 
-/// Of what `sam build` has made, where it has: `make deploy-local` says where.
+/// `make sam-build` ends with that script: what is built by it needs no newer glibc than Amazon Linux 2023 has,
+/// and intake is small.
 #[test]
-fn what_was_built_runs_on_amazon_linux_2023_and_intake_is_small() {
-    let Some(build) = std::env::var_os("FAIRDROP_SAM_BUILD") else {
-        println!("nothing was built by sam; see make deploy-local");
-        return;
+fn what_does_not_run_on_amazon_linux_2023_or_is_too_large_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |name: &str, content: &[u8]| {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("bootstrap"), content).unwrap();
     };
-    for entry in std::fs::read_dir(PathBuf::from(build)).unwrap() {
-        let path = entry.unwrap().path();
-        let bootstrap = path.join("bootstrap");
-        if !bootstrap.is_file() {
-            continue;
-        }
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let needs = glibc(&std::fs::read(&bootstrap).unwrap());
-        let zip = std::process::Command::new("python3")
-            .args(["-c", "import sys, zlib; print(len(zlib.compress(open(sys.argv[1], 'rb').read(), 6)))"])
-            .arg(&bootstrap)
-            .output()
-            .unwrap();
-        let zipped: u64 = String::from_utf8_lossy(&zip.stdout).trim().parse().unwrap();
-        println!("{name}: {:.2} MB zipped, glibc {}.{}", zipped as f64 / 1e6, needs.0, needs.1);
-        assert!(needs > (2, 0) && needs <= GLIBC, "{name} needs glibc {needs:?}");
-        assert!(name != "OrderIntakeFunction" || zipped < 3_000_000, "{name} has {zipped} bytes");
+    let noise = |bytes: usize| {
+        let random = (0..bytes).map(|_| rand::random::<u8>());
+        random.chain(*b"\0GLIBC_2.34\0").collect::<Vec<u8>>()
+    };
+    assert!(!artefacts(folder.path()).0, "an empty folder");
+    build("OrderIntakeFunction", &noise(2_900_000));
+    build("DropAdminFunction", &noise(3_100_000));
+    let (is_right, said) = artefacts(folder.path());
+    assert!(is_right && said.contains("2.90") && said.contains("2.34"), "{said}");
+    build("DropAdminFunction", b"GLIBC_2.17 GLIBC_2.35 GLIBC_2.9");
+    let (is_right, said) = artefacts(folder.path());
+    assert!(!is_right && said.contains("DropAdminFunction needs glibc 2.35"), "{said}");
+    build("DropAdminFunction", b"no program");
+    assert!(!artefacts(folder.path()).0);
+    build("DropAdminFunction", b"GLIBC_2.17");
+    build("OrderIntakeFunction", &noise(3_100_000));
+    let (is_right, said) = artefacts(folder.path());
+    assert!(!is_right && said.contains("OrderIntakeFunction has 3,1"), "{said}");
+    if let Some(built) = std::env::var_os("FAIRDROP_SAM_BUILD") {
+        let (is_right, said) = artefacts(Path::new(&built));
+        println!("{said}");
+        assert!(is_right, "{said}");
     }
+}
+
+/// Translates the template as CloudFormation does before it looks at a condition, and prints the result.
+const TRANSLATE: &str = r#"
+import json, sys
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+template = yaml_parse(sys.stdin.read())
+for resource in template["Resources"].values():
+    if resource["Type"] == "AWS::Serverless::Function":
+        resource["Properties"]["CodeUri"] = "s3://bucket/key"
+print(json.dumps(Translator({}, Parser()).translate(template, {})))
+"#;
+
+/// `sam validate` does not try this, and CloudFormation refuses what SAM cannot translate, whatever the conditions.
+#[test]
+fn sam_translates_the_template_with_every_option() {
+    let mut translating = std::process::Command::new(local::process::tool("python"))
+        .args(["-c", TRANSLATE])
+        .envs([("AWS_DEFAULT_REGION", template::MAIN), ("SAM_CLI_TELEMETRY", "0")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = translating.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, template::read().unwrap().as_bytes()).unwrap();
+    drop(input);
+    let output = translating.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let translated: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let resources = translated["Resources"].as_object().unwrap();
+    let managed = &resources["OrderIntakeManagedFunction"];
+    let capacity =
+        &managed["Properties"]["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"];
+    assert_eq!(capacity["CapacityProviderArn"], json!({ "Fn::GetAtt": ["IntakeInstances", "Arn"] }));
+    assert_eq!(
+        (&managed["Condition"], managed["Properties"].get("VpcConfig")),
+        (&json!("HasManagedIntake"), None)
+    );
+    // The same program with the same settings, wherever it runs.
+    let classic = &resources["OrderIntakeFunction"]["Properties"];
+    for same in ["Environment", "Handler", "Runtime", "Timeout", "Architectures"] {
+        assert_eq!(managed["Properties"][same], classic[same], "{same}");
+    }
+    let versions = resources.values().filter(|resource| resource["Type"] == "AWS::Lambda::Version");
+    let versions: Vec<&Value> = versions.map(|version| &version["Properties"]).collect();
+    assert!(versions.len() >= 2, "{versions:?}");
+    assert!(
+        versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
+        "{versions:?}"
+    );
+    let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"]["Fn::If"];
+    let alias = |name: &str| json!({ "Ref": format!("{name}Aliaslive") });
+    assert_eq!(
+        target,
+        &json!(["HasManagedIntake", alias("OrderIntakeManagedFunction"), alias("OrderIntakeFunction")])
+    );
 }
 
 /// Suites are listed by hand: one that is not is never run, and nobody would notice.

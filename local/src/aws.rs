@@ -145,6 +145,12 @@ impl Ministack {
         let service = Service { name: "monitoring", version: "2010-08-01", region };
         query(&self.client, &self.url(), service, "PutMetricData", &form).await.map(drop)
     }
+
+    /// Calls an action of CloudFormation in `region`, and returns its XML.
+    pub async fn stacks(&self, region: &str, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
+        let service = Service { name: "cloudformation", version: "2010-05-15", region };
+        query(&self.client, &self.url(), service, action, parameters).await
+    }
 }
 
 /// A service that speaks the query protocol, in a region.

@@ -58,6 +58,27 @@ impl Cloud {
         Ok(left_out)
     }
 
+    /// Makes a stack of `template` in `region`, or says why CloudFormation does not even begin.
+    pub(crate) async fn ask(
+        &self,
+        region: &str,
+        stack: &str,
+        template: &str,
+        parameters: &BTreeMap<&str, String>,
+    ) -> Result<()> {
+        let mut form: Vec<(String, String)> = vec![
+            ("StackName".to_owned(), stack.to_owned()),
+            ("TemplateBody".to_owned(), template.to_owned()),
+        ];
+        for (n, (name, value)) in (1..).zip(parameters) {
+            form.push((format!("Parameters.member.{n}.ParameterKey"), (*name).to_owned()));
+            form.push((format!("Parameters.member.{n}.ParameterValue"), value.clone()));
+        }
+        let form: Vec<(&str, &str)> =
+            form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.ministack.stacks(region, "CreateStack", &form).await.map(drop)
+    }
+
     /// Calls Lambda's own API.
     pub(crate) async fn lambda(&self, region: &str, method: &str, path: &str, body: String) -> Result<Value> {
         let scope = authorization(region, "lambda");
