@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod aws;
 pub mod buyer;
+pub mod control_plane;
 pub mod crowd;
 pub mod demo;
 pub mod emulator;
