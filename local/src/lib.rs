@@ -27,5 +27,6 @@ pub mod schedule;
 pub mod servers;
 pub mod strategies;
 pub mod system;
+pub mod two_regions;
 pub mod up;
 pub mod wan;
