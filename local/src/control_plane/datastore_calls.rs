@@ -74,7 +74,7 @@ fn groups(account: &Account, region: &str, form: &Form) -> Answer {
     form.check(&["ReplicationGroupId", "MaxRecords"])?;
     let wanted = form.get("ReplicationGroupId");
     let mut groups = String::new();
-    for datastore in account.datastore() {
+    if let Some(datastore) = account.datastore() {
         for (member, role) in datastore.members() {
             if member.region != region || wanted.is_some_and(|wanted| wanted != member.group) {
                 continue;

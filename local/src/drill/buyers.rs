@@ -67,7 +67,12 @@ struct Shopper {
 
 impl Buyers {
     /// `per_second` come each second, in turns from all regions, and in turns for each of `items`.
-    pub(super) fn come(two: &TwoRegions, first: &str, per_second: u32, items: &'static [&'static str]) -> Result<Self> {
+    pub(super) fn come(
+        two: &TwoRegions,
+        first: &str,
+        per_second: u32,
+        items: &'static [&'static str],
+    ) -> Result<Self> {
         let urls: Vec<String> = two.sites.iter().map(|site| site.url()).collect();
         let client = reqwest::Client::builder().tcp_nodelay(true).timeout(PATIENCE).build()?;
         let [comes, stays] = [true, true].map(|yes| Arc::new(AtomicBool::new(yes)));

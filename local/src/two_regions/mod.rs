@@ -14,7 +14,7 @@ pub use lines::{Cut, Lines};
 pub use settings::Settings;
 pub use site::Site;
 
-use crate::aws::Moto;
+use crate::aws::{Moto, Service, query};
 use crate::buyer::IdentityProvider;
 use crate::control_plane::database::Instance;
 use crate::control_plane::datastore::{Datastore, Member};
@@ -175,6 +175,11 @@ impl TwoRegions {
         }
     }
 
+    /// The replica's region and instance, as AWS knows it.
+    pub fn replica(&self) -> (String, String) {
+        (self.region(STANDBY).name.to_owned(), settings::REPLICA_INSTANCE.to_owned())
+    }
+
     /// Kills region-failover's process as SIGKILL does, wherever it is; a new one follows.
     pub fn kill_failover(&self) -> Result<()> {
         self.site(STANDBY)?.fleet.kill("region-failover");
@@ -207,6 +212,21 @@ impl TwoRegions {
         Ok(())
     }
 
+    /// Takes main's ledger out from behind the fence, as a person does who is to look into it.
+    pub async fn reopen_main_ledger(&self) -> Result<()> {
+        let service = Service { name: "rds", version: "2014-10-31", region: self.region(MAIN).name };
+        let parameters = [
+            ("DBInstanceIdentifier", settings::MAIN_INSTANCE),
+            ("VpcSecurityGroupIds.VpcSecurityGroupId.1", settings::LEDGER_GROUP),
+            ("ApplyImmediately", "true"),
+        ];
+        let url = self.control_plane.url();
+        query(&reqwest::Client::new(), &url, service, "ModifyDBInstance", &parameters).await?;
+        // The door opens a moment later.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
     /// A region's ledger itself, whatever its door and its lines are like, over connections of the
     /// caller's own.
     pub async fn ledger(&self, index: usize) -> Result<Ledger> {
@@ -226,7 +246,7 @@ impl TwoRegions {
         servers.redis.lock().await.connect().await
     }
 
-    /// Waits until every region's gateway knows the item.
+    /// Whether every region's gateway knows the item.
     pub async fn is_known_everywhere(&self, item_id: &ItemId) -> Result<bool> {
         for site in &self.sites {
             if reqwest::get(format!("{}/items/{item_id}", site.url())).await?.status() != 200 {
