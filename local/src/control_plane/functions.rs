@@ -155,6 +155,13 @@ impl Fleet {
         processes.filter_map(|deployed| deployed.process.as_ref()).for_each(Function::kill);
     }
 
+    /// The process of a function, where it has one.
+    pub fn process_id(&self, binary: &str) -> Option<u32> {
+        let functions = locked(&self.functions);
+        let found = functions.values().find(|deployed| deployed.binary() == binary)?;
+        found.process.as_ref().map(Function::process_id)
+    }
+
     /// Starts every function that may run, as it is configured now.
     pub fn revive(&self) -> Result<()> {
         locked(&self.functions).values_mut().try_for_each(|deployed| self.start(deployed))

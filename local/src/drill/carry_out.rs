@@ -1,7 +1,7 @@
 //! One run of a drill: buyers, an accident, a failover, and the old main's return.
 
 use super::books::{self, Commits};
-use super::buyers::{Answer, Buyer, Buyers, now_ms};
+use super::buyers::{Answer, Buyers, now_ms};
 use super::course::{Accident, Course};
 use super::findings::{Findings, ItemBooks, find};
 use crate::crowd::Told;
