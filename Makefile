@@ -3,6 +3,7 @@
 VENV ?= $(CURDIR)/.venv
 TARGET ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ARGS ?=
+RUNS ?= 3
 # One profile for everything that runs on this machine; `release` is what is deployed.
 BIN := $(TARGET)/local
 # cargo-nextest where it is installed: each test in a process of its own.
@@ -16,7 +17,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-deploy build demo up test bench check fmt release sam-build deploy deploy-local clean
+.PHONY: help setup setup-deploy build demo up drill test bench check fmt release sam-build deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +36,9 @@ demo: setup build ## A whole drop on this machine; ARGS="--orders 5000 --stock 2
 
 up: setup build ## The system kept running, with curl lines for every route
 	$(BIN)/fairdrop-local up $(ARGS)
+
+drill: setup build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
+	$(BIN)/fairdrop-local drill --runs $(RUNS) $(ARGS)
 
 test: setup-deploy build ## All tests, against real servers
 	$(RUN_TESTS) --locked --workspace $(ARGS)

@@ -154,14 +154,14 @@ impl Ministack {
 }
 
 /// A service that speaks the query protocol, in a region.
-struct Service<'a> {
-    name: &'a str,
-    version: &'a str,
-    region: &'a str,
+pub(crate) struct Service<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) region: &'a str,
 }
 
 /// Calls an action, and returns its XML.
-async fn query(
+pub(crate) async fn query(
     client: &reqwest::Client,
     url: &str,
     Service { name, version, region }: Service<'_>,

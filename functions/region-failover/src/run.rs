@@ -149,11 +149,11 @@ impl Run {
     }
 
     /// How long its step may take; a drill waits longer for its copy, and for nothing without end.
-    fn limit_ms(&self) -> Option<u64> {
+    fn limit_ms(&self, seen: Option<&Seen>) -> Option<u64> {
         match (self.is_drill, self.step) {
             (true, Step::Precheck) => Some(DRILL_COPY_LIMIT_MS),
             (true, step) => step.limit_ms().or(Some(DRILL_STEP_LIMIT_MS)),
-            (false, step) => step.limit_ms(),
+            (false, step) => step.limit_in(self, seen),
         }
     }
 
@@ -211,7 +211,7 @@ impl Run {
             Ok(seen) => decide(step, self, seen, now, timing),
             Err(Trouble(why)) => Verdict::Wait(why.clone()),
         };
-        let is_late = self.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
+        let is_late = self.limit_ms(seen.as_ref().ok()).is_some_and(|limit| self.in_step_ms(now) > limit);
         if verdict != Verdict::Done && is_late {
             if self.can_abort() {
                 return self.turn_back(format!("{step:?} took too long"));
@@ -421,6 +421,23 @@ mod tests {
         assert_eq!(saw(&mut run, Seen::Fence { is_up: false }, 500), Next::Act(Act::Fence));
         assert_eq!(saw(&mut run, Seen::Fence { is_up: true }, 501), Next::End);
         assert_eq!((&run.state, run.outstanding.len()), (&State::Done, 0));
+    }
+
+    #[test]
+    fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
+        let accepted = Loss::default();
+        for (mode, at_once) in [(Mode::Forced { accepted }, true), (Mode::Planned, false)] {
+            let mut run = run(mode);
+            run.step = Step::Point;
+            let left = |regions: &[&str]| Seen::Pointers {
+                left: regions.iter().map(|name| (*name).into()).collect(),
+            };
+            assert_eq!(saw(&mut run, left(&["main", "standby"]), 0), Next::Act(Act::Point));
+            assert_eq!(saw(&mut run, left(&["main", "standby"]), 20), Next::Act(Act::Point));
+            let next = saw(&mut run, left(&["main"]), 21);
+            assert_eq!(next == Next::Again, at_once, "{next:?}");
+            assert_eq!(run.outstanding == [Step::Point], at_once);
+        }
     }
 
     #[test]

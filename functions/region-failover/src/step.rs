@@ -10,6 +10,9 @@ use shared::stamp::Stamp;
 const CALM_SECONDS: u64 = 3_600;
 /// How long a forced failover waits for what a main that answers has not sent over yet, in milliseconds.
 const PATIENCE_MS: u64 = 60_000;
+/// How long a forced failover waits for the old main's own functions to be pointed elsewhere, in milliseconds,
+/// once all others are.
+const GONE_LIMIT_MS: u64 = 15_000;
 /// How long Global Datastore may take to move, in milliseconds, before the last resort.
 pub const REDIS_LIMIT_MS: u64 = 5 * 60_000;
 
@@ -142,6 +145,19 @@ impl Step {
             Self::ScaleUp => Some(15 * 60_000),
             Self::Point | Self::FenceOldMain => Some(2 * 60_000),
             Self::MoveRedis | Self::Promote | Self::RaiseEpoch | Self::Reconcile | Self::OpenSales => None,
+        }
+    }
+
+    /// The same in a run that has seen so much: a forced failover does not wait long for the region that it
+    /// has lost to be pointed to the new main.
+    pub fn limit_in(self, run: &Run, seen: Option<&Seen>) -> Option<u64> {
+        match (self, run.mode, seen) {
+            (Self::Point, Mode::Forced { .. }, Some(Seen::Pointers { left }))
+                if left.iter().all(|region| *region == run.from) =>
+            {
+                Some(GONE_LIMIT_MS)
+            }
+            _ => self.limit_ms(),
         }
     }
 
