@@ -28,7 +28,7 @@ pub struct ItemMessage {
 }
 
 /// What a buyer sees of an item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemPage {
     name: String,
     phase: Phase,
@@ -40,6 +40,11 @@ pub struct ItemPage {
 }
 
 impl ItemMessage {
+    /// What was said of `item_id` at `version`, said again.
+    pub fn again(item_id: &ItemId, version: Stamp, page: ItemPage, now: Stamp) -> Self {
+        Self { r#type: "item", item_id: item_id.clone(), version, at: now.max(version), page }
+    }
+
     /// What is to be said of `item`, which was so at `as_of`, on a machine whose clock says `now`.
     ///
     /// A gate that has been passed raises the version to its moment, so that no message with an

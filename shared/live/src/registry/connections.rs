@@ -23,6 +23,7 @@ const ENDS: &str = "ends";
 const PUBLISHER: &str = "publisher";
 const TOO_MANY_CONNECTIONS: u64 = 1;
 const TOO_MANY_MESSAGES: u64 = 2;
+const UNKNOWN: u64 = 3;
 /// A connection's own record outlives it by this, for whoever ends it.
 const MARGIN_SECONDS: u64 = 60;
 
@@ -59,6 +60,8 @@ pub enum Why {
     TooManyConnections,
     /// It floods.
     TooManyMessages,
+    /// Nobody knows whose it is.
+    Unknown,
 }
 
 /// A connection that is to be ended.
@@ -156,6 +159,20 @@ impl Registry {
         Ok(Some(speaker))
     }
 
+    /// A connection that nobody knows is to be ended.
+    pub async fn end_unknown(&self, connection: &ConnectionId) -> Result<(), LinkError> {
+        let mut pipe = redis::pipe();
+        pipe.zadd(ENDS, connection.as_str(), UNKNOWN);
+        self.run(&pipe).await
+    }
+
+    /// Takes an item out of what a connection watches, where it could not be watched after all.
+    pub async fn unsubscribe(&self, connection: &ConnectionId, item_id: &ItemId) -> Result<(), LinkError> {
+        let mut pipe = redis::pipe();
+        pipe.srem(subscriptions(connection), item_id.as_str());
+        self.run(&pipe).await
+    }
+
     async fn end(&self, connection: &ConnectionId, why: u64) -> Result<(), LinkError> {
         let mut pipe = redis::pipe();
         pipe.cmd("ZADD").arg(ENDS).arg("XX").arg(why).arg(connection.as_str());
@@ -179,6 +196,7 @@ impl Registry {
         let why = |score: f64| match score as u64 {
             TOO_MANY_CONNECTIONS => Why::TooManyConnections,
             TOO_MANY_MESSAGES => Why::TooManyMessages,
+            UNKNOWN => Why::Unknown,
             _ => Why::Over,
         };
         let endings = due.into_iter().filter_map(|(name, score)| {

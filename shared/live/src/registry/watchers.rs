@@ -2,7 +2,7 @@
 
 use super::{ItemKeys, MAX_ENTRIES, MAX_LIFE_SECONDS, Registry, senseless};
 use crate::connection_id::ConnectionId;
-use crate::message::{Status, text};
+use crate::message::{ItemPage, Status, text};
 use redis::{AsyncCommands, Script};
 use serde::{Deserialize, Serialize};
 use shared::item::ItemId;
@@ -14,6 +14,13 @@ use std::sync::LazyLock;
 static WATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("watch.lua")));
 static CHANGES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("changes.lua")));
 static TOLD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("told.lua")));
+
+/// The ids of items that somebody watches.
+const WATCHED: &str = "watched";
+
+fn page_key(item_id: &ItemId) -> String {
+    format!("item_told:{{{item_id}}}")
+}
 
 /// What somebody was told of their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +99,9 @@ impl Registry {
         let keys = ItemKeys::of(item_id);
         self.link
             .run(self.link.call_limit(), async |mut redis| {
+                // First into the set: an item without watchers is passed over, a watcher of an item
+                // that is not in it would hear nothing.
+                let _: () = redis.sadd(WATCHED, item_id.as_str()).await?;
                 let mut script = WATCH.key(&keys.watchers);
                 script.key(&keys.changes).key(&keys.unwatched);
                 script.arg(connection.as_str()).arg(watch.text()).arg(MAX_LIFE_SECONDS);
@@ -100,10 +110,53 @@ impl Registry {
             .await
     }
 
-    /// How many connections watch `item_id`.
-    pub async fn count(&self, item_id: &ItemId) -> Result<u64, LinkError> {
+    /// The items that somebody watches, or has lately.
+    pub async fn watched(&self) -> Result<Vec<ItemId>, LinkError> {
+        let names: Vec<String> =
+            self.link.run(self.link.call_limit(), async |mut redis| redis.smembers(WATCHED).await).await?;
+        let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Takes `item_id` out of the items that are watched, unless somebody watches it.
+    pub async fn rest(&self, item_id: &ItemId) -> Result<(), LinkError> {
         let key = ItemKeys::of(item_id).watchers;
-        self.link.run(self.link.call_limit(), async |mut redis| redis.hlen(&key).await).await
+        self.link
+            .run(self.link.call_limit(), async |mut redis| {
+                let _: () = redis.srem(WATCHED, item_id.as_str()).await?;
+                // Somebody may have come between: they are written after the set.
+                let watchers: u64 = redis.hlen(&key).await?;
+                if watchers > 0 {
+                    let _: () = redis.sadd(WATCHED, item_id.as_str()).await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The page that all watchers of `item_id` were last told, and its version.
+    pub async fn last_page(&self, item_id: &ItemId) -> Result<Option<(Stamp, ItemPage)>, LinkError> {
+        let key = page_key(item_id);
+        let text: Option<String> =
+            self.link.run(self.link.call_limit(), async |mut redis| redis.get(&key).await).await?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Keeps the page that all watchers of `item_id` have been told.
+    pub async fn keep_page(
+        &self,
+        item_id: &ItemId,
+        version: Stamp,
+        page: &ItemPage,
+    ) -> Result<(), LinkError> {
+        let key = page_key(item_id);
+        let text = text(&(version, page));
+        self.link
+            .run(self.link.call_limit(), async |mut redis| {
+                redis.set_ex(&key, &text, u64::from(MAX_LIFE_SECONDS)).await
+            })
+            .await
     }
 
     /// Up to [`MAX_ENTRIES`] changes of each kind since `cursor`, which moves on.
