@@ -87,7 +87,7 @@ fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
 }
 
 /// SDK calls, as the code writes them, and the right that each needs.
-const CALLS: [(&str, &str); 26] = [
+const CALLS: [(&str, &str); 28] = [
     (".describe_db_instances()", "rds:DescribeDBInstances"),
     (".describe_db_snapshots()", "rds:DescribeDBSnapshots"),
     ("manual_snapshots(", "rds:DescribeDBSnapshots"),
@@ -109,6 +109,8 @@ const CALLS: [(&str, &str); 26] = [
     ("lease.permit_now(", "dynamodb:GetItem"),
     ("lease.found(", "dynamodb:PutItem"),
     ("lease.look(", "dynamodb:GetItem"),
+    (".post_to_connection()", "execute-api:ManageConnections"),
+    (".delete_connection()", "execute-api:ManageConnections"),
     (".publish()", "sns:Publish"),
     (".put_events()", "events:PutEvents"),
     (".tags(", "rds:AddTagsToResource"),

@@ -212,7 +212,9 @@ impl Problem {
                 "Offer the subprotocols fairdrop.live.v1 and bearer.<access token>.".into()
             }
             Self::TooManySubscriptions => "Unsubscribe from an item first.".into(),
-            Self::TooManyMessages => "Wait for some seconds. Changes are told without being asked for.".into(),
+            Self::TooManyMessages => {
+                "Wait for some seconds. Changes are told without being asked for.".into()
+            }
             Self::TooManyConnections => "Keep to the newest of them.".into(),
             Self::NotConnected => "Connect again, and subscribe again.".into(),
         }

@@ -42,7 +42,10 @@ impl ApiGateway {
         let endpoint = config::required(source, name)?;
         let is_local = endpoint.starts_with("http://127.0.0.1:");
         if !endpoint.starts_with("https://") && !is_local {
-            return Err(ConfigError::bad(name, "it must be https://API.execute-api.REGION.amazonaws.com/STAGE"));
+            return Err(ConfigError::bad(
+                name,
+                "it must be https://API.execute-api.REGION.amazonaws.com/STAGE",
+            ));
         }
         let per_second = config::number(source, "FAIRDROP_LIVE_SENDS_PER_SECOND", 5_000, 1, 100_000)?;
         let timeouts = TimeoutConfig::builder()

@@ -108,7 +108,6 @@ impl Board {
         self.of_buyer.contains_key(buyer)
     }
 
-
     /// The next `most` buyers to be looked at again, those that have bought left out: nothing more comes.
     /// Connections whose time is over are forgotten on the way.
     pub(crate) fn next_in_turn(&mut self, most: usize, now: Stamp) -> Vec<UserToken> {
@@ -134,10 +133,8 @@ impl Board {
     /// The item stands so.
     pub(crate) fn see_item(&mut self, item: &Item, as_of: Stamp, now: Stamp) {
         let message = ItemMessage::new(item, as_of, now);
-        let is_news = self
-            .page
-            .as_ref()
-            .is_none_or(|last| message.version > last.version && message.page != last.page);
+        let is_news =
+            self.page.as_ref().is_none_or(|last| message.version > last.version && message.page != last.page);
         if is_news {
             let text = text(&message).into();
             self.page = Some(Page { version: message.version, page: message.page, text });
@@ -165,18 +162,19 @@ impl Board {
             if must_be_told(last, told) {
                 watcher.is_being_told = true;
                 let message = OrderMessage::new(&self.item_id, told.status, as_of, now);
-                to_tell.push(ToTell {
-                    connection: connection.clone(),
-                    told,
-                    text: text(&message).into(),
-                });
+                to_tell.push(ToTell { connection: connection.clone(), told, text: text(&message).into() });
             }
         }
         to_tell
     }
 
     /// A connection has been told, or not: then it is tried again. Returns what is now known of it.
-    pub(crate) fn told(&mut self, connection: &ConnectionId, told: Option<Told>, now: Stamp) -> Option<Watch> {
+    pub(crate) fn told(
+        &mut self,
+        connection: &ConnectionId,
+        told: Option<Told>,
+        now: Stamp,
+    ) -> Option<Watch> {
         let watcher = self.watchers.get_mut(connection)?;
         watcher.is_being_told = false;
         match told {

@@ -50,7 +50,11 @@ fn see(board: &mut Board, of: &str, state: OrderState, as_of: u64) -> Vec<ToTell
 
 #[test]
 fn each_connection_hears_of_its_own_buyer_alone() {
-    let mut board = board(&[("c1", "alice", 1, Status::None), ("c2", "alice", 1, Status::None), ("c3", "bob", 1, Status::None)]);
+    let mut board = board(&[
+        ("c1", "alice", 1, Status::None),
+        ("c2", "alice", 1, Status::None),
+        ("c3", "bob", 1, Status::None),
+    ]);
     let told = see(&mut board, "alice", OrderState::Sold, 2);
     let names: Vec<&str> = told.iter().map(|one| one.connection.as_str()).collect();
     assert_eq!(names, ["c1", "c2"]);
@@ -170,7 +174,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let state = prop_oneof![
         Just(OrderState::None),
-        (100..200_u64).prop_map(|second| OrderState::Queued { placed_at: at(second * SECOND), ahead: second % 7 }),
+        (100..200_u64)
+            .prop_map(|second| OrderState::Queued { placed_at: at(second * SECOND), ahead: second % 7 }),
         Just(OrderState::Released),
         Just(OrderState::Sold),
     ];

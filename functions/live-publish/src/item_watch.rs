@@ -291,7 +291,8 @@ impl<O: Outlet> ItemWatch<O> {
         self.is_telling_item = true;
         self.told_item_at = Some(Instant::now());
         let (outlet, item_id) = (self.desk.outlet.clone(), self.item_id.clone());
-        self.under_way.spawn(async move { Outcome::Item(version, outlet.tell_all(&item_id, to, text).await) });
+        self.under_way
+            .spawn(async move { Outcome::Item(version, outlet.tell_all(&item_id, to, text).await) });
     }
 
     /// Takes note of what came of messages.

@@ -1,7 +1,7 @@
 //! `$connect`: who is it, and may they come in?
 
-use crate::event::{Answer, SocketEvent};
 use crate::App;
+use crate::event::{Answer, SocketEvent};
 use live::connection_id::ConnectionId;
 use live::message::{BEARER, PROTOCOL};
 use live::registry::{Connected, MAX_LIFE_SECONDS};

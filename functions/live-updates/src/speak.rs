@@ -1,8 +1,8 @@
 //! A client's messages, and their answers.
 
+use crate::App;
 use crate::event::{Answer, SocketEvent};
 use crate::request::Request;
-use crate::App;
 use live::connection_id::ConnectionId;
 use live::message::{ItemMessage, OrderMessage, Reply, Status, text};
 use live::registry::{FLOOD, MAX_MESSAGES, Speaker, Told, Watch};
@@ -76,11 +76,9 @@ async fn reply(
             let refused = |problem| Refused { problem, item_id: Some(item_id), ends: false };
             subscribed.map(Some).map_err(refused)
         }
-        Request::Subscribe(item_id) => Err(Refused {
-            problem: Problem::TooManySubscriptions,
-            item_id: Some(item_id),
-            ends: false,
-        }),
+        Request::Subscribe(item_id) => {
+            Err(Refused { problem: Problem::TooManySubscriptions, item_id: Some(item_id), ends: false })
+        }
         Request::Unsubscribe(item_id) => {
             let connections = std::slice::from_ref(connection);
             app.registry.unwatch(&item_id, connections).await.map_err(unavailable)?;

@@ -199,9 +199,9 @@ impl Registry {
             UNKNOWN => Why::Unknown,
             _ => Why::Over,
         };
-        let endings = due.into_iter().filter_map(|(name, score)| {
-            Some(Ending { connection: name.parse().ok()?, why: why(score) })
-        });
+        let endings = due
+            .into_iter()
+            .filter_map(|(name, score)| Some(Ending { connection: name.parse().ok()?, why: why(score) }));
         Ok(endings.collect())
     }
 
