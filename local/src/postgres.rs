@@ -174,9 +174,15 @@ fn give(data: &Path, name: &str, text: &str) -> Result<()> {
 fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
     let mut command = unprivileged("postgres")?;
     command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    for setting in
-        ["unix_socket_directories=", "shared_buffers=64MB", "max_connections=60", "log_min_messages=warning"]
-    {
+    let settings = [
+        "unix_socket_directories=",
+        "shared_buffers=64MB",
+        "max_connections=60",
+        "log_min_messages=warning",
+        // For measuring how long after it somebody is told.
+        "track_commit_timestamp=on",
+    ];
+    for setting in settings {
         command.args(["-c", setting]);
     }
     if tls {

@@ -25,8 +25,8 @@ const CHANGES_PAUSE: Duration = Duration::from_millis(100);
 /// Between two messages about an item, at least: its stock is told four times a second.
 const ITEM_PAUSE: Duration = Duration::from_millis(250);
 /// Buyers of an item that are looked at in turn, in a second: on a replica; on main itself.
-const REPLICA_LOOKS: usize = 10_000;
-const MAIN_LOOKS: usize = 2_000;
+const REPLICA_LOOKS: usize = 5_000;
+const MAIN_LOOKS: usize = 1_000;
 /// Everybody's turn does not come more often than this, however few they are.
 const TURN: Duration = Duration::from_secs(1);
 /// After this without watchers an item is not watched any more.
