@@ -63,7 +63,8 @@ pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     }
     let mut figures = ratios(&rounds);
     late.sort_by(f64::total_cmp);
-    let told = format!("{} sales of {} drops, {SOCKETS} sockets, from the commit's timestamp", late.len(), ROUNDS);
+    let told =
+        format!("{} sales of {} drops, {SOCKETS} sockets, from the commit's timestamp", late.len(), ROUNDS);
     let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or_default();
     figures.push(Figure::measured("live_commit_to_message_p50_ms", at(0.5), "ms", told.clone()));
     figures.push(Figure::measured("live_commit_to_message_p99_ms", at(0.99), "ms", told));
@@ -139,7 +140,8 @@ async fn commits(system: &System, item_id: &str) -> Result<HashMap<String, u64>>
 fn cpu_ms(process: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+    let ticks =
+        |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
     // In hundredths of a second, on every Linux there is.
     Ok((ticks(11) + ticks(12)) * 10.0)
 }
@@ -150,7 +152,8 @@ async fn sitters_know(system: &System, sitters: &mut Sitters, item_id: &str) -> 
     let began = Instant::now();
     loop {
         let shown = sitters.report(item_id).await?;
-        let is_true = |(buyer, shown): (&String, &Shown)| commits.contains_key(buyer) == (shown.status == "sold");
+        let is_true =
+            |(buyer, shown): (&String, &Shown)| commits.contains_key(buyer) == (shown.status == "sold");
         let wrong = shown.iter().filter(|one| !is_true(*one)).count();
         if wrong == 0 && shown.len() == SOCKETS {
             let late = shown.iter().filter_map(|(buyer, shown)| {
@@ -158,7 +161,11 @@ async fn sitters_know(system: &System, sitters: &mut Sitters, item_id: &str) -> 
             });
             return Ok(late.collect());
         }
-        ensure!(began.elapsed() < LIMIT, "{wrong} of {} sockets do not say what the ledger says", shown.len());
+        ensure!(
+            began.elapsed() < LIMIT,
+            "{wrong} of {} sockets do not say what the ledger says",
+            shown.len()
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -201,11 +208,20 @@ async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) ->
     }
     let per_second: Vec<f64> = seconds.iter().map(|seconds| SOCKETS as f64 / seconds).collect();
     let each = median(cpu_us.clone());
-    let told = format!("a changed name, until the last of {SOCKETS} has read it, {} times (range {})", items.len(), range(&seconds));
+    let told = format!(
+        "a changed name, until the last of {SOCKETS} has read it, {} times (range {})",
+        items.len(),
+        range(&seconds)
+    );
     let computed = "100,000 messages at LiveSendsPerSecond's default of 5,000 a second";
     Ok(vec![
         Figure::measured("live_change_to_10000_s", median(seconds), "s", told),
-        Figure::measured("live_messages_per_second", median(per_second), "1/s", "the same; here the clients share the machine"),
+        Figure::measured(
+            "live_messages_per_second",
+            median(per_second),
+            "1/s",
+            "the same; here the clients share the machine",
+        ),
         Figure::measured(
             "live_publish_cpu_per_message_us",
             each,
@@ -214,7 +230,12 @@ async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) ->
         ),
         Figure::measured("live_change_to_100000_cpu_s", each * 0.1, "s", "the line above, times 100,000"),
         Figure::measured("live_change_to_100000_s", 20.0, "s", format!("computed: {computed}")),
-        Figure::measured("live_change_to_100000_usd", 0.1, "USD", "computed: $1 for a million messages of API Gateway"),
+        Figure::measured(
+            "live_change_to_100000_usd",
+            0.1,
+            "USD",
+            "computed: $1 for a million messages of API Gateway",
+        ),
     ])
 }
 

@@ -106,7 +106,8 @@ pub(crate) async fn sit(seats: &Path) -> Result<()> {
             anyhow::Ok((buyer, page))
         }
     });
-    let seated: Vec<Result<(String, Page)>> = futures::stream::iter(seated).buffer_unordered(AT_ONCE).collect().await;
+    let seated: Vec<Result<(String, Page)>> =
+        futures::stream::iter(seated).buffer_unordered(AT_ONCE).collect().await;
     let mut pages = HashMap::new();
     for one in seated {
         match one {
