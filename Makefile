@@ -9,7 +9,7 @@ BIN := $(TARGET)/local
 # cargo-nextest where it is installed: each test in a process of its own.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
 SHOW := $(if $(shell command -v cargo-nextest),--success-output immediate,-- --nocapture)
-FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag region-failover
+FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag region-failover live-updates live-publish
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto

@@ -59,6 +59,35 @@ async fn the_sample_schedules_drain_and_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sample_sockets_are_let_in_and_answered() {
+    let system = tests::live::system(1, json!({})).await.unwrap();
+    announce(&system, "sneaker-42", json!({})).await.unwrap();
+    let invoke = system.main_invoke_api().unwrap();
+    let call = async |event: &Value| match invoke.call("live-updates", event).await.unwrap() {
+        Invoked::Answer(answer) => answer,
+        Invoked::FunctionError(error) => panic!("{error}"),
+    };
+    let mut connect = sample("live-updates.connect.json");
+    assert_eq!(call(&connect).await["statusCode"], 401, "the placeholder is no token");
+    let protocols = format!("fairdrop.live.v1, bearer.{}", system.identity.token("alice").unwrap());
+    connect["multiValueHeaders"]["Sec-WebSocket-Protocol"] = json!([protocols]);
+    let answer = call(&connect).await;
+    assert_eq!(answer["statusCode"], 200, "{answer}");
+    assert_eq!(answer["headers"]["Sec-WebSocket-Protocol"], "fairdrop.live.v1", "{answer}");
+    for (kind, expected) in [("ping", "pong"), ("subscribe", "subscribed"), ("unsubscribe", "unsubscribed")] {
+        let answer = call(&sample(&format!("live-updates.{kind}.json"))).await;
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["type"], expected, "{body}");
+    }
+    assert_eq!(call(&sample("live-updates.disconnect.json")).await["statusCode"], 200);
+    let answer = call(&sample("live-updates.ping.json")).await;
+    assert!(answer["body"].as_str().unwrap().contains("not-connected"), "{answer}");
+    let published = invoke.call("live-publish", &sample("live-publish.schedule.json")).await.unwrap();
+    let Invoked::Answer(summary) = published else { panic!("{published:?}") };
+    assert_eq!((&summary["broken"], &summary["failures"]), (&json!(0), &json!(0)), "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_fails_does_not_stop_the_others() {
     let system = one_region().await.unwrap();
     let mut connection = system.redis.connect().await.unwrap();

@@ -2,6 +2,10 @@
 //! on this machine. The long form is `make drill`.
 
 use local::drill::{Accident, Course, Outcome, carry_out};
+use local::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tests::eventually;
 
 /// A drill's course without anything by lot.
 fn course(seed: u64, accident: Option<Accident>) -> Course {
@@ -46,4 +50,80 @@ async fn a_main_that_is_cut_off_and_lives_stops_before_the_standby_sells() {
     let told = &outcome.told_by_old_main;
     let refused: u64 = told.iter().filter(|(what, _)| what.starts_with("503 ")).map(|(_, times)| times).sum();
     assert!(refused > 0, "the buyers of a main that is cut off were told {told:?}");
+}
+
+/// How the newest drill stands.
+async fn drilled(two: &TwoRegions) -> Value {
+    two.failover(&json!({ "command": "status", "drill": true })).await.unwrap()
+}
+
+/// The instances of the standby's region.
+fn instances(two: &TwoRegions) -> Vec<String> {
+    let (region, _) = two.replica();
+    two.control_plane.account().databases.of_region(&region).into_iter().map(|one| one.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let two = TwoRegions::start_in(folder.path(), &Settings::default()).await.unwrap();
+    let lease = || async { two.admin(MAIN, &json!({ "command": "lease" })).await.unwrap() };
+    eventually("main sells", Duration::from_secs(15), async || {
+        Ok((lease().await["means"] == "main sells").then_some(()))
+    })
+    .await
+    .unwrap();
+
+    // Killed in the middle, and gone on with.
+    let drill = json!({ "command": "drill" });
+    let begun = tokio::time::timeout(Duration::from_secs(3), two.failover(&drill)).await;
+    assert!(begun.is_err(), "a copy takes longer: {begun:?}");
+    two.kill_failover().unwrap();
+    let report = two.failover(&json!({ "command": "resume", "drill": true })).await.unwrap();
+    assert_eq!(
+        (&report["run"]["state"], &report["run"]["outstanding"]),
+        (&json!("done"), &json!([])),
+        "{report}"
+    );
+    let done = |step: &Value| step["is_done"] == true;
+    assert_eq!(report["steps"].as_array().unwrap().iter().filter(|step| done(step)).count(), 13, "{report}");
+    assert!(report["means"].as_str().unwrap().contains("on a copy"), "{report}");
+
+    let after = lease().await;
+    assert_eq!((&after["lease"]["epoch"], &after["means"]), (&json!(1), &json!("main sells")), "{after}");
+    assert_eq!(
+        two.ledger(STANDBY).await.unwrap().epoch().await,
+        Ok(1),
+        "the standby's own ledger has not moved"
+    );
+    assert!(two.ledger(STANDBY).await.unwrap().follows().await.unwrap());
+    assert_eq!(instances(&two), ["standby-ledger"], "the copy is thrown away");
+
+    // The plan knows how long each step took.
+    let plan = two.failover(&json!({ "command": "plan", "mode": "planned" })).await.unwrap();
+    assert_eq!((&plan["can_begin"], &plan["obstacle"]), (&json!(true), &Value::Null), "{plan}");
+    let promote = plan["steps"].as_array().unwrap().iter().find(|step| step["step"] == "promote").unwrap();
+    assert!(promote["took_in_the_last_drill_seconds"].as_f64().unwrap() > 0.0, "{plan}");
+    assert_eq!(plan["at_risk"]["by"], "main's own word", "{plan}");
+
+    // One that is given up leaves nothing either: the schedule sees to it.
+    let again = tokio::time::timeout(Duration::from_secs(3), two.failover(&drill)).await;
+    assert!(again.is_err(), "{again:?}");
+    two.kill_failover().unwrap();
+    two.failover(&json!({ "command": "abort", "drill": true })).await.unwrap();
+    assert_eq!(drilled(&two).await["run"]["state"], "aborted");
+    eventually("the copy is gone", Duration::from_secs(30), async || {
+        // Refused as long as it is being made.
+        let _ = two.failover(&json!({ "command": "tend" })).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok((instances(&two) == ["standby-ledger"] && !is_being_made(&two).await).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+/// Whether there is a copy that is not there yet.
+async fn is_being_made(two: &TwoRegions) -> bool {
+    let tended = two.failover(&json!({ "command": "tend" })).await;
+    tended.is_err()
 }

@@ -12,19 +12,23 @@ const SERVICES: [(&str, &str); 3] = [
     ("elasticloadbalancingv2", "elasticloadbalancing"),
 ];
 /// What IAM calls a right, where that is not the name of the call.
-const RENAMED: [(&str, &str); 2] = [
+const RENAMED: [(&str, &str); 3] = [
     ("lambda:Invoke", "lambda:InvokeFunction"),
     ("execute-api:PostToConnection", "execute-api:ManageConnections"),
+    ("execute-api:DeleteConnection", "execute-api:ManageConnections"),
 ];
 /// Rights that a call needs besides its own, by the name of a method.
 const BESIDES: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
 
 /// Rights for what AWS does on a function's behalf, and no line of code says.
-const IMPLIED: [(&str, &str, &str); 5] = [
+const IMPLIED: [(&str, &str, &str); 8] = [
     ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
     ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's rights"),
     ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
     ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
+    ("region-failover", "iam:PassRole", "a schedule is written with the role that it has"),
+    ("region-failover", "kms:Decrypt", "Lambda reads a function's variables with the role's rights"),
+    ("region-failover", "kms:Encrypt", "Lambda writes a function's variables with the role's rights"),
     ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
 ];
 

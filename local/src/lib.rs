@@ -3,9 +3,9 @@
 //! [`system`] starts it: real Redis [`servers`], one Lambda [`emulator`] per region,
 //! the built [`functions`], a [`gateway`] per region that speaks as API Gateway
 //! does, and a [`wan`] line from each region to main that is as slow as the ocean
-//! is wide and can be cut. [`schedule`] fires what EventBridge would.
+//! is wide and can be cut, and [`sockets`] for live updates. [`schedule`] fires what EventBridge would.
 //!
-//! [`crowd`] and [`buyer`] send orders into it, [`audit`] checks what came out,
+//! [`crowd`] and [`buyer`] send orders into it, [`watcher`]s sit at their [`socket`]s, [`audit`] checks what came out,
 //! [`strategies`] runs the same arrivals through what others do, and [`report`]
 //! shows it all. The commands are [`demo`] and [`up`].
 //!
@@ -29,8 +29,11 @@ pub mod regions;
 pub mod report;
 pub mod schedule;
 pub mod servers;
+pub mod socket;
+pub mod sockets;
 pub mod strategies;
 pub mod system;
 pub mod two_regions;
 pub mod up;
 pub mod wan;
+pub mod watcher;

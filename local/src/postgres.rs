@@ -198,16 +198,15 @@ fn give(data: &Path, name: &str, text: &str) -> Result<()> {
 fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
     let mut command = unprivileged("postgres")?;
     command.arg("-D").arg(data).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-    for setting in
-        // With the time of each commit, by which a drill tells when which main sold.
-        [
-            "unix_socket_directories=",
-            "shared_buffers=64MB",
-            "max_connections=60",
-            "log_min_messages=warning",
-            "track_commit_timestamp=on",
-        ]
-    {
+    let settings = [
+        "unix_socket_directories=",
+        "shared_buffers=64MB",
+        "max_connections=60",
+        "log_min_messages=warning",
+        // When each commit was: how long after it somebody is told, and in a drill when which main sold.
+        "track_commit_timestamp=on",
+    ];
+    for setting in settings {
         command.args(["-c", setting]);
     }
     if tls {

@@ -1,6 +1,7 @@
 //! All of it together: servers, regions, functions, schedule.
 
 use crate::audit::Outcome;
+use crate::aws::Moto;
 use crate::buyer::{AUDIENCE, ISSUER, IdentityProvider};
 use crate::emulator::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
 use crate::functions::{Function, Launch};
@@ -9,6 +10,7 @@ use crate::postgres::Postgres;
 use crate::regions::Region;
 use crate::schedule::Schedule;
 use crate::servers::Redis;
+use crate::sockets::{SocketLimits, Sockets};
 use crate::wan::Line;
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
@@ -33,6 +35,10 @@ pub struct Options {
     pub binaries: Option<PathBuf>,
     /// On top of what main's own functions are given.
     pub of_main: Vec<(String, String)>,
+    /// Whether buyers can be told of changes by sockets, and what those may.
+    pub live: Option<SocketLimits>,
+    /// On top of what live-publish is given.
+    pub of_publish: Vec<(String, String)>,
 }
 
 /// How one region is started.
@@ -57,6 +63,8 @@ impl Options {
             answer_limit: INVOKE_LIMIT,
             binaries: None,
             of_main: Vec::new(),
+            live: None,
+            of_publish: Vec::new(),
         }
     }
 }
@@ -70,6 +78,8 @@ pub struct System {
     pub replica: Redis,
     /// The regions, main first.
     pub regions: Vec<RunningRegion>,
+    /// Where the regions keep who watches, each in a database of its own; where there are sockets.
+    pub registry: Option<Redis>,
     /// The ledger's PostgreSQL.
     pub postgres: Postgres,
     /// Who signs the buyers' tokens.
@@ -97,8 +107,22 @@ pub struct RunningRegion {
     pub line: Line,
     /// Its order intake.
     pub intake: Function,
+    /// Its live updates, where there are any.
+    pub live: Option<Live>,
     _status: Function,
     emulator: Emulator,
+}
+
+/// A region's live updates.
+#[derive(Debug)]
+pub struct Live {
+    /// Its WebSocket API.
+    pub sockets: Sockets,
+    /// What answers its clients.
+    pub updates: Function,
+    /// What tells them of changes.
+    pub publish: Function,
+    _schedule: Schedule,
 }
 
 impl RunningRegion {
@@ -123,10 +147,17 @@ impl System {
         let (redis, postgres) =
             tokio::try_join!(Redis::start(folder, "redis-main"), Postgres::start(folder, "postgres"))?;
         let replica = Redis::start_replica(folder, "redis-replica", &redis).await?;
+        let registry = match options.live {
+            Some(_) => Some(Redis::start(folder, "redis-registry").await?),
+            None => None,
+        };
         let identity = IdentityProvider::new()?;
-        let starting = options.regions.iter().enumerate().map(|(index, region)| {
-            start_region(folder, options, region, index == 0, &redis, &replica, &identity)
-        });
+        let servers = Servers { redis: &redis, replica: &replica, registry: registry.as_ref() };
+        let starting = options
+            .regions
+            .iter()
+            .enumerate()
+            .map(|(index, region)| start_region(folder, options, region, index, servers, &identity));
         let regions = try_join_all(starting).await?;
         let main = regions.first().context("there must be a region")?;
         let run_seconds = options.run_every.as_secs().max(1).to_string();
@@ -170,6 +201,7 @@ impl System {
         Ok(Self {
             redis,
             replica,
+            registry,
             postgres,
             regions,
             identity,
@@ -215,52 +247,78 @@ impl System {
     }
 }
 
+/// Each Redis.
+#[derive(Clone, Copy)]
+struct Servers<'a> {
+    redis: &'a Redis,
+    replica: &'a Redis,
+    registry: Option<&'a Redis>,
+}
+
 async fn start_region(
     folder: &Path,
     options: &Options,
     region_options: &RegionOptions,
-    is_main: bool,
-    redis: &Redis,
-    replica: &Redis,
+    index: usize,
+    servers: Servers<'_>,
     identity: &IdentityProvider,
 ) -> Result<RunningRegion> {
     let region = region_options.region;
     let one_way = Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
-    let line = Line::lay(([127, 0, 0, 1], redis.port()).into(), one_way).await?;
+    let line = Line::lay(([127, 0, 0, 1], servers.redis.port()).into(), one_way).await?;
     let emulator = Emulator::start(folder, region.name).await?;
     let invoke = emulator.invoke_api();
     let gateway = Gateway::open(
         region.name,
-        is_main,
+        index == 0,
         invoke.clone(),
         region_options.gateway_clock_offset_ms,
         options.answer_limit,
     )
     .await?;
-    let environment = vec![
+    let environment: Vec<(String, String)> = vec![
         ("FAIRDROP_REGION".into(), region.name.into()),
         ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", line.port())),
-        ("FAIRDROP_REPLICA_REDIS_URL".into(), replica.url()),
+        ("FAIRDROP_REPLICA_REDIS_URL".into(), servers.replica.url()),
         ("FAIRDROP_TOKEN_JWKS".into(), identity.jwks().to_string()),
         ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
         ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
     ];
-    let start = |function, concurrency| {
+    let start = |function, concurrency, more: &[(String, String)]| {
         let launch = Launch {
             function,
             region: region.name.to_owned(),
             concurrency,
-            environment: environment.clone(),
+            environment: [&environment, more].concat(),
             wrapper: region_options.wrapper.clone(),
             binaries: options.binaries.clone(),
         };
         Function::start(launch, &invoke, folder)
     };
-    let intake = start("order-intake", options.intake_concurrency)?;
-    let status = start("order-status", 8)?;
+    let intake = start("order-intake", options.intake_concurrency, &[])?;
+    let status = start("order-status", 8, &[])?;
+    let live = match (options.live, servers.registry) {
+        (Some(limits), Some(registry)) => {
+            let sockets = Sockets::open(region.name, invoke.clone(), limits).await?;
+            // A database of its own for each region: on AWS it is a server.
+            let mut more = vec![("FAIRDROP_LIVE_REDIS_URL".into(), format!("{}/{index}", registry.url()))];
+            let updates = start("live-updates", MAX_INVOCATIONS, &more)?;
+            more.extend(Moto::environment_at(&sockets.endpoint()));
+            more.push(("FAIRDROP_LIVE_ENDPOINT".into(), sockets.endpoint()));
+            let run_seconds = options.run_every.as_secs().max(1).to_string();
+            more.push(("FAIRDROP_PUBLISH_RUN_SECONDS".into(), run_seconds));
+            more.extend(options.of_publish.iter().cloned());
+            let publish = start("live-publish", 1, &more)?;
+            wait_for(&invoke, "live-updates").await?;
+            wait_for(&invoke, "live-publish").await?;
+            let schedule = Schedule::start(invoke.clone(), "live-publish", region.name, options.run_every);
+            Some(Live { sockets, updates, publish, _schedule: schedule })
+        }
+        _ => None,
+    };
     wait_for(&invoke, "order-intake").await?;
     wait_for(&invoke, "order-status").await?;
-    Ok(RunningRegion { region, gateway, line, intake, _status: status, emulator })
+    Ok(RunningRegion { region, gateway, line, intake, live, _status: status, emulator })
 }
 
 /// Waits until `function` answers; what it says to nonsense does not matter.

@@ -3,6 +3,7 @@
 use crate::buyer::micros_now;
 use crate::payments::{Habits, Shop, share};
 use crate::regions;
+use crate::sockets::SocketLimits;
 use crate::system::{Options, System};
 use anyhow::Result;
 use serde_json::json;
@@ -28,7 +29,11 @@ pub struct Up {
 /// Runs until it is dropped.
 pub async fn run(up: &Up) -> Result<bool> {
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
-    let system = System::start(&Options::for_regions(regions::first(up.regions.into()))).await?;
+    let options = Options {
+        live: Some(SocketLimits::default()),
+        ..Options::for_regions(regions::first(up.regions.into()))
+    };
+    let system = System::start(&options).await?;
     let item_id = "sneaker-42";
     system
         .admin(&json!({ "command": "create", "item": {
@@ -54,7 +59,13 @@ fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {
             region.round_trip_ms
         );
     }
-    println!("Redis: main {}, replica {}", system.redis.url(), system.replica.url());
+    println!("\nSockets (live updates, see docs/LIVE.md):");
+    for running in &system.regions {
+        if let Some(live) = &running.live {
+            println!("  {:<16} {}", running.region.name, live.sockets.url());
+        }
+    }
+    println!("\nRedis: main {}, replica {}", system.redis.url(), system.replica.url());
     println!("PostgreSQL: {}", system.postgres.url());
     println!("Logs of every process: {}", system.logs().display());
     let Some(main) = system.regions.first() else { return Ok(()) };
@@ -64,6 +75,14 @@ fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {
     println!("  curl -i {url}/items/{item_id}");
     for (method, path) in [("POST", "orders"), ("GET", "orders/me"), ("DELETE", "orders/me")] {
         println!("  curl -i -X {method} -H \"Authorization: Bearer $TOKEN\" {url}/items/{item_id}/{path}");
+    }
+    if let Some(live) = system.regions.last().and_then(|running| running.live.as_ref()) {
+        println!("\nHow item and order change, in a browser's console:");
+        println!(
+            "  s = new WebSocket(\"{}\", [\"fairdrop.live.v1\", \"bearer.$TOKEN\"]); s.onmessage = e => console.log(e.data);",
+            live.sockets.url()
+        );
+        println!("  s.onopen = () => s.send('{}')", json!({ "action": "subscribe", "item_id": item_id }));
     }
     if up.hold_seconds > 0 {
         let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });

@@ -105,6 +105,13 @@ impl RedisConfig {
         Self::at(source, name, &required(source, name)?)
     }
 
+    /// The region's own Redis that may be written, for the registry of who watches:
+    /// `FAIRDROP_LIVE_REDIS_URL`. In main it may be main's.
+    pub fn live(source: Source) -> Result<Self, ConfigError> {
+        let name = "FAIRDROP_LIVE_REDIS_URL";
+        Self::at(source, name, &required(source, name)?)
+    }
+
     fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
         let client = redis::Client::open(url)
             .map_err(|_| ConfigError::bad(name, "it must be redis://host:port or rediss://host:port"))?;

@@ -2,7 +2,7 @@
 //! that fails or hangs does not stop the others.
 
 use crate::item::ItemId;
-use crate::queue::Queue;
+use crate::queue::LinkError;
 use crate::telemetry::Telemetry;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -37,10 +37,10 @@ pub struct Summary<T> {
     pub broken: u64,
 }
 
-/// Starts `work` on every item that there is, and on every one that comes, until `until`.
+/// Starts `work` on every item that `list` names, and on every one that comes, until `until`.
 /// A work that has died is started again with the next list.
 pub async fn run<T, Fut>(
-    queue: &Queue,
+    list: impl AsyncFn() -> Result<Vec<ItemId>, LinkError>,
     telemetry: &Telemetry,
     until: Instant,
     work: impl Fn(ItemId) -> Fut,
@@ -54,7 +54,7 @@ where
     let mut at_work: HashMap<ItemId, Id> = HashMap::new();
     let mut flushed = Instant::now();
     while Instant::now() < until {
-        match queue.item_ids().await {
+        match list().await {
             Ok(ids) => {
                 for item_id in ids {
                     if let Entry::Vacant(place) = at_work.entry(item_id) {

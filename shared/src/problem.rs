@@ -78,6 +78,18 @@ pub enum Problem {
     ClockAhead,
     /// This region's clock cannot be trusted with a stamp; nothing is queued.
     ClockOff,
+    /// What was said on a socket means nothing.
+    BadMessage,
+    /// A socket's handshake does not offer the subprotocol that is spoken here.
+    BadSubprotocol,
+    /// A connection watches as many items as it may.
+    TooManySubscriptions,
+    /// A connection says too much.
+    TooManyMessages,
+    /// The buyer has too many connections, or connects too often.
+    TooManyConnections,
+    /// The region has forgotten the connection.
+    NotConnected,
     /// A fault of fairdrop's own.
     Internal,
 }
@@ -140,6 +152,14 @@ impl Problem {
             Self::TooLate => ("too-late", 503, "The order took too long to reach the checkout"),
             Self::ClockAhead => ("clock-ahead", 503, "The order was stamped ahead of the checkout's clock"),
             Self::ClockOff => ("clock-off", 503, "This region's clock cannot be trusted at the moment"),
+            Self::BadMessage => ("bad-message", 400, "The message means nothing here"),
+            Self::BadSubprotocol => ("bad-subprotocol", 400, "The handshake offers no subprotocol of ours"),
+            Self::TooManySubscriptions => {
+                ("too-many-subscriptions", 429, "This connection watches as many items as it may")
+            }
+            Self::TooManyMessages => ("too-many-messages", 429, "This connection says too much"),
+            Self::TooManyConnections => ("too-many-connections", 429, "You have too many connections"),
+            Self::NotConnected => ("not-connected", 410, "This connection is not known any more"),
         };
         // Every number above is a status; the table test below reads them all.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -183,6 +203,20 @@ impl Problem {
             Self::StatusUnavailable => "Nothing has changed. Ask again.".into(),
             Self::TooLate => "Nothing of this try is queued. Try again.".into(),
             Self::ClockAhead | Self::ClockOff => "Nothing is queued. Try again.".into(),
+            Self::BadMessage => {
+                "Send a JSON object with action: subscribe or unsubscribe and an item_id, or ping; and \
+                 nothing else."
+                    .into()
+            }
+            Self::BadSubprotocol => {
+                "Offer the subprotocols fairdrop.live.v1 and bearer.<access token>.".into()
+            }
+            Self::TooManySubscriptions => "Unsubscribe from an item first.".into(),
+            Self::TooManyMessages => {
+                "Wait for some seconds. Changes are told without being asked for.".into()
+            }
+            Self::TooManyConnections => "Keep to the newest of them.".into(),
+            Self::NotConnected => "Connect again, and subscribe again.".into(),
         }
     }
 
@@ -289,6 +323,12 @@ mod tests {
             Problem::TooLate,
             Problem::ClockAhead,
             Problem::ClockOff,
+            Problem::BadMessage,
+            Problem::BadSubprotocol,
+            Problem::TooManySubscriptions,
+            Problem::TooManyMessages,
+            Problem::TooManyConnections,
+            Problem::NotConnected,
             Problem::Internal,
         ]
     }

@@ -5,6 +5,7 @@
 //! `alg: none`, and an HMAC made with a public key, find no key at all.
 
 use crate::config::{self, ConfigError, Source};
+use crate::stamp::Stamp;
 use crate::user_token::UserToken;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
@@ -73,6 +74,16 @@ impl std::fmt::Debug for TokenVerifier {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
+    exp: f64,
+}
+
+/// What a token proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Who the buyer is.
+    pub buyer: UserToken,
+    /// Until when, the leeway included.
+    pub expires_at: Stamp,
 }
 
 impl TokenVerifier {
@@ -103,6 +114,11 @@ impl TokenVerifier {
 
     /// The buyer that `token` names, if it can be believed.
     pub fn verify(&self, token: &str) -> Result<UserToken, TokenError> {
+        self.prove(token).map(|proof| proof.buyer)
+    }
+
+    /// The buyer that `token` names, and until when, if it can be believed.
+    pub fn prove(&self, token: &str) -> Result<Proof, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
@@ -116,8 +132,16 @@ impl TokenVerifier {
         };
         let decoded = jsonwebtoken::decode::<Claims>(token, &key.decoding, &key.validation)
             .map_err(|error| refusal(error.kind()))?;
-        UserToken::parse(decoded.claims.sub).map_err(|_| TokenError::BadSubject)
+        let buyer = UserToken::parse(decoded.claims.sub).map_err(|_| TokenError::BadSubject)?;
+        Ok(Proof { buyer, expires_at: moment(decoded.claims.exp + LEEWAY_SECONDS as f64) })
     }
+}
+
+/// A NumericDate (RFC 7519 §2: seconds, fractions allowed) as a moment; one that lies too far away is the
+/// last that there is.
+fn moment(seconds: f64) -> Stamp {
+    let micros = (seconds * 1e6).clamp(0.0, (Stamp::LIMIT - 1) as f64);
+    Stamp::from_micros(micros as u64).unwrap_or_else(|_| unreachable!("clamped to Stamp::LIMIT above"))
 }
 
 fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<Key, String> {

@@ -10,7 +10,7 @@ use item_drain::Drained;
 use lease::Lease;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{Link, Queue};
+use shared::queue::{BEAT_INTERVAL, Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,19 @@ pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
     let until = Instant::now() + time;
     app.lease.begin().await;
     let work = |item_id| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, until);
-    let items = item_runs::run(&app.queue, &app.telemetry, until, work);
-    tokio::join!(items, app.lease.keep_until(until)).0
+    let items = item_runs::run(|| app.queue.item_ids(), &app.telemetry, until, work);
+    tokio::join!(items, app.lease.keep_until(until), beat_until(app, until)).0
+}
+
+/// Tells those who read a replica what time it is on main; while another may be main, nobody.
+async fn beat_until(app: &App, until: Instant) {
+    while Instant::now() < until {
+        if app.lease.permit().is_ok()
+            && let Err(error) = app.queue.beat().await
+        {
+            tracing::debug!(%error, "Redis takes no heartbeat");
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::time::sleep(BEAT_INTERVAL.min(left)).await;
+    }
 }

@@ -86,7 +86,7 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     app.desk.lease.begin().await;
     let work = |item_id| item_work::run(app.desk.clone(), item_id, until);
-    let items = item_runs::run(&app.desk.queue, &app.telemetry, until, work);
+    let items = item_runs::run(|| app.desk.queue.item_ids(), &app.telemetry, until, work);
     let heart = heartbeat::beat_until(&app.desk.ledger, until);
     let (summary, (), ()) = tokio::join!(items, heart, app.desk.lease.keep_until(until));
     summary

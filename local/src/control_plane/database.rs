@@ -1,5 +1,6 @@
 //! RDS's instances, each a real PostgreSQL, and what is done to them in the background.
 
+use super::copies::Copies;
 use super::refusal::Refusal;
 use super::{ACCOUNT, locked};
 use crate::postgres::Postgres;
@@ -62,6 +63,7 @@ impl Instance {
 pub struct Databases {
     instances: Mutex<Vec<Instance>>,
     deny_all: Mutex<Vec<String>>,
+    pub(super) copies: Copies,
 }
 
 impl Databases {
@@ -178,6 +180,15 @@ impl Databases {
 
     pub(super) fn tag(&self, instance: &Instance, change: impl FnOnce(&mut BTreeMap<String, String>)) {
         self.change(&instance.key(), |one| change(&mut one.tags));
+    }
+
+    pub(super) fn deleting(&self, instance: &Instance) {
+        self.change(&instance.key(), |one| one.status = "deleting");
+    }
+
+    /// Ends the server with its last owner.
+    pub(super) fn forget(&self, instance: &Instance) {
+        locked(&self.instances).retain(|one| one.key() != instance.key());
     }
 
     fn change(&self, key: &(String, String), change: impl FnOnce(&mut Instance)) {

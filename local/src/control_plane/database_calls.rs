@@ -1,6 +1,7 @@
 //! The calls of RDS.
 
 use super::Account;
+use super::copies;
 use super::database::{Databases, Instance, available};
 use super::query::{Answer, Form, element, text};
 use super::refusal::Refusal;
@@ -17,6 +18,8 @@ pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form)
             described(databases, region, id)
         }
         "ModifyDBInstance" => modify(databases, region, form),
+        "CreateDBInstanceReadReplica" => copies::create(databases, region, form),
+        "DeleteDBInstance" => copies::delete(databases, region, form),
         "AddTagsToResource" => {
             form.check(&["ResourceName", "Tags"])?;
             let instance = databases.find_by_arn(form.required("ResourceName")?)?;
@@ -46,7 +49,10 @@ fn describe(databases: &Databases, region: &str, form: &Form) -> Answer {
     // AWS takes an ARN, too.
     let instances = match form.get("DBInstanceIdentifier") {
         Some(arn) if arn.starts_with("arn:") => vec![databases.find_by_arn(arn)?],
-        Some(id) => vec![databases.find(region, id)?],
+        Some(id) => match databases.unborn(region, id) {
+            Some(unborn) => return Ok(element("DBInstances", &unborn)),
+            None => vec![databases.find(region, id)?],
+        },
         None => databases.of_region(region),
     };
     let instances = instances.iter().map(|one| element("DBInstance", &instance(databases, one)));

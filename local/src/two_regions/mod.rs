@@ -84,13 +84,13 @@ impl TwoRegions {
             plan.deployments(index).into_iter().try_for_each(|one| site.fleet.deploy(one))?;
         }
         let two = Self { sites, lines, control_plane, identity, _tables: tables };
-        two.describe_to_aws(settings, [&of_main, &of_standby])?;
+        two.describe_to_aws(folder, settings, [&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
     }
 
     /// What AWS knows of the servers.
-    fn describe_to_aws(&self, settings: &Settings, servers: [&Servers; 2]) -> Result<()> {
+    fn describe_to_aws(&self, folder: &Path, settings: &Settings, servers: [&Servers; 2]) -> Result<()> {
         let account = self.control_plane.account();
         let [main, standby] = servers;
         let mut source = None;
@@ -117,6 +117,7 @@ impl TwoRegions {
             account.databases.add(instance);
         }
         account.databases.add_deny_all(settings::FENCE_GROUP);
+        account.databases.let_copies_be_made(folder.to_owned(), self.lines.ledger_to_main.port());
         let member = |index: usize, of: &Servers, ports: [(usize, u16); 1]| Member {
             group: settings::redis_group(self.region(index).name),
             region: self.region(index).name.into(),

@@ -180,7 +180,7 @@ impl Queue {
     }
 }
 
-fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, ItemError> {
+pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, ItemError> {
     fn field<T: FromStr>(
         item_id: &ItemId,
         fields: &HashMap<String, String>,

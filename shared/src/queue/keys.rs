@@ -4,6 +4,8 @@ use crate::item::ItemId;
 
 /// The set of all item ids.
 pub const ITEMS: &str = "items";
+/// Main's clock as it was a moment ago, for those who read a replica.
+pub const HEARTBEAT: &str = "heartbeat";
 
 /// The keys of one item. Each carries the hash tag `{item_id}`, so that a script
 /// that uses several of them runs on Redis or Valkey Cluster.

@@ -17,6 +17,7 @@ mod drain;
 mod items;
 mod keys;
 mod link;
+mod look;
 mod order;
 mod place;
 mod settle;
@@ -24,8 +25,9 @@ mod tasks;
 
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{ITEMS, Keys};
+pub use keys::{HEARTBEAT, ITEMS, Keys};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
+pub use look::{BEAT_INTERVAL, Look, MAX_LOOKED_AT, MAX_NEWS, News, Reader};
 pub use order::{Hold, Leave, OrderState};
 pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
 pub use settle::{DueBatch, DueReservation, Outcome, Settlement};

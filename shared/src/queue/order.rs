@@ -95,7 +95,7 @@ impl Queue {
 }
 
 /// A queued order speaks louder than a released reservation: the buyer came back.
-fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
+pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
     match (placed_at.and_then(stamp_of_score), hold) {
         (_, Some(f64::INFINITY)) => OrderState::Sold,
         (Some(placed_at), _) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },

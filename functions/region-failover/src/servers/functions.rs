@@ -5,19 +5,24 @@ use super::{ask, trouble};
 use crate::seen::Trouble;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
+use aws_sdk_lambda::operation::get_function_configuration::{
+    GetFunctionConfigurationError, GetFunctionConfigurationOutput,
+};
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use aws_sdk_scheduler::types::ScheduleState;
 use futures::future::{join_all, try_join_all};
 use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 
-/// Functions of every region that send orders to main.
-const EVERYWHERE: [&str; 2] = ["order-intake", "order-status"];
+/// Functions of every region that speak to main's Redis.
+const EVERYWHERE: [&str; 5] =
+    ["order-intake", "order-intake-managed", "order-status", "live-updates", "live-publish"];
+/// Those of them that not every deployment has.
+const OPTIONAL: [&str; 3] = ["order-intake-managed", "live-updates", "live-publish"];
 /// Functions of main alone. In the standby nobody can run them until a failover.
 const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-/// Requests go to the version behind its alias.
-const BEHIND_ALIAS: &str = "order-intake";
+/// Requests go to the version behind their alias.
+const BEHIND_ALIAS: [&str; 2] = ["order-intake", "order-intake-managed"];
 const ALIAS: &str = "live";
 /// By which a function finds main's Redis ...
 const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
@@ -80,7 +85,7 @@ impl Functions {
         let all = self.regions.iter().map(async |(region, client)| {
             let asked = self.of_region(region).map(async |function| {
                 let found = self.describe(client, function, None).await?;
-                variables(&found).map(drop)
+                found.map_or(Ok(()), |found| variables(&found).map(drop))
             });
             try_join_all(asked).await.is_err().then(|| region.clone())
         });
@@ -93,8 +98,8 @@ impl Functions {
     }
 
     async fn is_pointed(&self, client: &Client, function: &str) -> Result<bool, Trouble> {
-        let alias = (function == BEHIND_ALIAS).then_some(ALIAS);
-        let found = self.describe(client, function, alias).await?;
+        let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
+        let Some(found) = self.describe(client, function, alias).await? else { return Ok(true) };
         Ok(is_settled(&found) && self.finds_main(&variables(&found)?))
     }
 
@@ -117,9 +122,7 @@ impl Functions {
     async fn point_one(&self, client: &Client, function: &str, keeps_copy: bool) -> Result<(), Trouble> {
         let name = self.name(function);
         let found = self.describe(client, function, None).await?;
-        if !is_settled(&found) {
-            return Ok(());
-        }
+        let Some(found) = found.filter(is_settled) else { return Ok(()) };
         let mut variables = variables(&found)?;
         if !self.finds_main(&variables) {
             variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
@@ -131,7 +134,7 @@ impl Functions {
             // Nobody else has changed it since it was read.
             return ask(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
         }
-        if function != BEHIND_ALIAS || self.is_pointed(client, function).await? {
+        if !BEHIND_ALIAS.contains(&function) || self.is_pointed(client, function).await? {
             return Ok(());
         }
         let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id);
@@ -141,15 +144,27 @@ impl Functions {
         ask(&name, call.send()).await.map(drop)
     }
 
+    /// How a function is configured; nothing where it is not deployed, and need not be.
     async fn describe(
         &self,
         client: &Client,
         function: &str,
         alias: Option<&str>,
-    ) -> Result<GetFunctionConfigurationOutput, Trouble> {
+    ) -> Result<Option<GetFunctionConfigurationOutput>, Trouble> {
         let name = self.name(function);
         let call = client.get_function_configuration().function_name(&name);
-        ask(&name, call.set_qualifier(alias.map(str::to_owned)).send()).await
+        let call = call.set_qualifier(alias.map(str::to_owned)).send();
+        let is_missing = std::cell::Cell::new(false);
+        let found = ask(&name, async {
+            let answer = call.await;
+            let missing = |error: &GetFunctionConfigurationError| error.is_resource_not_found_exception();
+            is_missing.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(missing)));
+            answer
+        });
+        match found.await {
+            Err(_) if is_missing.get() && OPTIONAL.contains(&function) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     fn name(&self, function: &str) -> String {

@@ -3,6 +3,7 @@
 mod figure;
 mod intake;
 mod ledger;
+mod live;
 mod main_redis;
 mod resp;
 
@@ -30,6 +31,9 @@ struct Cli {
     /// Where the results are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    /// The process of those who watch: for the figures of live updates
+    #[arg(long, hide = true)]
+    sit: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -45,6 +49,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<bool> {
+    if let Some(seats) = &cli.sit {
+        return live::sit(seats).await.map(|()| true);
+    }
     let wanted = |group: &str| group.contains(&cli.only) || cli.only.contains(group);
     let mut figures = Vec::new();
     if wanted("place") {
@@ -62,6 +69,10 @@ async fn run(cli: &Cli) -> anyhow::Result<bool> {
     if wanted("ledger") {
         eprintln!("ledger: sales a second, a drop of 10,000 units, a unit handed on ...");
         figures.extend(ledger::measure(&cli.release).await?);
+    }
+    if wanted("live") {
+        eprintln!("live: 10,000 sockets through six drops ...");
+        figures.extend(live::measure(&cli.release).await?);
     }
     if wanted("demo") {
         eprintln!("demo: who wins ...");

@@ -1,0 +1,281 @@
+//! Connections, their buyers, and how they end.
+
+use super::{
+    CONNECT_WINDOW_SECONDS, FLOOD, ItemKeys, MAX_CONNECTIONS, MAX_CONNECTS, MAX_ENTRIES, MAX_LIFE_SECONDS,
+    MAX_MESSAGES, MAX_SUBSCRIPTIONS, MESSAGE_WINDOW_SECONDS, Registry, UNWATCHED_SECONDS, senseless,
+};
+use crate::connection_id::ConnectionId;
+use redis::Script;
+use shared::item::ItemId;
+use shared::queue::LinkError;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static CONNECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("connect.lua")));
+static MESSAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("message.lua")));
+static HOLD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("hold.lua")));
+pub(super) static UNWATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("unwatch.lua")));
+
+/// Connections by when they end: the moment (us), or why they end at once.
+const ENDS: &str = "ends";
+const PUBLISHER: &str = "publisher";
+const TOO_MANY_CONNECTIONS: u64 = 1;
+const TOO_MANY_MESSAGES: u64 = 2;
+const UNKNOWN: u64 = 3;
+/// A connection's own record outlives it by this, for whoever ends it.
+const MARGIN_SECONDS: u64 = 60;
+
+/// What came of a wish to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connected {
+    /// The connection is known.
+    Yes,
+    /// This buyer connects too often.
+    TooOften,
+}
+
+/// Whose message it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The buyer.
+    pub buyer: UserToken,
+    /// When the connection ends.
+    pub ends_at: Stamp,
+    /// Messages in this window, this one counted.
+    pub messages: u32,
+    /// Whether the item to be added found a place.
+    pub fits: bool,
+    /// What the connection watches.
+    pub items: Vec<ItemId>,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time is over: the token's, or the longest that there is.
+    Over,
+    /// Its buyer has opened too many others.
+    TooManyConnections,
+    /// It floods.
+    TooManyMessages,
+    /// Nobody knows whose it is.
+    Unknown,
+}
+
+/// A connection that is to be ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Why.
+    pub why: Why,
+}
+
+fn record(connection: &ConnectionId) -> String {
+    format!("connection:{{{connection}}}")
+}
+
+fn subscriptions(connection: &ConnectionId) -> String {
+    format!("subscriptions:{{{connection}}}")
+}
+
+fn connections_of(buyer: &str) -> String {
+    format!("connections_of:{{{buyer}}}")
+}
+
+impl Registry {
+    /// Lets `connection` of `buyer` in until `ends_at`; the oldest beyond [`MAX_CONNECTIONS`] have to go.
+    pub async fn connect(
+        &self,
+        connection: &ConnectionId,
+        buyer: &UserToken,
+        ends_at: Stamp,
+    ) -> Result<Connected, LinkError> {
+        let answer: Vec<String> = self
+            .link
+            .run(self.link.call_limit(), async |mut redis| {
+                CONNECT
+                    .key(connections_of(buyer.as_str()))
+                    .key(format!("connects_of:{{{}}}", buyer.as_str()))
+                    .arg(connection.as_str())
+                    .arg(MAX_CONNECTIONS)
+                    .arg(MAX_CONNECTS)
+                    .arg(CONNECT_WINDOW_SECONDS)
+                    .arg(MAX_LIFE_SECONDS)
+                    .invoke_async(&mut redis)
+                    .await
+            })
+            .await?;
+        let Some(("in", oldest)) = answer.split_first().map(|(first, rest)| (first.as_str(), rest)) else {
+            return Ok(Connected::TooOften);
+        };
+        let key = record(connection);
+        let mut pipe = redis::pipe();
+        pipe.hset_multiple(
+            &key,
+            &[("user_token", buyer.as_str()), ("ends_at", &ends_at.as_micros().to_string())],
+        );
+        pipe.cmd("EXPIREAT").arg(&key).arg(ends_at.as_micros() / 1_000_000 + MARGIN_SECONDS);
+        pipe.zadd(ENDS, connection.as_str(), ends_at.as_micros());
+        for one in oldest {
+            pipe.cmd("ZADD").arg(ENDS).arg("XX").arg(TOO_MANY_CONNECTIONS).arg(one);
+        }
+        self.run(&pipe).await?;
+        Ok(Connected::Yes)
+    }
+
+    /// Counts a message of `connection`, which adds an item to what it watches or takes one out. `None`
+    /// where the connection is not known.
+    pub async fn message(
+        &self,
+        connection: &ConnectionId,
+        add: Option<&ItemId>,
+        take: Option<&ItemId>,
+    ) -> Result<Option<Speaker>, LinkError> {
+        let answer: Vec<String> = self
+            .link
+            .run(self.link.call_limit(), async |mut redis| {
+                MESSAGE
+                    .key(record(connection))
+                    .key(subscriptions(connection))
+                    .arg(MAX_MESSAGES)
+                    .arg(u64::from(MESSAGE_WINDOW_SECONDS) * 1_000_000)
+                    .arg(MAX_SUBSCRIPTIONS)
+                    .arg(add.map(ItemId::as_str).unwrap_or_default())
+                    .arg(take.map(ItemId::as_str).unwrap_or_default())
+                    .invoke_async(&mut redis)
+                    .await
+            })
+            .await?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        let speaker = speaker(&answer).ok_or_else(senseless)?;
+        if speaker.messages >= FLOOD {
+            self.end(connection, TOO_MANY_MESSAGES).await?;
+        }
+        Ok(Some(speaker))
+    }
+
+    /// A connection that nobody knows is to be ended.
+    pub async fn end_unknown(&self, connection: &ConnectionId) -> Result<(), LinkError> {
+        let mut pipe = redis::pipe();
+        pipe.zadd(ENDS, connection.as_str(), UNKNOWN);
+        self.run(&pipe).await
+    }
+
+    /// Takes an item out of what a connection watches, where it could not be watched after all.
+    pub async fn unsubscribe(&self, connection: &ConnectionId, item_id: &ItemId) -> Result<(), LinkError> {
+        let mut pipe = redis::pipe();
+        pipe.srem(subscriptions(connection), item_id.as_str());
+        self.run(&pipe).await
+    }
+
+    async fn end(&self, connection: &ConnectionId, why: u64) -> Result<(), LinkError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("ZADD").arg(ENDS).arg("XX").arg(why).arg(connection.as_str());
+        self.run(&pipe).await
+    }
+
+    /// Connections that are to be ended at `now`.
+    pub async fn ending(&self, now: Stamp) -> Result<Vec<Ending>, LinkError> {
+        let due: Vec<(String, f64)> = self
+            .link
+            .run(self.link.call_limit(), async |mut redis| {
+                redis::cmd("ZRANGE")
+                    .arg(ENDS)
+                    .arg(&["-inf", &now.as_micros().to_string(), "BYSCORE", "LIMIT", "0"])
+                    .arg(MAX_ENTRIES)
+                    .arg("WITHSCORES")
+                    .query_async(&mut redis)
+                    .await
+            })
+            .await?;
+        let why = |score: f64| match score as u64 {
+            TOO_MANY_CONNECTIONS => Why::TooManyConnections,
+            TOO_MANY_MESSAGES => Why::TooManyMessages,
+            UNKNOWN => Why::Unknown,
+            _ => Why::Over,
+        };
+        let endings = due
+            .into_iter()
+            .filter_map(|(name, score)| Some(Ending { connection: name.parse().ok()?, why: why(score) }));
+        Ok(endings.collect())
+    }
+
+    /// Forgets a connection, and all that it watches.
+    pub async fn forget(&self, connection: &ConnectionId) -> Result<(), LinkError> {
+        let (buyer, items): (Option<String>, Vec<String>) = self
+            .link
+            .run(self.link.call_limit(), async |mut redis| {
+                let mut pipe = redis::pipe();
+                pipe.hget(record(connection), "user_token").smembers(subscriptions(connection));
+                pipe.query_async(&mut redis).await
+            })
+            .await?;
+        for item_id in items.iter().filter_map(|name| name.parse().ok()) {
+            self.unwatch(&item_id, std::slice::from_ref(connection)).await?;
+        }
+        let mut pipe = redis::pipe();
+        pipe.del(record(connection)).del(subscriptions(connection)).zrem(ENDS, connection.as_str());
+        if let Some(buyer) = buyer {
+            pipe.zrem(connections_of(&buyer), connection.as_str());
+        }
+        self.run(&pipe).await
+    }
+
+    /// Connections no longer watch an item.
+    pub async fn unwatch(&self, item_id: &ItemId, connections: &[ConnectionId]) -> Result<(), LinkError> {
+        let keys = ItemKeys::of(item_id);
+        for some in connections.chunks(MAX_ENTRIES) {
+            let mut script = UNWATCH.key(&keys.watchers);
+            script.key(&keys.changes).key(&keys.unwatched).arg(UNWATCHED_SECONDS);
+            for connection in some {
+                script.arg(connection.as_str());
+            }
+            self.link
+                .run(self.link.call_limit(), async |mut redis| {
+                    script.invoke_async::<u64>(&mut redis).await.map(drop)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whether `publisher` is the one that tells this region's watchers, for `time` from now on; no time
+    /// gives it back.
+    pub async fn hold(&self, publisher: &str, time: Duration) -> Result<bool, LinkError> {
+        let held: u64 = self
+            .link
+            .run(self.link.call_limit(), async |mut redis| {
+                HOLD.key(PUBLISHER)
+                    .arg(publisher)
+                    .arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+                    .invoke_async(&mut redis)
+                    .await
+            })
+            .await?;
+        Ok(held == 1)
+    }
+
+    async fn run(&self, pipe: &redis::Pipeline) -> Result<(), LinkError> {
+        self.link
+            .run(self.link.call_limit(), async |mut redis| {
+                pipe.query_async::<redis::Value>(&mut redis).await.map(drop)
+            })
+            .await
+    }
+}
+
+fn speaker(answer: &[String]) -> Option<Speaker> {
+    let [buyer, ends_at, messages, fits, items @ ..] = answer else { return None };
+    Some(Speaker {
+        buyer: UserToken::parse(buyer.as_str()).ok()?,
+        ends_at: Stamp::from_micros(ends_at.parse().ok()?).ok()?,
+        messages: messages.parse().ok()?,
+        fits: fits == "1",
+        items: items.iter().filter_map(|name| name.parse().ok()).collect(),
+    })
+}

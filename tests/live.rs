@@ -1,0 +1,123 @@
+//! What the suites of live updates have in common.
+
+use crate::{Client, announce, eventually, quick};
+use anyhow::{Context, Result, ensure};
+use local::buyer::{AUDIENCE, ISSUER, seconds_now};
+use local::regions;
+use local::socket::Socket;
+use local::sockets::SocketLimits;
+use local::system::{Live, Options, System};
+use local::watcher::Watcher;
+use serde_json::{Value, json};
+use sqlx::Connection;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Whatever has been cut, killed or restarted: everybody knows the truth within this.
+pub const CONVERGENCE: Duration = Duration::from_secs(60);
+/// The longest wait for one message.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Options for `count` regions with sockets that may do what `limits` say.
+pub fn options(count: u8, limits: SocketLimits) -> Options {
+    Options { live: Some(limits), run_every: Duration::from_secs(4), ..quick(regions::first(count.into())) }
+}
+
+/// A system of `count` regions with sockets, and an item `drop` on sale.
+pub async fn system(count: u8, item: Value) -> Result<System> {
+    system_with(&options(count, SocketLimits::default()), item).await
+}
+
+/// The same with other options.
+pub async fn system_with(options: &Options, item: Value) -> Result<System> {
+    let system = System::start(options).await?;
+    announce(&system, "drop", item).await?;
+    Ok(system)
+}
+
+/// The live updates of region `index`.
+pub fn live(system: &System, index: usize) -> Result<&Live> {
+    system.regions.get(index).and_then(|region| region.live.as_ref()).context("there are no live updates")
+}
+
+/// A socket of `subject` in region `index`.
+pub async fn socket(system: &System, index: usize, subject: &str) -> Result<Socket> {
+    Ok(Socket::connect(&live(system, index)?.sockets.url(), &system.identity.token(subject)?).await?)
+}
+
+/// A token that names `subject` and is good for `seconds`; the verifier adds its leeway.
+pub fn short_token(system: &System, subject: &str, seconds: i64) -> Result<String> {
+    let now = i64::try_from(seconds_now())?;
+    system.identity.sign(&json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "nbf": now - 60, "exp": now + seconds,
+    }))
+}
+
+/// Buyers at their sockets, in turns from all regions: `count` of them, called `buyer-N`.
+pub fn watchers(system: &System, count: usize) -> Result<Vec<Watcher>> {
+    (0..count)
+        .map(|number| {
+            let url = live(system, number % system.regions.len())?.sockets.url();
+            let token = system.identity.token(&format!("buyer-{number}"))?;
+            Ok(Watcher::sit_down(url, token, "drop".into()))
+        })
+        .collect()
+}
+
+/// Waits until all are subscribed.
+pub async fn all_subscribed(watchers: &[Watcher]) -> Result<()> {
+    eventually("everybody is subscribed", CONVERGENCE, async || {
+        let subscribed = watchers.iter().filter(|watcher| watcher.is_subscribed()).count();
+        ensure!(subscribed == watchers.len(), "{subscribed} of {} are subscribed", watchers.len());
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// What the ledger says of each buyer of `drop`.
+pub async fn ledger_states(system: &System) -> Result<HashMap<String, String>> {
+    let mut connection = sqlx::PgConnection::connect(&system.postgres.url()).await?;
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT user_token, state FROM fairdrop.sales WHERE item_id = 'drop'")
+            .fetch_all(&mut connection)
+            .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Waits until every watcher's status is what the ledger says of its buyer; who has no row there has an order
+/// that waits, or none, as `GET .../orders/me` says. Nobody ever went back from `sold`.
+pub async fn all_know_the_truth(system: &System, watchers: &[Watcher]) -> Result<HashMap<String, usize>> {
+    let client = Client::of(system, 0)?;
+    eventually("everybody knows the truth", CONVERGENCE, async || {
+        let states = ledger_states(system).await?;
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for (number, watcher) in watchers.iter().enumerate() {
+            let subject = format!("buyer-{number}");
+            let shown = watcher.status();
+            let truth = match states.get(&subject) {
+                Some(state) if state != "released" => state.clone(),
+                // Released ones may have ordered again, and the rest have no row.
+                _ => {
+                    let answer = client.mine("drop", &system.identity.token(&subject)?).await?;
+                    answer.body["status"].as_str().context("no status")?.to_owned()
+                }
+            };
+            ensure!(shown == truth, "{subject} is shown {shown:?}, and the truth is {truth:?}");
+            *counts.entry(shown).or_default() += 1;
+        }
+        Ok(Some(counts))
+    })
+    .await
+    .inspect(|_| nobody_went_back(watchers))
+}
+
+/// What is sold stays sold, and a reservation does not go back to the queue it came from without a release.
+pub fn nobody_went_back(watchers: &[Watcher]) {
+    for (number, watcher) in watchers.iter().enumerate() {
+        let shown: Vec<String> = watcher.known().shown.into_iter().map(|(status, _)| status).collect();
+        for pair in shown.windows(2) {
+            let is_back = pair[0] == "sold" || pair[0] == "reserved" && pair[1] == "queued";
+            assert!(!is_back, "buyer-{number} was shown {shown:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Hundreds of sockets through a drop, and through what may break: everybody ends with the ledger's word.
+
+use futures::future::join_all;
+use local::payments::{Habits, Shop};
+use local::system::System;
+use local::watcher::Watcher;
+use serde_json::json;
+use std::time::Duration;
+use tests::live::{all_know_the_truth, all_subscribed, live, system, watchers};
+use tests::{Client, insist};
+
+/// Orders of all buyers, over `seconds`, in turns from all regions.
+async fn everybody_orders(system: &System, count: usize, seconds: u32) {
+    let orders = (0..count).map(|number| async move {
+        let client = Client::of(system, number % system.regions.len()).unwrap();
+        let token = system.identity.token(&format!("buyer-{number}")).unwrap();
+        tokio::time::sleep(Duration::from_secs(seconds.into()).mul_f64(number as f64 / count as f64)).await;
+        insist(&client, "drop", &token, Duration::from_secs(60)).await
+    });
+    join_all(orders).await;
+}
+
+fn connects(watchers: &[Watcher]) -> u64 {
+    watchers.iter().map(|watcher| watcher.known().subscribed).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_sockets_through_a_drop_with_a_hold() {
+    let system = system(2, json!({ "stock_total": 100, "hold_seconds": 4 })).await.unwrap();
+    let hold = Duration::from_secs(4);
+    let habits = Habits { unpaid: 0.3, seed: 7 };
+    let item_id = "drop".parse().unwrap();
+    let _shop = Shop::open(&system.redis, system.main_invoke_api().unwrap(), &item_id, hold, habits);
+    let watchers = watchers(&system, 500).unwrap();
+    all_subscribed(&watchers).await.unwrap();
+    everybody_orders(&system, 500, 3).await;
+    let counts = tests::eventually("every unit is sold", Duration::from_secs(90), async || {
+        let counts = all_know_the_truth(&system, &watchers).await?;
+        Ok((counts.get("sold") == Some(&100)).then_some(counts))
+    })
+    .await
+    .unwrap();
+    assert!(counts.get("released").is_some_and(|released| *released > 0), "{counts:?}");
+    assert_eq!(counts.values().sum::<usize>(), 500);
+    for watcher in &watchers {
+        assert_eq!(watcher.known().newest.item("drop").unwrap()["phase"], "sold_out");
+    }
+    println!("{counts:?}, {} messages", watchers.iter().map(|one| one.known().heard).sum::<u64>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_functions_killed_again_and_again_and_half_of_the_sockets_cut() {
+    let system = system(1, json!({ "stock_total": 60 })).await.unwrap();
+    let watchers = watchers(&system, 200).unwrap();
+    all_subscribed(&watchers).await.unwrap();
+    let live = live(&system, 0).unwrap();
+    let mischief = async {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            live.publish.kill();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            live.updates.kill();
+        }
+        live.sockets.cut(2);
+    };
+    tokio::join!(everybody_orders(&system, 200, 5), mischief);
+    let counts = all_know_the_truth(&system, &watchers).await.unwrap();
+    assert_eq!(counts.get("sold"), Some(&60), "{counts:?}");
+    assert!(connects(&watchers) >= 300, "half of them came back: {}", connects(&watchers));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_redis_restarted() {
+    let mut system = system(1, json!({ "stock_total": 60 })).await.unwrap();
+    let watchers = watchers(&system, 200).unwrap();
+    all_subscribed(&watchers).await.unwrap();
+    everybody_orders(&system, 100, 1).await;
+    system.redis.restart().await.unwrap();
+    system.replica.restart().await.unwrap();
+    system.registry.as_mut().unwrap().restart().await.unwrap();
+    everybody_orders(&system, 200, 2).await;
+    let counts = all_know_the_truth(&system, &watchers).await.unwrap();
+    assert_eq!(counts.get("sold"), Some(&60), "{counts:?}");
+}
