@@ -28,13 +28,26 @@ pub struct Function {
 /// All functions of `package`, whose sources are below `folder`.
 pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
     let mut found = Vec::new();
+    let mut of_tests = BTreeSet::new();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(functions(package, &path)?);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path)?;
-            found.extend(parsed(package, &text).with_context(|| path.display().to_string())?);
+            let file = syn::parse_file(&std::fs::read_to_string(&path)?);
+            let file = file.with_context(|| path.display().to_string())?;
+            of_tests.extend(file.items.iter().filter_map(|item| match item {
+                syn::Item::Mod(module) if is_of_tests(&module.attrs) => Some(module.ident.to_string()),
+                _ => None,
+            }));
+            files.push((path, file));
+        }
+    }
+    for (path, file) in files {
+        // A module of tests may have a file of its own.
+        if path.file_stem().is_some_and(|stem| !of_tests.contains(stem.to_string_lossy().as_ref())) {
+            found.extend(read(package, &file));
         }
     }
     Ok(found)
@@ -42,9 +55,13 @@ pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
 
 /// The functions in a source file's `text`.
 pub fn parsed(package: &str, text: &str) -> Result<Vec<Function>> {
+    Ok(read(package, &syn::parse_file(text)?))
+}
+
+fn read(package: &str, file: &syn::File) -> Vec<Function> {
     let mut reader = Reader { package, found: Vec::new(), open: Vec::new(), variables: Vec::new() };
-    reader.visit_file(&syn::parse_file(text)?);
-    Ok(reader.found)
+    reader.visit_file(file);
+    reader.found
 }
 
 /// Those of `all` that `first` are, and all that may be called from them, as far as `follow` says.

@@ -20,6 +20,12 @@ const RENAMED: [(&str, &str); 3] = [
 /// Rights that a call needs besides its own, by the name of a method.
 const BESIDES: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
 
+/// Calls that two of a function's SDKs have, and whose each is.
+const WHOSE: [(&str, &str); 2] = [
+    ("add_tags_to_resource", "rds:AddTagsToResource"),
+    ("remove_tags_from_resource", "rds:RemoveTagsFromResource"),
+];
+
 /// Rights for what AWS does on a function's behalf, and no line of code says.
 const IMPLIED: [(&str, &str, &str); 8] = [
     ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
@@ -89,8 +95,11 @@ fn asked(
     let mut needed = BTreeSet::new();
     for function in functions {
         for method in &function.begins {
-            assert!(!ambiguous.contains(method), "{} calls {method}, which two SDKs have", function.name);
-            needed.extend(rights.get(method).cloned());
+            let known = WHOSE.iter().find(|(of, _)| of == method && ambiguous.contains(method));
+            let is_known = known.is_some() || !ambiguous.contains(method);
+            assert!(is_known, "{} calls {method}, which two SDKs have: whose is it?", function.name);
+            needed
+                .extend(known.map(|(_, right)| (*right).to_owned()).or_else(|| rights.get(method).cloned()));
         }
         let besides = BESIDES.iter().filter(|(method, _)| function.calls.contains(*method));
         needed.extend(besides.map(|(_, right)| (*right).to_owned()));

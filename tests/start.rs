@@ -74,7 +74,16 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_REPLICA_INSTANCE", "replica", AtDeployment("ReplicaInstance")),
     ("!FAIRDROP_MAIN_INSTANCE", "ledger", AtDeployment("MainInstance")),
     ("!FAIRDROP_MAIN_REGION", "us-east-1", AtDeployment("MainRegion")),
-    ("FAIRDROP_REDIS_GROUP", "", AtDeployment("RedisGroup")),
+    ("FAIRDROP_REDIS_GROUP", "redis", AtDeployment("RedisGroup")),
+    ("!FAIRDROP_REDIS_DATASTORE", "datastore", AtDeployment("RedisDatastore")),
+    ("!FAIRDROP_STANDBY_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    ("!FAIRDROP_REGIONS", "us-east-1,eu-west-1", AtStart(&["ap-southeast-1"])),
+    ("!FAIRDROP_STACK", "fairdrop", Made),
+    ("!FAIRDROP_DRAIN_SCHEDULE", "drain", Made),
+    ("!FAIRDROP_WORKER_SCHEDULE", "worker", Made),
+    ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),
+    ("FAIRDROP_FENCE_GROUP", "", AtDeployment("FenceSecurityGroup")),
+    ("FAIRDROP_LOOK_PAUSE_MS", "2000", AtStart(&["49", "10001"])),
     ("!FAIRDROP_WATCH_TABLE", "watch", Made),
     ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
     ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Made),
@@ -90,13 +99,17 @@ const VARIABLES: &[Variable] = &[
 /// The template gives these to every function, and these functions speak to no Redis.
 const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag"];
 /// What a function reads besides what the template sets.
-const READ_BESIDES: [(&str, &str); 5] = [
+const READ_BESIDES: [(&str, &str); 6] = [
+    ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_LOOK_PAUSE_MS"),
     ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_LEFT_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
     ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),
     ("FAIRDROP_WATCH_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
     ("FAIRDROP_WATCH_TABLE", "FAIRDROP_WATCH_SECONDS"),
 ];
+/// What one function needs, and others do without.
+const NEEDED_BESIDES: [(&str, &str); 2] =
+    [("region-failover", "FAIRDROP_REDIS_GROUP"), ("region-failover", "FAIRDROP_LEASE_TABLE")];
 /// A function's last word must have come by then.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -223,7 +236,8 @@ fn a_wrong_variable_ends_a_function_at_its_start_and_is_named() {
                 }
                 Made => &[],
             };
-            let missing: &[&str] = if marked.starts_with('!') { &[""] } else { &[] };
+            let is_needed = marked.starts_with('!') || NEEDED_BESIDES.contains(&(function.as_str(), name));
+            let missing: &[&str] = if is_needed { &[""] } else { &[] };
             for wrong in wrong.iter().chain(missing) {
                 refuses(name, wrong);
                 tried += 1;
