@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What fairdrop costs on AWS: the arithmetic of docs/COSTS.md, in US dollars.
 
-usage: docs/costs.py [--orders N] [--polls N] [--json]
+usage: docs/costs.py [--orders N] [--polls N] [--watchers N] [--json]
 
 Prices are AWS's published ones for us-east-1, without free tiers or discounts, as of 2025. They change:
 look them up before you rely on them. Durations are fairdrop's own measurements.
@@ -19,11 +19,14 @@ METRIC_MONTH = 0.30
 ALARM_MONTH = 0.10
 DASHBOARD_MONTH = 3.00
 METRIC_READ = 0.01 / 1000
+SOCKET_MESSAGE = 1.00 / 1e6
+SOCKET_MINUTE = 0.25 / 1e6
 REGION_TO_REGION_GB = 0.02
 NAT_HOUR = 0.045
 DYNAMODB_WRITE = 0.625 / 1e6
 HOURS = 730
 PER_HOUR = {
+    "cache.t4g.micro (Valkey)": 0.0128,
     "cache.t4g.medium (Valkey)": 0.052,
     "cache.r7g.large (Valkey)": 0.1752,
     "db.t4g.medium": 0.065,
@@ -34,6 +37,8 @@ PER_HOUR = {
 
 # ---- Measured, or set in the template
 MEMORY_GB = 0.25
+PUBLISH_MEMORY_GB = 1.0
+MESSAGES_PER_WATCHER = 40  # stock as it goes, and the own order
 INTAKE_SECONDS = 0.160  # a region 150 ms away from main; in main itself it is under 0.01
 STATUS_SECONDS = 0.160
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
@@ -53,6 +58,16 @@ def one_drop(orders: int, polls: int) -> dict[str, float]:
     }
 
 
+def watched(watchers: int) -> dict[str, float]:
+    """Everybody at an open page for half an hour; a socket, a subscription, a ping a minute."""
+    spoken = watchers * (2 + 30)
+    return {
+        "API Gateway, open sockets": watchers * 30 * SOCKET_MINUTE,
+        "API Gateway, messages": watchers * MESSAGES_PER_WATCHER * SOCKET_MESSAGE + 2 * spoken * SOCKET_MESSAGE,
+        "Lambda, live-updates": spoken * (LAMBDA_REQUEST + 0.01 * MEMORY_GB * LAMBDA_GB_SECOND),
+    }
+
+
 def every_month() -> dict[str, float]:
     """What runs whether anything is sold or not: main, a standby and one region more."""
     gb_seconds = {"drain and worker": 2 * HOURS * 3600 * MEMORY_GB, "replica-lag": HOURS * 3600 * 55 / 60 * MEMORY_GB}
@@ -64,6 +79,15 @@ def every_month() -> dict[str, float]:
         "Redis, main: 2 cache.t4g.medium": 2 * HOURS * PER_HOUR["cache.t4g.medium (Valkey)"],
         "PostgreSQL, main: db.t4g.medium, two zones": HOURS * PER_HOUR["db.t4g.medium, two zones"],
         "PostgreSQL, standby: db.t4g.medium": HOURS * PER_HOUR["db.t4g.medium"],
+    }
+
+
+def with_live_updates() -> dict[str, float]:
+    """More for each region that has them."""
+    return {
+        "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * LAMBDA_GB_SECOND,
+        "NAT gateway": HOURS * NAT_HOUR,
+        "Redis for the registry: cache.t4g.micro": HOURS * PER_HOUR["cache.t4g.micro (Valkey)"],
     }
 
 
@@ -85,11 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=1_000_000, help="orders of one drop (default: a million)")
     parser.add_argument("--polls", type=int, default=5, help="questions for an order's state, for each order")
+    parser.add_argument("--watchers", type=int, default=100_000, help="pages that are open during a drop")
     parser.add_argument("--json", action="store_true", help="figures for a program")
     asked = parser.parse_args()
     tables = {
         f"One drop: {asked.orders:,} orders, {asked.polls} questions each": one_drop(asked.orders, asked.polls),
+        f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
         "Every month, with or without a drop": every_month(),
+        "More, with live updates, for each region": with_live_updates(),
         "More, with a Global Datastore": with_global_datastore(),
         "For comparison: servers that are always on": always_on(),
     }

@@ -31,15 +31,16 @@ pub fn resources(template: &str) -> BTreeMap<String, String> {
 
 /// `template` as ministack 1.5 can take it in `region`.
 ///
-/// It has no alarms on an expression, and it takes `AWS::Region` in a condition for those very
+/// It has no alarms on an expression and no route responses, and it takes `AWS::Region` in a condition for those very
 /// letters.
 pub fn adapt(template: &str, region: &str) -> Adapted {
     let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
         let is_expression =
             block.text.contains("Type: AWS::CloudWatch::Alarm") && block.text.contains("\n      Metrics:");
+        let is_route_response = block.text.contains("Type: AWS::ApiGatewayV2::RouteResponse");
         match block.name {
-            Some(name) if is_expression => adapted.left_out.push(name),
+            Some(name) if is_expression || is_route_response => adapted.left_out.push(name),
             _ if block.section == "Conditions" => {
                 let of_region = block.text.replace("!Ref AWS::Region", region);
                 adapted.text += &of_region.replace("Ref: AWS::Region", region);

@@ -26,6 +26,8 @@ pub(crate) struct Board {
     of_buyer: HashMap<UserToken, Vec<ConnectionId>>,
     /// Everybody, in the order in which they will be looked at again.
     ring: VecDeque<ConnectionId>,
+    /// Buyers who were looked at while they were being told something older: to be looked at at once.
+    again: Vec<UserToken>,
     page: Option<Page>,
 }
 
@@ -35,6 +37,8 @@ struct Watcher {
     /// The version of the item's message that it has.
     item_version: Stamp,
     is_being_told: bool,
+    /// It was looked at while it was being told something.
+    was_passed_over: bool,
     /// Not to be told anything before.
     rests_until: Option<Stamp>,
 }
@@ -61,6 +65,7 @@ impl Board {
             watchers: HashMap::new(),
             of_buyer: HashMap::new(),
             ring: VecDeque::new(),
+            again: Vec::new(),
             page: None,
         }
     }
@@ -89,7 +94,8 @@ impl Board {
         }
         self.of_buyer.entry(watch.buyer.clone()).or_default().push(connection.clone());
         self.ring.push_back(connection.clone());
-        let watcher = Watcher { watch, item_version, is_being_told: false, rests_until: None };
+        let watcher =
+            Watcher { watch, item_version, is_being_told: false, was_passed_over: false, rests_until: None };
         self.watchers.insert(connection, watcher);
     }
 
@@ -130,6 +136,11 @@ impl Board {
         buyers
     }
 
+    /// Buyers who were passed over, since they were just being told something.
+    pub(crate) fn passed_over(&mut self) -> Vec<UserToken> {
+        std::mem::take(&mut self.again)
+    }
+
     /// The item stands so.
     pub(crate) fn see_item(&mut self, item: &Item, as_of: Stamp, now: Stamp) {
         let message = ItemMessage::new(item, as_of, now);
@@ -154,6 +165,7 @@ impl Board {
         for connection in self.of_buyer.get(buyer).into_iter().flatten() {
             let Some(watcher) = self.watchers.get_mut(connection) else { continue };
             let rests = watcher.rests_until.is_some_and(|until| now < until);
+            watcher.was_passed_over |= watcher.is_being_told;
             if watcher.is_being_told || rests || watcher.watch.ends_at <= now {
                 continue;
             }
@@ -177,6 +189,9 @@ impl Board {
     ) -> Option<Watch> {
         let watcher = self.watchers.get_mut(connection)?;
         watcher.is_being_told = false;
+        if std::mem::take(&mut watcher.was_passed_over) {
+            self.again.push(watcher.watch.buyer.clone());
+        }
         match told {
             Some(told) if told.version > watcher.watch.told.version => {
                 watcher.watch.told = told;

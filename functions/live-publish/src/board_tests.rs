@@ -75,7 +75,10 @@ fn one_message_at_a_time_and_what_was_lost_is_told_again() {
     let mut board = board(&[("c1", "alice", 1, Status::None)]);
     assert_eq!(see(&mut board, "alice", OrderState::Released, 2).len(), 1);
     assert_eq!(see(&mut board, "alice", OrderState::Sold, 3), [], "it is being told");
+    assert_eq!(board.passed_over(), []);
     assert_eq!(board.told(&connection("c1"), None, at(3)), None);
+    assert_eq!(board.passed_over(), [buyer("alice")], "there was something newer");
+    assert_eq!(board.passed_over(), []);
     assert_eq!(see(&mut board, "alice", OrderState::Sold, 4), [], "it rests");
     let told = see(&mut board, "alice", OrderState::Sold, 4 + AGAIN_MICROS);
     assert_eq!(told.len(), 1);

@@ -184,7 +184,7 @@ impl<O: Outlet> ItemWatch<O> {
     async fn round(&mut self) -> Result<(), ItemError> {
         let outcomes = std::iter::from_fn(|| self.under_way.try_join_next()).filter_map(Result::ok).collect();
         self.settle(outcomes).await;
-        let mut to_look_at = Vec::new();
+        let mut to_look_at = self.board.passed_over();
         if self.read_changes_at.is_none_or(|at| at.elapsed() >= CHANGES_PAUSE) {
             to_look_at.extend(self.read_changes(false).await?);
         }

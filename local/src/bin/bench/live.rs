@@ -28,7 +28,7 @@ const SOCKETS: usize = 10_000;
 const ROUNDS: usize = 3;
 /// Orders of a drop, by as many of those who watch; units; orders a second.
 const ORDERS: usize = 1_500;
-const UNITS: usize = 750;
+const UNITS: usize = 1_200;
 const PER_SECOND: f64 = 150.0;
 /// Everything is told and heard within this.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -103,7 +103,12 @@ async fn drop_of(system: &System, item_id: &str) -> Result<Drop> {
         async move {
             tokio::time::sleep(Duration::from_secs_f64(number as f64 / PER_SECOND)).await;
             let answer = client.post(url).bearer_auth(token?).send().await?;
-            ensure!(answer.status() == 202, "an order was answered {}", answer.status());
+            // The last ones come when every unit is gone.
+            ensure!(
+                matches!(answer.status().as_u16(), 202 | 410),
+                "an order was answered {}",
+                answer.status()
+            );
             Ok(())
         }
     });
