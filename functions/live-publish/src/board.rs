@@ -26,8 +26,8 @@ pub(crate) struct Board {
     of_buyer: HashMap<UserToken, Vec<ConnectionId>>,
     /// Everybody, in the order in which they will be looked at again.
     ring: VecDeque<ConnectionId>,
-    /// Buyers who were looked at while they were being told something older: to be looked at at once.
-    again: Vec<UserToken>,
+    /// Buyers who were passed over or could not be told, and from when on they are to be looked at again.
+    again: VecDeque<(Stamp, UserToken)>,
     page: Option<Page>,
 }
 
@@ -65,7 +65,7 @@ impl Board {
             watchers: HashMap::new(),
             of_buyer: HashMap::new(),
             ring: VecDeque::new(),
-            again: Vec::new(),
+            again: VecDeque::new(),
             page: None,
         }
     }
@@ -136,9 +136,11 @@ impl Board {
         buyers
     }
 
-    /// Buyers who were passed over, since they were just being told something.
-    pub(crate) fn passed_over(&mut self) -> Vec<UserToken> {
-        std::mem::take(&mut self.again)
+    /// Buyers who are to be looked at again: while they were being told something, something newer was seen,
+    /// or they could not be told.
+    pub(crate) fn again(&mut self, now: Stamp) -> Vec<UserToken> {
+        let due = self.again.iter().take_while(|(from, _)| *from <= now).count();
+        self.again.drain(..due).map(|(_, buyer)| buyer).collect()
     }
 
     /// The item stands so.
@@ -189,19 +191,19 @@ impl Board {
     ) -> Option<Watch> {
         let watcher = self.watchers.get_mut(connection)?;
         watcher.is_being_told = false;
-        if std::mem::take(&mut watcher.was_passed_over) {
-            self.again.push(watcher.watch.buyer.clone());
+        let was_passed_over = std::mem::take(&mut watcher.was_passed_over);
+        if told.is_none() {
+            watcher.rests_until = later(now);
+        }
+        if told.is_none() || was_passed_over {
+            self.again.push_back((watcher.rests_until.unwrap_or(now), watcher.watch.buyer.clone()));
         }
         match told {
             Some(told) if told.version > watcher.watch.told.version => {
                 watcher.watch.told = told;
                 Some(watcher.watch.clone())
             }
-            Some(_) => None,
-            None => {
-                watcher.rests_until = Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok();
-                None
-            }
+            _ => None,
         }
     }
 
@@ -230,7 +232,7 @@ impl Board {
     pub(crate) fn missed(&mut self, connections: &[ConnectionId], now: Stamp) {
         for connection in connections {
             if let Some(watcher) = self.watchers.get_mut(connection) {
-                watcher.rests_until = Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok();
+                watcher.rests_until = later(now);
             }
         }
     }
@@ -239,6 +241,11 @@ impl Board {
     pub(crate) fn page(&self) -> Option<(Stamp, ItemPage)> {
         self.page.as_ref().map(|page| (page.version, page.page.clone()))
     }
+}
+
+/// When whoever could not be told is tried again.
+fn later(now: Stamp) -> Option<Stamp> {
+    Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok()
 }
 
 /// What a watcher who was told `last` is told of `state`. An order that has left the queue without a trace,
