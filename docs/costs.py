@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What fairdrop costs on AWS: the arithmetic of docs/COSTS.md, in US dollars.
 
-usage: docs/costs.py [--orders N] [--polls N] [--json | --prices]
+usage: docs/costs.py [--orders N] [--polls N] [--watchers N] [--json | --prices]
 
 Prices are AWS's on-demand ones for us-east-1, without free tiers or discounts; each names where it was seen and
 when. They change: look them up before you rely on them. Durations are fairdrop's own measurements.
@@ -17,6 +17,8 @@ PRICES = {
     "lambda request": (0.20 / 1e6, "request", AWS + "lambda/pricing/", "quoted alike in public repositories, 2025"),
     "lambda memory": (0.0000166667, "GB-second, x86", AWS + "lambda/pricing/", "quoted alike in public repositories, 2025"),
     "http api": (1.00 / 1e6, "request, of the first 300 million", AWS + "api-gateway/pricing/", "awsforengineers.com, 2025-05"),
+    "socket message": (1.00 / 1e6, "message of up to 32 KB, of the first billion", AWS + "api-gateway/pricing/", "not found, recalled"),
+    "socket minute": (0.25 / 1e6, "minute of an open connection", AWS + "api-gateway/pricing/", "not found, recalled"),
     "logs": (0.50, "GB taken in", AWS + "cloudwatch/pricing/", "factualminds.com, 2026-06"),
     "metric": (0.30, "metric and month, of the first 10,000", AWS + "cloudwatch/pricing/", "signoz.io, 2026-02"),
     "alarm": (0.10, "alarm on one metric and month", AWS + "cloudwatch/pricing/", "quoted in a public repository, 2025"),
@@ -25,6 +27,7 @@ PRICES = {
     "between regions": (0.02, "GB out to another region", AWS + "ec2/pricing/on-demand/", "usage.ai, 2026-05"),
     "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
     "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
+    "cache.t4g.micro": (0.0128, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.016, which was not found, recalled"),
     "cache.t4g.medium": (0.052, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.065, quoted in public repositories, 2025"),
     "cache.r7g.large": (0.1752, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.219, which was not found, recalled"),
     "db.t4g.medium": (0.065, "hour, PostgreSQL in one zone", AWS + "rds/postgresql/pricing/", "infratally.com, 2026"),
@@ -38,6 +41,8 @@ HOURS = 730
 
 # ---- Measured, or set in the template
 MEMORY_GB = 0.25
+PUBLISH_MEMORY_GB = 1024 / 1024
+MESSAGES_PER_WATCHER = 40  # stock as it goes, and the own order
 INTAKE_SECONDS = 0.160  # a region 150 ms away from main; in main itself it is under 0.01
 STATUS_SECONDS = 0.160
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
@@ -56,6 +61,25 @@ def one_drop(orders: int, polls: int) -> dict[str, float]:
         "Lambda, order-status": orders * polls * STATUS_SECONDS * gb_second,
         "logs": requests * LOG_BYTES_PER_REQUEST / 1e9 * PRICE["logs"],
         "between the regions": requests * 2 / 3 * WIRE_BYTES_PER_ORDER / 1e9 * PRICE["between regions"],
+    }
+
+
+def watched(watchers: int) -> dict[str, float]:
+    """Everybody at an open page for half an hour; a socket, a subscription, a ping a minute."""
+    spoken = watchers * (2 + 30)
+    return {
+        "API Gateway, open sockets": watchers * 30 * PRICE["socket minute"],
+        "API Gateway, messages": (watchers * MESSAGES_PER_WATCHER + 2 * spoken) * PRICE["socket message"],
+        "Lambda, live-updates": spoken * (PRICE["lambda request"] + 0.01 * MEMORY_GB * PRICE["lambda memory"]),
+    }
+
+
+def with_live_updates() -> dict[str, float]:
+    """More for each region that has them."""
+    return {
+        "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
+        "NAT gateway": HOURS * PRICE["nat"],
+        "Redis for the registry: cache.t4g.micro": HOURS * PRICE["cache.t4g.micro"],
     }
 
 
@@ -109,14 +133,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=1_000_000, help="orders of one drop (default: a million)")
     parser.add_argument("--polls", type=int, default=5, help="questions for an order's state, for each order")
+    parser.add_argument("--watchers", type=int, default=100_000, help="pages that are open during a drop")
     parser.add_argument("--json", action="store_true", help="figures for a program")
     parser.add_argument("--prices", action="store_true", help="the prices alone, and where each was seen")
     asked = parser.parse_args()
-    if asked.orders < 0 or asked.polls < 0:
-        parser.error("--orders and --polls cannot be negative")
+    if min(asked.orders, asked.polls, asked.watchers) < 0:
+        parser.error("--orders, --polls and --watchers cannot be negative")
     tables = {
         f"One drop: {asked.orders:,} orders, {asked.polls} questions each": one_drop(asked.orders, asked.polls),
+        f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
         "Every month, with or without a drop": functions_every_month(),
+        "More every month, with live updates, for each region": with_live_updates(),
         "Every month, for the data stores in their default sizes: main and a standby": stores_every_month(),
         "In place of that, the smallest stores: one region, no standby": smallest_stores(),
         "For comparison: servers that are always on": always_on(),

@@ -75,15 +75,16 @@ pub fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> 
 
 /// `template` as ministack 1.5 can take it in `region`.
 ///
-/// It has no alarms on an expression and no capacity provider, in whose place there is something else that
-/// has an ARN, and it takes `AWS::Region` in a condition for those very letters.
+/// It has no alarms on an expression, no route responses and no capacity provider, in whose place there is something
+/// else that has an ARN, and it takes `AWS::Region` in a condition for those very letters.
 pub fn adapt(template: &str, region: &str) -> Adapted {
     let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
         let is_expression =
             block.text.contains("Type: AWS::CloudWatch::Alarm") && block.text.contains("\n      Metrics:");
+        let is_route_response = block.text.contains("Type: AWS::ApiGatewayV2::RouteResponse");
         match block.name {
-            Some(name) if is_expression => adapted.left_out.push(name),
+            Some(name) if is_expression || is_route_response => adapted.left_out.push(name),
             Some(name) if block.text.contains("Type: AWS::Lambda::CapacityProvider\n") => {
                 let condition = block.text.lines().find(|line| line.starts_with("    Condition: "));
                 let condition = condition.unwrap_or_default();

@@ -174,6 +174,9 @@ pub(crate) fn parameters(region: &str, jwks: &Value) -> BTreeMap<&'static str, S
     .map(|(name, value)| (name, value.to_owned()))
     .into();
     parameters.insert("TokenJwks", jwks.to_string());
+    if region != MAIN && region != STANDBY {
+        parameters.insert("LiveRedisEndpoint", "registry.example".to_owned());
+    }
     if region == STANDBY {
         let of_standby = [
             ("ReplicaInstance", "ledger-standby"),

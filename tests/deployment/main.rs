@@ -61,7 +61,10 @@ async fn three_regions_are_deployed_and_main_sells() {
     let there = |region: &str| deployed[region].keys().cloned().collect::<BTreeSet<String>>();
     assert_eq!(there(MAIN), names(&[&EVERYWHERE, &OF_MAIN]));
     assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag", "region-failover"]]));
-    assert_eq!(there(EDGE), names(&[&EVERYWHERE]));
+    assert_eq!(there(EDGE), names(&[&EVERYWHERE, &["live-updates", "live-publish"]]));
+    let endpoint = &deployed[EDGE]["live-publish"]["FAIRDROP_LIVE_ENDPOINT"];
+    assert!(endpoint.starts_with("https://") && endpoint.ends_with("/live"), "{endpoint}");
+    assert_eq!(deployed[EDGE]["live-updates"]["FAIRDROP_LIVE_REDIS_URL"], "rediss://registry.example:6379");
     assert_eq!(deployed[MAIN]["order-intake"]["FAIRDROP_MAIN_REDIS_URL"], "rediss://redis.example:6379");
     let ledger = |region: &str| deployed[region]["checkout-worker"]["FAIRDROP_LEDGER_URL"].clone();
     assert!(ledger(MAIN).contains("@ledger.example:") && ledger(STANDBY).contains("@replica.example:"));

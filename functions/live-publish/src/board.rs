@@ -26,6 +26,8 @@ pub(crate) struct Board {
     of_buyer: HashMap<UserToken, Vec<ConnectionId>>,
     /// Everybody, in the order in which they will be looked at again.
     ring: VecDeque<ConnectionId>,
+    /// Buyers who were passed over or could not be told, and from when on they are to be looked at again.
+    again: VecDeque<(Stamp, UserToken)>,
     page: Option<Page>,
 }
 
@@ -35,6 +37,8 @@ struct Watcher {
     /// The version of the item's message that it has.
     item_version: Stamp,
     is_being_told: bool,
+    /// It was looked at while it was being told something.
+    was_passed_over: bool,
     /// Not to be told anything before.
     rests_until: Option<Stamp>,
 }
@@ -61,6 +65,7 @@ impl Board {
             watchers: HashMap::new(),
             of_buyer: HashMap::new(),
             ring: VecDeque::new(),
+            again: VecDeque::new(),
             page: None,
         }
     }
@@ -89,7 +94,8 @@ impl Board {
         }
         self.of_buyer.entry(watch.buyer.clone()).or_default().push(connection.clone());
         self.ring.push_back(connection.clone());
-        let watcher = Watcher { watch, item_version, is_being_told: false, rests_until: None };
+        let watcher =
+            Watcher { watch, item_version, is_being_told: false, was_passed_over: false, rests_until: None };
         self.watchers.insert(connection, watcher);
     }
 
@@ -130,6 +136,13 @@ impl Board {
         buyers
     }
 
+    /// Buyers who are to be looked at again: while they were being told something, something newer was seen,
+    /// or they could not be told.
+    pub(crate) fn again(&mut self, now: Stamp) -> Vec<UserToken> {
+        let due = self.again.iter().take_while(|(from, _)| *from <= now).count();
+        self.again.drain(..due).map(|(_, buyer)| buyer).collect()
+    }
+
     /// The item stands so.
     pub(crate) fn see_item(&mut self, item: &Item, as_of: Stamp, now: Stamp) {
         let message = ItemMessage::new(item, as_of, now);
@@ -154,6 +167,7 @@ impl Board {
         for connection in self.of_buyer.get(buyer).into_iter().flatten() {
             let Some(watcher) = self.watchers.get_mut(connection) else { continue };
             let rests = watcher.rests_until.is_some_and(|until| now < until);
+            watcher.was_passed_over |= watcher.is_being_told;
             if watcher.is_being_told || rests || watcher.watch.ends_at <= now {
                 continue;
             }
@@ -177,16 +191,19 @@ impl Board {
     ) -> Option<Watch> {
         let watcher = self.watchers.get_mut(connection)?;
         watcher.is_being_told = false;
+        let was_passed_over = std::mem::take(&mut watcher.was_passed_over);
+        if told.is_none() {
+            watcher.rests_until = later(now);
+        }
+        if told.is_none() || was_passed_over {
+            self.again.push_back((watcher.rests_until.unwrap_or(now), watcher.watch.buyer.clone()));
+        }
         match told {
             Some(told) if told.version > watcher.watch.told.version => {
                 watcher.watch.told = told;
                 Some(watcher.watch.clone())
             }
-            Some(_) => None,
-            None => {
-                watcher.rests_until = Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok();
-                None
-            }
+            _ => None,
         }
     }
 
@@ -215,7 +232,7 @@ impl Board {
     pub(crate) fn missed(&mut self, connections: &[ConnectionId], now: Stamp) {
         for connection in connections {
             if let Some(watcher) = self.watchers.get_mut(connection) {
-                watcher.rests_until = Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok();
+                watcher.rests_until = later(now);
             }
         }
     }
@@ -224,6 +241,11 @@ impl Board {
     pub(crate) fn page(&self) -> Option<(Stamp, ItemPage)> {
         self.page.as_ref().map(|page| (page.version, page.page.clone()))
     }
+}
+
+/// When whoever could not be told is tried again.
+fn later(now: Stamp) -> Option<Stamp> {
+    Stamp::from_micros(now.as_micros() + AGAIN_MICROS).ok()
 }
 
 /// What a watcher who was told `last` is told of `state`. An order that has left the queue without a trace,

@@ -76,12 +76,25 @@ fn one_message_at_a_time_and_what_was_lost_is_told_again() {
     assert_eq!(see(&mut board, "alice", OrderState::Released, 2).len(), 1);
     assert_eq!(see(&mut board, "alice", OrderState::Sold, 3), [], "it is being told");
     assert_eq!(board.told(&connection("c1"), None, at(3)), None);
+    assert_eq!(board.again(at(4)), []);
     assert_eq!(see(&mut board, "alice", OrderState::Sold, 4), [], "it rests");
+    assert_eq!(board.again(at(4 + AGAIN_MICROS)), [buyer("alice")], "she is tried again");
     let told = see(&mut board, "alice", OrderState::Sold, 4 + AGAIN_MICROS);
     assert_eq!(told.len(), 1);
     let kept = board.told(&connection("c1"), Some(told[0].told), at(5)).unwrap();
     assert_eq!(kept.told.status, Status::Sold);
     assert_eq!(see(&mut board, "alice", OrderState::Sold, 9 * SECOND), []);
+}
+
+#[test]
+fn what_happens_while_somebody_is_being_told_is_looked_at_at_once() {
+    let mut board = board(&[("c1", "alice", 1, Status::None)]);
+    let told = see(&mut board, "alice", OrderState::Released, 2).remove(0);
+    assert_eq!(board.again(at(2)), []);
+    assert_eq!(see(&mut board, "alice", OrderState::Sold, 3), []);
+    board.told(&connection("c1"), Some(told.told), at(4));
+    assert_eq!(board.again(at(4)), [buyer("alice")]);
+    assert_eq!(board.again(at(4)), []);
 }
 
 #[test]

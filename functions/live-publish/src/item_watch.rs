@@ -33,8 +33,10 @@ const TURN: Duration = Duration::from_secs(1);
 const REST_AFTER: Duration = Duration::from_secs(60);
 /// The pause after a failure, and while it is another publisher's turn.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
-/// What is on its way at the end of a run is waited for.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+/// A turn ends so long before its run, for what is on its way.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+/// A turn begins with what has happened since so long ago: whoever had the turn before may have died of it.
+const LOOK_BACK: Duration = Duration::from_secs(90);
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -85,6 +87,7 @@ struct ItemWatch<O> {
 /// Watches over `item_id` until `until`, or until nobody watches.
 pub(crate) async fn run<O: Outlet>(desk: Desk<O>, item_id: ItemId, until: Instant) -> Ended<Published> {
     let mut done = Published::default();
+    let until = until.checked_sub(LAST_WAIT).unwrap_or(until);
     while Instant::now() < until {
         if desk.is_on.load(Ordering::Relaxed) {
             // A board of its own for each turn: another may have told since.
@@ -119,8 +122,7 @@ fn note(done: &mut Published, item_id: &ItemId, error: &ItemError) {
 
 impl<O: Outlet> ItemWatch<O> {
     async fn begin(desk: Desk<O>, item_id: ItemId) -> Result<Self, ItemError> {
-        // Before anybody is looked at: what comes after is news.
-        let last_task = desk.queue.newest_task(&item_id).await?;
+        let last_task = desk.queue.task_before(&item_id, LOOK_BACK).await?;
         let mut board = Board::new(item_id.clone());
         if let Some((version, page)) = desk.registry.last_page(&item_id).await? {
             board.recall(version, page);
@@ -184,7 +186,7 @@ impl<O: Outlet> ItemWatch<O> {
     async fn round(&mut self) -> Result<(), ItemError> {
         let outcomes = std::iter::from_fn(|| self.under_way.try_join_next()).filter_map(Result::ok).collect();
         self.settle(outcomes).await;
-        let mut to_look_at = Vec::new();
+        let mut to_look_at = self.board.again(self.desk.clock.now());
         if self.read_changes_at.is_none_or(|at| at.elapsed() >= CHANGES_PAUSE) {
             to_look_at.extend(self.read_changes(false).await?);
         }

@@ -132,8 +132,8 @@ impl Queue {
         Ok(entries.iter().filter_map(news).collect())
     }
 
-    /// The newest task's id, from which on there will be [`news`](Self::news).
-    pub async fn newest_task(&self, item_id: &ItemId) -> Result<String, LinkError> {
+    /// A place in the tasks so long before the newest of them; what comes after is [`news`](Self::news).
+    pub async fn task_before(&self, item_id: &ItemId, time: Duration) -> Result<String, LinkError> {
         let key = Keys::of(item_id).tasks;
         let mut pipe = redis::pipe();
         pipe.cmd("XREVRANGE").arg(&key).arg(&["+", "-", "COUNT", "1"]);
@@ -142,7 +142,10 @@ impl Queue {
             Some(Value::Array(entries)) => entries.first().and_then(news).map(|news| news.id),
             _ => None,
         };
-        Ok(newest.unwrap_or_else(|| "0-0".to_owned()))
+        // An id begins with milliseconds by main's clock.
+        let ms = newest.and_then(|id| id.split('-').next()?.parse::<u64>().ok()).unwrap_or_default();
+        let before = ms.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        Ok(format!("{before}-0"))
     }
 }
 

@@ -119,6 +119,8 @@ impl Registry {
         );
         pipe.cmd("EXPIREAT").arg(&key).arg(ends_at.as_micros() / 1_000_000 + MARGIN_SECONDS);
         pipe.zadd(ENDS, connection.as_str(), ends_at.as_micros());
+        // Whoever publishes empties it; where nobody does, it goes with the last connection.
+        pipe.expire(ENDS, i64::from(MAX_LIFE_SECONDS) * 2);
         for one in oldest {
             pipe.cmd("ZADD").arg(ENDS).arg("XX").arg(TOO_MANY_CONNECTIONS).arg(one);
         }

@@ -101,7 +101,11 @@ impl Registry {
             .run(self.link.call_limit(), async |mut redis| {
                 // First into the set: an item without watchers is passed over, a watcher of an item
                 // that is not in it would hear nothing.
-                let _: () = redis.sadd(WATCHED, item_id.as_str()).await?;
+                let _: () = redis::pipe()
+                    .sadd(WATCHED, item_id.as_str())
+                    .expire(WATCHED, i64::from(MAX_LIFE_SECONDS) * 2)
+                    .query_async(&mut redis)
+                    .await?;
                 let mut script = WATCH.key(&keys.watchers);
                 script.key(&keys.changes).key(&keys.unwatched);
                 script.arg(connection.as_str()).arg(watch.text()).arg(MAX_LIFE_SECONDS);
