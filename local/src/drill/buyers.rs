@@ -41,6 +41,8 @@ pub(super) struct Buyer {
     pub(super) places_lost: u64,
     /// What they were told last about an order.
     pub(super) told: Told,
+    /// All that they were told about an order, and how often in a row.
+    pub(super) heard: Vec<String>,
 }
 
 /// A crowd that goes on until it is ended.
@@ -140,9 +142,31 @@ impl Shopper {
     /// Orders until there is an answer that stays, and asks for the order until it is sold.
     async fn shop(self, subject: String, item_id: &'static str) -> Buyer {
         let told = Told::Nothing("no-answer".into());
-        let mut buyer = Buyer { subject, item_id, queued_ms: None, sold_ms: None, places_lost: 0, told };
+        let mut buyer = Buyer {
+            subject,
+            item_id,
+            queued_ms: None,
+            sold_ms: None,
+            places_lost: 0,
+            told,
+            heard: Vec::new(),
+        };
+        let mut in_a_row = 0;
         while self.stays.load(Ordering::Relaxed) {
-            let is_over = match self.order().await {
+            let answer = self.order().await;
+            let word = match &answer {
+                (status, None) => status.to_string(),
+                (status, Some(slug)) => format!("{status} {slug}"),
+            };
+            in_a_row = match buyer.heard.last() {
+                Some(last) if last.starts_with(&word) => in_a_row + 1,
+                _ => 1,
+            };
+            if in_a_row > 1 {
+                buyer.heard.pop();
+            }
+            buyer.heard.push(if in_a_row > 1 { format!("{word} x{in_a_row}") } else { word });
+            let is_over = match answer {
                 (200 | 202, _) => {
                     buyer.queued_ms.get_or_insert_with(now_ms);
                     buyer.told = Told::Queued;

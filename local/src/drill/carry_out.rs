@@ -23,6 +23,9 @@ const HOLDBACK: u32 = 40;
 const SETTLE_WINDOW_MS: u32 = 1_000;
 /// The longest that a failover may take.
 const RUN_LIMIT: Duration = Duration::from_secs(420);
+/// How long region-failover may take to say where it stands, and how often it is asked.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+const STATUS_TRIES: u32 = 8;
 /// How long main stays away after the new one has begun to sell.
 const AWAY: Duration = Duration::from_secs(3);
 /// How long the old main is watched after its return.
@@ -258,7 +261,7 @@ async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> R
             Err(_) => two.kill_failover()?,
         }
         // Killed before it had written anything, it is begun again.
-        match two.failover(&json!({ "command": "status" })).await {
+        match status(two).await {
             Ok(report) if report["run"]["state"] == "running" => command = json!({ "command": "resume" }),
             Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
             Ok(report) => bail!("the failover was given up: {}", report["run"]["why"]),
@@ -275,6 +278,19 @@ async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> R
         }
         ensure!(started.elapsed() < RUN_LIMIT, "the failover has no end: {report}");
     }
+}
+
+/// Asks where it stands until there is an answer: the emulator may give an invocation to the process that was
+/// killed, and nobody answers that.
+async fn status(two: &TwoRegions) -> Result<Value> {
+    let command = json!({ "command": "status" });
+    for _ in 0..STATUS_TRIES {
+        let asked = two.failover(&command);
+        if let Ok(answer) = tokio::time::timeout(STATUS_LIMIT, asked).await {
+            return answer;
+        }
+    }
+    bail!("region-failover does not answer after it was killed")
 }
 
 /// The old main's sales, the new one's, the old one's after the new one's first, and after its return.

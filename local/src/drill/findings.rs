@@ -30,7 +30,12 @@ pub struct Findings {
     pub lost_places: u64,
     /// Sales in the old main's ledger alone.
     pub only_in_old: u64,
+    /// The untrue answers one by one, the first of them.
+    pub untrue_answers: Vec<String>,
 }
+
+/// The most untrue answers that are listed.
+const MAX_LISTED: usize = 20;
 
 /// Holds the books against what buyers were told.
 pub(super) fn find(
@@ -44,21 +49,35 @@ pub(super) fn find(
         findings.oversold += everybody.saturating_sub(item.stock);
         findings.only_in_old += item.old.sold.difference(&item.new.sold).count() as u64;
     }
+    let mut untrue = Vec::new();
     for buyer in buyers {
         let Some(item) = items.get(buyer.item_id) else { continue };
         let is_sold_here = item.new.sold.contains(&buyer.subject);
         findings.lost_places += buyer.places_lost;
         if buyer.sold_ms.is_some() && !is_sold_here {
             findings.lost_sales += 1;
-            findings.untrue += u64::from(!item.old.sold.contains(&buyer.subject));
+            if !item.old.sold.contains(&buyer.subject) {
+                untrue.push(format!("{} has a unit of {} in no ledger", buyer.subject, buyer.item_id));
+            }
         }
         let has_place = is_sold_here || item.in_queue.contains(&buyer.subject);
         let is_refused = matches!(&buyer.told, Told::Refused(why) if is_for_good(why));
         if is_refused && has_place && buyer.queued_ms.is_none() {
-            findings.untrue += 1;
+            untrue.push(format!(
+                "{} was told {:?} of {} and has {}; all answers: {}",
+                buyer.subject,
+                buyer.told,
+                buyer.item_id,
+                if is_sold_here { "a unit" } else { "a place" },
+                buyer.heard.join(", "),
+            ));
         }
     }
-    findings.untrue += told_by_old_main.iter().filter(|answer| answer.told == Told::Queued).count() as u64;
+    let late = told_by_old_main.iter().filter(|answer| answer.told == Told::Queued);
+    untrue.extend(late.map(|answer| format!("the old main took an order at {} ms", answer.at_ms)));
+    findings.untrue = untrue.len() as u64;
+    untrue.truncate(MAX_LISTED);
+    findings.untrue_answers = untrue;
     findings
 }
 
@@ -79,6 +98,7 @@ mod tests {
             sold_ms: sold.then_some(2),
             places_lost: 0,
             told,
+            heard: Vec::new(),
         }
     }
 

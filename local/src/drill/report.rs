@@ -134,6 +134,7 @@ fn run(outcome: &Outcome) -> Vec<String> {
         true => "  Kept: oversold 0, two sellers 0, sold after the return 0, untrue 0".into(),
         false => format!("  NOT KEPT: {}", faults.join("; ")),
     });
+    lines.extend(outcome.findings.untrue_answers.iter().map(|answer| format!("    untrue: {answer}")));
     lines
 }
 
