@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// How long the browsers may take for all of it.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 /// Until the browsers' side has it opened.
 const OPENS_IN: Duration = Duration::from_secs(3_600);
 

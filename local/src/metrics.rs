@@ -1,7 +1,7 @@
 //! The functions' metrics, as CloudWatch would have them: read from the lines in embedded metric format that the
 //! functions write to their logs, and summed up by a step of time.
 //!
-//! [`emf`] reads a line, [`series`] keeps the last minutes. What is asked for is a list like that of
+//! `emf.rs` reads a line, `series.rs` keeps the last minutes. What is asked for is a list like that of
 //! `GetMetricData`: a metric, a statistic, and values by step.
 
 mod emf;

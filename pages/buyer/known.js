@@ -27,9 +27,9 @@ export class Known {
     return false;
   }
 
-  /** Takes the item as an HTTP answer has it, which has no version: good until anything better comes. */
+  /** Takes the item as an HTTP answer has it, which has no version: good until the socket speaks. */
   takeItem(item) {
-    this.item ??= { ...item, version: 0 };
+    this.item = newer(this.item, { ...item, version: 0 });
   }
 
   /**

@@ -12,6 +12,10 @@ import { lineText, noticeOf, view } from "./view.js";
 import { count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
+/** How often somebody who is not signed in, and so has no line, is shown the item anew. */
+const LOOK_INTERVAL_MS = 15_000;
+const absent = { title: "Cut off", text: "The shop does not answer. Trying again." };
+const runOut = { title: "Signed out", text: "Your sign-in has run out. Sign in again." };
 /** Ears get no more than one place in line in so long. */
 const SAY_INTERVAL_MS = 10_000;
 
@@ -34,8 +38,9 @@ async function start() {
   at("act").addEventListener("click", order);
   at("leave").addEventListener("click", leave);
   at("sign-in").addEventListener("submit", signIn);
-  at("sign-out").addEventListener("click", signOut);
+  at("sign-out").addEventListener("click", () => signOut(null));
   setInterval(show, 250);
+  setInterval(() => signedIn || document.hidden || look(), LOOK_INTERVAL_MS);
   await look();
   if (signedIn) connect();
   show();
@@ -47,7 +52,11 @@ async function look() {
   if (answer.status === 200) {
     known.takeItem(answer.body);
     settleMs = answer.body.settle_window_ms;
-  } else notice = answer.problem === "no-such-item" ? noticeOf(answer) : { title: "Cut off", text: "The shop does not answer. Reload the page in a moment." };
+    if (notice === absent) notice = null;
+  } else if (!known.item) {
+    notice = answer.problem === "no-such-item" ? noticeOf(answer) : absent;
+    setTimeout(() => known.item || look(), LOOK_INTERVAL_MS * Math.random());
+  }
 }
 
 function connect() {
@@ -73,7 +82,7 @@ function settle(order) {
 }
 
 function change(state) {
-  if (state.name === "ended" && state.why === "bad-token") signOut();
+  if (state.name === "ended" && state.why === "bad-token") signOut(runOut);
   // A browser does not say why a handshake failed; the API does.
   else if (state.name === "cut") askWhy();
   show();
@@ -84,7 +93,7 @@ async function askWhy() {
   const asked = line;
   const answer = await api.mine();
   if (asked !== line) return;
-  if (answer.status === 401) signOut();
+  if (answer.status === 401) signOut(runOut);
   if (answer.status === 200) known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
   show();
 }
@@ -96,7 +105,7 @@ async function order() {
   show();
   const answer = await api.order();
   isSending = false;
-  if (answer.status === 401) return signOut();
+  if (answer.status === 401) return signOut(runOut);
   notice = noticeOf(answer);
   const stamped = answer.status === 200 || answer.status === 202;
   if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
@@ -111,7 +120,7 @@ async function leave() {
   show();
   const answer = await api.leave();
   isSending = false;
-  if (answer.status === 401) return signOut();
+  if (answer.status === 401) return signOut(runOut);
   if (answer.status === 200 || answer.status === 202 || answer.problem === "no-order") known.hasLeft();
   if (answer.status === 200 && answer.body?.status) known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
   if (answer.status === 0 || answer.status >= 500) notice = { title: "We do not know yet", text: "No usable answer came back. You may still be in line." };
@@ -134,9 +143,10 @@ async function signIn(event) {
   show();
 }
 
-function signOut() {
+function signOut(why) {
   session.signOut();
   signedIn = null;
+  notice = why;
   line?.close("signed-out");
   line = null;
   isSending = false;

@@ -45,7 +45,7 @@ export function view(model) {
   const shown = { figure: null, act: null, leave: null, ...stand(item, order, nowMs, model.clockIsKnown) };
   if (!isSignedIn) {
     const says = shown.isOver ? shown.text : `${shown.text} Sign in to order.`.trim();
-    return { ...shown, text: says, act: null, leave: null };
+    return { ...shown, text: says, act: null, leave: null, notice };
   }
   if (!order && model.line.name !== "live" && shown.act) shown.text = `${shown.text} How your own order stands is not known yet.`.trim();
   if (notice && !shown.hasUnit) shown.notice = notice;
@@ -154,9 +154,9 @@ export function lineText(line, region, nowMs) {
     case "live":
       return `Live, from ${region}`;
     case "ended":
-      return line.why === "too-many-connections" ? "This page was opened elsewhere, and is not live any more. Reload it to go on here." : "Your sign-in has run out.";
+      return "This page was opened elsewhere, and is not live any more. Reload it to go on here.";
     case "signed-out":
-      return "Not live: nobody is signed in";
+      return "Not live: sign in to follow it as it happens";
     case "cut":
     case "connecting": {
       if (!line.since) return `Connecting to ${region} …`;

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { barriers, open, watch } from "./browser.mjs";
 
 const { buyers, operator, operatorToken } = JSON.parse(process.env.FAIRDROP_PAGES);
-const PATIENCE = 20_000;
+const PATIENCE = 40_000;
 const HOUR = 3_600_000;
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();

@@ -84,6 +84,7 @@ test("nobody is told more than is known", () => {
   assert.match(shown({ order: null, line: { name: "cut" } }).text, /not known yet/);
   assert.ok(!shown({ isSignedIn: false }).act);
   assert.match(shown({ isSignedIn: false }).text, /Sign in to order/);
+  assert.equal(shown({ isSignedIn: false, notice: noticeOf({ status: 0 }) }).notice.title, "Cut off", "why one was signed out, or cannot sign in");
   assert.deepEqual(shown({ isSending: true }).act, { label: "Sending …", isEnabled: false });
 });
 
