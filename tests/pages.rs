@@ -102,6 +102,10 @@ async fn pay(system: &System, buyer: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_buyers_in_two_regions_and_one_unit() {
+    assert!(
+        folder().join("node_modules").is_dir(),
+        "what drives the browser is not there; run `make setup-deploy`"
+    );
     let site = Site::reserve().await.unwrap();
     let options = Options { origins: vec![site.origin()], ..options(2, SocketLimits::default()) };
     let system = System::start(&options).await.unwrap();

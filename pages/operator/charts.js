@@ -103,3 +103,12 @@ export function spark(values, label) {
     node("line", { class: "grid", x1: 0, x2: 120, y1: 26.5, y2: 26.5 }),
     node("path", { class: "line s1", d: path(values, x, y) }));
 }
+
+/** A bar from `low` to `high` about a line at zero, for a table; `end` is what reaches the edge. */
+export function range(low, high, end, label) {
+  const x = (value) => 60 + (58 * Math.max(-end, Math.min(end, value))) / (end || 1);
+  return node("svg", { viewBox: "0 0 120 28", role: "img", "aria-label": label },
+    node("line", { class: "grid", x1: 0, x2: 120, y1: 14, y2: 14 }),
+    node("line", { class: "line s1 wide", x1: x(low), x2: Math.max(x(high), x(low) + 1), y1: 14, y2: 14 }),
+    node("line", { class: "zero", x1: 60, x2: 60, y1: 5, y2: 23 }));
+}

@@ -3,7 +3,7 @@
 // The figures are the functions' metrics; the item is what the public API says of it. `figures.js` computes,
 // `charts.js` draws. All text goes in as text: nothing here writes HTML.
 
-import { draw, short, spark } from "./charts.js";
+import { draw, range, short, spark } from "./charts.js";
 import { by, find, held, largest, newest, perSecond, runningTotal, sum, total } from "./figures.js";
 
 const KEY = "fairdrop.operator";
@@ -168,6 +168,8 @@ function charts(stepSeconds, steps, all) {
 }
 
 function regions(results, stepSeconds, steps) {
+  const offsets = find(results, "clock_offset_low_ms", "Average").concat(find(results, "clock_offset_high_ms", "Average"));
+  const widest = Math.max(1, ...offsets.map((one) => Math.abs(newest(one) ?? 0)));
   const rows = settings.regions.map((region, index) => {
     const mine = (metric, statistic = "Sum") => find(results, metric, statistic, { Region: region.name });
     const rate = perSecond(sum(mine("orders_queued"), steps), stepSeconds);
@@ -186,11 +188,20 @@ function regions(results, stepSeconds, steps) {
       element("td", milliseconds(newest(p50))),
       element("td", milliseconds(newest(p99))),
       cell(spark(p50 ? p50.values : [], `median on the way: ${milliseconds(newest(p50))}`)),
-      element("td", low === null || high === null ? "–" : `${signed(low)} to ${signed(high)}`),
+      low === null || high === null ? element("td", "–") : clock(low, high, widest),
     );
     return row;
   });
   at("regions").replaceChildren(...rows);
+}
+
+function clock(low, high, widest) {
+  const words = `${signed(low)} to ${signed(high)}`;
+  const made = cell(range(low, high, widest, `clock offset, ms: ${words}`));
+  const figure = element("span", words);
+  figure.ariaHidden = "true";
+  made.append(figure);
+  return made;
 }
 
 function milliseconds(value) {
