@@ -17,7 +17,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-deploy build demo up drill test bench check fmt release sam-build deploy deploy-local clean
+.PHONY: help setup setup-deploy build demo up drill test screenshots bench check fmt release sam-build deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,7 @@ help: ## List the commands
 setup: ## Install what is missing: redis-server, PostgreSQL, cargo-lambda, moto, ministack
 	@local/setup $(VENV) run
 
-setup-deploy: ## Install the AWS SAM CLI and the linters, too
+setup-deploy: ## Install the AWS SAM CLI, the linters and a browser, too
 	@local/setup $(VENV) deploy
 
 build: ## Build functions and the local system
@@ -42,6 +42,9 @@ drill: setup build ## Main is lost and the standby takes over, with buyers order
 
 test: setup-deploy build ## All tests, against real servers
 	$(RUN_TESTS) --locked --workspace $(ARGS)
+
+screenshots: setup-deploy build ## Take the pictures of the pages that README.md shows
+	cd tests/browser && FAIRDROP_LOCAL=$(BIN)/fairdrop-local node screenshots.mjs $(CURDIR)/docs
 
 bench: setup build release ## All figures, into target/bench/
 	FAIRDROP_RELEASE_DIR=$(TARGET)/release $(BIN)/fairdrop-bench $(ARGS)

@@ -1,10 +1,13 @@
 //! A region's front door: turns HTTP into API Gateway v2 events and back, as AWS does.
 
+mod cors;
+
 use crate::buyer::micros_now;
 use crate::emulator::{Invoke, Invoked};
 use anyhow::Result;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use axum::serve::ListenerExt;
 use base64::Engine;
@@ -37,6 +40,7 @@ struct Door {
     invoke: Invoke,
     clock_offset_ms: i64,
     answer_limit: Duration,
+    origins: Vec<String>,
     requests: AtomicU64,
 }
 
@@ -51,13 +55,15 @@ struct Route {
 
 impl Gateway {
     /// Opens a region's gateway on a free port. Payments are taken in main alone. Its
-    /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`.
+    /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`. Pages of
+    /// `origins` may call it from a browser.
     pub async fn open(
         region: &str,
         is_main: bool,
         invoke: Invoke,
         clock_offset_ms: i64,
         answer_limit: Duration,
+        origins: Vec<String>,
     ) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
@@ -70,6 +76,7 @@ impl Gateway {
             invoke,
             clock_offset_ms,
             answer_limit,
+            origins,
             requests: AtomicU64::new(0),
         };
         let router = axum::Router::new().fallback(answer).with_state(Arc::new(door));
@@ -94,6 +101,18 @@ impl Drop for Gateway {
 async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response<Body> {
     let arrived_at = micros_now();
     let (parts, body) = request.into_parts();
+    if let Some(answer) = cors::preflight(&door.origins, &parts.method, &parts.headers) {
+        return answer;
+    }
+    let origin = cors::allowed(&door.origins, &parts.headers);
+    let mut response = serve(&door, parts, body, arrived_at).await;
+    if let Some(origin) = origin {
+        cors::open(&mut response, origin);
+    }
+    response
+}
+
+async fn serve(door: &Door, parts: Parts, body: Body, arrived_at: u64) -> Response<Body> {
     let Some(route) =
         route(parts.method.as_str(), parts.uri.path()).filter(|route| door.is_main || !route.is_guarded)
     else {

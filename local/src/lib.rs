@@ -6,6 +6,7 @@
 //! is wide and can be cut, and [`sockets`] for live updates. [`schedule`] fires what EventBridge would.
 //!
 //! [`crowd`] and [`buyer`] send orders into it, [`watcher`]s sit at their [`socket`]s, [`audit`] checks what came out,
+//! [`pages`] serves what a browser opens, and the operator's [`metrics`], which come from the functions' logs.
 //! [`strategies`] runs the same arrivals through what others do, and [`report`]
 //! shows it all. The commands are [`demo`] and [`up`].
 //!
@@ -22,6 +23,8 @@ pub mod drill;
 pub mod emulator;
 pub mod functions;
 pub mod gateway;
+pub mod metrics;
+pub mod pages;
 pub mod payments;
 pub mod postgres;
 pub mod process;

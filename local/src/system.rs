@@ -39,6 +39,8 @@ pub struct Options {
     pub live: Option<SocketLimits>,
     /// On top of what live-publish is given.
     pub of_publish: Vec<(String, String)>,
+    /// Web origins whose pages may call the gateways.
+    pub origins: Vec<String>,
 }
 
 /// How one region is started.
@@ -65,6 +67,7 @@ impl Options {
             of_main: Vec::new(),
             live: None,
             of_publish: Vec::new(),
+            origins: Vec::new(),
         }
     }
 }
@@ -274,6 +277,7 @@ async fn start_region(
         invoke.clone(),
         region_options.gateway_clock_offset_ms,
         options.answer_limit,
+        options.origins.clone(),
     )
     .await?;
     let environment: Vec<(String, String)> = vec![

@@ -1,13 +1,21 @@
 //! `up`: the system kept running, with everything needed to talk to it.
 
 use crate::buyer::micros_now;
+use crate::crowd;
+use crate::metrics::Metrics;
+use crate::pages::{Desk, PageRegion, Pages, Site, operator_token};
 use crate::payments::{Habits, Shop, share};
 use crate::regions;
 use crate::sockets::SocketLimits;
 use crate::system::{Options, System};
 use anyhow::Result;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The item that is on sale at the start.
+const ITEM_ID: &str = "sneaker-42";
+/// Orders a second with which a crowd begins.
+const RUSH: f64 = 150.0;
 
 /// What is kept running.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,28 +32,65 @@ pub struct Up {
     /// The share of buyers for whom the shop does not pay in time; 1: pay by hand
     #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub unpaid: f64,
+    /// In how many seconds the first item opens
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub opens_in_seconds: u32,
+    /// How many other buyers order once it opens; 0: nobody but you
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    pub crowd: u32,
 }
 
 /// Runs until it is dropped.
 pub async fn run(up: &Up) -> Result<bool> {
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
+    let site = Site::reserve().await?;
     let options = Options {
         live: Some(SocketLimits::default()),
+        origins: vec![site.origin()],
         ..Options::for_regions(regions::first(up.regions.into()))
     };
     let system = System::start(&options).await?;
-    let item_id = "sneaker-42";
+    let opens_in = Duration::from_secs(up.opens_in_seconds.into());
+    let opening = Instant::now() + opens_in;
     system
         .admin(&json!({ "command": "create", "item": {
-            "item_id": item_id, "name": "Sneaker 42", "stock_total": up.stock, "opens_at": micros_now(),
+            "item_id": ITEM_ID, "name": "Sneaker 42", "stock_total": up.stock,
+            "opens_at": micros_now() + u64::from(up.opens_in_seconds) * 1_000_000,
             "hold_seconds": up.hold_seconds,
         }}))
         .await?;
     let habits = Habits { unpaid: up.unpaid, seed: 42 };
     let hold = Duration::from_secs(up.hold_seconds.into());
-    let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id.parse()?, hold, habits);
-    print(&system, item_id, up)?;
+    let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &ITEM_ID.parse()?, hold, habits);
+    let operator_token = operator_token();
+    let pages = site.open(Desk {
+        item_id: ITEM_ID.to_owned(),
+        regions: system.regions.iter().filter_map(PageRegion::of).collect(),
+        identity: system.identity.clone(),
+        metrics: Metrics::watch(system.logs()),
+        operator_token: operator_token.clone(),
+    });
+    print_pages(&system, &pages, &operator_token, up);
+    print(&system, ITEM_ID, up)?;
+    if let Some(half_life) = crowd::half_life(up.crowd, RUSH).filter(|half_life| !half_life.is_zero()) {
+        let plan = crowd::plan(42, up.crowd, system.regions.len(), half_life);
+        let tokens = crowd::tokens(&system.identity, &plan, || ())?;
+        let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opening, || ()).await?;
+        println!("The crowd of {} has ordered.", sent.len());
+    }
     std::future::pending().await
+}
+
+fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &Up) {
+    println!("\nThe buyer's page, in each region (docs/PAGES.md):");
+    for running in &system.regions {
+        println!("  {:<16} {}", running.region.name, pages.buyer(running.region.name));
+    }
+    println!("\nThe operator's page, and the token that it asks for:");
+    println!("  {}\n  {operator_token}", pages.operator());
+    if up.crowd == 0 {
+        println!("  For something to look at: make up ARGS=\"--crowd 2000 --opens-in-seconds 20\"");
+    }
 }
 
 fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {

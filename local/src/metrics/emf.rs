@@ -1,0 +1,110 @@
+//! CloudWatch's embedded metric format: a line of a log that carries metrics.
+
+use serde::Deserialize;
+use serde_json::Value;
+use shared::telemetry::NAMESPACE;
+use std::collections::BTreeMap;
+
+/// What one metric of a line says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sample {
+    pub(super) metric: String,
+    pub(super) dimensions: BTreeMap<String, String>,
+    pub(super) at_ms: u64,
+    pub(super) values: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "_aws")]
+    aws: Aws,
+    #[serde(flatten)]
+    members: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Aws {
+    timestamp: u64,
+    cloud_watch_metrics: Vec<Directive>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: String,
+    dimensions: Vec<Vec<String>>,
+    metrics: Vec<Definition>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition {
+    name: String,
+}
+
+/// The samples of a line; `None` where it carries no metrics of this project.
+pub(super) fn parse(line: &[u8]) -> Option<Vec<Sample>> {
+    // Most lines are logs.
+    if !line.starts_with(br#"{"_aws""#) {
+        return None;
+    }
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let mut samples = Vec::new();
+    for directive in &line.aws.cloud_watch_metrics {
+        if directive.namespace != NAMESPACE {
+            continue;
+        }
+        for names in &directive.dimensions {
+            let text = |name: &String| Some((name.clone(), line.members.get(name)?.as_str()?.to_owned()));
+            let dimensions: BTreeMap<String, String> = names.iter().filter_map(text).collect();
+            for definition in &directive.metrics {
+                let values = line.members.get(&definition.name).map(numbers).unwrap_or_default();
+                if !values.is_empty() {
+                    samples.push(Sample {
+                        metric: definition.name.clone(),
+                        dimensions: dimensions.clone(),
+                        at_ms: line.aws.timestamp,
+                        values,
+                    });
+                }
+            }
+        }
+    }
+    Some(samples)
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_f64).collect(),
+        value => value.as_f64().into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_gauges_and_histograms_are_read() {
+        let line = br#"{"_aws":{"Timestamp":1795531146044,"CloudWatchMetrics":[{"Namespace":"fairdrop","Dimensions":[["Region","Item"]],"Metrics":[{"Name":"drain_lag_ms"},{"Name":"transit_ms"},{"Name":"absent"}]}]},"Item":"sneaker-42","Region":"us-east-1","drain_lag_ms":45.782,"transit_ms":[1.5,2]}"#;
+        let samples = parse(line).unwrap();
+        assert_eq!(samples.len(), 2);
+        assert_eq!(
+            (samples[0].metric.as_str(), samples[0].values.as_slice()),
+            ("drain_lag_ms", &[45.782][..])
+        );
+        assert_eq!(samples[1].values, [1.5, 2.0]);
+        assert_eq!(samples[1].dimensions["Item"], "sneaker-42");
+        assert_eq!(samples[1].at_ms, 1_795_531_146_044);
+    }
+
+    #[test]
+    fn other_lines_are_none() {
+        for line in [&b"{\"level\":\"INFO\"}"[..], b"", b"{\"_aws\"", b"{\"_aws\":1}", b"\xff\xfe"] {
+            assert_eq!(parse(line), None);
+        }
+        let foreign = br#"{"_aws":{"Timestamp":1,"CloudWatchMetrics":[{"Namespace":"other","Dimensions":[[]],"Metrics":[{"Name":"a"}]}]},"a":1}"#;
+        assert_eq!(parse(foreign), Some(Vec::new()));
+    }
+}

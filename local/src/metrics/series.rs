@@ -1,0 +1,224 @@
+//! Samples by step of time, and the statistics that are asked of them.
+
+use super::emf::Sample;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How long one step is.
+pub const STEP_SECONDS: u64 = 2;
+/// How many steps are kept.
+pub const STEPS: u64 = 90;
+/// Series that are kept; more are not.
+const MAX_SERIES: usize = 512;
+/// Values of one step; more count, and say nothing of percentiles.
+const MAX_VALUES: usize = 10_000;
+
+/// What is said of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Statistic {
+    /// All of it.
+    Sum,
+    /// The largest.
+    Maximum,
+    /// The mean.
+    Average,
+    /// The median.
+    #[serde(rename = "p50")]
+    P50,
+    /// What one in a hundred exceeds.
+    #[serde(rename = "p99")]
+    P99,
+}
+use Statistic::{Average, Maximum, P50, P99, Sum};
+
+/// What the operator's page shows, as the dashboard of template.yaml does.
+const SHOWN: [(&str, Statistic); 22] = [
+    ("orders_queued", Sum),
+    ("orders_refused", Sum),
+    ("transit_ms", P50),
+    ("transit_ms", P99),
+    ("clock_offset_low_ms", Average),
+    ("clock_offset_high_ms", Average),
+    ("orders_waiting", Maximum),
+    ("orders_dropped", Sum),
+    ("reservations", Sum),
+    ("drain_lag_ms", Maximum),
+    ("drain_failures", Sum),
+    ("reservations_recorded", Sum),
+    ("reservations_refused", Sum),
+    ("reservations_released", Sum),
+    ("record_lag_ms", Maximum),
+    ("worker_failures", Sum),
+    ("dead_letters", Sum),
+    ("payments", Sum),
+    ("payments_refused", Sum),
+    ("live_watchers", Maximum),
+    ("live_messages", Sum),
+    ("leases_missed", Sum),
+];
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// When it was made, in microseconds since the Unix epoch.
+    pub at: u64,
+    /// When the first step began, in the same.
+    pub from: u64,
+    /// How long a step is.
+    pub step_seconds: u64,
+    /// One for each metric, statistic and set of dimensions.
+    pub results: Vec<One>,
+}
+
+/// One series.
+#[derive(Clone, Debug, Serialize)]
+pub struct One {
+    /// The metric.
+    pub metric: &'static str,
+    /// What its values say of each step.
+    pub statistic: Statistic,
+    /// The dimensions' values.
+    pub dimensions: BTreeMap<String, String>,
+    /// One for each step, `null` where nothing was measured.
+    pub values: Vec<Option<f64>>,
+    /// The sum of all that was ever measured.
+    pub total: f64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Series(BTreeMap<Key, Kept>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    metric: &'static str,
+    dimensions: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    total: f64,
+    steps: BTreeMap<u64, Step>,
+}
+
+#[derive(Debug, Default)]
+struct Step {
+    sum: f64,
+    count: f64,
+    values: Vec<f64>,
+}
+
+impl Series {
+    /// Counts a sample, if it is one that is shown.
+    pub(super) fn add(&mut self, sample: Sample) {
+        let Some((metric, _)) = SHOWN.iter().find(|(metric, _)| *metric == sample.metric) else { return };
+        let key = Key { metric, dimensions: sample.dimensions };
+        if self.0.len() >= MAX_SERIES && !self.0.contains_key(&key) {
+            return;
+        }
+        let kept = self.0.entry(key).or_default();
+        kept.total += sample.values.iter().sum::<f64>();
+        let step = kept.steps.entry(sample.at_ms / (STEP_SECONDS * 1_000)).or_default();
+        for value in sample.values {
+            step.sum += value;
+            step.count += 1.0;
+            if step.values.len() < MAX_VALUES {
+                step.values.push(value);
+            }
+        }
+        while kept.steps.len() > STEPS as usize + 1 {
+            kept.steps.pop_first();
+        }
+    }
+
+    /// The steps that are over at `now_ms`.
+    pub(super) fn results(&mut self, now_ms: u64) -> Results {
+        let until = now_ms / (STEP_SECONDS * 1_000);
+        let from = until.saturating_sub(STEPS);
+        let mut results = Vec::new();
+        for (metric, statistic) in SHOWN {
+            for (key, kept) in self.0.iter().filter(|(key, _)| key.metric == metric) {
+                let values = (from..until).map(|step| kept.steps.get(&step).map(|step| step.say(statistic)));
+                results.push(One {
+                    metric,
+                    statistic,
+                    dimensions: key.dimensions.clone(),
+                    values: values.collect(),
+                    total: kept.total,
+                });
+            }
+        }
+        let micros = |step: u64| step * STEP_SECONDS * 1_000_000;
+        Results { at: now_ms * 1_000, from: micros(from), step_seconds: STEP_SECONDS, results }
+    }
+}
+
+impl Step {
+    fn say(&self, statistic: Statistic) -> f64 {
+        match statistic {
+            Sum => self.sum,
+            Average => self.sum / self.count,
+            Maximum => self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            P50 => self.quantile(0.5),
+            P99 => self.quantile(0.99),
+        }
+    }
+
+    /// The nearest rank.
+    fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(metric: &str, region: &str, at_ms: u64, values: &[f64]) -> Sample {
+        Sample {
+            metric: metric.into(),
+            dimensions: [("Region".to_owned(), region.to_owned())].into(),
+            at_ms,
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn steps_that_are_over_are_told_and_gaps_are_not_zero() {
+        let mut series = Series::default();
+        let now_ms = 1_000_000_000;
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        series.add(sample("transit_ms", "a", now_ms - 2_000, &hundred));
+        series.add(sample("orders_queued", "a", now_ms - 2_000, &[5.0]));
+        series.add(sample("orders_queued", "a", now_ms - 1_000, &[2.0]));
+        series.add(sample("orders_queued", "a", now_ms, &[9.0]));
+        series.add(sample("of_no_interest", "a", now_ms - 2_000, &[1.0]));
+        let told = series.results(now_ms);
+        let last = |metric, statistic| {
+            let mut found =
+                told.results.iter().filter(|one| (one.metric, one.statistic) == (metric, statistic));
+            let one = found.next().unwrap();
+            assert_eq!((one.values.len() as u64, found.count()), (STEPS, 0));
+            (one.values.last().copied().flatten(), one.values.iter().flatten().count(), one.total)
+        };
+        assert_eq!(last("orders_queued", Sum), (Some(7.0), 1, 16.0));
+        assert_eq!(last("transit_ms", P50), (Some(50.0), 1, 5_050.0));
+        assert_eq!(last("transit_ms", P99), (Some(99.0), 1, 5_050.0));
+        assert_eq!(told.results.len(), 3);
+        assert_eq!(told.from, (now_ms / 1_000 - STEPS * STEP_SECONDS) * 1_000_000);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut series = Series::default();
+        for number in 0..2_000 {
+            series.add(sample("orders_refused", &format!("region-{number}"), number, &[1.0]));
+            series.add(sample("orders_queued", "region-0", number * 2_000, &[1.0]));
+        }
+        assert_eq!(series.0.len(), MAX_SERIES);
+        let longest = series.0.values().map(|kept| kept.steps.len()).max();
+        assert_eq!(longest, Some(STEPS as usize + 1));
+    }
+}

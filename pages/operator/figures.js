@@ -1,0 +1,64 @@
+// Questions that are put to a list of results, as `GetMetricData` would give it: pure functions.
+
+/** The results of one metric and statistic whose dimensions are `wanted`. */
+export function find(results, metric, statistic, wanted = {}) {
+  const fits = ({ dimensions }) => Object.entries(wanted).every(([name, value]) => dimensions[name] === value);
+  return results.filter((one) => one.metric === metric && one.statistic === statistic && fits(one));
+}
+
+/** The total since the start, of several. */
+export function total(found) {
+  return found.reduce((sum, one) => sum + one.total, 0);
+}
+
+/** The newest value there is, of one; null where there is none. */
+export function newest(one) {
+  return one?.values.findLast((value) => value !== null) ?? null;
+}
+
+/** Several added up, step by step; null where none of them has a value. */
+export function sum(found, steps) {
+  return Array.from({ length: steps }, (_, step) => {
+    const values = found.map((one) => one.values[step]).filter((value) => value !== null);
+    return values.length ? values.reduce((all, value) => all + value, 0) : null;
+  });
+}
+
+/** The largest of several, step by step. */
+export function largest(found, steps) {
+  return Array.from({ length: steps }, (_, step) => {
+    const values = found.map((one) => one.values[step]).filter((value) => value !== null);
+    return values.length ? Math.max(...values) : null;
+  });
+}
+
+/** A rate: nothing counted is none, where the series has begun. */
+export function perSecond(values, stepSeconds) {
+  return values.map((value) => (value ?? 0) / stepSeconds);
+}
+
+/** What is counted so far at each step, given the total at the end. */
+export function runningTotal(values, totalAtEnd) {
+  let sum = totalAtEnd;
+  return [...values].reverse().map((value) => {
+    const atEnd = sum;
+    sum -= value ?? 0;
+    return Math.max(0, atEnd);
+  }).reverse();
+}
+
+/** The last value goes on where nothing was measured. */
+export function held(values) {
+  let last = null;
+  return values.map((value) => (last = value ?? last));
+}
+
+/** By the value of one dimension: `[value, results]`, the largest total first. */
+export function by(found, dimension) {
+  const groups = new Map();
+  for (const one of found) {
+    const value = one.dimensions[dimension] ?? "";
+    groups.set(value, [...(groups.get(value) ?? []), one]);
+  }
+  return [...groups].sort(([, a], [, b]) => total(b) - total(a));
+}

@@ -1,0 +1,206 @@
+//! The pages in a real browser, against the real system: `tests/browser/` drives it, and this does what a browser
+//! cannot: it cuts lines and lets the shop be paid. What the pages decide has tests of its own there.
+
+use anyhow::{Context, Result, bail, ensure};
+use local::buyer::micros_now;
+use local::metrics::Metrics;
+use local::pages::{Desk, PageRegion, Site, operator_token};
+use local::process::workspace;
+use local::sockets::SocketLimits;
+use local::system::{Options, System};
+use local::wan::{Line, LineState};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tests::announce;
+use tests::live::options;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long the browsers may take for all of it.
+const LIMIT: Duration = Duration::from_secs(240);
+/// Until the browsers' side has it opened.
+const OPENS_IN: Duration = Duration::from_secs(3_600);
+
+fn folder() -> PathBuf {
+    workspace().join("tests/browser")
+}
+
+fn node() -> Command {
+    let mut node = Command::new("node");
+    node.current_dir(folder()).kill_on_drop(true);
+    node
+}
+
+/// A region's front doors behind lines that can be cut, as a buyer's own line is.
+struct Lines([Line; 2]);
+
+impl Lines {
+    async fn before(region: &mut PageRegion) -> Result<Self> {
+        let lay = async |url: &mut String| -> Result<Line> {
+            let authority = url.split('/').nth(2).context("an address has a host")?.to_owned();
+            let target: SocketAddr = authority.parse()?;
+            let line = Line::lay(target, Duration::ZERO).await?;
+            *url = url.replace(&authority, &format!("127.0.0.1:{}", line.port()));
+            Ok(line)
+        };
+        Ok(Self([lay(&mut region.api).await?, lay(&mut region.live).await?]))
+    }
+
+    fn set(&self, state: LineState) {
+        self.0.iter().for_each(|line| line.set(state));
+    }
+}
+
+/// Does what the browsers' side asks for, until it ends.
+async fn serve(child: &mut Child, system: &System, lines: &[Lines]) -> Result<()> {
+    let mut answers = child.stdin.take().context("there is a pipe")?;
+    let mut asked = BufReader::new(child.stdout.take().context("there is a pipe")?).lines();
+    while let Some(line) = asked.next_line().await? {
+        let Some(request) = line.strip_prefix("@ ") else {
+            println!("{line}");
+            continue;
+        };
+        let (what, of_what) = request.split_once(' ').unwrap_or((request, ""));
+        match what {
+            "cut" => lines.get(of_what.parse::<usize>()?).context("no such line")?.set(LineState::Refusing),
+            "mend" => lines.get(of_what.parse::<usize>()?).context("no such line")?.set(LineState::Up),
+            "change" => {
+                let changes: Value = serde_json::from_str(of_what)?;
+                let update = json!({ "command": "update", "item_id": "drop", "changes": changes });
+                system.admin(&update).await.map(drop)?;
+            }
+            "pause" | "resume" => {
+                system.admin(&json!({ "command": what, "item_id": "drop" })).await.map(drop)?;
+            }
+            "pay" => pay(system, of_what).await?,
+            _ => bail!("what is {request:?}?"),
+        }
+        answers.write_all(b"done\n").await?;
+    }
+    let status = child.wait().await?;
+    ensure!(status.success(), "the browsers saw something else; what it was is said above");
+    Ok(())
+}
+
+/// The shop's backend says that `buyer` has paid.
+async fn pay(system: &System, buyer: &str) -> Result<()> {
+    let paid = json!({ "user_token": buyer, "payment_reference": format!("pay-{buyer}"), "outcome": "paid" });
+    let main = system.regions.first().context("there is main")?;
+    let answer = reqwest::Client::new()
+        .post(format!("{}/items/drop/payments", main.gateway.url()))
+        .header("authorization", "AWS4-HMAC-SHA256 test")
+        .body(paid.to_string())
+        .send()
+        .await?;
+    ensure!(answer.status() == 200, "the payment is answered {}", answer.status());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_buyers_in_two_regions_and_one_unit() {
+    assert!(
+        folder().join("node_modules").is_dir(),
+        "what drives the browser is not there; run `make setup-deploy`"
+    );
+    let site = Site::reserve().await.unwrap();
+    let options = Options { origins: vec![site.origin()], ..options(2, SocketLimits::default()) };
+    let system = System::start(&options).await.unwrap();
+    let mut regions: Vec<PageRegion> = system.regions.iter().filter_map(PageRegion::of).collect();
+    let mut lines = Vec::new();
+    for region in &mut regions {
+        lines.push(Lines::before(region).await.unwrap());
+    }
+    let operator_token = operator_token();
+    let names: Vec<String> = regions.iter().map(|region| region.name.clone()).collect();
+    let pages = site.open(Desk {
+        item_id: "drop".to_owned(),
+        regions,
+        identity: system.identity.clone(),
+        metrics: Metrics::watch(system.logs()),
+        operator_token: operator_token.clone(),
+    });
+    let opens_at = micros_now() + u64::try_from(OPENS_IN.as_micros()).unwrap();
+    let item = json!({ "stock_total": 1, "hold_seconds": 120, "opens_at": opens_at });
+    announce(&system, "drop", item).await.unwrap();
+    let brief = json!({
+        "buyers": names.iter().map(|name| pages.buyer(name)).collect::<Vec<_>>(),
+        "operator": pages.operator(),
+        "operatorToken": operator_token,
+    });
+    let mut child = node()
+        .arg("drop.mjs")
+        .env("FAIRDROP_PAGES", brief.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node is installed by `make setup-deploy`");
+    timeout(LIMIT, serve(&mut child, &system, &lines)).await.expect("it is over in time").unwrap();
+}
+
+#[tokio::test]
+async fn what_the_pages_decide() {
+    let tests = std::fs::read_dir(folder().join("unit")).unwrap();
+    let tests: Vec<PathBuf> = tests.map(|entry| entry.unwrap().path()).collect();
+    assert!(tests.len() >= 4);
+    let output =
+        node().arg("--test").args(tests).output().await.expect("node is installed by `make setup-deploy`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_server_gives_nothing_to_strangers() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::reserve().await.unwrap();
+    let origin = site.origin();
+    let pages = site.open(Desk {
+        item_id: "drop".to_owned(),
+        regions: Vec::new(),
+        identity: local::buyer::IdentityProvider::new().unwrap(),
+        metrics: Metrics::watch(folder.path()),
+        operator_token: "secret".to_owned(),
+    });
+    let client = reqwest::Client::new();
+    let get = |path: &str| client.get(format!("{origin}{path}"));
+    for (request, status) in [
+        (get("/buyer/"), 200),
+        (get("/buyer/page.js"), 200),
+        (get("/look.css"), 200),
+        (get("/operator/"), 200),
+        (get("/Cargo.toml"), 404),
+        (get("/buyer/..%2f..%2fCargo.toml"), 404),
+        (get("/buyer/").header("host", "rebound.example"), 421),
+        (get("/operator/figures.json"), 401),
+        (get("/operator/figures.json").bearer_auth("secre"), 401),
+        (get("/operator/figures.json").bearer_auth("secrets"), 401),
+        (get("/operator/figures.json?token=secret"), 401),
+        (get("/operator/figures.json").bearer_auth("secret"), 200),
+        (client.post(format!("{origin}/local/token")).body(r#"{"buyer":"alice"}"#), 400),
+        (login(&client, &origin, r#"{"buyer":"alice"}"#), 200),
+        (login(&client, &origin, r#"{"buyer":""}"#), 400),
+        (login(&client, &origin, r#"{"buyer":"a b"}"#), 400),
+        (login(&client, &origin, r#"{"buyer":"a","admin":true}"#), 400),
+        (login(&client, &origin, &format!(r#"{{"buyer":"{}"}}"#, "a".repeat(2_000))), 400),
+        (login(&client, &origin, "["), 400),
+    ] {
+        let request = request.build().unwrap();
+        let what = format!("{} {}", request.method(), request.url());
+        let answer = client.execute(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{what}");
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+        assert!(answer.headers().get("access-control-allow-origin").is_none());
+    }
+    drop(pages);
+}
+
+fn login(client: &reqwest::Client, origin: &str, body: &str) -> reqwest::RequestBuilder {
+    client
+        .post(format!("{origin}/local/token"))
+        .header("content-type", "application/json")
+        .body(body.to_owned())
+}
