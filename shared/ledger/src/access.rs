@@ -55,6 +55,10 @@ impl Access {
         let url = config::required(source, name)?;
         let why =
             "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
+        // The library does not look at the scheme.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(ConfigError::bad(name, why));
+        }
         let mut options = PgConnectOptions::from_str(&url).map_err(|_| ConfigError::bad(name, why))?;
         if !is_this_machine(options.get_host()) {
             if !url.contains("sslmode=") {
