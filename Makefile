@@ -3,12 +3,13 @@
 VENV ?= $(CURDIR)/.venv
 TARGET ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 ARGS ?=
+RUNS ?= 3
 # One profile for everything that runs on this machine; `release` is what is deployed.
 BIN := $(TARGET)/local
 # cargo-nextest where it is installed: each test in a process of its own.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
 SHOW := $(if $(shell command -v cargo-nextest),--success-output immediate,-- --nocapture)
-FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag live-updates live-publish
+FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag region-failover live-updates live-publish
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto
@@ -16,7 +17,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-deploy build demo up test bench check fmt release sam-build deploy deploy-local clean
+.PHONY: help setup setup-deploy build demo up drill test bench check fmt release sam-build deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +36,9 @@ demo: setup build ## A whole drop on this machine; ARGS="--orders 5000 --stock 2
 
 up: setup build ## The system kept running, with curl lines for every route
 	$(BIN)/fairdrop-local up $(ARGS)
+
+drill: setup build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
+	$(BIN)/fairdrop-local drill --runs $(RUNS) $(ARGS)
 
 test: setup-deploy build ## All tests, against real servers
 	$(RUN_TESTS) --locked --workspace $(ARGS)
@@ -55,9 +59,13 @@ release: ## Build the functions as they are deployed
 
 sam-build: setup-deploy ## Build all functions as SAM deploys them, into .aws-sam/build
 	PATH="$(VENV)/bin:$$PATH" CARGO_TARGET_DIR=$(TARGET) $(VENV)/bin/sam build --config-env $(ENV)
+	@local/artefacts.py $(SAM_BUILD)
 
+# A new value of a parameter makes a new version of order-intake, as new code does: Revision says that there is one.
 deploy: sam-build ## Deploy to AWS; ENV=single, use1, euw1 or apse1, see samconfig.toml
-	$(VENV)/bin/sam deploy --config-env $(ENV)
+	@awk -v revision="$$(cksum < samconfig.toml | cut -d' ' -f1)" \
+		'{ print } /parameter_overrides\]$$/ { print "Revision = \"" revision "\"" }' samconfig.toml > .aws-sam/samconfig.toml
+	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
 	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked -p tests --test deployment --test template_rules $(SHOW)

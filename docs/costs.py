@@ -1,39 +1,43 @@
 #!/usr/bin/env python3
 """What fairdrop costs on AWS: the arithmetic of docs/COSTS.md, in US dollars.
 
-usage: docs/costs.py [--orders N] [--polls N] [--watchers N] [--json]
+usage: docs/costs.py [--orders N] [--polls N] [--watchers N] [--json | --prices]
 
-Prices are AWS's published ones for us-east-1, without free tiers or discounts, as of 2025. They change:
-look them up before you rely on them. Durations are fairdrop's own measurements.
+Prices are AWS's on-demand ones for us-east-1, without free tiers or discounts; each names where it was seen and
+when. They change: look them up before you rely on them. Durations are fairdrop's own measurements.
 """
 
 import argparse
 import json
 
-# ---- Prices
-LAMBDA_REQUEST = 0.20 / 1e6
-LAMBDA_GB_SECOND = 0.0000166667  # x86
-HTTP_API_REQUEST = 1.00 / 1e6
-LOG_GB = 0.50
-METRIC_MONTH = 0.30
-ALARM_MONTH = 0.10
-DASHBOARD_MONTH = 3.00
-METRIC_READ = 0.01 / 1000
-SOCKET_MESSAGE = 1.00 / 1e6
-SOCKET_MINUTE = 0.25 / 1e6
-REGION_TO_REGION_GB = 0.02
-NAT_HOUR = 0.045
-DYNAMODB_WRITE = 0.625 / 1e6
-HOURS = 730
-PER_HOUR = {
-    "cache.t4g.micro (Valkey)": 0.0128,
-    "cache.t4g.medium (Valkey)": 0.052,
-    "cache.r7g.large (Valkey)": 0.1752,
-    "db.t4g.medium": 0.065,
-    "db.t4g.medium, two zones": 0.129,
-    "m6i.large": 0.096,
-    "load balancer": 0.0225,
+# ---- Prices: US dollars, for what, AWS's own page, and where and when the figure was seen
+# A figure that could only be recalled, and was found on no page, says so.
+AWS = "https://aws.amazon.com/"
+PRICES = {
+    "lambda request": (0.20 / 1e6, "request", AWS + "lambda/pricing/", "quoted alike in public repositories, 2025"),
+    "lambda memory": (0.0000166667, "GB-second, x86", AWS + "lambda/pricing/", "quoted alike in public repositories, 2025"),
+    "http api": (1.00 / 1e6, "request, of the first 300 million", AWS + "api-gateway/pricing/", "awsforengineers.com, 2025-05"),
+    "logs": (0.50, "GB taken in", AWS + "cloudwatch/pricing/", "factualminds.com, 2026-06"),
+    "metric": (0.30, "metric and month, of the first 10,000", AWS + "cloudwatch/pricing/", "signoz.io, 2026-02"),
+    "alarm": (0.10, "alarm on one metric and month", AWS + "cloudwatch/pricing/", "quoted in a public repository, 2025"),
+    "dashboard": (3.00, "dashboard and month", AWS + "cloudwatch/pricing/", "factualminds.com, 2026-06"),
+    "metric read": (0.01 / 1000, "metric read by GetMetricData", AWS + "cloudwatch/pricing/", "not found, recalled"),
+    "between regions": (0.02, "GB out to another region", AWS + "ec2/pricing/on-demand/", "usage.ai, 2026-05"),
+    "socket message": (1.00 / 1e6, "message of up to 32 KB", AWS + "api-gateway/pricing/", "not found, recalled"),
+    "socket minute": (0.25 / 1e6, "minute of a connection", AWS + "api-gateway/pricing/", "not found, recalled"),
+    "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
+    "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
+    "cache.t4g.micro": (0.0128, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.016, which was not found, recalled"),
+    "cache.t4g.medium": (0.052, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.065, quoted in public repositories, 2025"),
+    "cache.r7g.large": (0.1752, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.219, which was not found, recalled"),
+    "db.t4g.medium": (0.065, "hour, PostgreSQL in one zone", AWS + "rds/postgresql/pricing/", "infratally.com, 2026"),
+    "db.t4g.medium, two zones": (0.130, "hour, PostgreSQL", AWS + "rds/postgresql/pricing/", "infratally.com, 2026"),
+    "db disk": (0.115, "GB of gp3 and month, in each zone", AWS + "rds/postgresql/pricing/", "usage.ai, 2026-06"),
+    "m6i.large": (0.096, "hour, Linux", AWS + "ec2/pricing/on-demand/", "quoted in a public repository, 2026-05"),
+    "load balancer": (0.0225, "hour, without its capacity units", AWS + "elasticloadbalancing/pricing/", "quoted alike in public repositories, 2025"),
 }
+PRICE = {name: price for name, (price, _, _, _) in PRICES.items()}
+HOURS = 730
 
 # ---- Measured, or set in the template
 MEMORY_GB = 0.25
@@ -43,18 +47,20 @@ INTAKE_SECONDS = 0.160  # a region 150 ms away from main; in main itself it is u
 STATUS_SECONDS = 0.160
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
 WIRE_BYTES_PER_ORDER = 900  # to main and back, TLS counted
+RENEWALS_PER_HOUR = 2 * 3600 / 3  # of the lease, by drain and worker, each every 3 s
 
 
 def one_drop(orders: int, polls: int) -> dict[str, float]:
     """Three regions with as many buyers each, of which main is one."""
     requests = orders * (1 + polls)
+    gb_second = PRICE["lambda memory"] * MEMORY_GB
     return {
-        "API Gateway": requests * HTTP_API_REQUEST,
-        "Lambda, requests": requests * LAMBDA_REQUEST,
-        "Lambda, order-intake": orders * INTAKE_SECONDS * MEMORY_GB * LAMBDA_GB_SECOND,
-        "Lambda, order-status": orders * polls * STATUS_SECONDS * MEMORY_GB * LAMBDA_GB_SECOND,
-        "logs": requests * LOG_BYTES_PER_REQUEST / 1e9 * LOG_GB,
-        "between the regions": requests * 2 / 3 * WIRE_BYTES_PER_ORDER / 1e9 * REGION_TO_REGION_GB,
+        "API Gateway": requests * PRICE["http api"],
+        "Lambda, requests": requests * PRICE["lambda request"],
+        "Lambda, order-intake": orders * INTAKE_SECONDS * gb_second,
+        "Lambda, order-status": orders * polls * STATUS_SECONDS * gb_second,
+        "logs": requests * LOG_BYTES_PER_REQUEST / 1e9 * PRICE["logs"],
+        "between the regions": requests * 2 / 3 * WIRE_BYTES_PER_ORDER / 1e9 * PRICE["between regions"],
     }
 
 
@@ -62,47 +68,65 @@ def watched(watchers: int) -> dict[str, float]:
     """Everybody at an open page for half an hour; a socket, a subscription, a ping a minute."""
     spoken = watchers * (2 + 30)
     return {
-        "API Gateway, open sockets": watchers * 30 * SOCKET_MINUTE,
-        "API Gateway, messages": watchers * MESSAGES_PER_WATCHER * SOCKET_MESSAGE + 2 * spoken * SOCKET_MESSAGE,
-        "Lambda, live-updates": spoken * (LAMBDA_REQUEST + 0.01 * MEMORY_GB * LAMBDA_GB_SECOND),
+        "API Gateway, open sockets": watchers * 30 * PRICE["socket minute"],
+        "API Gateway, messages": watchers * MESSAGES_PER_WATCHER * PRICE["socket message"] + 2 * spoken * PRICE["socket message"],
+        "Lambda, live-updates": spoken * (PRICE["lambda request"] + 0.01 * MEMORY_GB * PRICE["lambda memory"]),
     }
 
 
-def every_month() -> dict[str, float]:
+def functions_every_month() -> dict[str, float]:
     """What runs whether anything is sold or not: main, a standby and one region more."""
-    gb_seconds = {"drain and worker": 2 * HOURS * 3600 * MEMORY_GB, "replica-lag": HOURS * 3600 * 55 / 60 * MEMORY_GB}
+    gb_hour = 3600 * MEMORY_GB * PRICE["lambda memory"]
     return {
-        **{f"Lambda, {name}": amount * LAMBDA_GB_SECOND for name, amount in gb_seconds.items()},
-        "watching: figures read, memory written": HOURS * 60 * (21 * METRIC_READ + 6 * 60 * DYNAMODB_WRITE),
-        "metrics, alarms, dashboards": 60 * METRIC_MONTH + 45 * ALARM_MONTH + 3 * DASHBOARD_MONTH,
-        "NAT gateway of the standby": HOURS * NAT_HOUR,
-        "Redis, main: 2 cache.t4g.medium": 2 * HOURS * PER_HOUR["cache.t4g.medium (Valkey)"],
-        "PostgreSQL, main: db.t4g.medium, two zones": HOURS * PER_HOUR["db.t4g.medium, two zones"],
-        "PostgreSQL, standby: db.t4g.medium": HOURS * PER_HOUR["db.t4g.medium"],
+        "Lambda, drain and worker": 2 * HOURS * gb_hour,
+        "Lambda, replica-lag": HOURS * 55 / 60 * gb_hour,
+        "the main lease: written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
+        "watching: figures read, memory written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
+        "metrics, alarms, dashboards": 60 * PRICE["metric"] + 45 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }
 
 
 def with_live_updates() -> dict[str, float]:
     """More for each region that has them."""
     return {
-        "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * LAMBDA_GB_SECOND,
-        "NAT gateway": HOURS * NAT_HOUR,
-        "Redis for the registry: cache.t4g.micro": HOURS * PER_HOUR["cache.t4g.micro (Valkey)"],
+        "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
+        "NAT gateway": HOURS * PRICE["nat"],
+        "Redis for the registry: cache.t4g.micro": HOURS * PRICE["cache.t4g.micro"],
     }
 
 
-def with_global_datastore() -> dict[str, float]:
-    """More than the above where Redis has a copy in the standby region."""
-    more = 4 * PER_HOUR["cache.r7g.large (Valkey)"] - 2 * PER_HOUR["cache.t4g.medium (Valkey)"]
-    return {"Redis in two regions: 4 cache.r7g.large": HOURS * more}
+def stores_every_month() -> dict[str, float]:
+    """What stores.yaml makes by default, in main and in a standby; it costs the same with or without a drop."""
+    disk = 50 * PRICE["db disk"]
+    return {
+        "NAT gateways, one in each": 2 * HOURS * PRICE["nat"],
+        "Redis, a Global Datastore: 4 cache.r7g.large": 4 * HOURS * PRICE["cache.r7g.large"],
+        "PostgreSQL, main: db.t4g.medium, two zones": HOURS * PRICE["db.t4g.medium, two zones"] + 2 * disk,
+        "PostgreSQL, standby: db.t4g.medium": HOURS * PRICE["db.t4g.medium"] + disk,
+    }
+
+
+def smallest_stores() -> dict[str, float]:
+    """One region without a standby: RedisNodeType=cache.t4g.medium LedgerMultiAz=false LedgerStorageGb=20 WithNat=false."""
+    return {
+        "Redis: 2 cache.t4g.medium": 2 * HOURS * PRICE["cache.t4g.medium"],
+        "PostgreSQL: db.t4g.medium, one zone": HOURS * PRICE["db.t4g.medium"] + 20 * PRICE["db disk"],
+    }
 
 
 def always_on() -> dict[str, float]:
     """Servers in place of functions, as one would run them otherwise: two in each of three regions."""
     return {
-        "6 m6i.large": 6 * HOURS * PER_HOUR["m6i.large"],
-        "3 load balancers": 3 * HOURS * PER_HOUR["load balancer"],
+        "6 m6i.large": 6 * HOURS * PRICE["m6i.large"],
+        "3 load balancers": 3 * HOURS * PRICE["load balancer"],
     }
+
+
+def show_prices() -> None:
+    print("\n| price | USD | for a | AWS's page | seen |\n|---|---:|---|---|---|")
+    for name, (price, unit, page, seen) in PRICES.items():
+        figure = f"{price * 1e6:.4g} / million" if price < 1e-4 else f"{price:.4g}"
+        print(f"| {name} | {figure} | {unit} | <{page}> | {seen} |")
 
 
 def main() -> None:
@@ -111,17 +135,24 @@ def main() -> None:
     parser.add_argument("--polls", type=int, default=5, help="questions for an order's state, for each order")
     parser.add_argument("--watchers", type=int, default=100_000, help="pages that are open during a drop")
     parser.add_argument("--json", action="store_true", help="figures for a program")
+    parser.add_argument("--prices", action="store_true", help="the prices alone, and where each was seen")
     asked = parser.parse_args()
+    if min(asked.orders, asked.polls, asked.watchers) < 0:
+        parser.error("--orders, --polls and --watchers cannot be negative")
     tables = {
         f"One drop: {asked.orders:,} orders, {asked.polls} questions each": one_drop(asked.orders, asked.polls),
         f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
-        "Every month, with or without a drop": every_month(),
+        "Every month, with or without a drop": functions_every_month(),
         "More, with live updates, for each region": with_live_updates(),
-        "More, with a Global Datastore": with_global_datastore(),
+        "Every month, for the data stores in their default sizes: main and a standby": stores_every_month(),
+        "In place of that, the smallest stores: one region, no standby": smallest_stores(),
         "For comparison: servers that are always on": always_on(),
     }
     if asked.json:
         print(json.dumps(tables, indent=2))
+        return
+    if asked.prices:
+        show_prices()
         return
     for title, table in tables.items():
         print(f"\n### {title}\n\n| what | USD |\n|---|---:|")

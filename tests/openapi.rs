@@ -12,6 +12,7 @@ use shared::stamp::Stamp;
 use shared::token::TokenError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use tests::code::{self, Function};
 use tests::template;
 
 /// Who may call a route.
@@ -32,39 +33,16 @@ struct Operation {
     body: Option<Value>,
     /// Status, what it means, and the schema of the body, where there is one.
     answers: Vec<(u16, &'static str, Option<Value>)>,
-    problems: Vec<Problem>,
+    /// The function that carries it out, and where in its code that begins.
+    function: &'static str,
+    begins: &'static [&'static str],
 }
 
 fn moment(micros: u64) -> Stamp {
     Stamp::from_micros(micros).unwrap()
 }
 
-fn of_buyers() -> Vec<Problem> {
-    vec![Problem::BadItemId, Problem::NoToken, Problem::BadToken(TokenError::Expired), Problem::NoSuchItem]
-}
-
 fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
-    let not_open = Problem::NotOpenYet { opens_at: moment(1), placed_at: moment(0) };
-    let mut place = of_buyers();
-    place.extend([
-        Problem::BadBody,
-        Problem::BodyTooLarge { limit_bytes: 4_096 },
-        Problem::AlreadyReserved,
-        Problem::AlreadySold,
-        not_open,
-        Problem::Closed,
-        Problem::SoldOut,
-        Problem::MainUnreachable,
-        Problem::OutcomeUnknown,
-        Problem::TooLate,
-        Problem::ClockAhead,
-        Problem::ClockOff,
-        Problem::Internal,
-    ]);
-    let mut read = of_buyers();
-    read.extend([Problem::StatusUnavailable, Problem::Internal]);
-    let mut leave = read.clone();
-    leave.extend([Problem::NoOrder, Problem::AlreadyReserved, Problem::AlreadySold, Problem::OutcomeUnknown]);
     vec![
         Operation {
             method: "get",
@@ -77,12 +55,8 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
                 (200, "The item, at most two seconds old", Some(schema::<ItemPage<'_>>(schemas))),
                 (304, "You have it already (If-None-Match)", None),
             ],
-            problems: vec![
-                Problem::BadItemId,
-                Problem::NoSuchItem,
-                Problem::StatusUnavailable,
-                Problem::Internal,
-            ],
+            function: "order-status",
+            begins: &["show_item"],
         },
         Operation {
             method: "post",
@@ -95,7 +69,8 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
                 (202, "Queued by this request", Some(schema::<Accepted>(schemas))),
                 (200, "Queued by an earlier request, whose stamp counts", Some(schema::<Accepted>(schemas))),
             ],
-            problems: place,
+            function: "order-intake",
+            begins: &["handle"],
         },
         Operation {
             method: "get",
@@ -105,7 +80,8 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             caller: Caller::Buyer,
             body: None,
             answers: vec![(200, "How it stands", Some(schema::<OrderPage<'_>>(schemas)))],
-            problems: read,
+            function: "order-status",
+            begins: &["show_order"],
         },
         Operation {
             method: "delete",
@@ -118,7 +94,8 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
                 (200, "You have left the queue", Some(schema::<OrderPage<'_>>(schemas))),
                 (202, "The unit is being given back", Some(schema::<OrderPage<'_>>(schemas))),
             ],
-            problems: leave,
+            function: "order-status",
+            begins: &["leave"],
         },
         Operation {
             method: "post",
@@ -128,22 +105,88 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             caller: Caller::Shop,
             body: Some(schema::<PaymentBody>(schemas)),
             answers: vec![(200, "How the reservation stands now", Some(schema::<Confirmed>(schemas)))],
-            problems: vec![
-                Problem::BadItemId,
-                Problem::BadPayment,
-                Problem::NoSuchItem,
-                Problem::NoReservation,
-                Problem::ReservationEnded,
-                Problem::PaidOtherwise,
-                Problem::PaymentUsed,
-                Problem::AlreadyExtended,
-                Problem::NotRecordedYet,
-                Problem::LedgerAway,
-                Problem::StatusUnavailable,
-                Problem::Internal,
-            ],
+            function: "order-confirm",
+            begins: &["from_http", "carry_out"],
         },
     ]
+}
+
+/// One of each problem.
+fn every_problem() -> Vec<Problem> {
+    vec![
+        Problem::BadItemId,
+        Problem::BadBody,
+        Problem::BodyTooLarge { limit_bytes: 4_096 },
+        Problem::NoToken,
+        Problem::BadToken(TokenError::Expired),
+        Problem::NoSuchItem,
+        Problem::MethodNotAllowed { allow: "POST" },
+        Problem::AlreadyReserved,
+        Problem::AlreadySold,
+        Problem::NoOrder,
+        Problem::BadPayment,
+        Problem::NoReservation,
+        Problem::ReservationEnded,
+        Problem::PaidOtherwise,
+        Problem::PaymentUsed,
+        Problem::AlreadyExtended,
+        Problem::NotRecordedYet,
+        Problem::LedgerAway,
+        Problem::NotOpenYet { opens_at: moment(1), placed_at: moment(0) },
+        Problem::Closed,
+        Problem::SoldOut,
+        Problem::MainUnreachable,
+        Problem::OutcomeUnknown,
+        Problem::StatusUnavailable,
+        Problem::TooLate,
+        Problem::ClockAhead,
+        Problem::ClockOff,
+        Problem::BadMessage,
+        Problem::BadSubprotocol,
+        Problem::TooManySubscriptions,
+        Problem::TooManyMessages,
+        Problem::TooManyConnections,
+        Problem::NotConnected,
+        Problem::Internal,
+    ]
+}
+
+/// What `operation` may be refused for: what the code makes of [`Problem`] between its beginning and its
+/// answer.
+fn problems(operation: &Operation) -> Vec<Problem> {
+    let workspace = local::process::workspace();
+    let folders = [
+        (operation.function, workspace.join("functions").join(operation.function)),
+        ("shared", workspace.join("shared")),
+    ];
+    let functions: Vec<Function> = folders
+        .iter()
+        .flat_map(|(package, folder)| code::functions(package, &folder.join("src")).unwrap())
+        .collect();
+    for name in operation.begins {
+        let is_there = functions.iter().any(|one| one.package == operation.function && one.name == *name);
+        assert!(is_there, "{} has no function {name}", operation.function);
+    }
+    let begins =
+        |one: &Function| one.package == operation.function && operation.begins.contains(&one.name.as_str());
+    let refuses = |from: &Function, to: &Function| {
+        (to.package == from.package || to.package == "shared") && to.returns.contains("Problem")
+    };
+    let made: BTreeSet<&str> = code::reached(&functions, begins, refuses)
+        .into_iter()
+        .flat_map(|function| &function.makes)
+        .filter_map(|made| made.strip_prefix("Problem::"))
+        // A method that a path has not is no operation of it.
+        .filter(|name| *name != "MethodNotAllowed")
+        .collect();
+    let known = every_problem();
+    let name = |problem: &Problem| {
+        format!("{problem:?}").chars().take_while(char::is_ascii_alphanumeric).collect::<String>()
+    };
+    let named: Vec<Problem> =
+        known.into_iter().filter(|problem| made.contains(name(problem).as_str())).collect();
+    assert_eq!(named.len(), made.len(), "{made:?}: one of them is not in every_problem");
+    named
 }
 
 fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
@@ -160,7 +203,8 @@ fn described(operation: &Operation) -> Value {
         answers.insert(status.to_string(), answer);
     }
     let mut by_status: BTreeMap<u16, Vec<&Problem>> = BTreeMap::new();
-    for problem in &operation.problems {
+    let problems = problems(operation);
+    for problem in &problems {
         by_status.entry(problem.status().as_u16()).or_default().push(problem);
     }
     for (status, problems) in by_status {
@@ -289,6 +333,10 @@ fn every_problem_is_in_the_document() {
     for slug in OF_SOCKETS {
         assert!(sockets.contains(&format!("`{slug}`")), "{slug} is not in docs/LIVE.md");
     }
+    assert_eq!(
+        every_problem().len(),
+        every_problem().iter().map(Problem::slug).collect::<BTreeSet<_>>().len()
+    );
     let page = std::fs::read_to_string(docs().join("PROBLEMS.md")).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     for slug in rows {
@@ -296,41 +344,103 @@ fn every_problem_is_in_the_document() {
         let is_there = text.contains(&format!("\"{TYPE_PREFIX}{slug}\""));
         let is_elsewhere = slug == "method-not-allowed" || OF_SOCKETS.contains(&slug);
         assert!(is_there || is_elsewhere, "{slug} is the problem of no operation");
+        assert!(
+            every_problem().iter().any(|problem| problem.slug() == slug),
+            "{slug} is not in every_problem"
+        );
     }
 }
 
-/// Each operation has the route that lets it in, and the callers whom the document says.
-#[test]
-fn the_template_s_routes_are_the_document_s() {
-    let document = document();
-    let template = template::read().unwrap();
-    let resources = template::resources(&template);
-    let mut routes = BTreeMap::new();
-    let is_route = |text: &&String| {
-        text.contains("Type: AWS::ApiGatewayV2::Route\n") && text.contains("!Ref OrdersApi\n")
+/// What `template.yaml` says of the routes is written from the document, too: between these lines.
+const ROUTES_BEGIN: &str =
+    "  # ---- Routes, as docs/openapi.json has them. Written by tests/openapi.rs: FAIRDROP_UPDATE=1\n";
+const ROUTES_END: &str = "  # ---- End of what is written by tests/openapi.rs\n";
+
+/// `orders` as the name of a resource has it.
+fn capitalised(word: &str) -> String {
+    let parts = word.split(|one: char| !one.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.map(|part| part[..1].to_uppercase() + &part[1..]).collect()
+}
+
+/// One route; only main and the standby have those of the shop.
+fn route(name: &str, key: &str, caller: Caller, function: &str, why: &str) -> String {
+    let condition = if matches!(caller, Caller::Shop) { "    Condition: MayBeMain\n" } else { "" };
+    let access = match caller {
+        Caller::Anybody => "      AuthorizationType: NONE\n",
+        Caller::Buyer => {
+            "      AuthorizationType: !If [HasJwt, JWT, NONE]\n      AuthorizerId: !If [HasJwt, !Ref TokenAuthorizer, \
+             !Ref AWS::NoValue]\n"
+        }
+        Caller::Shop => "      AuthorizationType: AWS_IAM\n",
     };
-    for text in resources.values().filter(is_route) {
-        let key = text.split("RouteKey: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
-        let caller = text.split("AuthorizationType: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
-        routes.insert(key.to_owned(), caller.to_owned());
-    }
-    let mut used = BTreeSet::new();
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for (method, operation) in
-            operations.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters")
-        {
-            let exact = format!("{} {path}", method.to_uppercase());
-            let key = if routes.contains_key(&exact) { exact } else { format!("ANY {path}") };
-            let expected = match operation["security"].to_string().as_str() {
-                "[]" => "NONE",
-                security if security.contains("awsSignature") => "AWS_IAM",
-                _ => "!If [HasJwt, JWT, NONE]",
-            };
-            assert_eq!(routes.get(&key).map(String::as_str), Some(expected), "{method} {path}");
-            used.insert(key);
+    format!(
+        "  # {why}\n  {name}Route:\n    Type: AWS::ApiGatewayV2::Route\n{condition}    Properties:\n      ApiId: !Ref \
+         OrdersApi\n      RouteKey: {key}\n{access}      Target: !Sub integrations/${{{}Integration}}\n\n",
+        capitalised(function)
+    )
+}
+
+/// All routes: one for each operation, and one for each path that buyers may call, so that the function
+/// itself says which methods there are, and to a browser's preflight.
+fn routes() -> String {
+    let mut text = String::new();
+    let mut paths = BTreeSet::new();
+    for operation in operations(&mut SchemaGenerator::default()) {
+        let key = format!("{} {}", operation.method.to_uppercase(), operation.path);
+        let name = operation.name[..1].to_uppercase() + &operation.name[1..];
+        text += &route(&name, &key, operation.caller, operation.function, operation.summary);
+        let last = operation.path.rsplit('/').next().unwrap_or_default();
+        if !matches!(operation.caller, Caller::Shop) && paths.insert(operation.path) {
+            let key = format!("ANY {}", operation.path);
+            let why = "Any other method: the function says which there are; and a browser's preflight";
+            text +=
+                &route(&format!("Any{}", capitalised(last)), &key, Caller::Anybody, operation.function, why);
         }
     }
-    let unused: Vec<&String> =
-        routes.keys().filter(|key| !used.contains(*key) && !key.starts_with("ANY ")).collect();
-    assert_eq!(unused, Vec::<&String>::new(), "routes that are not in the document");
+    text
+}
+
+#[test]
+fn the_template_s_routes_are_the_document_s() {
+    let path = local::process::workspace().join("template.yaml");
+    let held = template::read().unwrap();
+    let (before, rest) = held.split_once(ROUTES_BEGIN).unwrap();
+    let (written, after) = rest.split_once(ROUTES_END).unwrap();
+    let wanted = format!("\n{}", routes());
+    if std::env::var_os("FAIRDROP_UPDATE").is_some() {
+        std::fs::write(&path, format!("{before}{ROUTES_BEGIN}{wanted}{ROUTES_END}{after}")).unwrap();
+    } else {
+        assert!(
+            written == wanted,
+            "template.yaml's routes are not the document's; run with FAIRDROP_UPDATE=1"
+        );
+    }
+    for text in [before, after] {
+        let is_other =
+            |block: &&str| block.contains("AWS::ApiGatewayV2::Route\n") && block.contains("!Ref OrdersApi\n");
+        let other = text.split("\n\n").find(is_other);
+        assert_eq!(other, None, "a route that is not in the document");
+    }
+}
+
+/// The stage waits for the routes whose throttling it sets, and sets it for all that are no operation.
+#[test]
+fn what_is_no_operation_is_throttled_first() {
+    let template = template::read().unwrap();
+    let resources = template::resources(&template);
+    let stage = &resources["OrdersApiStage"];
+    let everywhere = resources.iter().filter(|(_, text)| {
+        text.contains("Type: AWS::ApiGatewayV2::Route\n") && !text.contains("Condition:")
+    });
+    for (name, text) in everywhere {
+        assert!(stage.contains(name), "the stage does not depend on {name}");
+        let key = text.split("RouteKey: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        if key.starts_with("ANY ") {
+            let settings = stage.split(&format!("\"{key}\":\n")).nth(1).unwrap_or_default();
+            assert!(
+                settings.trim_start().starts_with("ThrottlingRateLimit: 1000\n"),
+                "{key} is not throttled"
+            );
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What the suites have in common: a queue on a real Redis, a running system, and a
 //! client of its gateways.
 
+pub mod code;
 pub mod live;
+pub mod parameters;
 pub mod template;
 
 use anyhow::{Context, Result};

@@ -1,7 +1,7 @@
 //! The template, taken apart, and as an emulator can take it.
 
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The main region of a deployment in a test.
@@ -29,10 +29,54 @@ pub fn resources(template: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// Parameters of the template by name, each with its text.
+pub fn parameters(template: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut name = String::new();
+    for line in template.lines().skip_while(|line| *line != "Parameters:").skip(1) {
+        if line.starts_with(|first: char| first.is_ascii_alphabetic() || first == '#') {
+            break;
+        }
+        let begins = line.strip_prefix("  ").filter(|rest| rest.starts_with(char::is_alphabetic));
+        if let Some(begins) = begins.and_then(|rest| rest.strip_suffix(':')) {
+            begins.clone_into(&mut name);
+        }
+        found.entry(name.clone()).or_default().extend([line, "\n"]);
+    }
+    found
+}
+
+/// The template's questions alone: parameters and rules, with nothing to be made.
+pub fn without_resources(template: &str) -> String {
+    let asked = blocks(template)
+        .into_iter()
+        .filter(|block| ["Parameters", "Rules"].contains(&block.section.as_str()));
+    let text: String = asked.map(|block| block.text).collect();
+    format!(
+        "AWSTemplateFormatVersion: '2010-09-09'\n{text}\nResources:\n  Nothing:\n    Type: AWS::CloudFormation::WaitConditionHandle\n"
+    )
+}
+
+/// Names of functions' variables in `text`.
+pub fn variables(text: &str) -> BTreeSet<&str> {
+    words(text, "FAIRDROP_", |one| one.is_ascii_uppercase() || one == '_')
+}
+
+/// The pieces of `text` that begin with `start` and go on while `is_part`.
+pub fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> BTreeSet<&'a str> {
+    let places = text.match_indices(start).map(|(place, _)| place);
+    places
+        .filter_map(|place| {
+            let rest = text.get(place..)?;
+            rest.get(..rest.find(|one| !is_part(one)).unwrap_or(rest.len()))
+        })
+        .collect()
+}
+
 /// `template` as ministack 1.5 can take it in `region`.
 ///
-/// It has no alarms on an expression and no route responses, and it takes `AWS::Region` in a condition for those very
-/// letters.
+/// It has no alarms on an expression, no route responses and no capacity provider, in whose place there is
+/// something else that has an ARN, and it takes `AWS::Region` in a condition for those very letters.
 pub fn adapt(template: &str, region: &str) -> Adapted {
     let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
@@ -41,6 +85,12 @@ pub fn adapt(template: &str, region: &str) -> Adapted {
         let is_route_response = block.text.contains("Type: AWS::ApiGatewayV2::RouteResponse");
         match block.name {
             Some(name) if is_expression || is_route_response => adapted.left_out.push(name),
+            Some(name) if block.text.contains("Type: AWS::Lambda::CapacityProvider\n") => {
+                let condition = block.text.lines().find(|line| line.starts_with("    Condition: "));
+                let condition = condition.unwrap_or_default();
+                adapted.text += &format!("  {name}:\n    Type: AWS::SQS::Queue\n{condition}\n");
+                adapted.left_out.push(name);
+            }
             _ if block.section == "Conditions" => {
                 let of_region = block.text.replace("!Ref AWS::Region", region);
                 adapted.text += &of_region.replace("Ref: AWS::Region", region);

@@ -1,8 +1,9 @@
 //! The template against the code: variables, rights, alarms, events.
 
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tests::template;
+use tests::template::{self, variables};
 
 fn workspace() -> PathBuf {
     local::process::workspace()
@@ -29,28 +30,14 @@ fn all_sources(folder: &Path, only_code: bool) -> String {
     text
 }
 
-/// The pieces of `text` that begin with `start` and go on while `is_part`.
-fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> BTreeSet<&'a str> {
-    let places = text.match_indices(start).map(|(place, _)| place);
-    places
-        .filter_map(|place| {
-            let rest = text.get(place..)?;
-            rest.get(..rest.find(|one| !is_part(one)).unwrap_or(rest.len()))
-        })
-        .collect()
-}
-
-fn variables(text: &str) -> BTreeSet<&str> {
-    words(text, "FAIRDROP_", |one| one.is_ascii_uppercase() || one == '_')
-}
-
 /// What the code reads and the template does not set, and why.
-const NOT_SET: [(&str, &str); 7] = [
+const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is none: IAM proves who asks"),
     ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
-    ("FAIRDROP_LEDGER_REGION", "replica-lag gives it to the ledger itself, from FAIRDROP_MAIN_REGION"),
+    ("FAIRDROP_LEDGER_REGION", "Ledger::of_main is given it, from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_LEFT_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
+    ("FAIRDROP_LOOK_PAUSE_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),
     ("FAIRDROP_WATCH_SECONDS", "for tests"),
 ];
@@ -86,102 +73,6 @@ fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
     assert_eq!(checked, 4);
 }
 
-/// SDK calls, as the code writes them, and the right that each needs.
-const CALLS: [(&str, &str); 28] = [
-    (".describe_db_instances()", "rds:DescribeDBInstances"),
-    (".describe_db_snapshots()", "rds:DescribeDBSnapshots"),
-    ("manual_snapshots(", "rds:DescribeDBSnapshots"),
-    ("one_snapshot(", "rds:DescribeDBSnapshots"),
-    (".describe_account_attributes()", "rds:DescribeAccountAttributes"),
-    (".create_db_snapshot()", "rds:CreateDBSnapshot"),
-    (".copy_db_snapshot()", "rds:CopyDBSnapshot"),
-    (".delete_db_snapshot()", "rds:DeleteDBSnapshot"),
-    (".restore_db_instance_from_db_snapshot()", "rds:RestoreDBInstanceFromDBSnapshot"),
-    (".delete_db_instance()", "rds:DeleteDBInstance"),
-    (".modify_db_instance()", "rds:ModifyDBInstance"),
-    (".get_metric_data()", "cloudwatch:GetMetricData"),
-    (".list_metrics()", "cloudwatch:ListMetrics"),
-    (".get_item()", "dynamodb:GetItem"),
-    (".put_item()", "dynamodb:PutItem"),
-    ("lease.keep_until(", "dynamodb:UpdateItem"),
-    ("lease.keep_until(", "dynamodb:GetItem"),
-    ("lease.permit_now(", "dynamodb:UpdateItem"),
-    ("lease.permit_now(", "dynamodb:GetItem"),
-    ("lease.found(", "dynamodb:PutItem"),
-    ("lease.look(", "dynamodb:GetItem"),
-    (".post_to_connection()", "execute-api:ManageConnections"),
-    (".delete_connection()", "execute-api:ManageConnections"),
-    (".publish()", "sns:Publish"),
-    (".put_events()", "events:PutEvents"),
-    (".tags(", "rds:AddTagsToResource"),
-    ("Ledger::from_config", "rds-db:connect"),
-    (".get_secret_value()", "secretsmanager:GetSecretValue"),
-];
-
-/// Rights for what AWS does on a function's behalf, and no line of code says.
-const IMPLIED: [(&str, &str, &str); 5] = [
-    ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
-    ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's rights"),
-    ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
-    ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
-    ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
-];
-
-/// Actions that a role allows; what every function needs of Lambda is left out.
-fn allowed(role: &str) -> BTreeSet<&str> {
-    let lines = role.lines().map(str::trim);
-    let lists = lines.filter_map(|line| line.strip_prefix("Action:")).flat_map(|list| list.split(','));
-    let actions = lists.map(|action| action.trim_matches([' ', '[', ']']));
-    actions
-        .filter(|action| !action.is_empty() && !action.starts_with("logs:") && *action != "sts:AssumeRole")
-        .collect()
-}
-
-#[test]
-fn each_role_allows_what_its_function_calls_and_nothing_else() {
-    let template = template::read().unwrap();
-    let resources = template::resources(&template);
-    let mut seen = 0;
-    for (name, text) in resources.iter().filter(|(_, text)| text.contains("AWS::Serverless::Function")) {
-        let function =
-            text.split("CodeUri: functions/").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-        let role = text.split("Role: !GetAtt ").nth(1).and_then(|rest| rest.split('.').next()).unwrap();
-        assert_eq!(
-            format!("{role}Function"),
-            format!("{name}Role").replace("FunctionRole", "RoleFunction"),
-            "a role of its own"
-        );
-        let code = sources(&workspace().join("functions").join(function).join("src"));
-        let mut expected: BTreeSet<&str> =
-            CALLS.iter().filter(|(call, _)| code.contains(call)).map(|(_, right)| *right).collect();
-        expected.extend(IMPLIED.iter().filter(|(of, _, _)| *of == function).map(|(_, right, _)| *right));
-        assert_eq!(allowed(&resources[role]), expected, "{function}");
-        seen += 1;
-    }
-    // What has no program yet is not deployed.
-    let folders = std::fs::read_dir(workspace().join("functions")).unwrap();
-    let programs = folders.filter(|folder| folder.as_ref().unwrap().path().join("src/main.rs").is_file());
-    assert_eq!(seen, programs.count());
-}
-
-/// Where AWS knows no narrower resource.
-const ANY_RESOURCE: [&str; 3] = ["LookAtQuotas", "LookAtFigures", "JoinVpc"];
-
-#[test]
-fn a_right_on_everything_is_one_that_aws_does_not_narrow() {
-    let template = template::read().unwrap();
-    let mut sid = "";
-    for line in template.lines().map(str::trim) {
-        sid = line.strip_prefix("- Sid: ").unwrap_or(sid);
-        if line == "Resource: \"*\"" {
-            assert!(
-                ANY_RESOURCE.contains(&sid) || sid == "NotFromCode",
-                "{sid} is allowed on every resource"
-            );
-        }
-    }
-}
-
 #[test]
 fn every_alarm_says_what_it_means_and_where_to_read_on() {
     let template = template::read().unwrap();
@@ -200,8 +91,9 @@ fn every_alarm_says_what_it_means_and_where_to_read_on() {
             .nth(1)
             .and_then(|rest| rest.lines().next())
             .unwrap();
-        let page =
-            text.split("docs/runbook/").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let place =
+            ["${RunbookUrl}/", "docs/runbook/"].into_iter().find_map(|begin| text.split(begin).nth(1));
+        let page = place.and_then(|rest| rest.split_whitespace().next()).unwrap();
         let page = std::fs::read_to_string(workspace().join("docs/runbook").join(page)).unwrap();
         let is_there =
             page.lines().any(|line| line == format!("## {slug}") || line == format!("## Alarm: {slug}"));
@@ -223,45 +115,105 @@ fn every_sample_event_is_used_by_a_test() {
     }
 }
 
-/// What AWS's machines have: Amazon Linux 2023.
-const GLIBC: (u32, u32) = (2, 34);
-
-/// The newest glibc that a binary asks for.
-fn glibc(binary: &[u8]) -> (u32, u32) {
-    let text = String::from_utf8_lossy(binary);
-    let versions = words(&text, "GLIBC_", |one| one.is_ascii_alphanumeric() || one == '_' || one == '.');
-    let numbers = versions.iter().filter_map(|version| version.strip_prefix("GLIBC_")?.split_once('.'));
-    numbers
-        .filter_map(|(major, minor)| Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?)))
-        .max()
-        .unwrap_or_default()
+/// What the script says of functions that were built into `folder`, and whether it is content.
+fn artefacts(folder: &Path) -> (bool, String) {
+    let script = workspace().join("local/artefacts.py");
+    let output = std::process::Command::new("python3").arg(script).arg(folder).output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    (output.status.success(), said)
 }
 
-/// Of what `sam build` has made, where it has: `make deploy-local` says where.
+/// `make sam-build` ends with that script: what is built by it needs no newer glibc than Amazon Linux 2023 has,
+/// and intake is small.
 #[test]
-fn what_was_built_runs_on_amazon_linux_2023_and_intake_is_small() {
-    let Some(build) = std::env::var_os("FAIRDROP_SAM_BUILD") else {
-        println!("nothing was built by sam; see make deploy-local");
-        return;
+fn what_does_not_run_on_amazon_linux_2023_or_is_too_large_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |name: &str, content: &[u8]| {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("bootstrap"), content).unwrap();
     };
-    for entry in std::fs::read_dir(PathBuf::from(build)).unwrap() {
-        let path = entry.unwrap().path();
-        let bootstrap = path.join("bootstrap");
-        if !bootstrap.is_file() {
-            continue;
-        }
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let needs = glibc(&std::fs::read(&bootstrap).unwrap());
-        let zip = std::process::Command::new("python3")
-            .args(["-c", "import sys, zlib; print(len(zlib.compress(open(sys.argv[1], 'rb').read(), 6)))"])
-            .arg(&bootstrap)
-            .output()
-            .unwrap();
-        let zipped: u64 = String::from_utf8_lossy(&zip.stdout).trim().parse().unwrap();
-        println!("{name}: {:.2} MB zipped, glibc {}.{}", zipped as f64 / 1e6, needs.0, needs.1);
-        assert!(needs > (2, 0) && needs <= GLIBC, "{name} needs glibc {needs:?}");
-        assert!(name != "OrderIntakeFunction" || zipped < 3_000_000, "{name} has {zipped} bytes");
+    let noise = |bytes: usize| {
+        let random = (0..bytes).map(|_| rand::random::<u8>());
+        random.chain(*b"\0GLIBC_2.34\0").collect::<Vec<u8>>()
+    };
+    assert!(!artefacts(folder.path()).0, "an empty folder");
+    build("OrderIntakeFunction", &noise(2_900_000));
+    build("DropAdminFunction", &noise(3_100_000));
+    let (is_right, said) = artefacts(folder.path());
+    assert!(is_right && said.contains("2.90") && said.contains("2.34"), "{said}");
+    build("DropAdminFunction", b"GLIBC_2.17 GLIBC_2.35 GLIBC_2.9");
+    let (is_right, said) = artefacts(folder.path());
+    assert!(!is_right && said.contains("DropAdminFunction needs glibc 2.35"), "{said}");
+    build("DropAdminFunction", b"no program");
+    assert!(!artefacts(folder.path()).0);
+    build("DropAdminFunction", b"GLIBC_2.17");
+    build("OrderIntakeFunction", &noise(3_100_000));
+    let (is_right, said) = artefacts(folder.path());
+    assert!(!is_right && said.contains("OrderIntakeFunction has 3,1"), "{said}");
+    if let Some(built) = std::env::var_os("FAIRDROP_SAM_BUILD") {
+        let (is_right, said) = artefacts(Path::new(&built));
+        println!("{said}");
+        assert!(is_right, "{said}");
     }
+}
+
+/// Translates the template as CloudFormation does before it looks at a condition, and prints the result.
+const TRANSLATE: &str = r#"
+import json, sys
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+template = yaml_parse(sys.stdin.read())
+for resource in template["Resources"].values():
+    if resource["Type"] == "AWS::Serverless::Function":
+        resource["Properties"]["CodeUri"] = "s3://bucket/key"
+print(json.dumps(Translator({}, Parser()).translate(template, {})))
+"#;
+
+/// `sam validate` does not try this, and CloudFormation refuses what SAM cannot translate, whatever the conditions.
+#[test]
+fn sam_translates_the_template_with_every_option() {
+    let mut translating = std::process::Command::new(local::process::tool("python"))
+        .args(["-c", TRANSLATE])
+        .envs([("AWS_DEFAULT_REGION", template::MAIN), ("SAM_CLI_TELEMETRY", "0")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = translating.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, template::read().unwrap().as_bytes()).unwrap();
+    drop(input);
+    let output = translating.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let translated: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let resources = translated["Resources"].as_object().unwrap();
+    let managed = &resources["OrderIntakeManagedFunction"];
+    let capacity =
+        &managed["Properties"]["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"];
+    assert_eq!(capacity["CapacityProviderArn"], json!({ "Fn::GetAtt": ["IntakeInstances", "Arn"] }));
+    assert_eq!(
+        (&managed["Condition"], managed["Properties"].get("VpcConfig")),
+        (&json!("HasManagedIntake"), None)
+    );
+    // The same program with the same settings, wherever it runs.
+    let classic = &resources["OrderIntakeFunction"]["Properties"];
+    for same in ["Environment", "Handler", "Runtime", "Timeout", "Architectures"] {
+        assert_eq!(managed["Properties"][same], classic[same], "{same}");
+    }
+    let versions = resources.values().filter(|resource| resource["Type"] == "AWS::Lambda::Version");
+    let versions: Vec<&Value> = versions.map(|version| &version["Properties"]).collect();
+    assert!(versions.len() >= 2, "{versions:?}");
+    assert!(
+        versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
+        "{versions:?}"
+    );
+    let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"]["Fn::If"];
+    let alias = |name: &str| json!({ "Ref": format!("{name}Aliaslive") });
+    assert_eq!(
+        target,
+        &json!(["HasManagedIntake", alias("OrderIntakeManagedFunction"), alias("OrderIntakeFunction")])
+    );
 }
 
 /// Suites are listed by hand: one that is not is never run, and nobody would notice.

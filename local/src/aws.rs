@@ -145,17 +145,23 @@ impl Ministack {
         let service = Service { name: "monitoring", version: "2010-08-01", region };
         query(&self.client, &self.url(), service, "PutMetricData", &form).await.map(drop)
     }
+
+    /// Calls an action of CloudFormation in `region`, and returns its XML.
+    pub async fn stacks(&self, region: &str, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
+        let service = Service { name: "cloudformation", version: "2010-05-15", region };
+        query(&self.client, &self.url(), service, action, parameters).await
+    }
 }
 
 /// A service that speaks the query protocol, in a region.
-struct Service<'a> {
-    name: &'a str,
-    version: &'a str,
-    region: &'a str,
+pub(crate) struct Service<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) region: &'a str,
 }
 
 /// Calls an action, and returns its XML.
-async fn query(
+pub(crate) async fn query(
     client: &reqwest::Client,
     url: &str,
     Service { name, version, region }: Service<'_>,

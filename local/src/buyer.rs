@@ -16,6 +16,7 @@ const KEY_ID: &str = "local-1";
 const LIFETIME_SECONDS: u64 = 86_400;
 
 /// An identity provider with one Ed25519 key, made anew at each start.
+#[derive(Clone)]
 pub struct IdentityProvider {
     signing: EncodingKey,
     public: Vec<u8>,

@@ -2,13 +2,13 @@
 //! and the Invoke API that the gateway and the schedule call. One for each region.
 
 use crate::process::{Process, free_port, tool, workspace, yielding};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How long an invocation may take; API Gateway gives up after 30 s.
@@ -19,7 +19,9 @@ const LONG_INVOKE_LIMIT: Duration = Duration::from_secs(900);
 /// A running emulator.
 #[derive(Debug)]
 pub struct Emulator {
-    _process: Process,
+    process: Process,
+    port: u16,
+    log: PathBuf,
     invoke: Invoke,
 }
 
@@ -34,6 +36,8 @@ pub struct Invoke {
     address: String,
     client: reqwest::Client,
     admissions: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    /// Functions that nobody may invoke, as one whose reserved concurrency is 0.
+    parked: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What came of an invocation.
@@ -49,15 +53,24 @@ impl Emulator {
     /// Starts an emulator on a free port, with its log in `folder`.
     pub async fn start(folder: &Path, region: &str) -> Result<Self> {
         let port = free_port()?;
-        let mut command = yielding(tool("cargo-lambda"));
-        command.args(["lambda", "watch", "--only-lambda-apis", "-A", "127.0.0.1", "-P", &port.to_string()]);
-        command.args(["--timeout", &LONG_INVOKE_LIMIT.as_secs().to_string()]).current_dir(workspace());
         let log = folder.join(format!("{region}-emulator.log"));
-        let mut process = Process::start("the Lambda emulator (cargo-lambda)", &mut command, &log)?;
-        process.wait_for_port(port).await?;
+        let process = spawn(port, &log).await?;
         let address = format!("127.0.0.1:{port}");
         let client = reqwest::Client::builder().pool_max_idle_per_host(256).build()?;
-        Ok(Self { _process: process, invoke: Invoke { address, client, admissions: Arc::default() } })
+        let invoke = Invoke { address, client, admissions: Arc::default(), parked: Arc::default() };
+        Ok(Self { process, port, log, invoke })
+    }
+
+    /// Kills it as SIGKILL does, with every invocation in flight.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again at the same address.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = spawn(self.port, &self.log).await?;
+        Ok(())
     }
 
     /// The Invoke API.
@@ -66,7 +79,37 @@ impl Emulator {
     }
 }
 
+async fn spawn(port: u16, log: &Path) -> Result<Process> {
+    let mut command = yielding(tool("cargo-lambda"));
+    command.args(["lambda", "watch", "--only-lambda-apis", "-A", "127.0.0.1", "-P", &port.to_string()]);
+    command.args(["--timeout", &LONG_INVOKE_LIMIT.as_secs().to_string()]).current_dir(workspace());
+    let mut process = Process::start("the Lambda emulator (cargo-lambda)", &mut command, log)?;
+    process.wait_for_port(port).await?;
+    Ok(process)
+}
+
 impl Invoke {
+    /// Parks `function`, so that nobody can invoke it, or lets it go.
+    pub fn park(&self, function: &str, is_parked: bool) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_parked {
+            parked.insert(function.to_owned());
+        } else {
+            parked.remove(function);
+        }
+    }
+
+    /// Whether nobody can invoke `function`.
+    pub fn is_parked(&self, function: &str) -> bool {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).contains(function)
+    }
+
+    /// Lets nobody in until what is returned is dropped, once those who are in have got their answers;
+    /// nothing where that takes longer than `limit`.
+    pub async fn quiet(&self, function: &str, limit: Duration) -> Option<OwnedSemaphorePermit> {
+        timeout(limit, self.admission(function).acquire_many_owned(MAX_INVOCATIONS)).await.ok()?.ok()
+    }
+
     /// What `AWS_LAMBDA_RUNTIME_API` must say to the process of `function`.
     pub fn runtime_api(&self, function: &str) -> String {
         format!("http://{}/.rt/{function}", self.address)
@@ -90,6 +133,7 @@ impl Invoke {
 
     /// Invokes `function` with a payload that may be anything.
     pub async fn call_within(&self, function: &str, payload: String, limit: Duration) -> Result<Invoked> {
+        ensure!(!self.is_parked(function), "{function} has no concurrency left: it is reserved, and 0");
         let admission = self.admission(function);
         let (status, body) = timeout(limit, async {
             let _admitted = admission.acquire().await?;

@@ -8,12 +8,17 @@
 //! [`crowd`] and [`buyer`] send orders into it, [`watcher`]s sit at their [`socket`]s, [`audit`] checks what came out,
 //! [`strategies`] runs the same arrivals through what others do, and [`report`]
 //! shows it all. The commands are [`demo`] and [`up`].
+//!
+//! [`drill`] is the third: in [`two_regions`] with servers of their own, the standby takes over from main,
+//! by AWS's [`control_plane`] on this machine.
 
 pub mod audit;
 pub mod aws;
 pub mod buyer;
+pub mod control_plane;
 pub mod crowd;
 pub mod demo;
+pub mod drill;
 pub mod emulator;
 pub mod functions;
 pub mod gateway;
@@ -28,6 +33,7 @@ pub mod socket;
 pub mod sockets;
 pub mod strategies;
 pub mod system;
+pub mod two_regions;
 pub mod up;
 pub mod wan;
 pub mod watcher;

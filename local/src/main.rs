@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use local::demo::{self, Demo};
+use local::drill::{self, Drill};
 use local::up::{self, Up};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Sell one item out to a crowd in several regions, and report who won
     Demo(Demo),
+    /// Fail over from main to its standby, with buyers ordering throughout, and report what was lost
+    Drill(Drill),
     /// Keep the system running, and print how to talk to it
     Up(Up),
 }
@@ -31,6 +34,7 @@ async fn main() -> ExitCode {
     let work = async {
         match command {
             Command::Demo(demo) => demo::run(&demo).await,
+            Command::Drill(drill) => drill::run(&drill).await,
             Command::Up(up) => up::run(&up).await,
         }
     };

@@ -113,6 +113,30 @@ impl Postgres {
         }
     }
 
+    /// Ends following, and waits until it takes writes.
+    pub async fn promote(&self) -> Result<()> {
+        let mut command = unprivileged("pg_ctl")?;
+        command.args(["promote", "--wait", "--timeout=60", "-D"]).arg(self.folder.path().join("data"));
+        let output = tokio::process::Command::from(command).output().await?;
+        ensure!(
+            output.status.success(),
+            "pg_ctl promote: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// Ends it as a reboot does, with every connection closed and everything written, and starts it again.
+    pub async fn reboot(&mut self) -> Result<()> {
+        // SIGINT is PostgreSQL's fast shutdown.
+        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
+        let started = Instant::now();
+        while self.process.is_running() && started.elapsed() < READY_LIMIT {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.restart().await
+    }
+
     /// Starts it again on the same port with the same data.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
@@ -179,7 +203,8 @@ fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
         "shared_buffers=64MB",
         "max_connections=60",
         "log_min_messages=warning",
-        // For measuring how long after it somebody is told.
+        // With the time of each commit: by it a drill tells when which main sold, and a bench how long
+        // after it somebody was told.
         "track_commit_timestamp=on",
     ];
     for setting in settings {

@@ -24,7 +24,13 @@ impl Redis {
 
     /// Starts a read replica of `primary` and waits until it has caught up.
     pub async fn start_replica(folder: &Path, name: &str, primary: &Redis) -> Result<Self> {
-        let replica = Self::start_with(folder, name, Some(primary.port)).await?;
+        Self::start_follower(folder, name, primary.port).await
+    }
+
+    /// Starts a replica of the server that answers on `port_of_primary` (its own, or a line's), and
+    /// waits until it has caught up.
+    pub async fn start_follower(folder: &Path, name: &str, port_of_primary: u16) -> Result<Self> {
+        let replica = Self::start_with(folder, name, Some(port_of_primary)).await?;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(20) {
             let mut connection = replica.connect().await?;
@@ -35,6 +41,20 @@ impl Redis {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("the replica does not catch up with its primary")
+    }
+
+    /// Follows the server on `port_of_primary` from now on and after a restart, or nobody: then it
+    /// takes writes.
+    pub async fn follow(&mut self, port_of_primary: Option<u16>) -> Result<()> {
+        let mut connection = self.connect().await?;
+        let mut command = redis::cmd("REPLICAOF");
+        match port_of_primary {
+            Some(port) => command.arg("127.0.0.1").arg(port),
+            None => command.arg("NO").arg("ONE"),
+        };
+        command.query_async::<()>(&mut connection).await?;
+        self.primary = port_of_primary;
+        Ok(())
     }
 
     async fn start_with(folder: &Path, name: &str, primary: Option<u16>) -> Result<Self> {

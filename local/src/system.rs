@@ -69,9 +69,6 @@ impl Options {
     }
 }
 
-/// With which the buyers' tokens are hashed in audits of this machine's drops.
-const LOCAL_AUDIT_KEY: &str = "nothing here is secret: local audits only";
-
 /// A running system. Dropping it stops everything.
 #[derive(Debug)]
 pub struct System {
@@ -173,7 +170,6 @@ impl System {
                 ("FAIRDROP_WAIT_REPLICAS", "1".into()),
                 // There is one worker here, and where it dies its tasks need not rest for long.
                 ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
-                ("FAIRDROP_AUDIT_KEY", LOCAL_AUDIT_KEY.into()),
             ];
             let mut environment: Vec<(String, String)> =
                 settings.map(|(name, value)| (name.to_owned(), value)).into();

@@ -106,6 +106,12 @@ impl RedisConfig {
         Self::at(source, name, &required(source, name)?)
     }
 
+    /// The standby's own Redis, as every region would reach it as main's: `FAIRDROP_STANDBY_REDIS_URL`.
+    pub fn standby(source: Source) -> Result<Self, ConfigError> {
+        let name = "FAIRDROP_STANDBY_REDIS_URL";
+        Self::at(source, name, &required(source, name)?)
+    }
+
     fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
         let client = redis::Client::open(url)
             .map_err(|_| ConfigError::bad(name, "it must be redis://host:port or rediss://host:port"))?;

@@ -58,6 +58,27 @@ impl Cloud {
         Ok(left_out)
     }
 
+    /// Makes a stack of `template` in `region`, or says why CloudFormation does not even begin.
+    pub(crate) async fn ask(
+        &self,
+        region: &str,
+        stack: &str,
+        template: &str,
+        parameters: &BTreeMap<&str, String>,
+    ) -> Result<()> {
+        let mut form: Vec<(String, String)> = vec![
+            ("StackName".to_owned(), stack.to_owned()),
+            ("TemplateBody".to_owned(), template.to_owned()),
+        ];
+        for (n, (name, value)) in (1..).zip(parameters) {
+            form.push((format!("Parameters.member.{n}.ParameterKey"), (*name).to_owned()));
+            form.push((format!("Parameters.member.{n}.ParameterValue"), value.clone()));
+        }
+        let form: Vec<(&str, &str)> =
+            form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.ministack.stacks(region, "CreateStack", &form).await.map(drop)
+    }
+
     /// Calls Lambda's own API.
     pub(crate) async fn lambda(&self, region: &str, method: &str, path: &str, body: String) -> Result<Value> {
         let scope = authorization(region, "lambda");
@@ -162,6 +183,12 @@ pub(crate) fn parameters(region: &str, jwks: &Value) -> BTreeMap<&'static str, S
             ("ReplicaEndpoint", "replica.example"),
             ("ReplicaResourceId", "db-STANDBY"),
             ("ReplicaRedisEndpoint", "redis-standby.example"),
+            ("LeaseTable", "fairdrop-lease"),
+            ("RedisDatastore", "ldgnf-fairdrop"),
+            ("RedisGroup", "fairdrop-standby"),
+            ("StandbyRedisEndpoint", "redis-standby.example"),
+            ("Regions", "us-east-1,eu-west-1,ap-southeast-1"),
+            ("FenceSecurityGroup", "sg-0f"),
         ];
         parameters.extend(of_standby.map(|(name, value)| (name, value.to_owned())));
     }

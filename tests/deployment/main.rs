@@ -3,6 +3,7 @@
 //! functions that the other tests run.
 
 mod cloud;
+mod refused;
 
 use cloud::{Cloud, parameters};
 use local::buyer::{IdentityProvider, micros_now};
@@ -59,7 +60,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     // What belongs to a region is there, and nothing else.
     let there = |region: &str| deployed[region].keys().cloned().collect::<BTreeSet<String>>();
     assert_eq!(there(MAIN), names(&[&EVERYWHERE, &OF_MAIN]));
-    assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag"]]));
+    assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag", "region-failover"]]));
     assert_eq!(there(EDGE), names(&[&EVERYWHERE, &["live-updates", "live-publish"]]));
     let endpoint = &deployed[EDGE]["live-publish"]["FAIRDROP_LIVE_ENDPOINT"];
     assert!(endpoint.starts_with("https://") && endpoint.ends_with("/live"), "{endpoint}");
@@ -116,20 +117,23 @@ async fn three_regions_are_deployed_and_main_sells() {
     assert_eq!(status, 200, "{body}");
     let (status, body) = call("PUT", "/items/sneaker-42/orders").await;
     assert_eq!((status, &body["type"]), (405, &json!("urn:fairdrop:problem:method-not-allowed")), "{body}");
-}
 
-/// A parameter that makes no sense is refused before anything is deployed, and named.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_parameter_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    template::build(folder.path()).unwrap();
-    let cloud = Cloud::start(folder.path()).await.unwrap();
-    let jwks = IdentityProvider::new().unwrap().jwks();
-    for (name, wrong) in [("MainRedisEndpoint", "rediss://user:secret@host:6379"), ("TokenJwks", "{}")] {
-        let mut parameters = parameters(MAIN, &jwks);
-        parameters.insert(name, wrong.to_owned());
-        let error = cloud.deploy(folder.path(), MAIN, &parameters).unwrap_err().to_string();
-        assert!(error.contains(name), "{name}: {error}");
+    // A version never changes: another value reaches what the API leads to with another revision.
+    let mut changed = parameters(MAIN, &identity.jwks());
+    changed.insert("RedisResponseTimeoutMs", "700".into());
+    changed.insert("Revision", "second".into());
+    changed.insert("ManagedIntakeEnvironments", "3".into());
+    cloud.deploy(&build, MAIN, &changed).unwrap();
+    for function in ["order-intake", "order-intake-managed"] {
+        let live = format!("/fairdrop-{function}/configuration?Qualifier=live");
+        let live = cloud.lambda(MAIN, "GET", &live, String::new()).await.unwrap();
+        let limit = &live["Environment"]["Variables"]["FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS"];
+        assert_eq!(limit, "700", "{function}: {live}");
     }
-    assert_eq!(cloud.functions(MAIN).await.unwrap(), BTreeMap::new());
+    // And the routes lead to the function on instances now: it alone is given this machine's servers.
+    cloud.set(MAIN, "order-intake-managed", &with).await.unwrap();
+    cloud.publish(MAIN, "order-intake-managed").await.unwrap();
+    let token = identity.token("carol").unwrap();
+    let (status, body) = cloud.http(MAIN, "POST", "/items/sneaker-42/orders", &token).await.unwrap();
+    assert_eq!((status, &body["status"]), (202, &json!("queued")), "{body}");
 }

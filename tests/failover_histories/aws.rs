@@ -93,6 +93,7 @@ impl World {
                 if *act == Act::DetachRedis {
                     if self.standby.role == Role::Secondary {
                         self.standby.role = Role::Alone;
+                        self.standby.redis_settles_at = self.now;
                     }
                 } else if self.standby.redis_settles_at <= self.now && self.standby.role == Role::Secondary {
                     let takes = if let Some(hangs) = self.hangs_for {

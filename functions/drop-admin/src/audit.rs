@@ -6,38 +6,12 @@ use aws_lc_rs::hmac;
 use ledger::{Sale, SaleState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::config::{self, ConfigError, Source};
 use shared::item::ItemId;
 use shared::region::Region;
 use shared::stamp::Stamp;
 
 /// The most sales in one answer; Lambda's answers end at 6 MB.
 const PAGE: u32 = 10_000;
-/// The shortest key, in bytes (NIST SP 800-107: no shorter than the strength wanted).
-const MIN_KEY_LEN: usize = 32;
-
-/// The key under which buyers are hashed.
-pub(crate) struct AuditKey(Option<hmac::Key>);
-
-impl std::fmt::Debug for AuditKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AuditKey(hidden)")
-    }
-}
-
-impl AuditKey {
-    /// Reads `FAIRDROP_AUDIT_KEY`; without it there are no audits.
-    pub(crate) fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let name = "FAIRDROP_AUDIT_KEY";
-        match config::optional(source, name) {
-            None => Ok(Self(None)),
-            Some(key) if key.len() < MIN_KEY_LEN => {
-                Err(ConfigError::bad(name, format!("it must have at least {MIN_KEY_LEN} bytes")))
-            }
-            Some(key) => Ok(Self(Some(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))),
-        }
-    }
-}
 
 /// How an audit is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -79,15 +53,15 @@ pub(crate) async fn audit(
     format: Format,
     after: Option<Cursor>,
 ) -> Result<Value, CommandError> {
-    let key = app.audit_key.0.as_ref().ok_or(CommandError::NoAuditKey)?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &app.ledger.audit_key().await?);
     let item = app.ledger.item(item_id).await?;
     let start = match &after {
         None => None,
-        Some(cursor) => Some(find(app, item_id, key, cursor).await?),
+        Some(cursor) => Some(find(app, item_id, &key, cursor).await?),
     };
     let sales = app.ledger.sales(item_id, start.as_ref(), PAGE).await?;
     let first = after.as_ref().map_or(1, |cursor| cursor.number + 1);
-    let lines: Vec<Line> = sales.iter().zip(first..).map(|(sale, number)| line(key, sale, number)).collect();
+    let lines: Vec<Line> = sales.iter().zip(first..).map(|(sale, number)| line(&key, sale, number)).collect();
     let before = after.as_ref().map(|cursor| cursor.placed_at);
     let next = lines.last().filter(|_| sales.len() == PAGE as usize).map(|last| Cursor {
         number: last.number,

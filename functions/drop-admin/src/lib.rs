@@ -2,13 +2,12 @@
 
 mod audit;
 mod items;
-mod rebuild;
 
-use audit::{AuditKey, Cursor, Format};
+use audit::{Cursor, Format};
 use lambda_runtime::Diagnostic;
 use lease::{Lease, Record, Shown, TableError};
 use ledger::{Ledger, LedgerError};
-use reconcile::{ReconcileError, Witnesses};
+use reconcile::{RebuildError, ReconcileError, Witnesses};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -23,7 +22,6 @@ pub struct App {
     queue: Queue,
     ledger: Ledger,
     lease: Lease,
-    audit_key: AuditKey,
 }
 
 impl App {
@@ -35,12 +33,20 @@ impl App {
             link,
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
-            audit_key: AuditKey::from_config(source)?,
         })
     }
 
     fn witnesses(&self) -> Witnesses {
         Witnesses { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
+    }
+}
+
+impl From<RebuildError> for CommandError {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Witness(error) => error.into(),
+            error => Self::NotRebuilt(error),
+        }
     }
 }
 
@@ -114,12 +120,9 @@ pub enum CommandError {
     /// The ledger has the item, and Redis has lost it.
     #[error("the ledger has item {0} and Redis has not; use rebuild")]
     OnlyInLedger(ItemId),
-    /// A drain could sell while the item is rebuilt.
-    #[error("item {0} sells at the moment; pause it first")]
-    Selling(ItemId),
-    /// Reservations are on their way to the ledger.
-    #[error("{0} tasks are on their way to the ledger; try again once the checkout worker has done them")]
-    TasksWaiting(u64),
+    /// The item was not rebuilt.
+    #[error(transparent)]
+    NotRebuilt(RebuildError),
     /// The lease's record was not read or written.
     #[error(transparent)]
     Lease(#[from] TableError),
@@ -129,9 +132,6 @@ pub enum CommandError {
     /// This region is not main.
     #[error("main is {0}, and this is another region; nothing is sold from here")]
     NotMain(String),
-    /// There is no key to hash buyers with.
-    #[error("audits need FAIRDROP_AUDIT_KEY")]
-    NoAuditKey,
     /// `after` is no end of a page.
     #[error("after is not the `next` of an earlier answer; start again without it")]
     NoSuchCursor,
@@ -157,9 +157,8 @@ impl From<CommandError> for Diagnostic {
             CommandError::NoLease => "NoLease",
             CommandError::NotMain(_) => "NotMain",
             CommandError::OnlyInLedger(_) => "OnlyInLedger",
-            CommandError::Selling(_) => "ItemSelling",
-            CommandError::TasksWaiting(_) => "TasksWaiting",
-            CommandError::NoAuditKey => "NoAuditKey",
+            CommandError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
+            CommandError::NotRebuilt(_) => "TasksWaiting",
             CommandError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
@@ -184,7 +183,10 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
             items::sell_held_back(app, &item_id, units).await?;
             item_id
         }
-        Command::Rebuild { item_id } => return rebuild::rebuild(app, &item_id).await,
+        Command::Rebuild { item_id } => {
+            let (taken, reconciled) = reconcile::rebuild(&app.witnesses(), &item_id).await?;
+            return Ok(json!({ "item_id": item_id, "units_taken": taken, "reconciled": reconciled }));
+        }
         Command::Reconcile { item_id, repair } => {
             let ids = match item_id {
                 Some(item_id) => vec![item_id],

@@ -10,39 +10,38 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::edge::Edge;
 use shared::http;
-use shared::item::ItemId;
+use shared::item::{Item, ItemId};
 use shared::problem::Problem;
 use shared::queue::{Hold, Leave, LinkError, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
+use std::sync::Arc;
 
 /// Answers one request.
 pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
     // An item id has no slash, so that the path's end tells the two apart.
     let about_order = request.raw_http_path().ends_with("/orders/me");
     let allow = if about_order { "GET, DELETE, OPTIONS" } else { "GET, OPTIONS" };
-    let method = request.method();
-    if method == Method::OPTIONS {
-        return Ok(http::options(allow));
+    match (request.method(), about_order) {
+        (&Method::OPTIONS, _) => Ok(http::options(allow)),
+        (&Method::GET, false) => show_item(edge, request).await,
+        (&Method::GET, true) => show_order(edge, request).await,
+        (&Method::DELETE, true) => leave(edge, request).await,
+        _ => Err(Problem::MethodNotAllowed { allow }),
     }
-    if method != Method::GET && !(about_order && method == Method::DELETE) {
-        return Err(Problem::MethodNotAllowed { allow });
-    }
+}
+
+async fn show_item(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
+    let item = edge.item(&http::item_id(request)?, Problem::StatusUnavailable).await?;
+    item_page::answer(&item, edge.clock.now(), request)
+}
+
+/// Who asks, and for which item.
+async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToken, Arc<Item>), Problem> {
     let item_id = http::item_id(request)?;
-    if !about_order {
-        let item = edge.item(&item_id, Problem::StatusUnavailable).await?;
-        return item_page::answer(&item, edge.clock.now(), request);
-    }
     let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
     let item = edge.item(&item_id, Problem::StatusUnavailable).await?;
-    if method == Method::DELETE {
-        if !item.may_be_sold(edge.clock.now()) {
-            return Err(Problem::StatusUnavailable);
-        }
-        leave(edge, &item_id, &buyer).await
-    } else {
-        show(edge, &item_id, &buyer).await
-    }
+    Ok((item_id, buyer, item))
 }
 
 /// What has become of a buyer's order. Moments are in microseconds since the Unix epoch.
@@ -68,8 +67,9 @@ pub struct OrderPage<'a> {
 }
 
 /// Always from main: a replica might not know yet what main has promised.
-async fn show(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
-    let state = edge.queue.order_state(item_id, buyer).await.map_err(|_| Problem::StatusUnavailable)?;
+async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
+    let (item_id, buyer, _) = whose_order(edge, request).await?;
+    let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
     let page = OrderPage { item_id: item_id.as_str(), ..OrderPage::default() };
     let page = match state {
         OrderState::None => OrderPage { status: "none", ..page },
@@ -87,8 +87,12 @@ async fn show(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Respon
     http::json(StatusCode::OK, &page)
 }
 
-async fn leave(edge: &Edge, item_id: &ItemId, buyer: &UserToken) -> Result<Response<Body>, Problem> {
-    let left = edge.queue.leave(item_id, buyer).await.map_err(|error| match error {
+async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
+    let (item_id, buyer, item) = whose_order(edge, request).await?;
+    if !item.may_be_sold(edge.clock.now()) {
+        return Err(Problem::StatusUnavailable);
+    }
+    let left = edge.queue.leave(&item_id, &buyer).await.map_err(|error| match error {
         LinkError::Unanswered(_) => Problem::OutcomeUnknown,
         LinkError::NotSent(_) | LinkError::Refused(_) => Problem::StatusUnavailable,
     })?;

@@ -1,14 +1,368 @@
 //! The standby takes over: step by step, each step looked at before and after, and every decision
 //! written down before it is acted on, so that whoever is killed can be followed by another.
 //!
-//! What decides is here and asks nobody: a [`Run`] is told what a [`Look`] has [`Seen`], and says
+//! What decides is pure and asks nobody: a [`Run`] is told what a [`Look`] has [`Seen`], and says
 //! what is [`Next`]. It is told the same whether it is the first time or after a kill, and decides
 //! the same. Each step is one function in [`step`], and reads like the runbook.
+//!
+//! [`execute`] carries it through: [`servers`] looks and acts, [`store`] keeps the run. [`plan`],
+//! [`report`] and [`compare`] tell people what would be, what was, and what was lost.
 
+pub mod command;
+pub mod compare;
+pub mod execute;
+pub mod loss;
+pub mod plan;
+pub mod report;
 pub mod run;
 pub mod seen;
+pub mod servers;
 pub mod step;
+pub mod store;
 
 pub use run::{Mode, Next, Run, State};
 pub use seen::{Act, Look, Loss, Role, Seen, Trouble};
 pub use step::{Step, Verdict};
+
+use command::{Command, Format, Start};
+use execute::{Stopped, execute, ms};
+use lambda_runtime::Diagnostic;
+use report::Report;
+use serde_json::{Value, json};
+use servers::Servers;
+use shared::config::{self, ConfigError, Source};
+use std::time::Duration;
+use store::{Kept, Store, Written};
+use tokio::time::Instant;
+use versioned::StoreError;
+
+/// How long an invocation goes on at most, where it has no usable deadline; the schedule's next one goes on.
+pub const RUN_LIMIT: Duration = Duration::from_secs(840);
+
+/// What one process of the function keeps.
+#[derive(Debug)]
+pub struct App {
+    here: String,
+    servers: Servers,
+    failovers: Store,
+    drills: Store,
+    /// From one look to the next, where there is something to wait for.
+    pause: Duration,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// One at a time.
+    #[error(
+        "the failover {0} is under way: `status` says where it stands, `resume` goes on with it, `abort` gives it up"
+    )]
+    UnderWay(String),
+    /// There is nothing to go on with.
+    #[error("no failover is under way; `plan` says what one would do")]
+    NothingUnderWay,
+    /// There is none.
+    #[error("there is no failover {0}")]
+    NoSuchRun(String),
+    /// Something has been moved.
+    #[error("it is at {0:?}, past the point of no return: only `resume` leads out")]
+    NoWayBack(Step),
+    /// The step is not done yet; Region switch asks again.
+    #[error("not yet: it is at {at:?}, {last}")]
+    NotYet {
+        /// Where it stands.
+        at: Step,
+        /// What it waits for.
+        last: String,
+    },
+    /// The failover was given up.
+    #[error("the failover was given up: {0}")]
+    Aborted(String),
+    /// This region is main already.
+    #[error("{0} is main already")]
+    IsMain(String),
+    /// Runs cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something that was asked did not answer.
+    #[error("{}", .0.0)]
+    Trouble(Trouble),
+    /// The lease cannot be read.
+    #[error(transparent)]
+    Lease(#[from] lease::TableError),
+    /// How it is to begin makes no sense.
+    #[error(transparent)]
+    Bad(#[from] command::BadCommand),
+    /// A ledger did not answer.
+    #[error("a ledger does not answer: {0}; is the old main still fenced?")]
+    Ledger(#[from] ledger::LedgerError),
+}
+
+impl From<Trouble> for CommandError {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<CommandError> for Diagnostic {
+    fn from(error: CommandError) -> Self {
+        let error_type = match &error {
+            CommandError::UnderWay(_) => "UnderWay",
+            CommandError::NothingUnderWay => "NothingUnderWay",
+            CommandError::NoSuchRun(_) => "NoSuchRun",
+            CommandError::NoWayBack(_) => "NoWayBack",
+            CommandError::NotYet { .. } => "NotYet",
+            CommandError::Aborted(_) => "Aborted",
+            CommandError::IsMain(_) => "IsMain",
+            CommandError::Store(_) => "StoreAway",
+            CommandError::Trouble(_) => "NoAnswer",
+            CommandError::Lease(_) => "LeaseAway",
+            CommandError::Bad(_) => "BadCommand",
+            CommandError::Ledger(_) => "LedgerAway",
+        };
+        Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
+    }
+}
+
+impl App {
+    /// Reads the configuration of a function in `region`. Nothing is connected yet.
+    pub async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
+        let table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
+        let client = aws_sdk_dynamodb::Client::new(&rds::sdk_config(region).await);
+        let pause_ms = config::number(source, "FAIRDROP_LOOK_PAUSE_MS", 2_000, 50, 10_000)?;
+        Ok(Self {
+            here: region.into(),
+            servers: Servers::from_config(source, region).await?,
+            failovers: Store::new(client.clone(), &table, store::FAILOVERS),
+            drills: Store::new(client, &table, store::DRILLS),
+            pause: Duration::from_millis(pause_ms),
+        })
+    }
+
+    fn store(&self, is_drill: bool) -> &Store {
+        if is_drill { &self.drills } else { &self.failovers }
+    }
+
+    fn now_ms(&self) -> u64 {
+        ms(self.servers.clock.now())
+    }
+}
+
+/// Carries out `command` for the invocation `holder`, and ends within `time`.
+pub async fn handle(
+    app: &App,
+    command: Command,
+    holder: &str,
+    time: Duration,
+) -> Result<Value, CommandError> {
+    let until = Instant::now() + time;
+    let never = |_: &Run| false;
+    match command {
+        Command::Plan { mode } => plan::plan(app, mode).await,
+        Command::Run(start) => {
+            let kept = begin(app, &start, holder).await?;
+            go_on(app, kept, until, never).await
+        }
+        Command::Drill {} => {
+            let kept = begin_drill(app, holder).await?;
+            go_on(app, kept, until, never).await
+        }
+        Command::Status { drill } => Ok(report(app, &newest(&app.store(drill).load().await?)?)),
+        Command::Resume { drill } => {
+            let kept = take_up(app, drill, holder, Run::resume).await?;
+            go_on(app, kept, until, never).await
+        }
+        Command::Tend {} => tend(app, holder, until).await,
+        Command::Abort { drill } => {
+            let written = newest(&app.store(drill).load().await?)?;
+            if written.run.state == State::Running && !written.run.can_abort() {
+                return Err(CommandError::NoWayBack(written.run.step));
+            }
+            let kept = take_up(app, drill, holder, |run| {
+                run.abort("by a person");
+            })
+            .await?;
+            go_on(app, kept, until, never).await
+        }
+        Command::Report { run, drill, format } => {
+            let written = match run {
+                None => newest(&app.store(drill).load().await?)?,
+                Some(id) => app.store(drill).filed(&id).await?.ok_or(CommandError::NoSuchRun(id))?,
+            };
+            let report = Report::of(&written, app.now_ms());
+            Ok(match format {
+                Format::Json => json!(report),
+                Format::Page => json!({ "page": report.page() }),
+            })
+        }
+        Command::Compare {} => compared(app).await,
+        Command::Step { step, start } => advance(app, step, start, holder, until).await,
+    }
+}
+
+/// Begins a failover, unless one is under way.
+async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandError> {
+    let mode = start.mode()?;
+    let (kept, mut run) = first(app, false, mode).await?;
+    run.holdback = start.holdback;
+    run.may_hurry = start.hurry;
+    let last = kept.written.as_ref().filter(|last| last.run.state != State::Aborted);
+    let ended_ms = last.and_then(|last| last.run.last_ms());
+    run.since_last_seconds = ended_ms.map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
+    tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "a failover begins");
+    save(app, kept.version, run, None, holder).await
+}
+
+/// Begins a drill, unless one is under way, or what an earlier one has made is still there.
+async fn begin_drill(app: &App, holder: &str) -> Result<Kept, CommandError> {
+    let (kept, mut run) = first(app, true, Mode::Planned).await?;
+    run.is_drill = true;
+    tracing::info!(run = run.id, "a drill begins");
+    save(app, kept.version, run, None, holder).await
+}
+
+/// The newest run, which must be over, and a new one as it stands before its first step.
+async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(Kept, Run), CommandError> {
+    let kept = app.store(is_drill).load().await?;
+    if let Some(written) = &kept.written
+        && written.run.is_under_way()
+    {
+        return Err(CommandError::UnderWay(written.run.id.clone()));
+    }
+    let lease = app.servers.lease.load().await?;
+    if lease.region == app.here && lease.is_open {
+        return Err(CommandError::IsMain(app.here.clone()));
+    }
+    let kind = if is_drill { "-drill" } else { "" };
+    let id = format!("{}-{}{kind}-{}", app.here, lease.epoch + 1, app.now_ms());
+    Ok((kept, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
+}
+
+/// Takes up the newest run, changed by `change`, whoever else is at it.
+async fn take_up(
+    app: &App,
+    is_drill: bool,
+    holder: &str,
+    change: impl FnOnce(&mut Run),
+) -> Result<Kept, CommandError> {
+    let kept = app.store(is_drill).load().await?;
+    let Written { mut run, compared, .. } = newest(&kept)?;
+    let was_over = !run.is_under_way();
+    change(&mut run);
+    if was_over && !run.is_under_way() {
+        return Err(CommandError::NothingUnderWay);
+    }
+    save(app, kept.version, run, compared, holder).await
+}
+
+async fn save(
+    app: &App,
+    version: u64,
+    run: Run,
+    compared: Option<compare::Compared>,
+    holder: &str,
+) -> Result<Kept, CommandError> {
+    let held_until_ms = app.now_ms() + execute::HELD_MS;
+    let is_drill = run.is_drill;
+    let written = Written { run, holder: holder.into(), held_until_ms, compared };
+    Ok(app.store(is_drill).save(version, written).await?)
+}
+
+/// What the schedule does: a run that nobody carries on is carried on, and what was left out is tried again.
+/// A failover goes first.
+async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandError> {
+    let mut tended = Vec::new();
+    for is_drill in [false, true] {
+        let Some(written) = app.store(is_drill).load().await?.written else { continue };
+        let run = &written.run;
+        if !is_drill {
+            let waits = run.is_under_way() && !run.is_done(Step::OpenSales);
+            metrics::gauge!("failover_under_way").set(f64::from(u8::from(waits)));
+            metrics::gauge!("failover_outstanding").set(run.outstanding.len() as f64);
+        }
+        let is_left = run.is_under_way() && written.held_until_ms < app.now_ms();
+        if is_left || run.state == State::Degraded {
+            let kept = take_up(app, is_drill, holder, Run::resume).await?;
+            tended.push(go_on(app, kept, until, |_: &Run| false).await?);
+        } else if is_drill && run.state == State::Aborted {
+            app.servers.throw_away().await?;
+        }
+    }
+    Ok(json!({ "tended": tended }))
+}
+
+/// Executes, and says what has become of it.
+async fn go_on(
+    app: &App,
+    kept: Kept,
+    until: Instant,
+    far_enough: impl Fn(&Run) -> bool,
+) -> Result<Value, CommandError> {
+    let (kept, stopped) = execute(app, kept, until, far_enough).await;
+    let mut said = report(app, &newest(&kept)?);
+    let next = match stopped {
+        Some(Stopped::TimeOver) => {
+            Some("this invocation's time is over; the schedule goes on within two minutes, `resume` at once")
+        }
+        Some(Stopped::Overtaken) => Some("another invocation goes on with it; see `status`"),
+        None => None,
+    };
+    if let (Some(next), Some(fields)) = (next, said.as_object_mut()) {
+        fields.insert("next".into(), next.into());
+    }
+    Ok(said)
+}
+
+/// For Region switch: goes on until `step` is done.
+async fn advance(
+    app: &App,
+    step: Step,
+    start: Option<Start>,
+    holder: &str,
+    until: Instant,
+) -> Result<Value, CommandError> {
+    let kept = app.failovers.load().await?;
+    let is_under_way = kept.written.as_ref().is_some_and(|written| written.run.is_under_way());
+    let kept = match start {
+        Some(start) if step == Step::Precheck && !is_under_way => begin(app, &start, holder).await?,
+        _ if is_under_way => take_up(app, false, holder, |_| ()).await?,
+        _ => kept,
+    };
+    let is_past = move |run: &Run| run.is_done(step);
+    let (kept, _) = execute(app, kept, until, is_past).await;
+    let written = newest(&kept)?;
+    let run = &written.run;
+    if run.is_done(step) {
+        return Ok(report(app, &written));
+    }
+    match run.state {
+        State::Aborted | State::Aborting => Err(CommandError::Aborted(run.why.clone())),
+        _ => {
+            let last = run.log.last().map(|log| log.last.clone()).unwrap_or_default();
+            Err(CommandError::NotYet { at: run.step, last })
+        }
+    }
+}
+
+/// Compares with the old main, and keeps the numbers with the run.
+async fn compared(app: &App) -> Result<Value, CommandError> {
+    let kept = app.failovers.load().await?;
+    let written = newest(&kept)?;
+    if written.run.is_under_way() {
+        return Err(CommandError::UnderWay(written.run.id.clone()));
+    }
+    let (compared, lost) = compare::compare(app).await?;
+    let written = Written { compared: Some(compared.clone()), ..written };
+    let kept = app.failovers.save(kept.version, written.clone()).await?;
+    app.failovers.file(&written).await?;
+    let report = report(app, &newest(&kept)?);
+    Ok(json!({ "compared": compared, "lost": lost, "listed_at_most": compare::MAX_LISTED, "report": report }))
+}
+
+fn newest(kept: &Kept) -> Result<Written, CommandError> {
+    kept.written.clone().ok_or(CommandError::NothingUnderWay)
+}
+
+fn report(app: &App, written: &Written) -> Value {
+    json!(Report::of(written, app.now_ms()))
+}

@@ -6,6 +6,11 @@ use lease::Timing;
 use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
 
+/// How long a drill's copy may take to be made, in milliseconds.
+pub const DRILL_COPY_LIMIT_MS: u64 = 120 * 60_000;
+/// How long a drill waits for a step that a failover waits for without end, in milliseconds.
+pub const DRILL_STEP_LIMIT_MS: u64 = 30 * 60_000;
+
 /// How it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,8 +70,13 @@ pub struct Run {
     pub epoch: u64,
     /// Units of each item to keep back.
     pub holdback: u32,
+    /// Whether it works on throw-away copies, and moves nothing of main's.
+    #[serde(default)]
+    pub is_drill: bool,
     /// Whether it may come soon after the last one.
     pub may_hurry: bool,
+    /// Seconds since the last one ended, when this one was begun; nothing where there was none.
+    pub since_last_seconds: Option<u64>,
     /// Where it stands.
     pub state: State,
     /// The step that it is at.
@@ -77,6 +87,10 @@ pub struct Run {
     pub outstanding: Vec<Step>,
     /// Why it was aborted.
     pub why: String,
+    /// When the old main's lease ended: it has sold nothing since. Milliseconds since the Unix epoch.
+    pub stopped_ms: Option<u64>,
+    /// What was not here when the lag gate let it pass.
+    pub stated: Option<Loss>,
 }
 
 /// What is next. What the run has become is written down *before* anything is done.
@@ -102,13 +116,22 @@ impl Run {
             to: to.into(),
             epoch,
             holdback,
+            is_drill: false,
             may_hurry: false,
+            since_last_seconds: None,
             state: State::Running,
             step: Step::Precheck,
             log: Vec::new(),
             outstanding: Vec::new(),
             why: String::new(),
+            stopped_ms: None,
+            stated: None,
         }
+    }
+
+    /// When it ended, or what is known of it so far; nothing before its first look. In milliseconds.
+    pub fn last_ms(&self) -> Option<u64> {
+        self.log.iter().map(|log| log.ended_ms.unwrap_or(log.began_ms)).max()
     }
 
     /// The epoch that begins.
@@ -125,16 +148,26 @@ impl Run {
         }
     }
 
+    /// How long its step may take; a drill waits longer for its copy, and for nothing without end.
+    fn limit_ms(&self, seen: Option<&Seen>) -> Option<u64> {
+        match (self.is_drill, self.step) {
+            (true, Step::Precheck) => Some(DRILL_COPY_LIMIT_MS),
+            (true, step) => step.limit_ms().or(Some(DRILL_STEP_LIMIT_MS)),
+            (false, step) => step.limit_in(self, seen),
+        }
+    }
+
     /// Whether it can still be given up: nothing has been moved.
     pub fn can_abort(&self) -> bool {
-        self.state == State::Running && self.step < Step::MoveRedis
+        self.state == State::Running && (self.is_drill || self.step < Step::MoveRedis)
     }
 
     /// Gives it up, where that is possible; says whether it was.
     pub fn abort(&mut self, why: &str) -> bool {
         let can = self.can_abort();
         if can {
-            self.state = State::Aborting;
+            // A drill has taken nothing that would have to be given back.
+            self.state = if self.is_drill { State::Aborted } else { State::Aborting };
             self.why = why.into();
         }
         can
@@ -178,7 +211,7 @@ impl Run {
             Ok(seen) => decide(step, self, seen, now, timing),
             Err(Trouble(why)) => Verdict::Wait(why.clone()),
         };
-        let is_late = step.limit_ms().is_some_and(|limit| self.in_step_ms(now) > limit);
+        let is_late = self.limit_ms(seen.as_ref().ok()).is_some_and(|limit| self.in_step_ms(now) > limit);
         if verdict != Verdict::Done && is_late {
             if self.can_abort() {
                 return self.turn_back(format!("{step:?} took too long"));
@@ -189,6 +222,13 @@ impl Run {
                 }
                 return self.step_done(now_ms, false);
             }
+        }
+        if verdict == Verdict::Done
+            && let Ok(Seen::Lag { lease, ledger_is_here, redis_is_here, loss }) = seen
+        {
+            let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
+            self.stopped_ms = Some(lease.expires_at.as_micros() / 1_000);
+            self.stated = Some(if is_all_here { Loss { ms: 0, sales: 0 } } else { *loss });
         }
         match verdict {
             Verdict::Done => self.step_done(now_ms, true),
@@ -207,6 +247,22 @@ impl Run {
                 Next::Pause
             }
         }
+    }
+
+    /// Takes note of what became of the last act.
+    pub fn acted(&mut self, what: &str) {
+        self.note(|log| log.last = what.into());
+    }
+
+    /// Whether `step` was seen to be so, or left out for now.
+    pub fn is_done(&self, step: Step) -> bool {
+        let was_seen = self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
+        was_seen || self.outstanding.contains(&step)
+    }
+
+    /// Whether it is on its way, forth or back.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Running | State::Aborting)
     }
 
     fn turn_back(&mut self, why: String) -> Next {
@@ -365,6 +421,23 @@ mod tests {
         assert_eq!(saw(&mut run, Seen::Fence { is_up: false }, 500), Next::Act(Act::Fence));
         assert_eq!(saw(&mut run, Seen::Fence { is_up: true }, 501), Next::End);
         assert_eq!((&run.state, run.outstanding.len()), (&State::Done, 0));
+    }
+
+    #[test]
+    fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
+        let accepted = Loss::default();
+        for (mode, at_once) in [(Mode::Forced { accepted }, true), (Mode::Planned, false)] {
+            let mut run = run(mode);
+            run.step = Step::Point;
+            let left = |regions: &[&str]| Seen::Pointers {
+                left: regions.iter().map(|name| (*name).into()).collect(),
+            };
+            assert_eq!(saw(&mut run, left(&["main", "standby"]), 0), Next::Act(Act::Point));
+            assert_eq!(saw(&mut run, left(&["main", "standby"]), 20), Next::Act(Act::Point));
+            let next = saw(&mut run, left(&["main"]), 21);
+            assert_eq!(next == Next::Again, at_once, "{next:?}");
+            assert_eq!(run.outstanding == [Step::Point], at_once);
+        }
     }
 
     #[test]

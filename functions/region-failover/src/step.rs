@@ -8,6 +8,11 @@ use shared::stamp::Stamp;
 
 /// No second failover within this of the last one, in seconds, unless that is overridden.
 const CALM_SECONDS: u64 = 3_600;
+/// How long a forced failover waits for what a main that answers has not sent over yet, in milliseconds.
+const PATIENCE_MS: u64 = 60_000;
+/// How long a forced failover waits for the old main's own functions to be pointed elsewhere, in milliseconds,
+/// once all others are.
+const GONE_LIMIT_MS: u64 = 15_000;
 /// How long Global Datastore may take to move, in milliseconds, before the last resort.
 pub const REDIS_LIMIT_MS: u64 = 5 * 60_000;
 
@@ -66,6 +71,53 @@ impl Step {
         Self::ALL.into_iter().find(|step| *step > self)
     }
 
+    /// What must be so before it, and what it does, in words for a plan.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Precheck => (
+                "no other failover is under way, and none ended within the hour",
+                "asks the lease, both ledgers, both Redises and RDS whether it can begin",
+            ),
+            Self::StopSales => ("the precheck has passed", "closes the main lease: main cannot renew it"),
+            Self::LagGate => (
+                "the lease has run out, so that nothing more is sold",
+                "planned: waits until all is here; forced: holds the loss against what was accepted",
+            ),
+            Self::TakeLease => {
+                ("the loss is none, or accepted", "takes the lease under the next epoch, still closed")
+            }
+            Self::MoveRedis => (
+                "the lease is ours: from here on there is no way back",
+                "makes this region's Redis the primary; where that hangs for five minutes and main is gone, detaches it",
+            ),
+            Self::ScaleUp => {
+                ("this region's Redis takes writes", "raises the replica's class, only where it is too small")
+            }
+            Self::Promote => ("the class is enough, or that was given up for now", "promotes the replica"),
+            Self::RaiseEpoch => {
+                ("the promoted ledger takes writes", "begins the new epoch: an old main's word is refused")
+            }
+            Self::Reconcile => (
+                "the new epoch has begun",
+                "a unit is free only if neither ledger nor Redis has it taken; keeps the holdback back",
+            ),
+            Self::Point => {
+                ("every item is reconciled", "points every region's functions to this region's Redis")
+            }
+            Self::OpenSales => (
+                "this region's own functions are pointed here",
+                "lets drain, worker, confirm and admin run, and opens the lease",
+            ),
+            Self::SmokeTest => {
+                ("the lease is renewed from here", "sells one canary through queue, drain, worker and ledger")
+            }
+            Self::FenceOldMain => (
+                "this region sells",
+                "puts the old main's database behind a security group that lets nobody in; tried until it is so",
+            ),
+        }
+    }
+
     /// What it looks at.
     pub fn look(self) -> Look {
         match self {
@@ -93,6 +145,19 @@ impl Step {
             Self::ScaleUp => Some(15 * 60_000),
             Self::Point | Self::FenceOldMain => Some(2 * 60_000),
             Self::MoveRedis | Self::Promote | Self::RaiseEpoch | Self::Reconcile | Self::OpenSales => None,
+        }
+    }
+
+    /// The same in a run that has seen so much: a forced failover does not wait long for the region that it
+    /// has lost to be pointed to the new main.
+    pub fn limit_in(self, run: &Run, seen: Option<&Seen>) -> Option<u64> {
+        match (self, run.mode, seen) {
+            (Self::Point, Mode::Forced { .. }, Some(Seen::Pointers { left }))
+                if left.iter().all(|region| *region == run.from) =>
+            {
+                Some(GONE_LIMIT_MS)
+            }
+            _ => self.limit_ms(),
         }
     }
 
@@ -218,6 +283,12 @@ fn lag_gate(run: &Run, seen: &Seen, now: Stamp, timing: Timing) -> Verdict {
     }
     match (run.mode, ledger_is_here, redis_is_here) {
         (_, Some(true), Some(true)) => Done,
+        // Main answers and its word does not come over: it is waited for, and then counts as lost.
+        (Mode::Forced { accepted }, Some(_), Some(_))
+            if run.in_step_ms(now) > PATIENCE_MS && loss.is_within(accepted) =>
+        {
+            Done
+        }
         (_, Some(_), Some(_)) => wait("the standby has not all of main yet"),
         (Mode::Planned, ..) => wait("main does not answer"),
         (Mode::Forced { accepted }, ..) if loss.is_within(accepted) => Done,
@@ -244,7 +315,7 @@ fn take_lease(run: &Run, lease: &Record, now: Stamp, timing: Timing) -> Verdict 
 fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> Verdict {
     let hangs = run.in_step_ms(now) > REDIS_LIMIT_MS && matches!(run.mode, Mode::Forced { .. });
     match (role, is_settled) {
-        (Role::Primary, true) | (Role::Alone, _) => Done,
+        (Role::Primary | Role::Alone, true) => Done,
         (Role::Secondary, _) if hangs => Verdict::Act(Act::DetachRedis),
         (_, false) => wait("the datastore is being changed"),
         (Role::Secondary, true) => Verdict::Act(Act::MoveRedis),

@@ -9,7 +9,6 @@
 //! It restarts nothing. It raises the replica's class only where that was asked for ([`raise`]).
 
 mod broken;
-mod class;
 mod eyes;
 mod figures;
 mod instances;
@@ -35,6 +34,7 @@ use shared::config::{self, ConfigError, Source};
 use std::sync::Mutex;
 use std::time::Duration;
 use store::{Kept, Store};
+use versioned::Place;
 
 /// How long a run takes at most, where the invocation has no usable deadline.
 pub const RUN_LIMIT: Duration = Duration::from_secs(85);
@@ -85,8 +85,8 @@ impl App {
         };
         let (aws, aws_of_main) = (rds::sdk_config(region).await, rds::sdk_config(&main_region).await);
         let eyes = Eyes {
-            replica: replica_ledger(source)?,
-            main: main_ledger(source, &main_region)?,
+            replica: Ledger::of_replica(source)?,
+            main: Ledger::of_main(source, &main_region)?,
             rds: rds::client(&aws, region),
             main_rds: rds::client(&aws_of_main, &main_region),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&aws),
@@ -103,11 +103,11 @@ impl App {
                 watch: Duration::from_secs(watch_seconds),
             },
             eyes,
-            store: Store {
+            store: Store(Place {
                 client: aws_sdk_dynamodb::Client::new(&aws),
                 table: config::required(source, "FAIRDROP_WATCH_TABLE")?,
                 id: format!("replica-lag/{replica}"),
-            },
+            }),
             post: Post {
                 topics: aws_sdk_sns::Client::new(&aws),
                 events: aws_sdk_eventbridge::Client::new(&aws),
@@ -122,20 +122,4 @@ impl App {
     pub fn own_alarms(&self) -> &str {
         &self.own_alarms
     }
-}
-
-/// Main's ledger is in another region, and so is what an IAM token for it is signed for.
-fn main_ledger(source: Source<'_>, main_region: &str) -> Result<Ledger, ConfigError> {
-    Ledger::from_config(&|name: &str| match name {
-        "FAIRDROP_LEDGER_REGION" => Some(main_region.to_owned()),
-        _ => source(name),
-    })
-}
-
-fn replica_ledger(source: Source<'_>) -> Result<Ledger, ConfigError> {
-    config::required(source, "FAIRDROP_REPLICA_URL")?;
-    Ledger::from_config(&|name: &str| match name {
-        "FAIRDROP_LEDGER_URL" => source("FAIRDROP_REPLICA_URL"),
-        _ => source(name),
-    })
 }

@@ -1,9 +1,9 @@
 //! Raising the replica's class: only where that was asked for, in its window, once, never down,
 //! and never while anything else is going on.
 
-use crate::class::Class;
 use crate::sample::Sample;
 use crate::verdict::{Assessment, Standing, Verdict};
+use rds::Class;
 use serde::{Deserialize, Serialize};
 use shared::config::{self, ConfigError, Source};
 

@@ -1,7 +1,6 @@
 //! A lag that comes from the replica's size, told from one that comes from a burst of writes:
 //! the first is cured by a bigger machine, and by nothing else.
 
-use crate::class;
 use crate::sample::Sample;
 use crate::verdict::{Assessment, Recommendation, Verdict};
 use crate::window::{Period, Window};
@@ -72,7 +71,7 @@ pub(crate) fn saturated(recent: &[Sample], window: &Window) -> Option<Assessment
         return None;
     }
     let replica = replica_class(window)?;
-    class::is_smaller(&replica, &main).filter(|is_smaller| *is_smaller)?;
+    rds::is_smaller(&replica, &main).filter(|is_smaller| *is_smaller)?;
     let why = format!(
         "it is smaller than main, and its processor is at {of_replica:.0} % where main's is at {of_main:.0} %"
     );
@@ -81,7 +80,7 @@ pub(crate) fn saturated(recent: &[Sample], window: &Window) -> Option<Assessment
 
 fn undersized(cause: &'static str, why: String, window: &Window, times: f64) -> Assessment {
     let main = main_class(window);
-    let class = replica_class(window).and_then(|own| class::recommended(&own, main.as_deref(), times));
+    let class = replica_class(window).and_then(|own| rds::recommended(&own, main.as_deref(), times));
     let why_class = match &main {
         Some(main) => format!("{why}; main is a {main}"),
         None => why.clone(),

@@ -8,12 +8,13 @@ use crate::notice::Occasion;
 use crate::raise::Raised;
 use crate::report::Report;
 use crate::sample::Sample;
-use crate::store::{Kept, StoreError};
+use crate::store::Kept;
 use crate::trigger::{Alarm, Trigger};
 use rds::RdsError;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
+use versioned::StoreError;
 
 /// Tries to write the memory while other runs write, too.
 const TRIES: u32 = 5;

@@ -5,6 +5,7 @@ use ledger::{LATEST_MIGRATION, Ledger, LedgerError, Vitals};
 use rds::Moment;
 use serde::Serialize;
 use shared::config::{ConfigError, Source};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -70,12 +71,20 @@ enum Refusal {
 }
 
 async fn ask(app: &App, host: &str, port: u16) -> Result<Vitals, Refusal> {
-    // The configuration names the ledger's user and database; its host is known only now.
+    Ok(ledger_at(&app.environment, host, port)?.vitals().await?)
+}
+
+/// The ledger at `host`: the configuration names its user and database, and not where it is restored to.
+pub(crate) fn ledger_at(
+    environment: &BTreeMap<&'static str, String>,
+    host: &str,
+    port: u16,
+) -> Result<Ledger, ConfigError> {
     let source: Source<'_> = &|name| {
-        let text = app.environment.get(name).cloned();
+        let text = environment.get(name).cloned();
         text.map(|text| text.replace("{host}", host).replace("{port}", &port.to_string()))
     };
-    Ok(Ledger::from_config(source)?.vitals().await?)
+    Ledger::from_config(source)
 }
 
 fn judge(vitals: &Vitals, recovery_point: Option<Moment>) -> Check {

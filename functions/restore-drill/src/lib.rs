@@ -61,10 +61,12 @@ impl App {
             let why = format!("{instance_id} has more than {MAX_INSTANCE_ID} characters; shorten the prefix");
             return Err(ConfigError::bad("FAIRDROP_DRILL_DATABASE", why));
         }
-        // Checked now, and not after half an hour of restoring.
-        config::required(source, "FAIRDROP_LEDGER_URL")?;
-        let groups = config::optional(source, "FAIRDROP_DRILL_SECURITY_GROUPS").unwrap_or_default();
         let known = LEDGER_VARIABLES.into_iter();
+        let environment: BTreeMap<_, _> =
+            known.filter_map(|name| Some((name, config::optional(source, name)?))).collect();
+        // Checked now, and not after half an hour of restoring.
+        check::ledger_at(&environment, "restored.example", 5432)?;
+        let groups = config::optional(source, "FAIRDROP_DRILL_SECURITY_GROUPS").unwrap_or_default();
         Ok(Self {
             client: rds::client(&rds::sdk_config(region).await, region),
             region: region.to_owned(),
@@ -76,7 +78,7 @@ impl App {
             subnet_group: config::optional(source, "FAIRDROP_DRILL_SUBNET_GROUP"),
             security_groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
             poll: Duration::from_secs(config::number(source, "FAIRDROP_DRILL_POLL_SECONDS", 10, 1, 60)?),
-            environment: known.filter_map(|name| Some((name, config::optional(source, name)?))).collect(),
+            environment,
         })
     }
 }

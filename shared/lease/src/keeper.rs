@@ -1,7 +1,6 @@
 //! A process of main, and the lease it acts by.
 
 use crate::{Record, Table, TableError, Timing};
-use aws_config::BehaviorVersion;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, Source};
 use shared::permit::Permit;
@@ -58,8 +57,7 @@ impl Lease {
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
         let (region, timing) = (config::region(source)?, Timing::from_config(source)?);
-        let aws = aws_config::defaults(BehaviorVersion::latest());
-        Ok(Self::over(Table::new(aws, &region, &name).await, &region, timing))
+        Ok(Self::over(Table::new(crate::credentials(), &region, &name).await, &region, timing))
     }
 
     /// The lease in `table`, for a process of `region`.

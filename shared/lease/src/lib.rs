@@ -18,6 +18,7 @@ pub use keeper::{Lease, NotHeld, Shown};
 pub use record::Record;
 pub use table::{Table, TableError};
 
+use aws_config::{BehaviorVersion, ConfigLoader};
 use shared::config::{self, ConfigError, Source};
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ pub struct Timing {
     pub lasts: Duration,
     /// How much earlier than its end main stops, and how much later another region may take it.
     pub tolerance: Duration,
+}
+
+/// What a function finds in its environment, for [`Table::new`].
+pub fn credentials() -> ConfigLoader {
+    aws_config::defaults(BehaviorVersion::latest())
 }
 
 impl Timing {

@@ -25,6 +25,7 @@ const MAX_TRIES: u32 = 2;
 pub struct Table {
     client: Client,
     name: String,
+    id: String,
 }
 
 /// Why the record was not read or written.
@@ -61,12 +62,27 @@ impl Table {
             .retry_config(retries)
             .load()
             .await;
-        Self { client: Client::new(&config), name: name.to_owned() }
+        Self { client: Client::new(&config), name: name.to_owned(), id: ID.into() }
+    }
+
+    /// Another record of the same table, which nobody sells by: for a drill.
+    pub fn named(&self, id: &str) -> Self {
+        Self { id: id.into(), ..self.clone() }
+    }
+
+    fn key(&self) -> AttributeValue {
+        AttributeValue::S(self.id.clone())
+    }
+
+    fn item(&self, record: &Record) -> Item {
+        let mut item = write(record);
+        item.insert("id".into(), self.key());
+        item
     }
 
     /// The record as it is now.
     pub async fn load(&self) -> Result<Record, TableError> {
-        let call = self.client.get_item().table_name(&self.name).key("id", key()).consistent_read(true);
+        let call = self.client.get_item().table_name(&self.name).key("id", self.key()).consistent_read(true);
         let answer = call.send().await.map_err(|error| {
             away(error.as_service_error().and_then(|service| service.meta().code()), &error)
         })?;
@@ -75,7 +91,7 @@ impl Table {
 
     /// Writes the first record; leaves one that is there as it is.
     pub async fn found(&self, first: &Record) -> Result<Record, TableError> {
-        let call = self.client.put_item().table_name(&self.name).set_item(Some(write(first)));
+        let call = self.client.put_item().table_name(&self.name).set_item(Some(self.item(first)));
         match call.condition_expression("attribute_not_exists(id)").send().await {
             Ok(_) => Ok(first.clone()),
             Err(error) => match error.as_service_error() {
@@ -92,7 +108,7 @@ impl Table {
             .client
             .update_item()
             .table_name(&self.name)
-            .key("id", key())
+            .key("id", self.key())
             .update_expression("SET expires_at = :until ADD version :one")
             // The same as Record::renewed.
             .condition_expression("main_region = :me AND is_open = :yes AND expires_at < :until")
@@ -117,7 +133,7 @@ impl Table {
             .client
             .put_item()
             .table_name(&self.name)
-            .set_item(Some(write(to)))
+            .set_item(Some(self.item(to)))
             .condition_expression("version = :before")
             .expression_attribute_values(":before", number(to.version.saturating_sub(1)));
         match call.send().await {
@@ -130,17 +146,12 @@ impl Table {
     }
 }
 
-fn key() -> AttributeValue {
-    AttributeValue::S(ID.into())
-}
-
 fn number(n: u64) -> AttributeValue {
     AttributeValue::N(n.to_string())
 }
 
 fn write(record: &Record) -> Item {
     let mut item = Item::from([
-        ("id".to_owned(), key()),
         ("version".to_owned(), number(record.version)),
         // `region` is one of DynamoDB's reserved words.
         ("main_region".to_owned(), AttributeValue::S(record.region.clone())),

@@ -50,8 +50,8 @@ struct Iam {
 }
 
 impl Access {
-    pub(crate) fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let name = "FAIRDROP_LEDGER_URL";
+    /// Reads the variable `name` and those beside it.
+    pub(crate) fn from_config(source: Source, name: &'static str) -> Result<Self, ConfigError> {
         let url = config::required(source, name)?;
         let why =
             "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
@@ -64,8 +64,13 @@ impl Access {
                 return Err(ConfigError::bad(name, why));
             }
         }
-        if let Some(file) = config::optional(source, "FAIRDROP_LEDGER_CA_FILE") {
-            options = options.ssl_root_cert(file);
+        let file_name = "FAIRDROP_LEDGER_CA_FILE";
+        if let Some(file) = config::optional(source, file_name) {
+            let text = std::fs::read_to_string(&file).map_err(|error| ConfigError::bad(file_name, error))?;
+            if !text.contains("BEGIN CERTIFICATE") {
+                return Err(ConfigError::bad(file_name, "it holds no certificate in PEM form"));
+            }
+            options = options.ssl_root_cert_from_pem(text.into_bytes());
         }
         if let Some(password) = config::optional(source, "FAIRDROP_LEDGER_PASSWORD") {
             options = options.password(&password);
@@ -169,9 +174,9 @@ mod tests {
     use super::*;
 
     fn access(pairs: &[(&str, &str)]) -> Result<Access, ConfigError> {
-        Access::from_config(&|name: &str| {
-            pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+        let source =
+            |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Access::from_config(&source, "FAIRDROP_LEDGER_URL")
     }
 
     #[test]

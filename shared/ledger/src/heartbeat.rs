@@ -104,6 +104,14 @@ impl Ledger {
         .await
     }
 
+    /// Whether this ledger follows another one, and takes no writes.
+    pub async fn follows(&self) -> Result<bool, LedgerError> {
+        self.within_limit(async {
+            Ok(sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&self.pool).await?)
+        })
+        .await
+    }
+
     /// The ledger as a standby sees it, at one moment.
     pub async fn replica(&self) -> Result<Replica, LedgerError> {
         self.within_limit(async {

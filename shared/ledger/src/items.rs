@@ -79,6 +79,30 @@ impl Ledger {
         .await
     }
 
+    /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left: once, however
+    /// often it is asked. Returns how many are kept back then in all.
+    pub async fn hold_back_in(&self, item_id: &ItemId, units: u32, epoch: u64) -> Result<u32, LedgerError> {
+        self.within_limit(async {
+            sqlx::query(
+                "UPDATE fairdrop.items
+                    SET held_back = least(held_back + $2, stock_total - units_taken), held_back_in = $3
+                  WHERE item_id = $1 AND held_back_in < $3",
+            )
+            .bind(item_id.as_str())
+            .bind(i32::try_from(units).unwrap_or(i32::MAX / 2))
+            .bind(epoch.cast_signed())
+            .execute(&self.pool)
+            .await?;
+            let held: Option<i32> =
+                sqlx::query_scalar("SELECT held_back FROM fairdrop.items WHERE item_id = $1")
+                    .bind(item_id.as_str())
+                    .fetch_optional(&self.pool)
+                    .await?;
+            held.map(i32::unsigned_abs).ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
+        })
+        .await
+    }
+
     /// Writes a new item; says whether it is new. One that exists stays as it is.
     pub async fn create_item(&self, new: &NewItem) -> Result<bool, LedgerError> {
         self.within_limit(async {

@@ -49,7 +49,24 @@ impl Ledger {
     /// Reads the configuration. Nothing is connected yet; it must be called where
     /// there is a tokio runtime.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let access = Access::from_config(source)?;
+        Self::at(source, "FAIRDROP_LEDGER_URL")
+    }
+
+    /// The ledger of the standby's replica: `FAIRDROP_REPLICA_URL`.
+    pub fn of_replica(source: Source) -> Result<Self, ConfigError> {
+        Self::at(source, "FAIRDROP_REPLICA_URL")
+    }
+
+    fn at(source: Source, name: &'static str) -> Result<Self, ConfigError> {
+        let access = Access::from_config(source, name)?;
         Ok(Self { pool: access.pool(), access: Arc::new(access) })
+    }
+
+    /// Main's ledger, for a function of another region: an IAM token for it is signed for `main_region`.
+    pub fn of_main(source: Source, main_region: &str) -> Result<Self, ConfigError> {
+        Self::from_config(&|name: &str| match name {
+            "FAIRDROP_LEDGER_REGION" => Some(main_region.to_owned()),
+            _ => source(name),
+        })
     }
 }

@@ -7,6 +7,7 @@ use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use std::collections::HashMap;
 
 /// A row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,28 @@ impl Ledger {
 }
 
 impl Ledger {
+    /// How `buyers` stand with an item; those who have never had a unit of it are left out.
+    pub async fn states_of(
+        &self,
+        item_id: &ItemId,
+        buyers: &[UserToken],
+    ) -> Result<HashMap<UserToken, SaleState>, LedgerError> {
+        let buyers: Vec<&str> = buyers.iter().map(UserToken::as_str).collect();
+        self.within_limit(async {
+            let rows = sqlx::query(
+                "SELECT user_token, state FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
+            )
+            .bind(item_id.as_str())
+            .bind(buyers)
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(|row| Ok((buyer(row)?, state(row)?))).collect()
+        })
+        .await
+    }
+}
+
+impl Ledger {
     /// The sales of an item whose orders were stamped and reserved at these moments.
     pub async fn sales_at(
         &self,
@@ -93,20 +116,41 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// The key under which buyers are hashed in audits: the ledger's own, made when it was.
+    pub async fn audit_key(&self) -> Result<Vec<u8>, LedgerError> {
+        self.within_limit(async {
+            Ok(sqlx::query_scalar("SELECT key FROM fairdrop.audit_key").fetch_one(&self.pool).await?)
+        })
+        .await
+    }
+}
+
 fn read(row: &PgRow) -> Result<Sale, LedgerError> {
-    let unreadable = || LedgerError::Refused("a sale that cannot be read".into());
     Ok(Sale {
-        user_token: UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())?,
-        state: match row.try_get("state")? {
-            "reserved" => SaleState::Reserved,
-            "sold" => SaleState::Sold,
-            "released" => SaleState::Released,
-            _ => return Err(unreadable()),
-        },
+        user_token: buyer(row)?,
+        state: state(row)?,
         placed_at: stamp(row.try_get("placed_at")?)?,
         reserved_at: stamp(row.try_get("reserved_at")?)?,
         hold_until: stamp(row.try_get("hold_until")?)?,
         payment_reference: row.try_get("payment_reference")?,
         epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
     })
+}
+
+fn buyer(row: &PgRow) -> Result<UserToken, LedgerError> {
+    UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())
+}
+
+fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
+    match row.try_get("state")? {
+        "reserved" => Ok(SaleState::Reserved),
+        "sold" => Ok(SaleState::Sold),
+        "released" => Ok(SaleState::Released),
+        _ => Err(unreadable()),
+    }
+}
+
+fn unreadable() -> LedgerError {
+    LedgerError::Refused("a sale that cannot be read".into())
 }

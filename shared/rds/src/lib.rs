@@ -3,11 +3,13 @@
 //!
 //! The functions on the way of an order do not link this crate.
 
+mod class;
 mod client;
 mod error;
 mod moment;
 mod snapshot;
 
+pub use class::{Class, is_smaller, recommended};
 pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages, sdk_config};
 pub use error::{RdsError, refusal};
 pub use moment::Moment;

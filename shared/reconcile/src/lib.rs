@@ -4,6 +4,10 @@
 //! move while they are compared, so that only a difference that is still there when looked
 //! at again counts.
 
+mod rebuild;
+
+pub use rebuild::{RebuildError, rebuild, restore};
+
 use ledger::{Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
@@ -73,16 +77,39 @@ struct Difference {
     remedy: Option<(Option<String>, Outcome)>,
 }
 
-/// Compares one item, and mends Redis where `repair` says so.
+/// Compares one item that may be selling, and mends Redis where `repair` says so.
 pub async fn reconcile(
     both: &Witnesses,
     item_id: &ItemId,
     repair: bool,
 ) -> Result<Reconciled, ReconcileError> {
-    let tasks_waiting = settle_down(both, item_id).await?;
+    compare_and_mend(both, item_id, repair, Pace { quiet: QUIET_LIMIT, second_look: Some(SECOND_LOOK) }).await
+}
+
+/// Compares one item while nothing anywhere sells, and mends Redis: there is nobody to wait for.
+pub async fn reconcile_at_rest(both: &Witnesses, item_id: &ItemId) -> Result<Reconciled, ReconcileError> {
+    compare_and_mend(both, item_id, true, Pace { quiet: Duration::ZERO, second_look: None }).await
+}
+
+/// How long others are waited for.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// The worker is given so long to finish.
+    quiet: Duration,
+    /// A difference counts if it is still there after this.
+    second_look: Option<Duration>,
+}
+
+async fn compare_and_mend(
+    both: &Witnesses,
+    item_id: &ItemId,
+    repair: bool,
+    pace: Pace,
+) -> Result<Reconciled, ReconcileError> {
+    let tasks_waiting = settle_down(both, item_id, pace.quiet).await?;
     let mut found = differences(both, item_id).await?;
-    if !found.is_empty() {
-        tokio::time::sleep(SECOND_LOOK).await;
+    if let Some(pause) = pace.second_look.filter(|_| !found.is_empty()) {
+        tokio::time::sleep(pause).await;
         let again = differences(both, item_id).await?;
         let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
         found = again.into_iter().filter(|one| seen.contains(&(one.buyer.clone(), one.kind))).collect();
@@ -106,11 +133,11 @@ pub async fn reconcile(
 }
 
 /// Waits for the checkout worker to have done what there is; returns what is left.
-async fn settle_down(both: &Witnesses, item_id: &ItemId) -> Result<u64, ReconcileError> {
+async fn settle_down(both: &Witnesses, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
     let started = Instant::now();
     loop {
         let tasks = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
-        if tasks == 0 || started.elapsed() > QUIET_LIMIT {
+        if tasks == 0 || started.elapsed() >= limit {
             return Ok(tasks);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

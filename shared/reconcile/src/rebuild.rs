@@ -1,38 +1,60 @@
 //! Redis made anew from the ledger, after it was lost.
 
-use crate::{App, CommandError};
+use crate::{PAGE, ReconcileError, Reconciled, Witnesses, reconcile};
 use ledger::{LedgerItem, SaleState};
-use reconcile::PAGE;
 use redis::{AsyncCommands, Script};
-use serde_json::{Value, json};
 use shared::item::ItemId;
 use shared::queue::{ITEMS, ItemError, Keys};
 use std::sync::LazyLock;
 
 static REBUILD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rebuild.lua")));
 
+/// Why an item was not rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// A drain could sell meanwhile.
+    #[error("item {0} sells at the moment; pause it first")]
+    Selling(ItemId),
+    /// Reservations are on their way to the ledger.
+    #[error("{0} tasks are on their way to the ledger; try again once the checkout worker has done them")]
+    TasksWaiting(u64),
+    /// Redis or the ledger did not do it.
+    #[error(transparent)]
+    Witness(#[from] ReconcileError),
+}
+
 /// Writes item, stock, buyers and holds as the ledger has them, and then reconciles what
-/// was committed meanwhile. Orders that waited are lost with the Redis that had them.
+/// was committed meanwhile. Orders that waited are lost with the Redis that had them. Returns the units
+/// taken, and what still differed.
 ///
 /// Refused while the item sells, or while reservations are on their way to the ledger.
-pub(crate) async fn rebuild(app: &App, item_id: &ItemId) -> Result<Value, CommandError> {
-    let known = app.ledger.item(item_id).await?;
-    match app.queue.item(item_id).await {
-        Ok(item) if !item.paused => return Err(CommandError::Selling(item_id.clone())),
+pub async fn rebuild(both: &Witnesses, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
+    match both.queue.item(item_id).await {
+        Ok(item) if !item.paused => return Err(RebuildError::Selling(item_id.clone())),
         Ok(_) | Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(ReconcileError::from(error).into()),
     }
-    let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
+    let tasks = both.queue.waiting_tasks(item_id).await.map_err(unanswered)?;
     if tasks > 0 {
-        return Err(CommandError::TasksWaiting(tasks));
+        return Err(RebuildError::TasksWaiting(tasks));
     }
-    let epoch = app.ledger.epoch().await?;
+    let taken = restore(both, item_id).await?;
+    if taken < 0 {
+        return Err(RebuildError::Selling(item_id.clone()));
+    }
+    Ok((taken, reconcile(both, item_id, true).await?))
+}
+
+/// Writes item, stock, buyers and holds as the ledger has them, and returns the units taken; -1 and nothing
+/// written where the item is there and sells. Nobody may be selling it meanwhile.
+pub async fn restore(both: &Witnesses, item_id: &ItemId) -> Result<i64, ReconcileError> {
+    let known = both.ledger.item(item_id).await?;
+    let epoch = both.ledger.epoch().await?;
     let keys = Keys::of(item_id);
-    write_reservations(app, item_id, &keys).await?;
+    write_reservations(both, item_id, &keys).await?;
     let fields = fields(&known, epoch);
-    let taken: i64 = app
-        .link
-        .run(app.link.call_limit(), async |mut connection| {
+    both.link
+        .run(both.link.call_limit(), async |mut connection| {
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
             script.key(&keys.reservations).key(&keys.rebuild);
@@ -42,26 +64,25 @@ pub(crate) async fn rebuild(app: &App, item_id: &ItemId) -> Result<Value, Comman
             script.invoke_async(&mut connection).await
         })
         .await
-        .map_err(ItemError::from)?;
-    if taken < 0 {
-        return Err(CommandError::Selling(item_id.clone()));
-    }
-    let reconciled = reconcile::reconcile(&app.witnesses(), item_id, true).await?;
-    Ok(json!({ "item_id": item_id, "units_taken": taken, "reconciled": reconciled }))
+        .map_err(unanswered)
 }
 
-async fn write_reservations(app: &App, item_id: &ItemId, keys: &Keys) -> Result<(), CommandError> {
+fn unanswered(error: shared::queue::LinkError) -> ReconcileError {
+    ItemError::from(error).into()
+}
+
+async fn write_reservations(both: &Witnesses, item_id: &ItemId, keys: &Keys) -> Result<(), ReconcileError> {
     let rebuild = &keys.rebuild;
     let run = |batch: Option<Vec<(f64, String)>>| {
-        app.link.run(app.link.call_limit(), async move |mut connection| match batch {
+        both.link.run(both.link.call_limit(), async move |mut connection| match batch {
             None => connection.del::<_, ()>(rebuild).await,
             Some(batch) => connection.zadd_multiple::<_, _, _, ()>(rebuild, &batch).await,
         })
     };
-    run(None).await.map_err(ItemError::from)?;
+    run(None).await.map_err(unanswered)?;
     let mut last = None;
     loop {
-        let page = app.ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let page = both.ledger.sales(item_id, last.as_ref(), PAGE).await?;
         let Some(end) = page.last().cloned() else { return Ok(()) };
         let scores = page.iter().map(|sale| {
             let score = match sale.state {
@@ -71,7 +92,7 @@ async fn write_reservations(app: &App, item_id: &ItemId, keys: &Keys) -> Result<
             };
             (score, sale.user_token.as_str().to_owned())
         });
-        run(Some(scores.collect())).await.map_err(ItemError::from)?;
+        run(Some(scores.collect())).await.map_err(unanswered)?;
         last = Some(end);
     }
 }

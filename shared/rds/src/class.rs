@@ -20,15 +20,15 @@ const SIZES: [(&str, u32); 13] = [
 
 /// An instance class, such as `db.r6g.xlarge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Class<'a> {
+pub struct Class<'a> {
     family: &'a str,
     /// How much of a machine it is.
-    pub(crate) size: u32,
+    pub size: u32,
 }
 
 impl<'a> Class<'a> {
     /// Reads a class's name; nothing where its size is not known here.
-    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+    pub fn parse(name: &'a str) -> Option<Self> {
         let (family, size) = name.strip_prefix("db.")?.split_once('.')?;
         let (_, size) = SIZES.iter().find(|(known, _)| *known == size)?;
         Some(Self { family, size: *size })
@@ -36,13 +36,13 @@ impl<'a> Class<'a> {
 }
 
 /// Whether `replica` is a smaller machine than `main`; nothing where one of them is not known.
-pub(crate) fn is_smaller(replica: &str, main: &str) -> Option<bool> {
+pub fn is_smaller(replica: &str, main: &str) -> Option<bool> {
     Some(Class::parse(replica)?.size < Class::parse(main)?.size)
 }
 
 /// The class that a replica of class `replica` should have: `times` as big, but not bigger than
 /// main's, unless it is as big already; then the next size. Main's own class where one is not known.
-pub(crate) fn recommended(replica: &str, main: Option<&str>, times: f64) -> Option<String> {
+pub fn recommended(replica: &str, main: Option<&str>, times: f64) -> Option<String> {
     let Some(own) = Class::parse(replica) else { return main.map(str::to_owned) };
     let of_main = main.and_then(Class::parse);
     if let (Some(name), Some(of_main)) = (main, of_main)

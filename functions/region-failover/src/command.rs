@@ -1,0 +1,250 @@
+//! What a person, the schedule or a plan of Region switch may ask for.
+
+use crate::run::Mode;
+use crate::seen::Loss;
+use crate::step::Step;
+use lambda_runtime::Diagnostic;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The most units that may be kept back of each item.
+const MAX_HOLDBACK: u32 = 10_000_000;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Says what a failover would do now, and what would be lost; changes nothing.
+    Plan {
+        /// Which kind.
+        mode: Kind,
+    },
+    /// Begins one, and goes on until it has ended or the invocation's time is over.
+    Run(Start),
+    /// Carries the plan out against a throw-away copy of the ledger, and measures it; main sells on meanwhile.
+    Drill {},
+    /// Says where it stands; changes nothing.
+    Status {
+        /// Of the newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
+    /// Goes on with one that was left in the middle, or with what it had left out.
+    Resume {
+        /// With the newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
+    /// What the schedule asks every minute: goes on where nobody else does. It begins nothing.
+    Tend {},
+    /// Gives it up, as long as nothing has been moved.
+    Abort {
+        /// The newest drill.
+        #[serde(default)]
+        drill: bool,
+    },
+    /// The report of the newest run, or of an earlier one.
+    Report {
+        /// Which run; the newest by default.
+        run: Option<String>,
+        /// Of a drill.
+        #[serde(default)]
+        drill: bool,
+        /// As what.
+        #[serde(default)]
+        format: Format,
+    },
+    /// What the old main has committed that the new one does not know.
+    Compare {},
+    /// Goes on until `step` is done, for a plan of Region switch; its first step begins a failover.
+    Step {
+        /// Up to which.
+        step: Step,
+        /// How it begins; only for the first step.
+        #[serde(default)]
+        start: Option<Start>,
+    },
+}
+
+/// How a failover begins.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Which kind.
+    pub mode: Kind,
+    /// What may be lost: for a forced one.
+    #[serde(default)]
+    pub accept: Option<Accepted>,
+    /// Units of each item to be kept back until a person has reconciled: for a forced one.
+    #[serde(default)]
+    pub holdback: u32,
+    /// Whether it may come within an hour of the last one.
+    #[serde(default)]
+    pub hurry: bool,
+}
+
+/// The kinds of failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Main answers, and nothing is lost.
+    Planned,
+    /// Main is gone.
+    Forced,
+}
+
+/// What a person accepts to lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// Seconds of main's time.
+    pub seconds: u64,
+    /// Sales.
+    pub sales: u64,
+}
+
+/// How a report is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// For programs.
+    #[default]
+    Json,
+    /// A page for people.
+    Page,
+}
+
+/// Why something is no command.
+#[derive(Debug, thiserror::Error)]
+pub enum BadCommand {
+    /// It cannot be read.
+    #[error(
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, step and tend"
+    )]
+    Unreadable(#[from] serde_json::Error),
+    /// The loss is not accepted.
+    #[error(
+        "a forced failover loses what has not come over: say how much you accept, \
+         \"accept\": {{\"seconds\": ..., \"sales\": ...}}; plan says how much it would be"
+    )]
+    NothingAccepted,
+    /// Nothing is lost.
+    #[error("a planned failover loses nothing: `accept` and `holdback` are for a forced one")]
+    NothingToAccept,
+    /// Too many.
+    #[error("holdback must be at most {MAX_HOLDBACK}")]
+    Holdback,
+}
+
+impl From<BadCommand> for Diagnostic {
+    fn from(error: BadCommand) -> Self {
+        Diagnostic { error_type: "BadCommand".into(), error_message: error.to_string() }
+    }
+}
+
+/// What Region switch adds to a payload.
+const OF_REGION_SWITCH: [&str; 4] = ["InvokedBy", "PlanArn", "ExecutionId", "StepName"];
+
+impl Command {
+    /// Reads a payload.
+    pub fn parse(mut payload: Value) -> Result<Self, BadCommand> {
+        if let Some(fields) = payload.as_object_mut() {
+            for added in OF_REGION_SWITCH {
+                fields.remove(added);
+            }
+        }
+        let command: Self = serde_json::from_value(payload)?;
+        if let Self::Run(start) | Self::Step { start: Some(start), .. } = &command {
+            start.mode()?;
+        }
+        Ok(command)
+    }
+}
+
+impl Start {
+    /// The mode that is meant.
+    pub fn mode(&self) -> Result<Mode, BadCommand> {
+        match (self.mode, self.accept) {
+            _ if self.holdback > MAX_HOLDBACK => Err(BadCommand::Holdback),
+            (Kind::Planned, None) if self.holdback == 0 => Ok(Mode::Planned),
+            (Kind::Planned, _) => Err(BadCommand::NothingToAccept),
+            (Kind::Forced, None) => Err(BadCommand::NothingAccepted),
+            (Kind::Forced, Some(accepted)) => {
+                let ms = accepted.seconds.saturating_mul(1_000);
+                Ok(Mode::Forced { accepted: Loss { ms, sales: accepted.sales } })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(payload: Value) -> String {
+        Command::parse(payload).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_loss_must_be_typed_in() {
+        assert!(refused(json!({ "command": "run", "mode": "forced" })).contains("accept"));
+        let accept = json!({ "seconds": 20, "sales": 3 });
+        let forced = json!({ "command": "run", "mode": "forced", "accept": accept, "holdback": 3 });
+        let Ok(Command::Run(start)) = Command::parse(forced) else { panic!("it is a command") };
+        assert_eq!(start.mode().unwrap(), Mode::Forced { accepted: Loss { ms: 20_000, sales: 3 } });
+        let planned = json!({ "command": "run", "mode": "planned", "accept": accept });
+        assert!(refused(planned).contains("loses nothing"));
+        let holdback = json!({ "command": "run", "mode": "planned", "holdback": 1 });
+        assert!(refused(holdback).contains("loses nothing"));
+    }
+
+    #[test]
+    fn what_region_switch_adds_is_let_through_and_nothing_else() {
+        let step = json!({
+            "command": "step", "step": "promote",
+            "InvokedBy": "arc", "PlanArn": "arn", "ExecutionId": "1", "StepName": "promote",
+        });
+        assert!(matches!(Command::parse(step), Ok(Command::Step { step: Step::Promote, start: None })));
+        let first = json!({ "command": "step", "step": "precheck", "start": { "mode": "planned" } });
+        assert!(matches!(Command::parse(first), Ok(Command::Step { start: Some(_), .. })));
+        for wrong in [
+            json!(null),
+            json!({}),
+            json!({ "command": "failover" }),
+            json!({ "command": "plan" }),
+            json!({ "command": "status", "run": "x" }),
+            json!({ "command": "drill", "mode": "planned" }),
+            json!({ "command": "run", "mode": "forced", "accept": { "seconds": -1, "sales": 0 } }),
+            json!({ "command": "run", "mode": "forced", "accept": { "seconds": 1 } }),
+            json!({ "command": "run", "mode": "planned", "why": "x" }),
+            json!({ "command": "step", "step": "win" }),
+        ] {
+            assert!(refused(wrong.clone()).contains("not a command"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_sample_is_a_command() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
+        for sample in [
+            "region-failover.plan.json",
+            "region-failover.plan-forced.json",
+            "region-failover.run.json",
+            "region-failover.run-forced.json",
+            "region-failover.status.json",
+            "region-failover.resume.json",
+            "region-failover.abort.json",
+            "region-failover.report.json",
+            "region-failover.drill.json",
+            "region-failover.compare.json",
+            "region-failover.schedule.json",
+            "region-failover.region-switch.json",
+            "region-failover.region-switch-first.json",
+        ] {
+            let text = std::fs::read_to_string(folder.join(sample)).unwrap();
+            let command = Command::parse(serde_json::from_str(&text).unwrap());
+            assert!(command.is_ok(), "{sample}: {command:?}");
+        }
+    }
+}

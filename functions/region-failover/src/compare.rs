@@ -1,0 +1,164 @@
+//! The old main is back: what it has committed that the new one does not know.
+
+use crate::App;
+use ledger::{LedgerError, Sale, SaleState};
+use serde::{Deserialize, Serialize};
+use shared::item::ItemId;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::collections::BTreeMap;
+
+/// Sales read at once.
+const PAGE: u32 = 5_000;
+/// The most that are listed one by one; all are counted.
+pub const MAX_LISTED: usize = 1_000;
+
+/// What was found, in numbers. Moments are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The old main's newest heartbeat.
+    pub last_beat_ms: Option<u64>,
+    /// The old main's newest sale or reservation.
+    pub last_sale_ms: Option<u64>,
+    /// Sales of the old main that are not sold here.
+    pub sales_lost: u64,
+    /// Reservations of the old main that are not here.
+    pub reservations_lost: u64,
+    /// From the first of them to the old main's last sign of life.
+    pub rpo_ms: u64,
+    /// Items that lack any, with the units that are kept back for them.
+    pub items: BTreeMap<ItemId, Lacking>,
+}
+
+/// What lacks of an item.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacking {
+    /// Sales and reservations of the old main that are not here.
+    pub lost: u64,
+    /// Units that are kept back here.
+    pub held_back: u32,
+}
+
+/// One of them, for the person who decides about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lost {
+    /// Of which item.
+    pub item_id: ItemId,
+    /// Who.
+    pub user_token: String,
+    /// How it stands with the old main.
+    pub there: &'static str,
+    /// How it stands here.
+    pub here: Option<&'static str>,
+    /// When it was ordered.
+    pub placed_at: Stamp,
+    /// When the unit was taken out of the stock.
+    pub reserved_at: Stamp,
+    /// What paid for it.
+    pub payment_reference: Option<String>,
+}
+
+/// Compares the two ledgers, the old main's first.
+pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
+    let (old, new) = (&app.servers.main.ledger, &app.servers.standby.ledger);
+    let beat = old.main(None, "").await?.beat_at;
+    let mut compared = Compared { last_beat_ms: beat.map(ms), ..Compared::default() };
+    let (mut all, mut first_lost) = (Vec::new(), None::<u64>);
+    for item_id in old.item_ids().await? {
+        let mut lacking = Lacking::default();
+        let mut last = None;
+        loop {
+            let page = old.sales(&item_id, last.as_ref(), PAGE).await?;
+            let Some(end) = page.last().cloned() else { break };
+            compared.last_sale_ms = compared.last_sale_ms.max(Some(ms(end.reserved_at)));
+            let buyers: Vec<UserToken> = page.iter().map(|sale| sale.user_token.clone()).collect();
+            let here = new.states_of(&item_id, &buyers).await?;
+            for sale in page {
+                let state = here.get(&sale.user_token).copied();
+                if !is_lost(sale.state, state) {
+                    continue;
+                }
+                lacking.lost += 1;
+                let of_kind = if sale.state == SaleState::Sold {
+                    &mut compared.sales_lost
+                } else {
+                    &mut compared.reservations_lost
+                };
+                *of_kind += 1;
+                first_lost = Some(first_lost.unwrap_or(u64::MAX).min(ms(sale.reserved_at)));
+                if all.len() < MAX_LISTED {
+                    all.push(lost(&item_id, sale, state));
+                }
+            }
+            last = Some(end);
+        }
+        if lacking.lost > 0 {
+            // An item that was made after the last word that came over is not here.
+            lacking.held_back = match new.item(&item_id).await {
+                Ok(item) => item.held_back,
+                Err(LedgerError::NoSuchItem(_)) => 0,
+                Err(error) => return Err(error),
+            };
+            compared.items.insert(item_id, lacking);
+        }
+    }
+    let last_sign = compared.last_beat_ms.max(compared.last_sale_ms).unwrap_or(0);
+    compared.rpo_ms = first_lost.map_or(0, |first| last_sign.saturating_sub(first));
+    Ok((compared, all))
+}
+
+/// Whether what the old main has promised is not kept here. What it had released it owes nobody.
+fn is_lost(there: SaleState, here: Option<SaleState>) -> bool {
+    match (there, here) {
+        (SaleState::Sold, here) => here != Some(SaleState::Sold),
+        // Released here: its hold has ended, as it would have there.
+        (SaleState::Reserved, here) => here.is_none(),
+        (SaleState::Released, _) => false,
+    }
+}
+
+fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> Lost {
+    Lost {
+        item_id: item_id.clone(),
+        user_token: sale.user_token.as_str().to_owned(),
+        there: word(sale.state),
+        here: here.map(word),
+        placed_at: sale.placed_at,
+        reserved_at: sale.reserved_at,
+        payment_reference: sale.payment_reference,
+    }
+}
+
+fn word(state: SaleState) -> &'static str {
+    match state {
+        SaleState::Reserved => "reserved",
+        SaleState::Sold => "sold",
+        SaleState::Released => "released",
+    }
+}
+
+fn ms(stamp: Stamp) -> u64 {
+    crate::execute::ms(stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SaleState::{Released, Reserved, Sold};
+
+    #[test]
+    fn what_the_old_main_owes_is_lost_unless_it_is_kept_here() {
+        for (there, here, expected) in [
+            (Sold, None, true),
+            (Sold, Some(Reserved), true),
+            (Sold, Some(Released), true),
+            (Sold, Some(Sold), false),
+            (Reserved, None, true),
+            (Reserved, Some(Sold), false),
+            (Reserved, Some(Released), false),
+            (Released, None, false),
+        ] {
+            assert_eq!(is_lost(there, here), expected, "{there:?} {here:?}");
+        }
+    }
+}

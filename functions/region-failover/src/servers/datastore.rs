@@ -1,0 +1,90 @@
+//! ElastiCache: which replication group of the Global Datastore takes writes.
+
+use super::{ask, trouble};
+use crate::seen::{Role, Seen, Trouble};
+use aws_config::SdkConfig;
+use aws_sdk_elasticache::Client;
+use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupMember};
+use shared::config::{self, ConfigError, Source};
+
+/// The datastore, as it is seen from the standby's region.
+#[derive(Clone, Debug)]
+pub(super) struct Datastore {
+    client: Client,
+    /// The Global Datastore's id.
+    id: String,
+    /// This region's replication group.
+    group: String,
+    region: String,
+}
+
+impl Datastore {
+    pub(super) fn from_config(
+        source: Source<'_>,
+        aws: &SdkConfig,
+        region: &str,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            client: Client::new(aws),
+            id: config::required(source, "FAIRDROP_REDIS_DATASTORE")?,
+            group: config::required(source, "FAIRDROP_REDIS_GROUP")?,
+            region: region.into(),
+        })
+    }
+
+    /// What ElastiCache says that this region's group is.
+    pub(super) async fn look(&self) -> Result<(Role, bool), Trouble> {
+        let call = self.client.describe_global_replication_groups();
+        let call = call.global_replication_group_id(&self.id).show_member_info(true);
+        let found = ask("the Global Datastore", call.send()).await?;
+        let datastore = found.global_replication_groups().first();
+        let member = datastore.and_then(|datastore| self.own(datastore));
+        match (datastore, member) {
+            (Some(datastore), Some(member)) => Ok(standing(datastore, member)),
+            // It has left the datastore, and stands for itself.
+            _ => self.look_at_group().await,
+        }
+    }
+
+    fn own<'a>(&self, datastore: &'a GlobalReplicationGroup) -> Option<&'a GlobalReplicationGroupMember> {
+        datastore.members().iter().find(|member| {
+            member.replication_group_id() == Some(&self.group)
+                && member.replication_group_region() == Some(&self.region)
+        })
+    }
+
+    async fn look_at_group(&self) -> Result<(Role, bool), Trouble> {
+        let call = self.client.describe_replication_groups().replication_group_id(&self.group);
+        let found = ask("this region's Redis", call.send()).await?;
+        let group = found.replication_groups().first().ok_or_else(|| trouble("this region has no Redis"))?;
+        Ok((Role::Alone, group.status() == Some("available")))
+    }
+
+    /// Makes this region's group the primary. Refused while another such change is under way.
+    pub(super) async fn failover(&self) -> Result<(), Trouble> {
+        let call = self.client.failover_global_replication_group().global_replication_group_id(&self.id);
+        let call = call.primary_region(&self.region).primary_replication_group_id(&self.group);
+        ask("moving Redis's primary", call.send()).await.map(drop)
+    }
+
+    /// Takes this region's group out of the datastore.
+    pub(super) async fn detach(&self) -> Result<(), Trouble> {
+        let call = self.client.disassociate_global_replication_group().global_replication_group_id(&self.id);
+        let call = call.replication_group_id(&self.group).replication_group_region(&self.region);
+        ask("detaching Redis", call.send()).await.map(drop)
+    }
+}
+
+fn standing(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupMember) -> (Role, bool) {
+    let is_primary = member.role().is_some_and(|role| role.eq_ignore_ascii_case("primary"));
+    let role = if is_primary { Role::Primary } else { Role::Secondary };
+    let is_settled =
+        datastore.status().is_some_and(|status| status == "available" || status == "primary-only")
+            && member.status() == Some("associated");
+    (role, is_settled)
+}
+
+/// By AWS's word, and by the server's own: a primary counts once it takes writes.
+pub(super) fn seen((role, is_settled): (Role, bool), takes_writes: bool) -> Seen {
+    Seen::Redis { role, is_settled: is_settled && (role == Role::Secondary || takes_writes) }
+}

@@ -1,0 +1,226 @@
+//! Lambda and EventBridge Scheduler: where every region's functions send their orders, and whether the
+//! new main's may run.
+
+use super::{ask, trouble};
+use crate::seen::Trouble;
+use aws_config::{Region, SdkConfig};
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
+use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
+use aws_sdk_scheduler::types::ScheduleState;
+use futures::future::{join_all, try_join_all};
+use shared::config::{self, ConfigError, Source};
+use std::collections::{BTreeMap, HashMap};
+
+/// Functions of every region that send orders to main.
+const EVERYWHERE: [&str; 2] = ["order-intake", "order-status"];
+/// Functions of main alone. In the standby nobody can run them until a failover.
+const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
+/// Requests go to the version behind its alias.
+const BEHIND_ALIAS: &str = "order-intake";
+const ALIAS: &str = "live";
+/// By which a function finds main's Redis ...
+const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
+/// ... and its own region's copy of it.
+const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
+
+/// The functions of all regions.
+#[derive(Clone, Debug)]
+pub(super) struct Functions {
+    regions: BTreeMap<String, Client>,
+    scheduler: aws_sdk_scheduler::Client,
+    stack: String,
+    here: String,
+    new_main_redis: String,
+    schedules: [String; 2],
+}
+
+impl Functions {
+    pub(super) fn from_config(
+        source: Source<'_>,
+        aws: &SdkConfig,
+        region: &str,
+    ) -> Result<Self, ConfigError> {
+        let regions = config::required(source, "FAIRDROP_REGIONS")?;
+        let of_region = |region: &str| {
+            let config = aws_sdk_lambda::config::Builder::from(aws).region(Region::new(region.to_owned()));
+            (region.to_owned(), Client::from_conf(config.build()))
+        };
+        let regions: BTreeMap<String, Client> =
+            regions.split(',').map(str::trim).filter(|name| !name.is_empty()).map(of_region).collect();
+        if !regions.contains_key(region) {
+            let why = "it must list every region that has a stack, this one among them";
+            return Err(ConfigError::bad("FAIRDROP_REGIONS", why));
+        }
+        Ok(Self {
+            regions,
+            scheduler: aws_sdk_scheduler::Client::new(aws),
+            stack: config::required(source, "FAIRDROP_STACK")?,
+            here: region.into(),
+            new_main_redis: config::required(source, "FAIRDROP_STANDBY_REDIS_URL")?,
+            schedules: [
+                config::required(source, "FAIRDROP_DRAIN_SCHEDULE")?,
+                config::required(source, "FAIRDROP_WORKER_SCHEDULE")?,
+            ],
+        })
+    }
+
+    /// Regions whose functions do not all send their orders here yet; those that cannot be asked, too.
+    pub(super) async fn not_pointed(&self) -> Vec<String> {
+        let all = self.regions.iter().map(async |(region, client)| {
+            let asked = self.of_region(region).map(|function| self.is_pointed(client, function));
+            let is_pointed = try_join_all(asked).await.is_ok_and(|all| all.into_iter().all(|one| one));
+            (!is_pointed).then(|| region.clone())
+        });
+        join_all(all).await.into_iter().flatten().collect()
+    }
+
+    /// Regions whose functions cannot all be read, and so not be pointed.
+    pub(super) async fn not_readable(&self) -> Vec<String> {
+        let all = self.regions.iter().map(async |(region, client)| {
+            let asked = self.of_region(region).map(async |function| {
+                let found = self.describe(client, function, None).await?;
+                variables(&found).map(drop)
+            });
+            try_join_all(asked).await.is_err().then(|| region.clone())
+        });
+        join_all(all).await.into_iter().flatten().collect()
+    }
+
+    fn of_region(&self, region: &str) -> impl Iterator<Item = &'static str> {
+        let is_here = region == self.here;
+        EVERYWHERE.into_iter().chain(OF_MAIN.into_iter().filter(move |_| is_here))
+    }
+
+    async fn is_pointed(&self, client: &Client, function: &str) -> Result<bool, Trouble> {
+        let alias = (function == BEHIND_ALIAS).then_some(ALIAS);
+        let found = self.describe(client, function, alias).await?;
+        Ok(is_settled(&found) && self.finds_main(&variables(&found)?))
+    }
+
+    fn finds_main(&self, variables: &HashMap<String, String>) -> bool {
+        variables.get(MAIN_REDIS) == Some(&self.new_main_redis)
+    }
+
+    /// Takes every function that is not pointed here one step on. `has_copies` says whether other regions'
+    /// Redis still follow this one; where they do not, items are read from here, too.
+    pub(super) async fn point(&self, has_copies: bool) -> Result<(), Trouble> {
+        let all = self.regions.iter().flat_map(|(region, client)| {
+            let is_here = region == &self.here;
+            self.of_region(region)
+                .map(move |function| self.point_one(client, function, is_here || has_copies))
+        });
+        // Each for itself: a region that is gone does not hold up the others.
+        join_all(all).await.into_iter().collect::<Result<Vec<()>, Trouble>>().map(drop)
+    }
+
+    async fn point_one(&self, client: &Client, function: &str, keeps_copy: bool) -> Result<(), Trouble> {
+        let name = self.name(function);
+        let found = self.describe(client, function, None).await?;
+        if !is_settled(&found) {
+            return Ok(());
+        }
+        let mut variables = variables(&found)?;
+        if !self.finds_main(&variables) {
+            variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
+            if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
+                copy.clear();
+            }
+            let environment = Environment::builder().set_variables(Some(variables)).build();
+            let call = client.update_function_configuration().function_name(&name).environment(environment);
+            // Nobody else has changed it since it was read.
+            return ask(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
+        }
+        if function != BEHIND_ALIAS || self.is_pointed(client, function).await? {
+            return Ok(());
+        }
+        let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id);
+        let version =
+            ask(&name, call.send()).await?.version.ok_or_else(|| trouble("a version without a number"))?;
+        let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
+        ask(&name, call.send()).await.map(drop)
+    }
+
+    async fn describe(
+        &self,
+        client: &Client,
+        function: &str,
+        alias: Option<&str>,
+    ) -> Result<GetFunctionConfigurationOutput, Trouble> {
+        let name = self.name(function);
+        let call = client.get_function_configuration().function_name(&name);
+        ask(&name, call.set_qualifier(alias.map(str::to_owned)).send()).await
+    }
+
+    fn name(&self, function: &str) -> String {
+        format!("{}-{function}", self.stack)
+    }
+
+    fn client_here(&self) -> Result<&Client, Trouble> {
+        self.regions.get(&self.here).ok_or_else(|| trouble("this region is none of FAIRDROP_REGIONS"))
+    }
+
+    /// Whether what is main's alone may run here, and is called every minute.
+    pub(super) async fn may_run(&self) -> Result<bool, Trouble> {
+        let client = self.client_here()?;
+        for function in OF_MAIN {
+            let name = self.name(function);
+            let found = ask(&name, client.get_function_concurrency().function_name(&name).send()).await?;
+            if found.reserved_concurrent_executions() == Some(0) {
+                return Ok(false);
+            }
+        }
+        for name in &self.schedules {
+            let found = ask(name, self.scheduler.get_schedule().name(name).send()).await?;
+            if found.state() != Some(&ScheduleState::Enabled) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets what is main's alone run here, and puts its schedules on.
+    pub(super) async fn let_run(&self) -> Result<(), Trouble> {
+        let client = self.client_here()?;
+        for function in OF_MAIN {
+            let name = self.name(function);
+            ask(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
+        }
+        for name in &self.schedules {
+            let found = ask(name, self.scheduler.get_schedule().name(name).send()).await?;
+            if found.state() == Some(&ScheduleState::Enabled) {
+                continue;
+            }
+            // A schedule is replaced as a whole: what is not said again is gone.
+            let call = self
+                .scheduler
+                .update_schedule()
+                .name(name)
+                .state(ScheduleState::Enabled)
+                .set_group_name(found.group_name)
+                .set_schedule_expression(found.schedule_expression)
+                .set_schedule_expression_timezone(found.schedule_expression_timezone)
+                .set_start_date(found.start_date)
+                .set_end_date(found.end_date)
+                .set_description(found.description)
+                .set_kms_key_arn(found.kms_key_arn)
+                .set_target(found.target)
+                .set_flexible_time_window(found.flexible_time_window)
+                .set_action_after_completion(found.action_after_completion);
+            ask(name, call.send()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A published version has no update under way.
+fn is_settled(found: &GetFunctionConfigurationOutput) -> bool {
+    !matches!(found.last_update_status(), Some(LastUpdateStatus::InProgress | LastUpdateStatus::Failed))
+}
+
+/// All variables of a function. They are written as a whole: without them, nothing may be.
+fn variables(found: &GetFunctionConfigurationOutput) -> Result<HashMap<String, String>, Trouble> {
+    let variables = found.environment().filter(|environment| environment.error().is_none());
+    let variables = variables.and_then(|environment| environment.variables()).cloned();
+    variables.ok_or_else(|| trouble("a function's variables cannot be read: may this role use their key?"))
+}

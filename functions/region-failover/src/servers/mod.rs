@@ -1,0 +1,103 @@
+//! All that is looked at and acted on: both ledgers, both Redises, the lease, and AWS.
+
+mod act;
+mod canary;
+mod datastore;
+mod drill;
+mod functions;
+mod instance;
+mod look;
+#[cfg(test)]
+mod replay;
+mod stock;
+
+use crate::seen::Trouble;
+use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
+use datastore::Datastore;
+use functions::Functions;
+use instance::Instances;
+use lease::{Table, Timing};
+use ledger::Ledger;
+use reconcile::Witnesses;
+use shared::clock::Clock;
+use shared::config::{self, ConfigError, RedisConfig, Source};
+use shared::queue::{Link, Queue};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest that one question to AWS may take, its tries counted: all other questions have limits of
+/// their own.
+const ASK_LIMIT: Duration = Duration::from_secs(8);
+
+/// Everything outside.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// Who may sell.
+    pub(crate) lease: Table,
+    pub(crate) timing: Timing,
+    pub(crate) clock: Arc<Clock>,
+    /// The old main's, as they are reached from here.
+    pub(crate) main: Witnesses,
+    /// The standby's own.
+    pub(crate) standby: Witnesses,
+    instances: Instances,
+    datastore: Datastore,
+    functions: Functions,
+    replica_url: String,
+    /// Of a drill's copy: where it is, and its ledger there.
+    copy_endpoint: Arc<Mutex<Option<String>>>,
+    copy_ledger: Arc<Mutex<Option<(String, Ledger)>>>,
+}
+
+impl Servers {
+    /// Reads the configuration of a function in `region`. Nothing is connected yet.
+    pub(crate) async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
+        let main_region = config::required(source, "FAIRDROP_MAIN_REGION")?;
+        let aws = rds::sdk_config(region).await;
+        let witnesses = |redis: RedisConfig, ledger: Ledger| {
+            let link = Link::new(redis);
+            Witnesses { queue: Queue::new(link.clone()), link, ledger }
+        };
+        let lease_table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
+        Ok(Self {
+            lease: Table::new(lease::credentials(), region, &lease_table).await,
+            timing: Timing::from_config(source)?,
+            clock: Arc::new(Clock::machine()),
+            main: witnesses(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),
+            standby: witnesses(RedisConfig::standby(source)?, Ledger::of_replica(source)?),
+            instances: Instances::from_config(source, &aws, region, &main_region)?,
+            datastore: Datastore::from_config(source, &aws, region)?,
+            functions: Functions::from_config(source, &aws, region)?,
+            replica_url: config::required(source, "FAIRDROP_REPLICA_URL")?,
+            copy_endpoint: Arc::default(),
+            copy_ledger: Arc::default(),
+        })
+    }
+
+    /// Says on the replica's instance that a failover has it in hand, or not any more: replica-lag changes
+    /// nothing meanwhile. What does not succeed is not repeated: the tag stops nobody from failing over.
+    pub(crate) async fn mark(&self, run: Option<&str>) {
+        if let Err(Trouble(why)) = self.instances.mark(run).await {
+            tracing::warn!(why, "the replica's instance is not marked");
+        }
+    }
+}
+
+/// Asks AWS, and waits no longer than the limit.
+async fn ask<T, E, R>(what: &str, call: impl Future<Output = Result<T, SdkError<E, R>>>) -> Result<T, Trouble>
+where
+    E: ProvideErrorMetadata,
+{
+    // Boxed: an SDK's futures are deep.
+    match timeout(ASK_LIMIT, Box::pin(call)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Trouble(format!("{what}: {}", rds::refusal(error)))),
+        Err(_) => Err(Trouble(format!("{what}: no answer in time"))),
+    }
+}
+
+/// What another library's error says.
+fn trouble(error: impl std::fmt::Display) -> Trouble {
+    Trouble(error.to_string())
+}

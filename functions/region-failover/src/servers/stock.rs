@@ -1,0 +1,73 @@
+//! Items under the new reign: a unit is free only if neither the ledger nor Redis has it taken.
+
+use super::{Servers, trouble};
+use crate::run::Run;
+use crate::seen::Trouble;
+use reconcile::{ReconcileError, reconcile_at_rest};
+use shared::item::ItemId;
+use shared::queue::{ItemError, Keys};
+use std::collections::BTreeMap;
+
+impl Servers {
+    /// Items of the ledger that are not under the new epoch in Redis.
+    pub(super) async fn unreconciled(&self, run: &Run) -> Result<Vec<ItemId>, Trouble> {
+        let mut left = Vec::new();
+        for item_id in self.standby.ledger.item_ids().await.map_err(trouble)? {
+            match self.standby.queue.item(&item_id).await {
+                Ok(item) if item.epoch == run.new_epoch() => {}
+                Ok(_) | Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => left.push(item_id),
+                Err(error) => return Err(trouble(error)),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Reconciles what is left, and says what differed.
+    pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Trouble> {
+        let left = self.unreconciled(run).await?;
+        let mut differences: BTreeMap<&str, u64> = BTreeMap::new();
+        let (mut held_back, mut failed) = (0, None);
+        for item_id in &left {
+            match self.reconcile_item(run, item_id, &mut differences).await {
+                Ok(units) => held_back += u64::from(units),
+                // The others need not wait for one.
+                Err(error) => failed = failed.or(Some(Trouble(format!("{item_id}: {error}")))),
+            }
+        }
+        failed.map_or(Ok(()), Err)?;
+        let differences: Vec<String> = differences.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        let what = if differences.is_empty() { "nothing differed".into() } else { differences.join(", ") };
+        Ok(format!("{} items; {held_back} units kept back; {what}", left.len()))
+    }
+
+    async fn reconcile_item(
+        &self,
+        run: &Run,
+        item_id: &ItemId,
+        differences: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<u32, ReconcileError> {
+        let both = &self.standby;
+        // First: what Redis counts as left leaves out what is kept back.
+        let held_back = both.ledger.hold_back_in(item_id, run.holdback, run.new_epoch()).await?;
+        match both.queue.item(item_id).await {
+            Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => {
+                reconcile::restore(both, item_id).await?;
+                *differences.entry("items that Redis had lost").or_default() += 1;
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for (kind, buyers) in reconcile_at_rest(both, item_id).await?.differences {
+            *differences.entry(kind).or_default() += buyers;
+        }
+        let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
+        // Last: from here on the drain takes it for the new reign's.
+        both.link
+            .run(both.link.call_limit(), async |mut connection| {
+                redis::cmd("HSET").arg(&key).arg("epoch").arg(epoch).query_async::<()>(&mut connection).await
+            })
+            .await
+            .map_err(ItemError::from)?;
+        Ok(held_back)
+    }
+}

@@ -1,0 +1,87 @@
+//! Where runs are kept: the one under way in one item of the lease's table, and each that has ended in
+//! one of its own.
+
+use crate::compare::Compared;
+use crate::run::Run;
+use aws_sdk_dynamodb::Client;
+use serde::{Deserialize, Serialize};
+use versioned::{Place, StoreError};
+
+/// The key of the newest failover, and what those of ended ones begin with.
+pub const FAILOVERS: &str = "failover";
+/// The same of drills.
+pub const DRILLS: &str = "failover-drill";
+
+/// A run, and who carries it out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// The run.
+    pub run: Run,
+    /// The execution that carries it out.
+    pub holder: String,
+    /// Nobody else takes it up by itself before this, in milliseconds since the Unix epoch.
+    pub held_until_ms: u64,
+    /// What the old main had committed that is not here, once it could be asked.
+    pub compared: Option<Compared>,
+}
+
+/// The newest run, and the version it has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// 0 where nothing has been written yet.
+    pub version: u64,
+    /// Nothing where there has been no failover yet.
+    pub written: Option<Written>,
+}
+
+/// The table.
+#[derive(Clone, Debug)]
+pub struct Store {
+    newest: Place,
+}
+
+impl Store {
+    /// The runs of a kind, [`FAILOVERS`] or [`DRILLS`], in `table`.
+    pub fn new(client: Client, table: &str, kind: &str) -> Self {
+        Self { newest: Place { client, table: table.into(), id: kind.into() } }
+    }
+
+    /// The newest run.
+    pub async fn load(&self) -> Result<Kept, StoreError> {
+        let kept = self.newest.load().await?;
+        let written = kept.text.map(|text| read(&text)).transpose()?;
+        Ok(Kept { version: kept.version, written })
+    }
+
+    /// Writes what has become of the version in `kept`, and returns the new one.
+    pub async fn save(&self, version: u64, written: Written) -> Result<Kept, StoreError> {
+        let version = self.newest.save(version, write(&written)?).await?;
+        Ok(Kept { version, written: Some(written) })
+    }
+
+    /// Keeps a run that has ended, beside those before it.
+    pub async fn file(&self, written: &Written) -> Result<(), StoreError> {
+        let place = self.place(&written.run.id);
+        let version = place.load().await?.version;
+        place.save(version, write(written)?).await.map(drop)
+    }
+
+    /// A run that has ended.
+    pub async fn filed(&self, id: &str) -> Result<Option<Written>, StoreError> {
+        self.place(id).load().await?.text.map(|text| read(&text)).transpose()
+    }
+
+    fn place(&self, id: &str) -> Place {
+        Place { id: format!("{}/{id}", self.newest.id), ..self.newest.clone() }
+    }
+}
+
+fn write(written: &Written) -> Result<String, StoreError> {
+    serde_json::to_string(written).map_err(|error| StoreError::Away(error.to_string()))
+}
+
+/// One that cannot be read is never begun anew: it may stand past the point of no return.
+fn read(text: &str) -> Result<Written, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|error| StoreError::Away(format!("the failover's record cannot be read: {error}")))
+}

@@ -1,0 +1,110 @@
+//! The calls of RDS.
+
+use super::Account;
+use super::database::{Databases, Instance, available};
+use super::query::{Answer, Form, element, text};
+use super::refusal::Refusal;
+use std::sync::Arc;
+
+pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form) -> Answer {
+    let databases = &account.databases;
+    match action {
+        "DescribeDBInstances" => describe(databases, region, form),
+        "PromoteReadReplica" => {
+            form.check(&["DBInstanceIdentifier"])?;
+            let id = form.required("DBInstanceIdentifier")?;
+            databases.promote(region, id)?;
+            described(databases, region, id)
+        }
+        "ModifyDBInstance" => modify(databases, region, form),
+        "AddTagsToResource" => {
+            form.check(&["ResourceName", "Tags"])?;
+            let instance = databases.find_by_arn(form.required("ResourceName")?)?;
+            let keys = form.list("Tags", Some("Key"));
+            let values = form.list("Tags", Some("Value"));
+            let pairs = keys.into_iter().zip(values).map(|(key, value)| (key.to_owned(), value.to_owned()));
+            databases.tag(&instance, |tags| tags.extend(pairs));
+            Ok(String::new())
+        }
+        "RemoveTagsFromResource" => {
+            form.check(&["ResourceName", "TagKeys"])?;
+            let instance = databases.find_by_arn(form.required("ResourceName")?)?;
+            let keys = form.list("TagKeys", None);
+            databases.tag(&instance, |tags| tags.retain(|key, _| !keys.contains(&key.as_str())));
+            Ok(String::new())
+        }
+        "ListTagsForResource" => {
+            form.check(&["ResourceName"])?;
+            Ok(tags(&databases.find_by_arn(form.required("ResourceName")?)?))
+        }
+        other => Err(Refusal::unknown(&format!("RDS's action {other}"))),
+    }
+}
+
+fn describe(databases: &Databases, region: &str, form: &Form) -> Answer {
+    form.check(&["DBInstanceIdentifier", "MaxRecords"])?;
+    // AWS takes an ARN, too.
+    let instances = match form.get("DBInstanceIdentifier") {
+        Some(arn) if arn.starts_with("arn:") => vec![databases.find_by_arn(arn)?],
+        Some(id) => vec![databases.find(region, id)?],
+        None => databases.of_region(region),
+    };
+    let instances = instances.iter().map(|one| element("DBInstance", &instance(databases, one)));
+    Ok(element("DBInstances", &instances.collect::<String>()))
+}
+
+fn modify(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+    form.check(&["DBInstanceIdentifier", "DBInstanceClass", "ApplyImmediately", "VpcSecurityGroupIds"])?;
+    let id = form.required("DBInstanceIdentifier")?;
+    let instance = databases.find(region, id)?;
+    available(&instance)?;
+    let groups = form.list("VpcSecurityGroupIds", None);
+    if !groups.is_empty() {
+        databases.regroup(&instance, &groups);
+    }
+    if let Some(class) = form.get("DBInstanceClass").filter(|class| *class != instance.class) {
+        databases.resize(&instance, class, form.is_true("ApplyImmediately"));
+    }
+    described(databases, region, id)
+}
+
+fn described(databases: &Databases, region: &str, id: &str) -> Answer {
+    Ok(element("DBInstance", &instance(databases, &databases.find(region, id)?)))
+}
+
+fn instance(databases: &Databases, one: &Instance) -> String {
+    let pending = one.pending_class.iter().map(|class| text("DBInstanceClass", class));
+    let group = |(id, status): &(String, &'static str)| {
+        let group = [text("VpcSecurityGroupId", id), text("Status", status)].concat();
+        element("VpcSecurityGroupMembership", &group)
+    };
+    let endpoint = [text("Address", "127.0.0.1"), text("Port", &one.door.port().to_string())].concat();
+    let followers = databases.followers(&one.arn());
+    let follower = |arn: &String| text("ReadReplicaDBInstanceIdentifier", arn);
+    let mut fields = vec![
+        text("DBInstanceIdentifier", &one.id),
+        text("DBInstanceClass", &one.class),
+        text("Engine", "postgres"),
+        text("DBInstanceStatus", one.status),
+        text("DBInstanceArn", &one.arn()),
+        text("DbiResourceId", &one.resource_id),
+        element("Endpoint", &endpoint),
+        element("PendingModifiedValues", &pending.collect::<String>()),
+        element("VpcSecurityGroups", &one.groups.iter().map(group).collect::<String>()),
+        element("ReadReplicaDBInstanceIdentifiers", &followers.iter().map(follower).collect::<String>()),
+        tags(one),
+    ];
+    if let Some(source) = &one.source {
+        let replicates =
+            [text("StatusType", "read replication"), text("Normal", "true"), text("Status", "replicating")];
+        fields.push(text("ReadReplicaSourceDBInstanceIdentifier", source));
+        fields.push(element("StatusInfos", &element("DBInstanceStatusInfo", &replicates.concat())));
+    }
+    fields.concat()
+}
+
+fn tags(one: &Instance) -> String {
+    let tag =
+        |(key, value): (&String, &String)| element("Tag", &[text("Key", key), text("Value", value)].concat());
+    element("TagList", &one.tags.iter().map(tag).collect::<String>())
+}

@@ -1,0 +1,104 @@
+//! The calls of ElastiCache.
+
+use super::Account;
+use super::datastore::{Datastore, MemberRole};
+use super::query::{Answer, Form, element, text};
+use super::refusal::Refusal;
+use std::sync::Arc;
+
+pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form) -> Answer {
+    let found = || -> Result<&Arc<Datastore>, Refusal> {
+        let id = form.required("GlobalReplicationGroupId")?;
+        account.datastore().filter(|datastore| datastore.id == id).ok_or_else(|| no_datastore(id))
+    };
+    match action {
+        "DescribeGlobalReplicationGroups" => {
+            form.check(&["GlobalReplicationGroupId", "ShowMemberInfo", "MaxRecords"])?;
+            let datastores = match form.get("GlobalReplicationGroupId") {
+                Some(_) => vec![found()?],
+                None => account.datastore().into_iter().collect(),
+            };
+            let described = |datastore: &Arc<Datastore>| {
+                element("GlobalReplicationGroup", &describe(datastore, form.is_true("ShowMemberInfo")))
+            };
+            Ok(element("GlobalReplicationGroups", &datastores.into_iter().map(described).collect::<String>()))
+        }
+        "FailoverGlobalReplicationGroup" => {
+            form.check(&["GlobalReplicationGroupId", "PrimaryRegion", "PrimaryReplicationGroupId"])?;
+            let datastore = found()?;
+            let group = form.required("PrimaryReplicationGroupId")?;
+            datastore.fail_over(form.required("PrimaryRegion")?, group)?;
+            Ok(element("GlobalReplicationGroup", &describe(datastore, true)))
+        }
+        "DisassociateGlobalReplicationGroup" => {
+            form.check(&["GlobalReplicationGroupId", "ReplicationGroupId", "ReplicationGroupRegion"])?;
+            let datastore = found()?;
+            let group = form.required("ReplicationGroupId")?;
+            datastore.disassociate(form.required("ReplicationGroupRegion")?, group)?;
+            Ok(element("GlobalReplicationGroup", &describe(datastore, true)))
+        }
+        "DescribeReplicationGroups" => groups(account, region, form),
+        other => Err(Refusal::unknown(&format!("ElastiCache's action {other}"))),
+    }
+}
+
+fn no_datastore(id: &str) -> Refusal {
+    let why = format!("Global Replication Group {id} does not exist");
+    Refusal::new(404, "GlobalReplicationGroupNotFoundFault", why)
+}
+
+fn word(role: MemberRole) -> &'static str {
+    if role == MemberRole::Primary { "PRIMARY" } else { "SECONDARY" }
+}
+
+fn describe(datastore: &Datastore, with_members: bool) -> String {
+    let mut fields =
+        vec![text("GlobalReplicationGroupId", &datastore.id), text("Status", datastore.status())];
+    if with_members {
+        let members = datastore.members().into_iter().filter(|(_, role)| *role != MemberRole::Alone);
+        let member = |(member, role): (&super::datastore::Member, MemberRole)| {
+            let fields = [
+                text("ReplicationGroupId", &member.group),
+                text("ReplicationGroupRegion", &member.region),
+                text("Role", word(role)),
+                text("Status", "associated"),
+            ];
+            element("GlobalReplicationGroupMember", &fields.concat())
+        };
+        fields.push(element("Members", &members.map(member).collect::<String>()));
+    }
+    fields.concat()
+}
+
+fn groups(account: &Account, region: &str, form: &Form) -> Answer {
+    form.check(&["ReplicationGroupId", "MaxRecords"])?;
+    let wanted = form.get("ReplicationGroupId");
+    let mut groups = String::new();
+    if let Some(datastore) = account.datastore() {
+        for (member, role) in datastore.members() {
+            if member.region != region || wanted.is_some_and(|wanted| wanted != member.group) {
+                continue;
+            }
+            let info = [
+                text("GlobalReplicationGroupId", &datastore.id),
+                text("GlobalReplicationGroupMemberRole", word(role)),
+            ];
+            let info = if role == MemberRole::Alone { String::new() } else { info.concat() };
+            let is_changing = datastore.status() == "modifying";
+            let status = if is_changing { "modifying" } else { "available" };
+            let fields = [
+                text("ReplicationGroupId", &member.group),
+                text("Status", status),
+                element("GlobalReplicationGroupInfo", &info),
+            ];
+            groups.push_str(&element("ReplicationGroup", &fields.concat()));
+        }
+    }
+    match wanted {
+        Some(wanted) if groups.is_empty() => {
+            let why = format!("Replication group {wanted} not found.");
+            Err(Refusal::new(404, "ReplicationGroupNotFoundFault", why))
+        }
+        _ => Ok(element("ReplicationGroups", &groups)),
+    }
+}

@@ -1,0 +1,226 @@
+//! AWS's control plane for regions on this machine: it speaks the protocols of the calls that a
+//! failover makes through the AWS SDKs, and acts on the real servers.
+//!
+//! One address serves all regions and services, as an emulator does: which are meant stands in the
+//! scope of a request's signature, and the signature itself is not looked at. What takes time on AWS
+//! takes time here, descriptions lag behind as they do there, and a region that is cut off or gone does
+//! not answer. What it does not know it refuses, and never passes over.
+
+pub mod database;
+mod database_calls;
+pub mod datastore;
+mod datastore_calls;
+mod function_calls;
+pub mod functions;
+mod query;
+mod refusal;
+mod schedules;
+mod tables;
+
+use anyhow::{Context, Result};
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Response};
+use database::Databases;
+use datastore::Datastore;
+use functions::Fleet;
+use refusal::Refusal;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tables::Tables;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The account that everything belongs to.
+pub const ACCOUNT: &str = "123456789012";
+/// The longest request, in bytes: Lambda's limit for a payload.
+const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+/// How long a region that does not answer keeps a caller, who should have given up before.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Whether a region's control plane can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It answers.
+    Up,
+    /// No word arrives, and none comes back.
+    Silent,
+    /// It is gone, and says so.
+    Gone,
+}
+
+/// All that there is in the account.
+#[derive(Debug)]
+pub struct Account {
+    /// Database instances.
+    pub databases: Arc<Databases>,
+    datastore: OnceLock<Arc<Datastore>>,
+    fleets: Mutex<HashMap<String, Arc<Fleet>>>,
+    tables: Tables,
+    reaches: Reaches,
+    throttled: AtomicU32,
+}
+
+/// Which regions can be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reaches(Arc<Mutex<HashMap<String, watch::Sender<Reach>>>>);
+
+impl Reaches {
+    /// A region's, now and from now on.
+    pub fn watch(&self, region: &str) -> watch::Receiver<Reach> {
+        let mut reaches = locked(&self.0);
+        reaches.entry(region.to_owned()).or_insert_with(|| watch::channel(Reach::Up).0).subscribe()
+    }
+
+    /// Cuts a region off, or restores it.
+    pub fn set(&self, region: &str, reach: Reach) {
+        let _watched = self.watch(region);
+        if let Some(known) = locked(&self.0).get(region) {
+            known.send_replace(reach);
+        }
+    }
+}
+
+impl Account {
+    /// Whether each region can be reached.
+    pub fn reaches(&self) -> &Reaches {
+        &self.reaches
+    }
+
+    /// The global datastore, once there is one.
+    pub fn datastore(&self) -> Option<&Arc<Datastore>> {
+        self.datastore.get()
+    }
+
+    /// Makes the global datastore. There is one.
+    pub fn set_datastore(&self, datastore: Datastore) -> Result<()> {
+        self.datastore.set(Arc::new(datastore)).ok().context("there is a global datastore already")
+    }
+
+    /// A region's functions and schedules.
+    pub fn fleet(&self, region: &str) -> Option<Arc<Fleet>> {
+        locked(&self.fleets).get(region).cloned()
+    }
+
+    /// Adds a region's functions and schedules.
+    pub fn add_fleet(&self, fleet: Arc<Fleet>) {
+        locked(&self.fleets).insert(fleet.region().to_owned(), fleet);
+    }
+
+    /// Answers the next `calls` calls with an error that says to come again.
+    pub fn throttle(&self, calls: u32) {
+        self.throttled.store(calls, Ordering::Relaxed);
+    }
+
+    fn is_throttled(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
+/// A control plane that answers.
+#[derive(Debug)]
+pub struct ControlPlane {
+    port: u16,
+    account: Arc<Account>,
+    serving: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    /// Opens it on a free port. Tables of DynamoDB are kept by the emulator at `tables_url`, as those of
+    /// `home`; every region sees the same, as with a global table of strong consistency.
+    pub async fn open(tables_url: &str, home: &str) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let account = Arc::new(Account {
+            databases: Arc::default(),
+            datastore: OnceLock::new(),
+            fleets: Mutex::default(),
+            tables: Tables::new(tables_url, home),
+            reaches: Reaches::default(),
+            throttled: AtomicU32::new(0),
+        });
+        let router = axum::Router::new().fallback(answer).with_state(account.clone());
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { port, account, serving })
+    }
+
+    /// Its address, for `AWS_ENDPOINT_URL`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What is in the account.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A request that says for which region and service it is.
+struct Call {
+    region: String,
+    service: String,
+    parts: Parts,
+    body: Bytes,
+}
+
+async fn answer(State(account): State<Arc<Account>>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Some((region, service)) = scope(&parts.headers) else {
+        let why = "the request's signature has no scope that says for which region and service it is";
+        return Refusal::new(403, "MissingAuthenticationToken", why).as_json();
+    };
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
+        return Refusal::new(413, "RequestTooLargeException", "the request is too long").as_json();
+    };
+    let call = Call { region, service, parts, body };
+    match call.service.as_str() {
+        // Tables are everywhere: a region that is cut off from them is so on its own line.
+        "dynamodb" => account.tables.pass_on(&call).await,
+        "rds" | "elasticache" => query::answer(&account, &call).await,
+        "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(Refusal::as_json),
+        "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(Refusal::as_json),
+        other => Refusal::unknown(&format!("the service {other}")).as_json(),
+    }
+}
+
+impl Account {
+    /// Waits as long as the region is silent, and refuses where it is gone or there is too much to do.
+    async fn admit(&self, call: &Call, throttling: Refusal) -> Result<(), Refusal> {
+        let mut reach = self.reaches.watch(&call.region);
+        let heard = tokio::time::timeout(SILENCE, reach.wait_for(|reach| *reach != Reach::Silent)).await;
+        let is_up = heard.is_ok_and(|heard| heard.is_ok_and(|reach| *reach == Reach::Up));
+        if !is_up {
+            return Err(Refusal::new(503, "ServiceUnavailable", "the region does not answer"));
+        }
+        if self.is_throttled() { Err(throttling) } else { Ok(()) }
+    }
+}
+
+/// Region and service, from `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
+fn scope(headers: &HeaderMap) -> Option<(String, String)> {
+    let authorization = headers.get("authorization")?.to_str().ok()?;
+    let (_, credential) = authorization.split_once("Credential=")?;
+    let mut parts = credential.split(',').next()?.split('/').skip(2);
+    Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
+}
+
+fn locked<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}

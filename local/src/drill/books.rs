@@ -1,0 +1,82 @@
+//! What the two ledgers and the new main's Redis say after a run, read from the servers themselves.
+
+use crate::two_regions::{STANDBY, TwoRegions};
+use anyhow::Result;
+use ledger::{Ledger, SaleState};
+use redis::AsyncCommands;
+use shared::item::ItemId;
+use shared::queue::Keys;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+use std::collections::HashSet;
+
+/// Sales read at once.
+const PAGE: u32 = 5_000;
+
+/// Who has a unit of an item, by a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Book {
+    pub(super) sold: HashSet<String>,
+    pub(super) reserved: HashSet<String>,
+}
+
+/// The book of an item.
+pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<Book> {
+    let mut book = Book::default();
+    let mut last = None;
+    loop {
+        let page = ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let Some(end) = page.last().cloned() else { break };
+        for sale in page {
+            let buyer = sale.user_token.as_str().to_owned();
+            match sale.state {
+                SaleState::Sold => book.sold.insert(buyer),
+                SaleState::Reserved => book.reserved.insert(buyer),
+                SaleState::Released => false,
+            };
+        }
+        last = Some(end);
+    }
+    Ok(book)
+}
+
+/// When a ledger took sales, by its own times of commits, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Commits {
+    pub(super) first_ms: Option<u64>,
+    pub(super) last_ms: Option<u64>,
+    /// How many.
+    pub(super) sales: u64,
+}
+
+/// The commits of sales under `epoch` in a region's ledger, of those after `since_ms`.
+pub(super) async fn commits(two: &TwoRegions, site: usize, epoch: i64, since_ms: u64) -> Result<Commits> {
+    let mut connection = PgConnection::connect(&two.ledger_url(site).await?).await?;
+    let row = sqlx::query(
+        "SELECT min(at) AS first, max(at) AS last, count(*) AS sales
+           FROM (SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint AS at
+                   FROM fairdrop.sales WHERE epoch = $1) AS commits
+          WHERE at > $2",
+    )
+    .bind(epoch)
+    .bind(i64::try_from(since_ms)?)
+    .fetch_one(&mut connection)
+    .await?;
+    let moment = |name: &str| -> Result<Option<u64>> {
+        Ok(row.try_get::<Option<i64>, _>(name)?.map(i64::unsigned_abs))
+    };
+    Ok(Commits {
+        first_ms: moment("first")?,
+        last_ms: moment("last")?,
+        sales: row.try_get::<i64, _>("sales")?.unsigned_abs(),
+    })
+}
+
+/// Buyers who wait for an item or have a unit of it, by the new main's Redis.
+pub(super) async fn in_queue(two: &TwoRegions, item_id: &ItemId) -> Result<HashSet<String>> {
+    let keys = Keys::of(item_id);
+    let mut connection = two.redis(STANDBY).await?;
+    let waiting: Vec<String> = connection.zrange(&keys.orders, 0, -1).await?;
+    let taken: Vec<String> = connection.zrangebyscore(&keys.reservations, 0, "+inf").await?;
+    Ok(waiting.into_iter().chain(taken).collect())
+}

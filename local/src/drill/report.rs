@@ -1,0 +1,159 @@
+//! A drill's report: for a terminal, plain ASCII, and for programs.
+
+use super::carry_out::Outcome;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What came of all runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The seed of the first.
+    pub seed: u64,
+    /// The runs that came to an end.
+    pub outcomes: Vec<Outcome>,
+    /// Those that did not, and why.
+    pub failed: Vec<String>,
+}
+
+impl Report {
+    /// Whether every promise was kept in every run.
+    pub fn is_sound(&self) -> bool {
+        self.failed.is_empty() && self.outcomes.iter().all(|outcome| outcome.faults().is_empty())
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Result<String> {
+        let faults: Vec<Vec<String>> = self.outcomes.iter().map(Outcome::faults).collect();
+        let mut report = serde_json::to_value(self)?;
+        report["is_sound"] = json!(self.is_sound());
+        report["faults"] = json!(faults);
+        Ok(serde_json::to_string_pretty(&report)?)
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let runs = self.outcomes.len() + self.failed.len();
+        let mut lines = vec![format!("fairdrop drill: {runs} failovers, seed {}", self.seed)];
+        for outcome in &self.outcomes {
+            lines.push(String::new());
+            lines.extend(run(outcome));
+        }
+        lines.push(String::new());
+        lines.extend(self.steps());
+        lines.extend(self.failed.iter().map(|why| format!("Came to no end: {why}")));
+        let sum = |figure: fn(&Outcome) -> u64| self.outcomes.iter().map(figure).sum::<u64>();
+        lines.push(format!(
+            "Verdict: {} (oversold {}, two sellers {}, sold after the return {}, untrue answers {})",
+            if self.is_sound() { "OK" } else { "NOT KEPT" },
+            sum(|outcome| outcome.findings.oversold),
+            sum(|outcome| outcome.sold_beside),
+            sum(|outcome| outcome.sold_after_return),
+            sum(|outcome| outcome.findings.untrue),
+        ));
+        lines.push(format!(
+            "  Acknowledged sales lost: {} in planned failovers, {} in forced ones (stated: at most {}).",
+            sum(|outcome| if outcome.stated.is_none() { outcome.findings.lost_sales } else { 0 }),
+            sum(|outcome| if outcome.stated.is_some() { outcome.findings.lost_sales } else { 0 }),
+            sum(|outcome| outcome.stated.map_or(0, |stated| stated.sales)),
+        ));
+        lines.join("\n") + "\n"
+    }
+
+    /// How long each step took, over all runs.
+    fn steps(&self) -> Vec<String> {
+        let mut by_step: Vec<(String, Vec<u64>)> = Vec::new();
+        for (step, took_ms) in self.outcomes.iter().flat_map(steps) {
+            match by_step.iter_mut().find(|(known, _)| *known == step) {
+                Some((_, times)) => times.push(took_ms),
+                None => by_step.push((step, vec![took_ms])),
+            }
+        }
+        let rto: Vec<u64> =
+            self.outcomes.iter().filter_map(|outcome| outcome.report["rto_ms"].as_u64()).collect();
+        by_step.push(("in all, to the first sale".into(), rto));
+        let mut lines = vec![format!("{:<28}{:>10}{:>10}", "step, in seconds", "median", "longest")];
+        for (step, mut times) in by_step {
+            times.sort_unstable();
+            let median = times.get(times.len() / 2).copied().unwrap_or_default();
+            let longest = times.last().copied().unwrap_or_default();
+            lines.push(format!("{:<28}{:>10}{:>10}", step, seconds(median), seconds(longest)));
+        }
+        lines.push(String::new());
+        lines
+    }
+}
+
+fn run(outcome: &Outcome) -> Vec<String> {
+    let mut lines = vec![format!("seed {}: {}", outcome.course.seed, outcome.course.words())];
+    let since = |at: Option<u64>| {
+        at.map_or("never".to_owned(), |at| {
+            format!("{:+.1} s", (at as f64 - outcome.began_ms as f64) / 1_000.0)
+        })
+    };
+    lines.push(format!(
+        "  {} buyers. Last sale of the old main {}, first of the new one {}: nobody sold for {}.",
+        outcome.buyers,
+        since(outcome.old_last_sale_ms),
+        since(outcome.new_first_sale_ms),
+        outcome.pause_ms().map_or("an unknown time".into(), |ms| format!("{:.1} s", ms as f64 / 1_000.0)),
+    ));
+    let steps: Vec<String> =
+        steps(outcome).into_iter().map(|(step, took_ms)| format!("{step} {}", seconds(took_ms))).collect();
+    let rto = outcome.report["rto_ms"].as_u64().map_or("unknown".into(), seconds);
+    lines.push(format!("  RTO {rto} s: {}.", steps.join(", ")));
+    let compared = &outcome.compared["compared"];
+    let figure = |name: &str| compared[name].as_u64().unwrap_or_default();
+    let findings = &outcome.findings;
+    lines.push(match outcome.stated {
+        None => format!(
+            "  RPO: nothing may be lost; {} acknowledged sales and {} places were.",
+            findings.lost_sales, findings.lost_places
+        ),
+        Some(stated) => format!(
+            "  RPO: stated {} s and {} sales at most; measured {} s, {} sales and {} reservations; {} sales \
+             that buyers knew of, {} places in the queue.",
+            stated.seconds,
+            stated.sales,
+            seconds(figure("rpo_ms")),
+            figure("sales_lost"),
+            figure("reservations_lost"),
+            findings.lost_sales,
+            findings.lost_places,
+        ),
+    });
+    if outcome.course.accident.is_some() {
+        let told: Vec<String> =
+            outcome.told_by_old_main.iter().map(|(what, times)| format!("{what}: {times}")).collect();
+        lines.push(format!("  Orders at the old main until it was back: {}.", told.join(", ")));
+    }
+    lines.extend(kept_back(compared));
+    let faults = outcome.faults();
+    lines.push(match faults.is_empty() {
+        true => "  Kept: oversold 0, two sellers 0, sold after the return 0, untrue 0".into(),
+        false => format!("  NOT KEPT: {}", faults.join("; ")),
+    });
+    lines
+}
+
+/// What lacks of each item, beside what is kept back for it.
+fn kept_back(compared: &Value) -> Option<String> {
+    let items: BTreeMap<String, Value> = serde_json::from_value(compared["items"].clone()).ok()?;
+    let words = items.iter().map(|(item_id, lacking)| {
+        format!("{item_id} {} of {} kept back", lacking["lost"], lacking["held_back"])
+    });
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| format!("  Lost, and kept back for it: {}.", words.join(", ")))
+}
+
+fn steps(outcome: &Outcome) -> Vec<(String, u64)> {
+    let steps = outcome.report["steps"].as_array().into_iter().flatten();
+    steps
+        .filter_map(|step| Some((step["step"].as_str()?.replace('_', " "), step["took_ms"].as_u64()?)))
+        .collect()
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1}", ms as f64 / 1_000.0)
+}

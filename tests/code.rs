@@ -1,0 +1,275 @@
+//! The project's own sources, read as the compiler reads them: who calls what. Unit tests are left out.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use syn::punctuated::Punctuated;
+use syn::visit::{self, Visit};
+
+/// One function, method or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// The package that it is in.
+    pub package: String,
+    /// Its name, without type or module: calls are told apart by no more than that.
+    pub name: String,
+    /// Types that its result names.
+    pub returns: BTreeSet<String>,
+    /// Names of what it calls, or hands on to be called.
+    pub calls: BTreeSet<String>,
+    /// Methods that it calls without an argument, as an SDK's operations are begun.
+    pub begins: BTreeSet<String>,
+    /// Variants that it makes, as `Type::Variant`.
+    pub makes: BTreeSet<String>,
+}
+
+/// All functions of `package`, whose sources are below `folder`.
+pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(functions(package, &path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            found.extend(parsed(package, &text).with_context(|| path.display().to_string())?);
+        }
+    }
+    Ok(found)
+}
+
+/// The functions in a source file's `text`.
+pub fn parsed(package: &str, text: &str) -> Result<Vec<Function>> {
+    let mut reader = Reader { package, found: Vec::new(), open: Vec::new(), variables: Vec::new() };
+    reader.visit_file(&syn::parse_file(text)?);
+    Ok(reader.found)
+}
+
+/// Those of `all` that `first` are, and all that may be called from them, as far as `follow` says.
+pub fn reached<'a>(
+    all: &'a [Function],
+    first: impl Fn(&Function) -> bool,
+    follow: impl Fn(&Function, &Function) -> bool,
+) -> Vec<&'a Function> {
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, function) in all.iter().enumerate() {
+        by_name.entry(&function.name).or_default().push(at);
+    }
+    let mut seen: BTreeSet<usize> = (0..all.len()).filter(|at| first(&all[*at])).collect();
+    let mut open: Vec<usize> = seen.iter().copied().collect();
+    while let Some(at) = open.pop() {
+        for called in all[at].calls.iter().filter_map(|name| by_name.get(name.as_str())).flatten() {
+            if follow(&all[at], &all[*called]) && seen.insert(*called) {
+                open.push(*called);
+            }
+        }
+    }
+    seen.into_iter().map(|at| &all[at]).collect()
+}
+
+struct Reader<'a> {
+    package: &'a str,
+    found: Vec<Function>,
+    /// Functions that are being read, the innermost last.
+    open: Vec<Function>,
+    /// The names of their variables.
+    variables: Vec<BTreeSet<String>>,
+}
+
+impl Reader<'_> {
+    fn enter(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let mut returns = Names::default();
+        returns.visit_return_type(&signature.output);
+        let mut variables = Variables::default();
+        variables.visit_signature(signature);
+        variables.visit_block(block);
+        self.variables.push(variables.0);
+        self.open.push(Function {
+            package: self.package.to_owned(),
+            name: signature.ident.to_string(),
+            returns: returns.0,
+            ..Function::default()
+        });
+        self.visit_block(block);
+        self.found.extend(self.open.pop());
+        self.variables.pop();
+    }
+
+    fn called(&mut self, name: &syn::Ident) {
+        if let Some(function) = self.open.last_mut() {
+            function.calls.insert(name.to_string());
+        }
+    }
+
+    /// A function that is handed on is called by somebody.
+    fn handed_on<'e>(&mut self, arguments: impl IntoIterator<Item = &'e syn::Expr>) {
+        for argument in arguments {
+            if let syn::Expr::Path(path) = argument
+                && let Some(last) = path.path.segments.last()
+                && !self.variables.last().is_some_and(|known| known.contains(&last.ident.to_string()))
+            {
+                self.called(&last.ident);
+            }
+        }
+    }
+
+    fn made(&mut self, path: &syn::Path) {
+        let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if let ([.., kind, variant], Some(function)) = (parts.as_slice(), self.open.last_mut())
+            && [kind, variant].iter().all(|part| part.starts_with(char::is_uppercase))
+        {
+            function.makes.insert(format!("{kind}::{variant}"));
+        }
+    }
+}
+
+fn is_of_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    })
+}
+
+impl<'ast> Visit<'ast> for Reader<'_> {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if !is_of_tests(&module.attrs) {
+            visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        self.enter(&function.sig, &function.block);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        self.enter(&function.sig, &function.block);
+    }
+
+    fn visit_trait_item_fn(&mut self, function: &'ast syn::TraitItemFn) {
+        if let Some(block) = &function.default {
+            self.enter(&function.sig, block);
+        }
+    }
+
+    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+        if let syn::Expr::Path(path) = &*call.func
+            && let Some(last) = path.path.segments.last()
+        {
+            self.called(&last.ident);
+        }
+        self.handed_on(&call.args);
+        visit::visit_expr_call(self, call);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        self.called(&call.method);
+        if let (true, Some(function)) = (call.args.is_empty(), self.open.last_mut()) {
+            function.begins.insert(call.method.to_string());
+        }
+        self.handed_on(&call.args);
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
+        self.made(&path.path);
+    }
+
+    fn visit_expr_struct(&mut self, made: &'ast syn::ExprStruct) {
+        self.made(&made.path);
+        visit::visit_expr_struct(self, made);
+    }
+
+    /// What is only compared is not made.
+    fn visit_pat(&mut self, _: &'ast syn::Pat) {}
+
+    fn visit_macro(&mut self, used: &'ast syn::Macro) {
+        let compares = used.path.segments.last().is_some_and(|last| last.ident == "matches");
+        let list = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
+        if let (false, Ok(expressions)) = (compares, used.parse_body_with(list)) {
+            for expression in &expressions {
+                self.visit_expr(expression);
+            }
+        }
+    }
+}
+
+/// Names of types.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Names {
+    fn visit_path_segment(&mut self, segment: &'ast syn::PathSegment) {
+        self.0.insert(segment.ident.to_string());
+        visit::visit_path_segment(self, segment);
+    }
+}
+
+/// Names of variables.
+#[derive(Default)]
+struct Variables(BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Variables {
+    fn visit_pat_ident(&mut self, pattern: &'ast syn::PatIdent) {
+        self.0.insert(pattern.ident.to_string());
+    }
+}
+
+/// Packages as cargo knows them, by name.
+#[derive(Debug)]
+pub struct Packages(BTreeMap<String, Package>);
+
+#[derive(Debug)]
+struct Package {
+    folder: PathBuf,
+    dependencies: BTreeSet<String>,
+}
+
+impl Packages {
+    /// The workspace's, and all that they are made of.
+    pub fn of_workspace() -> Result<Self> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+            .current_dir(local::process::workspace())
+            .output()?;
+        let metadata: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let packages = metadata["packages"].as_array().context("cargo knows no packages")?;
+        let read = |package: &Value| -> Option<(String, Package)> {
+            let folder = Path::new(package["manifest_path"].as_str()?).parent()?.to_owned();
+            let dependencies = package["dependencies"].as_array()?.iter();
+            // Not those of tests.
+            let used = dependencies.filter(|one| one["kind"].is_null());
+            let dependencies = used.filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect();
+            Some((package["name"].as_str()?.to_owned(), Package { folder, dependencies }))
+        };
+        Ok(Self(packages.iter().filter_map(read).collect()))
+    }
+
+    /// The package's own folder.
+    pub fn folder(&self, name: &str) -> Result<&Path> {
+        Ok(&self.0.get(name).with_context(|| format!("there is no package {name}"))?.folder)
+    }
+
+    /// The packages that `name` is made of and that `wanted` says, itself included; what others are made of is
+    /// not looked at.
+    pub fn parts(&self, name: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let (mut parts, mut open) = (BTreeSet::from([name.to_owned()]), vec![name.to_owned()]);
+        while let Some(part) = open.pop() {
+            for dependency in self.0.get(&part).into_iter().flat_map(|package| &package.dependencies) {
+                if wanted(dependency) && parts.insert(dependency.clone()) {
+                    open.push(dependency.clone());
+                }
+            }
+        }
+        parts
+    }
+
+    /// Whether a package is the project's own.
+    pub fn is_own(&self, name: &str) -> bool {
+        let workspace = local::process::workspace();
+        self.0.get(name).is_some_and(|package| package.folder.starts_with(&workspace))
+    }
+}

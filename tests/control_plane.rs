@@ -1,0 +1,275 @@
+//! AWS's control plane on this machine, asked by the real SDKs: what it answers, and what it does to the
+//! real servers.
+
+use anyhow::Result;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::Environment;
+use aws_sdk_rds::error::ProvideErrorMetadata;
+use aws_sdk_rds::types::Tag;
+use aws_sdk_scheduler::types::ScheduleState;
+use local::control_plane::Reach;
+use local::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use std::fmt::Debug;
+use std::time::Duration;
+use tests::eventually;
+
+const A_WHILE: Duration = Duration::from_secs(20);
+const HERE: &str = "eu-west-1";
+const THERE: &str = "us-east-1";
+
+/// What a client of `region` needs, without tries of its own.
+async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region))
+        .endpoint_url(two.control_plane.url())
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(3)).build())
+        .load()
+        .await
+}
+
+/// The code of a refusal.
+fn code<T: Debug, E: ProvideErrorMetadata + Debug>(answer: std::result::Result<T, E>) -> String {
+    answer.unwrap_err().code().unwrap_or("no code").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_answers_as_the_sdks_expect_and_acts_on_the_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let two = TwoRegions::start_in(folder.path(), &Settings::default()).await.unwrap();
+    functions(&two).await.unwrap();
+    schedules(&two).await.unwrap();
+    regions_that_do_not_answer(&two).await;
+    datastore(&two).await.unwrap();
+    databases(&two).await.unwrap();
+}
+
+async fn databases(two: &TwoRegions) -> Result<()> {
+    let here = aws_sdk_rds::Client::new(&aws(two, HERE).await);
+    let there = aws_sdk_rds::Client::new(&aws(two, THERE).await);
+    let replica = async || -> Result<aws_sdk_rds::types::DbInstance> {
+        let found = here.describe_db_instances().db_instance_identifier("standby-ledger").send().await?;
+        Ok(found.db_instances.unwrap().remove(0))
+    };
+    let main = there.describe_db_instances().db_instance_identifier("main-ledger").send().await?;
+    let main = &main.db_instances()[0];
+    let first = replica().await?;
+    assert_eq!(first.read_replica_source_db_instance_identifier(), main.db_instance_arn());
+    assert_eq!(main.read_replica_db_instance_identifiers(), [first.db_instance_arn().unwrap()]);
+    assert_eq!(first.status_infos()[0].status(), Some("replicating"));
+
+    let arn = first.db_instance_arn().unwrap();
+    let tag = Tag::builder().key("fairdrop:failover").value("run & more").build();
+    here.add_tags_to_resource().resource_name(arn).tags(tag).send().await?;
+    assert_eq!(replica().await?.tag_list()[0].value(), Some("run & more"));
+    here.remove_tags_from_resource().resource_name(arn).tag_keys("fairdrop:failover").send().await?;
+    assert!(here.list_tags_for_resource().resource_name(arn).send().await?.tag_list().is_empty());
+
+    // Refusals.
+    let promote = |id: &str| here.promote_read_replica().db_instance_identifier(id).send();
+    assert_eq!(code(promote("nobody").await), "DBInstanceNotFound");
+    let of_main = there.promote_read_replica().db_instance_identifier("main-ledger").send().await;
+    assert_eq!(code(of_main), "InvalidDBInstanceState");
+    let (region, id) = two.replica();
+    two.control_plane.account().databases.back_up(&region, &id, Duration::from_secs(1));
+    assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
+    two.control_plane.account().throttle(1);
+    assert_eq!(code(promote(&id).await), "Throttling");
+    assert_eq!(code(here.describe_db_snapshots().send().await), "InvalidAction");
+
+    // Stale for a moment, then another class, after a restart.
+    eventually("it is available", A_WHILE, async || {
+        Ok((replica().await?.db_instance_status() == Some("available")).then_some(()))
+    })
+    .await?;
+    let raise = here.modify_db_instance().db_instance_identifier(&id).db_instance_class("db.m7g.xlarge");
+    raise.apply_immediately(true).send().await?;
+    let stale = replica().await?;
+    assert_eq!(
+        (stale.db_instance_status(), stale.db_instance_class()),
+        (Some("available"), Some("db.m7g.large"))
+    );
+    let pending = stale.pending_modified_values().unwrap();
+    assert_eq!(pending.db_instance_class(), Some("db.m7g.xlarge"));
+    eventually("it has its class", A_WHILE, async || {
+        Ok((replica().await?.db_instance_class() == Some("db.m7g.xlarge")).then_some(()))
+    })
+    .await?;
+
+    // A promotion: stale, then a restart, then no replica any more.
+    promote(&id).await?;
+    let stale = replica().await?;
+    assert_eq!(stale.db_instance_status(), Some("available"));
+    assert!(stale.read_replica_source_db_instance_identifier().is_some());
+    assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
+    let promoted = eventually("it is promoted", A_WHILE, async || {
+        let found = replica().await?;
+        Ok(found.read_replica_source_db_instance_identifier().is_none().then_some(found))
+    })
+    .await?;
+    assert_eq!(promoted.db_instance_status(), Some("available"));
+    assert!(!two.ledger(STANDBY).await?.replica().await?.follows);
+    assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
+
+    // A security group that lets nobody in.
+    let through_door =
+        sqlx::postgres::PgPool::connect_lazy(&two.sites[MAIN].servers.as_ref().unwrap().urls.ledger)?;
+    sqlx::query("SELECT 1").execute(&through_door).await?;
+    let fence = there.modify_db_instance().db_instance_identifier("main-ledger");
+    fence.vpc_security_group_ids("sg-fence").apply_immediately(true).send().await?;
+    eventually("the door is closed", A_WHILE, async || {
+        Ok(sqlx::query("SELECT 1").execute(&through_door).await.is_err().then_some(()))
+    })
+    .await?;
+    let fenced = there.describe_db_instances().db_instance_identifier("main-ledger").send().await?;
+    let group = &fenced.db_instances()[0].vpc_security_groups()[0];
+    assert_eq!((group.vpc_security_group_id(), group.status()), (Some("sg-fence"), Some("active")));
+    two.ledger(MAIN).await?.ready().await?;
+    Ok(())
+}
+
+async fn datastore(two: &TwoRegions) -> Result<()> {
+    let client = aws_sdk_elasticache::Client::new(&aws(two, HERE).await);
+    let describe = async || -> Result<(String, Vec<(String, String)>)> {
+        let call = client.describe_global_replication_groups();
+        let found = call.global_replication_group_id("ldgnf-fairdrop").show_member_info(true).send().await?;
+        let found = &found.global_replication_groups()[0];
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let members = found.members().iter().map(|m| (text(m.replication_group_region()), text(m.role())));
+        Ok((text(found.status()), members.collect()))
+    };
+    let roles = |main: &str, standby: &str| vec![(THERE.into(), main.into()), (HERE.into(), standby.into())];
+    assert_eq!(describe().await?, ("available".into(), roles("PRIMARY", "SECONDARY")));
+    let nobody = client.describe_global_replication_groups().global_replication_group_id("x").send().await;
+    assert_eq!(code(nobody), "GlobalReplicationGroupNotFoundFault");
+    let fail_over = |region: &str, group: &str| {
+        let call = client.failover_global_replication_group().global_replication_group_id("ldgnf-fairdrop");
+        call.primary_region(region).primary_replication_group_id(group).send()
+    };
+    assert_eq!(code(fail_over(THERE, "fairdrop-us-east-1").await), "InvalidParameterValue");
+    fail_over(HERE, "fairdrop-eu-west-1").await?;
+    assert_eq!(describe().await?.0, "modifying");
+    let again = fail_over(HERE, "fairdrop-eu-west-1").await;
+    assert_eq!(code(again), "InvalidGlobalReplicationGroupState");
+    eventually("it has moved", A_WHILE, async || {
+        Ok((describe().await? == ("available".into(), roles("SECONDARY", "PRIMARY"))).then_some(()))
+    })
+    .await?;
+    let set = async |site: usize| -> Result<()> {
+        let mut connection = two.redis(site).await?;
+        Ok(redis::cmd("SET").arg("a").arg(1).query_async(&mut connection).await?)
+    };
+    set(STANDBY).await?;
+    let refused = set(MAIN).await.unwrap_err().to_string();
+    assert!(refused.to_lowercase().contains("readonly"), "{refused}");
+    let group =
+        client.describe_replication_groups().replication_group_id("fairdrop-eu-west-1").send().await?;
+    let group = &group.replication_groups()[0];
+    let role =
+        group.global_replication_group_info().and_then(|info| info.global_replication_group_member_role());
+    assert_eq!((group.status(), role), (Some("available"), Some("PRIMARY")));
+    Ok(())
+}
+
+async fn functions(two: &TwoRegions) -> Result<()> {
+    let client = aws_sdk_lambda::Client::new(&aws(two, HERE).await);
+    let name = "fairdrop-order-intake";
+    let variable = async |qualifier: Option<&str>| -> Result<Option<String>> {
+        let call = client.get_function_configuration().function_name(name);
+        let found = call.set_qualifier(qualifier.map(str::to_owned)).send().await?;
+        Ok(found.environment().unwrap().variables().unwrap().get("EXTRA").cloned())
+    };
+    let found = client.get_function_configuration().function_name(name).send().await?;
+    let mut variables = found.environment().unwrap().variables().unwrap().clone();
+    variables.insert("EXTRA".into(), "1".into());
+    let environment = Environment::builder().set_variables(Some(variables)).build();
+    let update = |revision: Option<&str>| {
+        let call = client.update_function_configuration().function_name(name);
+        call.environment(environment.clone()).set_revision_id(revision.map(str::to_owned)).send()
+    };
+    assert_eq!(code(update(Some("another")).await), "PreconditionFailedException");
+    let updated = update(found.revision_id()).await?;
+    assert_eq!(updated.last_update_status().unwrap().as_str(), "InProgress");
+    assert_eq!(code(update(None).await), "ResourceConflictException");
+    assert_eq!(code(client.publish_version().function_name(name).send().await), "ResourceConflictException");
+    // Nothing of it is behind the alias before it is published, and the alias moved.
+    let version = eventually("it is published", A_WHILE, async || {
+        Ok(client.publish_version().function_name(name).send().await.ok().and_then(|found| found.version))
+    })
+    .await?;
+    assert_eq!(
+        (version.as_str(), variable(None).await?, variable(Some("live")).await?),
+        ("2", Some("1".into()), None)
+    );
+    let again = client.publish_version().function_name(name).send().await?;
+    assert_eq!(again.version(), Some("2"));
+    let process = two.sites[STANDBY].fleet.process_id("order-intake");
+    client.update_alias().function_name(name).name("live").function_version("2").send().await?;
+    assert_eq!(variable(Some("live")).await?, Some("1".into()));
+    assert_ne!(two.sites[STANDBY].fleet.process_id("order-intake"), process);
+    let alias = client.get_alias().function_name(name).name("live").send().await?;
+    assert_eq!(alias.function_version(), Some("2"));
+    let nobody = client.get_function_configuration().function_name("nobody").send().await;
+    assert_eq!(code(nobody), "ResourceNotFoundException");
+
+    // Parked, it has no process, and nobody can invoke it.
+    let name = "fairdrop-drop-admin";
+    let concurrency = async || -> Result<Option<i32>> {
+        let found = client.get_function_concurrency().function_name(name).send().await?;
+        Ok(found.reserved_concurrent_executions())
+    };
+    let invoke = || {
+        let payload = Blob::new(r#"{"command":"list"}"#);
+        client.invoke().function_name(name).payload(payload).send()
+    };
+    assert_eq!((concurrency().await?, two.sites[STANDBY].fleet.process_id("drop-admin")), (Some(0), None));
+    assert_eq!(code(invoke().await), "TooManyRequestsException");
+    client.delete_function_concurrency().function_name(name).send().await?;
+    assert_eq!(concurrency().await?, None);
+    let answer = invoke().await?;
+    let text = String::from_utf8(answer.payload().unwrap().as_ref().to_vec())?;
+    assert_eq!((answer.function_error(), text.as_str()), (None, r#"{"items":[]}"#));
+    client.put_function_concurrency().function_name(name).reserved_concurrent_executions(0).send().await?;
+    assert_eq!(code(invoke().await), "TooManyRequestsException");
+    Ok(())
+}
+
+async fn schedules(two: &TwoRegions) -> Result<()> {
+    let client = aws_sdk_scheduler::Client::new(&aws(two, HERE).await);
+    let get = || client.get_schedule().name("fairdrop-drain").send();
+    let found = get().await?;
+    assert_eq!(found.state(), Some(&ScheduleState::Disabled));
+    let update = |state| {
+        let call = client.update_schedule().name("fairdrop-drain").state(state);
+        call.set_schedule_expression(found.schedule_expression.clone())
+            .set_target(found.target.clone())
+            .set_flexible_time_window(found.flexible_time_window.clone())
+            .set_group_name(found.group_name.clone())
+            .send()
+    };
+    update(ScheduleState::Enabled).await?;
+    assert_eq!(get().await?.state(), Some(&ScheduleState::Enabled));
+    assert_eq!(get().await?.target().map(|target| target.arn()), found.target().map(|target| target.arn()));
+    update(ScheduleState::Disabled).await?;
+    assert_eq!(get().await?.state(), Some(&ScheduleState::Disabled));
+    let nobody = client.get_schedule().name("nobody").send().await;
+    assert_eq!(code(nobody), "ResourceNotFoundException");
+    Ok(())
+}
+
+async fn regions_that_do_not_answer(two: &TwoRegions) {
+    let client = aws_sdk_rds::Client::new(&aws(two, THERE).await);
+    let reaches = two.control_plane.account().reaches();
+    reaches.set(THERE, Reach::Silent);
+    let silent = client.describe_db_instances().send().await.unwrap_err();
+    assert!(silent.as_service_error().is_none(), "{silent:?}");
+    reaches.set(THERE, Reach::Gone);
+    assert_eq!(code(client.describe_db_instances().send().await), "ServiceUnavailable");
+    reaches.set(THERE, Reach::Up);
+    client.describe_db_instances().send().await.unwrap();
+}

@@ -1,0 +1,93 @@
+//! Values that the template must refuse, for each of its parameters.
+
+/// A parameter, and values that cannot be right.
+pub type Wrong = (&'static str, &'static [&'static str]);
+
+/// Every parameter that has a rule of its own.
+pub const WRONG: &[Wrong] = &[
+    ("MainRegion", &["", "us-east", "Virginia", "us-east-1 "]),
+    ("StandbyRegion", &["eu-west", "eu-west-1,eu-west-2"]),
+    ("MainRedisEndpoint", &["", "rediss://host", "host:6379", "user:secret@host", "REPLACE_WITH_HOST"]),
+    ("MainRedisPort", &["0", "65536", "redis"]),
+    ("ReplicaRedisEndpoint", &["host:6379", "rediss://host"]),
+    ("ReplicaRedisPort", &["0", "65536"]),
+    ("LiveRedisEndpoint", &["host:6379", "rediss://host"]),
+    ("LiveRedisPort", &["0", "65536"]),
+    ("LiveSendsPerSecond", &["0", "100001"]),
+    ("LivePublishMemory", &["255", "3009"]),
+    ("RedisConnectTimeoutMs", &["9", "10001", "1s"]),
+    ("RedisResponseTimeoutMs", &["9", "10001", "1s"]),
+    ("WaitReplicas", &["-1", "6"]),
+    ("LedgerEndpoint", &["host:5432", "postgres://host"]),
+    ("LedgerPort", &["0", "65536"]),
+    ("LedgerDatabase", &["", "1st", "a-b"]),
+    ("LedgerUser", &["", "1st", "a:secret"]),
+    ("LedgerResourceId", &["ledger", "REPLACE WITH db-..."]),
+    ("LedgerCaLayer", &["rds-ca", "arn:aws:lambda:us-east-1:123456789012:layer:rds-ca"]),
+    ("SnapshotPrefix", &["", "Fairdrop", "a--b", "a-"]),
+    ("SnapshotKeyArns", &["alias/key", "arn:aws:kms:us-east-1:123456789012:key/a,key"]),
+    ("SnapshotMaxAgeSeconds", &["1799", "604801"]),
+    ("DrillDatabase", &["Ledger", "a--b"]),
+    ("DrillInstanceClass", &["", "t4g.medium", "db.t4g"]),
+    ("DrillSubnetGroup", &["group/a"]),
+    ("DrillSecurityGroups", &["default", "sg-1, sg-2"]),
+    ("LeaseTable", &["ab", "a b"]),
+    ("LeaseSeconds", &["3", "121"]),
+    ("LeaseToleranceMs", &["49", "1501"]),
+    ("MainInstance", &["Ledger"]),
+    ("ReplicaInstance", &["Ledger"]),
+    ("ReplicaEndpoint", &["host:5432"]),
+    ("ReplicaResourceId", &["prx-1"]),
+    ("WatchUser", &["", "a-b"]),
+    ("RedisGroup", &["Group", "a--b"]),
+    ("BehindSeconds", &["3", "601"]),
+    ("LagAlarmSeconds", &["3", "3601"]),
+    ("NoticeRepeatMinutes", &["0", "1441"]),
+    ("RaiseClasses", &["t4g.medium", "db.t4g.medium,"]),
+    ("RaiseWindow", &["", "sunday", "sun:3:00-sun:5:00"]),
+    ("SlotAlarmBytes", &["1"]),
+    ("LogAlarmBytes", &["1"]),
+    ("RunbookUrl", &["", "a b", "https://runbook.example/"]),
+    ("EncryptionKeyArn", &["alias/key"]),
+    ("AlarmTopicArn", &["topic"]),
+    ("OperatorRoleArn", &["operators", "arn:aws:iam::123456789012:user/a", "*"]),
+    ("ShopRoleArn", &["shop", "arn:aws:iam::123456789012:user/a", "*"]),
+    ("JwtAuthorizer", &["yes", ""]),
+    ("IntakeProvisionedConcurrency", &["-1", "10001"]),
+    ("Revision", &["", "a b"]),
+    ("ManagedIntakeEnvironments", &["-1", "15001"]),
+    ("ManagedIntakeMaxVCpus", &["5", "15001"]),
+    ("TokenJwks", &["", "{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),
+    ("TokenIssuer", &["", "issuer.example", "http://issuer.example"]),
+    ("TokenAudience", &["", "REPLACE WITH AUDIENCE"]),
+    ("CorsOrigins", &["*", "http://shop.example", "https://shop.example/", "https://a.example,"]),
+    ("ThrottleRate", &["0"]),
+    ("ThrottleBurst", &["0"]),
+    ("Architecture", &["arm", ""]),
+    ("LogLevel", &["debug", ""]),
+    ("LogRetentionDays", &["2", "0"]),
+];
+
+/// Parameters without a rule of their own, and who refuses what is wrong with them.
+pub const CHECKED_ELSEWHERE: &[(&str, &str)] = &[
+    ("SnapshotPolicy", "snapshot-copy at its start; the template limits its length"),
+    ("SubnetIds", "CloudFormation, by their type: they must exist in the region"),
+    ("SecurityGroupIds", "CloudFormation, by their type: they must exist in the region"),
+];
+
+/// Parameters that do not go together, in the region where they are given: what is said then.
+pub const WRONG_TOGETHER: &[(&str, &[(&str, &str)], &str)] = &[
+    ("us-east-1", &[("StandbyRegion", "us-east-1")], "StandbyRegion must be another region"),
+    ("us-east-1", &[("LedgerEndpoint", "")], "LedgerEndpoint is needed in the main region"),
+    ("us-east-1", &[("LedgerResourceId", "")], "LedgerResourceId is needed in the main region"),
+    ("eu-west-1", &[("ReplicaEndpoint", "")], "ReplicaEndpoint is needed in the standby region"),
+    ("eu-west-1", &[("ReplicaResourceId", "")], "ReplicaResourceId is needed in the standby region"),
+    ("eu-west-1", &[("MainInstance", "")], "MainInstance is needed where"),
+    ("eu-west-1", &[("LedgerEndpoint", "")], "LedgerEndpoint is needed where"),
+    ("eu-west-1", &[("LedgerResourceId", "")], "LedgerResourceId is needed where"),
+    (
+        "us-east-1",
+        &[("ManagedIntakeEnvironments", "3"), ("IntakeProvisionedConcurrency", "3")],
+        "IntakeProvisionedConcurrency must be 0",
+    ),
+];

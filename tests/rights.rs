@@ -1,0 +1,175 @@
+//! Each role against the code of its function: what the code asks of AWS is found in its sources, and in
+//! those of the SDKs that it is built with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use tests::code::{self, Function, Packages};
+use tests::template;
+
+/// What IAM calls a service, where that is not the name of its SDK.
+const SERVICES: [(&str, &str); 3] = [
+    ("eventbridge", "events"),
+    ("apigatewaymanagement", "execute-api"),
+    ("elasticloadbalancingv2", "elasticloadbalancing"),
+];
+/// What IAM calls a right, where that is not the name of the call.
+const RENAMED: [(&str, &str); 3] = [
+    ("lambda:Invoke", "lambda:InvokeFunction"),
+    ("execute-api:PostToConnection", "execute-api:ManageConnections"),
+    ("execute-api:DeleteConnection", "execute-api:ManageConnections"),
+];
+/// Rights that a call needs besides its own, by the name of a method.
+const BESIDES: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
+
+/// Rights for what AWS does on a function's behalf, and no line of code says.
+const IMPLIED: [(&str, &str, &str); 5] = [
+    ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
+    ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's rights"),
+    ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
+    ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
+    ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
+];
+
+/// The methods of an SDK's client, and the right that each needs.
+fn operations(packages: &Packages, sdk: &str) -> BTreeMap<String, String> {
+    let name = sdk.trim_start_matches("aws-sdk-");
+    let service = SERVICES.iter().find(|(of, _)| *of == name).map_or(name, |(_, service)| service);
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(packages.folder(sdk).unwrap().join("src/client")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let Some(call) =
+            text.split("fluent builder for the [`").nth(1).and_then(|rest| rest.split('`').next())
+        else {
+            continue;
+        };
+        let right = format!("{service}:{call}");
+        let right = RENAMED.iter().find(|(of, _)| *of == right).map_or(right, |(_, name)| (*name).to_owned());
+        found.insert(path.file_stem().unwrap().to_string_lossy().into_owned(), right);
+    }
+    assert!(found.len() > 2, "{sdk} has {} calls", found.len());
+    found
+}
+
+/// The rights that the code of `package` needs.
+fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
+    let parts = packages.parts(package, |name| packages.is_own(name) || name.starts_with("aws-sdk-"));
+    let (sdks, own): (Vec<&String>, Vec<&String>) =
+        parts.iter().partition(|part| part.starts_with("aws-sdk-"));
+    let mut rights: BTreeMap<String, String> = BTreeMap::new();
+    let mut ambiguous = BTreeSet::new();
+    for (method, right) in sdks.iter().flat_map(|sdk| operations(packages, sdk)) {
+        if rights.insert(method.clone(), right).is_some() {
+            ambiguous.insert(method);
+        }
+    }
+    let functions: Vec<Function> = own
+        .iter()
+        .flat_map(|part| code::functions(part, &packages.folder(part).unwrap().join("src")).unwrap())
+        .collect();
+    let below: BTreeMap<&str, BTreeSet<String>> =
+        own.iter().map(|part| (part.as_str(), packages.parts(part, |name| packages.is_own(name)))).collect();
+    // Nobody calls what is in a package that they do not depend on, whatever its name.
+    let reached = code::reached(
+        &functions,
+        |one| one.package == package,
+        |from, to| below[from.package.as_str()].contains(&to.package),
+    );
+    asked(&reached, &rights, &ambiguous)
+}
+
+/// The rights that `functions` need, by what each method of an SDK needs.
+fn asked(
+    functions: &[&Function],
+    rights: &BTreeMap<String, String>,
+    ambiguous: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let mut needed = BTreeSet::new();
+    for function in functions {
+        for method in &function.begins {
+            assert!(!ambiguous.contains(method), "{} calls {method}, which two SDKs have", function.name);
+            needed.extend(rights.get(method).cloned());
+        }
+        let besides = BESIDES.iter().filter(|(method, _)| function.calls.contains(*method));
+        needed.extend(besides.map(|(_, right)| (*right).to_owned()));
+    }
+    needed
+}
+
+/// Actions that a role allows; what every function needs of Lambda is left out.
+fn allowed(role: &str) -> BTreeSet<String> {
+    let lines = role.lines().map(str::trim);
+    let lists = lines.filter_map(|line| line.strip_prefix("Action:")).flat_map(|list| list.split(','));
+    let actions = lists.map(|action| action.trim_matches([' ', '[', ']']));
+    actions
+        .filter(|action| !action.is_empty() && !action.starts_with("logs:") && *action != "sts:AssumeRole")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_role_allows_what_its_function_calls_and_nothing_else() {
+    let packages = Packages::of_workspace().unwrap();
+    let template = template::read().unwrap();
+    let resources = template::resources(&template);
+    let mut seen = BTreeSet::new();
+    for (name, text) in resources.iter().filter(|(_, text)| text.contains("AWS::Serverless::Function")) {
+        let function =
+            text.split("CodeUri: functions/").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        let role = text.split("Role: !GetAtt ").nth(1).and_then(|rest| rest.split('.').next()).unwrap();
+        assert_eq!(Some(role), name.strip_suffix("Function").map(|stem| format!("{stem}Role")).as_deref());
+        let mut expected = needed(&packages, function);
+        let implied = IMPLIED.iter().filter(|(of, _, _)| *of == function);
+        expected.extend(implied.map(|(_, right, _)| (*right).to_owned()));
+        assert_eq!(
+            allowed(&resources[role]),
+            expected,
+            "{function}: what its role allows, and what it calls"
+        );
+        seen.insert(function);
+    }
+    // What has no program yet is not deployed.
+    let folders = std::fs::read_dir(local::process::workspace().join("functions")).unwrap();
+    let programs = folders.filter(|folder| folder.as_ref().unwrap().path().join("src/main.rs").is_file());
+    assert_eq!(seen.len(), programs.count());
+}
+
+/// The test above sees a call wherever it hides.
+#[test]
+fn a_call_is_found_however_it_is_written() {
+    let rights = BTreeMap::from([("delete_db_instance".to_owned(), "rds:DeleteDBInstance".to_owned())]);
+    let calls = [
+        "client.delete_db_instance().db_instance_identifier(id).send().await?;",
+        "let call = self.rds.delete_db_instance(); wait(call.send()).await;",
+        "let (a, b) = tokio::join!(other(), async { client.delete_db_instance().send().await });",
+        "ids.iter().map(|id| client.delete_db_instance().db_instance_identifier(id));",
+    ];
+    for call in calls {
+        let text = format!(
+            "impl App {{ async fn run(&self) {{ helper(); }} }} fn helper() {{ async {{ {call} }}; }}"
+        );
+        let functions = code::parsed("a", &text).unwrap();
+        let reached = code::reached(&functions, |one| one.name == "run", |_, _| true);
+        let found = asked(&reached, &rights, &BTreeSet::new());
+        assert_eq!(found, BTreeSet::from(["rds:DeleteDBInstance".to_owned()]), "{call}");
+    }
+    let in_a_test = "#[cfg(test)] mod tests { fn run() { client.delete_db_instance().send(); } }";
+    assert_eq!(code::parsed("a", in_a_test).unwrap(), []);
+}
+
+/// Where AWS knows no narrower resource.
+const ANY_RESOURCE: [&str; 3] = ["LookAtQuotas", "LookAtFigures", "JoinVpc"];
+
+#[test]
+fn a_right_on_everything_is_one_that_aws_does_not_narrow() {
+    let template = template::read().unwrap();
+    let mut sid = "";
+    for line in template.lines().map(str::trim) {
+        sid = line.strip_prefix("- Sid: ").unwrap_or(sid);
+        if line == "Resource: \"*\"" {
+            assert!(
+                ANY_RESOURCE.contains(&sid) || sid == "NotFromCode",
+                "{sid} is allowed on every resource"
+            );
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A function with a variable that is missing or wrong ends at its start and names the variable. The built
+//! functions are started as Lambda does, with what the template gives them.
+
+use local::buyer::{AUDIENCE, ISSUER, IdentityProvider};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tests::parameters::WRONG;
+use tests::template;
+
+/// Who refuses a wrong value.
+enum Refused {
+    /// The function, these and others.
+    AtStart(&'static [&'static str]),
+    /// The template, by the rule of this parameter.
+    AtDeployment(&'static str),
+    /// Nobody writes it: the template makes it of what AWS says.
+    Made,
+}
+use Refused::{AtDeployment, AtStart, Made};
+
+/// A variable, a value that is right, and who refuses others. One that begins with `!` must be set.
+type Variable = (&'static str, &'static str, Refused);
+
+const REDIS: &[&str] = &["http://host:6379", "host:6379"];
+const MILLISECONDS: &[&str] = &["9", "10001", "1s", "1.5"];
+const LEDGER: &[&str] = &[
+    "mysql://u@db.example/x",
+    "postgres://u@:5432/x?sslmode=verify-full",
+    "postgres://u@db.example/x?sslmode=require",
+];
+const RUN: &[&str] = &["0", "891", "a minute"];
+
+/// Of every function; `{jwks}` stands for keys that are right.
+const VARIABLES: &[Variable] = &[
+    ("FAIRDROP_REGION", "us-east-1", Made),
+    ("!FAIRDROP_MAIN_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    ("FAIRDROP_REPLICA_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    ("!FAIRDROP_LIVE_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    (
+        "!FAIRDROP_LIVE_ENDPOINT",
+        "https://api.example/live",
+        AtStart(&["http://api.example/live", "api.example/live"]),
+    ),
+    ("FAIRDROP_LIVE_SENDS_PER_SECOND", "5000", AtStart(&["0", "100001"])),
+    ("FAIRDROP_PUBLISH_RUN_SECONDS", "62", AtStart(RUN)),
+    ("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", "1500", AtStart(MILLISECONDS)),
+    ("FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", "800", AtStart(MILLISECONDS)),
+    (
+        "!FAIRDROP_TOKEN_JWKS",
+        "{jwks}",
+        AtStart(&["keys", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#]),
+    ),
+    ("!FAIRDROP_TOKEN_ISSUER", ISSUER, AtDeployment("TokenIssuer")),
+    ("!FAIRDROP_TOKEN_AUDIENCE", AUDIENCE, AtDeployment("TokenAudience")),
+    ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
+    ("FAIRDROP_LEASE_SECONDS", "12", AtStart(&["3", "121", "12s"])),
+    ("FAIRDROP_LEASE_TOLERANCE_MS", "1000", AtStart(&["49", "1501", "1s"])),
+    ("!FAIRDROP_LEDGER_URL", "postgres://u@127.0.0.1:1/x", AtStart(LEDGER)),
+    ("FAIRDROP_LEDGER_AUTH", "iam", AtStart(&["kerberos"])),
+    ("FAIRDROP_LEDGER_CA_FILE", "", AtStart(&["/nowhere/rds-ca.pem", "/dev/null"])),
+    ("FAIRDROP_LEDGER_CONNECTIONS", "4", AtStart(&["0", "21"])),
+    ("FAIRDROP_DRAIN_RUN_SECONDS", "62", AtStart(RUN)),
+    ("FAIRDROP_WORKER_RUN_SECONDS", "62", AtStart(RUN)),
+    ("FAIRDROP_WAIT_REPLICAS", "0", AtStart(&["-1", "6"])),
+    ("FAIRDROP_TASK_LEFT_AFTER_MS", "12000", AtStart(&["99", "600001"])),
+    ("!FAIRDROP_SNAPSHOT_PREFIX", "fairdrop", AtDeployment("SnapshotPrefix")),
+    (
+        "!FAIRDROP_SNAPSHOT_POLICY",
+        r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#,
+        AtStart(&["ledger", "{}", r#"{"databases":{},"retention":{"hourly":24}}"#]),
+    ),
+    ("!FAIRDROP_DRILL_DATABASE", "ledger", AtDeployment("DrillDatabase")),
+    ("FAIRDROP_DRILL_INSTANCE_CLASS", "db.t4g.medium", AtDeployment("DrillInstanceClass")),
+    ("FAIRDROP_DRILL_SUBNET_GROUP", "", AtDeployment("DrillSubnetGroup")),
+    ("FAIRDROP_DRILL_SECURITY_GROUPS", "", AtDeployment("DrillSecurityGroups")),
+    ("FAIRDROP_DRILL_POLL_SECONDS", "10", AtStart(&["0", "61"])),
+    ("!FAIRDROP_REPLICA_URL", "postgres://u@127.0.0.1:1/x", AtStart(LEDGER)),
+    ("!FAIRDROP_REPLICA_INSTANCE", "replica", AtDeployment("ReplicaInstance")),
+    ("!FAIRDROP_MAIN_INSTANCE", "ledger", AtDeployment("MainInstance")),
+    ("!FAIRDROP_MAIN_REGION", "us-east-1", AtDeployment("MainRegion")),
+    ("FAIRDROP_REDIS_GROUP", "", AtDeployment("RedisGroup")),
+    ("!FAIRDROP_WATCH_TABLE", "watch", Made),
+    ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
+    ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Made),
+    ("FAIRDROP_BEHIND_SECONDS", "10", AtStart(&["3", "601"])),
+    ("FAIRDROP_REPEAT_MINUTES", "15", AtStart(&["0", "1441"])),
+    ("FAIRDROP_SAMPLE_SECONDS", "10", AtStart(&["0", "61"])),
+    ("FAIRDROP_WATCH_SECONDS", "55", AtStart(&["0", "61"])),
+    ("FAIRDROP_RUNBOOK_URL", "docs/runbook", AtDeployment("RunbookUrl")),
+    ("FAIRDROP_RAISE_CLASSES", "db.t4g.medium", AtStart(&["db.made.up", "db.t4g.medium,"])),
+    ("FAIRDROP_RAISE_WINDOW", "sun:03:00-sun:05:00", AtStart(&["sunday"])),
+];
+
+/// The template gives these to every function, and these functions speak to no Redis.
+const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag"];
+/// What a function reads besides what the template sets.
+const READ_BESIDES: [(&str, &str); 5] = [
+    ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_LEFT_AFTER_MS"),
+    ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
+    ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),
+    ("FAIRDROP_WATCH_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
+    ("FAIRDROP_WATCH_TABLE", "FAIRDROP_WATCH_SECONDS"),
+];
+/// A function's last word must have come by then.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What each function is given and reads.
+fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let globals =
+        template.split("\nGlobals:\n").nth(1).and_then(|rest| rest.split("\nResources:\n").next()).unwrap();
+    let mut found = BTreeMap::new();
+    for text in
+        template::resources(template).values().filter(|text| text.contains("AWS::Serverless::Function"))
+    {
+        let function =
+            text.split("CodeUri: functions/").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        let mut names: BTreeSet<String> = template::variables(text).into_iter().map(str::to_owned).collect();
+        let everybody_s = template::variables(globals).into_iter();
+        names.extend(
+            everybody_s
+                .filter(|name| !name.contains("REDIS") || !WITHOUT_REDIS.contains(&function))
+                .map(str::to_owned),
+        );
+        for (beside, name) in READ_BESIDES {
+            if names.contains(beside) {
+                names.insert(name.to_owned());
+            }
+        }
+        found.insert(function.to_owned(), names);
+    }
+    found
+}
+
+/// Starts a function; its words go to `log`.
+fn start(function: &str, variables: &BTreeMap<String, String>, runtime_api: &str, log: &Path) -> Child {
+    let out = std::fs::File::create(log).unwrap();
+    Command::new(local::process::binaries().unwrap().join(function))
+        .env_clear()
+        .envs(variables)
+        .envs([
+            ("AWS_LAMBDA_RUNTIME_API", runtime_api),
+            ("AWS_LAMBDA_FUNCTION_NAME", function),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "log"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "log"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ])
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().unwrap())
+        .stderr(out)
+        .spawn()
+        .unwrap()
+}
+
+/// Whether the function asks for its first event before it ends.
+fn starts(function: &str, variables: &BTreeMap<String, String>, folder: &Path) -> Result<(), String> {
+    let api = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    api.set_nonblocking(true).unwrap();
+    let log = folder.join(format!("{function}.log"));
+    let mut child = start(function, variables, &api.local_addr().unwrap().to_string(), &log);
+    let began = Instant::now();
+    while began.elapsed() < LIMIT {
+        if let Ok((connection, _)) = api.accept() {
+            connection.set_nonblocking(false).unwrap();
+            let mut line = String::new();
+            BufReader::new(connection).read_line(&mut line).unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return if line.contains("/invocation/next") { Ok(()) } else { Err(line) };
+        }
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(!status.success(), "{function} ended as if all were well");
+            return Err(std::fs::read_to_string(&log).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    child.kill().unwrap();
+    panic!("{function} neither starts nor ends")
+}
+
+#[test]
+fn a_wrong_variable_ends_a_function_at_its_start_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let jwks = IdentityProvider::new().unwrap().jwks().to_string();
+    let mut tried = 0;
+    for (function, names) in read_by(&template::read().unwrap()) {
+        let rows: Vec<(&str, &Variable)> = names
+            .iter()
+            .map(|name| {
+                let row = VARIABLES.iter().find(|(known, _, _)| known.trim_start_matches('!') == name);
+                (
+                    name.as_str(),
+                    row.unwrap_or_else(|| panic!("{function} reads {name}, which is not in the table")),
+                )
+            })
+            .collect();
+        let mut right: BTreeMap<String, String> = rows
+            .iter()
+            .map(|(name, (_, value, _))| ((*name).to_owned(), value.replace("{jwks}", &jwks)))
+            .collect();
+        if function == "restore-drill" {
+            let url = "postgres://u@{host}:{port}/x?sslmode=verify-full";
+            right.insert("FAIRDROP_LEDGER_URL".into(), url.into());
+        }
+        starts(&function, &right, folder.path())
+            .unwrap_or_else(|said| panic!("{function} does not start: {said}"));
+        let refuses = |name: &str, wrong: &str| {
+            let mut variables = right.clone();
+            variables.insert(name.to_owned(), wrong.to_owned());
+            let said = starts(&function, &variables, folder.path())
+                .expect_err(&format!("{function} starts with {name} = {wrong:?}"));
+            assert!(said.contains(name), "{function}, {name} = {wrong:?}: {said}");
+            let may_be_secret = wrong.len() > 4 && (name.contains("URL") || name.contains("JWKS"));
+            assert!(
+                !may_be_secret || !said.contains(wrong),
+                "{function} repeats what may be a secret: {said}"
+            );
+        };
+        for (name, (marked, _, refused)) in &rows {
+            let wrong: &[&str] = match refused {
+                AtStart(wrong) => wrong,
+                AtDeployment(parameter) => {
+                    assert!(WRONG.iter().any(|(of, _)| of == parameter), "{parameter} is refused by nobody");
+                    &[]
+                }
+                Made => &[],
+            };
+            let missing: &[&str] = if marked.starts_with('!') { &[""] } else { &[] };
+            for wrong in wrong.iter().chain(missing) {
+                refuses(name, wrong);
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} wrong starts");
+    assert!(tried > 100, "{tried}");
+}
