@@ -141,6 +141,12 @@ fn every_problem() -> Vec<Problem> {
         Problem::TooLate,
         Problem::ClockAhead,
         Problem::ClockOff,
+        Problem::BadMessage,
+        Problem::BadSubprotocol,
+        Problem::TooManySubscriptions,
+        Problem::TooManyMessages,
+        Problem::TooManyConnections,
+        Problem::NotConnected,
         Problem::Internal,
     ]
 }

@@ -39,6 +39,14 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_REGION", "us-east-1", Made),
     ("!FAIRDROP_MAIN_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("FAIRDROP_REPLICA_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    ("!FAIRDROP_LIVE_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
+    (
+        "!FAIRDROP_LIVE_ENDPOINT",
+        "https://api.example/live",
+        AtStart(&["http://api.example/live", "api.example/live"]),
+    ),
+    ("FAIRDROP_LIVE_SENDS_PER_SECOND", "5000", AtStart(&["0", "100001"])),
+    ("FAIRDROP_PUBLISH_RUN_SECONDS", "62", AtStart(RUN)),
     ("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", "1500", AtStart(MILLISECONDS)),
     ("FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", "800", AtStart(MILLISECONDS)),
     (

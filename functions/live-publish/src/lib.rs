@@ -63,9 +63,10 @@ pub(crate) struct Desk<O> {
 impl App {
     /// Reads the configuration. Nothing is connected yet.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
+        let main = RedisConfig::main(source)?;
         let (config, reader) = match RedisConfig::replica(source)? {
             Some(replica) => (replica, Reader::Replica),
-            None => (RedisConfig::main(source)?, Reader::Main),
+            None => (main, Reader::Main),
         };
         let desk = Desk {
             queue: Queue::new(Link::new(config)),
