@@ -25,8 +25,6 @@ PRICES = {
     "dashboard": (3.00, "dashboard and month", AWS + "cloudwatch/pricing/", "factualminds.com, 2026-06"),
     "metric read": (0.01 / 1000, "metric read by GetMetricData", AWS + "cloudwatch/pricing/", "not found, recalled"),
     "between regions": (0.02, "GB out to another region", AWS + "ec2/pricing/on-demand/", "usage.ai, 2026-05"),
-    "socket message": (1.00 / 1e6, "message of up to 32 KB", AWS + "api-gateway/pricing/", "not found, recalled"),
-    "socket minute": (0.25 / 1e6, "minute of a connection", AWS + "api-gateway/pricing/", "not found, recalled"),
     "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
     "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
     "cache.t4g.micro": (0.0128, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.016, which was not found, recalled"),

@@ -40,7 +40,8 @@ impl Site {
         let emulator = Emulator::start(plan.folder, region.name).await?;
         let invoke = emulator.invoke_api();
         let is_main = servers.is_some_and(|(_, is_main)| is_main);
-        let gateway = Gateway::open(region.name, is_main, invoke.clone(), 0, ANSWER_LIMIT).await?;
+        let gateway =
+            Gateway::open(region.name, is_main, invoke.clone(), 0, ANSWER_LIMIT, Vec::new()).await?;
         let port: u16 = gateway.url().rsplit(':').next().unwrap_or_default().parse()?;
         let door = Line::lay(([127, 0, 0, 1], port).into(), Duration::ZERO).await?;
         let options = FleetOptions {
