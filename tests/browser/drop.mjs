@@ -8,6 +8,8 @@ import { barriers, open, watch } from "./browser.mjs";
 const { buyers, operator, operatorToken } = JSON.parse(process.env.FAIRDROP_PAGES);
 const PATIENCE = 40_000;
 const HOUR = 3_600_000;
+/** What a page must not take for HTML. */
+const NAME = "One <b>only</b> & <img src=x onerror=alert(1)>";
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 async function please(what) {
@@ -57,7 +59,7 @@ try {
 
   // A countdown by the server's clock, also on a device whose own is wrong; and it follows what the shop says.
   const opensAtMs = Date.now() + 90_000;
-  await please(`change {"opens_at":${opensAtMs * 1000}}`);
+  await please(`change ${JSON.stringify({ opens_at: opensAtMs * 1000, name: NAME })}`);
   for (const page of [alicePage, bobPage]) {
     await shows(page, "Opens in");
     await page.waitForFunction(() => /^1:[0-3]\d$/.test(document.getElementById("number").textContent), null, { timeout: PATIENCE });
@@ -147,6 +149,19 @@ try {
   for (const row of rows) assert.match(row, /^[a-z]+-[a-z]+-\d[\s\S]*\t1\t/, row);
   assert.equal(await deskPage.locator(".chart svg[role=img]").count(), 6);
   assert.deepEqual(await barriers(deskPage), []);
+
+  // Names are text, whatever is in them.
+  for (const page of [alicePage, deskPage]) {
+    assert.equal(await page.locator("#name").textContent(), NAME);
+    assert.equal(await page.locator("#name *").count(), 0);
+  }
+
+  // Who comes with a token that is not good any more is told so, and asked to sign in.
+  await carolPage.evaluate(() => sessionStorage.setItem("fairdrop.session", JSON.stringify({ buyer: "carol", token: "run.out.token" })));
+  await carolPage.reload();
+  await carolPage.waitForFunction(() => document.getElementById("notice").textContent.includes("sign-in has run out"), null, { timeout: PATIENCE });
+  assert.ok(await carolPage.locator("#sign-in").isVisible());
+  assert.equal(await carolPage.evaluate(() => sessionStorage.length), 0);
 
   // No token in an address, nothing that outlives the tab, no reload, no complaint but of the cut line.
   for (const [page, saw] of [[alicePage, aliceSaw], [bobPage, bobSaw], [deskPage, deskSaw]]) {
