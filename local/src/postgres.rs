@@ -68,7 +68,9 @@ impl Postgres {
         copy.args(["-h", "127.0.0.1", "-p", &port_of_main.to_string(), "-U", "fairdrop", "--no-password"]);
         // With a slot, as a replica in another region has on RDS: main keeps what it has not had.
         copy.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync"]);
-        run(copy.args(["--create-slot", "--slot", name]).arg("-D").arg(&data))?;
+        copy.args(["--create-slot", "--slot", name]).arg("-D").arg(&data);
+        // It reads by a line that this very runtime carries, and must not keep it from doing so.
+        tokio::task::spawn_blocking(move || run(&mut copy)).await??;
         let port = free_port()?;
         let process = spawn(&data, port, &log, false)?;
         let mut server = Self { process, port, folder, log, tls: false };

@@ -26,6 +26,8 @@ const RUN_LIMIT: Duration = Duration::from_secs(420);
 /// How long region-failover may take to say where it stands, and how often it is asked.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_TRIES: u32 = 8;
+/// How long a backup of the replica takes.
+const BACKUP_TAKES: Duration = Duration::from_secs(9);
 /// How long main stays away after the new one has begun to sell.
 const AWAY: Duration = Duration::from_secs(3);
 /// How long the old main is watched after its return.
@@ -186,14 +188,6 @@ async fn befall(two: &TwoRegions, course: &Course, says: &(dyn Fn(&str) + Sync))
             two.cut_main_off(course.cut());
         }
     }
-    if course.backs_up {
-        // After the precheck, which would refuse, and over when the promotion has been refused for a while.
-        let (databases, replica) = (account.databases.clone(), two.replica());
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(6)).await;
-            databases.back_up(&replica.0, &replica.1, Duration::from_secs(6));
-        });
-    }
     if course.accident.is_none() {
         account.throttle(course.throttled);
         return Ok(None);
@@ -222,6 +216,15 @@ async fn fail_over(
         }),
     };
     let runs = carried_through(two, course, command);
+    let backs_up = async {
+        if course.backs_up {
+            // After the precheck, which would refuse, and until the promotion has been refused for a while.
+            until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
+            let (region, id) = two.replica();
+            two.control_plane.account().databases.back_up(&region, &id, BACKUP_TAKES);
+        }
+        anyhow::Ok(())
+    };
     let returns = async {
         until("the new main sells", RUN_LIMIT, async || {
             Ok(books::commits(two, STANDBY, 2, 0).await.is_ok_and(|commits| commits.sales > 3))
@@ -239,7 +242,7 @@ async fn fail_over(
         }
         anyhow::Ok(Some(returned_ms))
     };
-    let (mut report, returned_ms) = tokio::try_join!(runs, returns)?;
+    let (mut report, returned_ms, ()) = tokio::try_join!(runs, returns, backs_up)?;
     // What was left out while main was away can be done now.
     for _ in 0..3 {
         if report["run"]["state"] != "degraded" {
@@ -262,7 +265,7 @@ async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> R
         }
         // Killed before it had written anything, it is begun again.
         match status(two).await {
-            Ok(report) if report["run"]["state"] == "running" => command = json!({ "command": "resume" }),
+            Ok(report) if is_under_way(&report) => command = json!({ "command": "resume" }),
             Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
             Ok(report) => bail!("the failover was given up: {}", report["run"]["why"]),
             Err(error) if format!("{error}").contains("NothingUnderWay") => {}
@@ -273,11 +276,15 @@ async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> R
         let report = tokio::time::timeout(RUN_LIMIT, two.failover(&command)).await.context("no end")??;
         match report["run"]["state"].as_str() {
             Some("aborted") => bail!("the failover was given up: {}", report["run"]["why"]),
-            Some("running" | "aborting") => command = json!({ "command": "resume" }),
+            _ if is_under_way(&report) => command = json!({ "command": "resume" }),
             _ => return Ok(report),
         }
         ensure!(started.elapsed() < RUN_LIMIT, "the failover has no end: {report}");
     }
+}
+
+fn is_under_way(report: &Value) -> bool {
+    matches!(report["run"]["state"].as_str(), Some("running" | "aborting"))
 }
 
 /// Asks where it stands until there is an answer: the emulator may give an invocation to the process that was

@@ -43,7 +43,7 @@ pub struct TwoRegions {
     pub control_plane: ControlPlane,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
-    _tables: Moto,
+    tables: Moto,
 }
 
 /// Main, before a failover.
@@ -83,7 +83,7 @@ impl TwoRegions {
         for (index, site) in sites.iter().enumerate() {
             plan.deployments(index).into_iter().try_for_each(|one| site.fleet.deploy(one))?;
         }
-        let two = Self { sites, lines, control_plane, identity, _tables: tables };
+        let two = Self { sites, lines, control_plane, identity, tables };
         two.describe_to_aws(folder, settings, [&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
@@ -174,6 +174,16 @@ impl TwoRegions {
             Invoked::Answer(answer) => Ok(answer),
             Invoked::FunctionError(error) => bail!("region-failover: {error}"),
         }
+    }
+
+    /// Whether main may renew its lease, by the table itself.
+    pub async fn lease_is_open(&self) -> Result<bool> {
+        let input = json!({
+            "TableName": settings::TABLE, "Key": { "id": { "S": "main-lease" } }, "ConsistentRead": true,
+        });
+        let home = (self.region(MAIN).name, "dynamodb");
+        let found = self.tables.json(home, "DynamoDB_20120810.GetItem", &input).await?;
+        found["Item"]["is_open"]["BOOL"].as_bool().context("there is no lease")
     }
 
     /// The replica's region and instance, as AWS knows it.
