@@ -65,11 +65,11 @@ fn read(package: &str, file: &syn::File) -> Vec<Function> {
 }
 
 /// Those of `all` that `first` are, and all that may be called from them, as far as `follow` says.
-pub fn reached<'a>(
-    all: &'a [Function],
+pub fn reached(
+    all: &[Function],
     first: impl Fn(&Function) -> bool,
     follow: impl Fn(&Function, &Function) -> bool,
-) -> Vec<&'a Function> {
+) -> Vec<&Function> {
     let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, function) in all.iter().enumerate() {
         by_name.entry(&function.name).or_default().push(at);

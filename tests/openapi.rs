@@ -353,7 +353,7 @@ fn every_problem_is_in_the_document() {
 
 /// What `template.yaml` says of the routes is written from the document, too: between these lines.
 const ROUTES_BEGIN: &str =
-    "  # ---- Routes, as docs/openapi.json has them. Written by tests/openapi.rs: FAIRDROP_UPDATE=1\n";
+    "  # ---- Routes, as docs/openapi.json has them. Written by tests/openapi.rs, which says how\n";
 const ROUTES_END: &str = "  # ---- End of what is written by tests/openapi.rs\n";
 
 /// `orders` as the name of a resource has it.

@@ -80,8 +80,11 @@ pub const CHECKED_ELSEWHERE: &[(&str, &str)] = &[
     ("SecurityGroupIds", "CloudFormation, by their type: they must exist in the region"),
 ];
 
+/// Parameters and what each is given.
+pub type Given = &'static [(&'static str, &'static str)];
+
 /// Parameters that do not go together, in the region where they are given: what is said then.
-pub const WRONG_TOGETHER: &[(&str, &[(&str, &str)], &str)] = &[
+pub const WRONG_TOGETHER: &[(&str, Given, &str)] = &[
     ("us-east-1", &[("StandbyRegion", "us-east-1")], "StandbyRegion must be another region"),
     ("us-east-1", &[("LedgerEndpoint", "")], "LedgerEndpoint is needed in the main region"),
     ("us-east-1", &[("LedgerResourceId", "")], "LedgerResourceId is needed in the main region"),

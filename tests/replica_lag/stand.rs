@@ -182,7 +182,7 @@ impl Stand {
         let item = json!({ "TableName": "watch", "Item": {
             "id": { "S": "replica-lag/ledger-standby" },
             "version": { "N": "1000" },
-            "memory": { "S": memory.to_string() },
+            "content": { "S": memory.to_string() },
         } });
         self.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &item).await.map(drop)
     }

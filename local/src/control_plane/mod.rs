@@ -185,19 +185,19 @@ async fn answer(State(account): State<Arc<Account>>, request: Request) -> Respon
     let (parts, body) = request.into_parts();
     let Some((region, service)) = scope(&parts.headers) else {
         let why = "the request's signature has no scope that says for which region and service it is";
-        return Refusal::new(403, "MissingAuthenticationToken", why).as_json();
+        return Refusal::new(403, "MissingAuthenticationToken", why).into_json();
     };
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
-        return Refusal::new(413, "RequestTooLargeException", "the request is too long").as_json();
+        return Refusal::new(413, "RequestTooLargeException", "the request is too long").into_json();
     };
     let call = Call { region, service, parts, body };
     match call.service.as_str() {
         // Tables are everywhere: a region that is cut off from them is so on its own line.
         "dynamodb" => account.tables.pass_on(&call).await,
         "rds" | "elasticache" => query::answer(&account, &call).await,
-        "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(Refusal::as_json),
-        "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(Refusal::as_json),
-        other => Refusal::unknown(&format!("the service {other}")).as_json(),
+        "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(Refusal::into_json),
+        "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(Refusal::into_json),
+        other => Refusal::unknown(&format!("the service {other}")).into_json(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Refusal {
     }
 
     /// For services that speak JSON.
-    pub(super) fn as_json(self) -> Response<Body> {
+    pub(super) fn into_json(self) -> Response<Body> {
         let body = json!({ "Type": "User", "message": self.message, "Message": self.message });
         let mut response = respond(self.status, "application/json", body.to_string());
         response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(self.code));

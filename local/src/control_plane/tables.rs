@@ -34,7 +34,7 @@ impl Tables {
         };
         match answered.await {
             Ok((status, body)) => respond(status, "application/x-amz-json-1.0", body),
-            Err(error) => Refusal::new(500, "InternalServerError", error.to_string()).as_json(),
+            Err(error) => Refusal::new(500, "InternalServerError", error.to_string()).into_json(),
         }
     }
 }
