@@ -5,8 +5,8 @@
 //! what is [`Next`]. It is told the same whether it is the first time or after a kill, and decides
 //! the same. Each step is one function in [`step`], and reads like the runbook.
 //!
-//! [`execute`] carries it through: [`servers`] looks and acts, [`store`] keeps the run. [`plan`],
-//! [`report`] and [`compare`] tell people what would be, what was, and what was lost.
+//! [`mod@execute`] carries it through: [`servers`] looks and acts, [`store`] keeps the run. [`mod@plan`],
+//! [`mod@report`] and [`compare`] tell people what would be, what was, and what was lost.
 
 pub mod command;
 pub mod compare;
