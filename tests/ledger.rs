@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use ledger::{Due, Extension, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
+use ledger::{Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
 use local::postgres::{Certificate, Postgres};
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
@@ -329,6 +329,21 @@ async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     server.postgres.restart().await.unwrap();
     server.ledger.record(&item_id, &[held("z", 2)], Permit::Unleased).await.unwrap();
     assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 3);
+}
+
+#[tokio::test]
+async fn its_newest_signs_of_life_are_the_last_heartbeat_and_the_last_sale() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    assert_eq!(ledger.last_signs().await.unwrap(), LastSigns::default());
+    let [one, other] = [item(ledger, "one", 2).await, item(ledger, "other", 2).await];
+    ledger.record(&one, &[held("a", 7_000), held("b", 9_000)], Permit::Unleased).await.unwrap();
+    ledger.record(&other, &[held("a", 8_000)], Permit::Unleased).await.unwrap();
+    ledger.beat().await.unwrap();
+    let last = ledger.last_signs().await.unwrap();
+    assert_eq!(last.sale_ms, Some(NOW / 1_000 + 9));
+    let beat_at = ledger.replica().await.unwrap().beat_at.unwrap();
+    assert_eq!(last.heartbeat_ms, Some(beat_at.as_micros() / 1_000));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! once or twice, or not at all.
 
 use crate::world::{MAIN, NAMES, SECOND, STANDBY, World};
+use ledger::LastSigns;
 use region_failover::{Act, Look, Loss, Role, Seen, Trouble};
 use std::collections::BTreeSet;
 
@@ -47,7 +48,11 @@ impl World {
                 is_settled,
                 is_big_enough: standby.is_big,
             },
-            Look::Ledger => Seen::Ledger { follows: standby.follows, epoch: self.regions[STANDBY].epoch },
+            Look::Ledger => Seen::Ledger {
+                follows: standby.follows,
+                epoch: self.regions[STANDBY].epoch,
+                last: LastSigns::default(),
+            },
             Look::Stock => Seen::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) },
             Look::Pointers => {
                 let mut left = Vec::new();
@@ -64,7 +69,10 @@ impl World {
             }
             Look::Canary => Seen::Canary { is_placed: self.canary.0, is_sold: self.canary.1 },
             Look::Fence if !main_answers => return Err(away()),
-            Look::Fence => Seen::Fence { is_up: self.fenced },
+            Look::Fence => Seen::Fence {
+                is_up: self.fence_settles_at.is_some_and(|at| at <= now),
+                is_settled: self.fence_settles_at.is_none_or(|at| at <= now),
+            },
         })
     }
 
@@ -144,7 +152,12 @@ impl World {
             Act::Point => self.pointed = true,
             Act::LetRun => self.regions[STANDBY].may_run = true,
             Act::PlaceCanary => self.canary = (true, self.chance(0.9)),
-            Act::Fence => self.fenced |= !self.cut[STANDBY] && !self.regions[MAIN].is_dead,
+            Act::Fence => {
+                // Each one begins anew.
+                if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
+                    self.fence_settles_at = Some(self.now + self.within(SECOND / 4, 20 * SECOND));
+                }
+            }
         }
     }
 }

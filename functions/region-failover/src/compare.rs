@@ -1,7 +1,7 @@
 //! The old main is back: what it has committed that the new one does not know.
 
 use crate::App;
-use ledger::{LedgerError, Sale, SaleState};
+use ledger::{LastSigns, LedgerError, Sale, SaleState};
 use serde::{Deserialize, Serialize};
 use shared::item::ItemId;
 use shared::stamp::Stamp;
@@ -16,10 +16,8 @@ pub const MAX_LISTED: usize = 1_000;
 /// What was found, in numbers. Moments are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Compared {
-    /// The old main's newest heartbeat.
-    pub last_beat_ms: Option<u64>,
-    /// The old main's newest sale or reservation.
-    pub last_sale_ms: Option<u64>,
+    /// The old main's own.
+    pub last: LastSigns,
     /// Sales of the old main that are not sold here.
     pub sales_lost: u64,
     /// Reservations of the old main that are not here.
@@ -61,8 +59,7 @@ pub struct Lost {
 /// Compares the two ledgers, the old main's first.
 pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
     let (old, new) = (&app.servers.main.ledger, &app.servers.standby.ledger);
-    let beat = old.main(None, "").await?.beat_at;
-    let mut compared = Compared { last_beat_ms: beat.map(ms), ..Compared::default() };
+    let mut compared = Compared { last: old.last_signs().await?, ..Compared::default() };
     let (mut all, mut first_lost) = (Vec::new(), None::<u64>);
     for item_id in old.item_ids().await? {
         let mut lacking = Lacking::default();
@@ -70,7 +67,6 @@ pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
         loop {
             let page = old.sales(&item_id, last.as_ref(), PAGE).await?;
             let Some(end) = page.last().cloned() else { break };
-            compared.last_sale_ms = compared.last_sale_ms.max(Some(ms(end.reserved_at)));
             let buyers: Vec<UserToken> = page.iter().map(|sale| sale.user_token.clone()).collect();
             let here = new.states_of(&item_id, &buyers).await?;
             for sale in page {
@@ -102,7 +98,7 @@ pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
             compared.items.insert(item_id, lacking);
         }
     }
-    let last_sign = compared.last_beat_ms.max(compared.last_sale_ms).unwrap_or(0);
+    let last_sign = compared.last.heartbeat_ms.max(compared.last.sale_ms).unwrap_or(0);
     compared.rpo_ms = first_lost.map_or(0, |first| last_sign.saturating_sub(first));
     Ok((compared, all))
 }

@@ -5,6 +5,7 @@ use crate::run::{Mode, Run, State};
 use crate::seen::Loss;
 use crate::step::Step;
 use crate::store::Written;
+use ledger::LastSigns;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -19,9 +20,11 @@ pub struct Report {
     pub pause_ms: Option<u64>,
     /// Each step.
     pub steps: Vec<StepReport>,
+    /// The old main's newest heartbeat and sale that had come over, by the promoted ledger.
+    pub inherited: Option<LastSigns>,
     /// What the lag gate let pass as lost.
     pub stated: Option<Loss>,
-    /// What the old main says is lost, once it could be asked.
+    /// What the old main says is lost, with its own newest heartbeat and sale, once it could be asked.
     pub measured: Option<Compared>,
     /// In a sentence.
     pub means: String,
@@ -62,6 +65,7 @@ impl Report {
             rto_ms: since(began_ms),
             pause_ms: since(run.stopped_ms),
             steps: steps.collect(),
+            inherited: run.inherited,
             stated: run.stated,
             measured: written.compared.clone(),
             means: means(run),
@@ -115,6 +119,8 @@ impl Report {
             .replace("{{rto}}", &figure(self.rto_ms))
             .replace("{{pause}}", &figure(self.pause_ms))
             .replace("{{loss}}", &escape(&loss))
+            .replace("{{old}}", &signs(self.measured.as_ref().map(|measured| measured.last)))
+            .replace("{{here}}", &signs(self.inherited))
             .replace("{{rows}}", &rows)
             .replace("{{to_do}}", &to_do)
     }
@@ -210,6 +216,19 @@ pub(crate) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }
 
+/// A ledger's newest signs of life, in words.
+fn signs(last: Option<LastSigns>) -> String {
+    let Some(LastSigns { heartbeat_ms, sale_ms }) = last else { return "not known yet".into() };
+    let at = |moment: Option<u64>| moment.map_or("never".to_owned(), time_of_day);
+    format!("heartbeat {}, sale {}", at(heartbeat_ms), at(sale_ms))
+}
+
+/// Hour, minute and second of a moment in milliseconds since the Unix epoch.
+fn time_of_day(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03} UTC", ms % 1_000)
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -232,6 +251,7 @@ mod tests {
         run.outstanding = vec![Step::FenceOldMain];
         run.stopped_ms = Some(11_000);
         run.stated = Some(Loss { ms: 2_000, sales: 1 });
+        run.inherited = Some(LastSigns { heartbeat_ms: Some(45_296_007), sale_ms: None });
         run
     }
 
@@ -258,7 +278,15 @@ mod tests {
     #[test]
     fn the_page_says_it_and_lets_nothing_through() {
         let page = of(State::Degraded, None).page();
-        for said in ["r&lt;1&gt;", "60.0 s", "50.0 s", "at most 1 sales of the last 2.0 s", "not done"] {
+        for said in [
+            "r&lt;1&gt;",
+            "60.0 s",
+            "50.0 s",
+            "at most 1 sales of the last 2.0 s",
+            "not done",
+            "heartbeat 12:34:56.007 UTC, sale never",
+            "not known yet",
+        ] {
             assert!(page.contains(said), "{said}");
         }
         assert!(!page.contains("{{") && !page.contains("r<1>"));

@@ -3,6 +3,7 @@
 use crate::seen::{Act, Look, Loss, Seen, Trouble};
 use crate::step::{Step, Verdict, decide};
 use lease::Timing;
+use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
 
@@ -91,6 +92,9 @@ pub struct Run {
     pub stopped_ms: Option<u64>,
     /// What was not here when the lag gate let it pass.
     pub stated: Option<Loss>,
+    /// The newest that had come over of the old main, by the promoted ledger before its epoch began.
+    #[serde(default)]
+    pub inherited: Option<LastSigns>,
 }
 
 /// What is next. What the run has become is written down *before* anything is done.
@@ -126,12 +130,18 @@ impl Run {
             why: String::new(),
             stopped_ms: None,
             stated: None,
+            inherited: None,
         }
     }
 
     /// When it ended, or what is known of it so far; nothing before its first look. In milliseconds.
     pub fn last_ms(&self) -> Option<u64> {
         self.log.iter().map(|log| log.ended_ms.unwrap_or(log.began_ms)).max()
+    }
+
+    /// The region that is gone, where it is forced by that: nobody waits for it longer than it takes to ask.
+    pub fn lost(&self) -> Option<&str> {
+        matches!(self.mode, Mode::Forced { .. }).then_some(self.from.as_str())
     }
 
     /// The epoch that begins.
@@ -229,6 +239,12 @@ impl Run {
             let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
             self.stopped_ms = Some(lease.expires_at.as_micros() / 1_000);
             self.stated = Some(if is_all_here { Loss { ms: 0, sales: 0 } } else { *loss });
+        }
+        if step == Step::RaiseEpoch
+            && let Ok(Seen::Ledger { follows: false, epoch, last }) = seen
+            && *epoch == self.epoch
+        {
+            self.inherited = Some(*last);
         }
         match verdict {
             Verdict::Done => self.step_done(now_ms, true),
@@ -418,8 +434,11 @@ mod tests {
             (&State::Degraded, [Step::FenceOldMain].as_slice())
         );
         run.resume();
-        assert_eq!(saw(&mut run, Seen::Fence { is_up: false }, 500), Next::Act(Act::Fence));
-        assert_eq!(saw(&mut run, Seen::Fence { is_up: true }, 501), Next::End);
+        let fence = |is_up, is_settled| Seen::Fence { is_up, is_settled };
+        assert_eq!(saw(&mut run, fence(false, true), 500), Next::Act(Act::Fence));
+        // What is on its way is not begun anew.
+        assert_eq!(saw(&mut run, fence(false, false), 501), Next::Pause);
+        assert_eq!(saw(&mut run, fence(true, true), 502), Next::End);
         assert_eq!((&run.state, run.outstanding.len()), (&State::Done, 0));
     }
 

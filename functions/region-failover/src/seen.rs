@@ -1,6 +1,7 @@
 //! What a failover looks at, what it sees, and what it does.
 
 use lease::Record;
+use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
 
 /// What is looked at.
@@ -108,6 +109,8 @@ pub enum Seen {
         follows: bool,
         /// Whose word counts in it.
         epoch: u64,
+        /// Its newest signs of main's life.
+        last: LastSigns,
     },
     /// Items that have not been reconciled.
     Stock {
@@ -137,6 +140,8 @@ pub enum Seen {
     Fence {
         /// It lets nobody in.
         is_up: bool,
+        /// Its security groups are not being changed: to change them again would begin that anew.
+        is_settled: bool,
     },
 }
 

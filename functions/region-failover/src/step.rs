@@ -12,7 +12,7 @@ const CALM_SECONDS: u64 = 3_600;
 const PATIENCE_MS: u64 = 60_000;
 /// How long a forced failover waits for the old main's own functions to be pointed elsewhere, in milliseconds,
 /// once all others are.
-const GONE_LIMIT_MS: u64 = 15_000;
+const GONE_LIMIT_MS: u64 = 5_000;
 /// How long Global Datastore may take to move, in milliseconds, before the last resort.
 pub const REDIS_LIMIT_MS: u64 = 5 * 60_000;
 
@@ -214,7 +214,7 @@ pub fn decide(step: Step, run: &Run, seen: &Seen, now: Stamp, timing: Timing) ->
             (_, false) => wait("the instance is being changed"),
             (true, true) => Verdict::Act(Act::Promote),
         },
-        (Step::RaiseEpoch, Seen::Ledger { follows, epoch }) => match (follows, *epoch) {
+        (Step::RaiseEpoch, Seen::Ledger { follows, epoch, .. }) => match (follows, *epoch) {
             (true, _) => wait("the ledger still follows"),
             (false, epoch) if epoch == run.new_epoch() => Done,
             (false, _) => Verdict::Act(Act::BeginReign),
@@ -227,7 +227,8 @@ pub fn decide(step: Step, run: &Run, seen: &Seen, now: Stamp, timing: Timing) ->
         (Step::SmokeTest, Seen::Canary { is_sold: true, .. }) => Done,
         (Step::SmokeTest, Seen::Canary { is_placed: true, .. }) => wait("the canary's order is on its way"),
         (Step::SmokeTest, Seen::Canary { .. }) => Verdict::Act(Act::PlaceCanary),
-        (Step::FenceOldMain, Seen::Fence { is_up: true }) => Done,
+        (Step::FenceOldMain, Seen::Fence { is_up: true, .. }) => Done,
+        (Step::FenceOldMain, Seen::Fence { is_settled: false, .. }) => wait("the fence is being put up"),
         (Step::FenceOldMain, Seen::Fence { .. }) => Verdict::Act(Act::Fence),
         _ => wait("another thing was looked at"),
     }

@@ -17,9 +17,18 @@ const TAKES: Duration = Duration::from_millis(800);
 /// Where new replicas are made, and those that are not there yet.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    /// The folder for their logs, and the port by which they reach the one they copy.
-    nursery: Mutex<Option<(PathBuf, u16)>>,
+    /// By region.
+    nurseries: Mutex<BTreeMap<String, Nursery>>,
     unborn: Mutex<Vec<Unborn>>,
+}
+
+/// What a region's new replicas need.
+#[derive(Clone, Debug)]
+pub struct Nursery {
+    /// The folder for their logs.
+    pub logs: PathBuf,
+    /// The port by which they reach the one they copy.
+    pub source: u16,
 }
 
 /// A replica that is being made.
@@ -34,9 +43,9 @@ pub(super) struct Unborn {
 }
 
 impl Databases {
-    /// Lets replicas be made: logs in `folder`, of the server that answers on `port`.
-    pub fn let_copies_be_made(&self, folder: PathBuf, port: u16) {
-        *locked(&self.copies.nursery) = Some((folder, port));
+    /// Lets replicas be made in a region.
+    pub fn let_copies_be_made(&self, region: &str, nursery: Nursery) {
+        locked(&self.copies.nurseries).insert(region.to_owned(), nursery);
     }
 
     /// A replica that is being made, as it is described.
@@ -85,14 +94,14 @@ pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> A
         groups: form.list("VpcSecurityGroupIds", None).into_iter().map(str::to_owned).collect(),
         tags: keys.zip(form.list("Tags", Some("Value")).into_iter().map(str::to_owned)).collect(),
     };
-    let Some((folder, port)) = locked(&databases.copies.nursery).clone() else {
+    let Some(nursery) = locked(&databases.copies.nurseries).get(region).cloned() else {
         return Err(Refusal::unknown("where replicas are made"));
     };
     locked(&databases.copies.unborn).push(one.clone());
     let all = databases.clone();
     tokio::spawn(async move {
         tokio::time::sleep(TAKES).await;
-        match born(&one, folder, port).await {
+        match born(&one, nursery).await {
             Ok(instance) => all.add(instance),
             Err(error) => eprintln!("{} was not made: {error:#}", one.id),
         }
@@ -101,9 +110,9 @@ pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> A
     databases.unborn(region, id).ok_or_else(|| Refusal::new(500, "InternalFailure", "it is gone"))
 }
 
-async fn born(one: &Unborn, folder: PathBuf, port: u16) -> anyhow::Result<Instance> {
+async fn born(one: &Unborn, nursery: Nursery) -> anyhow::Result<Instance> {
     let slot = format!("rds_{}", one.id.replace('-', "_"));
-    let server = Postgres::start_replica(&folder, &slot, port).await?;
+    let server = Postgres::start_replica(&nursery.logs, &slot, nursery.source).await?;
     let door = Line::lay(([127, 0, 0, 1], server.port()).into(), Duration::ZERO).await?;
     Ok(Instance {
         id: one.id.clone(),

@@ -143,6 +143,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// Removes a function, with its process.
+    pub fn remove(&self, binary: &str) {
+        locked(&self.functions).retain(|_, deployed| deployed.binary() != binary);
+    }
+
     /// Kills every process of the region as SIGKILL does. None comes back before [`Fleet::revive`].
     pub fn kill_all(&self) {
         locked(&self.functions).values_mut().for_each(|deployed| deployed.process = None);

@@ -6,7 +6,7 @@
 //! takes time here, descriptions lag behind as they do there, and a region that is cut off or gone does
 //! not answer. What it does not know it refuses, and never passes over.
 
-mod copies;
+pub mod copies;
 pub mod database;
 mod database_calls;
 pub mod datastore;

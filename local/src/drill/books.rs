@@ -1,6 +1,6 @@
 //! What the two ledgers and the new main's Redis say after a run, read from the servers themselves.
 
-use crate::two_regions::{STANDBY, TwoRegions};
+use crate::two_regions::TwoRegions;
 use anyhow::Result;
 use ledger::{Ledger, SaleState};
 use redis::AsyncCommands;
@@ -72,10 +72,23 @@ pub(super) async fn commits(two: &TwoRegions, site: usize, epoch: i64, since_ms:
     })
 }
 
-/// Buyers who wait for an item or have a unit of it, by the new main's Redis.
-pub(super) async fn in_queue(two: &TwoRegions, item_id: &ItemId) -> Result<HashSet<String>> {
+/// When the first of these buyers' sales was committed in a region's ledger, in milliseconds since the Unix epoch.
+pub(super) async fn first_commit_of(two: &TwoRegions, site: usize, buyers: &[String]) -> Result<Option<u64>> {
+    let mut connection = PgConnection::connect(&two.ledger_url(site).await?).await?;
+    let first: Option<i64> = sqlx::query_scalar(
+        "SELECT min((extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint)
+           FROM fairdrop.sales WHERE user_token = ANY($1)",
+    )
+    .bind(buyers)
+    .fetch_one(&mut connection)
+    .await?;
+    Ok(first.map(i64::unsigned_abs))
+}
+
+/// Buyers who wait for an item or have a unit of it, by a region's Redis.
+pub(super) async fn in_queue(two: &TwoRegions, site: usize, item_id: &ItemId) -> Result<HashSet<String>> {
     let keys = Keys::of(item_id);
-    let mut connection = two.redis(STANDBY).await?;
+    let mut connection = two.redis(site).await?;
     let waiting: Vec<String> = connection.zrange(&keys.orders, 0, -1).await?;
     let taken: Vec<String> = connection.zrangebyscore(&keys.reservations, 0, "+inf").await?;
     Ok(waiting.into_iter().chain(taken).collect())

@@ -1,13 +1,14 @@
 //! One run of a drill: buyers, an accident, a failover, and the old main's return.
 
-use super::books::{self, Commits};
+use super::back::go_back;
+use super::books::{self, Book, Commits};
 use super::buyers::{Answer, Buyers, now_ms};
 use super::course::{Accident, Course};
-use super::findings::{Findings, ItemBooks, find};
+use super::findings::{ItemBooks, find};
+use super::outcome::{Outcome, Stated};
 use crate::crowd::Told;
 use crate::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,14 +16,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What is on sale, and how many units: more than there are buyers, and so few that they sell out.
-const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
+pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
 /// Units of each item that are kept back in a forced failover: what a main that is cut off can sell to its
 /// own buyers before its lease ends, several times over.
 const HOLDBACK: u32 = 40;
 const SETTLE_WINDOW_MS: u32 = 1_000;
 /// The longest that a failover may take.
-const RUN_LIMIT: Duration = Duration::from_secs(420);
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
 /// How long region-failover may take to say where it stands, and how often it is asked.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_TRIES: u32 = 8;
@@ -33,78 +34,17 @@ const AWAY: Duration = Duration::from_secs(3);
 /// How long the old main is watched after its return.
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long buyers still wait in the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// An accepted loss is this much more than the plan's, in seconds: main may sell while a person types.
 const TYPING_SECONDS: u64 = 8;
 
-/// What came of one run. Moments are milliseconds since the Unix epoch.
-#[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
-    /// What was to happen.
-    pub course: Course,
-    /// When main was killed or cut off, or the failover was begun.
-    pub began_ms: u64,
-    /// Buyers who came.
-    pub buyers: u64,
-    /// The old main's last commit of a sale, by its ledger.
-    pub old_last_sale_ms: Option<u64>,
-    /// The new main's first, by its own.
-    pub new_first_sale_ms: Option<u64>,
-    /// Sales that the old main took after the new one had begun.
-    pub sold_beside: u64,
-    /// Sales that the old main took after its return.
-    pub sold_after_return: u64,
-    /// What a plan had stated; nothing in a planned failover.
-    pub stated: Option<Stated>,
-    /// What buyers at the old main were told from the accident until it was back, by answer.
-    pub told_by_old_main: BTreeMap<String, u64>,
-    /// Findings.
-    pub findings: Findings,
-    /// What region-failover found when the old main was back.
-    pub compared: Value,
-    /// region-failover's own report.
-    pub report: Value,
-}
-
-/// What a forced failover would lose, by its plan.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Stated {
-    /// Seconds of main's time.
-    pub seconds: u64,
-    /// Sales at most.
-    pub sales: u64,
-}
-
-impl Outcome {
-    /// How long nobody sold.
-    pub fn pause_ms(&self) -> Option<i64> {
-        let between = |new: u64, old: u64| i64::try_from(new).ok()?.checked_sub(i64::try_from(old).ok()?);
-        between(self.new_first_sale_ms?, self.old_last_sale_ms?)
-    }
-
-    /// What was promised and not kept, in words.
-    pub fn faults(&self) -> Vec<String> {
-        let Findings { oversold, lost_sales, untrue, lost_places, .. } = self.findings;
-        let mut faults = Vec::new();
-        let mut must = |is_so: bool, what: String| faults.extend((!is_so).then_some(what));
-        must(oversold == 0, format!("{oversold} units oversold"));
-        must(self.sold_beside == 0, format!("{} sales of the old main beside the new one", self.sold_beside));
-        must(self.pause_ms().is_some_and(|ms| ms > 0), "two sellers at once, or none".into());
-        must(self.sold_after_return == 0, format!("{} sales after the return", self.sold_after_return));
-        must(untrue == 0, format!("{untrue} untrue answers"));
-        let may_lose = self.stated.map_or(0, |stated| stated.sales);
-        must(lost_sales <= may_lose, format!("{lost_sales} sales lost, {may_lose} stated"));
-        must(self.stated.is_some() || lost_places == 0, format!("{lost_places} places lost"));
-        let listed = self.compared["compared"]["sales_lost"].as_u64();
-        let only_in_old = self.findings.only_in_old;
-        must(
-            listed == Some(only_in_old),
-            format!("{only_in_old} sales are in the old ledger alone, and {listed:?} listed"),
-        );
-        let state = self.report["run"]["state"].as_str().unwrap_or("nothing");
-        must(state == "done", format!("the failover ended as {state}"));
-        faults
-    }
+/// What the old main leaves behind, read while it is there.
+struct Left {
+    books: BTreeMap<&'static str, Book>,
+    /// Its sales, those after the new main's first, and those after its return.
+    sales: [Commits; 3],
+    new_first_ms: Option<u64>,
+    first_lost_ms: Option<u64>,
 }
 
 /// Carries `course` out, with data and logs in `folder`; `says` is told what is done now.
@@ -118,7 +58,7 @@ pub(super) async fn carry_out(
     let settings = Settings::default();
     let replica_class = if course.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
     let settings = Settings { replica_class: replica_class.into(), ..settings };
-    let two = TwoRegions::start_in(folder, &settings).await?;
+    let mut two = TwoRegions::start_in(folder, &settings).await?;
     announce(&two).await?;
     let buyers = Buyers::come(&two, &format!("buyer-{}", course.seed), per_second, NAMES)?;
     says("buyers order");
@@ -133,28 +73,44 @@ pub(super) async fn carry_out(
     two.reopen_main_ledger().await?;
     tokio::time::sleep(WATCHED).await;
     let compared = two.failover(&json!({ "command": "compare" })).await?;
+    let mut left = None;
+    let mut back = None;
+    if course.fails_back {
+        left = Some(leave_behind(&two, returned_ms).await?);
+        back = Some(go_back(&mut two, says).await?);
+    }
     says("the last buyers are served");
     let (buyers, answers) = buyers.leave(PATIENCE).await?;
-    let [old, new, beside, after_return] = sales(&two, returned_ms).await?;
+    let left = match left {
+        Some(left) => left,
+        None => leave_behind(&two, returned_ms).await?,
+    };
+    let [old, beside, after_return] = left.sales;
     let at_old_main = |answer: &&Answer| {
         answer.site == MAIN && (began_ms..returned_ms.unwrap_or(began_ms)).contains(&answer.at_ms)
     };
     let at_old_main: Vec<Answer> = answers.iter().filter(at_old_main).cloned().collect();
-    let is_late = |answer: &&Answer| new.first_ms.is_some_and(|first| answer.at_ms > first);
+    let is_late = |answer: &&Answer| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
     let late: Vec<Answer> = at_old_main.iter().filter(is_late).cloned().collect();
     Ok(Outcome {
         course: course.clone(),
         began_ms,
         buyers: buyers.len() as u64,
         old_last_sale_ms: old.last_ms,
-        new_first_sale_ms: new.first_ms,
+        new_first_sale_ms: left.new_first_ms,
         sold_beside: beside.sales,
         sold_after_return: after_return.sales,
+        first_lost_ms: left.first_lost_ms,
         stated,
         told_by_old_main: by_answer(&at_old_main),
-        findings: find(&item_books(&two).await?, &buyers, &late),
+        findings: find(
+            &item_books(&two, if back.is_some() { MAIN } else { STANDBY }, left.books).await?,
+            &buyers,
+            &late,
+        ),
         compared,
         report,
+        back,
     })
 }
 
@@ -177,6 +133,9 @@ async fn announce(two: &TwoRegions) -> Result<()> {
 /// What happens to main, and what a plan says of it.
 async fn befall(two: &TwoRegions, course: &Course, says: &(dyn Fn(&str) + Sync)) -> Result<Option<Stated>> {
     let account = two.control_plane.account();
+    if let Some(datastore) = account.datastore() {
+        datastore.hang(course.redis_hangs);
+    }
     match course.accident {
         None => says("a planned failover is begun"),
         Some(Accident::Kill) => {
@@ -215,7 +174,12 @@ async fn fail_over(
             "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
         }),
     };
-    let runs = carried_through(two, course, command);
+    let runs = async {
+        match course.by_steps {
+            true => carried_by_steps(two, command).await,
+            false => carried_through(two, course, command).await,
+        }
+    };
     let backs_up = async {
         if course.backs_up {
             // After the precheck, which would refuse, and until the promotion has been refused for a while.
@@ -252,6 +216,25 @@ async fn fail_over(
         report = two.failover(&json!({ "command": "resume" })).await?;
     }
     Ok((report, returned_ms))
+}
+
+/// As a plan of Region switch takes it: each step is asked for, and the next one once it is done.
+async fn carried_by_steps(two: &TwoRegions, mut start: Value) -> Result<Value> {
+    start.as_object_mut().and_then(|fields| fields.remove("command"));
+    let plan = two.failover(&json!({ "command": "plan", "mode": start["mode"] })).await?;
+    let steps = plan["steps"].as_array().context("a plan without steps")?;
+    let mut report = Value::Null;
+    for (number, step) in steps.iter().enumerate() {
+        let mut command = json!({
+            "command": "step", "step": step["step"], "InvokedBy": "a plan of Region switch", "StepName": "x",
+        });
+        if number == 0 {
+            command["start"] = start.clone();
+        }
+        let asked = tokio::time::timeout(RUN_LIMIT, two.failover(&command));
+        report = asked.await.with_context(|| format!("no end of {}", step["step"]))??;
+    }
+    Ok(report)
 }
 
 async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> Result<Value> {
@@ -300,25 +283,39 @@ async fn status(two: &TwoRegions) -> Result<Value> {
     bail!("region-failover does not answer after it was killed")
 }
 
-/// The old main's sales, the new one's, the old one's after the new one's first, and after its return.
-async fn sales(two: &TwoRegions, returned_ms: Option<u64>) -> Result<[Commits; 4]> {
+/// What the old main leaves behind: its books, and when it sold beside when the new one did.
+async fn leave_behind(two: &TwoRegions, returned_ms: Option<u64>) -> Result<Left> {
     let [old, new] = [books::commits(two, MAIN, 1, 0).await?, books::commits(two, STANDBY, 2, 0).await?];
     let since_new = new.first_ms.unwrap_or(u64::from(u32::MAX));
     let beside = books::commits(two, MAIN, 1, since_new).await?;
     let after_return = books::commits(two, MAIN, 1, returned_ms.unwrap_or(since_new)).await?;
-    Ok([old, new, beside, after_return])
+    let (of_old, of_new) = (two.ledger(MAIN).await?, two.ledger(STANDBY).await?);
+    let (mut all, mut lost) = (BTreeMap::new(), Vec::new());
+    for (name, _) in ITEMS {
+        let item_id = name.parse()?;
+        let [old, new] = [books::read(&of_old, &item_id).await?, books::read(&of_new, &item_id).await?];
+        lost.extend(old.sold.difference(&new.sold).cloned());
+        all.insert(name, old);
+    }
+    let first_lost_ms = books::first_commit_of(two, MAIN, &lost).await?;
+    Ok(Left { books: all, sales: [old, beside, after_return], new_first_ms: new.first_ms, first_lost_ms })
 }
 
-async fn item_books(two: &TwoRegions) -> Result<BTreeMap<&'static str, ItemBooks>> {
-    let (old, new) = (two.ledger(MAIN).await?, two.ledger(STANDBY).await?);
+/// The books of the region that is main now, beside those that the first main has left.
+async fn item_books(
+    two: &TwoRegions,
+    site: usize,
+    mut left: BTreeMap<&'static str, Book>,
+) -> Result<BTreeMap<&'static str, ItemBooks>> {
+    let new = two.ledger(site).await?;
     let mut items = BTreeMap::new();
     for (name, stock) in ITEMS {
         let item_id = name.parse()?;
         let books = ItemBooks {
             stock,
-            old: books::read(&old, &item_id).await?,
+            old: left.remove(name).unwrap_or_default(),
             new: books::read(&new, &item_id).await?,
-            in_queue: books::in_queue(two, &item_id).await?,
+            in_queue: books::in_queue(two, site, &item_id).await?,
         };
         items.insert(name, books);
     }
@@ -339,7 +336,7 @@ fn by_answer(answers: &[Answer]) -> BTreeMap<String, u64> {
     by_answer
 }
 
-async fn until<F: Future<Output = Result<bool>>>(
+pub(super) async fn until<F: Future<Output = Result<bool>>>(
     what: &str,
     limit: Duration,
     mut is_so: impl FnMut() -> F,

@@ -1,15 +1,18 @@
 //! `drill`: the standby takes over from main, again and again, with buyers ordering throughout.
 
+mod back;
 mod books;
 mod buyers;
 mod carry_out;
 mod course;
 mod findings;
+mod outcome;
 mod report;
 
-pub use carry_out::{Outcome, Stated};
+pub use back::Back;
 pub use course::{Accident, Course, Modes};
 pub use findings::Findings;
+pub use outcome::{Outcome, Stated};
 pub use report::Report;
 
 use anyhow::Result;
@@ -36,6 +39,9 @@ pub struct Drill {
     /// The same seed is the same accidents at the same moments; run N of it is seed + N
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
+    /// Redis's failover hangs where main is gone, and is given up after five minutes: each run takes so much longer
+    #[arg(long)]
+    pub redis_hangs: bool,
     /// Orders a second, from all regions together
     #[arg(long, default_value_t = PER_SECOND, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub rate: u32,
@@ -58,7 +64,13 @@ pub async fn run(drill: &Drill) -> Result<bool> {
     let mut failed = Vec::new();
     for number in 0..drill.runs {
         let course = Course::draw(drill.seed + u64::from(number), drill.mode, drill.accident);
-        let says = |what: &str| bar.set_message(format!("{}: {what}", course.words()));
+        let course = Course { redis_hangs: drill.redis_hangs && course.accident.is_some(), ..course };
+        let says = |what: &str| {
+            bar.set_message(format!("{}: {what}", course.words()));
+            if bar.is_hidden() {
+                eprintln!("{:6.1} s  {}/{}  {what}", bar.elapsed().as_secs_f64(), number + 1, drill.runs);
+            }
+        };
         match one(&course, drill, number, &says).await {
             Ok(outcome) => outcomes.push(outcome),
             Err(error) => failed.push(format!("seed {}: {}: {error:#}", course.seed, course.words())),

@@ -1,6 +1,6 @@
 //! A drill's report: for a terminal, plain ASCII, and for programs.
 
-use super::carry_out::Outcome;
+use super::outcome::Outcome;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -129,6 +129,7 @@ fn run(outcome: &Outcome) -> Vec<String> {
         lines.push(format!("  Orders at the old main until it was back: {}.", told.join(", ")));
     }
     lines.extend(kept_back(compared));
+    lines.extend(back(outcome));
     let faults = outcome.faults();
     lines.push(match faults.is_empty() {
         true => "  Kept: oversold 0, two sellers 0, sold after the return 0, untrue 0".into(),
@@ -136,6 +137,19 @@ fn run(outcome: &Outcome) -> Vec<String> {
     });
     lines.extend(outcome.findings.untrue_answers.iter().map(|answer| format!("    untrue: {answer}")));
     lines
+}
+
+/// The way back.
+fn back(outcome: &Outcome) -> Option<String> {
+    let back = outcome.back.as_ref()?;
+    let pause = back.new_first_sale_ms.zip(back.old_last_sale_ms).map(|(new, old)| new.saturating_sub(old));
+    let figure = |ms: Option<u64>| ms.map_or("an unknown time".into(), |ms| format!("{} s", seconds(ms)));
+    Some(format!(
+        "  And back, by plan: RTO {}, nobody sold for {}, {} sales lost.",
+        figure(back.report["rto_ms"].as_u64()),
+        figure(pause),
+        back.lost,
+    ))
 }
 
 /// What lacks of each item, beside what is kept back for it.

@@ -54,6 +54,8 @@ impl ToMain {
 pub struct Lines {
     /// From the standby to main's ledger.
     pub ledger_to_main: Line,
+    /// From main to the standby's ledger: the other way round, once the roles are exchanged.
+    pub ledger_to_standby: Line,
     /// From the standby to main's Redis.
     pub redis_to_main: Line,
     /// From main to the standby's Redis.
@@ -74,6 +76,7 @@ impl Lines {
     pub(super) async fn lay(to_main: ToMain, standby: &Servers, tables: u16) -> Result<Self> {
         let redis = port(&standby.urls.redis)?;
         Ok(Self {
+            ledger_to_standby: line(standby.ledger_door.port(), to_main.one_way).await?,
             redis_to_standby: line(redis, to_main.one_way).await?,
             edge_to_standby: line(redis, EDGE_TO_STANDBY).await?,
             // Strong consistency between regions costs each call a way to another region.
@@ -99,6 +102,7 @@ impl Lines {
             super::MAIN => vec![
                 (&main.urls.redis, redis(within_main)),
                 (&standby.urls.redis, redis(&self.redis_to_standby)),
+                (&standby.urls.ledger, ledger_url(self.ledger_to_standby.port())),
             ],
             super::STANDBY => vec![
                 (&main.urls.redis, redis(&self.redis_to_main)),
@@ -116,7 +120,13 @@ impl Lines {
     /// Cuts main off from the others, or restores all.
     pub(super) fn cut(&self, cut: Option<Cut>) {
         let state = |is_cut| if is_cut { LineState::Silent } else { LineState::Up };
-        let others = [&self.ledger_to_main, &self.redis_to_main, &self.redis_to_standby, &self.edge_to_main];
+        let others = [
+            &self.ledger_to_main,
+            &self.ledger_to_standby,
+            &self.redis_to_main,
+            &self.redis_to_standby,
+            &self.edge_to_main,
+        ];
         others.iter().for_each(|line| line.set(state(cut.is_some())));
         self.main_to_tables.set(state(cut == Some(Cut::Whole)));
     }

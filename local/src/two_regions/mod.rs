@@ -5,6 +5,7 @@
 //! to do with another goes by one of the [`Lines`], so that main can be cut off while it lives, or
 //! killed whole. The [`ControlPlane`] is AWS's, and acts on all of it.
 
+mod exchange;
 mod lines;
 mod servers;
 mod settings;
@@ -16,6 +17,7 @@ pub use site::Site;
 
 use crate::aws::{Moto, Service, query};
 use crate::buyer::IdentityProvider;
+use crate::control_plane::copies::Nursery;
 use crate::control_plane::database::Instance;
 use crate::control_plane::datastore::{Datastore, Member};
 use crate::control_plane::{ControlPlane, Reach};
@@ -26,7 +28,7 @@ use ledger::Ledger;
 use serde_json::{Value, json};
 use servers::Servers;
 use shared::item::ItemId;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest that an invocation of region-failover may take.
@@ -43,12 +45,25 @@ pub struct TwoRegions {
     pub control_plane: ControlPlane,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
+    /// As they are deployed.
+    roles: Roles,
+    settings: Settings,
+    folder: PathBuf,
     tables: Moto,
 }
 
-/// Main, before a failover.
+/// Which region is what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Roles {
+    /// The one that sells.
+    main: usize,
+    /// The one that may take over.
+    standby: usize,
+}
+
+/// The region that is main at first.
 pub const MAIN: usize = 0;
-/// The standby.
+/// The one that is its standby.
 pub const STANDBY: usize = 1;
 
 impl TwoRegions {
@@ -65,14 +80,15 @@ impl TwoRegions {
         let to_main = lines::ToMain::lay(&of_main, [main, standby, edge]).await?;
         let of_standby = Servers::start_standby(folder, &to_main).await?;
         let lines = Lines::lay(to_main, &of_standby, control_plane.port()).await?;
+        let roles = Roles { main: MAIN, standby: STANDBY };
         let plan = settings::Plan {
             settings,
             lines: &lines,
             identity: &identity,
             folder,
             aws: control_plane.url(),
-            main: &of_main,
-            standby: &of_standby,
+            roles,
+            servers: [&of_main, &of_standby],
         };
         let servers = [Some((&of_main, true)), Some((&of_standby, false)), None];
         let opening = servers.into_iter().enumerate().zip([main, standby, edge]);
@@ -83,24 +99,25 @@ impl TwoRegions {
         for (index, site) in sites.iter().enumerate() {
             plan.deployments(index).into_iter().try_for_each(|one| site.fleet.deploy(one))?;
         }
-        let two = Self { sites, lines, control_plane, identity, tables };
-        two.describe_to_aws(folder, settings, [&of_main, &of_standby])?;
+        let (settings, folder) = (settings.clone(), folder.to_owned());
+        let two = Self { sites, lines, control_plane, identity, roles, settings, folder, tables };
+        two.describe_to_aws([&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
     }
 
     /// What AWS knows of the servers.
-    fn describe_to_aws(&self, folder: &Path, settings: &Settings, servers: [&Servers; 2]) -> Result<()> {
-        let account = self.control_plane.account();
+    fn describe_to_aws(&self, servers: [&Servers; 2]) -> Result<()> {
+        let (account, settings) = (self.control_plane.account(), &self.settings);
         let [main, standby] = servers;
         let mut source = None;
-        for (region, of, id, class) in [
-            (self.region(MAIN), main, settings::MAIN_INSTANCE, settings.main_class.as_str()),
-            (self.region(STANDBY), standby, settings::REPLICA_INSTANCE, settings.replica_class.as_str()),
-        ] {
+        for (index, of, class) in
+            [(MAIN, main, settings.main_class.as_str()), (STANDBY, standby, settings.replica_class.as_str())]
+        {
+            let id = settings::instance(index);
             let instance = Instance {
                 id: id.into(),
-                region: region.name.into(),
+                region: self.region(index).name.into(),
                 class: class.into(),
                 status: "available",
                 is_stale: false,
@@ -117,7 +134,11 @@ impl TwoRegions {
             account.databases.add(instance);
         }
         account.databases.add_deny_all(settings::FENCE_GROUP);
-        account.databases.let_copies_be_made(folder.to_owned(), self.lines.ledger_to_main.port());
+        for (region, source) in [(STANDBY, &self.lines.ledger_to_main), (MAIN, &self.lines.ledger_to_standby)]
+        {
+            let nursery = Nursery { logs: self.folder.clone(), source: source.port() };
+            account.databases.let_copies_be_made(self.region(region).name, nursery);
+        }
         let member = |index: usize, of: &Servers, ports: [(usize, u16); 1]| Member {
             group: settings::redis_group(self.region(index).name),
             region: self.region(index).name.into(),
@@ -143,15 +164,12 @@ impl TwoRegions {
         of_main.answers("drop-admin").await?;
         of_standby.answers("region-failover").await?;
         self.admin(MAIN, &json!({ "command": "migrate" })).await?;
-        for (site, is_enabled) in [(of_main, true), (of_standby, false)] {
-            site.fleet.plan(settings::DRAIN_SCHEDULE, &settings::named("checkout-drain"), is_enabled)?;
-            site.fleet.plan(settings::WORKER_SCHEDULE, &settings::named("checkout-worker"), is_enabled)?;
-        }
-        Ok(())
+        of_main.plan_schedules(true)?;
+        of_standby.plan_schedules(false)
     }
 
     fn region(&self, index: usize) -> Region {
-        settings::REGIONS.get(index).copied().unwrap_or(settings::REGIONS[MAIN])
+        settings::region(index)
     }
 
     /// A region.
@@ -169,7 +187,7 @@ impl TwoRegions {
 
     /// Sends a command to `region-failover` in the standby, as whoever may invoke it.
     pub async fn failover(&self, command: &Value) -> Result<Value> {
-        let invoke = self.site(STANDBY)?.invoke_api();
+        let invoke = self.site(self.roles.standby)?.invoke_api();
         match invoke.call_within("region-failover", command.to_string(), FAILOVER_LIMIT).await? {
             Invoked::Answer(answer) => Ok(answer),
             Invoked::FunctionError(error) => bail!("region-failover: {error}"),
@@ -188,12 +206,13 @@ impl TwoRegions {
 
     /// The replica's region and instance, as AWS knows it.
     pub fn replica(&self) -> (String, String) {
-        (self.region(STANDBY).name.to_owned(), settings::REPLICA_INSTANCE.to_owned())
+        let Roles { standby, .. } = self.roles;
+        (self.region(standby).name.to_owned(), settings::instance(standby).to_owned())
     }
 
     /// Kills region-failover's process as SIGKILL does, wherever it is; a new one follows.
     pub fn kill_failover(&self) -> Result<()> {
-        self.site(STANDBY)?.fleet.kill("region-failover");
+        self.site(self.roles.standby)?.fleet.kill("region-failover");
         Ok(())
     }
 
@@ -225,17 +244,22 @@ impl TwoRegions {
 
     /// Takes main's ledger out from behind the fence, as a person does who is to look into it.
     pub async fn reopen_main_ledger(&self) -> Result<()> {
-        let service = Service { name: "rds", version: "2014-10-31", region: self.region(MAIN).name };
         let parameters = [
-            ("DBInstanceIdentifier", settings::MAIN_INSTANCE),
+            ("DBInstanceIdentifier", settings::instance(MAIN)),
             ("VpcSecurityGroupIds.VpcSecurityGroupId.1", settings::LEDGER_GROUP),
             ("ApplyImmediately", "true"),
         ];
-        let url = self.control_plane.url();
-        query(&reqwest::Client::new(), &url, service, "ModifyDBInstance", &parameters).await?;
+        self.rds(MAIN, "ModifyDBInstance", &parameters).await?;
         // The door opens a moment later.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
+    }
+
+    /// A call of RDS in a region, as a person makes it.
+    async fn rds(&self, index: usize, action: &str, parameters: &[(&str, &str)]) -> Result<()> {
+        let service = Service { name: "rds", version: "2014-10-31", region: self.region(index).name };
+        let url = self.control_plane.url();
+        query(&reqwest::Client::new(), &url, service, action, parameters).await.map(drop)
     }
 
     /// A region's ledger itself, whatever its door and its lines are like, over connections of the

@@ -67,6 +67,12 @@ impl Servers {
         })
     }
 
+    /// Takes another server for the ledger.
+    pub(super) fn take_ledger(&mut self, postgres: Server, door: Arc<Line>) {
+        self.urls.ledger = ledger_url(door.port());
+        (self.postgres, self.ledger_door) = (postgres, door);
+    }
+
     pub(super) async fn kill(&self) {
         self.redis.lock().await.kill();
         self.postgres.lock().await.kill();

@@ -2,7 +2,7 @@
 
 use super::lines::Lines;
 use super::servers::Servers;
-use super::{MAIN, STANDBY};
+use super::{MAIN, Roles, STANDBY};
 use crate::aws::Moto;
 use crate::buyer::{AUDIENCE, ISSUER, IdentityProvider};
 use crate::control_plane::functions::{Deployment, Environment};
@@ -14,8 +14,6 @@ use std::time::Duration;
 pub(super) const REGIONS: [Region; 3] = [WORLD[0], WORLD[1], WORLD[3]];
 pub(super) const STACK: &str = "fairdrop";
 pub(super) const TABLE: &str = "fairdrop-main-lease";
-pub(super) const MAIN_INSTANCE: &str = "main-ledger";
-pub(super) const REPLICA_INSTANCE: &str = "standby-ledger";
 pub(super) const LEDGER_GROUP: &str = "sg-ledger";
 pub(super) const FENCE_GROUP: &str = "sg-fence";
 pub(super) const DATASTORE: &str = "ldgnf-fairdrop";
@@ -58,6 +56,16 @@ pub(super) fn named(function: &str) -> String {
     format!("{STACK}-{function}")
 }
 
+/// A region's database instance, whatever the region is at the time.
+pub(super) fn instance(index: usize) -> &'static str {
+    if index == STANDBY { "standby-ledger" } else { "main-ledger" }
+}
+
+/// A region; the first one where there is no such.
+pub(super) fn region(index: usize) -> Region {
+    REGIONS.get(index).copied().unwrap_or(REGIONS[MAIN])
+}
+
 pub(super) fn redis_group(region: &str) -> String {
     format!("fairdrop-{region}")
 }
@@ -69,8 +77,9 @@ pub(super) struct Plan<'a> {
     pub(super) identity: &'a IdentityProvider,
     pub(super) folder: &'a Path,
     pub(super) aws: String,
-    pub(super) main: &'a Servers,
-    pub(super) standby: &'a Servers,
+    pub(super) roles: Roles,
+    /// Of the two regions that have any.
+    pub(super) servers: [&'a Servers; 2],
 }
 
 type Pair = (&'static str, String);
@@ -79,26 +88,30 @@ impl Plan<'_> {
     /// The functions of a region.
     pub(super) fn deployments(&self, index: usize) -> Vec<Deployment> {
         let mut deployments = self.everywhere(index);
-        if let MAIN | STANDBY = index {
-            deployments.extend(self.of_main(index));
-        }
-        if index == STANDBY {
-            deployments.push(self.region_failover());
-        }
+        deployments.extend(self.of_main(index));
+        deployments.extend(self.of_standby(index));
         deployments
     }
 
+    fn of(&self, index: usize) -> &Servers {
+        let [first, second] = self.servers;
+        if index == STANDBY { second } else { first }
+    }
+
+    fn main(&self) -> &Servers {
+        self.of(self.roles.main)
+    }
+
+    fn standby(&self) -> &Servers {
+        self.of(self.roles.standby)
+    }
+
     fn everywhere(&self, index: usize) -> Vec<Deployment> {
-        let region = REGIONS.get(index).map_or("", |region| region.name);
         // The edge has no copy, and reads main.
-        let copy = match index {
-            MAIN => self.main.urls.replica.clone(),
-            STANDBY => self.standby.urls.replica.clone(),
-            _ => String::new(),
-        };
+        let copy = self.servers.get(index).map_or(String::new(), |servers| servers.urls.replica.clone());
         let environment = [
-            ("FAIRDROP_REGION", region.to_owned()),
-            ("FAIRDROP_MAIN_REDIS_URL", self.main.urls.redis.clone()),
+            ("FAIRDROP_REGION", region(index).name.to_owned()),
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
             ("FAIRDROP_REPLICA_REDIS_URL", copy),
             ("FAIRDROP_TOKEN_JWKS", self.identity.jwks().to_string()),
             ("FAIRDROP_TOKEN_ISSUER", ISSUER.into()),
@@ -114,13 +127,14 @@ impl Plan<'_> {
         vec![deployment("order-intake", Some("live")), deployment("order-status", None)]
     }
 
-    fn of_main(&self, index: usize) -> Vec<Deployment> {
-        let is_main = index == MAIN;
-        let ledger = if is_main { &self.main.urls.ledger } else { &self.standby.urls.ledger };
+    /// Functions of main alone, which stand ready in the standby.
+    pub(super) fn of_main(&self, index: usize) -> Vec<Deployment> {
+        let Some(own) = self.servers.get(index) else { return Vec::new() };
+        let is_main = index == self.roles.main;
         let seconds = self.settings.minute.as_secs().max(1).to_string();
         let mut environment = vec![
-            ("FAIRDROP_MAIN_REDIS_URL", self.main.urls.redis.clone()),
-            ("FAIRDROP_LEDGER_URL", ledger.clone()),
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
+            ("FAIRDROP_LEDGER_URL", own.urls.ledger.clone()),
             ("FAIRDROP_DRAIN_RUN_SECONDS", seconds.clone()),
             ("FAIRDROP_WORKER_RUN_SECONDS", seconds),
             ("FAIRDROP_WAIT_REPLICAS", "1".into()),
@@ -144,7 +158,7 @@ impl Plan<'_> {
         let line = if index == MAIN { &self.lines.main_to_tables } else { &self.lines.standby_to_tables };
         let tables = format!("http://127.0.0.1:{}", line.port());
         let mut pairs = vec![
-            ("FAIRDROP_REGION", REGIONS.get(index).map_or("", |region| region.name).to_owned()),
+            ("FAIRDROP_REGION", region(index).name.to_owned()),
             ("FAIRDROP_LEASE_TABLE", TABLE.into()),
             ("FAIRDROP_LEASE_SECONDS", self.settings.lease_seconds.to_string()),
             ("FAIRDROP_LEASE_TOLERANCE_MS", self.settings.tolerance_ms.to_string()),
@@ -161,19 +175,24 @@ impl Plan<'_> {
         pairs
     }
 
+    /// Functions of the standby alone.
+    pub(super) fn of_standby(&self, index: usize) -> Option<Deployment> {
+        (index == self.roles.standby).then(|| self.region_failover())
+    }
+
     fn region_failover(&self) -> Deployment {
-        let [main, standby, _] = REGIONS;
-        let mut environment = self.leased(STANDBY);
+        let Roles { main, standby } = self.roles;
+        let mut environment = self.leased(standby);
         environment.extend([
-            ("FAIRDROP_MAIN_REGION", main.name.to_owned()),
-            ("FAIRDROP_LEDGER_URL", self.main.urls.ledger.clone()),
-            ("FAIRDROP_REPLICA_URL", self.standby.urls.ledger.clone()),
-            ("FAIRDROP_MAIN_REDIS_URL", self.main.urls.redis.clone()),
-            ("FAIRDROP_STANDBY_REDIS_URL", self.standby.urls.redis.clone()),
-            ("FAIRDROP_MAIN_INSTANCE", MAIN_INSTANCE.into()),
-            ("FAIRDROP_REPLICA_INSTANCE", REPLICA_INSTANCE.into()),
+            ("FAIRDROP_MAIN_REGION", region(main).name.to_owned()),
+            ("FAIRDROP_LEDGER_URL", self.main().urls.ledger.clone()),
+            ("FAIRDROP_REPLICA_URL", self.standby().urls.ledger.clone()),
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
+            ("FAIRDROP_STANDBY_REDIS_URL", self.standby().urls.redis.clone()),
+            ("FAIRDROP_MAIN_INSTANCE", instance(main).into()),
+            ("FAIRDROP_REPLICA_INSTANCE", instance(standby).into()),
             ("FAIRDROP_REDIS_DATASTORE", DATASTORE.into()),
-            ("FAIRDROP_REDIS_GROUP", redis_group(standby.name)),
+            ("FAIRDROP_REDIS_GROUP", redis_group(region(standby).name)),
             ("FAIRDROP_REGIONS", REGIONS.map(|region| region.name).join(",")),
             ("FAIRDROP_STACK", STACK.into()),
             ("FAIRDROP_DRAIN_SCHEDULE", DRAIN_SCHEDULE.into()),

@@ -1,7 +1,7 @@
 //! One region: its front door, its emulator, its functions, and its servers where it has some.
 
 use super::servers::Servers;
-use super::settings::Plan;
+use super::settings::{DRAIN_SCHEDULE, Plan, STACK, WORKER_SCHEDULE, named};
 use crate::control_plane::functions::{Fleet, FleetOptions};
 use crate::emulator::{Emulator, Invoke};
 use crate::gateway::Gateway;
@@ -46,7 +46,7 @@ impl Site {
         let door = Line::lay(([127, 0, 0, 1], port).into(), Duration::ZERO).await?;
         let options = FleetOptions {
             region: region.name.into(),
-            stack: super::settings::STACK.into(),
+            stack: STACK.into(),
             folder: plan.folder.to_owned(),
             binaries: plan.settings.binaries.clone(),
             addresses,
@@ -60,6 +60,15 @@ impl Site {
             _gateway: gateway,
             emulator: Mutex::new(emulator),
         })
+    }
+
+    /// Plans drain and worker for each minute, enabled or not.
+    pub(super) fn plan_schedules(&self, is_enabled: bool) -> Result<()> {
+        for (schedule, function) in [(DRAIN_SCHEDULE, "checkout-drain"), (WORKER_SCHEDULE, "checkout-worker")]
+        {
+            self.fleet.plan(schedule, &named(function), is_enabled)?;
+        }
+        Ok(())
     }
 
     /// Where buyers reach it.

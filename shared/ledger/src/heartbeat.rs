@@ -7,6 +7,7 @@
 
 use crate::items::stamp;
 use crate::{Ledger, LedgerError};
+use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -75,6 +76,16 @@ pub struct AtRisk {
     pub sales: u64,
 }
 
+/// A ledger's newest signs of life: what its main had done last, as far as it is here. Milliseconds since the Unix
+/// epoch, by main's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSigns {
+    /// The newest heartbeat; nothing where there was none.
+    pub heartbeat_ms: Option<u64>,
+    /// When the newest sale's unit was taken out of the stock; nothing where nothing was sold.
+    pub sale_ms: Option<u64>,
+}
+
 impl Replica {
     /// The most that would be lost, by what is replayed here alone, in microseconds: for a main
     /// that does not answer. What is received and not replayed is counted as lost, though it is not.
@@ -108,6 +119,26 @@ impl Ledger {
     pub async fn follows(&self) -> Result<bool, LedgerError> {
         self.within_limit(async {
             Ok(sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&self.pool).await?)
+        })
+        .await
+    }
+
+    /// The newest heartbeat and the newest sale.
+    pub async fn last_signs(&self) -> Result<LastSigns, LedgerError> {
+        self.within_limit(async {
+            let row = sqlx::query(
+                "SELECT (SELECT max(beat_at) / 1000 FROM fairdrop.heartbeats) AS heartbeat,
+                        (SELECT max(newest.reserved_at) / 1000
+                           FROM fairdrop.items
+                          CROSS JOIN LATERAL (SELECT max(reserved_at) AS reserved_at FROM fairdrop.sales
+                                               WHERE sales.item_id = items.item_id) AS newest) AS sale",
+            )
+            .fetch_one(&self.pool)
+            .await?;
+            Ok(LastSigns {
+                heartbeat_ms: optional_count(&row, "heartbeat")?,
+                sale_ms: optional_count(&row, "sale")?,
+            })
         })
         .await
     }

@@ -39,7 +39,7 @@ impl Servers {
             Act::Point => {
                 // Where this Redis has left the datastore, no other region has a copy of it.
                 let (role, _) = self.datastore.look().await?;
-                self.functions.point(role != Role::Alone).await.map(done)
+                self.functions.point(role != Role::Alone, run.lost()).await.map(done)
             }
             Act::LetRun => self.functions.let_run().await.map(done),
             Act::PlaceCanary => self.place_canary(run).await.map(done),

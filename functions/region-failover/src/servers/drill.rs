@@ -86,7 +86,9 @@ impl Servers {
             // What must not be left of a drill is the copy.
             Look::Fence => {
                 self.instances.fence_group()?;
-                Ok(Seen::Fence { is_up: matches!(self.instances.copy().await?, Copied::Missing) })
+                let copy = self.instances.copy().await?;
+                let is_settled = !matches!(copy, Copied::Changing);
+                Ok(Seen::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
             }
             _ => self.look_at(look, run).await,
         }

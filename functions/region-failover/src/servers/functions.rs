@@ -13,6 +13,8 @@ use aws_sdk_scheduler::types::ScheduleState;
 use futures::future::{join_all, try_join_all};
 use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Functions of every region that speak to main's Redis.
 const EVERYWHERE: [&str; 5] =
@@ -24,6 +26,9 @@ const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm"
 /// Requests go to the version behind their alias.
 const BEHIND_ALIAS: [&str; 2] = ["order-intake", "order-intake-managed"];
 const ALIAS: &str = "live";
+/// How long one look at the lost region, or one act there, may take: what it did not answer to is outstanding, and is
+/// tried again once the new main sells.
+const LOST_LIMIT: Duration = Duration::from_secs(2);
 /// By which a function finds main's Redis ...
 const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 /// ... and its own region's copy of it.
@@ -70,11 +75,13 @@ impl Functions {
         })
     }
 
-    /// Regions whose functions do not all send their orders here yet; those that cannot be asked, too.
-    pub(super) async fn not_pointed(&self) -> Vec<String> {
+    /// Regions whose functions do not all send their orders here yet; those that cannot be asked, too. One that is
+    /// `lost` is not waited for.
+    pub(super) async fn not_pointed(&self, lost: Option<&str>) -> Vec<String> {
         let all = self.regions.iter().map(async |(region, client)| {
             let asked = self.of_region(region).map(|function| self.is_pointed(client, function));
-            let is_pointed = try_join_all(asked).await.is_ok_and(|all| all.into_iter().all(|one| one));
+            let is_pointed = unless_lost(region, lost, try_join_all(asked)).await;
+            let is_pointed = is_pointed.is_ok_and(|all| all.into_iter().all(|one| one));
             (!is_pointed).then(|| region.clone())
         });
         join_all(all).await.into_iter().flatten().collect()
@@ -108,12 +115,14 @@ impl Functions {
     }
 
     /// Takes every function that is not pointed here one step on. `has_copies` says whether other regions'
-    /// Redis still follow this one; where they do not, items are read from here, too.
-    pub(super) async fn point(&self, has_copies: bool) -> Result<(), Trouble> {
+    /// Redis still follow this one; where they do not, items are read from here, too. One that is `lost` is not waited
+    /// for.
+    pub(super) async fn point(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Trouble> {
         let all = self.regions.iter().flat_map(|(region, client)| {
             let is_here = region == &self.here;
-            self.of_region(region)
-                .map(move |function| self.point_one(client, function, is_here || has_copies))
+            self.of_region(region).map(move |function| {
+                unless_lost(region, lost, self.point_one(client, function, is_here || has_copies))
+            })
         });
         // Each for itself: a region that is gone does not hold up the others.
         join_all(all).await.into_iter().collect::<Result<Vec<()>, Trouble>>().map(drop)
@@ -226,6 +235,18 @@ impl Functions {
         }
         Ok(())
     }
+}
+
+/// Waits for `work` in `region`, and not for long where that is the lost one.
+async fn unless_lost<T>(
+    region: &str,
+    lost: Option<&str>,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    if lost != Some(region) {
+        return work.await;
+    }
+    timeout(LOST_LIMIT, work).await.unwrap_or_else(|_| Err(trouble("the lost region does not answer")))
 }
 
 /// A published version has no update under way.

@@ -4,7 +4,7 @@ use super::{ASK_LIMIT, ask, trouble};
 use crate::seen::{Seen, Trouble};
 use aws_config::SdkConfig;
 use aws_sdk_rds::Client;
-use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag};
+use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag, VpcSecurityGroupMembership};
 use rds::{Class, RdsError};
 use shared::config::{self, ConfigError, Source};
 use tokio::time::timeout;
@@ -115,11 +115,10 @@ impl Instances {
         let fence = self.fence_group()?;
         let found = describe(&self.there, &self.main).await?;
         let groups = found.vpc_security_groups();
-        let is_up = !groups.is_empty()
-            && groups.iter().all(|group| {
-                group.vpc_security_group_id() == Some(fence) && group.status() == Some("active")
-            });
-        Ok(Seen::Fence { is_up })
+        let is_settled = groups.iter().all(|group| group.status() == Some("active"));
+        let is_fence = |group: &VpcSecurityGroupMembership| group.vpc_security_group_id() == Some(fence);
+        let is_up = is_settled && !groups.is_empty() && groups.iter().all(is_fence);
+        Ok(Seen::Fence { is_up, is_settled })
     }
 
     /// Puts the old main behind a security group that lets nobody in.

@@ -64,11 +64,14 @@ impl Servers {
             }
             Look::Instance => self.instances.look().await,
             Look::Ledger => {
-                let follows = self.standby.ledger.follows().await.map_err(trouble)?;
-                Ok(Seen::Ledger { follows, epoch: self.standby.ledger.epoch().await.map_err(trouble)? })
+                let ledger = &self.standby.ledger;
+                let follows = ledger.follows().await.map_err(trouble)?;
+                let epoch = ledger.epoch().await.map_err(trouble)?;
+                let last = ledger.last_signs().await.map_err(trouble)?;
+                Ok(Seen::Ledger { follows, epoch, last })
             }
             Look::Stock => Ok(Seen::Stock { left: self.unreconciled(run).await?.len() as u64 }),
-            Look::Pointers => Ok(Seen::Pointers { left: self.functions.not_pointed().await }),
+            Look::Pointers => Ok(Seen::Pointers { left: self.functions.not_pointed(run.lost()).await }),
             Look::Selling => {
                 let lease = self.lease.load().await.map_err(trouble)?;
                 Ok(Seen::Selling { lease, may_run: self.functions.may_run().await? })

@@ -169,18 +169,21 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_once_it_is_the_only_
             "<VpcSecurityGroupMembership><VpcSecurityGroupId>{id}</VpcSecurityGroupId><Status>{status}</Status></VpcSecurityGroupMembership>"
         )
     };
-    let is_up = async |groups: String| {
+    let seen = async |groups: String| {
         let groups = format!("{AVAILABLE}<VpcSecurityGroups>{groups}</VpcSecurityGroups>");
         let aws = Aws::start(&[("DescribeDBInstances", 200, &instances(&groups))]).await;
         aws.instances().look_at_fence().await
     };
-    assert_eq!(is_up(group("sg-0f", "active")).await, Ok(Seen::Fence { is_up: true }));
-    assert_eq!(is_up(group("sg-0f", "adding")).await, Ok(Seen::Fence { is_up: false }));
-    assert_eq!(
-        is_up(group("sg-0f", "active") + &group("sg-1", "removing")).await,
-        Ok(Seen::Fence { is_up: false })
-    );
-    assert_eq!(is_up(String::new()).await, Ok(Seen::Fence { is_up: false }));
+    for (groups, is_up, is_settled) in [
+        (group("sg-0f", "active"), true, true),
+        (group("sg-0f", "adding"), false, false),
+        (group("sg-0f", "active") + &group("sg-1", "removing"), false, false),
+        (group("sg-0f", "active") + &group("sg-1", "active"), false, true),
+        (group("sg-1", "active"), false, true),
+        (String::new(), false, true),
+    ] {
+        assert_eq!(seen(groups).await, Ok(Seen::Fence { is_up, is_settled }));
+    }
 
     let modified = "<ModifyDBInstanceResponse><ModifyDBInstanceResult/></ModifyDBInstanceResponse>";
     let described = instances(AVAILABLE);
@@ -300,8 +303,8 @@ async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let aws = pointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
-    assert_eq!(aws.functions().not_pointed().await, ["eu-west-1"]);
-    aws.functions().point(true).await.unwrap();
+    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
+    aws.functions().point(true, None).await.unwrap();
     let sent = aws.sent(&put);
     assert_eq!(sent.len(), 1, "the others are pointed");
     for part in ["rediss://here:6379", "rediss://copy:6379", "keys", r#""RevisionId":"rev-1""#] {
@@ -309,25 +312,25 @@ async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
     }
     assert!(!sent[0].contains("there"), "{}", sent[0]);
     let aws = pointing("none", (200, ""), &[]).await;
-    assert_eq!(aws.functions().not_pointed().await, Vec::<String>::new());
-    aws.functions().point(true).await.unwrap();
+    assert_eq!(aws.functions().not_pointed(None).await, Vec::<String>::new());
+    aws.functions().point(true, None).await.unwrap();
 }
 
 #[tokio::test]
 async fn variables_that_cannot_be_read_are_not_written_and_a_change_under_way_is_waited_for() {
     let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
     let aws = pointing("order-status", (200, denied), &[]).await;
-    let Trouble(why) = aws.functions().point(true).await.unwrap_err();
+    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
     assert!(why.contains("cannot be read"), "{why}");
     let busy = configuration("rediss://there:6379", "InProgress");
     let aws = pointing("order-status", (200, &busy), &[]).await;
-    aws.functions().point(true).await.unwrap();
-    assert_eq!(aws.functions().not_pointed().await, ["eu-west-1"]);
+    aws.functions().point(true, None).await.unwrap();
+    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let conflict = r#"{"__type":"ResourceConflictException","message":"an update is in progress"}"#;
     let aws = pointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
-    let Trouble(why) = aws.functions().point(true).await.unwrap_err();
+    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
     assert!(why.contains("fairdrop-order-status"), "{why}");
 }
 
@@ -350,7 +353,7 @@ async fn intake_is_pointed_by_a_version_and_its_alias() {
             .collect();
     answers.extend(questions.iter().map(|question| (question.as_str(), 200, pointed.as_str())));
     let aws = Aws::start(&answers).await;
-    aws.functions().point(true).await.unwrap();
+    aws.functions().point(true, None).await.unwrap();
     assert!(aws.sent(publish)[0].contains("rev-1"));
     assert!(aws.sent(update)[0].contains(r#""FunctionVersion":"7""#));
 }
