@@ -110,7 +110,8 @@ async function order() {
   const stamped = answer.status === 200 || answer.status === 202;
   if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
   if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + settleMs) * 1000;
-  if (notice?.isUnknown || answer.status === 409) line?.ask();
+  // What is refused is this order; an earlier one without an answer may have been taken.
+  if (notice?.isUnknown || answer.status === 409 || answer.status === 410) line?.ask();
   show();
 }
 

@@ -22,7 +22,7 @@ pub struct Compared {
     pub sales_lost: u64,
     /// Reservations of the old main that are not here.
     pub reservations_lost: u64,
-    /// From the first of them to the old main's last sign of life.
+    /// From the first of them to the old main's last sale: its heart may have beaten on.
     pub rpo_ms: u64,
     /// Items that lack any, with the units that are kept back for them.
     pub items: BTreeMap<ItemId, Lacking>,
@@ -98,8 +98,8 @@ pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
             compared.items.insert(item_id, lacking);
         }
     }
-    let last_sign = compared.last.heartbeat_ms.max(compared.last.sale_ms).unwrap_or(0);
-    compared.rpo_ms = first_lost.map_or(0, |first| last_sign.saturating_sub(first));
+    let last_sale = compared.last.sale_ms.unwrap_or(0);
+    compared.rpo_ms = first_lost.map_or(0, |first| last_sale.saturating_sub(first));
     Ok((compared, all))
 }
 

@@ -13,15 +13,18 @@ pub struct AtRisk {
     pub most: Loss,
     /// Sales, by the busiest second of the last minute that is here: a guess.
     pub likely_sales: u64,
+    /// Main may be selling still: each second until it is stopped is one more.
+    pub grows: bool,
 }
 
 /// What would be lost, by `replica` and, where main answers, by its own word. `now` is by the clock of who asks.
 ///
 /// A main that does not answer may have gone on selling for as long as its lease allows, and all that was left.
 pub fn at_risk(lease: &Record, now: Stamp, timing: Timing, replica: &Replica, main: Option<&Main>) -> AtRisk {
+    let grows = may_be_renewed(lease, now, timing);
     if let Some(known) = main.and_then(|main| main.at_risk) {
         let most = Loss { ms: known.micros.div_ceil(1_000), sales: known.sales };
-        return AtRisk { most, likely_sales: known.sales };
+        return AtRisk { most, likely_sales: known.sales, grows };
     }
     let last = last_moment(lease, now, timing);
     let ms = replica
@@ -29,16 +32,21 @@ pub fn at_risk(lease: &Record, now: Stamp, timing: Timing, replica: &Replica, ma
         .map_or(u64::MAX, |beat| last.as_micros().saturating_sub(beat.as_micros()).div_ceil(1_000));
     let likely_sales =
         replica.peak_sales_per_second.saturating_mul(ms.div_ceil(1_000)).min(replica.units_left);
-    AtRisk { most: Loss { ms, sales: replica.units_left }, likely_sales }
+    AtRisk { most: Loss { ms, sales: replica.units_left }, likely_sales, grows }
 }
 
 /// Until when main can have sold, or could if it were told to stop now.
 fn last_moment(lease: &Record, now: Stamp, timing: Timing) -> Stamp {
     let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
     let renewed_now = Stamp::from_micros(now.as_micros().saturating_add(lasts)).unwrap_or(now);
-    // Main renews four times in a lease: one that has run out for a whole lease is renewed by nobody.
+    if may_be_renewed(lease, now, timing) { renewed_now } else { lease.expires_at }
+}
+
+/// Main renews four times in a lease: one that has run out for a whole lease is renewed by nobody.
+fn may_be_renewed(lease: &Record, now: Stamp, timing: Timing) -> bool {
+    let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
     let is_left = now.as_micros() > lease.expires_at.as_micros().saturating_add(lasts);
-    if lease.is_open && !is_left { renewed_now } else { lease.expires_at }
+    lease.is_open && !is_left
 }
 
 #[cfg(test)]
@@ -81,7 +89,7 @@ mod tests {
             at_risk: Some(Known { micros: 1_500_001, sales: 3 }),
         };
         let risk = at_risk(&lease(108), at(100), TIMING, &replica(Some(at(99))), Some(&main));
-        assert_eq!(risk, AtRisk { most: Loss { ms: 1_501, sales: 3 }, likely_sales: 3 });
+        assert_eq!(risk, AtRisk { most: Loss { ms: 1_501, sales: 3 }, likely_sales: 3, grows: true });
     }
 
     #[test]
@@ -89,11 +97,12 @@ mod tests {
         let of = |lease: &Record, beat| at_risk(lease, at(100), TIMING, &replica(beat), None);
         // Open: it may just have been renewed.
         let open = of(&lease(108), Some(at(95)));
-        assert_eq!(open, AtRisk { most: Loss { ms: 17_000, sales: 90 }, likely_sales: 90 });
+        assert_eq!(open, AtRisk { most: Loss { ms: 17_000, sales: 90 }, likely_sales: 90, grows: true });
         assert_eq!(of(&lease(108).closed("run"), Some(at(105))).most.ms, 3_000);
         assert_eq!(of(&lease(108).closed("run"), Some(at(105))).likely_sales, 30);
         // It has not been renewed for so long that it is not renewed any more.
         assert_eq!(of(&lease(80), Some(at(79))).most.ms, 1_000);
+        assert!(!of(&lease(80), Some(at(79))).grows && !of(&lease(108).closed("run"), None).grows);
         // A heart that has never beaten says nothing.
         assert_eq!(of(&lease(80), None).most.ms, u64::MAX);
     }

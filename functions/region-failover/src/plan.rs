@@ -66,6 +66,7 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
             "seconds": at_risk.most.ms.div_ceil(1_000),
             "sales_at_most": at_risk.most.sales,
             "sales_likely": at_risk.likely_sales,
+            "grows": at_risk.grows,
             "by": if standing.main.is_some() { "main's own word" } else { "the standby alone: main does not answer" },
         },
         "steps": steps,
@@ -88,7 +89,11 @@ fn to_run(kind: Kind, most: Loss) -> Value {
             "command": "run", "mode": "forced",
             "accept": { "seconds": "<at_risk.seconds, or more>", "sales": "<at_risk.sales_at_most, or more>" },
             "holdback": "<units of each item to keep back: what may be sold twice otherwise>",
-            "note": format!("the gate compares again, once main's lease has run out; now it would be {} s", most.ms.div_ceil(1_000)),
+            "note": format!(
+                "the gate compares again, once main's lease has run out; now it would be {} s, and where it grows, a second more \
+                 for each that goes by before the run begins",
+                most.ms.div_ceil(1_000)
+            ),
         }),
     }
 }

@@ -55,6 +55,13 @@ pub(super) struct Buyers {
     sold: Arc<AtomicU64>,
 }
 
+impl Drop for Buyers {
+    /// Nobody comes to a run that has failed.
+    fn drop(&mut self) {
+        self.coming.abort();
+    }
+}
+
 /// What one buyer needs.
 #[derive(Clone)]
 struct Shopper {
@@ -125,14 +132,14 @@ impl Buyers {
     }
 
     /// Lets nobody come any more, and those who are there go on for `patience`.
-    pub(super) async fn leave(self, patience: Duration) -> Result<(Vec<Buyer>, Vec<Answer>)> {
+    pub(super) async fn leave(mut self, patience: Duration) -> Result<(Vec<Buyer>, Vec<Answer>)> {
         self.comes.store(false, Ordering::Relaxed);
         let started = Instant::now();
         while !self.coming.is_finished() && started.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.stays.store(false, Ordering::Relaxed);
-        let buyers = self.coming.await?;
+        let buyers = (&mut self.coming).await?;
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok((buyers, answers))
     }
@@ -151,7 +158,7 @@ impl Shopper {
             told,
             heard: Vec::new(),
         };
-        let mut in_a_row = 0;
+        let (mut in_a_row, mut is_unsure) = (0, false);
         while self.stays.load(Ordering::Relaxed) {
             let answer = self.order().await;
             let word = match &answer {
@@ -180,15 +187,22 @@ impl Shopper {
                     buyer.told = Told::Queued;
                     self.wait_for_the_unit(&mut buyer).await
                 }
+                // An earlier order that had no answer may be in the queue, or served.
+                (409 | 410, Some(_)) if is_unsure && self.has_place().await => {
+                    buyer.told = Told::Queued;
+                    self.wait_for_the_unit(&mut buyer).await
+                }
                 (409 | 410, Some(slug)) => {
                     buyer.told = Told::Refused(slug);
                     true
                 }
                 (_, Some(slug)) => {
+                    is_unsure |= slug == "outcome-unknown";
                     buyer.told = Told::Refused(slug);
                     false
                 }
                 (status, None) => {
+                    is_unsure = true;
                     buyer.told = Told::Nothing(format!("http-{status}"));
                     false
                 }
@@ -208,13 +222,7 @@ impl Shopper {
     async fn wait_for_the_unit(&self, buyer: &mut Buyer) -> bool {
         while self.stays.load(Ordering::Relaxed) {
             tokio::time::sleep(PAUSE).await;
-            let request = self.client.get(format!("{}/me", self.url)).bearer_auth(&self.token);
-            let Ok(response) = request.send().await else { continue };
-            if response.status() != 200 {
-                continue;
-            }
-            let page: Value = response.json().await.unwrap_or_default();
-            match page["status"].as_str() {
+            match self.ask().await.as_deref() {
                 Some("sold") => {
                     buyer.sold_ms.get_or_insert_with(now_ms);
                     return true;
@@ -227,6 +235,25 @@ impl Shopper {
             }
         }
         true
+    }
+
+    /// Asks until there is an answer.
+    async fn has_place(&self) -> bool {
+        while self.stays.load(Ordering::Relaxed) {
+            if let Some(status) = self.ask().await {
+                return matches!(status.as_str(), "queued" | "reserved" | "sold");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+
+    /// How the order stands, where there is an answer.
+    async fn ask(&self) -> Option<String> {
+        let request = self.client.get(format!("{}/me", self.url)).bearer_auth(&self.token);
+        let response = request.send().await.ok().filter(|response| response.status() == 200)?;
+        let page: Value = response.json().await.ok()?;
+        page["status"].as_str().map(str::to_owned)
     }
 
     /// The status and the last part of the problem's type, where it is a problem.

@@ -35,8 +35,9 @@ const AWAY: Duration = Duration::from_secs(3);
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long buyers still wait in the end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An accepted loss is this much more than the plan's, in seconds: main may sell while a person types.
-const TYPING_SECONDS: u64 = 8;
+/// An accepted loss is this much more than the plan's, in seconds: a person types, and a main that is silent is waited
+/// for at each look.
+const TYPING_SECONDS: u64 = 30;
 
 /// What the old main leaves behind, read while it is there.
 struct Left {

@@ -42,6 +42,9 @@ pub struct Drill {
     /// Redis's failover hangs where main is gone, and is given up after five minutes: each run takes so much longer
     #[arg(long)]
     pub redis_hangs: bool,
+    /// Main is moved back in the end of each run [default: by lot]
+    #[arg(long, conflicts_with = "redis_hangs")]
+    pub fail_back: bool,
     /// Orders a second, from all regions together
     #[arg(long, default_value_t = PER_SECOND, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub rate: u32,
@@ -60,11 +63,15 @@ pub async fn run(drill: &Drill) -> Result<bool> {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
-    let mut outcomes = Vec::new();
-    let mut failed = Vec::new();
+    let mut report = Report { seed: drill.seed, outcomes: Vec::new(), failed: Vec::new() };
     for number in 0..drill.runs {
         let course = Course::draw(drill.seed + u64::from(number), drill.mode, drill.accident);
-        let course = Course { redis_hangs: drill.redis_hangs && course.accident.is_some(), ..course };
+        let course = Course {
+            redis_hangs: drill.redis_hangs && course.accident.is_some(),
+            // A Redis that was detached has to be put into a datastore anew, which is done by hand.
+            fails_back: !drill.redis_hangs && (drill.fail_back || course.fails_back),
+            ..course
+        };
         let says = |what: &str| {
             bar.set_message(format!("{}: {what}", course.words()));
             if bar.is_hidden() {
@@ -72,15 +79,17 @@ pub async fn run(drill: &Drill) -> Result<bool> {
             }
         };
         match one(&course, drill, number, &says).await {
-            Ok(outcome) => outcomes.push(outcome),
-            Err(error) => failed.push(format!("seed {}: {}: {error:#}", course.seed, course.words())),
+            Ok(outcome) => report.outcomes.push(outcome),
+            Err(error) => {
+                report.failed.push(format!("seed {}: {}: {error:#}", course.seed, course.words()));
+            }
         }
+        // After each run: what is known so far is there, too, where the rest is not waited for.
+        std::fs::write(drill.out.join("report.json"), report.to_json()?)?;
+        std::fs::write(drill.out.join("report.txt"), report.to_text())?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let report = Report { seed: drill.seed, outcomes, failed };
-    std::fs::write(drill.out.join("report.json"), report.to_json()?)?;
-    std::fs::write(drill.out.join("report.txt"), report.to_text())?;
     if drill.json {
         println!("{}", report.to_json()?);
     } else {

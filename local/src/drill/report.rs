@@ -112,9 +112,10 @@ fn run(outcome: &Outcome) -> Vec<String> {
             findings.lost_sales, findings.lost_places
         ),
         Some(stated) => format!(
-            "  RPO: stated {} s and {} sales at most; measured {} s, {} sales and {} reservations; {} sales \
-             that buyers knew of, {} places in the queue.",
+            "  RPO: stated {} s by the plan and {} s at the gate, {} sales at most; measured {} s, {} sales and {} \
+             reservations; {} sales that buyers knew of, {} places in the queue.",
             stated.seconds,
+            seconds(outcome.report["stated"]["ms"].as_u64().unwrap_or_default()),
             stated.sales,
             seconds(figure("rpo_ms")),
             figure("sales_lost"),
