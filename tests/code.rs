@@ -29,28 +29,44 @@ pub struct Function {
 pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
     let mut found = Vec::new();
     let mut of_tests = BTreeSet::new();
-    let mut files = Vec::new();
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
-            found.extend(functions(package, &path)?);
+            folders.push(path);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let file = syn::parse_file(&std::fs::read_to_string(&path)?);
             let file = file.with_context(|| path.display().to_string())?;
             of_tests.extend(file.items.iter().filter_map(|item| match item {
-                syn::Item::Mod(module) if is_of_tests(&module.attrs) => Some(module.ident.to_string()),
+                syn::Item::Mod(module) if is_of_tests(&module.attrs) => Some(place(module)),
                 _ => None,
             }));
             files.push((path, file));
         }
     }
-    for (path, file) in files {
-        // A module of tests may have a file of its own.
-        if path.file_stem().is_some_and(|stem| !of_tests.contains(stem.to_string_lossy().as_ref())) {
-            found.extend(read(package, &file));
-        }
+    // A module of tests may have a file of its own, or a folder.
+    let is_code = |path: &Path| {
+        path.file_stem().is_some_and(|stem| !of_tests.contains(stem.to_string_lossy().as_ref()))
+    };
+    for folder in folders.iter().filter(|path| is_code(path)) {
+        found.extend(functions(package, folder)?);
+    }
+    for (_, file) in files.iter().filter(|(path, _)| is_code(path)) {
+        found.extend(read(package, file));
     }
     Ok(found)
+}
+
+/// What a module's file or folder is called, without `.rs`.
+fn place(module: &syn::ItemMod) -> String {
+    let named = module.attrs.iter().find_map(|attribute| match &attribute.meta {
+        syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+            syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(file), .. }) => Some(file.value()),
+            _ => None,
+        },
+        _ => None,
+    });
+    named.map_or(module.ident.to_string(), |file| file.trim_end_matches(".rs").to_owned())
 }
 
 /// The functions in a source file's `text`.

@@ -13,7 +13,7 @@ pub struct AtRisk {
     pub most: Loss,
     /// Sales, by the busiest second of the last minute that is here: a guess.
     pub likely_sales: u64,
-    /// Main may be selling still: each second until it is stopped is one more.
+    /// Main is silent and may be selling still: each second until it is stopped is one more.
     pub grows: bool,
 }
 
@@ -21,11 +21,12 @@ pub struct AtRisk {
 ///
 /// A main that does not answer may have gone on selling for as long as its lease allows, and all that was left.
 pub fn at_risk(lease: &Record, now: Stamp, timing: Timing, replica: &Replica, main: Option<&Main>) -> AtRisk {
-    let grows = may_be_renewed(lease, now, timing);
     if let Some(known) = main.and_then(|main| main.at_risk) {
         let most = Loss { ms: known.micros.div_ceil(1_000), sales: known.sales };
-        return AtRisk { most, likely_sales: known.sales, grows };
+        // What it sells goes on coming over.
+        return AtRisk { most, likely_sales: known.sales, grows: false };
     }
+    let grows = may_be_renewed(lease, now, timing);
     let last = last_moment(lease, now, timing);
     let ms = replica
         .beat_at
@@ -89,7 +90,7 @@ mod tests {
             at_risk: Some(Known { micros: 1_500_001, sales: 3 }),
         };
         let risk = at_risk(&lease(108), at(100), TIMING, &replica(Some(at(99))), Some(&main));
-        assert_eq!(risk, AtRisk { most: Loss { ms: 1_501, sales: 3 }, likely_sales: 3, grows: true });
+        assert_eq!(risk, AtRisk { most: Loss { ms: 1_501, sales: 3 }, likely_sales: 3, grows: false });
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! What ElastiCache says of the Global Datastore.
+
+use super::{Aws, refusal};
+use crate::seen::{Role, Trouble};
+
+fn datastore(status: &str, role: &str, member: &str) -> String {
+    format!(
+        "<DescribeGlobalReplicationGroupsResponse><DescribeGlobalReplicationGroupsResult>
+         <GlobalReplicationGroups><GlobalReplicationGroup>
+         <GlobalReplicationGroupId>ldgnf-fairdrop</GlobalReplicationGroupId><Status>{status}</Status><Members>
+         <GlobalReplicationGroupMember><ReplicationGroupId>redis-there</ReplicationGroupId>
+         <ReplicationGroupRegion>us-east-1</ReplicationGroupRegion><Role>PRIMARY</Role><Status>associated</Status>
+         </GlobalReplicationGroupMember>
+         <GlobalReplicationGroupMember><ReplicationGroupId>{member}</ReplicationGroupId>
+         <ReplicationGroupRegion>eu-west-1</ReplicationGroupRegion><Role>{role}</Role><Status>associated</Status>
+         </GlobalReplicationGroupMember></Members></GlobalReplicationGroup></GlobalReplicationGroups>
+         </DescribeGlobalReplicationGroupsResult></DescribeGlobalReplicationGroupsResponse>"
+    )
+}
+
+#[tokio::test]
+async fn redis_is_what_the_datastore_says_of_this_region_s_group() {
+    for (status, role, expected) in [
+        ("available", "SECONDARY", (Role::Secondary, true)),
+        ("modifying", "SECONDARY", (Role::Secondary, false)),
+        ("available", "PRIMARY", (Role::Primary, true)),
+        ("modifying", "PRIMARY", (Role::Primary, false)),
+    ] {
+        let answer = datastore(status, role, "redis-here");
+        let aws = Aws::start(&[("DescribeGlobalReplicationGroups", 200, &answer)]).await;
+        assert_eq!(aws.datastore().look().await, Ok(expected), "{status} {role}");
+        assert!(aws.sent("DescribeGlobalReplicationGroups")[0].contains("ShowMemberInfo=true"));
+    }
+    // It is no member any more: detached.
+    let group = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>
+        <ReplicationGroup><ReplicationGroupId>redis-here</ReplicationGroupId><Status>available</Status>
+        </ReplicationGroup></ReplicationGroups></DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>";
+    let aws = Aws::start(&[
+        ("DescribeGlobalReplicationGroups", 200, &datastore("available", "SECONDARY", "another")),
+        ("DescribeReplicationGroups", 200, group),
+    ])
+    .await;
+    assert_eq!(aws.datastore().look().await, Ok((Role::Alone, true)));
+}
+
+#[tokio::test]
+async fn redis_is_moved_to_this_region_and_a_refusal_is_told() {
+    let done = "<FailoverGlobalReplicationGroupResponse><FailoverGlobalReplicationGroupResult/></FailoverGlobalReplicationGroupResponse>";
+    let aws = Aws::start(&[("FailoverGlobalReplicationGroup", 200, done)]).await;
+    aws.datastore().failover().await.unwrap();
+    let sent = &aws.sent("FailoverGlobalReplicationGroup")[0];
+    for part in [
+        "GlobalReplicationGroupId=ldgnf-fairdrop",
+        "PrimaryRegion=eu-west-1",
+        "PrimaryReplicationGroupId=redis-here",
+    ] {
+        assert!(sent.contains(part), "{sent}");
+    }
+    let refused = refusal("InvalidGlobalReplicationGroupState");
+    let aws = Aws::start(&[
+        ("FailoverGlobalReplicationGroup", 400, &refused),
+        ("DisassociateGlobalReplicationGroup", 400, &refused),
+    ])
+    .await;
+    for trouble in [aws.datastore().failover().await, aws.datastore().detach().await] {
+        let Trouble(why) = trouble.unwrap_err();
+        assert!(why.contains("InvalidGlobalReplicationGroupState"), "{why}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What Lambda says of functions, and Scheduler of schedules.
+
+use super::{Aws, function};
+use crate::seen::Trouble;
+
+fn configuration(redis: &str, status: &str) -> String {
+    format!(
+        r#"{{"RevisionId":"rev-1","LastUpdateStatus":"{status}","Version":"$LATEST","Environment":{{"Variables":
+        {{"FAIRDROP_MAIN_REDIS_URL":"{redis}","FAIRDROP_REPLICA_REDIS_URL":"rediss://copy:6379","FAIRDROP_TOKEN_JWKS":"keys"}}}}}}"#
+    )
+}
+
+/// Only `name` is asked about: the others are pointed already.
+async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> Aws {
+    let pointed = configuration("rediss://here:6379", "Successful");
+    let all =
+        ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
+    let mut questions: Vec<(String, u16, String)> = all
+        .into_iter()
+        .map(|other| {
+            let (status, answer) = if other == name { own } else { (200, pointed.as_str()) };
+            (format!("GET {}", function(other)), status, answer.to_owned())
+        })
+        .collect();
+    questions.push((format!("GET {}?Qualifier=live", function("order-intake")), 200, pointed.clone()));
+    questions.extend(
+        more.iter().map(|(question, status, answer)| ((*question).into(), *status, (*answer).into())),
+    );
+    let borrowed: Vec<(&str, u16, &str)> = questions
+        .iter()
+        .map(|(question, status, answer)| (question.as_str(), *status, answer.as_str()))
+        .collect();
+    Aws::start(&borrowed).await
+}
+
+#[tokio::test]
+async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
+    let put = format!("PUT {}", function("order-status"));
+    let old = configuration("rediss://there:6379", "Successful");
+    let aws = pointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
+    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
+    aws.functions().point(true, None).await.unwrap();
+    let sent = aws.sent(&put);
+    assert_eq!(sent.len(), 1, "the others are pointed");
+    for part in ["rediss://here:6379", "rediss://copy:6379", "keys", r#""RevisionId":"rev-1""#] {
+        assert!(sent[0].contains(part), "{part}: {}", sent[0]);
+    }
+    assert!(!sent[0].contains("there"), "{}", sent[0]);
+    let aws = pointing("none", (200, ""), &[]).await;
+    assert_eq!(aws.functions().not_pointed(None).await, Vec::<String>::new());
+    aws.functions().point(true, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn variables_that_cannot_be_read_are_not_written_and_a_change_under_way_is_waited_for() {
+    let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
+    let aws = pointing("order-status", (200, denied), &[]).await;
+    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
+    assert!(why.contains("cannot be read"), "{why}");
+    let busy = configuration("rediss://there:6379", "InProgress");
+    let aws = pointing("order-status", (200, &busy), &[]).await;
+    aws.functions().point(true, None).await.unwrap();
+    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
+    let put = format!("PUT {}", function("order-status"));
+    let old = configuration("rediss://there:6379", "Successful");
+    let conflict = r#"{"__type":"ResourceConflictException","message":"an update is in progress"}"#;
+    let aws = pointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
+    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
+    assert!(why.contains("fairdrop-order-status"), "{why}");
+}
+
+#[tokio::test]
+async fn intake_is_pointed_by_a_version_and_its_alias() {
+    let pointed = configuration("rediss://here:6379", "Successful");
+    let alias = format!("GET {}?Qualifier=live", function("order-intake"));
+    let publish = "POST /2015-03-31/functions/fairdrop-order-intake/versions";
+    let update = "PUT /2015-03-31/functions/fairdrop-order-intake/aliases/live";
+    let old = configuration("rediss://there:6379", "Successful");
+    let mut answers = vec![
+        (alias.as_str(), 200, old.as_str()),
+        (publish, 201, r#"{"Version":"7"}"#),
+        (update, 200, r#"{"Name":"live","FunctionVersion":"7"}"#),
+    ];
+    let questions: Vec<String> =
+        ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"]
+            .iter()
+            .map(|name| format!("GET {}", function(name)))
+            .collect();
+    answers.extend(questions.iter().map(|question| (question.as_str(), 200, pointed.as_str())));
+    let aws = Aws::start(&answers).await;
+    aws.functions().point(true, None).await.unwrap();
+    assert!(aws.sent(publish)[0].contains("rev-1"));
+    assert!(aws.sent(update)[0].contains(r#""FunctionVersion":"7""#));
+}
+
+#[tokio::test]
+async fn a_schedule_is_put_on_with_all_that_it_was() {
+    let schedule = |state: &str| {
+        format!(
+            r#"{{"Name":"x","GroupName":"default","State":"{state}","ScheduleExpression":"rate(1 minute)","Description":"d",
+            "FlexibleTimeWindow":{{"Mode":"OFF"}},"Target":{{"Arn":"arn:aws:lambda:x","RoleArn":"arn:aws:iam::1:role/r",
+            "RetryPolicy":{{"MaximumRetryAttempts":0,"MaximumEventAgeInSeconds":60}}}}}}"#
+        )
+    };
+    let (on, off) = (schedule("ENABLED"), schedule("DISABLED"));
+    let concurrency = |name: &str| format!("/2019-09-30/functions/fairdrop-{name}/concurrency");
+    let names = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
+    let lifted: Vec<String> = names
+        .iter()
+        .map(|name| format!("DELETE /2017-10-31/functions/fairdrop-{name}/concurrency"))
+        .collect();
+    let asked: Vec<String> = names.iter().map(|name| format!("GET {}", concurrency(name))).collect();
+    let mut answers = vec![
+        ("GET /schedules/drain-every-minute", 200, off.as_str()),
+        ("GET /schedules/worker-every-minute", 200, on.as_str()),
+        ("PUT /schedules/drain-every-minute", 200, r#"{"ScheduleArn":"arn"}"#),
+    ];
+    answers.extend(lifted.iter().map(|question| (question.as_str(), 204, "")));
+    answers.extend(asked.iter().map(|question| (question.as_str(), 200, "{}")));
+    let aws = Aws::start(&answers).await;
+    assert_eq!(aws.functions().may_run().await, Ok(false));
+    aws.functions().let_run().await.unwrap();
+    let sent = &aws.sent("PUT /schedules/drain-every-minute")[0];
+    for part in [
+        "ENABLED",
+        "rate(1 minute)",
+        "arn:aws:iam::1:role/r",
+        "MaximumEventAgeInSeconds",
+        r#""GroupName":"default""#,
+    ] {
+        assert!(sent.contains(part), "{part}: {sent}");
+    }
+    let mut parked = answers.clone();
+    parked.retain(|(question, ..)| *question != asked[0].as_str());
+    parked.push((asked[0].as_str(), 200, r#"{"ReservedConcurrentExecutions":0}"#));
+    let aws = Aws::start(&parked).await;
+    assert_eq!(aws.functions().may_run().await, Ok(false));
+}

@@ -1,0 +1,92 @@
+//! What RDS says of an instance, of its class and of the fence.
+
+use super::{Aws, refusal};
+use crate::seen::{Seen, Trouble};
+
+fn instances(fields: &str) -> String {
+    format!(
+        "<DescribeDBInstancesResponse><DescribeDBInstancesResult><DBInstances><DBInstance>
+         <DBInstanceIdentifier>replica</DBInstanceIdentifier><DBInstanceClass>db.r6g.large</DBInstanceClass>
+         <DBInstanceArn>arn:aws:rds:eu-west-1:1:db:replica</DBInstanceArn>{fields}
+         </DBInstance></DBInstances></DescribeDBInstancesResult></DescribeDBInstancesResponse>"
+    )
+}
+
+const SOURCE: &str = "<ReadReplicaSourceDBInstanceIdentifier>arn:aws:rds:us-east-1:1:db:main</ReadReplicaSourceDBInstanceIdentifier>";
+const AVAILABLE: &str = "<DBInstanceStatus>available</DBInstanceStatus>";
+
+#[tokio::test]
+async fn an_instance_is_settled_once_nothing_is_done_to_it_and_promoted_once_it_has_no_source() {
+    let pending =
+        "<PendingModifiedValues><DBInstanceClass>db.r6g.xlarge</DBInstanceClass></PendingModifiedValues>";
+    for (fields, follows, is_settled) in [
+        (format!("{AVAILABLE}{SOURCE}"), true, true),
+        (format!("{AVAILABLE}{SOURCE}<PendingModifiedValues/>"), true, true),
+        (format!("{AVAILABLE}{SOURCE}{pending}"), true, false),
+        (format!("<DBInstanceStatus>backing-up</DBInstanceStatus>{SOURCE}"), true, false),
+        ("<DBInstanceStatus>rebooting</DBInstanceStatus>".into(), false, false),
+        (AVAILABLE.into(), false, true),
+    ] {
+        let aws = Aws::start(&[("DescribeDBInstances", 200, &instances(&fields))]).await;
+        let seen = aws.instances().look().await;
+        assert_eq!(seen, Ok(Seen::Instance { follows, is_settled, is_big_enough: true }), "{fields}");
+    }
+}
+
+#[tokio::test]
+async fn what_rds_refuses_is_told_and_waited_for() {
+    for (code, status, expected) in [
+        ("InvalidDBInstanceState", 400, "not in a state"),
+        ("DBInstanceNotFound", 404, "does not exist"),
+        ("Throttling", 400, "throttling"),
+        ("AccessDenied", 403, "access denied"),
+        ("InternalFailure", 500, "not well"),
+        ("InvalidParameterCombination", 400, "InvalidParameterCombination"),
+    ] {
+        let aws = Aws::start(&[("PromoteReadReplica", status, &refusal(code))]).await;
+        let Trouble(why) = aws.instances().promote().await.unwrap_err();
+        assert!(why.contains("promoting the replica") && why.contains(expected), "{code}: {why}");
+        assert_eq!(aws.sent("PromoteReadReplica").len(), 1);
+    }
+    let aws = Aws::start(&[("DescribeDBInstances", 404, &refusal("DBInstanceNotFound"))]).await;
+    assert!(aws.instances().look().await.is_err());
+    let aws = Aws::start(&[("DescribeDBInstances", 200, "<html>busy</html>")]).await;
+    assert!(aws.instances().look().await.is_err());
+}
+
+#[tokio::test]
+async fn the_class_is_raised_to_main_s_and_the_fence_counts_once_it_is_the_only_group() {
+    let group = |id: &str, status: &str| {
+        format!(
+            "<VpcSecurityGroupMembership><VpcSecurityGroupId>{id}</VpcSecurityGroupId><Status>{status}</Status></VpcSecurityGroupMembership>"
+        )
+    };
+    let seen = async |groups: String| {
+        let groups = format!("{AVAILABLE}<VpcSecurityGroups>{groups}</VpcSecurityGroups>");
+        let aws = Aws::start(&[("DescribeDBInstances", 200, &instances(&groups))]).await;
+        aws.instances().look_at_fence().await
+    };
+    for (groups, is_up, is_settled) in [
+        (group("sg-0f", "active"), true, true),
+        (group("sg-0f", "adding"), false, false),
+        (group("sg-0f", "active") + &group("sg-1", "removing"), false, false),
+        (group("sg-0f", "active") + &group("sg-1", "active"), false, true),
+        (group("sg-1", "active"), false, true),
+        (String::new(), false, true),
+    ] {
+        assert_eq!(seen(groups).await, Ok(Seen::Fence { is_up, is_settled }));
+    }
+
+    let modified = "<ModifyDBInstanceResponse><ModifyDBInstanceResult/></ModifyDBInstanceResponse>";
+    let described = instances(AVAILABLE);
+    let aws =
+        Aws::start(&[("DescribeDBInstances", 200, &described), ("ModifyDBInstance", 200, modified)]).await;
+    aws.instances().fence().await.unwrap();
+    aws.instances().raise().await.unwrap();
+    let sent = aws.sent("ModifyDBInstance");
+    assert!(sent[0].contains("DBInstanceIdentifier=main&"), "{}", sent[0]);
+    assert!(sent[0].contains("VpcSecurityGroupIds.VpcSecurityGroupId.1=sg-0f"), "{}", sent[0]);
+    assert!(sent[1].contains("DBInstanceIdentifier=replica&"), "{}", sent[1]);
+    assert!(sent[1].contains("DBInstanceClass=db.r6g.large"), "{}", sent[1]);
+    assert!(sent.iter().all(|sent| sent.contains("ApplyImmediately=true")), "{sent:?}");
+}

@@ -1,0 +1,121 @@
+//! AWS's answers, replayed to the real SDKs: what each of them means, and what is sent.
+
+mod datastore;
+mod functions;
+mod instance;
+
+use super::datastore::Datastore;
+use super::functions::Functions;
+use super::instance::Instances;
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Answers by what is asked (`Action` of the query protocol, otherwise method and path); the last of a list
+/// stays.
+struct Aws {
+    config: SdkConfig,
+    /// What was asked and sent, in order.
+    asked: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+type Answers = HashMap<String, Vec<(u16, String)>>;
+
+impl Aws {
+    async fn start(answers: &[(&str, u16, &str)]) -> Self {
+        let mut by_question: Answers = HashMap::new();
+        // What is not deployed everywhere is not deployed here.
+        let not_found = r#"{"__type":"ResourceNotFoundException","Message":"Function not found"}"#;
+        for name in ["order-intake-managed", "live-updates", "live-publish"] {
+            for alias in ["", "?Qualifier=live"] {
+                by_question.insert(format!("GET {}{alias}", function(name)), vec![(404, not_found.into())]);
+            }
+        }
+        for (question, status, answer) in answers {
+            by_question.entry((*question).to_owned()).or_default().push((*status, (*answer).to_owned()));
+        }
+        let (answers, asked) = (Arc::new(Mutex::new(by_question)), Arc::new(Mutex::new(Vec::new())));
+        let log = asked.clone();
+        let app = axum::Router::new().fallback(move |request: Request| {
+            let (answers, log) = (answers.clone(), log.clone());
+            async move {
+                let line = format!("{} {}", request.method(), request.uri());
+                let body = to_bytes(request.into_body(), 1 << 20).await.unwrap();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                let action = body.split('&').find_map(|pair| pair.strip_prefix("Action=").map(str::to_owned));
+                let question = action.unwrap_or(line);
+                log.lock().unwrap().push((question.clone(), body));
+                let mut answers = answers.lock().unwrap();
+                let Some(list) = answers.get_mut(&question) else {
+                    return (StatusCode::NOT_IMPLEMENTED, format!("no answer to {question}")).into_response();
+                };
+                let (status, answer) = if list.len() > 1 { list.remove(0) } else { list[0].clone() };
+                (StatusCode::from_u16(status).unwrap(), answer).into_response()
+            }
+        });
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .endpoint_url(url)
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::disabled())
+            .load()
+            .await;
+        Self { config, asked }
+    }
+
+    fn source(name: &str) -> Option<String> {
+        let value = match name {
+            "FAIRDROP_REPLICA_INSTANCE" => "replica",
+            "FAIRDROP_MAIN_INSTANCE" => "main",
+            "FAIRDROP_FENCE_GROUP" => "sg-0f",
+            "FAIRDROP_REDIS_DATASTORE" => "ldgnf-fairdrop",
+            "FAIRDROP_REDIS_GROUP" => "redis-here",
+            "FAIRDROP_REGIONS" => "eu-west-1",
+            "FAIRDROP_STACK" => "fairdrop",
+            "FAIRDROP_STANDBY_REDIS_URL" => "rediss://here:6379",
+            "FAIRDROP_DRAIN_SCHEDULE" => "drain-every-minute",
+            "FAIRDROP_WORKER_SCHEDULE" => "worker-every-minute",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    fn instances(&self) -> Instances {
+        Instances::from_config(&Self::source, &self.config, "eu-west-1", "us-east-1").unwrap()
+    }
+
+    fn datastore(&self) -> Datastore {
+        Datastore::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
+    }
+
+    fn functions(&self) -> Functions {
+        Functions::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
+    }
+
+    /// What was sent with each `question`.
+    fn sent(&self, question: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(asked, _)| asked == question).map(|(_, body)| body.clone()).collect()
+    }
+}
+
+/// An error as RDS and ElastiCache say it.
+fn refusal(code: &str) -> String {
+    format!(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+    )
+}
+
+/// Where a function's configuration is.
+fn function(name: &str) -> String {
+    format!("/2015-03-31/functions/fairdrop-{name}/configuration")
+}
