@@ -90,7 +90,7 @@ impl Pair {
         self.tasks.push(tokio::spawn(async move {
             for number in 0.. {
                 let buyer = format!("buyer-{number}");
-                if let Ok(sale) = sale(&buyer)
+                if let Ok(sale) = sale(&buyer, micros_now())
                     && ledger.record(&item_id, &[sale], Permit::Unleased).await.is_ok()
                 {
                     acknowledged.lock().unwrap().push((buyer, micros_now()));
@@ -98,6 +98,22 @@ impl Pair {
                 tokio::time::sleep(Duration::from_secs(1) / sales).await;
             }
         }));
+    }
+
+    /// Main sells `sales` in one second, more than a second has had before: some in one second of the clock, some
+    /// in the next. Waits until the replica has them.
+    pub(crate) async fn burst(&self, sales: u64) -> Result<()> {
+        let half_past = micros_now() / 1_000_000 * 1_000_000 - 500_000;
+        let buyers: Vec<String> = (0..sales).map(|number| format!("in-a-burst-{number}")).collect();
+        let burst =
+            buyers.iter().zip(0..).map(|(buyer, number)| sale(buyer, half_past + number * 999_999 / sales));
+        self.main.ledger.record(&self.item_id, &burst.collect::<Result<Vec<_>>>()?, Permit::Unleased).await?;
+        let acknowledged_at = micros_now();
+        self.acknowledged.lock().unwrap().extend(buyers.into_iter().map(|buyer| (buyer, acknowledged_at)));
+        eventually("the replica has the burst", Duration::from_secs(10), async || {
+            Ok((self.copy.replica().await?.peak_sales_per_second >= sales).then_some(()))
+        })
+        .await
     }
 
     /// Main's address by way of `port`.
@@ -183,13 +199,12 @@ impl Pair {
     }
 }
 
-fn sale(buyer: &str) -> Result<Reservation> {
-    let now = micros_now();
+fn sale(buyer: &str, reserved_at: u64) -> Result<Reservation> {
     Ok(Reservation {
         user_token: UserToken::parse(buyer)?,
-        placed_at: Stamp::from_micros(now - 1_000_000)?,
-        reserved_at: Stamp::from_micros(now)?,
-        hold_until: Stamp::from_micros(now + NO_HOLD_MICROS)?,
+        placed_at: Stamp::from_micros(reserved_at - 1_000_000)?,
+        reserved_at: Stamp::from_micros(reserved_at)?,
+        hold_until: Stamp::from_micros(reserved_at + NO_HOLD_MICROS)?,
         epoch: 1,
     })
 }

@@ -35,7 +35,7 @@ pub struct Replica {
     pub is_paused: bool,
     /// Whether a line to main is open, where the user may know.
     pub is_streaming: Option<bool>,
-    /// Reservations in the busiest second of the last minute that is replayed here.
+    /// Reservations in the busiest second, whenever it began, of the last minute that is replayed here.
     pub peak_sales_per_second: u64,
     /// Units that nobody had taken by then: no more could have been sold since.
     pub units_left: u64,
@@ -155,12 +155,13 @@ impl Ledger {
                         CASE WHEN follows THEN pg_is_wal_replay_paused() ELSE false END AS is_paused,
                         (SELECT status = 'streaming' FROM pg_stat_wal_receiver LIMIT 1) AS is_streaming,
                         (SELECT coalesce(max(sold), 0) FROM
-                            (SELECT count(*) AS sold
+                            (SELECT count(*) OVER (ORDER BY recent.reserved_at
+                                                   RANGE BETWEEN 999999 PRECEDING AND CURRENT ROW) AS sold
                                FROM fairdrop.items
                               CROSS JOIN LATERAL (SELECT reserved_at FROM fairdrop.sales
                                                    WHERE sales.item_id = items.item_id
                                                      AND reserved_at > beats.newest - 60000000) AS recent
-                              GROUP BY recent.reserved_at / 1000000) AS seconds) AS peak,
+                            ) AS seconds) AS peak,
                         (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items) AS units_left
                    FROM (SELECT pg_is_in_recovery() AS follows) AS state,
                         (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats",
