@@ -43,8 +43,8 @@ async fn a_planned_failover_loses_nothing_and_nobody_sells_beside_another_there_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_killed_whole_is_taken_over_and_harmless_when_it_is_back() {
-    carried_out(course(2, Some(Accident::Kill))).await;
+async fn a_main_that_is_killed_whole_is_taken_over_with_redis_detached_and_harmless_when_it_is_back() {
+    carried_out(Course { redis_hangs: true, ..course(2, Some(Accident::Kill)) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,6 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 use shared::problem::{Problem, TYPE_PREFIX};
 use shared::stamp::Stamp;
-use shared::token::TokenError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use tests::code::{self, Function};
@@ -36,10 +35,6 @@ struct Operation {
     /// The function that carries it out, and where in its code that begins.
     function: &'static str,
     begins: &'static [&'static str],
-}
-
-fn moment(micros: u64) -> Stamp {
-    Stamp::from_micros(micros).unwrap()
 }
 
 fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
@@ -111,46 +106,6 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
     ]
 }
 
-/// One of each problem.
-fn every_problem() -> Vec<Problem> {
-    vec![
-        Problem::BadItemId,
-        Problem::BadBody,
-        Problem::BodyTooLarge { limit_bytes: 4_096 },
-        Problem::NoToken,
-        Problem::BadToken(TokenError::Expired),
-        Problem::NoSuchItem,
-        Problem::MethodNotAllowed { allow: "POST" },
-        Problem::AlreadyReserved,
-        Problem::AlreadySold,
-        Problem::NoOrder,
-        Problem::BadPayment,
-        Problem::NoReservation,
-        Problem::ReservationEnded,
-        Problem::PaidOtherwise,
-        Problem::PaymentUsed,
-        Problem::AlreadyExtended,
-        Problem::NotRecordedYet,
-        Problem::LedgerAway,
-        Problem::NotOpenYet { opens_at: moment(1), placed_at: moment(0) },
-        Problem::Closed,
-        Problem::SoldOut,
-        Problem::MainUnreachable,
-        Problem::OutcomeUnknown,
-        Problem::StatusUnavailable,
-        Problem::TooLate,
-        Problem::ClockAhead,
-        Problem::ClockOff,
-        Problem::BadMessage,
-        Problem::BadSubprotocol,
-        Problem::TooManySubscriptions,
-        Problem::TooManyMessages,
-        Problem::TooManyConnections,
-        Problem::NotConnected,
-        Problem::Internal,
-    ]
-}
-
 /// What `operation` may be refused for: what the code makes of [`Problem`] between its beginning and its
 /// answer.
 fn problems(operation: &Operation) -> Vec<Problem> {
@@ -179,13 +134,13 @@ fn problems(operation: &Operation) -> Vec<Problem> {
         // A method that a path has not is no operation of it.
         .filter(|name| *name != "MethodNotAllowed")
         .collect();
-    let known = every_problem();
+    let known = Problem::one_of_each();
     let name = |problem: &Problem| {
         format!("{problem:?}").chars().take_while(char::is_ascii_alphanumeric).collect::<String>()
     };
     let named: Vec<Problem> =
         known.into_iter().filter(|problem| made.contains(name(problem).as_str())).collect();
-    assert_eq!(named.len(), made.len(), "{made:?}: one of them is not in every_problem");
+    assert_eq!(named.len(), made.len(), "{made:?}: one of them is not in Problem::one_of_each");
     named
 }
 
@@ -330,8 +285,8 @@ const OF_SOCKETS: [&str; 6] = [
 fn every_problem_is_in_the_document() {
     let text = document().to_string();
     assert_eq!(
-        every_problem().len(),
-        every_problem().iter().map(Problem::slug).collect::<BTreeSet<_>>().len()
+        Problem::one_of_each().len(),
+        Problem::one_of_each().iter().map(Problem::slug).collect::<BTreeSet<_>>().len()
     );
     let sockets = std::fs::read_to_string(docs().join("LIVE.md")).unwrap();
     for slug in OF_SOCKETS {
@@ -345,8 +300,8 @@ fn every_problem_is_in_the_document() {
         let is_elsewhere = slug == "method-not-allowed" || OF_SOCKETS.contains(&slug);
         assert!(is_there || is_elsewhere, "{slug} is the problem of no operation");
         assert!(
-            every_problem().iter().any(|problem| problem.slug() == slug),
-            "{slug} is not in every_problem"
+            Problem::one_of_each().iter().any(|problem| problem.slug() == slug),
+            "{slug} is not in Problem::one_of_each"
         );
     }
 }

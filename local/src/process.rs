@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// Of a log, what is shown of a process that ended too soon.
+const LAST_LINES: usize = 5;
 
 /// A child process, killed when dropped: also when a test fails.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
+    log: PathBuf,
 }
 
 impl Process {
@@ -24,7 +27,7 @@ impl Process {
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().with_context(|| {
             format!("{name} cannot be started ({:?}); try `make setup`", command.get_program())
         })?;
-        Ok(Self { name: name.to_owned(), child })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// The process id.
@@ -51,11 +54,23 @@ impl Process {
                 return Ok(());
             }
             if !self.is_running() {
-                bail!("{} ended right after its start; see its log", self.name);
+                bail!(
+                    "{} ended right after its start; `make setup` installs what is missing. {} ends with:\n{}",
+                    self.name,
+                    self.log.display(),
+                    self.last_words()
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("{} does not answer on port {port}", self.name)
+        bail!("{} does not answer on port {port}; its log is {}", self.name, self.log.display())
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -108,6 +108,46 @@ pub const TYPE_PREFIX: &str = "urn:fairdrop:problem:";
 pub const MAX_RETRY_AFTER_SECONDS: i64 = 3_600;
 
 impl Problem {
+    /// One of each, with some value in what it carries: for documents and tests.
+    pub fn one_of_each() -> Vec<Self> {
+        vec![
+            Self::BadItemId,
+            Self::BadBody,
+            Self::BodyTooLarge { limit_bytes: 4096 },
+            Self::NoToken,
+            Self::BadToken(TokenError::Expired),
+            Self::NoSuchItem,
+            Self::NoOrder,
+            Self::MethodNotAllowed { allow: "POST" },
+            Self::AlreadyReserved,
+            Self::AlreadySold,
+            Self::BadPayment,
+            Self::NoReservation,
+            Self::ReservationEnded,
+            Self::PaidOtherwise,
+            Self::PaymentUsed,
+            Self::AlreadyExtended,
+            Self::NotRecordedYet,
+            Self::LedgerAway,
+            Self::NotOpenYet { opens_at: Stamp::EPOCH, placed_at: Stamp::EPOCH },
+            Self::Closed,
+            Self::SoldOut,
+            Self::MainUnreachable,
+            Self::OutcomeUnknown,
+            Self::StatusUnavailable,
+            Self::TooLate,
+            Self::ClockAhead,
+            Self::ClockOff,
+            Self::BadMessage,
+            Self::BadSubprotocol,
+            Self::TooManySubscriptions,
+            Self::TooManyMessages,
+            Self::TooManyConnections,
+            Self::NotConnected,
+            Self::Internal,
+        ]
+    }
+
     /// The last part of the problem's `type`.
     pub fn slug(&self) -> &'static str {
         self.kind().slug
@@ -293,71 +333,33 @@ impl From<Problem> for Response<Body> {
 mod tests {
     use super::*;
 
-    fn all() -> Vec<Problem> {
-        let moment = |micros| Stamp::from_micros(micros).unwrap();
-        vec![
-            Problem::BadItemId,
-            Problem::BadBody,
-            Problem::BodyTooLarge { limit_bytes: 4096 },
-            Problem::NoToken,
-            Problem::BadToken(TokenError::Expired),
-            Problem::NoSuchItem,
-            Problem::NoOrder,
-            Problem::MethodNotAllowed { allow: "POST" },
-            Problem::AlreadyReserved,
-            Problem::AlreadySold,
-            Problem::BadPayment,
-            Problem::NoReservation,
-            Problem::ReservationEnded,
-            Problem::PaidOtherwise,
-            Problem::PaymentUsed,
-            Problem::AlreadyExtended,
-            Problem::NotRecordedYet,
-            Problem::LedgerAway,
-            Problem::NotOpenYet { opens_at: moment(5_500_000), placed_at: moment(1_000_000) },
-            Problem::Closed,
-            Problem::SoldOut,
-            Problem::MainUnreachable,
-            Problem::OutcomeUnknown,
-            Problem::StatusUnavailable,
-            Problem::TooLate,
-            Problem::ClockAhead,
-            Problem::ClockOff,
-            Problem::BadMessage,
-            Problem::BadSubprotocol,
-            Problem::TooManySubscriptions,
-            Problem::TooManyMessages,
-            Problem::TooManyConnections,
-            Problem::NotConnected,
-            Problem::Internal,
-        ]
-    }
-
     #[test]
     fn every_problem_is_documented_with_its_status() {
         let page = include_str!("../../docs/PROBLEMS.md");
-        for problem in all() {
+        for problem in Problem::one_of_each() {
             let row = format!("| `{}` | {} |", problem.slug(), problem.status().as_u16());
             assert!(page.contains(&row), "docs/PROBLEMS.md has no row {row}");
         }
         let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-        assert_eq!(rows, all().len(), "docs/PROBLEMS.md has a row too many");
+        assert_eq!(rows, Problem::one_of_each().len(), "docs/PROBLEMS.md has a row too many");
     }
 
     #[test]
     fn whoever_may_try_again_is_told_when() {
-        for problem in all() {
+        for problem in Problem::one_of_each() {
             let told = problem.retry_after_seconds().is_some();
             let may = problem.status().as_u16() == 503 || matches!(problem, Problem::NotOpenYet { .. });
             assert_eq!(told, may, "{problem:?}");
         }
-        assert_eq!(all()[18].retry_after_seconds(), Some(5));
-        assert_eq!(all()[18].document()["opens_at"], 5_500_000);
+        let moment = |micros| Stamp::from_micros(micros).unwrap();
+        let early = Problem::NotOpenYet { opens_at: moment(5_500_000), placed_at: moment(1_000_000) };
+        assert_eq!(early.retry_after_seconds(), Some(5));
+        assert_eq!(early.document()["opens_at"], 5_500_000);
     }
 
     #[test]
     fn only_the_unknown_outcome_is_unknown() {
-        for problem in all() {
+        for problem in Problem::one_of_each() {
             let outcome = problem.document().get("outcome").and_then(Value::as_str).map(str::to_owned);
             let expected = match (&problem, problem.status().as_u16()) {
                 (Problem::OutcomeUnknown | Problem::LedgerAway, _) => Some("unknown"),

@@ -1,7 +1,7 @@
 //! What an EventBridge schedule sends, and how long a scheduled run may take.
 
-use lambda_runtime::Context;
-use serde::Deserialize;
+use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
 /// The event of an EventBridge rule or of EventBridge Scheduler. Any other event
@@ -26,6 +26,19 @@ impl TryFrom<RawEvent> for ScheduledEvent {
             Err("this function expects an EventBridge schedule's event (detail-type \"Scheduled Event\")")
         }
     }
+}
+
+/// Serves a schedule: each event is a run, which is told how long it may take, at most `longest`.
+pub async fn serve<R, Fut>(longest: Duration, run: impl Fn(Duration) -> Fut) -> Result<(), Error>
+where
+    R: Serialize,
+    Fut: Future<Output = R>,
+{
+    lambda_runtime::run(service_fn(|event: LambdaEvent<ScheduledEvent>| {
+        let run = run(run_time(&event.context, longest));
+        async move { Ok::<_, Error>(run.await) }
+    }))
+    .await
 }
 
 /// A run ends this long before Lambda would end it.

@@ -19,6 +19,8 @@ pub struct Stamp(u64);
 pub struct StampOutOfRange(pub u64);
 
 impl Stamp {
+    /// The Unix epoch.
+    pub const EPOCH: Self = Self(0);
     /// The first number that does not fit.
     pub const LIMIT: u64 = 1 << 53;
 

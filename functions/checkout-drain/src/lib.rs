@@ -40,7 +40,7 @@ impl App {
     }
 
     /// How long a run takes at most, and where the invocation has no usable deadline.
-    pub fn fallback_run_time(&self) -> Duration {
+    pub fn longest_run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
     }
 }

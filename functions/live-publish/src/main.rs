@@ -1,9 +1,7 @@
 //! Tells those who watch what has changed, every minute for a minute.
 
-use lambda_runtime::{LambdaEvent, service_fn};
-use live_publish::App;
-use shared::schedule::{ScheduledEvent, run_time};
-use shared::{config, http, telemetry::Telemetry};
+use live_publish::{App, run};
+use shared::{config, http, schedule, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
@@ -12,12 +10,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let telemetry = Telemetry::start(&config::region(source)?)?;
     let app = Arc::new(App::from_config(source, telemetry).await.map_err(http::start_error)?);
     app.open();
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<ScheduledEvent>| {
+    schedule::serve(app.longest_run(), move |time| {
         let app = app.clone();
-        async move {
-            let time = run_time(&event.context, app.fallback_run_time());
-            Ok::<_, lambda_runtime::Error>(live_publish::run(&app, time).await)
-        }
-    }))
+        async move { run(&app, time).await }
+    })
     .await
 }

@@ -1,7 +1,11 @@
-//! The old main is back: what it has committed that the new one does not know.
+//! The old main is back: what it has committed and promised that the new one does not know.
 
-use crate::App;
-use ledger::{LastSigns, LedgerError, Sale, SaleState};
+mod orders;
+
+pub use orders::LostOrder;
+
+use ledger::{LastSigns, Ledger, LedgerError, Sale, SaleState};
+use reconcile::Witnesses;
 use serde::{Deserialize, Serialize};
 use shared::item::ItemId;
 use shared::stamp::Stamp;
@@ -10,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Sales read at once.
 const PAGE: u32 = 5_000;
-/// The most that are listed one by one; all are counted.
+/// The most sales, and the most orders, that are listed one by one; all are counted.
 pub const MAX_LISTED: usize = 1_000;
 
 /// What was found, in numbers. Moments are milliseconds since the Unix epoch.
@@ -22,7 +26,13 @@ pub struct Compared {
     pub sales_lost: u64,
     /// Reservations of the old main that are not here.
     pub reservations_lost: u64,
-    /// From the first of them to the old main's last sale: its heart may have beaten on.
+    /// Orders that the old main's Redis has queued or reserved, and that are nowhere here; nothing where it does not say.
+    #[serde(default)]
+    pub orders_lost: Option<u64>,
+    /// Why it does not say.
+    #[serde(default)]
+    pub orders_unknown: Option<String>,
+    /// From the first of the sales and reservations to the old main's last sale: its heart may have beaten on.
     pub rpo_ms: u64,
     /// Items that lack any, with the units that are kept back for them.
     pub items: BTreeMap<ItemId, Lacking>,
@@ -37,7 +47,7 @@ pub struct Lacking {
     pub held_back: u32,
 }
 
-/// One of them, for the person who decides about it.
+/// A sale or a reservation, for the person who decides about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Lost {
     /// Of which item.
@@ -56,9 +66,30 @@ pub struct Lost {
     pub payment_reference: Option<String>,
 }
 
-/// Compares the two ledgers, the old main's first.
-pub async fn compare(app: &App) -> Result<(Compared, Vec<Lost>), LedgerError> {
-    let (old, new) = (&app.servers.main.ledger, &app.servers.standby.ledger);
+/// What was found, one by one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Listed {
+    /// Sales and reservations of the old main's ledger.
+    pub lost: Vec<Lost>,
+    /// Orders in its Redis that had not come into a ledger.
+    pub lost_orders: Vec<LostOrder>,
+}
+
+/// Compares the old main with the new one. Where the old one's Redis does not answer, the ledgers alone are compared.
+pub async fn compare(old: &Witnesses, new: &Witnesses) -> Result<(Compared, Listed), LedgerError> {
+    let (mut compared, lost) = compare_ledgers(&old.ledger, &new.ledger).await?;
+    let mut listed = Listed { lost, ..Listed::default() };
+    match orders::lost(old, new).await {
+        Ok((count, lost_orders)) => {
+            compared.orders_lost = Some(count);
+            listed.lost_orders = lost_orders;
+        }
+        Err(why) => compared.orders_unknown = Some(why.to_string()),
+    }
+    Ok((compared, listed))
+}
+
+async fn compare_ledgers(old: &Ledger, new: &Ledger) -> Result<(Compared, Vec<Lost>), LedgerError> {
     let mut compared = Compared { last: old.last_signs().await?, ..Compared::default() };
     let (mut all, mut first_lost) = (Vec::new(), None::<u64>);
     for item_id in old.item_ids().await? {

@@ -206,6 +206,7 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandEr
     let (kept, mut run) = first(app, false, mode).await?;
     run.holdback = start.holdback;
     run.may_hurry = start.hurry;
+    run.redis_wait_ms = start.redis_wait_seconds.map_or(step::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     let last = kept.written.as_ref().filter(|last| last.run.state != State::Aborted);
     let ended_ms = last.and_then(|last| last.run.last_ms());
     run.since_last_seconds = ended_ms.map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
@@ -351,12 +352,21 @@ async fn compared(app: &App) -> Result<Value, CommandError> {
     if written.run.is_under_way() {
         return Err(CommandError::UnderWay(written.run.id.clone()));
     }
-    let (compared, lost) = compare::compare(app).await?;
+    let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby).await?;
     let written = Written { compared: Some(compared.clone()), ..written };
     let kept = app.failovers.save(kept.version, written.clone()).await?;
     app.failovers.file(&written).await?;
     let report = report(app, &newest(&kept)?);
-    Ok(json!({ "compared": compared, "lost": lost, "listed_at_most": compare::MAX_LISTED, "report": report }))
+    let mut said = json!(listed);
+    if let Some(fields) = said.as_object_mut() {
+        let others = [
+            ("compared", json!(compared)),
+            ("listed_at_most", json!(compare::MAX_LISTED)),
+            ("report", report),
+        ];
+        fields.extend(others.map(|(name, value)| (name.to_owned(), value)));
+    }
+    Ok(said)
 }
 
 fn newest(kept: &Kept) -> Result<Written, CommandError> {

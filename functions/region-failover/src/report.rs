@@ -93,8 +93,10 @@ impl Report {
         let figure = |ms: Option<u64>| ms.map_or("not yet".to_owned(), |ms| format!("{:.1} s", seconds(ms)));
         let loss = match (&self.measured, self.stated) {
             (Some(measured), _) => format!(
-                "{} sales and {} reservations of the old main are not here (measured)",
-                measured.sales_lost, measured.reservations_lost
+                "{} sales and {} reservations of the old main are not here; {} (measured)",
+                measured.sales_lost,
+                measured.reservations_lost,
+                orders_lost(measured),
             ),
             (None, Some(Loss { ms: 0, sales: 0 })) => "nothing: all had come over".into(),
             (None, Some(stated)) => {
@@ -193,6 +195,11 @@ fn to_do(run: &Run, compared: Option<&Compared>) -> Vec<String> {
             ));
             all.push("tell the shop's backend to send its payments to the new main".into());
             if matches!(run.mode, Mode::Forced { .. }) {
+                if let Some(orders @ 1..) = compared.and_then(|found| found.orders_lost) {
+                    all.push(format!(
+                        "tell the buyers of {orders} orders that their places are gone: compare lists them"
+                    ));
+                }
                 all.push(match compared {
                     None => "once the old main is back: `compare` says what it had sold that is not here".into(),
                     Some(found) if found.sales_lost + found.reservations_lost == 0 => {
@@ -205,6 +212,15 @@ fn to_do(run: &Run, compared: Option<&Compared>) -> Vec<String> {
         }
     }
     all
+}
+
+/// In words, what has become of the orders in the old main's queue.
+fn orders_lost(measured: &Compared) -> String {
+    match (measured.orders_lost, &measured.orders_unknown) {
+        (Some(orders), _) => format!("{orders} orders in its queue are not here"),
+        (None, Some(why)) => format!("what its queue had is not known: {why}"),
+        (None, None) => "its queue was not looked at".into(),
+    }
 }
 
 fn name(step: Step) -> String {
@@ -267,12 +283,21 @@ mod tests {
         assert_eq!(report.steps[2].took_ms, 9_000);
         assert!(report.means.contains("outstanding: fence old main"), "{}", report.means);
         assert!(report.to_do.iter().any(|one| one.contains("compare")));
+        let to_do = |compared: Compared| of(State::Degraded, Some(compared)).to_do.join("; ");
+        assert!(to_do(Compared::default()).contains("nothing was lost"));
+        assert!(!to_do(Compared { orders_lost: Some(0), ..Compared::default() }).contains("their places"));
+        assert!(to_do(Compared { orders_lost: Some(7), ..Compared::default() }).contains("of 7 orders"));
+    }
+
+    #[test]
+    fn what_became_of_the_old_queue_is_said() {
+        let loss = |compared: Compared| of(State::Done, Some(compared)).page();
         assert!(
-            of(State::Degraded, Some(Compared::default()))
-                .to_do
-                .iter()
-                .any(|one| one.contains("nothing was lost"))
+            loss(Compared { orders_lost: Some(7), ..Compared::default() }).contains("7 orders in its queue")
         );
+        let unknown = Compared { orders_unknown: Some("it follows".into()), ..Compared::default() };
+        assert!(loss(unknown).contains("not known: it follows"));
+        assert!(loss(Compared::default()).contains("was not looked at"));
     }
 
     #[test]

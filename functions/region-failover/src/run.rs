@@ -1,7 +1,7 @@
 //! A failover, from its beginning to its end: where it stands, and what is next.
 
 use crate::seen::{Act, Look, Loss, Seen, Trouble};
-use crate::step::{Step, Verdict, decide};
+use crate::step::{REDIS_WAIT_MS, Step, Verdict, decide};
 use lease::Timing;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,9 @@ pub struct Run {
     pub is_drill: bool,
     /// Whether it may come soon after the last one.
     pub may_hurry: bool,
+    /// How long the Global Datastore may take, before Redis is detached from it.
+    #[serde(default = "redis_wait_ms")]
+    pub redis_wait_ms: u64,
     /// Seconds since the last one ended, when this one was begun; nothing where there was none.
     pub since_last_seconds: Option<u64>,
     /// Where it stands.
@@ -95,6 +98,11 @@ pub struct Run {
     /// The newest that had come over of the old main, by the promoted ledger before its epoch began.
     #[serde(default)]
     pub inherited: Option<LastSigns>,
+}
+
+/// Of a run that was written down without it, too.
+fn redis_wait_ms() -> u64 {
+    REDIS_WAIT_MS
 }
 
 /// What is next. What the run has become is written down *before* anything is done.
@@ -122,6 +130,7 @@ impl Run {
             holdback,
             is_drill: false,
             may_hurry: false,
+            redis_wait_ms: redis_wait_ms(),
             since_last_seconds: None,
             state: State::Running,
             step: Step::Precheck,

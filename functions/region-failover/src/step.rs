@@ -13,8 +13,8 @@ const PATIENCE_MS: u64 = 60_000;
 /// How long a forced failover waits for the old main's own functions to be pointed elsewhere, in milliseconds,
 /// once all others are.
 const GONE_LIMIT_MS: u64 = 5_000;
-/// How long Global Datastore may take to move, in milliseconds, before the last resort.
-pub const REDIS_LIMIT_MS: u64 = 5 * 60_000;
+/// How long Global Datastore may take to move, in milliseconds, before the last resort, where a person does not say.
+pub const REDIS_WAIT_MS: u64 = 5 * 60_000;
 
 /// A step. They are taken in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ impl Step {
             }
             Self::MoveRedis => (
                 "the lease is ours: from here on there is no way back",
-                "makes this region's Redis the primary; where that hangs for five minutes and main is gone, detaches it",
+                "makes this region's Redis the primary; where that hangs for longer than it is to be waited for and main is gone, detaches it",
             ),
             Self::ScaleUp => {
                 ("this region's Redis takes writes", "raises the replica's class, only where it is too small")
@@ -314,7 +314,7 @@ fn take_lease(run: &Run, lease: &Record, now: Stamp, timing: Timing) -> Verdict 
 }
 
 fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> Verdict {
-    let hangs = run.in_step_ms(now) > REDIS_LIMIT_MS && matches!(run.mode, Mode::Forced { .. });
+    let hangs = run.in_step_ms(now) > run.redis_wait_ms && matches!(run.mode, Mode::Forced { .. });
     match (role, is_settled) {
         (Role::Primary | Role::Alone, true) => Done,
         (Role::Secondary, _) if hangs => Verdict::Act(Act::DetachRedis),

@@ -4,6 +4,7 @@
 use super::refusal::Refusal;
 use super::{Reach, Reaches, locked};
 use crate::servers::Redis;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -170,6 +171,21 @@ impl Datastore {
             }
             locked(&all.state).status = "primary-only";
         });
+        Ok(())
+    }
+
+    /// What a person does after the last resort: the datastore is deleted, and made anew of the member that has left
+    /// it, and of a new one in the place of the other. Nothing is done where none has left it.
+    pub async fn make_anew(&self) -> Result<()> {
+        let Some(primary) = locked(&self.state).alone.first().copied() else { return Ok(()) };
+        let new = self.members.get(primary).context("no such member")?;
+        for (index, member) in self.members.iter().enumerate() {
+            if index != primary {
+                member.server.lock().await.follow(new.ports.get(&member.region).copied()).await?;
+            }
+        }
+        let mut state = locked(&self.state);
+        *state = State { status: "available", primary, alone: Vec::new(), hangs: false, following: None };
         Ok(())
     }
 

@@ -21,6 +21,8 @@ const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
 /// Units of each item that are kept back in a forced failover: what a main that is cut off can sell to its
 /// own buyers before its lease ends, several times over.
 const HOLDBACK: u32 = 40;
+/// How long the Global Datastore is waited for, in seconds: as short as it may be.
+const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
 /// The longest that a failover may take.
 pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
@@ -171,7 +173,7 @@ async fn fail_over(
     let command = match stated {
         None => json!({ "command": "run", "mode": "planned" }),
         Some(Stated { seconds, sales }) => json!({
-            "command": "run", "mode": "forced", "holdback": HOLDBACK,
+            "command": "run", "mode": "forced", "holdback": HOLDBACK, "redis_wait_seconds": REDIS_WAIT_SECONDS,
             "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
         }),
     };

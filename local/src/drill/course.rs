@@ -67,10 +67,11 @@ impl Course {
             Modes::Mixed => lot.random_bool(1.0 / 3.0),
         };
         let drawn = if lot.random_bool(0.5) { Accident::Kill } else { Accident::Cut };
+        let accident = (!is_planned).then_some(accident.unwrap_or(drawn));
         let kills = if lot.random_bool(0.5) { lot.random_range(1..=3) } else { 0 };
         Self {
             seed,
-            accident: (!is_planned).then_some(accident.unwrap_or(drawn)),
+            accident,
             reaches_table: lot.random_bool(0.5),
             before_ms: lot.random_range(4_000..9_000),
             decides_after_ms: lot.random_range(0..3_000),
@@ -79,8 +80,8 @@ impl Course {
             backs_up: lot.random_bool(0.25),
             throttled: if lot.random_bool(0.3) { lot.random_range(1..6) } else { 0 },
             by_steps: kills == 0 && lot.random_bool(0.4),
-            redis_hangs: false,
             fails_back: lot.random_bool(0.3),
+            redis_hangs: accident.is_some() && lot.random_bool(0.25),
         }
     }
 
@@ -130,6 +131,8 @@ mod tests {
             assert!(courses.iter().any(|course| course.accident == wanted), "{wanted:?}");
         }
         assert!(courses.iter().any(|course| course.kills_after_ms.len() > 1));
+        assert!(courses.iter().any(|course| course.redis_hangs && course.fails_back));
+        assert!(courses.iter().all(|course| !course.redis_hangs || course.accident.is_some()));
         assert_eq!(Course::draw(1, Modes::Planned, Some(Accident::Cut)).accident, None);
         assert_eq!(Course::draw(1, Modes::Forced, Some(Accident::Cut)).accident, Some(Accident::Cut));
     }

@@ -39,11 +39,11 @@ pub struct Drill {
     /// The same seed is the same accidents at the same moments; run N of it is seed + N
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Redis's failover hangs where main is gone, and is given up after five minutes: each run takes so much longer
+    /// Redis's failover hangs where main is gone, and Redis is detached [default: by lot]
     #[arg(long)]
     pub redis_hangs: bool,
     /// Main is moved back in the end of each run [default: by lot]
-    #[arg(long, conflicts_with = "redis_hangs")]
+    #[arg(long)]
     pub fail_back: bool,
     /// Orders a second, from all regions together
     #[arg(long, default_value_t = PER_SECOND, value_parser = clap::value_parser!(u32).range(1..=200))]
@@ -67,9 +67,8 @@ pub async fn run(drill: &Drill) -> Result<bool> {
     for number in 0..drill.runs {
         let course = Course::draw(drill.seed + u64::from(number), drill.mode, drill.accident);
         let course = Course {
-            redis_hangs: drill.redis_hangs && course.accident.is_some(),
-            // A Redis that was detached has to be put into a datastore anew, which is done by hand.
-            fails_back: !drill.redis_hangs && (drill.fail_back || course.fails_back),
+            redis_hangs: course.redis_hangs || (drill.redis_hangs && course.accident.is_some()),
+            fails_back: course.fails_back || drill.fail_back,
             ..course
         };
         let says = |what: &str| {

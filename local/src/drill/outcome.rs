@@ -81,6 +81,9 @@ impl Outcome {
             listed == Some(only_in_old),
             format!("{only_in_old} sales are in the old ledger alone, and {listed:?} listed"),
         );
+        // A Redis that was detached still has what it had taken; one that was moved follows, and does not.
+        let are_known = self.compared["compared"]["orders_lost"].is_u64();
+        must(are_known == self.course.redis_hangs, format!("orders lost are known: {are_known}"));
         let state = self.report["run"]["state"].as_str().unwrap_or("nothing");
         must(state == "done", format!("the failover ended as {state}"));
         faults.extend(self.back.iter().flat_map(Back::faults));

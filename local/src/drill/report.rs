@@ -127,6 +127,11 @@ fn run(outcome: &Outcome) -> Vec<String> {
     if outcome.course.accident.is_some() {
         let told: Vec<String> =
             outcome.told_by_old_main.iter().map(|(what, times)| format!("{what}: {times}")).collect();
+        lines.extend(compared["orders_lost"].as_u64().map(|orders| {
+            format!(
+                "  Redis was detached; {orders} orders in the old main's queue were not here, each listed."
+            )
+        }));
         lines.push(format!("  Orders at the old main until it was back: {}.", told.join(", ")));
     }
     lines.extend(kept_back(compared));

@@ -1,4 +1,5 @@
-//! The report as one HTML page: the frame is `page.html`, the look `style.css`.
+//! The report as one HTML page: the frame is `page.html`, the look that of the
+//! other pages, and `style.css`.
 
 use super::{Check, RIGHT_BUYER, RegionReport, Report, figures, plot};
 
@@ -6,7 +7,7 @@ pub(super) fn render(report: &Report) -> String {
     let right = report.right_winners;
     format!(
         include_str!("page.html"),
-        style = include_str!("style.css"),
+        style = concat!(include_str!("../../../pages/look.css"), include_str!("style.css")),
         item_id = escape(&report.item_id),
         orders = figures::count(report.orders),
         regions = report.regions.len(),

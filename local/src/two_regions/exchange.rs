@@ -12,7 +12,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl TwoRegions {
     /// Makes the region that was main at first the standby of the one that is main now: its ledger is deleted and
-    /// made anew as a replica, and both regions are deployed with their roles exchanged. Its Redis follows already.
+    /// made anew as a replica, and both regions are deployed with their roles exchanged. Its Redis follows already, or,
+    /// where the new main's was detached, as soon as the datastore is made anew.
     pub async fn make_old_main_the_standby(&mut self) -> Result<()> {
         let [old, new] = [settings::instance(MAIN), settings::instance(STANDBY)];
         ensure!(self.roles.main == MAIN, "{} is the standby already", self.region(MAIN).name);
@@ -30,6 +31,9 @@ impl TwoRegions {
         self.until("the new replica is made", |two| two.instance(MAIN, old).is_some()).await?;
         let made = self.instance(MAIN, old).context("the new replica is gone")?;
 
+        if let Some(datastore) = self.control_plane.account().datastore() {
+            datastore.make_anew().await?;
+        }
         let servers = self.sites.get_mut(MAIN).and_then(|site| site.servers.as_mut());
         servers.context("the old main has no servers")?.take_ledger(made.server, made.door);
         self.roles = Roles { main: STANDBY, standby: MAIN };

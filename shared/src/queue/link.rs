@@ -115,6 +115,16 @@ impl Link {
         }
     }
 
+    /// Whether the server itself says that it takes writes.
+    pub async fn takes_writes(&self) -> Result<bool, LinkError> {
+        let role = self.run(self.call_limit(), async |mut connection| {
+            redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut connection).await
+        });
+        let is_primary =
+            |role: &redis::Value| matches!(role, redis::Value::BulkString(name) if name == b"master");
+        Ok(role.await?.first().is_some_and(is_primary))
+    }
+
     /// Time to connect and to be answered, for calls with no tighter limit of their own.
     pub fn call_limit(&self) -> Duration {
         self.0.config.connect_timeout + self.0.config.response_timeout

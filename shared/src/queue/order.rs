@@ -94,6 +94,53 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// The orders that wait, first come first: at most `most` of them, from the `from`th on. For a queue that stands
+    /// still.
+    pub async fn waiting(
+        &self,
+        item_id: &ItemId,
+        from: u64,
+        most: u32,
+    ) -> Result<Vec<(UserToken, Stamp)>, LinkError> {
+        let page = self.page(&Keys::of(item_id).orders, from, most).await?;
+        let order = |(buyer, score)| Some((UserToken::parse::<String>(buyer).ok()?, stamp_of_score(score)?));
+        page.into_iter().map(order).collect::<Option<_>>().ok_or_else(senseless)
+    }
+
+    /// Those who have or had a reservation, with how they stand, likewise.
+    pub async fn taken(
+        &self,
+        item_id: &ItemId,
+        from: u64,
+        most: u32,
+    ) -> Result<Vec<(UserToken, OrderState)>, LinkError> {
+        let page = self.page(&Keys::of(item_id).reservations, from, most).await?;
+        let standing =
+            |(buyer, hold)| Some((UserToken::parse::<String>(buyer).ok()?, judge(None, None, Some(hold))));
+        page.into_iter().map(standing).collect::<Option<_>>().ok_or_else(senseless)
+    }
+
+    async fn page(&self, key: &str, from: u64, most: u32) -> Result<Vec<(String, f64)>, LinkError> {
+        let to = from.saturating_add(u64::from(most)).saturating_sub(1);
+        self.link
+            .run(self.link.call_limit(), async |mut connection| {
+                redis::cmd("ZRANGE")
+                    .arg(key)
+                    .arg(from)
+                    .arg(to)
+                    .arg("WITHSCORES")
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await
+    }
+}
+
+fn senseless() -> LinkError {
+    LinkError::Refused("an order in the queue makes no sense".into())
+}
+
 /// A queued order speaks louder than a released reservation: the buyer came back.
 pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
     match (placed_at.and_then(stamp_of_score), hold) {

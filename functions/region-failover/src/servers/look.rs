@@ -60,7 +60,8 @@ impl Servers {
             Look::Lag => self.look_at_lag(run).await,
             Look::Redis => {
                 let said = self.datastore.look().await?;
-                Ok(datastore::seen(said, takes_writes(&self.standby.link).await))
+                let takes_writes = self.standby.link.takes_writes().await;
+                Ok(datastore::seen(said, takes_writes.unwrap_or(false)))
             }
             Look::Instance => self.instances.look().await,
             Look::Ledger => {
@@ -185,14 +186,4 @@ async fn answers(link: &Link) -> bool {
         redis::cmd("PING").query_async::<String>(&mut connection).await
     });
     ping.await.is_ok()
-}
-
-/// Whether the server itself says that it takes writes.
-async fn takes_writes(link: &Link) -> bool {
-    let role = link.run(link.call_limit(), async |mut connection| {
-        redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut connection).await
-    });
-    let is_primary =
-        |role: &redis::Value| matches!(role, redis::Value::BulkString(name) if name == b"master");
-    role.await.is_ok_and(|role| role.first().is_some_and(is_primary))
 }

@@ -1,0 +1,142 @@
+//! The old main held against the new one, with real servers on either side: what is listed is what lacks.
+
+use ledger::LastSigns;
+use local::buyer::micros_now;
+use reconcile::Witnesses;
+use redis::AsyncCommands;
+use region_failover::compare::{Compared, Listed, LostOrder, MAX_LISTED, compare};
+use shared::config::RedisConfig;
+use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
+use shared::queue::{Keys, Link, NO_HOLD_MICROS, Reservation};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use tests::{LedgerServer, RedisQueue};
+
+/// More than are read at once.
+const CROWD: u64 = 6_000;
+
+/// A main: Redis, ledger, and an item on both.
+struct Side {
+    redis: RedisQueue,
+    ledger: LedgerServer,
+}
+
+impl Side {
+    async fn start(items: &[&str]) -> Self {
+        let (redis, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
+        let side = Self { redis: redis.unwrap(), ledger: ledger.unwrap() };
+        for name in items {
+            let new = NewItem {
+                item_id: side.redis.item(name, 10, 500).await.unwrap(),
+                name: (*name).into(),
+                stock_total: 10,
+                opens_at: at(0),
+                closes_at: None,
+                hold_seconds: 600,
+                settle_window_ms: 500,
+            };
+            assert!(side.ledger.ledger.create_item(&new).await.unwrap());
+        }
+        side
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        let url = self.redis.redis.url();
+        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+        let link = Link::new(RedisConfig::main(&source).unwrap());
+        Witnesses { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
+    }
+
+    async fn queue(&self, item: &str, orders: &[(u64, String)]) {
+        let mut connection = self.redis.redis.connect().await.unwrap();
+        let _: () = connection.zadd_multiple(Keys::of(&id(item)).orders, orders).await.unwrap();
+    }
+
+    async fn reserve(&self, item: &str, holds: &[(f64, &str)]) {
+        let mut connection = self.redis.redis.connect().await.unwrap();
+        let _: () = connection.zadd_multiple(Keys::of(&id(item)).reservations, holds).await.unwrap();
+    }
+
+    /// Sells a unit, as the worker does.
+    async fn sell(&self, item: &str, buyer: &str, reserved_at: Stamp) {
+        let sale = Reservation {
+            user_token: UserToken::parse(buyer).unwrap(),
+            placed_at: at(1_000),
+            reserved_at,
+            hold_until: Stamp::from_micros(reserved_at.as_micros() + NO_HOLD_MICROS).unwrap(),
+            epoch: 1,
+        };
+        self.ledger.ledger.record(&id(item), &[sale], Permit::Unleased).await.unwrap();
+    }
+}
+
+fn id(item: &str) -> ItemId {
+    item.parse().unwrap()
+}
+
+/// `ms` after some moment an hour ago or so.
+fn at(ms: u64) -> Stamp {
+    Stamp::from_micros(micros_now() / 3_600_000_000 * 3_600_000_000 - 3_600_000_000 + ms * 1_000).unwrap()
+}
+
+fn order(item: &str, buyer: &str, there: &'static str, placed_at: Option<Stamp>) -> LostOrder {
+    LostOrder { item_id: id(item), user_token: buyer.into(), there, placed_at }
+}
+
+async fn compared(old: &Side, new: &Side) -> (Compared, Listed) {
+    compare(&old.witnesses(), &new.witnesses()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale() {
+    // "young" was made after the last word that came over.
+    let (mut old, new) = tokio::join!(Side::start(&["both", "young"]), Side::start(&["both"]));
+    let stamp = |ms| at(ms).as_micros();
+    let queued = [(2_000, "gone"), (2_001, "waits"), (2_002, "served")];
+    old.queue("both", &queued.map(|(ms, buyer)| (stamp(ms), buyer.to_owned()))).await;
+    old.queue("young", &[(stamp(2_003), "early".to_owned())]).await;
+    let until = stamp(900_000) as f64;
+    let holds =
+        [(until, "drained"), (-until, "released"), (f64::INFINITY, "sold"), (f64::INFINITY, "came-over")];
+    old.reserve("both", &holds).await;
+    old.sell("both", "came-over", at(3_000)).await;
+    old.sell("both", "sold", at(4_000)).await;
+
+    new.queue("both", &[(stamp(2_001), "waits".to_owned())]).await;
+    new.sell("both", "served", at(5_000)).await;
+    new.sell("both", "came-over", at(3_000)).await;
+
+    let (found, listed) = compared(&old, &new).await;
+    let expected = [
+        order("both", "gone", "queued", Some(at(2_000))),
+        order("both", "drained", "reserved", None),
+        order("young", "early", "queued", Some(at(2_003))),
+    ];
+    assert_eq!(listed.lost_orders, expected);
+    assert_eq!((found.orders_lost, found.orders_unknown.as_deref()), (Some(3), None));
+    let sales: Vec<&str> = listed.lost.iter().map(|lost| lost.user_token.as_str()).collect();
+    assert_eq!((sales, found.sales_lost, found.reservations_lost), (vec!["sold"], 1, 0));
+    assert_eq!(
+        found.last,
+        LastSigns { heartbeat_ms: None, sale_ms: Some(at(4_000).as_micros() / 1_000) },
+        "the old main's own"
+    );
+
+    // A crowd is counted whole, and listed in part.
+    let crowd: Vec<(u64, String)> =
+        (0..CROWD).map(|number| (stamp(10_000) + number, format!("one-{number:04}"))).collect();
+    old.queue("both", &crowd).await;
+    let (found, listed) = compared(&old, &new).await;
+    assert_eq!((found.orders_lost, listed.lost_orders.len()), (Some(CROWD + 3), MAX_LISTED));
+
+    // Where the old main's Redis follows, or does not answer, the ledgers are compared all the same.
+    old.redis.redis.follow(Some(new.redis.redis.port())).await.unwrap();
+    let (found, listed) = compared(&old, &new).await;
+    assert_eq!((found.orders_lost, found.sales_lost, listed.lost_orders.len()), (None, 1, 0));
+    assert!(found.orders_unknown.unwrap().contains("follows the new one"));
+    old.redis.redis.kill();
+    let (found, _) = compared(&old, &new).await;
+    assert!(found.orders_unknown.unwrap().contains("does not answer"));
+    assert_eq!(found.sales_lost, 1);
+}
