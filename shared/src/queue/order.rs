@@ -104,7 +104,8 @@ impl Queue {
         most: u32,
     ) -> Result<Vec<(UserToken, Stamp)>, LinkError> {
         let page = self.page(&Keys::of(item_id).orders, from, most).await?;
-        let order = |(buyer, score)| Some((UserToken::parse::<String>(buyer).ok()?, stamp_of_score(score)?));
+        let order =
+            |(buyer, score): (String, f64)| Some((UserToken::parse(buyer).ok()?, stamp_of_score(score)?));
         page.into_iter().map(order).collect::<Option<_>>().ok_or_else(senseless)
     }
 
@@ -116,8 +117,9 @@ impl Queue {
         most: u32,
     ) -> Result<Vec<(UserToken, OrderState)>, LinkError> {
         let page = self.page(&Keys::of(item_id).reservations, from, most).await?;
-        let standing =
-            |(buyer, hold)| Some((UserToken::parse::<String>(buyer).ok()?, judge(None, None, Some(hold))));
+        let standing = |(buyer, hold): (String, f64)| {
+            Some((UserToken::parse(buyer).ok()?, judge(None, None, Some(hold))))
+        };
         page.into_iter().map(standing).collect::<Option<_>>().ok_or_else(senseless)
     }
 
