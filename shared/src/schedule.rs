@@ -35,7 +35,8 @@ where
     Fut: Future<Output = R>,
 {
     lambda_runtime::run(service_fn(|event: LambdaEvent<ScheduledEvent>| {
-        let run = run(run_time(&event.context, longest));
+        // Boxed: the compiler gives up on a future as deep as a run.
+        let run = Box::pin(run(run_time(&event.context, longest)));
         async move { Ok::<_, Error>(run.await) }
     }))
     .await
