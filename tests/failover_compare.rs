@@ -85,7 +85,7 @@ fn order(item: &str, buyer: &str, there: &'static str, placed_at: Option<Stamp>)
 }
 
 async fn compared(old: &Side, new: &Side) -> (Compared, Listed) {
-    compare(&old.witnesses(), &new.witnesses()).await.unwrap()
+    compare(&old.witnesses(), &new.witnesses(), 0).await.unwrap()
 }
 
 #[tokio::test]
@@ -129,6 +129,10 @@ async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale()
     old.queue("both", &crowd).await;
     let (found, listed) = compared(&old, &new).await;
     assert_eq!((found.orders_lost, listed.lost_orders.len()), (Some(CROWD + 3), MAX_LISTED));
+
+    assert_eq!((found.listed_up_to(0), found.listed_up_to(5_003)), (Some(1_000), None));
+    let (_, rest) = compare(&old.witnesses(), &new.witnesses(), CROWD).await.unwrap();
+    assert_eq!((rest.lost.len(), rest.lost_orders.len()), (0, 3));
 
     // Where the old main's Redis follows, or does not answer, the ledgers are compared all the same.
     old.redis.redis.follow(Some(new.redis.redis.port())).await.unwrap();

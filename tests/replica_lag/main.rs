@@ -118,7 +118,7 @@ async fn a_main_that_is_silent_is_told_and_the_loss_is_bounded() {
     let lost = lost_micros as f64 / 1e6;
     let said = report["at_risk"]["seconds"].as_f64().unwrap();
     let said_sales = report["at_risk"]["sales"].as_u64().unwrap();
-    let at_most = report["at_risk"]["units_left"].as_u64().unwrap();
+    let at_most = report["at_risk"]["units_unsold"].as_u64().unwrap();
     println!("silent main: {said:.2} s and {said_sales} sales said; {lost:.2} s and {lost_sales} lost");
     assert!(lost <= said + since && said <= lost + 2.0, "{report}");
     // Nobody can count at a main that does not answer: its busiest second over and over, and what was left.

@@ -170,7 +170,7 @@ impl Model {
             received: Some(self.received as u64),
             replayed: Some(self.replayed as u64),
             peak_sales_per_second: 10,
-            units_left: 1_000,
+            units_unsold: 1_000,
         });
         let main = (self.main_answers && asks(&mut self.rng, self.failing)).then(|| Main {
             heart_age_seconds: Some((self.second - newest_beat) as f64 + 0.5),

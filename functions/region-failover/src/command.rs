@@ -10,6 +10,9 @@ use serde_json::Value;
 /// The most units that may be kept back of each item.
 const MAX_HOLDBACK: u32 = 10_000_000;
 
+/// The longest reason, in bytes.
+const MAX_WHY: usize = 500;
+
 /// How long a forced failover waits for the Global Datastore before it detaches this region's Redis, in seconds.
 const REDIS_WAIT: std::ops::RangeInclusive<u64> = 10..=900;
 
@@ -58,7 +61,18 @@ pub enum Command {
         format: Format,
     },
     /// What the old main has committed that the new one does not know.
-    Compare {},
+    Compare {
+        /// So many are not listed: those that an earlier answer has listed.
+        #[serde(default)]
+        skip: u64,
+    },
+    /// Gives up what is outstanding, by a person's word: it is not tried any more.
+    Waive {
+        /// Which step.
+        step: Step,
+        /// Why: for the report.
+        why: String,
+    },
     /// Goes on until `step` is done, for a plan of Region switch; its first step begins a failover.
     Step {
         /// Up to which.
@@ -126,7 +140,7 @@ pub enum Format {
 pub enum BadCommand {
     /// It cannot be read.
     #[error(
-        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, step and tend"
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive, step and tend"
     )]
     Unreadable(#[from] serde_json::Error),
     /// The loss is not accepted.
@@ -146,6 +160,9 @@ pub enum BadCommand {
     /// Too short or too long.
     #[error("redis_wait_seconds must be from {} to {}", REDIS_WAIT.start(), REDIS_WAIT.end())]
     RedisWait,
+    /// No reason, or a long one.
+    #[error("why must have 1 to {MAX_WHY} bytes")]
+    Why,
 }
 
 impl From<BadCommand> for Diagnostic {
@@ -166,8 +183,10 @@ impl Command {
             }
         }
         let command: Self = serde_json::from_value(payload)?;
-        if let Self::Run(start) | Self::Step { start: Some(start), .. } = &command {
-            start.mode()?;
+        match &command {
+            Self::Run(start) | Self::Step { start: Some(start), .. } => drop(start.mode()?),
+            Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => return Err(BadCommand::Why),
+            _ => {}
         }
         Ok(command)
     }
@@ -218,6 +237,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_waived_without_a_reason() {
+        let waive = |why: &str| json!({ "command": "waive", "step": "fence_old_main", "why": why });
+        assert!(refused(waive("")).contains("1 to 500"));
+        assert!(refused(waive(&"x".repeat(501))).contains("1 to 500"));
+        assert!(Command::parse(waive("the instance is deleted")).is_ok());
+    }
+
+    #[test]
     fn how_long_redis_is_waited_for_has_bounds() {
         let forced = |seconds| {
             let accept = json!({ "seconds": 20, "sales": 3 });
@@ -250,6 +277,8 @@ mod tests {
             json!({ "command": "run", "mode": "forced", "accept": { "seconds": 1 } }),
             json!({ "command": "run", "mode": "planned", "why": "x" }),
             json!({ "command": "step", "step": "win" }),
+            json!({ "command": "waive", "step": "fence_old_main" }),
+            json!({ "command": "compare", "skip": -1 }),
         ] {
             assert!(refused(wrong.clone()).contains("not a command"), "{wrong}");
         }
@@ -269,6 +298,7 @@ mod tests {
             "region-failover.report.json",
             "region-failover.drill.json",
             "region-failover.compare.json",
+            "region-failover.waive.json",
             "region-failover.schedule.json",
             "region-failover.region-switch.json",
             "region-failover.region-switch-first.json",

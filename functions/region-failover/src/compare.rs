@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Sales read at once.
 const PAGE: u32 = 5_000;
-/// The most sales, and the most orders, that are listed one by one; all are counted.
+/// The most sales, and the most orders, that one answer lists; all are counted.
 pub const MAX_LISTED: usize = 1_000;
 
 /// What was found, in numbers. Moments are milliseconds since the Unix epoch.
@@ -75,11 +75,21 @@ pub struct Listed {
     pub lost_orders: Vec<LostOrder>,
 }
 
-/// Compares the old main with the new one. Where the old one's Redis does not answer, the ledgers alone are compared.
-pub async fn compare(old: &Witnesses, new: &Witnesses) -> Result<(Compared, Listed), LedgerError> {
-    let (mut compared, lost) = compare_ledgers(&old.ledger, &new.ledger).await?;
+impl Compared {
+    /// Up to which it is listed where `skip` were not; nothing where that is the end.
+    pub fn listed_up_to(&self, skip: u64) -> Option<u64> {
+        let most = (self.sales_lost + self.reservations_lost).max(self.orders_lost.unwrap_or(0));
+        let next = skip.saturating_add(MAX_LISTED as u64);
+        (next < most).then_some(next)
+    }
+}
+
+/// Compares the old main with the new one, and lists what comes after the first `skip`. Where the old one's Redis does
+/// not answer, the ledgers alone are compared.
+pub async fn compare(old: &Witnesses, new: &Witnesses, skip: u64) -> Result<(Compared, Listed), LedgerError> {
+    let (mut compared, lost) = compare_ledgers(&old.ledger, &new.ledger, skip).await?;
     let mut listed = Listed { lost, ..Listed::default() };
-    match orders::lost(old, new).await {
+    match orders::lost(old, new, skip).await {
         Ok((count, lost_orders)) => {
             compared.orders_lost = Some(count);
             listed.lost_orders = lost_orders;
@@ -89,7 +99,11 @@ pub async fn compare(old: &Witnesses, new: &Witnesses) -> Result<(Compared, List
     Ok((compared, listed))
 }
 
-async fn compare_ledgers(old: &Ledger, new: &Ledger) -> Result<(Compared, Vec<Lost>), LedgerError> {
+async fn compare_ledgers(
+    old: &Ledger,
+    new: &Ledger,
+    skip: u64,
+) -> Result<(Compared, Vec<Lost>), LedgerError> {
     let mut compared = Compared { last: old.last_signs().await?, ..Compared::default() };
     let (mut all, mut first_lost) = (Vec::new(), None::<u64>);
     for item_id in old.item_ids().await? {
@@ -113,7 +127,8 @@ async fn compare_ledgers(old: &Ledger, new: &Ledger) -> Result<(Compared, Vec<Lo
                 };
                 *of_kind += 1;
                 first_lost = Some(first_lost.unwrap_or(u64::MAX).min(ms(sale.reserved_at)));
-                if all.len() < MAX_LISTED {
+                let is_skipped = compared.sales_lost + compared.reservations_lost <= skip;
+                if !is_skipped && all.len() < MAX_LISTED {
                     all.push(lost(&item_id, sale, state));
                 }
             }

@@ -36,6 +36,9 @@ use store::{Kept, Store, Written};
 use tokio::time::Instant;
 use versioned::StoreError;
 
+/// How often it is tried to keep what a comparison has found beside a run that is written meanwhile.
+const SAVE_TRIES: u32 = 5;
+
 /// How long an invocation goes on at most, where it has no usable deadline; the schedule's next one goes on.
 pub const RUN_LIMIT: Duration = Duration::from_secs(840);
 
@@ -75,6 +78,15 @@ pub enum CommandError {
         /// What it waits for.
         last: String,
     },
+    /// Each region carries out its own alone: here everything would be pointed the wrong way.
+    #[error("the newest failover moved main to {0}: ask there")]
+    Elsewhere(String),
+    /// The new main does not sell yet.
+    #[error("it is at {0:?}: the old main can be compared once the new one sells")]
+    NotOver(Step),
+    /// It is done, or was never begun.
+    #[error("{0:?} is not outstanding: see `status`")]
+    NotOutstanding(Step),
     /// The failover was given up.
     #[error("the failover was given up: {0}")]
     Aborted(String),
@@ -112,6 +124,9 @@ impl From<CommandError> for Diagnostic {
             CommandError::NoSuchRun(_) => "NoSuchRun",
             CommandError::NoWayBack(_) => "NoWayBack",
             CommandError::NotYet { .. } => "NotYet",
+            CommandError::Elsewhere(_) => "Elsewhere",
+            CommandError::NotOver(_) => "NotOver",
+            CommandError::NotOutstanding(_) => "NotOutstanding",
             CommandError::Aborted(_) => "Aborted",
             CommandError::IsMain(_) => "IsMain",
             CommandError::Store(_) => "StoreAway",
@@ -174,7 +189,7 @@ pub async fn handle(
         }
         Command::Tend {} => tend(app, holder, until).await,
         Command::Abort { drill } => {
-            let written = newest(&app.store(drill).load().await?)?;
+            let written = newest_of(app, &app.store(drill).load().await?)?;
             if written.run.state == State::Running && !written.run.can_abort() {
                 return Err(CommandError::NoWayBack(written.run.step));
             }
@@ -195,7 +210,8 @@ pub async fn handle(
                 Format::Page => json!({ "page": report.page() }),
             })
         }
-        Command::Compare {} => compared(app).await,
+        Command::Compare { skip } => compared(app, skip).await,
+        Command::Waive { step, why } => waive(app, step, &why, holder).await,
         Command::Step { step, start } => advance(app, step, start, holder, until).await,
     }
 }
@@ -207,9 +223,7 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandEr
     run.holdback = start.holdback;
     run.may_hurry = start.hurry;
     run.redis_wait_ms = start.redis_wait_seconds.map_or(step::REDIS_WAIT_MS, |seconds| seconds * 1_000);
-    let last = kept.written.as_ref().filter(|last| last.run.state != State::Aborted);
-    let ended_ms = last.and_then(|last| last.run.last_ms());
-    run.since_last_seconds = ended_ms.map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
+    run.follow_on(kept.written.as_ref().map(|last| &last.run), app.now_ms());
     tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "a failover begins");
     save(app, kept.version, run, None, holder).await
 }
@@ -247,7 +261,7 @@ async fn take_up(
     change: impl FnOnce(&mut Run),
 ) -> Result<Kept, CommandError> {
     let kept = app.store(is_drill).load().await?;
-    let Written { mut run, compared, .. } = newest(&kept)?;
+    let Written { mut run, compared, .. } = newest_of(app, &kept)?;
     let was_over = !run.is_under_way();
     change(&mut run);
     if was_over && !run.is_under_way() {
@@ -274,7 +288,9 @@ async fn save(
 async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandError> {
     let mut tended = Vec::new();
     for is_drill in [false, true] {
-        let Some(written) = app.store(is_drill).load().await?.written else { continue };
+        let newest = app.store(is_drill).load().await?.written;
+        // What another region has begun, it carries out by its own configuration.
+        let Some(written) = newest.filter(|written| written.run.to == app.here) else { continue };
         let run = &written.run;
         if !is_drill {
             let waits = run.is_under_way() && !run.is_done(Step::OpenSales);
@@ -327,7 +343,15 @@ async fn advance(
     let kept = match start {
         Some(start) if step == Step::Precheck && !is_under_way => begin(app, &start, holder).await?,
         _ if is_under_way => take_up(app, false, holder, |_| ()).await?,
-        _ => kept,
+        // It is over: a step of it is done only where it is what made this region main.
+        _ => {
+            let run = newest_of(app, &kept)?.run;
+            let lease = app.servers.lease.load().await?;
+            if lease.region != app.here || lease.epoch != run.new_epoch() {
+                return Err(CommandError::NothingUnderWay);
+            }
+            kept
+        }
     };
     let is_past = move |run: &Run| run.is_done(step);
     let (kept, _) = execute(app, kept, until, is_past).await;
@@ -346,27 +370,58 @@ async fn advance(
 }
 
 /// Compares with the old main, and keeps the numbers with the run.
-async fn compared(app: &App) -> Result<Value, CommandError> {
-    let kept = app.failovers.load().await?;
-    let written = newest(&kept)?;
-    if written.run.is_under_way() {
-        return Err(CommandError::UnderWay(written.run.id.clone()));
+async fn compared(app: &App, skip: u64) -> Result<Value, CommandError> {
+    let written = newest_of(app, &app.failovers.load().await?)?;
+    if !written.run.is_done(Step::OpenSales) {
+        return Err(CommandError::NotOver(written.run.step));
     }
-    let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby).await?;
-    let written = Written { compared: Some(compared.clone()), ..written };
-    let kept = app.failovers.save(kept.version, written.clone()).await?;
-    app.failovers.file(&written).await?;
-    let report = report(app, &newest(&kept)?);
+    let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby, skip).await?;
+    let kept = keep_compared(app, &compared).await?;
     let mut said = json!(listed);
     if let Some(fields) = said.as_object_mut() {
-        let others = [
-            ("compared", json!(compared)),
-            ("listed_at_most", json!(compare::MAX_LISTED)),
-            ("report", report),
-        ];
+        let more = compared.listed_up_to(skip).map(|next| json!({ "command": "compare", "skip": next }));
+        let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &kept))];
         fields.extend(others.map(|(name, value)| (name.to_owned(), value)));
     }
     Ok(said)
+}
+
+/// Keeps the numbers with the run, whatever has become of that meanwhile: what is outstanding is tried every minute.
+async fn keep_compared(app: &App, compared: &compare::Compared) -> Result<Written, CommandError> {
+    let mut tries = 0;
+    loop {
+        let kept = app.failovers.load().await?;
+        let written = Written { compared: Some(compared.clone()), ..newest_of(app, &kept)? };
+        match app.failovers.save(kept.version, written.clone()).await {
+            Err(StoreError::Conflict) if tries < SAVE_TRIES => tries += 1,
+            saved => {
+                saved?;
+                app.failovers.file(&written).await?;
+                return Ok(written);
+            }
+        }
+    }
+}
+
+/// Gives up what is outstanding of a step.
+async fn waive(app: &App, step: Step, why: &str, holder: &str) -> Result<Value, CommandError> {
+    let kept = app.failovers.load().await?;
+    let Written { mut run, compared, .. } = newest_of(app, &kept)?;
+    if !run.waive(step, why, app.now_ms()) {
+        return Err(CommandError::NotOutstanding(step));
+    }
+    tracing::warn!(run = run.id, ?step, why, "what was outstanding is given up");
+    let written = newest(&save(app, kept.version, run, compared, holder).await?)?;
+    if !written.run.is_under_way() {
+        app.failovers.file(&written).await?;
+    }
+    Ok(report(app, &written))
+}
+
+/// The newest run, which must be one that made, or is to make, this region main.
+fn newest_of(app: &App, kept: &Kept) -> Result<Written, CommandError> {
+    let written = newest(kept)?;
+    if written.run.to == app.here { Ok(written) } else { Err(CommandError::Elsewhere(written.run.to)) }
 }
 
 fn newest(kept: &Kept) -> Result<Written, CommandError> {

@@ -32,8 +32,8 @@ pub fn at_risk(lease: &Record, now: Stamp, timing: Timing, replica: &Replica, ma
         .beat_at
         .map_or(u64::MAX, |beat| last.as_micros().saturating_sub(beat.as_micros()).div_ceil(1_000));
     let likely_sales =
-        replica.peak_sales_per_second.saturating_mul(ms.div_ceil(1_000)).min(replica.units_left);
-    AtRisk { most: Loss { ms, sales: replica.units_left }, likely_sales, grows }
+        replica.peak_sales_per_second.saturating_mul(ms.div_ceil(1_000)).min(replica.units_unsold);
+    AtRisk { most: Loss { ms, sales: replica.units_unsold }, likely_sales, grows }
 }
 
 /// Until when main can have sold, or could if it were told to stop now.
@@ -72,7 +72,7 @@ mod tests {
             is_paused: false,
             is_streaming: Some(true),
             peak_sales_per_second: 10,
-            units_left: 90,
+            units_unsold: 90,
         }
     }
 

@@ -22,11 +22,7 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
     };
     let last = app.failovers.load().await?.written;
     let mut run = Run::new("plan", mode, (&lease.region, &app.here), lease.epoch, 0);
-    run.since_last_seconds = last
-        .as_ref()
-        .filter(|last| last.run.state != State::Aborted)
-        .and_then(|last| last.run.last_ms())
-        .map(|ended| app.now_ms().saturating_sub(ended) / 1_000);
+    run.follow_on(last.as_ref().map(|last| &last.run), app.now_ms());
     let at_risk = standing.at_risk;
     let seen = servers.look(run.step.look(), &run).await;
     let obstacle = match &seen {

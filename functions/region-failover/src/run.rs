@@ -81,6 +81,9 @@ pub struct Run {
     pub redis_wait_ms: u64,
     /// Seconds since the last one ended, when this one was begun; nothing where there was none.
     pub since_last_seconds: Option<u64>,
+    /// When the last one ended that was not given up, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub last_ended_ms: Option<u64>,
     /// Where it stands.
     pub state: State,
     /// The step that it is at.
@@ -89,6 +92,9 @@ pub struct Run {
     pub log: Vec<Log>,
     /// Steps that were left out.
     pub outstanding: Vec<Step>,
+    /// Steps that were left out for good, by a person's word.
+    #[serde(default)]
+    pub waived: Vec<Step>,
     /// Why it was aborted.
     pub why: String,
     /// When the old main's lease ended: it has sold nothing since. Milliseconds since the Unix epoch.
@@ -132,10 +138,12 @@ impl Run {
             may_hurry: false,
             redis_wait_ms: redis_wait_ms(),
             since_last_seconds: None,
+            last_ended_ms: None,
             state: State::Running,
             step: Step::Precheck,
             log: Vec::new(),
             outstanding: Vec::new(),
+            waived: Vec::new(),
             why: String::new(),
             stopped_ms: None,
             stated: None,
@@ -146,6 +154,15 @@ impl Run {
     /// When it ended, or what is known of it so far; nothing before its first look. In milliseconds.
     pub fn last_ms(&self) -> Option<u64> {
         self.log.iter().map(|log| log.ended_ms.unwrap_or(log.began_ms)).max()
+    }
+
+    /// Follows on `last`, the newest before it: how long ago main was moved last, however many were given up since.
+    pub fn follow_on(&mut self, last: Option<&Self>, now_ms: u64) {
+        self.last_ended_ms = last.and_then(|last| match last.state {
+            State::Aborted => last.last_ended_ms,
+            _ => last.last_ms(),
+        });
+        self.since_last_seconds = self.last_ended_ms.map(|ended| now_ms.saturating_sub(ended) / 1_000);
     }
 
     /// The region that is gone, where it is forced by that: nobody waits for it longer than it takes to ask.
@@ -171,6 +188,8 @@ impl Run {
     fn limit_ms(&self, seen: Option<&Seen>) -> Option<u64> {
         match (self.is_drill, self.step) {
             (true, Step::Precheck) => Some(DRILL_COPY_LIMIT_MS),
+            // The copy is deleted: RDS takes its time.
+            (true, Step::FenceOldMain) => Some(DRILL_STEP_LIMIT_MS),
             (true, step) => step.limit_ms().or(Some(DRILL_STEP_LIMIT_MS)),
             (false, step) => step.limit_in(self, seen),
         }
@@ -204,6 +223,26 @@ impl Run {
         }
     }
 
+    /// Gives up what is outstanding of it, for good and by a person's word; says whether it was outstanding.
+    pub fn waive(&mut self, step: Step, why: &str, now_ms: u64) -> bool {
+        if !self.outstanding.contains(&step) {
+            return false;
+        }
+        self.outstanding.retain(|left| *left != step);
+        self.waived.push(step);
+        let last = format!("given up by a person: {why}");
+        match self.log.iter_mut().find(|log| log.step == step) {
+            Some(log) => log.last = last,
+            None => self.log.push(Log { step, began_ms: now_ms, ended_ms: None, acts: 0, last }),
+        }
+        if self.state == State::Degraded && self.outstanding.is_empty() {
+            self.state = State::Done;
+        } else if self.state == State::Running && self.step == step {
+            self.go_further();
+        }
+        true
+    }
+
     /// How long the step has taken so far, in milliseconds.
     pub fn in_step_ms(&self, now: Stamp) -> u64 {
         let began_ms = self.log.iter().find(|log| log.step == self.step).map(|log| log.began_ms);
@@ -232,7 +271,8 @@ impl Run {
         };
         let is_late = self.limit_ms(seen.as_ref().ok()).is_some_and(|limit| self.in_step_ms(now) > limit);
         if verdict != Verdict::Done && is_late {
-            if self.can_abort() {
+            // What a drill leaves behind is no reason to give it up: its schedule clears it away.
+            if self.can_abort() && step != Step::FenceOldMain {
                 return self.turn_back(format!("{step:?} took too long"));
             }
             if step.may_be_left(self, seen.as_ref().ok()) {
@@ -282,7 +322,7 @@ impl Run {
     /// Whether `step` was seen to be so, or left out for now.
     pub fn is_done(&self, step: Step) -> bool {
         let was_seen = self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
-        was_seen || self.outstanding.contains(&step)
+        was_seen || self.outstanding.contains(&step) || self.waived.contains(&step)
     }
 
     /// Whether it is on its way, forth or back.
@@ -301,7 +341,11 @@ impl Run {
         if is_so {
             self.outstanding.retain(|left| *left != step);
         }
-        match step.next().filter(|next| !self.is_behind(*next)) {
+        self.go_further()
+    }
+
+    fn go_further(&mut self) -> Next {
+        match self.step.next().filter(|next| !self.is_behind(*next)) {
             Some(next) => {
                 self.step = next;
                 Next::Again
@@ -316,7 +360,8 @@ impl Run {
 
     /// Whether the step was done before: of one that was resumed, only what was left out is new.
     fn is_behind(&self, step: Step) -> bool {
-        let is_done = |step: Step| self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
+        let was_seen = |step: Step| self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
+        let is_done = |step: Step| was_seen(step) || self.waived.contains(&step);
         Step::ALL.into_iter().filter(|later| *later >= step).all(is_done)
     }
 

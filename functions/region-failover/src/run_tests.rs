@@ -98,6 +98,65 @@ fn what_is_left_out_is_said_and_made_up_for() {
 }
 
 #[test]
+fn what_a_person_gives_up_is_not_tried_again() {
+    let mut run = run(Mode::Planned);
+    run.state = State::Degraded;
+    run.step = Step::FenceOldMain;
+    run.outstanding = vec![Step::SmokeTest, Step::FenceOldMain];
+    assert!(!run.waive(Step::Point, "why not", 1), "it is not outstanding");
+    assert!(run.waive(Step::FenceOldMain, "it is deleted", 1));
+    assert_eq!((run.state, run.outstanding.as_slice()), (State::Degraded, [Step::SmokeTest].as_slice()));
+    // What is left is tried, and what was given up is not.
+    run.resume();
+    assert_eq!(run.step, Step::SmokeTest);
+    assert_eq!(saw(&mut run, Seen::Canary { is_placed: true, is_sold: true }, 5), Next::End);
+    assert_eq!((run.state, run.waived.as_slice()), (State::Done, [Step::FenceOldMain].as_slice()));
+    let words = run.log.iter().find(|log| log.step == Step::FenceOldMain).map(|log| log.last.as_str());
+    assert_eq!(words, Some("given up by a person: it is deleted"));
+}
+
+#[test]
+fn what_is_being_tried_can_be_given_up_too() {
+    let mut run = run(Mode::Planned);
+    run.state = State::Degraded;
+    run.outstanding = vec![Step::FenceOldMain];
+    run.resume();
+    assert_eq!((run.state, run.step), (State::Running, Step::FenceOldMain));
+    assert!(run.waive(Step::FenceOldMain, "it is deleted", 1));
+    assert_eq!(run.state, State::Done);
+}
+
+#[test]
+fn an_hour_is_an_hour_however_many_were_given_up_in_it() {
+    let mut done = run(Mode::Planned);
+    done.state = State::Done;
+    done.log =
+        vec![Log { step: Step::Precheck, began_ms: 0, ended_ms: Some(60_000), acts: 0, last: String::new() }];
+    let mut given_up = run(Mode::Planned);
+    given_up.follow_on(Some(&done), 100_000);
+    assert_eq!(given_up.since_last_seconds, Some(40));
+    given_up.state = State::Aborted;
+    let mut third = run(Mode::Planned);
+    third.follow_on(Some(&given_up), 160_000);
+    assert_eq!(third.since_last_seconds, Some(100));
+    let mut first = run(Mode::Planned);
+    first.follow_on(None, 1);
+    assert_eq!(first.since_last_seconds, None);
+}
+
+#[test]
+fn a_drill_waits_for_its_copy_to_be_deleted_and_is_not_given_up_for_it() {
+    let mut run = run(Mode::Planned);
+    run.is_drill = true;
+    run.step = Step::FenceOldMain;
+    let fence = || Seen::Fence { is_up: false, is_settled: false };
+    assert_eq!(saw(&mut run, fence(), 0), Next::Pause);
+    assert_eq!(saw(&mut run, fence(), 29 * 60), Next::Pause);
+    assert_eq!(saw(&mut run, fence(), 31 * 60), Next::End);
+    assert_eq!((run.state, run.outstanding.as_slice()), (State::Degraded, [Step::FenceOldMain].as_slice()));
+}
+
+#[test]
 fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
     let accepted = Loss::default();
     for (mode, at_once) in [(Mode::Forced { accepted }, true), (Mode::Planned, false)] {

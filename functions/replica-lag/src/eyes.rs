@@ -157,7 +157,7 @@ fn replica_of(seen: &ledger::Replica) -> Replica {
         received: seen.received,
         replayed: seen.replayed,
         peak_sales_per_second: seen.peak_sales_per_second,
-        units_left: seen.units_left,
+        units_unsold: seen.units_unsold,
     }
 }
 
@@ -172,7 +172,7 @@ fn main_of(seen: &ledger::Main) -> Main {
         at_risk: seen.at_risk.map(|at_risk| AtRisk {
             seconds: seconds(at_risk.micros),
             sales: at_risk.sales,
-            units_left: None,
+            units_unsold: None,
         }),
     }
 }

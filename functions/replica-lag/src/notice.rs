@@ -214,13 +214,13 @@ impl Notice {
     }
 
     fn loss(&self) -> String {
-        let Some(AtRisk { seconds, sales, units_left }) = self.at_risk else {
+        let Some(AtRisk { seconds, sales, units_unsold }) = self.at_risk else {
             return "nobody can say".into();
         };
-        match units_left {
+        match units_unsold {
             None => format!("{seconds:.1} s and {sales} sales, by main's own count"),
             Some(left) => format!(
-                "at most {seconds:.1} s and about {sales} sales ({left} units were left then), by the replica alone: \
+                "at most {seconds:.1} s and about {sales} sales ({left} units were not sold then), by the replica alone: \
                  main does not answer, or its heartbeats do not reach back so far"
             ),
         }

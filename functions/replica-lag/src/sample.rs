@@ -56,8 +56,9 @@ pub struct Replica {
     pub replayed: Option<u64>,
     /// Reservations in the busiest second of the last minute that is replayed.
     pub peak_sales_per_second: u64,
-    /// Units that were free by then.
-    pub units_left: u64,
+    /// Units that nobody had bought by then.
+    #[serde(alias = "units_left")]
+    pub units_unsold: u64,
 }
 
 /// Main's own word.
@@ -90,10 +91,10 @@ pub struct AtRisk {
     pub seconds: f64,
     /// Sales recorded, paid or released in them.
     pub sales: u64,
-    /// The units that were left when the replica last heard of them: more are sold only where some are
-    /// given back or added. Nothing where `sales` is main's own count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units_left: Option<u64>,
+    /// The units that nobody had bought when the replica last heard of them: more are sold only where some are
+    /// added. Nothing where `sales` is main's own count.
+    #[serde(default, alias = "units_left", skip_serializing_if = "Option::is_none")]
+    pub units_unsold: Option<u64>,
 }
 
 /// An instance, as RDS describes it.
@@ -195,8 +196,8 @@ impl Sample {
         let replica = self.replica.filter(|replica| replica.follows)?;
         let seconds = replica.beat_age_seconds?;
         let most = (seconds.ceil() * replica.peak_sales_per_second as f64) as u64;
-        let left = replica.units_left;
-        Some((AtRisk { seconds, sales: most.min(left), units_left: Some(left) }, Basis::Replica))
+        let left = replica.units_unsold;
+        Some((AtRisk { seconds, sales: most.min(left), units_unsold: Some(left) }, Basis::Replica))
     }
 
     /// Whether main's log reaches the replica and is replayed, as far as can be seen.

@@ -37,8 +37,9 @@ pub struct Replica {
     pub is_streaming: Option<bool>,
     /// Reservations in the busiest second, whenever it began, of the last minute that is replayed here.
     pub peak_sales_per_second: u64,
-    /// Units that nobody had taken by then: no more could have been sold since.
-    pub units_left: u64,
+    /// Units that nobody had bought by then, those that waited for payment among them: no more could have been sold
+    /// since.
+    pub units_unsold: u64,
 }
 
 /// Main's ledger, as one who watches over a standby sees it.
@@ -162,7 +163,8 @@ impl Ledger {
                                                    WHERE sales.item_id = items.item_id
                                                      AND reserved_at > beats.newest - 60000000) AS recent
                             ) AS seconds) AS peak,
-                        (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items) AS units_left
+                        (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items)
+                            + (SELECT count(*) FROM fairdrop.sales WHERE state = 'reserved') AS units_unsold
                    FROM (SELECT pg_is_in_recovery() AS follows) AS state,
                         (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats",
             )
@@ -177,7 +179,7 @@ impl Ledger {
                 is_paused: row.try_get("is_paused")?,
                 is_streaming: row.try_get("is_streaming")?,
                 peak_sales_per_second: count(&row, "peak")?,
-                units_left: count(&row, "units_left")?,
+                units_unsold: count(&row, "units_unsold")?,
             })
         })
         .await

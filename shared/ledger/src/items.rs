@@ -62,13 +62,14 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before;
-    /// returns how many.
+    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before; returns how many.
+    /// With none it is over: holds of an earlier reign end as any others, too.
     pub async fn hold_back(&self, item_id: &ItemId, units: u32) -> Result<u32, LedgerError> {
         self.within_limit(async {
             let held: Option<i32> = sqlx::query_scalar(
-                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken) WHERE item_id = $1
-                 RETURNING held_back",
+                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken),
+                        keeps_old_holds = keeps_old_holds AND $2 > 0
+                  WHERE item_id = $1 RETURNING held_back",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(units).unwrap_or(i32::MAX))
@@ -79,18 +80,27 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left: once, however
-    /// often it is asked. Returns how many are kept back then in all.
-    pub async fn hold_back_in(&self, item_id: &ItemId, units: u32, epoch: u64) -> Result<u32, LedgerError> {
+    /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left, and with
+    /// `keeps_old_holds` what waits for payment since an earlier one: once, however often it is asked. Returns how many
+    /// are kept back then in all.
+    pub async fn hold_back_in(
+        &self,
+        item_id: &ItemId,
+        units: u32,
+        keeps_old_holds: bool,
+        epoch: u64,
+    ) -> Result<u32, LedgerError> {
         self.within_limit(async {
             sqlx::query(
                 "UPDATE fairdrop.items
-                    SET held_back = least(held_back + $2, stock_total - units_taken), held_back_in = $3
+                    SET held_back = least(held_back + $2, stock_total - units_taken), held_back_in = $3,
+                        keeps_old_holds = keeps_old_holds OR $4
                   WHERE item_id = $1 AND held_back_in < $3",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(units).unwrap_or(i32::MAX / 2))
             .bind(epoch.cast_signed())
+            .bind(keeps_old_holds)
             .execute(&self.pool)
             .await?;
             let held: Option<i32> =

@@ -93,7 +93,8 @@ impl Ledger {
     }
 
     /// Releases what is still reserved of `due`, if its hold has ended at `now` by main's
-    /// clock or its buyer gave it back. Returns how each buyer stands after it.
+    /// clock or its buyer gave it back. Where the item keeps the holds of earlier reigns, none of those ends by
+    /// itself. Returns how each buyer stands after it.
     pub async fn release_due(
         &self,
         item_id: &ItemId,
@@ -184,7 +185,8 @@ const RELEASE: &str = "
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
        AND (sale.hold_until = due.hold_until
             OR sale.extended_for IS NOT NULL AND sale.hold_until > due.hold_until)
-       AND (due.given_back OR sale.hold_until <= $5)";
+       AND (due.given_back OR sale.hold_until <= $5
+            AND (sale.epoch = $6 OR NOT (SELECT keeps_old_holds FROM fairdrop.items WHERE item_id = $1)))";
 
 /// A buyer's row.
 struct Row {

@@ -41,9 +41,13 @@ pub(super) enum Unknown {
     Ledger(#[from] LedgerError),
 }
 
-/// How many there are, and the first of them. What has left the queue here since, served or not, but for those who
+/// How many there are, and those that come after the first `skip`. What has left the queue here since, served or not, but for those who
 /// got a unit, counts as lost, too.
-pub(super) async fn lost(old: &Witnesses, new: &Witnesses) -> Result<(u64, Vec<LostOrder>), Unknown> {
+pub(super) async fn lost(
+    old: &Witnesses,
+    new: &Witnesses,
+    skip: u64,
+) -> Result<(u64, Vec<LostOrder>), Unknown> {
     if !old.link.takes_writes().await.map_err(Unknown::Old)? {
         return Err(Unknown::Follows);
     }
@@ -51,7 +55,7 @@ pub(super) async fn lost(old: &Witnesses, new: &Witnesses) -> Result<(u64, Vec<L
     for item_id in old.queue.item_ids().await.map_err(Unknown::Old)? {
         for (user_token, there, placed_at) in of_item(old, new, &item_id).await? {
             count += 1;
-            if listed.len() < MAX_LISTED {
+            if count > skip && listed.len() < MAX_LISTED {
                 let user_token = user_token.as_str().to_owned();
                 listed.push(LostOrder { item_id: item_id.clone(), user_token, there, placed_at });
             }

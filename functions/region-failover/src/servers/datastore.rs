@@ -6,6 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_elasticache::Client;
 use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupMember};
 use shared::config::{self, ConfigError, Source};
+use shared::queue::LinkError;
 
 /// The datastore, as it is seen from the standby's region.
 #[derive(Clone, Debug)]
@@ -85,6 +86,39 @@ fn standing(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupM
 }
 
 /// By AWS's word, and by the server's own: a primary counts once it takes writes.
-pub(super) fn seen((role, is_settled): (Role, bool), takes_writes: bool) -> Seen {
-    Seen::Redis { role, is_settled: is_settled && (role == Role::Secondary || takes_writes) }
+pub(super) fn seen(
+    (role, is_settled): (Role, bool),
+    takes_writes: Result<bool, LinkError>,
+) -> Result<Seen, Trouble> {
+    let is_said_to = is_settled && role != Role::Secondary;
+    match takes_writes {
+        Ok(false) if is_said_to => Err(trouble(
+            "ElastiCache says that this region's Redis takes writes, and the server itself, StandbyRedisEndpoint, does not",
+        )),
+        Err(error) if is_said_to => Err(trouble(format!(
+            "ElastiCache says that this region's Redis takes writes, and StandbyRedisEndpoint does not answer: {error}"
+        ))),
+        _ => Ok(Seen::Redis { role, is_settled }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_counts_once_the_server_itself_takes_writes() {
+        let away = || LinkError::NotSent("no connection in time".into());
+        for role in [Role::Primary, Role::Alone] {
+            assert_eq!(seen((role, true), Ok(true)), Ok(Seen::Redis { role, is_settled: true }));
+            for (said, word) in [(Ok(false), "does not"), (Err(away()), "no connection in time")] {
+                let Err(Trouble(why)) = seen((role, true), said) else { panic!("{role:?} counts") };
+                assert!(why.contains("StandbyRedisEndpoint") && why.contains(word), "{why}");
+            }
+            // AWS is not through with it yet.
+            assert_eq!(seen((role, false), Err(away())), Ok(Seen::Redis { role, is_settled: false }));
+        }
+        let follows = Seen::Redis { role: Role::Secondary, is_settled: true };
+        assert_eq!(seen((Role::Secondary, true), Ok(false)), Ok(follows));
+    }
 }

@@ -107,7 +107,7 @@ impl Functions {
     async fn is_pointed(&self, client: &Client, function: &str) -> Result<bool, Trouble> {
         let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
         let Some(found) = self.describe(client, function, alias).await? else { return Ok(true) };
-        Ok(is_settled(&found) && self.finds_main(&variables(&found)?))
+        Ok(!is_changing(&found) && !has_failed(&found) && self.finds_main(&variables(&found)?))
     }
 
     fn finds_main(&self, variables: &HashMap<String, String>) -> bool {
@@ -131,9 +131,10 @@ impl Functions {
     async fn point_one(&self, client: &Client, function: &str, keeps_copy: bool) -> Result<(), Trouble> {
         let name = self.name(function);
         let found = self.describe(client, function, None).await?;
-        let Some(found) = found.filter(is_settled) else { return Ok(()) };
+        let Some(found) = found.filter(|found| !is_changing(found)) else { return Ok(()) };
         let mut variables = variables(&found)?;
-        if !self.finds_main(&variables) {
+        // What failed has changed nothing: the next update takes its place.
+        if !self.finds_main(&variables) || has_failed(&found) {
             variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
             if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
                 copy.clear();
@@ -250,8 +251,12 @@ async fn unless_lost<T>(
 }
 
 /// A published version has no update under way.
-fn is_settled(found: &GetFunctionConfigurationOutput) -> bool {
-    !matches!(found.last_update_status(), Some(LastUpdateStatus::InProgress | LastUpdateStatus::Failed))
+fn is_changing(found: &GetFunctionConfigurationOutput) -> bool {
+    found.last_update_status() == Some(&LastUpdateStatus::InProgress)
+}
+
+fn has_failed(found: &GetFunctionConfigurationOutput) -> bool {
+    found.last_update_status() == Some(&LastUpdateStatus::Failed)
 }
 
 /// All variables of a function. They are written as a whole: without them, nothing may be.

@@ -44,7 +44,8 @@ impl Servers {
         match look {
             Look::Readiness => {
                 let instance = self.instances.look();
-                let (standing, instance) = futures::try_join!(self.standing(), instance)?;
+                let (standing, instance, ()) =
+                    futures::try_join!(self.standing(), instance, self.redis_is_ready(run))?;
                 let Seen::Instance { follows, is_settled, .. } = instance else {
                     return Err(trouble("another thing was looked at"));
                 };
@@ -60,8 +61,7 @@ impl Servers {
             Look::Lag => self.look_at_lag(run).await,
             Look::Redis => {
                 let said = self.datastore.look().await?;
-                let takes_writes = self.standby.link.takes_writes().await;
-                Ok(datastore::seen(said, takes_writes.unwrap_or(false)))
+                datastore::seen(said, self.standby.link.takes_writes().await)
             }
             Look::Instance => self.instances.look().await,
             Look::Ledger => {
@@ -112,12 +112,13 @@ impl Servers {
             },
             async {
                 match (standing.redis_answers, has_run_out) {
-                    (true, true) => self.has_mark(run, &standing.lease).await.ok(),
-                    (true, false) => Some(false),
-                    (false, _) => None,
+                    (true, true) => self.has_mark(run, &standing.lease).await,
+                    (true, false) => Ok(Some(false)),
+                    (false, _) => Ok(None),
                 }
             }
         );
+        let redis_is_here = redis_is_here?;
         Ok(Seen::Lag { lease: standing.lease, ledger_is_here, redis_is_here, loss: standing.at_risk.most })
     }
 
@@ -134,32 +135,47 @@ impl Servers {
 
     /// Marks main's Redis, and looks for the mark here. Orders that were stamped before the end of the lease
     /// may be on their way for as long as their settle window: before that no mark is made where nothing
-    /// may be lost.
-    async fn has_mark(&self, run: &Run, lease: &Record) -> Result<bool, LinkError> {
+    /// may be lost. Nothing where main's Redis does not answer.
+    async fn has_mark(&self, run: &Run, lease: &Record) -> Result<Option<bool>, Trouble> {
         if run.mode == Mode::Planned {
-            let window = longest_window(&self.standby.queue).await?;
+            let window = longest_window(&self.standby.queue).await.map_err(own_redis)?;
             let end = lease.expires_at.as_micros().saturating_add(window);
             if self.clock.now().as_micros() <= end.saturating_add(self.timing.tolerance.as_micros() as u64) {
-                return Ok(false);
+                return Ok(Some(false));
             }
         }
         let id = run.id.as_str();
-        if read_mark(&self.standby.link).await?.as_deref() == Some(id) {
-            return Ok(true);
+        if read_mark(&self.standby.link).await.map_err(own_redis)?.as_deref() == Some(id) {
+            return Ok(Some(true));
         }
-        self.main
+        let marked = self
+            .main
             .link
             .run(self.main.link.call_limit(), async |mut connection| {
                 connection.set_ex::<_, _, ()>(MARK, id, MARK_LASTS_SECONDS).await
             })
-            .await?;
+            .await;
+        if marked.is_err() {
+            return Ok(None);
+        }
         for _ in 0..TRIES {
             tokio::time::sleep(PAUSE).await;
-            if read_mark(&self.standby.link).await?.as_deref() == Some(id) {
-                return Ok(true);
+            if read_mark(&self.standby.link).await.map_err(own_redis)?.as_deref() == Some(id) {
+                return Ok(Some(true));
             }
         }
-        Ok(false)
+        Ok(Some(false))
+    }
+
+    /// Whether this region's Redis answers, and ElastiCache knows it: asked before anything is moved, for past the
+    /// lease there is no way back. Nothing may be under way with it, where main can be waited for.
+    async fn redis_is_ready(&self, run: &Run) -> Result<(), Trouble> {
+        let (_, is_settled) = self.datastore.look().await?;
+        self.standby.queue.item_ids().await.map_err(own_redis)?;
+        match is_settled || run.mode != Mode::Planned {
+            true => Ok(()),
+            false => Err(trouble("the Global Datastore is being changed")),
+        }
     }
 }
 
@@ -179,6 +195,11 @@ async fn longest_window(queue: &shared::queue::Queue) -> Result<u64, LinkError> 
 
 async fn read_mark(link: &Link) -> Result<Option<String>, LinkError> {
     link.run(link.call_limit(), async |mut connection| connection.get(MARK).await).await
+}
+
+/// What stands in the way where this region's own Redis does not answer.
+fn own_redis(error: LinkError) -> Trouble {
+    Trouble(format!("this region's Redis, StandbyRedisEndpoint, does not answer: {error}"))
 }
 
 async fn answers(link: &Link) -> bool {

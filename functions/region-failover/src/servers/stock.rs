@@ -47,8 +47,6 @@ impl Servers {
         differences: &mut BTreeMap<&'static str, u64>,
     ) -> Result<u32, ReconcileError> {
         let both = &self.standby;
-        // First: what Redis counts as left leaves out what is kept back.
-        let held_back = both.ledger.hold_back_in(item_id, run.holdback, run.new_epoch()).await?;
         match both.queue.item(item_id).await {
             Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => {
                 reconcile::restore(both, item_id).await?;
@@ -57,9 +55,16 @@ impl Servers {
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
-        for (kind, buyers) in reconcile_at_rest(both, item_id).await?.differences {
+        let reconciled = reconcile_at_rest(both, item_id).await?;
+        for (kind, buyers) in reconciled.differences {
             *differences.entry(kind).or_default() += buyers;
         }
+        // Of what neither has as taken: what Redis has promised and the ledger does not know yet is kept, too. Then
+        // Redis's own count is without it.
+        let free = u32::try_from(reconciled.stock_counted).unwrap_or(0);
+        let (units, keeps_old_holds) = (run.holdback.min(free), run.holdback > 0);
+        let held_back = both.ledger.hold_back_in(item_id, units, keeps_old_holds, run.new_epoch()).await?;
+        reconcile::restock(both, item_id, true).await?;
         let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
         // Last: from here on the drain takes it for the new reign's.
         both.link

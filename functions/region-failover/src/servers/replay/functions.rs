@@ -70,6 +70,19 @@ async fn variables_that_cannot_be_read_are_not_written_and_a_change_under_way_is
 }
 
 #[tokio::test]
+async fn an_update_that_failed_is_made_again() {
+    // Lambda keeps the old variables, whatever it says of them.
+    for redis in ["rediss://there:6379", "rediss://here:6379"] {
+        let put = format!("PUT {}", function("order-status"));
+        let failed = configuration(redis, "Failed");
+        let aws = pointing("order-status", (200, &failed), &[(&put, 200, "{}")]).await;
+        assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
+        aws.functions().point(true, None).await.unwrap();
+        assert!(aws.sent(&put)[0].contains("rediss://here:6379"), "{redis}");
+    }
+}
+
+#[tokio::test]
 async fn intake_is_pointed_by_a_version_and_its_alias() {
     let pointed = configuration("rediss://here:6379", "Successful");
     let alias = format!("GET {}?Qualifier=live", function("order-intake"));

@@ -1,0 +1,128 @@
+//! What waits for payment when main is lost, with real servers: the old main may have sold it, and its word has not
+//! come over.
+
+use ledger::{Due, SaleState, Standing};
+use local::buyer::micros_now;
+use reconcile::{Witnesses, reconcile_at_rest};
+use redis::AsyncCommands;
+use shared::config::RedisConfig;
+use shared::item::{ItemId, NewItem};
+use shared::permit::{Permit, Reign};
+use shared::queue::{Keys, Link, Reservation};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use tests::{LedgerServer, RedisQueue};
+
+const STOCK: u32 = 10;
+
+struct Main {
+    redis: RedisQueue,
+    ledger: LedgerServer,
+    item_id: ItemId,
+    began: u64,
+}
+
+impl Main {
+    /// The new main before its reign begins: of `held` the ledger's copy has a reservation that waits for payment.
+    async fn start(held: &[&str]) -> Self {
+        let (redis, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
+        let (redis, ledger) = (redis.unwrap(), ledger.unwrap());
+        let item_id = redis.item("drop", STOCK, 500).await.unwrap();
+        let began = micros_now() - 60_000_000;
+        let main = Self { redis, ledger, item_id, began };
+        let new = NewItem {
+            item_id: main.item_id.clone(),
+            name: "drop".into(),
+            stock_total: STOCK,
+            opens_at: Stamp::from_micros(began).unwrap(),
+            closes_at: None,
+            hold_seconds: 30,
+            settle_window_ms: 500,
+        };
+        assert!(main.ledger.ledger.create_item(&new).await.unwrap());
+        for buyer in held {
+            let reservation = Reservation {
+                user_token: UserToken::parse(*buyer).unwrap(),
+                placed_at: Stamp::from_micros(began).unwrap(),
+                reserved_at: Stamp::from_micros(began + 1_000_000).unwrap(),
+                hold_until: main.hold_until(),
+                epoch: 1,
+            };
+            main.ledger.ledger.record(&main.item_id, &[reservation], Permit::Unleased).await.unwrap();
+            main.score(buyer, main.hold_until().as_micros() as f64).await;
+        }
+        main
+    }
+
+    /// It has ended by now.
+    fn hold_until(&self) -> Stamp {
+        Stamp::from_micros(self.began + 31_000_000).unwrap()
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        let url = self.redis.redis.url();
+        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+        let link = Link::new(RedisConfig::main(&source).unwrap());
+        Witnesses { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
+    }
+
+    async fn score(&self, buyer: &str, score: f64) {
+        let mut connection = self.redis.redis.connect().await.unwrap();
+        let _: () = connection.zadd(Keys::of(&self.item_id).reservations, buyer, score).await.unwrap();
+    }
+
+    /// What the worker does once the hold of `buyer` has ended.
+    async fn release(&self, buyer: &str, epoch: u64) -> Standing {
+        let due = Due {
+            user_token: UserToken::parse(buyer).unwrap(),
+            hold_until: self.hold_until(),
+            given_back: false,
+        };
+        let now = Stamp::from_micros(micros_now()).unwrap();
+        let reign = Reign { epoch, until: None };
+        let standings = self.ledger.ledger.release_due(&self.item_id, &[due], now, reign).await.unwrap();
+        standings.into_iter().next().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_person_has_compared() {
+    let main = Main::start(&["waits"]).await;
+    let ledger = &main.ledger.ledger;
+    // Nine are free, and one more could have been paid for.
+    assert_eq!(ledger.replica().await.unwrap().units_unsold, u64::from(STOCK));
+    ledger.begin_reign_after(1).await.unwrap();
+    assert_eq!(ledger.hold_back_in(&main.item_id, 3, true, 2).await.unwrap(), 3);
+
+    let reserved = Standing::Reserved { until: main.hold_until() };
+    assert_eq!(main.release("waits", 2).await, reserved, "its hold has ended, and it stays taken");
+    // A part of what is kept back is put on sale: the person is not through yet.
+    ledger.hold_back(&main.item_id, 1).await.unwrap();
+    assert_eq!(main.release("waits", 2).await, reserved);
+    ledger.hold_back(&main.item_id, 0).await.unwrap();
+    assert_eq!(main.release("waits", 2).await, Standing::Released);
+}
+
+#[tokio::test]
+async fn who_would_rather_apologise_keeps_nothing_back() {
+    let main = Main::start(&["waits"]).await;
+    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    main.ledger.ledger.hold_back_in(&main.item_id, 0, false, 2).await.unwrap();
+    assert_eq!(main.release("waits", 2).await, Standing::Released);
+}
+
+#[tokio::test]
+async fn what_redis_knows_as_sold_of_an_earlier_reign_stays_sold() {
+    let main = Main::start(&["bought", "waits"]).await;
+    // Redis's copy was a moment ahead of the ledger's.
+    main.score("bought", f64::INFINITY).await;
+    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    assert_eq!(found.differences.get("sold by the old main, by Redis alone"), Some(&1));
+    assert_eq!((found.stock_counted, found.repaired), (i64::from(STOCK) - 2, 0));
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    let score: f64 = connection.zscore(Keys::of(&main.item_id).reservations, "bought").await.unwrap();
+    assert_eq!(score, f64::INFINITY, "nobody releases it");
+    let sale = main.ledger.ledger.sales(&main.item_id, None, 10).await.unwrap();
+    assert!(sale.iter().all(|sale| sale.state == SaleState::Reserved), "{sale:?}");
+}
