@@ -3,7 +3,7 @@
 use super::books;
 use super::carry_out::{ITEMS, RUN_LIMIT, until};
 use crate::two_regions::{MAIN, STANDBY, TwoRegions};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -41,10 +41,24 @@ impl Back {
     }
 }
 
+/// The new standby's function reads the record of the failover that made the other region main. It must not carry that
+/// out by its own configuration, and no plan of Region switch may take it for done here.
+async fn leaves_the_last_one_alone(two: &TwoRegions) -> Result<()> {
+    for command in [json!({ "command": "resume" }), json!({ "command": "step", "step": "smoke_test" })] {
+        let answer = two.failover(&command).await;
+        let is_refused = answer.as_ref().is_err_and(|error| format!("{error:#}").contains("Elsewhere"));
+        ensure!(is_refused, "{command} of the other region's failover: {answer:?}");
+    }
+    let tended = two.failover(&json!({ "command": "tend" })).await?;
+    ensure!(tended["tended"] == json!([]), "the other region's failover is tended: {tended}");
+    Ok(())
+}
+
 /// Moves main back to the region that was main at first.
 pub(super) async fn go_back(two: &mut TwoRegions, says: &(dyn Fn(&str) + Sync)) -> Result<Back> {
     says("the old region becomes the standby");
     two.make_old_main_the_standby().await?;
+    leaves_the_last_one_alone(two).await?;
     two.can_move().await?;
     says("main moves back");
     // The last failover was a moment ago.
