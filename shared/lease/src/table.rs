@@ -7,7 +7,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{ConfigLoader, Region};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, MultiRegionConsistency, ReturnValue, ReturnValuesOnConditionCheckFailure,
+    TableDescription,
+};
 use shared::stamp::Stamp;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,6 +40,12 @@ pub enum TableError {
     /// There is no record yet.
     #[error("there is no lease yet; drop-admin's migrate makes it")]
     Missing,
+    /// Two regions could both take the lease.
+    #[error(
+        "the lease's table has copies that differ for a moment, so that two regions could both sell: \
+         it must be made anew with MultiRegionConsistency STRONG"
+    )]
+    NotOne,
     /// The table does not answer, or not with what was expected.
     #[error("the lease's table does not answer: {0}")]
     Away(String),
@@ -89,8 +98,16 @@ impl Table {
         read(answer.item().ok_or(TableError::Missing)?)
     }
 
-    /// Writes the first record; leaves one that is there as it is.
+    /// Writes the first record; leaves one that is there as it is. Refused where the table's copies are not the same
+    /// at every instant.
     pub async fn found(&self, first: &Record) -> Result<Record, TableError> {
+        let described =
+            self.client.describe_table().table_name(&self.name).send().await.map_err(|error| {
+                away(error.as_service_error().and_then(|service| service.meta().code()), &error)
+            })?;
+        if !described.table().is_some_and(is_one) {
+            return Err(TableError::NotOne);
+        }
         let call = self.client.put_item().table_name(&self.name).set_item(Some(self.item(first)));
         match call.condition_expression("attribute_not_exists(id)").send().await {
             Ok(_) => Ok(first.clone()),
@@ -184,6 +201,11 @@ fn read(item: &Item) -> Result<Record, TableError> {
             .ok_or_else(|| wrong("is_open"))?,
         run: text("run").cloned(),
     })
+}
+
+/// Whether a word written in one region is read in any other from then on: there is one copy, or all are the same.
+fn is_one(table: &TableDescription) -> bool {
+    table.replicas().is_empty() || table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong)
 }
 
 /// The service's code, or what became of the connection.
