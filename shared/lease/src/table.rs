@@ -216,6 +216,23 @@ fn away(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_dynamodb::types::ReplicaDescription;
+
+    #[test]
+    fn copies_that_differ_for_a_moment_keep_no_lease() {
+        let table = |replicas: usize, consistency| {
+            let copies = vec![ReplicaDescription::builder().region_name("us-west-2").build(); replicas];
+            TableDescription::builder()
+                .set_replicas(Some(copies))
+                .set_multi_region_consistency(consistency)
+                .build()
+        };
+        assert!(is_one(&table(0, None)));
+        assert!(is_one(&table(1, Some(MultiRegionConsistency::Strong))));
+        // An ordinary global table says nothing, or that it is eventually consistent.
+        assert!(!is_one(&table(1, None)));
+        assert!(!is_one(&table(1, Some(MultiRegionConsistency::Eventual))));
+    }
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_what_is_missing_is_named() {
