@@ -230,6 +230,11 @@ fn sam_translates_the_template_with_every_option() {
         versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
         "{versions:?}"
     );
+    // And where nothing of the function itself is new, Lambda makes no version, however it is described.
+    for function in [classic, &managed["Properties"]] {
+        let described = function["Description"]["Fn::Sub"].as_str().unwrap_or_default();
+        assert!(described.contains("${Revision}"), "{described:?}");
+    }
     let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"]["Fn::If"];
     let alias = |name: &str| json!({ "Ref": format!("{name}Aliaslive") });
     assert_eq!(
