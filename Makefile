@@ -65,7 +65,7 @@ sam-build: setup-deploy ## Build all functions as SAM deploys them, into .aws-sa
 	@local/artefacts.py $(SAM_BUILD)
 
 # A new value of a parameter makes a new version of order-intake, as new code does: Revision says that there is one.
-deploy: sam-build ## Deploy to AWS; ENV=single, use1, euw1 or apse1, see samconfig.toml
+deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfig.toml
 	@awk -v revision="$$(cksum < samconfig.toml | cut -d' ' -f1)" \
 		'{ print } /parameter_overrides\]$$/ { print "Revision = \"" revision "\"" }' samconfig.toml > .aws-sam/samconfig.toml
 	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml

@@ -22,8 +22,11 @@ pub const WRONG: &[Wrong] = &[
     ("LedgerPort", &["0", "65536"]),
     ("LedgerDatabase", &["", "1st", "a-b"]),
     ("LedgerUser", &["", "1st", "a:secret"]),
-    ("LedgerResourceId", &["ledger", "REPLACE WITH db-..."]),
-    ("LedgerCaLayer", &["rds-ca", "arn:aws:lambda:us-east-1:123456789012:layer:rds-ca"]),
+    ("LedgerResourceId", &["ledger", "REPLACE WITH db-...", "prx-0a1b2c3d"]),
+    (
+        "LedgerCaLayer",
+        &["rds-ca", "REPLACE_WITH_ARN_OF_LAYER", "arn:aws:lambda:us-east-1:123456789012:layer:rds-ca"],
+    ),
     ("SnapshotPrefix", &["", "Fairdrop", "a--b", "a-"]),
     ("SnapshotKeyArns", &["alias/key", "arn:aws:kms:us-east-1:123456789012:key/a,key"]),
     ("SnapshotMaxAgeSeconds", &["1799", "604801"]),

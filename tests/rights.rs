@@ -33,8 +33,8 @@ const IMPLIED: [(&str, &str, &str); 8] = [
     ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
     ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
     ("region-failover", "iam:PassRole", "a schedule is written with the role that it has"),
-    ("region-failover", "kms:Decrypt", "Lambda reads a function's variables with the role's rights"),
-    ("region-failover", "kms:Encrypt", "Lambda writes a function's variables with the role's rights"),
+    ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy with the role's rights"),
+    ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy with the role's rights"),
     ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
 ];
 

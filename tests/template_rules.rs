@@ -101,6 +101,28 @@ fn every_alarm_says_what_it_means_and_where_to_read_on() {
     }
 }
 
+/// EC2 refuses any other sign in what describes a security group or a rule of one, and no linter says so.
+#[test]
+fn security_groups_are_described_with_the_signs_that_ec2_takes() {
+    let is_taken = |one: char| one.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(one);
+    let mut checked = 0;
+    for file in ["template.yaml", "stores.yaml"] {
+        let template = std::fs::read_to_string(workspace().join(file)).unwrap();
+        let resources = template::resources(&template).into_iter();
+        for (name, text) in resources.filter(|(_, text)| text.contains("Type: AWS::EC2::SecurityGroup")) {
+            for line in text.lines().map(|line| line.trim().trim_start_matches("- ")) {
+                let Some((key, described)) = line.split_once(": ") else { continue };
+                if ["GroupDescription", "Description"].contains(&key) {
+                    let is_right = described.len() <= 255 && described.chars().all(is_taken);
+                    assert!(is_right, "{file}: {name}: {described}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked >= 11, "{checked}");
+}
+
 #[test]
 fn every_sample_event_is_used_by_a_test() {
     let tests =
@@ -208,6 +230,11 @@ fn sam_translates_the_template_with_every_option() {
         versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
         "{versions:?}"
     );
+    // And where nothing of the function itself is new, Lambda makes no version, however it is described.
+    for function in [classic, &managed["Properties"]] {
+        let described = function["Description"]["Fn::Sub"].as_str().unwrap_or_default();
+        assert!(described.contains("${Revision}"), "{described:?}");
+    }
     let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"]["Fn::If"];
     let alias = |name: &str| json!({ "Ref": format!("{name}Aliaslive") });
     assert_eq!(
