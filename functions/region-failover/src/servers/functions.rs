@@ -263,5 +263,5 @@ fn has_failed(found: &GetFunctionConfigurationOutput) -> bool {
 fn variables(found: &GetFunctionConfigurationOutput) -> Result<HashMap<String, String>, Trouble> {
     let variables = found.environment().filter(|environment| environment.error().is_none());
     let variables = variables.and_then(|environment| environment.variables()).cloned();
-    variables.ok_or_else(|| trouble("a function's variables cannot be read: may this role use their key?"))
+    variables.ok_or_else(|| trouble("a function's variables cannot be read: are they under a key of your own, which this role may not use?"))
 }
