@@ -54,9 +54,9 @@ async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
     let stand = Stand::start().await.unwrap();
     let table = &stand.table;
     assert_eq!(table.load().await, Err(TableError::Missing));
-    let first = table.found(&Record::first(HERE, 7)).await.unwrap();
+    let first = table.write_first(&Record::first(HERE, 7)).await.unwrap();
     // Whoever comes second finds what is there.
-    assert_eq!(table.found(&Record::first("eu-west-1", 9)).await.unwrap(), first);
+    assert_eq!(table.write_first(&Record::first("eu-west-1", 9)).await.unwrap(), first);
 
     let renewed = table.renew(HERE, now(), TIMING).await.unwrap();
     assert!(renewed.expires_at > now() && renewed.version == 2 && renewed.epoch == 7, "{renewed:?}");

@@ -154,9 +154,10 @@ impl Lease {
         Ok(Some(Shown { record, left_ms }))
     }
 
-    /// Makes the first record for this region, under `epoch`, where there is none yet.
+    /// Makes the first record for this region, under `epoch`, where there is none yet, and the table is fit for it.
     pub async fn found(&self, epoch: u64) -> Result<Option<Record>, TableError> {
         let Some(kept) = &self.0 else { return Ok(None) };
-        kept.table.found(&Record::first(&kept.region, epoch)).await.map(Some)
+        kept.table.must_be_one().await?;
+        kept.table.write_first(&Record::first(&kept.region, epoch)).await.map(Some)
     }
 }

@@ -98,16 +98,17 @@ impl Table {
         read(answer.item().ok_or(TableError::Missing)?)
     }
 
-    /// Writes the first record; leaves one that is there as it is. Refused where the table's copies are not the same
-    /// at every instant.
-    pub async fn found(&self, first: &Record) -> Result<Record, TableError> {
+    /// Refuses a table whose copies are not the same at every instant.
+    pub async fn must_be_one(&self) -> Result<(), TableError> {
         let described =
             self.client.describe_table().table_name(&self.name).send().await.map_err(|error| {
                 away(error.as_service_error().and_then(|service| service.meta().code()), &error)
             })?;
-        if !described.table().is_some_and(is_one) {
-            return Err(TableError::NotOne);
-        }
+        if described.table().is_some_and(is_one) { Ok(()) } else { Err(TableError::NotOne) }
+    }
+
+    /// Writes the first record; leaves one that is there as it is.
+    pub async fn write_first(&self, first: &Record) -> Result<Record, TableError> {
         let call = self.client.put_item().table_name(&self.name).set_item(Some(self.item(first)));
         match call.condition_expression("attribute_not_exists(id)").send().await {
             Ok(_) => Ok(first.clone()),

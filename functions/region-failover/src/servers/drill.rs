@@ -33,7 +33,7 @@ impl Servers {
         self.copy_endpoint.lock().map_err(trouble)?.replace(endpoint.clone());
         let mut copied = self.clone();
         copied.lease = self.lease.named(&format!("drill/{}", run.id));
-        copied.lease.found(&Record::first(&run.from, run.epoch)).await.map_err(trouble)?;
+        copied.lease.write_first(&Record::first(&run.from, run.epoch)).await.map_err(trouble)?;
         copied.standby.ledger = self.copy_ledger(&endpoint)?;
         copied.instances = self.instances.of_copy();
         Ok(copied)
