@@ -104,7 +104,7 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
             let order = order(item_id, &name(buyer), micros_now())?;
             after(transit_ms).await;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
-            let terms = Terms { settle_window, may_be_taken: true };
+            let terms = Terms { settle_window, first_unit_at: None };
             let _ = queue.place(&order, terms, &servers.redis.clock).await;
         }
         Step::Drain { starts_ms, most } => {

@@ -7,12 +7,12 @@ use local::buyer::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
 use shared::permit::Permit;
-use shared::queue::{Keys, OrderState, PLACE_SCRIPT, Placement, Placing, Terms};
+use shared::queue::{Hold, Keys, Leave, OrderState, PLACE_SCRIPT, Placement, Placing, Terms};
 use shared::stamp::Stamp;
 use std::time::Duration;
 use tests::{RedisQueue, order};
 
-const TERMS: Terms = Terms { settle_window: Duration::from_secs(60), may_be_taken: true };
+const TERMS: Terms = Terms { settle_window: Duration::from_secs(60), first_unit_at: None };
 const HOUR_MICROS: u64 = 3_600_000_000;
 
 async fn place(server: &RedisQueue, item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Placing> {
@@ -202,6 +202,68 @@ async fn a_buyer_with_a_unit_gets_no_second_one() {
     assert_eq!((batch.reserved, batch.dropped_already_taken, batch.stock_left), (0, 1, 9));
     let placing = place(&server, &item_id, "a", micros_now()).await.unwrap();
     assert_eq!(placing.placement, Placement::AlreadyTaken { sold: false });
+}
+
+#[tokio::test]
+async fn main_s_own_clock_says_from_when_on_somebody_may_have_a_unit() {
+    let server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("rush", 10, 50).await.unwrap();
+    backdate(&server, &item_id, &[(micros_now() - 10_000_000, "a")]).await.unwrap();
+    server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
+    // Passed since the edge looked at its clock; and still to come, so that nobody is looked for.
+    let now = micros_now();
+    let cases = [(now - 1, Placement::AlreadyTaken { sold: false }), (now + HOUR_MICROS, Placement::Queued)];
+    for (first_unit_at, placement) in cases {
+        let first_unit_at = Some(Stamp::from_micros(first_unit_at).unwrap());
+        let order = order(&item_id, "a", micros_now()).unwrap();
+        let placing = server.queue.place(&order, Terms { first_unit_at, ..TERMS }, &server.clock).await;
+        assert_eq!(placing.unwrap().placement, placement);
+    }
+}
+
+#[tokio::test]
+async fn an_order_beside_a_unit_hides_it_from_nobody() {
+    let server = RedisQueue::start().await.unwrap();
+    for (name, hold_seconds) in [("at-once", 0), ("on-hold", 600)] {
+        let item_id = server.item(name, 1, 50).await.unwrap();
+        let changes = ItemChanges { hold_seconds: Some(hold_seconds), ..ItemChanges::default() };
+        server.queue.update_item(&item_id, &changes).await.unwrap();
+        let stamp = micros_now() - 10_000_000;
+        backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
+        assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().reserved, 1);
+        // Past the place script. With no unit left the drain takes nobody out, to drop them neither.
+        backdate(&server, &item_id, &[(stamp + 1, "a")]).await.unwrap();
+        assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().looked_at, 0);
+
+        let buyer = order(&item_id, "a", 0).unwrap().user_token;
+        let state = server.queue.order_state(&item_id, &buyer).await.unwrap();
+        let left = server.queue.leave(&item_id, &buyer).await.unwrap();
+        if hold_seconds == 0 {
+            assert_eq!(state, OrderState::Reserved(Hold::Sale));
+            assert_eq!(left, Leave::Stays(state));
+        } else {
+            assert!(matches!(state, OrderState::Reserved(Hold::Until(_))), "{state:?}");
+            assert_eq!(left, Leave::GivingBack);
+        }
+        // The order is gone, the unit is still taken.
+        assert_eq!(server.queue.counts(&item_id).await.unwrap(), (0, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_buyer_whose_reservation_was_released_leaves_the_queue() {
+    let server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("back", 1, 50).await.unwrap();
+    let stamp = micros_now() - 10_000_000;
+    let mut connection = server.redis.connect().await.unwrap();
+    let _: () = connection.zadd(Keys::of(&item_id).reservations, "a", -(stamp as f64)).await.unwrap();
+    let buyer = order(&item_id, "a", 0).unwrap().user_token;
+    let nothing = server.queue.leave(&item_id, &buyer).await.unwrap();
+    assert_eq!(nothing, Leave::Stays(OrderState::Released));
+    backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
+    assert_eq!(server.queue.leave(&item_id, &buyer).await.unwrap(), Leave::Left);
+    let stranger = order(&item_id, "b", 0).unwrap().user_token;
+    assert_eq!(server.queue.leave(&item_id, &stranger).await.unwrap(), Leave::Stays(OrderState::None));
 }
 
 #[tokio::test]

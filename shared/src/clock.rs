@@ -1,5 +1,6 @@
 //! The region's clock, and the moment at which an order arrived by it.
 
+use crate::clock_check::CLOCK_TOLERANCE_MICROS;
 use crate::stamp::Stamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// milliseconds land in 1970 and are caught by it.
 pub const GATEWAY_TRUST_MICROS: u64 = 10_000_000;
 
-/// A clock that, as one process reads it, never goes backwards.
+/// A clock that, as one process reads it, does not go backwards, unless by more than the clocks' tolerance:
+/// then what it said before was a fault, and waiting until it is true would stamp everybody alike meanwhile.
 ///
 /// On Lambda the machine clock is disciplined by Amazon Time Sync.
 #[derive(Debug)]
@@ -30,10 +32,17 @@ impl Clock {
         Self { read, latest: AtomicU64::new(0) }
     }
 
-    /// Now, and never earlier than an answer given before.
+    /// Now, and not earlier than an answer given before, unless that was a fault of the clock.
     pub fn now(&self) -> Stamp {
         let read = (self.read)().min(Stamp::LIMIT - 1);
-        let now = self.latest.fetch_max(read, Ordering::Relaxed).max(read);
+        let latest = self.latest.fetch_max(read, Ordering::Relaxed);
+        let now = if latest.saturating_sub(read) > CLOCK_TOLERANCE_MICROS.unsigned_abs() {
+            // Where another thread is sooner, its reading is as good.
+            let _ = self.latest.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
+            read
+        } else {
+            latest.max(read)
+        };
         Stamp::from_micros(now).unwrap_or_else(|_| unreachable!("bounded by Stamp::LIMIT above"))
     }
 
@@ -70,11 +79,32 @@ mod tests {
     }
 
     #[test]
-    fn never_goes_backwards() {
+    fn a_little_back_is_not_back() {
         static READS: AtomicU64 = AtomicU64::new(3);
         let clock = Clock::from_fn(|| READS.fetch_sub(1, Ordering::Relaxed) + NOW);
         assert_eq!(clock.now().as_micros(), NOW + 3);
         assert_eq!(clock.now().as_micros(), NOW + 3);
+    }
+
+    #[test]
+    fn one_reading_far_ahead_does_not_stop_it() {
+        static READING: AtomicU64 = AtomicU64::new(NOW);
+        let clock = Clock::from_fn(|| READING.load(Ordering::Relaxed));
+        let tolerance = CLOCK_TOLERANCE_MICROS.unsigned_abs();
+        // What is read, and what the clock says.
+        for (read, said) in [
+            (NOW, NOW),
+            (NOW + tolerance, NOW + tolerance),
+            // As far back as two good clocks may differ.
+            (NOW, NOW + tolerance),
+            (NOW + 3_600_000_000, NOW + 3_600_000_000),
+            (NOW + 1, NOW + 1),
+            (NOW, NOW + 1),
+            (NOW + 2, NOW + 2),
+        ] {
+            READING.store(read, Ordering::Relaxed);
+            assert_eq!(clock.now().as_micros(), said, "{}", read - NOW);
+        }
     }
 
     #[test]

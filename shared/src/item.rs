@@ -74,6 +74,8 @@ pub struct Item {
     pub stock_left: u32,
     /// Units that are sold for good.
     pub units_sold: u32,
+    /// Units that a failover keeps back until a person puts them on sale.
+    pub held_back: u32,
     /// Orders stamped before this moment are not served.
     pub opens_at: Stamp,
     /// Orders stamped from this moment on are not served; `None` stays open.
@@ -136,9 +138,10 @@ impl Item {
         }
     }
 
-    /// Whether every unit is gone for good: an unpaid hold would come back.
+    /// Whether every unit is gone for good. A reservation is not, until the ledger has it as sold, whatever
+    /// `hold_seconds` says now: it may have been made with a hold, and come back.
     pub fn is_sold_out(&self) -> bool {
-        self.stock_left == 0 && (self.hold_seconds == 0 || self.units_sold >= self.stock_total)
+        self.units_sold.saturating_add(self.held_back) >= self.stock_total
     }
 
     /// Where the item is in its life at `now`.
@@ -294,6 +297,7 @@ mod tests {
             stock_total: 10,
             stock_left: 10,
             units_sold: 0,
+            held_back: 0,
             opens_at: at(100),
             closes_at: Some(at(200)),
             hold_seconds: 0,
@@ -334,10 +338,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_may_still_come_back() {
-        let empty = Item { stock_left: 0, ..item() };
-        assert_eq!(empty.phase(at(150)), Phase::SoldOut);
-        assert_eq!(Item { hold_seconds: 60, ..empty }.phase(at(150)), Phase::Open);
+    fn what_is_not_sold_may_still_come_back() {
+        // Reserved to the last unit; the hold may have been longer when they were.
+        for hold_seconds in [0, 60] {
+            let empty = Item { stock_left: 0, units_sold: 9, hold_seconds, ..item() };
+            assert_eq!(empty.phase(at(150)), Phase::Open);
+            assert_eq!(Item { units_sold: 10, ..empty }.phase(at(150)), Phase::SoldOut);
+        }
+        let rest_kept_back = Item { stock_left: 0, units_sold: 7, held_back: 3, ..item() };
+        assert_eq!(rest_kept_back.phase(at(150)), Phase::SoldOut);
+        assert_eq!(Item { stock_left: 0, stock_total: 0, ..item() }.phase(at(150)), Phase::SoldOut);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl ItemWork {
         Ok(new)
     }
 
-    /// On the connection over which the tasks were taken: what they speak of was written before.
+    /// Over the connection that may be blocked: what the tasks speak of was written before.
     async fn wait_for_replicas(&self) -> Result<(), Unfinished> {
         let wanted = self.desk.wait_replicas;
         if wanted == 0 || self.desk.taking.wait_for_replicas(wanted, REPLICA_LIMIT).await? {

@@ -73,7 +73,7 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     let user_token = app.edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
     check_clock(app).await?;
 
-    let item = app.edge.item(&item_id, Problem::MainUnreachable).await?;
+    let item = app.edge.item_for_order(&item_id, placed_at).await?;
     if !item.may_be_sold(app.edge.clock.now()) {
         return Err(Problem::MainUnreachable);
     }

@@ -7,6 +7,7 @@ use redis::{AsyncCommands, Script};
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
@@ -130,11 +131,17 @@ impl Queue {
     }
 
     /// One item.
-    pub async fn item(&self, item_id: &ItemId) -> Result<Item, ItemError> {
+    // No future of its own: some that it is part of are as deep as the compiler goes.
+    pub fn item(&self, item_id: &ItemId) -> impl Future<Output = Result<Item, ItemError>> {
+        self.item_within(item_id, self.link.call_limit())
+    }
+
+    /// One item, where it comes within `limit`, connecting included, and not longer than other calls may take.
+    pub async fn item_within(&self, item_id: &ItemId, limit: Duration) -> Result<Item, ItemError> {
         let key = Keys::of(item_id).item;
         let fields: HashMap<String, String> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| connection.hgetall(&key).await)
+            .run(limit.min(self.link.call_limit()), async |mut connection| connection.hgetall(&key).await)
             .await?;
         if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
     }
@@ -204,6 +211,10 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         // Negative where the ledger has more than Redis had promised.
         stock_left: field::<i64>(item_id, fields, "stock_left")?.max(0).try_into().unwrap_or(u32::MAX),
         units_sold: field(item_id, fields, "units_sold")?,
+        held_back: match fields.get("held_back") {
+            None => 0,
+            Some(_) => field(item_id, fields, "held_back")?,
+        },
         opens_at: stamp("opens_at")?,
         closes_at,
         hold_seconds: field(item_id, fields, "hold_seconds")?,
@@ -239,6 +250,9 @@ mod tests {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         assert_eq!(parse(&item_id, &fields).unwrap().stock_left, 4);
+        assert_eq!(parse(&item_id, &fields).unwrap().held_back, 0);
+        fields.insert("held_back".into(), "3".into());
+        assert_eq!(parse(&item_id, &fields).unwrap().held_back, 3);
         fields.insert("opens_at".into(), "soon".into());
         assert!(matches!(parse(&item_id, &fields), Err(ItemError::Corrupt { field: "opens_at", .. })));
         fields.remove("stock_left");

@@ -7,6 +7,9 @@ pub const ITEMS: &str = "items";
 /// Main's clock as it was a moment ago, for those who read a replica.
 pub const HEARTBEAT: &str = "heartbeat";
 
+/// What is written only for replicas to acknowledge it.
+pub const REPLICATION_MARK: &str = "replication_mark";
+
 /// The keys of one item. Each carries the hash tag `{item_id}`, so that a script
 /// that uses several of them runs on Redis or Valkey Cluster.
 #[derive(Clone, Debug)]

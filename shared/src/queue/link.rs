@@ -54,6 +54,8 @@ struct Slot {
     opening: Option<Opening>,
     started: Option<Instant>,
     last_used: Option<Instant>,
+    /// Whether the connection is being asked if it lives.
+    is_probed: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -97,7 +99,7 @@ impl Link {
             deadline.saturating_duration_since(Instant::now()).min(self.0.config.response_timeout);
         match timeout(answer_limit, command(connection)).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if error.is_timeout() || error.is_io_error() || error.is_connection_dropped() => {
+            Ok(Err(error)) if is_of_the_line(&error) => {
                 self.discard(generation);
                 Err(LinkError::Unanswered(describe(&error)))
             }
@@ -109,7 +111,12 @@ impl Link {
                 Err(LinkError::Refused(describe(&error)))
             }
             Err(_) => {
-                self.discard(generation);
+                // That a caller had little time says nothing of a connection which others share.
+                if answer_limit < self.0.config.response_timeout {
+                    self.probe(generation);
+                } else {
+                    self.discard(generation);
+                }
                 Err(LinkError::Unanswered("no answer in time".into()))
             }
         }
@@ -133,7 +140,10 @@ impl Link {
     fn opening(&self) -> (u64, Opening) {
         let mut slot = self.slot();
         let now = Instant::now();
-        if slot.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE) {
+        let is_idle = slot.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE);
+        // Perhaps long ago, with nobody there to discard it: it says nothing of now.
+        let has_failed = slot.opening.as_ref().is_some_and(|opening| matches!(opening.peek(), Some(Err(_))));
+        if is_idle || has_failed {
             slot.opening = None;
         }
         slot.last_used = Some(now);
@@ -147,9 +157,38 @@ impl Link {
         // Driven by a task of its own: a caller who gives up must not stop it.
         tokio::spawn(opening.clone().map(drop));
         slot.generation += 1;
+        slot.is_probed = false;
         slot.started = Some(now + pause);
         slot.opening = Some(opening.clone());
         (slot.generation, opening)
+    }
+
+    /// Asks a connection whether it lives, where a caller could not wait for the answer and nobody will hear
+    /// it any more: once at a time, within the response timeout.
+    fn probe(&self, generation: u64) {
+        let mut slot = self.slot();
+        if slot.generation != generation || slot.is_probed {
+            return;
+        }
+        let Some(Ok(connection)) = slot.opening.as_ref().and_then(|opening| opening.peek()) else { return };
+        let mut connection = connection.clone();
+        slot.is_probed = true;
+        let link = self.clone();
+        tokio::spawn(async move {
+            let ping = redis::cmd("PING");
+            let answer = ping.query_async::<redis::Value>(&mut connection);
+            let lives = match timeout(link.0.config.response_timeout, answer).await {
+                Ok(answer) => !answer.is_err_and(|error| is_of_the_line(&error)),
+                Err(_) => false,
+            };
+            let mut slot = link.slot();
+            if slot.generation == generation {
+                slot.is_probed = false;
+                if !lives {
+                    slot.opening = None;
+                }
+            }
+        });
     }
 
     /// Forgets a connection that failed, unless a newer one stands already.
@@ -176,10 +215,33 @@ async fn connect(config: RedisConfig, pause: Duration) -> RedisResult<Multiplexe
     config.client.get_multiplexed_async_connection_with_config(&options).await
 }
 
+/// Whether a connection failed, and not what was asked of the server.
+fn is_of_the_line(error: &RedisError) -> bool {
+    error.is_timeout() || error.is_io_error() || error.is_connection_dropped()
+}
+
 /// The error without anything that a server may have echoed of our arguments.
 fn describe(error: &RedisError) -> String {
     match error.code() {
         Some(code) => code.to_owned(),
         None => error.category().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_opening_that_has_failed_is_none() {
+        // Nobody listens there any more.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| format!("redis://{address}"));
+        let link = Link::new(RedisConfig::main(&source).unwrap());
+        let (first, opening) = link.opening();
+        // While it is under way all callers share it.
+        assert_eq!(link.opening().0, first);
+        assert!(opening.await.is_err());
+        assert_eq!(link.opening().0, first + 1);
     }
 }

@@ -25,15 +25,18 @@ mod tasks;
 
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{HEARTBEAT, ITEMS, Keys};
+pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARK};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use look::{BEAT_INTERVAL, Look, MAX_LOOKED_AT, MAX_NEWS, News, Reader};
 pub use order::{Hold, Leave, OrderState};
+pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
 pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
 pub use settle::{DueBatch, DueReservation, Outcome, Settlement};
 pub use tasks::{
     GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What,
 };
+
+use std::time::Duration;
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]
@@ -50,5 +53,10 @@ impl Queue {
     /// Starts connecting in the background.
     pub fn open(&self) {
         self.link.open();
+    }
+
+    /// The longest that a call takes which has no tighter limit of its own.
+    pub fn call_limit(&self) -> Duration {
+        self.link.call_limit()
     }
 }

@@ -70,7 +70,7 @@ impl Queue {
         Ok(judge(placed_at, ahead, hold))
     }
 
-    /// Takes `buyer`'s waiting order out of the queue, or gives their reservation back.
+    /// Takes `buyer`'s waiting order out of the queue, and gives their reservation back where they have one.
     pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
         let keys = Keys::of(item_id);
         let reply: String = self
@@ -143,18 +143,23 @@ fn senseless() -> LinkError {
     LinkError::Refused("an order in the queue makes no sense".into())
 }
 
-/// A queued order speaks louder than a released reservation: the buyer came back.
+/// A live reservation speaks louder than an order beside it, which is never served; a queued order louder
+/// than a released reservation: the buyer came back.
 pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
-    match (placed_at.and_then(stamp_of_score), hold) {
-        (_, Some(f64::INFINITY)) => OrderState::Sold,
-        (Some(placed_at), _) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
-        (None, Some(hold)) => match stamp_of_score(hold) {
-            None => OrderState::Released,
-            Some(until) if until.as_micros() >= NO_HOLD_MICROS => OrderState::Reserved(Hold::Sale),
-            Some(lowered) if lowered.as_micros() < GIVEN_BACK_MICROS => OrderState::Reserved(Hold::Release),
-            Some(until) => OrderState::Reserved(Hold::Until(until)),
-        },
-        (None, None) => OrderState::None,
+    if hold == Some(f64::INFINITY) {
+        return OrderState::Sold;
+    }
+    if let Some(until) = hold.and_then(stamp_of_score) {
+        return OrderState::Reserved(match until.as_micros() {
+            NO_HOLD_MICROS.. => Hold::Sale,
+            ..GIVEN_BACK_MICROS => Hold::Release,
+            _ => Hold::Until(until),
+        });
+    }
+    match placed_at.and_then(stamp_of_score) {
+        Some(placed_at) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
+        None if hold.is_some() => OrderState::Released,
+        None => OrderState::None,
     }
 }
 
@@ -190,6 +195,10 @@ mod tests {
         ];
         for (placed_at, ahead, hold, state) in cases {
             assert_eq!(judge(placed_at, ahead, hold), state);
+            // An order beside a unit that is taken out changes nothing.
+            if matches!(state, OrderState::Sold | OrderState::Reserved(_)) {
+                assert_eq!(judge(Some(now as f64), Some(3), hold), state);
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 -- Puts one order into the checkout queue, if it is within its settle window.
 --
--- KEYS  1 orders:{id}   2 reservations:{id}; left out before the first settle window
---       after the opening ends: nobody can have a unit yet, and the rush is spared the look
+-- KEYS  1 orders:{id}   2 reservations:{id}; left out, nobody is looked for in it
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
+--       4 from when on (us) somebody may have a unit: until then, by the clock here, the reservations are
+--         not looked at, and the rush at the opening is spared it. Left out: they are looked at
 --
 -- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is written out
 -- here to spare every order an argument; a test holds the two together.
@@ -12,9 +13,10 @@
 -- costs. Everything else is an array: what is true of the buyer, a figure, the age.
 local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
-local age = time[1] * 1000000 + time[2] - placed_at
+local now = time[1] * 1000000 + time[2]
+local age = now - placed_at
 
-local hold = KEYS[2] and call('ZSCORE', KEYS[2], buyer)
+local hold = KEYS[2] and (not ARGV[4] or now - ARGV[4] >= 0) and call('ZSCORE', KEYS[2], buyer)
 if hold and hold + 0 >= 0 then return { 'taken', hold, age } end
 if age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
   return age

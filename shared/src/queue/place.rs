@@ -16,8 +16,9 @@ pub const PLACE_SCRIPT: &str = include_str!("place.lua");
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(PLACE_SCRIPT));
 
 /// The pause before the first repetition; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const MAX_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// The longest pause.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// One buyer's request for one unit of one item.
 #[derive(Clone, Debug)]
@@ -35,19 +36,23 @@ pub struct Order {
 pub struct Terms {
     /// How long the order may travel.
     pub settle_window: Duration,
-    /// Whether the buyer may have a unit already. Where this says no and the buyer
-    /// has one all the same, the drain drops the order.
-    pub may_be_taken: bool,
+    /// From when on somebody may have a unit, where that is still to come: until then, by its own
+    /// clock, main does not look whether the buyer has one. `None`: it looks.
+    pub first_unit_at: Option<Stamp>,
 }
 
 impl Terms {
-    /// The terms of `item` for an order sent at `now`. The first reservation is made
-    /// a settle window after the opening; until then nobody can have a unit.
+    /// The terms of `item` for an order sent at `now`. The first reservation is made a settle window
+    /// after the opening; until then nobody can have a unit. Whether that is over when the order
+    /// lands, main says.
     pub fn of(item: &Item, now: Stamp) -> Self {
-        let settle_window = Duration::from_millis(item.settle_window_ms.into());
-        let nobody_yet = item.stock_left == item.stock_total
-            && now.micros_since(item.opens_at) < i64::from(item.settle_window_ms) * 1_000;
-        Self { settle_window, may_be_taken: !nobody_yet }
+        let window_micros = u64::from(item.settle_window_ms) * 1_000;
+        let first_unit_at = Stamp::from_micros(item.opens_at.as_micros().saturating_add(window_micros)).ok();
+        let nobody_yet = item.stock_left == item.stock_total;
+        Self {
+            settle_window: Duration::from_millis(item.settle_window_ms.into()),
+            first_unit_at: first_unit_at.filter(|first| nobody_yet && now < *first),
+        }
     }
 }
 
@@ -92,9 +97,26 @@ pub enum Unplaced {
     /// Main could not be reached within the window. Nothing is queued.
     #[error("main could not be reached")]
     Unreachable,
-    /// The order was sent, and no answer came back within the window.
+    /// The order was sent, and no answer came back within the window; or only to a repetition, which was
+    /// refused and says nothing of what had become of the first.
     #[error("main did not answer; whether the order is queued is not known")]
     Unknown,
+}
+
+impl Placing {
+    /// What an answer says of an order stamped `placed_at`, where an earlier try `maybe_sent` it.
+    fn after(mut self, maybe_sent: bool, placed_at: Stamp) -> Result<Self, Unplaced> {
+        match self.placement {
+            // Our own earlier try got through, and only its answer was lost.
+            Placement::AlreadyQueued { placed_at: known } if maybe_sent && known == placed_at => {
+                self.placement = Placement::Queued;
+            }
+            // It may have been queued and served in between, or land yet.
+            Placement::TooLate | Placement::ClockAhead if maybe_sent => return Err(Unplaced::Unknown),
+            _ => {}
+        }
+        Ok(self)
+    }
 }
 
 impl Queue {
@@ -114,14 +136,7 @@ impl Queue {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.try_place(order, terms, left, clock).await {
-                Ok(mut placing) => {
-                    // Our own earlier try got through, and only its answer was lost.
-                    let ours = Placement::AlreadyQueued { placed_at: order.placed_at };
-                    if maybe_sent && placing.placement == ours {
-                        placing.placement = Placement::Queued;
-                    }
-                    return Ok(placing);
-                }
+                Ok(placing) => return placing.after(maybe_sent, order.placed_at),
                 Err(error) => {
                     tracing::warn!(%error, item_id = %order.item_id, "main did not take an order yet");
                     maybe_sent |= matches!(error, LinkError::Unanswered(_));
@@ -148,15 +163,15 @@ impl Queue {
             .run(limit, async |mut connection| {
                 let sent = clock.now();
                 let mut script = SCRIPT.key(&keys.orders);
-                if terms.may_be_taken {
-                    script.key(&keys.reservations);
-                }
-                let reply: Value = script
+                script
+                    .key(&keys.reservations)
                     .arg(order.placed_at.as_micros())
                     .arg(order.user_token.as_str())
-                    .arg(terms.settle_window.as_micros())
-                    .invoke_async(&mut connection)
-                    .await?;
+                    .arg(terms.settle_window.as_micros());
+                if let Some(first_unit_at) = terms.first_unit_at {
+                    script.arg(first_unit_at.as_micros());
+                }
+                let reply: Value = script.invoke_async(&mut connection).await?;
                 Ok((sent, reply))
             })
             .await?;
@@ -197,6 +212,56 @@ mod tests {
     #[test]
     fn script_and_clock_check_agree_on_the_tolerance() {
         assert!(PLACE_SCRIPT.contains(&format!("age >= -{CLOCK_TOLERANCE_MICROS} ")));
+    }
+
+    fn at(micros: u64) -> Stamp {
+        Stamp::from_micros(micros).unwrap()
+    }
+
+    #[test]
+    fn nobody_has_a_unit_before_the_first_window_is_over() {
+        let item = Item {
+            item_id: "a".parse().unwrap(),
+            name: "A".into(),
+            stock_total: 5,
+            stock_left: 5,
+            units_sold: 0,
+            held_back: 0,
+            opens_at: at(10_000_000),
+            closes_at: None,
+            hold_seconds: 0,
+            settle_window_ms: 2_000,
+            paused: false,
+            epoch: 1,
+            leased_until: None,
+        };
+        let first_unit_at = |item: &Item, now| Terms::of(item, at(now)).first_unit_at;
+        assert_eq!(first_unit_at(&item, 11_999_999), Some(at(12_000_000)));
+        assert_eq!(first_unit_at(&item, 12_000_000), None);
+        // It was open before, and was closed and opened again.
+        assert_eq!(first_unit_at(&Item { stock_left: 4, ..item }, 11_000_000), None);
+    }
+
+    #[test]
+    fn a_refusal_after_a_try_that_may_have_come_through_is_no_last_word() {
+        let clock_offset = OffsetBounds { low: 0, high: 0 };
+        let told = |placement, maybe_sent| {
+            let placing = Placing { placement, transit_micros: 7, clock_offset };
+            placing.after(maybe_sent, at(5)).map(|placing| placing.placement)
+        };
+        let ours = Placement::AlreadyQueued { placed_at: at(5) };
+        let earlier = Placement::AlreadyQueued { placed_at: at(4) };
+        let taken = Placement::AlreadyTaken { sold: false };
+        for placement in [Placement::Queued, ours, earlier, taken, Placement::TooLate, Placement::ClockAhead]
+        {
+            assert_eq!(told(placement, false), Ok(placement));
+        }
+        assert_eq!(told(ours, true), Ok(Placement::Queued));
+        assert_eq!(told(earlier, true), Ok(earlier));
+        assert_eq!(told(taken, true), Ok(taken));
+        for refusal in [Placement::TooLate, Placement::ClockAhead] {
+            assert_eq!(told(refusal, true), Err(Unplaced::Unknown));
+        }
     }
 
     #[test]
