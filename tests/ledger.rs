@@ -14,6 +14,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
 use tests::LedgerServer;
 
+#[path = "ledger/items.rs"]
+mod items;
+
 const NOW: u64 = 1_795_000_000_000_000;
 const HOLD: u64 = 600_000_000;
 
