@@ -14,6 +14,8 @@ use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
 use tests::LedgerServer;
 
+#[path = "ledger/database_user.rs"]
+mod database_user;
 #[path = "ledger/items.rs"]
 mod items;
 #[path = "ledger/payments.rs"]
