@@ -85,9 +85,12 @@ fn name(buyer: u8) -> String {
     format!("buyer-{buyer:02}")
 }
 
-async fn pay(servers: &Servers, item_id: &ItemId, buyer: u8, outcome: &str) -> String {
+/// Each buyer has one payment in the schedule, told of again and again, whatever it was answered; `attempt` is
+/// above zero for those that come after it.
+async fn pay(servers: &Servers, item_id: &ItemId, buyer: u8, attempt: u32, outcome: &str) -> String {
     let notice = json!({
-        "item_id": item_id, "user_token": name(buyer), "payment_reference": format!("pay-{buyer}"), "outcome": outcome,
+        "item_id": item_id, "user_token": name(buyer), "payment_reference": format!("pay-{buyer}-{attempt}"),
+        "outcome": outcome,
     });
     match order_confirm::answer(&servers.confirm, notice).await {
         Ok(answer) => answer["status"].as_str().unwrap_or("refused").to_owned(),
@@ -118,12 +121,12 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
         }
         Step::Pay { buyer, starts_ms, times } => {
             after(starts_ms).await;
-            let told = join_all((0..times).map(|_| pay(servers, item_id, buyer, "paid"))).await;
+            let told = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
             return Ok(told.iter().any(|told| told == "sold").then_some(buyer));
         }
         Step::Fail { buyer, starts_ms } => {
             after(starts_ms).await;
-            pay(servers, item_id, buyer, "failed").await;
+            pay(servers, item_id, buyer, 0, "failed").await;
         }
         Step::Leave { buyer, starts_ms } => {
             after(starts_ms).await;
@@ -170,7 +173,7 @@ async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
 async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> {
     let queue = &servers.redis.queue;
     let mut work = ItemWork::new(servers.desk().await?, item_id.clone());
-    let started = Instant::now();
+    let (started, mut attempt) = (Instant::now(), 0);
     loop {
         queue.drain(item_id, 500, Permit::Unleased).await?;
         let found = work.round(true).await.context("a round failed")?;
@@ -189,7 +192,9 @@ async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> 
                 continue;
             }
             if case.payers.contains(&buyer) {
-                pay(servers, item_id, buyer, "paid").await;
+                // Not one that was refused for good before.
+                attempt += 1;
+                pay(servers, item_id, buyer, attempt, "paid").await;
             } else {
                 queue.leave(item_id, &token).await?;
             }

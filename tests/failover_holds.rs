@@ -97,9 +97,9 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
     let reserved = Standing::Reserved { until: main.hold_until() };
     assert_eq!(main.release("waits", 2).await, reserved, "its hold has ended, and it stays taken");
     // A part of what is kept back is put on sale: the person is not through yet.
-    ledger.hold_back(&main.item_id, 1).await.unwrap();
+    ledger.keep_back_at_most(&main.item_id, 1).await.unwrap();
     assert_eq!(main.release("waits", 2).await, reserved);
-    ledger.hold_back(&main.item_id, 0).await.unwrap();
+    ledger.keep_back_at_most(&main.item_id, 0).await.unwrap();
     assert_eq!(main.release("waits", 2).await, Standing::Released);
 }
 

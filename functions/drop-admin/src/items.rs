@@ -30,56 +30,63 @@ pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), CommandError>
 pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), CommandError> {
     changes.check().map_err(ItemError::from)?;
     let known = known(app, item_id).await?;
-    let mut changed = known.clone();
-    let item = &mut changed.item;
-    item.name = changes.name.clone().unwrap_or(known.item.name.clone());
-    item.stock_total = changes.stock_total.unwrap_or(known.item.stock_total);
-    item.opens_at = changes.opens_at.unwrap_or(known.item.opens_at);
-    item.closes_at = changes.closes_at.or(known.item.closes_at);
-    item.hold_seconds = changes.hold_seconds.unwrap_or(known.item.hold_seconds);
     let moves_gates = changes.opens_at.is_some() || changes.closes_at.is_some();
-    if moves_gates && item.closes_at.is_some_and(|closes_at| closes_at <= item.opens_at) {
+    let opens_at = changes.opens_at.unwrap_or(known.item.opens_at);
+    let closes_at = changes.closes_at.or(known.item.closes_at);
+    if moves_gates && closes_at.is_some_and(|closes_at| closes_at <= opens_at) {
         return Err(ItemError::from(BadItem::Gates).into());
     }
-    if changed.item.stock_total >= known.item.stock_total {
-        app.ledger.write_item(&changed).await?;
+    if changes.stock_total.is_none_or(|units| units >= known.item.stock_total) {
+        write(app, item_id, changes).await?;
         return Ok(app.queue.update_item(item_id, changes).await?);
     }
     // The other way round: until Redis has agreed, the drain could still promise the units
     // that the ledger would no longer have.
     app.queue.update_item(item_id, changes).await?;
-    let written = app.ledger.write_item(&changed).await;
-    if matches!(&written, Err(LedgerError::Refused(constraint)) if constraint == NEVER_OVERSOLD) {
-        let as_before = ItemChanges { stock_total: Some(known.item.stock_total), ..ItemChanges::default() };
-        app.queue.update_item(item_id, &as_before).await?;
-        return Err(ItemError::Taken { taken: known.units_taken.into() }.into());
+    match write(app, item_id, changes).await {
+        Err(CommandError::Ledger(LedgerError::Refused(rule))) if rule == NEVER_OVERSOLD => {
+            let as_before =
+                ItemChanges { stock_total: Some(known.item.stock_total), ..ItemChanges::default() };
+            app.queue.update_item(item_id, &as_before).await?;
+            Err(ItemError::Taken { taken: known.units_taken.into() }.into())
+        }
+        written => written,
     }
-    Ok(written?)
 }
 
-/// Puts on sale `units` of those that a failover has kept back.
-pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, units: u32) -> Result<(), CommandError> {
-    let known = known(app, item_id).await?;
-    app.ledger.hold_back(item_id, known.held_back.saturating_sub(units)).await?;
+/// Writes to the ledger what `changes` names, and nothing that another command may be changing.
+async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), CommandError> {
+    match app.ledger.change_item(item_id, changes).await? {
+        Some(_) => Ok(()),
+        None => Err(ItemError::from(BadItem::Gates).into()),
+    }
+}
+
+/// Puts on sale what a failover has kept back, but for `keep` units: said again, it sells no more.
+pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Result<(), CommandError> {
+    known(app, item_id).await?;
+    let held_back = app.ledger.keep_back_at_most(item_id, keep).await?;
+    if held_back < keep {
+        return Err(CommandError::NotHeldBack { held_back, keep });
+    }
+    // Redis counts anew what is left, by what the ledger keeps back.
     reconcile::restock(&app.witnesses(), item_id, true).await?;
     Ok(())
 }
 
 /// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
 pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), CommandError> {
-    let known = known(app, item_id).await?;
-    app.ledger.write_item(&LedgerItem { paused, ..known }).await?;
+    known(app, item_id).await?;
+    app.ledger.pause_item(item_id, paused).await?;
     Ok(app.queue.pause_item(item_id, paused).await?)
 }
 
 /// Closes an item now, by main's clock; one that closed earlier stays so.
 pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), CommandError> {
-    let mut known = known(app, item_id).await?;
+    known(app, item_id).await?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
-    let at = known.item.closes_at.map_or(now, |closes_at| closes_at.min(now));
-    known.item.closes_at = Some(at);
-    app.ledger.write_item(&known).await?;
-    Ok(app.queue.close_item(item_id, at).await?)
+    let closed = app.ledger.close_item(item_id, now).await?;
+    Ok(app.queue.close_item(item_id, closed.item.closes_at.unwrap_or(now)).await?)
 }
 
 /// The item as the ledger has it; it must be in Redis, too.

@@ -81,8 +81,8 @@ enum Command {
     Migrate {},
     /// Who may sell, and until when.
     Lease {},
-    /// Sells units that a failover has kept back.
-    SellHeldBack { item_id: ItemId, units: u32 },
+    /// Sells the units that a failover has kept back, but for `keep` of them.
+    SellHeldBack { item_id: ItemId, keep: u32 },
     /// Makes Redis anew from the ledger.
     Rebuild { item_id: ItemId },
     /// Compares Redis with the ledger, one item or all, and mends Redis if asked to.
@@ -132,6 +132,16 @@ pub enum CommandError {
     /// This region is not main.
     #[error("main is {0}, and this is another region; nothing is sold from here")]
     NotMain(String),
+    /// More units were to stay kept back than are.
+    #[error(
+        "{held_back} units are kept back, fewer than the {keep} that are to stay so; nothing was changed"
+    )]
+    NotHeldBack {
+        /// Units that are kept back.
+        held_back: u32,
+        /// Units that were to be.
+        keep: u32,
+    },
     /// `after` is no end of a page.
     #[error("after is not the `next` of an earlier answer; start again without it")]
     NoSuchCursor,
@@ -159,6 +169,7 @@ impl From<CommandError> for Diagnostic {
             CommandError::OnlyInLedger(_) => "OnlyInLedger",
             CommandError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
             CommandError::NotRebuilt(_) => "TasksWaiting",
+            CommandError::NotHeldBack { .. } => "NotHeldBack",
             CommandError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
@@ -179,8 +190,8 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
             return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
         }
         Command::Lease {} => return show_lease(app).await,
-        Command::SellHeldBack { item_id, units } => {
-            items::sell_held_back(app, &item_id, units).await?;
+        Command::SellHeldBack { item_id, keep } => {
+            items::sell_held_back(app, &item_id, keep).await?;
             item_id
         }
         Command::Rebuild { item_id } => {

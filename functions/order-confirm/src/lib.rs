@@ -2,8 +2,9 @@
 //!
 //! The shop's backend, or its payment provider's webhook, says what became of a
 //! payment: `paid` sells, `pending` extends the hold once, `failed` releases. The
-//! payment's reference is the idempotency key. The ledger decides, and Redis is told after
-//! the commit; where that fails, the checkout worker does it when the hold ends.
+//! payment's reference is the idempotency key, and a refusal after which the money goes back
+//! is final. The ledger decides, and Redis is told after the commit; where that fails, the
+//! checkout worker does it when the hold ends.
 
 mod notice;
 
@@ -132,64 +133,61 @@ async fn missing(app: &App, item_id: &ItemId) -> Problem {
 
 async fn sell(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
     let Notice { item_id, user_token, payment_reference, .. } = notice;
-    let paid = app
-        .ledger
-        .pay(item_id, user_token, payment_reference, reign(app, item).await?)
-        .await
-        .map_err(ledger_problem)?;
-    match paid {
-        Payment::Sold { placed_at } => {
-            settle(app, notice, None, queue::Outcome::Sold).await;
-            Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
-        }
-        other => Err(refusal(app, notice, other).await),
-    }
+    let reign = reign(app, item).await?;
+    let paid = app.ledger.pay(item_id, user_token, payment_reference, reign).await;
+    let paid = match paid.map_err(ledger_problem)? {
+        Payment::Unknown => refuse(app, notice, state(app, notice).await?, reign).await?,
+        paid => paid,
+    };
+    let Payment::Sold { placed_at } = paid else { return Err(refusal(paid)) };
+    settle(app, notice, None, queue::Outcome::Sold).await;
+    Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
 }
 
 async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
     let Notice { item_id, user_token, payment_reference, .. } = notice;
-    let held = match state(app, notice).await? {
-        OrderState::Reserved(Hold::Until(held)) => held,
-        OrderState::Reserved(Hold::Release) => return Err(Problem::ReservationEnded),
-        _ => return Err(Problem::NoReservation),
-    };
-    let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
-    let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
-    let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
-    let extended =
-        app.ledger.extend(item_id, user_token, payment_reference, until, reign(app, item).await?).await;
-    match extended.map_err(ledger_problem)? {
-        Extension::Until(until) => {
-            settle(app, notice, Some(held), queue::Outcome::Reserved { until }).await;
-            Ok(Confirmed { reserved_until: Some(until), ..confirmed(notice, "reserved") })
+    let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
+    let mut settled = Payment::Unknown;
+    // One that is sold needs no extension; for which payment it is, the ledger knows.
+    if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
+        let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
+        let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
+        let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
+        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, reign).await;
+        match extended.map_err(ledger_problem)? {
+            Extension::Until(until) => {
+                if let OrderState::Reserved(Hold::Until(held)) = state {
+                    settle(app, notice, Some(held), queue::Outcome::Reserved { until }).await;
+                }
+                return Ok(Confirmed { reserved_until: Some(until), ..confirmed(notice, "reserved") });
+            }
+            Extension::Spent => return Err(Problem::AlreadyExtended),
+            Extension::Settled(payment) => settled = payment,
         }
-        Extension::Spent => Err(Problem::AlreadyExtended),
-        Extension::Settled(Payment::Sold { placed_at }) => {
-            Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
-        }
-        Extension::Settled(other) => Err(refusal(app, notice, other).await),
     }
+    if settled == Payment::Unknown {
+        settled = refuse(app, notice, state, reign).await?;
+    }
+    let Payment::Sold { placed_at } = settled else { return Err(refusal(settled)) };
+    Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
 }
 
 async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
     let Notice { item_id, user_token, payment_reference, .. } = notice;
-    let held = match state(app, notice).await? {
-        OrderState::Reserved(Hold::Until(held)) => Some(held),
-        _ => None,
-    };
-    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, reign(app, item).await?).await;
+    let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
+    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, reign).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
-            if let Some(held) = held {
-                if !has_ended(app, notice, held).await? {
-                    return Err(Problem::NotRecordedYet);
-                }
+            // What Redis holds may be a later reservation, which this payment has nothing to do with.
+            if let OrderState::Reserved(Hold::Until(held)) = state
+                && has_ended(app, notice, held).await?
+            {
                 settle(app, notice, Some(held), queue::Outcome::Released { returns_unit: true }).await;
             }
             Ok(confirmed(notice, "released"))
         }
-        Payment::Sold { .. } => Err(Problem::AlreadySold),
-        other => Err(refusal(app, notice, other).await),
+        Payment::HeldForAnother => Err(Problem::AlreadyExtended),
+        other => Err(refusal(other)),
     }
 }
 
@@ -209,33 +207,31 @@ async fn state(app: &App, notice: &Notice) -> Result<OrderState, Problem> {
 }
 
 /// Whether the ledger has released the reservation that Redis holds until `held`. It may
-/// have released an earlier one of the same buyer, and not know of this one yet.
+/// have released an earlier one of the same buyer, and not know of this one yet, or hold it.
 async fn has_ended(app: &App, notice: &Notice, held: Stamp) -> Result<bool, Problem> {
     let due = Due { user_token: notice.user_token.clone(), hold_until: held, given_back: false };
     let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
     Ok(standings == [Standing::Released])
 }
 
-/// Why a payment bought nothing.
-async fn refusal(app: &App, notice: &Notice, payment: Payment) -> Problem {
+/// Refuses for good what buys nothing, unless a reservation is on its way, of which Redis knows before the
+/// ledger does.
+async fn refuse(app: &App, notice: &Notice, state: OrderState, reign: Reign) -> Result<Payment, Problem> {
+    let Notice { item_id, user_token, payment_reference, .. } = notice;
+    let refused = app.ledger.refuse(item_id, user_token, payment_reference, state, reign).await;
+    refused.map_err(ledger_problem)
+}
+
+/// Why a payment bought nothing, or released nothing.
+fn refusal(payment: Payment) -> Problem {
     match payment {
         Payment::PaidOtherwise => Problem::PaidOtherwise,
         Payment::Used => Problem::PaymentUsed,
-        Payment::Released => match state(app, notice).await {
-            Ok(OrderState::Reserved(Hold::Until(held))) => match has_ended(app, notice, held).await {
-                Ok(true) => Problem::ReservationEnded,
-                Ok(false) => Problem::NotRecordedYet,
-                Err(problem) => problem,
-            },
-            Ok(_) => Problem::ReservationEnded,
-            Err(problem) => problem,
-        },
-        // Redis knows of a reservation before the ledger does.
-        Payment::Unknown | Payment::Sold { .. } => match state(app, notice).await {
-            Ok(OrderState::Reserved(_)) => Problem::NotRecordedYet,
-            Ok(_) => Problem::NoReservation,
-            Err(problem) => problem,
-        },
+        // Held for another: this one was said to have failed before.
+        Payment::Released | Payment::HeldForAnother => Problem::ReservationEnded,
+        Payment::NoReservation => Problem::NoReservation,
+        Payment::Unknown => Problem::NotRecordedYet,
+        Payment::Sold { .. } => Problem::AlreadySold,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Items in the ledger. They are written here first and to Redis after.
 
 use crate::{Ledger, LedgerError};
-use shared::item::{ItemId, NewItem};
+use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::stamp::Stamp;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
@@ -62,14 +62,31 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before; returns how many.
-    /// With none it is over: holds of an earlier reign end as any others, too.
+    /// Keeps back `most` units of an item from now on, or as few as are kept back already; returns how many. With none
+    /// it is over: holds of an earlier reign end as any others, too. Asked again it changes nothing.
+    pub async fn keep_back_at_most(&self, item_id: &ItemId, most: u32) -> Result<u32, LedgerError> {
+        self.within_limit(async {
+            let held: Option<i32> = sqlx::query_scalar(
+                "UPDATE fairdrop.items SET held_back = least(held_back, $2),
+                        keeps_old_holds = keeps_old_holds AND $2 > 0
+                  WHERE item_id = $1 RETURNING held_back",
+            )
+            .bind(item_id.as_str())
+            .bind(i32::try_from(most).unwrap_or(i32::MAX))
+            .fetch_optional(&self.pool)
+            .await?;
+            held.map(i32::unsigned_abs).ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
+        })
+        .await
+    }
+
+    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before;
+    /// returns how many.
     pub async fn hold_back(&self, item_id: &ItemId, units: u32) -> Result<u32, LedgerError> {
         self.within_limit(async {
             let held: Option<i32> = sqlx::query_scalar(
-                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken),
-                        keeps_old_holds = keeps_old_holds AND $2 > 0
-                  WHERE item_id = $1 RETURNING held_back",
+                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken) WHERE item_id = $1
+                 RETURNING held_back",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(units).unwrap_or(i32::MAX))
@@ -160,29 +177,75 @@ impl Ledger {
         .await
     }
 
-    /// Writes what may change in an item. The database refuses a stock below what is
-    /// taken: [`LedgerError::Refused`] of [`NEVER_OVERSOLD`].
-    pub async fn write_item(&self, item: &LedgerItem) -> Result<(), LedgerError> {
-        let LedgerItem { item, paused, .. } = item;
-        self.within_limit(async {
-            let done = sqlx::query(
-                "UPDATE fairdrop.items SET name = $2, stock_total = $3, opens_at = $4, closes_at = $5,
-                        hold_seconds = $6, paused = $7 WHERE item_id = $1",
-            )
-            .bind(item.item_id.as_str())
-            .bind(&item.name)
-            .bind(i32::try_from(item.stock_total).unwrap_or(i32::MAX))
-            .bind(moment(item.opens_at))
-            .bind(item.closes_at.map(moment))
-            .bind(i32::try_from(item.hold_seconds).unwrap_or(i32::MAX))
-            .bind(paused)
-            .execute(&self.pool)
+    /// Changes what `changes` names and nothing else, so that two changes at once both stay; returns the item
+    /// as it is then. `None`, and nothing changed, where a gate would be moved so that it closes before it opens.
+    /// The database refuses a stock below what is taken or kept back: [`LedgerError::Refused`] of
+    /// [`NEVER_OVERSOLD`].
+    pub async fn change_item(
+        &self,
+        item_id: &ItemId,
+        changes: &ItemChanges,
+    ) -> Result<Option<LedgerItem>, LedgerError> {
+        let number = |units: u32| i32::try_from(units).unwrap_or(i32::MAX);
+        let changed = self
+            .within_limit(async {
+                let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+                    "UPDATE fairdrop.items
+                        SET name = coalesce($2, name), stock_total = coalesce($3, stock_total),
+                            opens_at = coalesce($4, opens_at), closes_at = coalesce($5, closes_at),
+                            hold_seconds = coalesce($6, hold_seconds)
+                      WHERE item_id = $1
+                        AND ($4 IS NULL AND $5 IS NULL
+                             OR coalesce(coalesce($5, closes_at) > coalesce($4, opens_at), true))
+                     RETURNING {COLUMNS}"
+                )))
+                .bind(item_id.as_str())
+                .bind(changes.name.as_deref())
+                .bind(changes.stock_total.map(number))
+                .bind(changes.opens_at.map(moment))
+                .bind(changes.closes_at.map(moment))
+                .bind(changes.hold_seconds.map(number))
+                .fetch_optional(&self.pool)
+                .await?;
+                row.as_ref().map(read).transpose()
+            })
             .await?;
-            if done.rows_affected() == 1 {
-                Ok(())
-            } else {
-                Err(LedgerError::NoSuchItem(item.item_id.clone()))
-            }
+        if changed.is_none() {
+            // For its gates, or is there no such item?
+            self.item(item_id).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Pauses an item, or resumes it, and changes nothing else; returns it as it is then.
+    pub async fn pause_item(&self, item_id: &ItemId, paused: bool) -> Result<LedgerItem, LedgerError> {
+        self.within_limit(async {
+            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "UPDATE fairdrop.items SET paused = $2 WHERE item_id = $1 RETURNING {COLUMNS}"
+            )))
+            .bind(item_id.as_str())
+            .bind(paused)
+            .fetch_optional(&self.pool)
+            .await?;
+            read(&row.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))?)
+        })
+        .await
+    }
+
+    /// Closes an item from `at` on, and changes nothing else; one that closes earlier stays so. Returns it as it
+    /// is then.
+    pub async fn close_item(&self, item_id: &ItemId, at: Stamp) -> Result<LedgerItem, LedgerError> {
+        self.within_limit(async {
+            // Nothing is no moment to `least`.
+            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "UPDATE fairdrop.items SET closes_at = least(closes_at, $2) WHERE item_id = $1
+                 RETURNING {COLUMNS}"
+            )))
+            .bind(item_id.as_str())
+            .bind(moment(at))
+            .fetch_optional(&self.pool)
+            .await?;
+            read(&row.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))?)
         })
         .await
     }

@@ -1,30 +1,69 @@
-//! What a payment does to a reservation. The reference of the payment is the
-//! idempotency key: the same payment again gets the same answer.
+//! What a payment does to a reservation. Its reference is the idempotency key: the same payment again
+//! gets the same answer.
+//!
+//! An answer after which the shop gives the money back is final, and so is the one to a payment that has
+//! failed: the buyer may have a unit again later, which that payment must then neither buy nor release. It is
+//! written down (`fairdrop.payments`) in the transaction that decides it, and looked up before all else. A
+//! payment that has bought stands in its sale. Whatever else is answered changes with the ledger and is not
+//! kept: a hold that was extended, or was for another payment; a reservation on its way.
+//!
+//! Whether one is on its way, Redis alone knows. [`Ledger::pay`] does without, since most payments buy, in
+//! one statement; one that does not is [`Payment::Unknown`] until [`Ledger::refuse`] is told what Redis says.
+
+mod found;
 
 use crate::items::{lock, moment, stamp};
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, SaleState};
+use found::{Verdict, look, write_down};
 use shared::item::ItemId;
 use shared::permit::Reign;
+use shared::queue::{Hold, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
-use sqlx::{Postgres, Row, Transaction};
 
 /// What came of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payment {
-    /// The unit is sold to the buyer, for this payment.
+    /// The unit is sold to the buyer: for this payment or, where it was sold at once and this one has not
+    /// been paid, for none yet.
     Sold {
         /// The stamp of their order.
         placed_at: Stamp,
     },
-    /// The unit was sold to the buyer for another payment.
+    /// The unit was sold to the buyer for another payment. Final.
     PaidOtherwise,
-    /// The payment has bought another buyer's unit of the item.
+    /// The payment is another buyer's: it has bought their unit of the item, or was refused to them.
     Used,
-    /// The reservation had ended before: the payment buys nothing.
+    /// The reservation had ended before, or this payment's failure has ended it: it buys nothing. Final.
     Released,
-    /// The ledger has no reservation of the buyer's, at least not yet.
+    /// There was no reservation for the payment: it buys nothing. Final.
+    NoReservation,
+    /// The payment has failed, and the hold goes on: it was extended for another one. Final.
+    HeldForAnother,
+    /// The ledger has no reservation of the buyer's that could be paid, at least not yet.
     Unknown,
+}
+
+impl Payment {
+    const FINAL: [Self; 4] = [Self::PaidOtherwise, Self::Released, Self::NoReservation, Self::HeldForAnother];
+
+    /// As the ledger keeps it; nothing for what is not final, or stands in a sale.
+    fn kept_as(self) -> Option<&'static str> {
+        match self {
+            Self::PaidOtherwise => Some("paid-otherwise"),
+            Self::Released => Some("reservation-ended"),
+            Self::NoReservation => Some("no-reservation"),
+            Self::HeldForAnother => Some("already-extended"),
+            Self::Sold { .. } | Self::Used | Self::Unknown => None,
+        }
+    }
+
+    fn from_kept(text: &str) -> Result<Self, LedgerError> {
+        Self::FINAL
+            .into_iter()
+            .find(|one| one.kept_as() == Some(text))
+            .ok_or_else(|| LedgerError::Refused("an answer that cannot be read".into()))
+    }
 }
 
 /// What came of a wish for more time.
@@ -38,6 +77,15 @@ pub enum Extension {
     Settled(Payment),
 }
 
+/// A payment: for what, whose, and under whose word what comes of it is written.
+#[derive(Clone, Copy)]
+struct Charge<'a> {
+    item_id: &'a ItemId,
+    buyer: &'a UserToken,
+    reference: &'a str,
+    reign: Reign,
+}
+
 impl Ledger {
     /// Turns the buyer's reservation into a sale, if it has not ended: whichever comes
     /// first, payment or release, decides, and both are told the same.
@@ -48,35 +96,29 @@ impl Ledger {
         reference: &str,
         reign: Reign,
     ) -> Result<Payment, LedgerError> {
-        let paid = self
-            .within_limit(async {
-                let mut transaction = self.begin_before(reign.until).await?;
-                let placed_at: Option<i64> = sqlx::query_scalar(
-                    "UPDATE fairdrop.sales SET state = 'sold', payment_reference = $3, epoch = $4
-                      WHERE item_id = $1 AND user_token = $2
-                        AND (state = 'reserved' OR state = 'sold' AND payment_reference IS NULL)
-                     RETURNING placed_at",
-                )
-                .bind(item_id.as_str())
-                .bind(buyer.as_str())
-                .bind(reference)
-                .bind(reign.epoch.cast_signed())
-                .fetch_optional(&mut *transaction)
-                .await?;
-                let payment = match placed_at {
-                    Some(placed_at) => Payment::Sold { placed_at: stamp(placed_at)? },
-                    None => standing(&mut transaction, item_id, buyer, reference).await?,
-                };
-                transaction.commit().await?;
-                Ok(payment)
-            })
-            .await;
-        match paid {
-            Err(LedgerError::Refused(constraint)) if constraint == "one_payment_one_unit" => {
-                Ok(Payment::Used)
+        let charge = Charge { item_id, buyer, reference, reign };
+        self.within_limit(async {
+            match self.sell(charge).await {
+                Ok(Some(placed_at)) => Ok(Payment::Sold { placed_at }),
+                Err(error) if !was_overtaken(&error) => Err(error),
+                Ok(None) | Err(_) => self.judge(charge, None).await,
             }
-            other => other,
-        }
+        })
+        .await
+    }
+
+    /// Refuses for good a payment that buys nothing, where it buys nothing by what `redis` says of the buyer,
+    /// too. Where a reservation may still be on its way it is [`Payment::Unknown`], and nothing is written.
+    pub async fn refuse(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+        reference: &str,
+        redis: OrderState,
+        reign: Reign,
+    ) -> Result<Payment, LedgerError> {
+        let charge = Charge { item_id, buyer, reference, reign };
+        self.within_limit(self.judge(charge, Some(redis))).await
     }
 
     /// Extends the buyer's hold to `until`, once, while payment `reference` is under way.
@@ -88,90 +130,158 @@ impl Ledger {
         until: Stamp,
         reign: Reign,
     ) -> Result<Extension, LedgerError> {
+        let charge = Charge { item_id, buyer, reference, reign };
         self.within_limit(async {
-            let mut transaction = self.begin_before(reign.until).await?;
-            sqlx::query(
-                "UPDATE fairdrop.sales SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5
-                  WHERE item_id = $1 AND user_token = $2 AND state = 'reserved' AND extended_for IS NULL",
-            )
-            .bind(item_id.as_str())
-            .bind(buyer.as_str())
-            .bind(reference)
-            .bind(moment(until))
-            .bind(reign.epoch.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
-            let row = sqlx::query(
-                "SELECT hold_until, extended_for = $3 AS ours FROM fairdrop.sales
-                  WHERE item_id = $1 AND user_token = $2 AND state = 'reserved'",
-            )
-            .bind(item_id.as_str())
-            .bind(buyer.as_str())
-            .bind(reference)
-            .fetch_optional(&mut *transaction)
-            .await?;
-            let extension = match row {
-                None => Extension::Settled(standing(&mut transaction, item_id, buyer, reference).await?),
-                Some(row) if row.try_get::<Option<bool>, _>("ours")? == Some(true) => {
-                    Extension::Until(stamp(row.try_get("hold_until")?)?)
-                }
-                Some(_) => Extension::Spent,
-            };
-            transaction.commit().await?;
-            Ok(extension)
+            match self.extend_once(charge, until).await {
+                Err(error) if was_overtaken(&error) => self.extend_once(charge, until).await,
+                other => other,
+            }
         })
         .await
     }
 
-    /// Releases the buyer's reservation because its payment has failed.
+    /// Releases the buyer's reservation because its payment has failed, unless its hold was extended for
+    /// another one. `redis` is what Redis says of the buyer, as for [`refuse`](Self::refuse).
     pub async fn give_up(
         &self,
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
+        redis: OrderState,
         reign: Reign,
     ) -> Result<Payment, LedgerError> {
+        let charge = Charge { item_id, buyer, reference, reign };
         self.within_limit(async {
-            let mut transaction = self.pool.begin().await?;
-            lock(&mut transaction, item_id, reign.until).await?;
-            sqlx::query(
-                "UPDATE fairdrop.sales SET state = 'released', epoch = $3
-                  WHERE item_id = $1 AND user_token = $2 AND state = 'reserved'",
-            )
-            .bind(item_id.as_str())
-            .bind(buyer.as_str())
-            .bind(reign.epoch.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
-            let payment = standing(&mut transaction, item_id, buyer, reference).await?;
-            transaction.commit().await?;
-            Ok(payment)
+            match self.give_up_once(charge, redis).await {
+                Err(error) if was_overtaken(&error) => self.give_up_once(charge, redis).await,
+                other => other,
+            }
         })
         .await
     }
 }
 
-/// What the buyer's row says to the bearer of `reference`, where it is not reserved.
-async fn standing(
-    transaction: &mut Transaction<'static, Postgres>,
-    item_id: &ItemId,
-    buyer: &UserToken,
-    reference: &str,
-) -> Result<Payment, LedgerError> {
-    let row = sqlx::query(
-        "SELECT state, placed_at, payment_reference = $3 AS ours FROM fairdrop.sales
-          WHERE item_id = $1 AND user_token = $2",
-    )
-    .bind(item_id.as_str())
-    .bind(buyer.as_str())
-    .bind(reference)
-    .fetch_optional(&mut **transaction)
-    .await?;
-    let Some(row) = row else { return Ok(Payment::Unknown) };
-    Ok(match (row.try_get("state")?, row.try_get::<Option<bool>, _>("ours")?) {
-        ("sold", Some(true)) => Payment::Sold { placed_at: stamp(row.try_get("placed_at")?)? },
-        ("sold", _) => Payment::PaidOtherwise,
-        ("released", _) => Payment::Released,
-        _ => Payment::Unknown,
-    })
+/// What has been refused for good is not sold; where that happens at this very moment, the database says so.
+const SELL: &str = "
+    UPDATE fairdrop.sales SET state = 'sold', payment_reference = $3, epoch = $4
+     WHERE item_id = $1 AND user_token = $2
+       AND (state = 'reserved' OR state = 'sold' AND payment_reference IS NULL)
+       AND NOT EXISTS (SELECT FROM fairdrop.payments AS refused
+                        WHERE refused.item_id = $1 AND refused.payment_reference = $3)
+    RETURNING placed_at";
+
+impl Ledger {
+    async fn sell(&self, charge: Charge<'_>) -> Result<Option<Stamp>, LedgerError> {
+        let mut transaction = self.begin_before(charge.reign.until).await?;
+        let placed_at: Option<i64> = sqlx::query_scalar(SELL)
+            .bind(charge.item_id.as_str())
+            .bind(charge.buyer.as_str())
+            .bind(charge.reference)
+            .bind(charge.reign.epoch.cast_signed())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        placed_at.map(stamp).transpose()
+    }
+
+    async fn judge(&self, charge: Charge<'_>, redis: Option<OrderState>) -> Result<Payment, LedgerError> {
+        match self.judge_once(charge, redis).await {
+            Err(error) if was_overtaken(&error) => self.judge_once(charge, redis).await,
+            other => other,
+        }
+    }
+
+    async fn judge_once(
+        &self,
+        charge: Charge<'_>,
+        redis: Option<OrderState>,
+    ) -> Result<Payment, LedgerError> {
+        let mut transaction = self.begin_before(charge.reign.until).await?;
+        let found = look(&mut transaction, charge).await?;
+        let given_back = Some(OrderState::Reserved(Hold::Release));
+        let told = match found.verdict(charge.reference, redis) {
+            Verdict::Told(told) => told,
+            Verdict::Open(sale) if sale.state == SaleState::Reserved && redis == given_back => {
+                Payment::Released
+            }
+            // It was recorded a moment ago.
+            Verdict::Open(_) => Payment::Unknown,
+        };
+        write_down(&mut transaction, charge, &found, told).await?;
+        transaction.commit().await?;
+        Ok(told)
+    }
+
+    async fn extend_once(&self, charge: Charge<'_>, until: Stamp) -> Result<Extension, LedgerError> {
+        let mut transaction = self.begin_before(charge.reign.until).await?;
+        let found = look(&mut transaction, charge).await?;
+        let extension = match found.verdict(charge.reference, None) {
+            Verdict::Told(told) => {
+                write_down(&mut transaction, charge, &found, told).await?;
+                Extension::Settled(told)
+            }
+            Verdict::Open(sale) if sale.state == SaleState::Sold => {
+                Extension::Settled(Payment::Sold { placed_at: sale.placed_at })
+            }
+            Verdict::Open(sale) => match sale.extended_for.as_deref() {
+                None => {
+                    let until: i64 = sqlx::query_scalar(
+                        "UPDATE fairdrop.sales
+                            SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5
+                          WHERE item_id = $1 AND user_token = $2 RETURNING hold_until",
+                    )
+                    .bind(charge.item_id.as_str())
+                    .bind(charge.buyer.as_str())
+                    .bind(charge.reference)
+                    .bind(moment(until))
+                    .bind(charge.reign.epoch.cast_signed())
+                    .fetch_one(&mut *transaction)
+                    .await?;
+                    Extension::Until(stamp(until)?)
+                }
+                Some(reference) if reference == charge.reference => Extension::Until(sale.hold_until),
+                Some(_) => Extension::Spent,
+            },
+        };
+        transaction.commit().await?;
+        Ok(extension)
+    }
+
+    async fn give_up_once(&self, charge: Charge<'_>, redis: OrderState) -> Result<Payment, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        lock(&mut transaction, charge.item_id, charge.reign.until).await?;
+        let found = look(&mut transaction, charge).await?;
+        let (told, releases) = match found.verdict(charge.reference, Some(redis)) {
+            Verdict::Told(told) => (told, false),
+            Verdict::Open(sale) if sale.state == SaleState::Sold => {
+                (Payment::Sold { placed_at: sale.placed_at }, false)
+            }
+            Verdict::Open(sale) => match sale.extended_for.as_deref() {
+                Some(reference) if reference != charge.reference => (Payment::HeldForAnother, false),
+                Some(_) | None => (Payment::Released, true),
+            },
+        };
+        // First: the lock on the reference is taken before the reign's.
+        write_down(&mut transaction, charge, &found, told).await?;
+        if releases {
+            sqlx::query(
+                "UPDATE fairdrop.sales SET state = 'released', epoch = $3
+                  WHERE item_id = $1 AND user_token = $2",
+            )
+            .bind(charge.item_id.as_str())
+            .bind(charge.buyer.as_str())
+            .bind(charge.reign.epoch.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(told)
+    }
+}
+
+/// Whether another notice of the same payment was quicker, and the database has refused a second answer: the
+/// next look finds the first.
+fn was_overtaken(error: &LedgerError) -> bool {
+    let rules = ["one_answer", "one_payment_one_unit", "payments_pkey"];
+    matches!(error, LedgerError::Refused(rule) if rules.contains(&rule.as_str()))
 }

@@ -142,7 +142,8 @@ fn buyer(row: &PgRow) -> Result<UserToken, LedgerError> {
     UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())
 }
 
-fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
+/// Where the sale of `row` stands.
+pub(crate) fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
     match row.try_get("state")? {
         "reserved" => Ok(SaleState::Reserved),
         "sold" => Ok(SaleState::Sold),

@@ -1,0 +1,207 @@
+//! What the ledger has of a payment, and what follows from it.
+
+use super::{Charge, Payment};
+use crate::items::stamp;
+use crate::records::state;
+use crate::{LedgerError, SaleState};
+use shared::queue::{Hold, OrderState};
+use shared::stamp::Stamp;
+use sqlx::{Postgres, Row, Transaction};
+
+/// What the ledger has of a payment.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What it was answered for good, or that it is another buyer's.
+    answered: Option<Payment>,
+    /// The buyer's row.
+    sale: Option<SaleRow>,
+}
+
+#[derive(Debug)]
+pub(super) struct SaleRow {
+    pub(super) state: SaleState,
+    pub(super) placed_at: Stamp,
+    pub(super) hold_until: Stamp,
+    pub(super) extended_for: Option<String>,
+    payment_reference: Option<String>,
+}
+
+/// What follows from it.
+#[derive(Debug)]
+pub(super) enum Verdict<'a> {
+    /// This, whatever the notice says.
+    Told(Payment),
+    /// The unit waits for a payment: the notice decides.
+    Open(&'a SaleRow),
+}
+
+impl Found {
+    /// What follows for payment `reference`; where Redis was not asked, nobody is refused for what it may know.
+    pub(super) fn verdict(&self, reference: &str, redis: Option<OrderState>) -> Verdict<'_> {
+        if let Some(answered) = self.answered {
+            return Verdict::Told(answered);
+        }
+        let is_over = redis.is_some_and(|redis| is_over(self.sale.as_ref(), redis));
+        let Some(sale) = &self.sale else {
+            return Verdict::Told(if is_over { Payment::NoReservation } else { Payment::Unknown });
+        };
+        match (sale.state, sale.payment_reference.as_deref()) {
+            (SaleState::Sold, Some(paid)) if paid == reference => {
+                Verdict::Told(Payment::Sold { placed_at: sale.placed_at })
+            }
+            (SaleState::Sold, Some(_)) => Verdict::Told(Payment::PaidOtherwise),
+            (SaleState::Released, _) if is_over => Verdict::Told(Payment::Released),
+            (SaleState::Released, _) => Verdict::Told(Payment::Unknown),
+            (SaleState::Reserved, _) | (SaleState::Sold, None) => Verdict::Open(sale),
+        }
+    }
+}
+
+/// Whether `redis` has promised the buyer nothing but what has ended by the ledger's `sale`.
+fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
+    match (redis, sale) {
+        (OrderState::None | OrderState::Queued { .. } | OrderState::Released, _) => true,
+        // Should it not be this one that was given back, it ends as soon as it is recorded.
+        (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
+        // Redis may not have been told of an extension.
+        (OrderState::Reserved(Hold::Until(held)), Some(sale)) => {
+            sale.hold_until == held || sale.extended_for.is_some() && sale.hold_until > held
+        }
+        (OrderState::Reserved(_) | OrderState::Sold, _) => false,
+    }
+}
+
+const LOOK: &str = "
+    WITH sale AS (
+        SELECT state, placed_at, hold_until, extended_for, payment_reference
+          FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2 FOR NO KEY UPDATE
+    )
+    SELECT sale.*, answered.answer,
+           coalesce(answered.user_token <> $2, false)
+           OR EXISTS (SELECT FROM fairdrop.sales AS other WHERE other.item_id = $1
+                         AND other.payment_reference = $3 AND other.user_token <> $2) AS is_others
+      FROM (SELECT 1) AS one
+      LEFT JOIN sale ON true
+      LEFT JOIN fairdrop.payments AS answered ON answered.item_id = $1 AND answered.payment_reference = $3";
+
+/// What there is of a payment. The buyer's row is locked until the end of the transaction.
+pub(super) async fn look(
+    transaction: &mut Transaction<'static, Postgres>,
+    charge: Charge<'_>,
+) -> Result<Found, LedgerError> {
+    let row = sqlx::query(LOOK)
+        .bind(charge.item_id.as_str())
+        .bind(charge.buyer.as_str())
+        .bind(charge.reference)
+        .fetch_one(&mut **transaction)
+        .await?;
+    let answered = match (row.try_get::<bool, _>("is_others")?, row.try_get::<Option<&str>, _>("answer")?) {
+        (true, _) => Some(Payment::Used),
+        (false, answer) => answer.map(Payment::from_kept).transpose()?,
+    };
+    let sale = match row.try_get::<Option<i64>, _>("placed_at")? {
+        None => None,
+        Some(placed_at) => Some(SaleRow {
+            state: state(&row)?,
+            placed_at: stamp(placed_at)?,
+            hold_until: stamp(row.try_get("hold_until")?)?,
+            extended_for: row.try_get("extended_for")?,
+            payment_reference: row.try_get("payment_reference")?,
+        }),
+    };
+    Ok(Found { answered, sale })
+}
+
+/// Keeps what is told, where it is final and news.
+pub(super) async fn write_down(
+    transaction: &mut Transaction<'static, Postgres>,
+    charge: Charge<'_>,
+    found: &Found,
+    told: Payment,
+) -> Result<(), LedgerError> {
+    let Some(answer) = told.kept_as().filter(|_| found.answered.is_none()) else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO fairdrop.payments (item_id, payment_reference, user_token, answer, epoch)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(charge.item_id.as_str())
+    .bind(charge.reference)
+    .bind(charge.buyer.as_str())
+    .bind(answer)
+    .bind(charge.reign.epoch.cast_signed())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: u64 = 500;
+
+    fn at(micros: u64) -> Stamp {
+        Stamp::from_micros(micros).unwrap()
+    }
+
+    fn row(state: SaleState, paid_by: Option<&str>) -> SaleRow {
+        SaleRow {
+            state,
+            placed_at: at(1),
+            hold_until: at(HELD),
+            extended_for: None,
+            payment_reference: paid_by.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn final_answers_are_kept_by_name() {
+        for answer in Payment::FINAL {
+            assert_eq!(Payment::from_kept(answer.kept_as().unwrap()), Ok(answer));
+        }
+        assert!(Payment::from_kept("perhaps").is_err());
+        for passing in [Payment::Sold { placed_at: at(1) }, Payment::Used, Payment::Unknown] {
+            assert_eq!(passing.kept_as(), None);
+        }
+    }
+
+    #[test]
+    fn nobody_is_refused_for_good_while_a_reservation_may_be_on_its_way() {
+        let until = |micros| OrderState::Reserved(Hold::Until(at(micros)));
+        let released = || Some(row(SaleState::Released, None));
+        let cases = [
+            (None, None, Payment::Unknown),
+            (None, Some(OrderState::None), Payment::NoReservation),
+            (None, Some(OrderState::Queued { placed_at: at(1), ahead: 0 }), Payment::NoReservation),
+            (None, Some(until(HELD)), Payment::Unknown),
+            (None, Some(OrderState::Reserved(Hold::Release)), Payment::Unknown),
+            (None, Some(OrderState::Sold), Payment::Unknown),
+            (released(), None, Payment::Unknown),
+            (released(), Some(OrderState::Released), Payment::Released),
+            (released(), Some(until(HELD)), Payment::Released),
+            (released(), Some(until(HELD + 1)), Payment::Unknown),
+            (released(), Some(until(HELD - 1)), Payment::Unknown),
+            (released(), Some(OrderState::Reserved(Hold::Sale)), Payment::Unknown),
+            (released(), Some(OrderState::Reserved(Hold::Release)), Payment::Released),
+            (Some(row(SaleState::Sold, Some("a"))), None, Payment::Sold { placed_at: at(1) }),
+            (Some(row(SaleState::Sold, Some("b"))), None, Payment::PaidOtherwise),
+        ];
+        for (sale, redis, expected) in cases {
+            let found = Found { answered: None, sale };
+            let verdict = found.verdict("a", redis);
+            assert!(matches!(verdict, Verdict::Told(told) if told == expected), "{verdict:?} {redis:?}");
+        }
+        let extended = SaleRow { extended_for: Some("a".into()), ..row(SaleState::Released, None) };
+        assert!(is_over(Some(&extended), until(HELD - 1)) && !is_over(Some(&extended), until(HELD + 1)));
+    }
+
+    #[test]
+    fn what_was_answered_comes_before_what_is_there_now() {
+        for state in [SaleState::Reserved, SaleState::Sold] {
+            let open = Found { answered: None, sale: Some(row(state, None)) };
+            assert!(matches!(open.verdict("a", Some(OrderState::None)), Verdict::Open(_)));
+            let answered = Found { answered: Some(Payment::Released), ..open };
+            assert!(matches!(answered.verdict("a", None), Verdict::Told(Payment::Released)));
+        }
+    }
+}
