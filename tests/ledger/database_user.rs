@@ -4,12 +4,6 @@ use super::*;
 use local::buyer::micros_now;
 use std::path::Path;
 
-/// What is tried where the documentation does not say it.
-const STATEMENTS: &str = "
-    CREATE USER fairdrop;
-    GRANT rds_iam TO fairdrop;
-    GRANT CREATE ON DATABASE fairdrop TO fairdrop;";
-
 /// The statements of docs/DEPLOYING.md, with which a user called `shop` is made here: `fairdrop` is the
 /// superuser, and the database `postgres`.
 fn documented() -> Vec<String> {
@@ -17,7 +11,11 @@ fn documented() -> Vec<String> {
     let page = std::fs::read_to_string(page).unwrap();
     let mut blocks = page.split("```sql").skip(1).filter_map(|rest| rest.split("```").next());
     let block = blocks.find(|block| block.trim_start().starts_with("CREATE USER fairdrop;"));
-    let statements = block.unwrap_or(STATEMENTS).split(';').map(str::trim).filter(|one| !one.is_empty());
+    let statements = block
+        .expect("docs/DEPLOYING.md makes the user")
+        .split(';')
+        .map(str::trim)
+        .filter(|one| !one.is_empty());
     let here = |one: &str| one.replace("DATABASE fairdrop", "DATABASE postgres").replace("fairdrop", "shop");
     statements.map(here).collect()
 }

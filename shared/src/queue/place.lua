@@ -1,6 +1,6 @@
 -- Puts one order into the checkout queue, if it is within its settle window.
 --
--- KEYS  1 orders:{id}   2 reservations:{id}; left out, nobody is looked for in it
+-- KEYS  1 orders:{id}   2 reservations:{id}
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --       4 from when on (us) somebody may have a unit: until then, by the clock here, the reservations are
 --         not looked at, and the rush at the opening is spared it. Left out: they are looked at
@@ -16,7 +16,7 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local age = now - placed_at
 
-local hold = KEYS[2] and (not ARGV[4] or now - ARGV[4] >= 0) and call('ZSCORE', KEYS[2], buyer)
+local hold = (not ARGV[4] or now - ARGV[4] >= 0) and call('ZSCORE', KEYS[2], buyer)
 if hold and hold + 0 >= 0 then return { 'taken', hold, age } end
 if age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
   return age

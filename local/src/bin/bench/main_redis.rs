@@ -108,14 +108,17 @@ impl Load {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             command(buffer, &[b"ZADD", keys.orders.as_bytes(), b"NX", stamp.as_bytes(), buyer.as_bytes()]);
         };
+        // By the clock there, nobody has a unit yet.
+        let later = (micros_now() + 3_600_000_000).to_string();
         let script = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             let (stamp, buyer, hash) = (stamp.as_bytes(), buyer.as_bytes(), hash.as_bytes());
             let (orders, reservations) = (keys.orders.as_bytes(), keys.reservations.as_bytes());
+            let call = [b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"];
             if self.may_be_taken {
-                command(buffer, &[b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"]);
+                command(buffer, &call);
             } else {
-                command(buffer, &[b"EVALSHA", hash, b"1", orders, stamp, buyer, b"2000000"]);
+                command(buffer, &[&call[..], &[later.as_bytes()]].concat());
             }
         };
         let progress = ProgressBar::new(ROUNDS as u64);
