@@ -114,7 +114,7 @@ impl Load {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             let (stamp, buyer, hash) = (stamp.as_bytes(), buyer.as_bytes(), hash.as_bytes());
             let (orders, reservations) = (keys.orders.as_bytes(), keys.reservations.as_bytes());
-            let call = [b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"];
+            let call: [&[u8]; 8] = [b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"];
             if self.may_be_taken {
                 command(buffer, &call);
             } else {
