@@ -105,7 +105,7 @@ async fn what_is_kept_back_is_put_on_sale_once_however_often_it_is_said() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 10 })).await.unwrap();
     let item_id = "a".parse().unwrap();
-    system.ledger().unwrap().hold_back(&item_id, 5).await.unwrap();
+    system.ledger().unwrap().hold_back_in(&item_id, 5, false, 1).await.unwrap();
     system.admin(&json!({ "command": "reconcile", "item_id": "a", "repair": true })).await.unwrap();
     let keep = |units: u32| json!({ "command": "sell_held_back", "item_id": "a", "keep": units });
     let counts = |item: &Value| (item["stock_left"].clone(), item["ledger"]["held_back"].clone());

@@ -80,23 +80,6 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `units` of an item, or as many as there are left, whatever was kept back before;
-    /// returns how many.
-    pub async fn hold_back(&self, item_id: &ItemId, units: u32) -> Result<u32, LedgerError> {
-        self.within_limit(async {
-            let held: Option<i32> = sqlx::query_scalar(
-                "UPDATE fairdrop.items SET held_back = least($2, stock_total - units_taken) WHERE item_id = $1
-                 RETURNING held_back",
-            )
-            .bind(item_id.as_str())
-            .bind(i32::try_from(units).unwrap_or(i32::MAX))
-            .fetch_optional(&self.pool)
-            .await?;
-            held.map(i32::unsigned_abs).ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
-        })
-        .await
-    }
-
     /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left, and with
     /// `keeps_old_holds` what waits for payment since an earlier one: once, however often it is asked. Returns how many
     /// are kept back then in all.
