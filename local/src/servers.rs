@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// How long a connection may take: this machine may stand still for seconds while it starts other servers.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
 /// A running redis-server.
 #[derive(Debug)]
 pub struct Redis {
@@ -83,7 +86,7 @@ impl Redis {
     /// A connection of its own.
     pub async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
         let options = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(2)))
+            .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(Duration::from_secs(30)));
         let client = redis::Client::open(self.url())?;
         client.get_multiplexed_async_connection_with_config(&options).await.context("redis does not answer")
