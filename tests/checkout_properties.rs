@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
-use shared::queue::{Keys, OrderState, Queue, Terms};
+use shared::queue::{Keys, OrderState, Queue};
 use shared::stamp::Stamp;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -107,8 +107,7 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
             let order = order(item_id, &name(buyer), micros_now())?;
             after(transit_ms).await;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
-            let terms = Terms { settle_window, first_unit_at: None };
-            let _ = queue.place(&order, terms, &servers.redis.clock).await;
+            let _ = queue.place(&order, settle_window, &servers.redis.clock).await;
         }
         Step::Drain { starts_ms, most } => {
             after(starts_ms).await;

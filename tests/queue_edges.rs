@@ -7,16 +7,16 @@ use local::buyer::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
 use shared::permit::Permit;
-use shared::queue::{Hold, Keys, Leave, OrderState, PLACE_SCRIPT, Placement, Placing, Terms};
+use shared::queue::{Hold, Keys, Leave, OrderState, PLACE_SCRIPT, Placement, Placing};
 use shared::stamp::Stamp;
 use std::time::Duration;
 use tests::{RedisQueue, order};
 
-const TERMS: Terms = Terms { settle_window: Duration::from_secs(60), first_unit_at: None };
+const SETTLE_WINDOW: Duration = Duration::from_secs(60);
 const HOUR_MICROS: u64 = 3_600_000_000;
 
 async fn place(server: &RedisQueue, item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Placing> {
-    Ok(server.queue.place(&order(item_id, buyer, placed_at)?, TERMS, &server.clock).await?)
+    Ok(server.queue.place(&order(item_id, buyer, placed_at)?, SETTLE_WINDOW, &server.clock).await?)
 }
 
 /// Puts orders into the queue as if they had been placed at any time.
@@ -202,23 +202,6 @@ async fn a_buyer_with_a_unit_gets_no_second_one() {
     assert_eq!((batch.reserved, batch.dropped_already_taken, batch.stock_left), (0, 1, 9));
     let placing = place(&server, &item_id, "a", micros_now()).await.unwrap();
     assert_eq!(placing.placement, Placement::AlreadyTaken { sold: false });
-}
-
-#[tokio::test]
-async fn main_s_own_clock_says_from_when_on_somebody_may_have_a_unit() {
-    let server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("rush", 10, 50).await.unwrap();
-    backdate(&server, &item_id, &[(micros_now() - 10_000_000, "a")]).await.unwrap();
-    server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
-    // Passed since the edge looked at its clock; and still to come, so that nobody is looked for.
-    let now = micros_now();
-    let cases = [(now - 1, Placement::AlreadyTaken { sold: false }), (now + HOUR_MICROS, Placement::Queued)];
-    for (first_unit_at, placement) in cases {
-        let first_unit_at = Some(Stamp::from_micros(first_unit_at).unwrap());
-        let order = order(&item_id, "a", micros_now()).unwrap();
-        let placing = server.queue.place(&order, Terms { first_unit_at, ..TERMS }, &server.clock).await;
-        assert_eq!(placing.unwrap().placement, placement);
-    }
 }
 
 #[tokio::test]

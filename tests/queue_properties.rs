@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use shared::item::ItemId;
 use shared::permit::Permit;
-use shared::queue::{Leave, Placement, Queue, Terms};
-use shared::stamp::Stamp;
+use shared::queue::{Leave, Placement, Queue};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tests::{RedisQueue, order, queue_at};
@@ -62,10 +61,7 @@ async fn take(step: Step, server: &RedisQueue, queue: &Queue, item_id: &ItemId) 
             after(transit_ms).await;
             let order = order(item_id, &format!("buyer-{buyer:02}"), stamp)?;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
-            // The edge's copy may be out of date either way.
-            let later = Stamp::from_micros(micros_now() + 60_000_000)?;
-            let terms = Terms { settle_window, first_unit_at: (starts_ms % 2 == 1).then_some(later) };
-            let tries = (0..copies).map(|_| queue.place(&order, terms, &server.clock));
+            let tries = (0..copies).map(|_| queue.place(&order, settle_window, &server.clock));
             let first = join_all(tries).await.into_iter().find_map(Result::ok);
             Ok(Came::Placed { buyer, stamp, placement: first.map(|placing| placing.placement) })
         }

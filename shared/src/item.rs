@@ -120,6 +120,11 @@ pub enum Phase {
 }
 
 impl Item {
+    /// How long an order may travel.
+    pub fn settle_window(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.settle_window_ms.into())
+    }
+
     /// Whether main may sell it at `now`, as far as this copy knows. A main that has lost its lease
     /// is main no more: what it would queue nobody would serve.
     pub fn may_be_sold(&self, now: Stamp) -> bool {

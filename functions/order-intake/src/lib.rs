@@ -14,7 +14,7 @@ use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
 use shared::problem::Problem;
-use shared::queue::{Order, OrderState, Placement, Placing, Terms, Unplaced};
+use shared::queue::{Order, OrderState, Placement, Placing, Unplaced};
 use shared::region::Region;
 use shared::stamp::Stamp;
 
@@ -81,9 +81,9 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     if let Some(refusal) = gate_problem(&item, placed_at) {
         return answer_latecomer(app, &order, refusal).await;
     }
-    let terms = Terms::of(&item, app.edge.clock.now());
+    let window = item.settle_window();
     let placing =
-        app.edge.queue.place(&order, terms, &app.edge.clock).await.map_err(|unplaced| match unplaced {
+        app.edge.queue.place(&order, window, &app.edge.clock).await.map_err(|unplaced| match unplaced {
             Unplaced::TooLate => Problem::TooLate,
             Unplaced::Unreachable => Problem::MainUnreachable,
             Unplaced::Unknown => Problem::OutcomeUnknown,

@@ -30,7 +30,7 @@ pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use look::{BEAT_INTERVAL, Look, MAX_LOOKED_AT, MAX_NEWS, News, Reader};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
-pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Terms, Unplaced};
+pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Unplaced};
 pub use settle::{DueBatch, DueReservation, Outcome, Settlement};
 pub use tasks::{
     GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What,

@@ -2,8 +2,6 @@
 --
 -- KEYS  1 orders:{id}   2 reservations:{id}
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
---       4 from when on (us) somebody may have a unit: until then, by the clock here, the reservations are
---         not looked at, and the rush at the opening is spared it. Left out: they are looked at
 --
 -- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is written out
 -- here to spare every order an argument; a test holds the two together.
@@ -13,10 +11,9 @@
 -- costs. Everything else is an array: what is true of the buyer, a figure, the age.
 local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
-local age = now - placed_at
+local age = time[1] * 1000000 + time[2] - placed_at
 
-local hold = (not ARGV[4] or now - ARGV[4] >= 0) and call('ZSCORE', KEYS[2], buyer)
+local hold = call('ZSCORE', KEYS[2], buyer)
 if hold and hold + 0 >= 0 then return { 'taken', hold, age } end
 if age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
   return age

@@ -4,7 +4,7 @@
 use super::{Keys, LinkError, Queue};
 use crate::clock::Clock;
 use crate::clock_check::OffsetBounds;
-use crate::item::{Item, ItemId};
+use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
 use redis::{Script, Value};
@@ -29,31 +29,6 @@ pub struct Order {
     pub user_token: UserToken,
     /// When the order reached the buyer's region, by that region's clock.
     pub placed_at: Stamp,
-}
-
-/// What the item says to an order, as far as the edge knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// How long the order may travel.
-    pub settle_window: Duration,
-    /// From when on somebody may have a unit, where that is still to come: until then, by its own
-    /// clock, main does not look whether the buyer has one. `None`: it looks.
-    pub first_unit_at: Option<Stamp>,
-}
-
-impl Terms {
-    /// The terms of `item` for an order sent at `now`. The first reservation is made a settle window
-    /// after the opening; until then nobody can have a unit. Whether that is over when the order
-    /// lands, main says.
-    pub fn of(item: &Item, now: Stamp) -> Self {
-        let window_micros = u64::from(item.settle_window_ms) * 1_000;
-        let first_unit_at = Stamp::from_micros(item.opens_at.as_micros().saturating_add(window_micros)).ok();
-        let nobody_yet = item.stock_left == item.stock_total;
-        Self {
-            settle_window: Duration::from_millis(item.settle_window_ms.into()),
-            first_unit_at: first_unit_at.filter(|first| nobody_yet && now < *first),
-        }
-    }
 }
 
 /// What main said, and what its answer proves about our clock.
@@ -120,12 +95,17 @@ impl Placing {
 }
 
 impl Queue {
-    /// Places `order`, trying until `settle_window` after its stamp.
+    /// Places `order`, trying until `settle_window`, how long it may travel, after its stamp.
     ///
     /// Each try sends the same stamp, and the script adds a buyer only once, so
     /// that a repetition neither loses nor improves a place.
-    pub async fn place(&self, order: &Order, terms: Terms, clock: &Clock) -> Result<Placing, Unplaced> {
-        let settle_micros = i64::try_from(terms.settle_window.as_micros()).unwrap_or(i64::MAX);
+    pub async fn place(
+        &self,
+        order: &Order,
+        settle_window: Duration,
+        clock: &Clock,
+    ) -> Result<Placing, Unplaced> {
+        let settle_micros = i64::try_from(settle_window.as_micros()).unwrap_or(i64::MAX);
         let left_micros = settle_micros.saturating_sub(clock.now().micros_since(order.placed_at));
         if left_micros <= 0 {
             return Err(Unplaced::TooLate);
@@ -135,7 +115,7 @@ impl Queue {
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.try_place(order, terms, left, clock).await {
+            match self.try_place(order, settle_window, left, clock).await {
                 Ok(placing) => return placing.after(maybe_sent, order.placed_at),
                 Err(error) => {
                     tracing::warn!(%error, item_id = %order.item_id, "main did not take an order yet");
@@ -153,7 +133,7 @@ impl Queue {
     async fn try_place(
         &self,
         order: &Order,
-        terms: Terms,
+        settle_window: Duration,
         limit: Duration,
         clock: &Clock,
     ) -> Result<Placing, LinkError> {
@@ -167,10 +147,7 @@ impl Queue {
                     .key(&keys.reservations)
                     .arg(order.placed_at.as_micros())
                     .arg(order.user_token.as_str())
-                    .arg(terms.settle_window.as_micros());
-                if let Some(first_unit_at) = terms.first_unit_at {
-                    script.arg(first_unit_at.as_micros());
-                }
+                    .arg(settle_window.as_micros());
                 let reply: Value = script.invoke_async(&mut connection).await?;
                 Ok((sent, reply))
             })
@@ -216,30 +193,6 @@ mod tests {
 
     fn at(micros: u64) -> Stamp {
         Stamp::from_micros(micros).unwrap()
-    }
-
-    #[test]
-    fn nobody_has_a_unit_before_the_first_window_is_over() {
-        let item = Item {
-            item_id: "a".parse().unwrap(),
-            name: "A".into(),
-            stock_total: 5,
-            stock_left: 5,
-            units_sold: 0,
-            held_back: 0,
-            opens_at: at(10_000_000),
-            closes_at: None,
-            hold_seconds: 0,
-            settle_window_ms: 2_000,
-            paused: false,
-            epoch: 1,
-            leased_until: None,
-        };
-        let first_unit_at = |item: &Item, now| Terms::of(item, at(now)).first_unit_at;
-        assert_eq!(first_unit_at(&item, 11_999_999), Some(at(12_000_000)));
-        assert_eq!(first_unit_at(&item, 12_000_000), None);
-        // It was open before, and was closed and opened again.
-        assert_eq!(first_unit_at(&Item { stock_left: 4, ..item }, 11_000_000), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Servers, trouble};
 use crate::run::Run;
 use crate::seen::{Seen, Trouble};
 use shared::item::{ItemId, NewItem};
-use shared::queue::{ItemError, Order, OrderState, Terms};
+use shared::queue::{ItemError, Order, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
@@ -44,7 +44,7 @@ impl Servers {
         let item = both.queue.item(&item_id).await.map_err(trouble)?;
         // By main's clock: how well the clocks agree is no matter of this test.
         let order = Order { item_id, user_token: buyer, placed_at: now };
-        both.queue.place(&order, Terms::of(&item, now), &self.clock).await.map(drop).map_err(trouble)
+        both.queue.place(&order, item.settle_window(), &self.clock).await.map(drop).map_err(trouble)
     }
 }
 

@@ -26,18 +26,15 @@ struct Load {
     orders: u64,
     /// Orders that wait already.
     waiting: u64,
-    /// Whether the script looks if the buyer has a unit: all but the rush at the opening.
-    may_be_taken: bool,
     bound: Option<f64>,
 }
 
-const LOADS: [Load; 6] = [
+const LOADS: [Load; 3] = [
     Load {
         name: "place_over_zadd_pipeline_1",
         pipeline: 1,
         orders: 60_000,
         waiting: 1_000_000,
-        may_be_taken: false,
         bound: Some(0.7),
     },
     Load {
@@ -45,45 +42,20 @@ const LOADS: [Load; 6] = [
         pipeline: 16,
         orders: 200_000,
         waiting: 1_000_000,
-        may_be_taken: false,
-        bound: Some(0.5),
-    },
-    Load {
-        name: "place_later_over_zadd_pipeline_1",
-        pipeline: 1,
-        orders: 60_000,
-        waiting: 1_000_000,
-        may_be_taken: true,
-        bound: Some(0.7),
-    },
-    Load {
-        name: "place_later_over_zadd_pipeline_16",
-        pipeline: 16,
-        orders: 200_000,
-        waiting: 1_000_000,
-        may_be_taken: true,
-        bound: Some(0.5),
+        // Three commands in a script against one without: the clock, whether the buyer has a unit, the place.
+        bound: Some(0.45),
     },
     Load {
         name: "place_empty_over_zadd_pipeline_16",
         pipeline: 16,
         orders: 200_000,
         waiting: 0,
-        may_be_taken: false,
-        bound: None,
-    },
-    Load {
-        name: "place_empty_later_over_zadd_pipeline_16",
-        pipeline: 16,
-        orders: 200_000,
-        waiting: 0,
-        may_be_taken: true,
         bound: None,
     },
 ];
 
 /// The place script's rate over that of a bare `ZADD NX`: with and without
-/// pipelining, at the opening and later, with a crowd waiting and without.
+/// pipelining, with a crowd waiting and without.
 pub(crate) async fn place() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for load in &LOADS {
@@ -108,18 +80,11 @@ impl Load {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             command(buffer, &[b"ZADD", keys.orders.as_bytes(), b"NX", stamp.as_bytes(), buyer.as_bytes()]);
         };
-        // By the clock there, nobody has a unit yet.
-        let later = (micros_now() + 3_600_000_000).to_string();
         let script = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             let (stamp, buyer, hash) = (stamp.as_bytes(), buyer.as_bytes(), hash.as_bytes());
             let (orders, reservations) = (keys.orders.as_bytes(), keys.reservations.as_bytes());
-            let call: [&[u8]; 8] = [b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"];
-            if self.may_be_taken {
-                command(buffer, &call);
-            } else {
-                command(buffer, &[&call[..], &[later.as_bytes()]].concat());
-            }
+            command(buffer, &[b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"]);
         };
         let progress = ProgressBar::new(ROUNDS as u64);
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
@@ -146,10 +111,9 @@ impl Load {
         progress.finish_and_clear();
         let against = format!(
             "a bare ZADD NX in the same run, {CONNECTIONS} connections, {ROUNDS} pairs of rounds of {} with {} \
-             waiting, {} (ratios {}); the script itself {:.0} orders/s",
+             waiting (ratios {}); the script itself {:.0} orders/s",
             self.orders,
             self.waiting,
-            if self.may_be_taken { "later in the drop" } else { "in the rush at the opening" },
             range(&ratios),
             median(rates)
         );
