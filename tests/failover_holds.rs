@@ -1,14 +1,14 @@
 //! What waits for payment when main is lost, with real servers: the old main may have sold it, and its word has not
 //! come over.
 
-use ledger::{Due, SaleState, Standing};
+use ledger::{Due, Extension, Payment, SaleState, Standing};
 use local::buyer::micros_now;
 use reconcile::{Witnesses, reconcile_at_rest};
 use redis::AsyncCommands;
 use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
 use shared::permit::{Permit, Reign};
-use shared::queue::{Keys, Link, Reservation};
+use shared::queue::{Keys, Link, OrderState, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use tests::{LedgerServer, RedisQueue};
@@ -41,17 +41,21 @@ impl Main {
         };
         assert!(main.ledger.ledger.create_item(&new).await.unwrap());
         for buyer in held {
-            let reservation = Reservation {
-                user_token: UserToken::parse(*buyer).unwrap(),
-                placed_at: Stamp::from_micros(began).unwrap(),
-                reserved_at: Stamp::from_micros(began + 1_000_000).unwrap(),
-                hold_until: main.hold_until(),
-                epoch: 1,
-            };
+            let reservation = main.reservation(buyer);
             main.ledger.ledger.record(&main.item_id, &[reservation], Permit::Unleased).await.unwrap();
             main.score(buyer, main.hold_until().as_micros() as f64).await;
         }
         main
+    }
+
+    fn reservation(&self, buyer: &str) -> Reservation {
+        Reservation {
+            user_token: UserToken::parse(buyer).unwrap(),
+            placed_at: Stamp::from_micros(self.began).unwrap(),
+            reserved_at: Stamp::from_micros(self.began + 1_000_000).unwrap(),
+            hold_until: self.hold_until(),
+            epoch: 1,
+        }
     }
 
     /// It has ended by now.
@@ -99,8 +103,64 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
     // A part of what is kept back is put on sale: the person is not through yet.
     ledger.keep_back_at_most(&main.item_id, 1).await.unwrap();
     assert_eq!(main.release("waits", 2).await, reserved);
+    assert!(ledger.item(&main.item_id).await.unwrap().keeps_old_holds);
     ledger.keep_back_at_most(&main.item_id, 0).await.unwrap();
     assert_eq!(main.release("waits", 2).await, Standing::Released);
+}
+
+#[tokio::test]
+async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down() {
+    let main = Main::start(&[]).await;
+    let ledger = &main.ledger.ledger;
+    ledger.begin_reign_after(1).await.unwrap();
+    ledger.hold_back_in(&main.item_id, 3, true, 2).await.unwrap();
+    // Its task came over, and the ledger's row did not: the new worker records it under the new epoch.
+    let until = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
+    ledger
+        .record(&main.item_id, &[main.reservation("late")], Permit::Leased { epoch: 2, until })
+        .await
+        .unwrap();
+    assert_eq!(main.release("late", 2).await, Standing::Reserved { until: main.hold_until() });
+    // Its task had been done, and is gone: neither does a repair release it.
+    main.score("alone", main.hold_until().as_micros() as f64).await;
+    main.score("late", main.hold_until().as_micros() as f64).await;
+    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    assert_eq!(found.differences.get("taken in Redis alone"), Some(&1));
+    assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 3 - 2));
+    ledger.keep_back_at_most(&main.item_id, 0).await.unwrap();
+    assert_eq!(reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap().repaired, 1);
+}
+
+#[tokio::test]
+async fn a_later_reservation_or_sale_in_redis_is_no_leftover_of_a_released_one() {
+    let main = Main::start(&["again", "bought-again"]).await;
+    for buyer in ["again", "bought-again"] {
+        assert_eq!(main.release(buyer, 1).await, Standing::Released);
+    }
+    main.score("again", (main.hold_until().as_micros() + 90_000_000) as f64).await;
+    main.score("bought-again", f64::INFINITY).await;
+    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    assert_eq!(found.differences.get("taken again in Redis alone"), Some(&2));
+    assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 2));
+}
+
+#[tokio::test]
+async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
+    let main = Main::start(&["bought"]).await;
+    let ledger = &main.ledger.ledger;
+    ledger.begin_reign_after(1).await.unwrap();
+    let (buyer, reign) = (UserToken::parse("bought").unwrap(), Reign { epoch: 2, until: None });
+    let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
+    let sold = OrderState::Sold;
+    let extended = ledger.extend(&main.item_id, &buyer, "first-card", later, sold, reign).await;
+    assert_eq!(extended, Ok(Extension::Settled(Payment::Unknown)));
+    let given_up = ledger.give_up(&main.item_id, &buyer, "first-card", sold, reign).await;
+    assert_eq!(given_up, Ok(Payment::Unknown));
+    let sales = ledger.sales(&main.item_id, None, 10).await.unwrap();
+    assert_eq!(sales.first().map(|sale| sale.state), Some(SaleState::Reserved));
+    let paid = ledger.pay(&main.item_id, &buyer, "second-card", reign).await;
+    assert!(matches!(paid, Ok(Payment::Sold { .. })), "{paid:?}");
 }
 
 #[tokio::test]

@@ -246,7 +246,16 @@ async fn one_payment_counts_once_and_for_one() {
 
     let y = buyer("y");
     let later = at(NOW + 2 * HOLD);
-    let extend = |reference| ledger.extend(&item_id, &y, reference, later, Permit::Unleased.reign(1));
+    let extend = |reference| {
+        ledger.extend(
+            &item_id,
+            &y,
+            reference,
+            later,
+            shared::queue::OrderState::None,
+            Permit::Unleased.reign(1),
+        )
+    };
     let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
     assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");
     assert_eq!(extend("pay-7").await, Ok(Extension::Spent));

@@ -135,7 +135,17 @@ async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
     let token = |buyer: &str| order(&shop.item_id, buyer, 0).unwrap().user_token;
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
     ledger.pay(&shop.item_id, &token("alice"), "pay-1", Permit::Unleased.reign(1)).await.unwrap();
-    ledger.extend(&shop.item_id, &token("bob"), "pay-2", later, Permit::Unleased.reign(1)).await.unwrap();
+    ledger
+        .extend(
+            &shop.item_id,
+            &token("bob"),
+            "pay-2",
+            later,
+            shared::queue::OrderState::None,
+            Permit::Unleased.reign(1),
+        )
+        .await
+        .unwrap();
     assert!(matches!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
     shop.work_for(Duration::from_millis(1_500)).await;
     assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);

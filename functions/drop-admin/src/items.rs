@@ -110,7 +110,10 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Comma
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
     let ledger = match app.ledger.item(item_id).await {
         Ok(known) => {
-            json!({ "stock_total": known.item.stock_total, "units_taken": known.units_taken, "held_back": known.held_back })
+            json!({
+                "stock_total": known.item.stock_total, "units_taken": known.units_taken,
+                "held_back": known.held_back, "keeps_old_holds": known.keeps_old_holds,
+            })
         }
         Err(error) => json!({ "error": error.to_string() }),
     };

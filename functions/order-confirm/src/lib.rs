@@ -153,7 +153,7 @@ async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Pr
         let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
         let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
         let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
-        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, reign).await;
+        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, reign).await;
         match extended.map_err(ledger_problem)? {
             Extension::Until(until) => {
                 if let OrderState::Reserved(Hold::Until(held)) = state {

@@ -126,7 +126,7 @@ pub async fn handle(
             })
         }
         Command::Compare { skip } => compared(app, skip).await,
-        Command::Waive { step, why } => waive(app, step, &why, holder).await,
+        Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
         Command::Step { step, start } => advance(app, step, start, holder, until).await,
     }
 }
@@ -319,17 +319,26 @@ async fn keep_compared(app: &App, compared: &compare::Compared) -> Result<Writte
 }
 
 /// Gives up what is outstanding of a step.
-async fn waive(app: &App, step: Step, why: &str, holder: &str) -> Result<Value, CommandError> {
+async fn waive(
+    app: &App,
+    step: Step,
+    why: &str,
+    holder: &str,
+    until: Instant,
+) -> Result<Value, CommandError> {
     let kept = app.failovers.load().await?;
     let Written { mut run, compared, .. } = newest_of(app, &kept)?;
     if !run.waive(step, why, app.now_ms()) {
         return Err(CommandError::NotOutstanding(step));
     }
     tracing::warn!(run = run.id, ?step, why, "what was outstanding is given up");
-    let written = newest(&save(app, kept.version, run, compared, holder).await?)?;
-    if !written.run.is_under_way() {
-        app.failovers.file(&written).await?;
+    let kept = save(app, kept.version, run, compared, holder).await?;
+    let written = newest(&kept)?;
+    if written.run.is_under_way() {
+        // Whoever was at it was overtaken by this word.
+        return go_on(app, kept, until, |_: &Run| false).await;
     }
+    app.failovers.file(&written).await?;
     Ok(report(app, &written))
 }
 

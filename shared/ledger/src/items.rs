@@ -17,12 +17,23 @@ pub struct LedgerItem {
     pub held_back: u32,
     /// While true nothing is popped.
     pub paused: bool,
+    /// Whether what was reserved before the last failover stays reserved until a person has compared.
+    pub keeps_old_holds: bool,
+}
+
+/// When a reign began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// Its epoch.
+    pub epoch: u64,
+    /// By the ledger's clock.
+    pub since: Stamp,
 }
 
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, held_back, opens_at, closes_at, hold_seconds, settle_window_ms, paused";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, held_back, opens_at, closes_at, hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
 
 impl Ledger {
     /// Today's epoch.
@@ -31,6 +42,20 @@ impl Ledger {
             let epoch: i64 =
                 sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
             Ok(epoch.unsigned_abs())
+        })
+        .await
+    }
+
+    /// When today's reign began.
+    pub async fn beginning(&self) -> Result<Beginning, LedgerError> {
+        self.within_limit(async {
+            let row = sqlx::query(
+                "SELECT epoch, (extract(epoch FROM since) * 1000000)::bigint AS since FROM fairdrop.reign",
+            )
+            .fetch_one(&self.pool)
+            .await?;
+            let epoch = row.try_get::<i64, _>("epoch")?.unsigned_abs();
+            Ok(Beginning { epoch, since: stamp(row.try_get("since")?)? })
         })
         .await
     }
@@ -68,7 +93,7 @@ impl Ledger {
         self.within_limit(async {
             let held: Option<i32> = sqlx::query_scalar(
                 "UPDATE fairdrop.items SET held_back = least(held_back, $2),
-                        keeps_old_holds = keeps_old_holds AND $2 > 0
+                        old_holds_before = CASE WHEN $2 > 0 THEN old_holds_before ELSE 0 END
                   WHERE item_id = $1 RETURNING held_back",
             )
             .bind(item_id.as_str())
@@ -81,7 +106,7 @@ impl Ledger {
     }
 
     /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left, and with
-    /// `keeps_old_holds` what waits for payment since an earlier one: once, however often it is asked. Returns how many
+    /// `keeps_old_holds` what was reserved before it: once, however often it is asked. Returns how many
     /// are kept back then in all.
     pub async fn hold_back_in(
         &self,
@@ -94,7 +119,9 @@ impl Ledger {
             sqlx::query(
                 "UPDATE fairdrop.items
                     SET held_back = least(held_back + $2, stock_total - units_taken), held_back_in = $3,
-                        keeps_old_holds = keeps_old_holds OR $4
+                        old_holds_before = CASE WHEN $4
+                            THEN (SELECT (extract(epoch FROM since) * 1000000)::bigint FROM fairdrop.reign)
+                            ELSE old_holds_before END
                   WHERE item_id = $1 AND held_back_in < $3",
             )
             .bind(item_id.as_str())
@@ -302,5 +329,6 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
         units_taken: units("units_taken")?,
         held_back: units("held_back")?,
         paused: row.try_get("paused")?,
+        keeps_old_holds: row.try_get("keeps_old_holds")?,
     })
 }

@@ -121,19 +121,21 @@ impl Ledger {
         self.within_limit(self.judge(charge, Some(redis))).await
     }
 
-    /// Extends the buyer's hold to `until`, once, while payment `reference` is under way.
+    /// Extends the buyer's hold to `until`, once, while payment `reference` is under way. `redis` is what Redis says of
+    /// the buyer: a unit that was sold there, by an earlier reign, is held for nothing any more.
     pub async fn extend(
         &self,
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
         until: Stamp,
+        redis: OrderState,
         reign: Reign,
     ) -> Result<Extension, LedgerError> {
         let charge = Charge { item_id, buyer, reference, reign };
         self.within_limit(async {
-            match self.extend_once(charge, until).await {
-                Err(error) if was_overtaken(&error) => self.extend_once(charge, until).await,
+            match self.extend_once(charge, until, redis).await {
+                Err(error) if was_overtaken(&error) => self.extend_once(charge, until, redis).await,
                 other => other,
             }
         })
@@ -212,7 +214,12 @@ impl Ledger {
         Ok(told)
     }
 
-    async fn extend_once(&self, charge: Charge<'_>, until: Stamp) -> Result<Extension, LedgerError> {
+    async fn extend_once(
+        &self,
+        charge: Charge<'_>,
+        until: Stamp,
+        redis: OrderState,
+    ) -> Result<Extension, LedgerError> {
         let mut transaction = self.begin_before(charge.reign.until).await?;
         let found = look(&mut transaction, charge).await?;
         let extension = match found.verdict(charge.reference, None) {
@@ -223,6 +230,7 @@ impl Ledger {
             Verdict::Open(sale) if sale.state == SaleState::Sold => {
                 Extension::Settled(Payment::Sold { placed_at: sale.placed_at })
             }
+            Verdict::Open(_) if redis == OrderState::Sold => Extension::Settled(Payment::Unknown),
             Verdict::Open(sale) => match sale.extended_for.as_deref() {
                 None => {
                     let until: i64 = sqlx::query_scalar(
@@ -256,6 +264,8 @@ impl Ledger {
             Verdict::Open(sale) if sale.state == SaleState::Sold => {
                 (Payment::Sold { placed_at: sale.placed_at }, false)
             }
+            // An earlier reign's ledger had it as sold, and this copy of it does not.
+            Verdict::Open(_) if redis == OrderState::Sold => (Payment::Unknown, false),
             Verdict::Open(sale) => match sale.extended_for.as_deref() {
                 Some(reference) if reference != charge.reference => (Payment::HeldForAnother, false),
                 Some(_) | None => (Payment::Released, true),

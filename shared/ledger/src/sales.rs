@@ -186,7 +186,7 @@ const RELEASE: &str = "
        AND (sale.hold_until = due.hold_until
             OR sale.extended_for IS NOT NULL AND sale.hold_until > due.hold_until)
        AND (due.given_back OR sale.hold_until <= $5
-            AND (sale.epoch = $6 OR NOT (SELECT keeps_old_holds FROM fairdrop.items WHERE item_id = $1)))";
+            AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))";
 
 /// A buyer's row.
 struct Row {

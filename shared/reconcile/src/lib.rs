@@ -8,7 +8,7 @@ mod rebuild;
 
 pub use rebuild::{RebuildError, rebuild, restore};
 
-use ledger::{Ledger, LedgerError, Sale, SaleState};
+use ledger::{Beginning, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
 use shared::item::{ItemChanges, ItemId};
@@ -146,7 +146,7 @@ async fn settle_down(both: &Witnesses, item_id: &ItemId, limit: Duration) -> Res
 
 async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let mut found = Vec::new();
-    let epoch = both.ledger.epoch().await?;
+    let reign = both.ledger.beginning().await?;
     // Reservations on their way to the ledger are no differences.
     let is_quiet = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
     let mut last = None;
@@ -155,7 +155,7 @@ async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differenc
         let Some(end) = page.last().cloned() else { break };
         let scores = scores(both, item_id, &page).await.map_err(ItemError::from)?;
         found.extend(
-            page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, epoch)),
+            page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, reign)),
         );
         last = Some(end);
     }
@@ -165,8 +165,8 @@ async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differenc
     Ok(found)
 }
 
-/// What Redis has of a sale, against what the ledger has under `epoch`.
-fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: u64) -> Option<Difference> {
+/// What Redis has of a sale, against what the ledger has in `reign`.
+fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
     let given_back = hold_end - GIVEN_BACK_MICROS as f64;
     let expected =
@@ -174,19 +174,22 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: u64) -> Optio
     let difference = |kind, outcome| {
         Some(Difference { buyer: sale.user_token.clone(), kind, remedy: Some((expected.clone(), outcome)) })
     };
+    let for_a_person = |kind| Some(Difference { buyer: sale.user_token.clone(), kind, remedy: None });
     let held = Outcome::Reserved { until: sale.hold_until };
+    let is_older = reign.epoch > 1 && sale.reserved_at < reign.since;
     match (sale.state, score) {
         (SaleState::Sold, Some(f64::INFINITY)) => None,
         (SaleState::Sold, _) => difference("sold in the ledger alone", Outcome::Sold),
         // Redis is told so after the commit alone: an earlier reign's ledger had it, and this copy of it does not.
-        (SaleState::Reserved, Some(f64::INFINITY)) if sale.epoch < epoch => {
-            let kind = "sold by the old main, by Redis alone";
-            Some(Difference { buyer: sale.user_token.clone(), kind, remedy: None })
+        (SaleState::Reserved, Some(f64::INFINITY)) if is_older => {
+            for_a_person("sold by the old main, by Redis alone")
         }
         (SaleState::Reserved, Some(f64::INFINITY)) => difference("sold in Redis and not in the ledger", held),
         (SaleState::Reserved, Some(score)) if score == hold_end || score == given_back => None,
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
+        // Not this reservation but a later one, or its sale: of that the ledger knows nothing.
+        (SaleState::Released, Some(score)) if score > hold_end => for_a_person("taken again in Redis alone"),
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
             difference("released in the ledger alone", Outcome::Released { returns_unit: true })
         }
@@ -210,6 +213,8 @@ async fn scores(both: &Witnesses, item_id: &ItemId, page: &[Sale]) -> Result<Vec
 async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let key = Keys::of(item_id).reservations;
     let now = both.queue.main_time().await.map_err(ItemError::from)?;
+    // The old main may have sold it, and its word has not come over.
+    let keeps = both.ledger.item(item_id).await?.keeps_old_holds;
     let mut found = Vec::new();
     for page in 0_isize.. {
         let key = &key;
@@ -229,7 +234,7 @@ async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differe
         let unknown = both.ledger.unknown_among(item_id, scores.keys()).await?;
         found.extend(unknown.into_iter().map(|buyer| {
             let score = scores.get(&buyer).copied().unwrap_or(f64::INFINITY);
-            let ended = score <= now.as_micros() as f64;
+            let ended = !keeps && score <= now.as_micros() as f64;
             let release = (Some(format!("{score:.0}")), Outcome::Released { returns_unit: true });
             Difference { buyer, kind: "taken in Redis alone", remedy: ended.then_some(release) }
         }));
