@@ -188,8 +188,10 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) ->
         (SaleState::Reserved, Some(score)) if score == hold_end || score == given_back => None,
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
-        // Not this reservation but a later one, or its sale: of that the ledger knows nothing.
-        (SaleState::Released, Some(score)) if score > hold_end => for_a_person("taken again in Redis alone"),
+        // Not this reservation but a later one, or its sale: of that this copy of the ledger knows nothing.
+        (SaleState::Released, Some(score)) if is_older && score > hold_end => {
+            for_a_person("taken again in Redis alone")
+        }
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
             difference("released in the ledger alone", Outcome::Released { returns_unit: true })
         }
