@@ -43,7 +43,7 @@ async fn the_documented_user_is_enough() {
     assert!(matches!(ledger.pay(&item_id, &buyer("x"), "pay-1", today).await, Ok(Payment::Sold { .. })));
     let later = at(NOW + 2 * HOLD);
     assert_eq!(
-        ledger.extend(&item_id, &buyer("y"), "pay-2", later, shared::queue::OrderState::None, today).await,
+        ledger.extend(&item_id, &buyer("y"), "pay-2", later, OrderState::None, today).await,
         Ok(Extension::Until(later))
     );
     let redis = OrderState::Reserved(Hold::Until(later));

@@ -20,6 +20,7 @@ mod link;
 mod look;
 mod order;
 mod place;
+mod replicas;
 mod settle;
 mod tasks;
 

@@ -4,7 +4,7 @@
 //! took and did not finish can be claimed by any once it has rested; tasks come at
 //! least once, and their effects are once because the ledger makes them so.
 
-use super::{Keys, LinkError, MAX_BATCH, Queue, REPLICATION_MARK};
+use super::{Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -15,8 +15,6 @@ use std::time::Duration;
 
 const GROUP: &str = "checkout";
 const CONSUMER: &str = "worker";
-/// How long [`REPLICATION_MARK`] stays.
-const MARK_LASTS: Duration = Duration::from_secs(10);
 
 /// The most dead letters kept of one item.
 pub const MAX_DEAD_LETTERS: u32 = 10_000;
@@ -143,23 +141,6 @@ impl Queue {
             Err(LinkError::Refused(code)) if code == "NOGROUP" => Ok(Vec::new()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Waits until `replicas` replicas have everything that main has now, at most for `limit`; says whether
-    /// they do. Nothing else passes on the connection meanwhile. A mark is written first: the server waits
-    /// for the last write of *this connection*, and one that was opened anew has none.
-    pub async fn wait_for_replicas(&self, replicas: u32, limit: Duration) -> Result<bool, LinkError> {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let (acknowledged,): (u32,) = self
-            .link
-            .run(self.link.call_limit(), async |mut connection| {
-                let mut pipe = redis::pipe();
-                pipe.cmd("SET").arg(REPLICATION_MARK).arg("").arg("EX").arg(MARK_LASTS.as_secs()).ignore();
-                pipe.cmd("WAIT").arg(replicas).arg(limit_ms);
-                pipe.query_async(&mut connection).await
-            })
-            .await?;
-        Ok(acknowledged >= replicas)
     }
 
     async fn open_group(&self, key: &str) -> Result<(), LinkError> {
