@@ -1,6 +1,6 @@
 //! The project's own sources, read as the compiler reads them: who calls what. Unit tests are left out.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -249,6 +249,15 @@ impl<'ast> Visit<'ast> for Variables {
     }
 }
 
+/// What cargo prints when the workspace asks it.
+fn cargo(arguments: &[&str]) -> Result<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo).args(arguments).current_dir(local::process::workspace()).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`cargo {}` failed: {errors}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Packages as cargo knows them, by name.
 #[derive(Debug)]
 pub struct Packages(BTreeMap<String, Package>);
@@ -260,15 +269,21 @@ struct Package {
 }
 
 impl Packages {
-    /// The workspace's, and all that they are made of.
+    /// The packages of the workspace and their dependencies on this machine's platform. A build downloads no
+    /// others, so cargo answers without the network on a new machine, too.
     pub fn of_workspace() -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
-            .current_dir(local::process::workspace())
-            .output()?;
-        let metadata: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let version = cargo(&["-vV"])?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+        let host = host.with_context(|| format!("`cargo -vV` names no host: {version}"))?;
+        let metadata: Value = serde_json::from_str(&cargo(&[
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            host,
+        ])?)?;
         let packages = metadata["packages"].as_array().context("cargo knows no packages")?;
         let read = |package: &Value| -> Option<(String, Package)> {
             let folder = Path::new(package["manifest_path"].as_str()?).parent()?.to_owned();
