@@ -72,7 +72,7 @@ deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfi
 	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
-	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked --workspace --test deployment --test template_rules $(SHOW)
+	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked --workspace --test deployment --test documents $(SHOW)
 
 fmt: ## Format the code
 	cargo fmt --all

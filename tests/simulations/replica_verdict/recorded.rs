@@ -9,7 +9,7 @@ use std::path::Path;
 const BEHIND_SECONDS: f64 = 4.0;
 
 fn series(name: &str) -> Vec<Sample> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("replica_verdict/recorded");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulations/replica_verdict/recorded");
     let text = std::fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

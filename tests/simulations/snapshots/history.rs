@@ -1,9 +1,9 @@
 //! Random histories: calm weather and storms, runs that overlap, die and are late, and
 //! after all of it what must be true.
 
-use crate::account::{Durations, PREFIX, Weather};
-use crate::simulator::Simulator;
-use crate::watch::{Watch, kept_by_hand};
+use crate::snapshots::account::{Durations, PREFIX, Weather};
+use crate::snapshots::simulator::Simulator;
+use crate::snapshots::watch::{Watch, kept_by_hand};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;

@@ -14,13 +14,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
 use tests::LedgerServer;
 
-#[path = "ledger/connections.rs"]
 mod connections;
-#[path = "ledger/database_user.rs"]
 mod database_user;
-#[path = "ledger/items.rs"]
 mod items;
-#[path = "ledger/payments.rs"]
 mod payments;
 
 const NOW: u64 = 1_795_000_000_000_000;

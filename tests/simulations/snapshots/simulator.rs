@@ -2,7 +2,7 @@
 //! whose calls take time, are throttled, or get no answer. Its clock is tokio's paused one, and
 //! its chance has a seed: the same seed is the same history.
 
-use crate::account::{Account, Durations, Made, RegionState, Weather, show};
+use crate::snapshots::account::{Account, Durations, Made, RegionState, Weather, show};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rds::{Moment, RdsError, Snapshot};

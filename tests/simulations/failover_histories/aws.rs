@@ -1,7 +1,7 @@
 //! What AWS, the ledgers and the Redises of the world say to an execution, and do at its word: late,
 //! once or twice, or not at all.
 
-use crate::world::{MAIN, NAMES, SECOND, STANDBY, World};
+use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, World};
 use ledger::LastSigns;
 use region_failover::{Act, Look, Loss, Role, Seen, Trouble};
 use std::collections::BTreeSet;

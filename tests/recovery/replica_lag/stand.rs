@@ -1,7 +1,7 @@
 //! The built watcher with what it watches: two servers in replication, and AWS as far as
 //! emulators have it, behind a line that can say something else.
 
-use crate::pair::Pair;
+use crate::replica_lag::pair::Pair;
 use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::body::Bytes;

@@ -1,6 +1,6 @@
 //! Whom to tell, and how often.
 
-use crate::model::Model;
+use crate::replica_verdict::model::Model;
 use proptest::prelude::*;
 use replica_lag::memory::{Letter, Memory, Settings};
 use replica_lag::notice::{Notice, Occasion, due};

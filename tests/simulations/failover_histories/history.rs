@@ -1,6 +1,6 @@
 //! One history: sellers, executions, people and accidents, all out of one seed.
 
-use crate::world::{MAIN, NAMES, SECOND, STANDBY, TIMING, World};
+use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, TIMING, World};
 use lease::Record;
 use region_failover::{Act, Loss, Mode, Next, Run, State};
 use region_failover::{Seen, Trouble};

@@ -1,9 +1,9 @@
 //! What is watched through a history: that nothing happens that must not, and that no
 //! recovery point grows older than it may.
 
-use crate::account::Account;
-use crate::history::{DAY, HERE, History};
-use crate::simulator::Simulator;
+use crate::snapshots::account::Account;
+use crate::snapshots::history::{DAY, HERE, History};
+use crate::snapshots::simulator::Simulator;
 use rds::Moment;
 use snapshot_copy::policy::Keeping;
 use std::collections::{BTreeMap, BTreeSet};

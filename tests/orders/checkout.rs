@@ -10,7 +10,6 @@ use shared::queue::Keys;
 use std::time::{Duration, Instant};
 use tests::{Answer, Client, announce, eventually, one_region};
 
-#[path = "checkout/refused_payments.rs"]
 mod refused_payments;
 
 const PATIENCE: Duration = Duration::from_secs(15);

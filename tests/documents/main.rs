@@ -1,0 +1,7 @@
+//! Documents and sources against each other: nothing runs but a function that is refused its configuration.
+
+mod costs;
+mod openapi;
+mod rights;
+mod start;
+mod template_rules;

@@ -1,0 +1,6 @@
+//! Live updates and the pages, in whole systems; the pages in a real browser.
+
+mod live_drop;
+mod live_gateway;
+mod live_protocol;
+mod pages;

@@ -1,0 +1,12 @@
+//! Whole systems on this machine: gateways, functions, Redis and PostgreSQL, from order to sale.
+
+mod admin;
+mod answers;
+mod chaos;
+mod checkout;
+mod checkout_chaos;
+mod clocks;
+mod events;
+mod lease_in_main;
+mod partition;
+mod tokens;

@@ -1,0 +1,10 @@
+//! The queue and the ledger, on a real Redis and a real PostgreSQL of each test's own.
+
+mod checkout_properties;
+mod failover_compare;
+mod failover_holds;
+mod ledger;
+mod queue_edges;
+mod queue_link;
+mod queue_properties;
+mod worker;
