@@ -2,8 +2,8 @@
 //! `docs/openapi.json`: after a change on purpose, `FAIRDROP_UPDATE=1` writes that anew.
 
 use order_confirm::{Confirmed, PaymentBody};
-use order_intake::Accepted;
-use order_status::{ItemPage, OrderPage};
+use order_intake::AcceptedOrder;
+use order_status::{ItemResponse, OrderResponse};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             caller: Caller::Anybody,
             body: None,
             answers: vec![
-                (200, "The item, at most two seconds old", Some(schema::<ItemPage<'_>>(schemas))),
+                (200, "The item, at most two seconds old", Some(schema::<ItemResponse<'_>>(schemas))),
                 (304, "You have it already (If-None-Match)", None),
             ],
             function: "order-status",
@@ -61,8 +61,12 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             caller: Caller::Buyer,
             body: None,
             answers: vec![
-                (202, "Queued by this request", Some(schema::<Accepted>(schemas))),
-                (200, "Queued by an earlier request, whose stamp counts", Some(schema::<Accepted>(schemas))),
+                (202, "Queued by this request", Some(schema::<AcceptedOrder>(schemas))),
+                (
+                    200,
+                    "Queued by an earlier request, whose stamp counts",
+                    Some(schema::<AcceptedOrder>(schemas)),
+                ),
             ],
             function: "order-intake",
             begins: &["handle"],
@@ -74,7 +78,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "What has become of your order",
             caller: Caller::Buyer,
             body: None,
-            answers: vec![(200, "How it stands", Some(schema::<OrderPage<'_>>(schemas)))],
+            answers: vec![(200, "How it stands", Some(schema::<OrderResponse<'_>>(schemas)))],
             function: "order-status",
             begins: &["show_order"],
         },
@@ -86,8 +90,8 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             caller: Caller::Buyer,
             body: None,
             answers: vec![
-                (200, "You have left the queue", Some(schema::<OrderPage<'_>>(schemas))),
-                (202, "The unit is being given back", Some(schema::<OrderPage<'_>>(schemas))),
+                (200, "You have left the queue", Some(schema::<OrderResponse<'_>>(schemas))),
+                (202, "The unit is being given back", Some(schema::<OrderResponse<'_>>(schemas))),
             ],
             function: "order-status",
             begins: &["leave"],

@@ -239,10 +239,10 @@ async fn several_workers_and_payments_at_once_are_harmless() {
         "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
         _ => None,
     };
-    let desk = checkout_worker::Desk::from_config(&source).await.unwrap();
+    let context = checkout_worker::WorkerContext::from_config(&source).await.unwrap();
     let over_yet = AtomicBool::new(false);
     let workers = join_all((0..3).map(|_| async {
-        let mut work = checkout_worker::ItemWork::new(desk.clone(), item_id());
+        let mut work = checkout_worker::ItemWork::new(context.clone(), item_id());
         while !over_yet.load(Ordering::Relaxed) {
             let _ = work.round(true).await;
             tokio::time::sleep(Duration::from_millis(7)).await;

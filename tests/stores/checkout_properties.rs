@@ -2,7 +2,7 @@
 //! that end keeps stock, order and truth, at every moment and in both stores.
 
 use anyhow::{Context, Result, bail};
-use checkout_worker::{Desk, Found, ItemWork};
+use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
 use ledger::Ledger;
 use local::audit::Outcome;
@@ -76,8 +76,8 @@ impl Servers {
         Ok(Self { redis, ledger, confirm })
     }
 
-    async fn desk(&self) -> Result<Desk> {
-        Ok(Desk::from_config(&source(&self.redis, &self.ledger)).await?)
+    async fn context(&self) -> Result<WorkerContext> {
+        Ok(WorkerContext::from_config(&source(&self.redis, &self.ledger)).await?)
     }
 }
 
@@ -114,7 +114,7 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
             queue.drain(item_id, most, Permit::Unleased).await?;
         }
         Step::Work { starts_ms, lives_ms } => {
-            let mut work = ItemWork::new(servers.desk().await?, item_id.clone());
+            let mut work = ItemWork::new(servers.context().await?, item_id.clone());
             after(starts_ms).await;
             let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
         }
@@ -171,14 +171,14 @@ async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
 /// Lets everything come to its end: those who pay pay, the others give up.
 async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> {
     let queue = &servers.redis.queue;
-    let mut work = ItemWork::new(servers.desk().await?, item_id.clone());
+    let mut work = ItemWork::new(servers.context().await?, item_id.clone());
     let (started, mut attempt) = (Instant::now(), 0);
     loop {
         queue.drain(item_id, 500, Permit::Unleased).await?;
         let found = work.round(true).await.context("a round failed")?;
         let (waiting, taken, sold) = queue.counts(item_id).await?;
         let tasks = queue.waiting_tasks(item_id).await?;
-        if found == Found::Nothing
+        if found == BatchFill::Empty
             && tasks == 0
             && taken == sold
             && (waiting == 0 || sold == u64::from(case.stock))

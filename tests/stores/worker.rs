@@ -1,7 +1,7 @@
 //! What the checkout worker does with tasks that the ledger does not take.
 
 use anyhow::Result;
-use checkout_worker::{Desk, ItemWork};
+use checkout_worker::{ItemWork, WorkerContext};
 use local::buyer::micros_now;
 use redis::AsyncCommands;
 use serde_json::json;
@@ -43,7 +43,8 @@ impl Shop {
         let orders: Vec<(u64, &str)> =
             buyers.iter().zip(micros_now() - 9_000_000..).map(|(b, at)| (at, *b)).collect();
         let _: () = redis.redis.connect().await?.zadd_multiple(Keys::of(&item_id).orders, &orders).await?;
-        let work = ItemWork::new(Desk::from_config(&source(&redis, &ledger)).await?, item_id.clone());
+        let work =
+            ItemWork::new(WorkerContext::from_config(&source(&redis, &ledger)).await?, item_id.clone());
         Ok(Self { redis, ledger, item_id, work })
     }
 

@@ -1,4 +1,4 @@
-//! The drain of one item.
+//! Draining one item.
 
 use lease::{Lease, NotHeld};
 use serde::Serialize;
@@ -8,22 +8,20 @@ use shared::queue::{DrainBatch, LinkError, MAX_BATCH, Queue};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-/// The pause between two looks at an item with orders waiting.
+/// The pause between two batches while orders are waiting.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
-/// The pause where nothing waits or nothing is left. An order that comes meanwhile
-/// has its settle window to wait for anyway.
+/// The pause if no order is waiting or no stock is left. A new order has to wait for its settle window anyway.
 const IDLE_PAUSE: Duration = Duration::from_millis(250);
-/// The pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
-/// Full batches taken in a row before other commands of this process get their turn.
+/// Full batches in a row before the drain pauses, so that other commands of this process can run.
 const MAX_BATCHES_IN_A_ROW: u32 = 20;
 
-/// What was done.
+/// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Drained {
     /// Orders that became reservations.
     pub reserved: u64,
-    /// Orders dropped by the gates, or because their buyer had a unit.
+    /// Orders outside the gates, and orders of buyers who already had a unit.
     pub dropped: u64,
     /// Calls to Redis that failed.
     pub failures: u64,
@@ -50,15 +48,15 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
                 full_batches = if batch.looked_at == u64::from(MAX_BATCH) { full_batches + 1 } else { 0 };
                 pause_after(&batch, &mut full_batches)
             }
-            Err(Undrained::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
+            Err(DrainError::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
                 return Ended { done, look_again: true };
             }
-            // The lease's keeper says so, once for all items.
-            Err(Undrained::NotHeld(_)) => FAILURE_PAUSE,
+            // The lease keeper logs this once, for all items.
+            Err(DrainError::NotHeld(_)) => FAILURE_PAUSE,
             Err(error) => {
                 done.failures += 1;
                 metrics::counter!("drain_failures", "Item" => item_id.to_string()).increment(1);
-                tracing::warn!(%error, %item_id, "an item cannot be drained");
+                tracing::warn!(%error, %item_id, "could not drain an item; trying again");
                 FAILURE_PAUSE
             }
         };
@@ -68,18 +66,16 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
     Ended { done, look_again: false }
 }
 
-/// Why nothing was drained.
 #[derive(Debug, thiserror::Error)]
-enum Undrained {
-    /// Main may not sell at the moment.
+enum DrainError {
+    /// This region may not sell at the moment.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
-    /// Redis did not do it.
     #[error(transparent)]
     Redis(#[from] LinkError),
 }
 
-async fn drain(queue: &Queue, lease: &Lease, item_id: &ItemId) -> Result<DrainBatch, Undrained> {
+async fn drain(queue: &Queue, lease: &Lease, item_id: &ItemId) -> Result<DrainBatch, DrainError> {
     Ok(queue.drain(item_id, MAX_BATCH, lease.permit()?).await?)
 }
 

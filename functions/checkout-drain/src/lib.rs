@@ -1,8 +1,8 @@
 //! The checkout drain, in the main region.
 //!
 //! One run drains every open item about 20 times a second until shortly before its
-//! deadline, and the next run takes over. Two runs at once are harmless: what a run
-//! does is done by one script at a time, and done once.
+//! deadline, and the next run takes over. Two runs at the same time are harmless: each
+//! step is one atomic script, which takes an order out of the queue only once.
 
 mod item_drain;
 
@@ -14,7 +14,7 @@ use shared::queue::{BEAT_INTERVAL, Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
-/// What one process of the function keeps between runs.
+/// State that one process of the function keeps between runs.
 #[derive(Debug)]
 pub struct App {
     queue: Queue,
@@ -24,7 +24,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
             queue: Queue::new(Link::new(RedisConfig::main(source)?)),
@@ -39,7 +39,7 @@ impl App {
         self.queue.open();
     }
 
-    /// How long a run takes at most, and where the invocation has no usable deadline.
+    /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
     }
@@ -51,16 +51,17 @@ pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
     app.lease.begin().await;
     let work = |item_id| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, until);
     let items = item_runs::run(|| app.queue.item_ids(), &app.telemetry, until, work);
-    tokio::join!(items, app.lease.keep_until(until), beat_until(app, until)).0
+    tokio::join!(items, app.lease.keep_until(until), write_heartbeats(app, until)).0
 }
 
-/// Tells those who read a replica what time it is on main; while another may be main, nobody.
-async fn beat_until(app: &App, until: Instant) {
+/// Writes main's time to Redis, by which readers of a replica know how old its data is. Pauses while this
+/// region does not hold the lease, since another region may be main.
+async fn write_heartbeats(app: &App, until: Instant) {
     while Instant::now() < until {
         if app.lease.permit().is_ok()
             && let Err(error) = app.queue.beat().await
         {
-            tracing::debug!(%error, "Redis takes no heartbeat");
+            tracing::debug!(%error, "could not write the heartbeat to Redis; trying again");
         }
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(BEAT_INTERVAL.min(left)).await;

@@ -1,4 +1,4 @@
-//! Moves settled orders into reservations, every minute for a minute.
+//! Turns settled orders into reservations. Started every minute, runs for a minute.
 
 use checkout_drain::{App, run};
 use shared::{config, http, schedule, telemetry::Telemetry};

@@ -1,15 +1,15 @@
-//! Holds that have ended, and reservations that were given back.
+//! Holds that have ended, and reservations that buyers have cancelled.
 
-use crate::item_work::{Found, ItemWork, Unfinished};
+use crate::item_work::{BatchFill, ItemWork, RoundError};
 use ledger::{Due, Standing};
 use shared::queue::{MAX_BATCH, Outcome, Settlement};
 
 impl ItemWork {
-    /// Asks the ledger about a batch of due reservations and tells Redis what it said.
-    pub(crate) async fn release_due(&mut self) -> Result<Found, Unfinished> {
-        let batch = self.desk.queue.due(&self.item_id, self.due_to_skip).await?;
-        let found = Found::of(batch.due.len());
-        if found == Found::Nothing {
+    /// Lets the ledger decide a batch of due reservations, and writes its decisions to Redis.
+    pub(crate) async fn release_due(&mut self) -> Result<BatchFill, RoundError> {
+        let batch = self.context.queue.due(&self.item_id, self.due_to_skip).await?;
+        let found = BatchFill::of(batch.due.len());
+        if found == BatchFill::Empty {
             self.due_to_skip = 0;
             return Ok(found);
         }
@@ -22,8 +22,8 @@ impl ItemWork {
                 given_back: one.given_back,
             })
             .collect();
-        let reign = self.desk.lease.permit()?.reign(batch.epoch);
-        let standings = self.desk.ledger.release_due(&self.item_id, &due, batch.now, reign).await?;
+        let reign = self.context.lease.permit()?.reign(batch.epoch);
+        let standings = self.context.ledger.release_due(&self.item_id, &due, batch.now, reign).await?;
         let settlements: Vec<Settlement> = batch
             .due
             .into_iter()
@@ -33,13 +33,13 @@ impl ItemWork {
                     Standing::Sold => Outcome::Sold,
                     Standing::Reserved { until } => Outcome::Reserved { until },
                     Standing::Released => Outcome::Released { returns_unit: true },
-                    // Its task is still on its way to the ledger.
+                    // Its task has not reached the ledger yet.
                     Standing::Nothing => return None,
                 };
                 Some(Settlement { user_token: one.user_token, expected: Some(one.score), outcome })
             })
             .collect();
-        let changed = self.desk.queue.settle(&self.item_id, &settlements).await?;
+        let changed = self.context.queue.settle(&self.item_id, &settlements).await?;
         let released =
             settlements.iter().filter(|one| matches!(one.outcome, Outcome::Released { .. })).count() as u64;
         self.done.released += released;
@@ -51,8 +51,8 @@ impl ItemWork {
             self.due_to_skip = 0;
             return Ok(found);
         }
-        // All of it waits for its tasks: look further, and in no hurry.
-        self.due_to_skip = if found == Found::More { self.due_to_skip + MAX_BATCH } else { 0 };
-        Ok(Found::Nothing)
+        // The whole batch waits for its tasks: skip it, and take the normal pause.
+        self.due_to_skip = if found == BatchFill::Full { self.due_to_skip + MAX_BATCH } else { 0 };
+        Ok(BatchFill::Empty)
     }
 }

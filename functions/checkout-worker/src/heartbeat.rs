@@ -1,21 +1,21 @@
-//! Main's heartbeat in the ledger, by whose age a standby knows how far behind it is.
+//! Writes main's heartbeat to the ledger. A standby measures its lag by the heartbeat's age.
 
 use ledger::{BEAT_INTERVAL, Ledger};
 use std::time::Instant;
 
-/// Writes it until `until`, whatever becomes of a single beat.
-pub(crate) async fn beat_until(ledger: &Ledger, until: Instant) {
-    let mut was_missed = false;
+/// Writes heartbeats until `until`, and goes on after a failed one. Logs only the first failure in a row.
+pub(crate) async fn write_until(ledger: &Ledger, until: Instant) {
+    let mut has_failed = false;
     while Instant::now() < until {
         let beat = tokio::time::timeout_at(until.into(), ledger.beat()).await;
         if let Ok(Err(error)) = beat {
-            metrics::counter!("heartbeats_missed").increment(1);
-            if !was_missed {
-                tracing::warn!(%error, "the ledger takes no heartbeat");
+            metrics::counter!("heartbeats_failed").increment(1);
+            if !has_failed {
+                tracing::warn!(%error, "could not write the heartbeat to the ledger; trying again every second");
             }
-            was_missed = true;
+            has_failed = true;
         } else {
-            was_missed = false;
+            has_failed = false;
         }
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(BEAT_INTERVAL.min(left)).await;

@@ -1,6 +1,6 @@
-//! The work on one item: rounds of new tasks and of holds that have ended.
+//! The work on one item: rounds of new tasks and ended holds.
 
-use crate::Desk;
+use crate::WorkerContext;
 use lease::NotHeld;
 use ledger::LedgerError;
 use serde::Serialize;
@@ -10,29 +10,28 @@ use shared::queue::{LinkError, MAX_BATCH, Task};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-/// The pause between two rounds that had something to do.
+/// The pause after a round with work to do.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
-/// The pause after a round with nothing to do.
+/// The pause after a round without work.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// The pause once there was nothing to do for [`QUIET_ROUNDS`]: most items are quiet
-/// most of the time, and there may be a thousand.
+/// The pause after [`QUIET_ROUNDS`] rounds without work: most items are quiet most of the
+/// time, and there may be a thousand.
 const QUIET_PAUSE: Duration = Duration::from_millis(400);
 const QUIET_ROUNDS: u32 = 20;
-/// The pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
-/// What was done.
+/// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Worked {
-    /// Reservations that the ledger has taken.
+    /// Reservations that the ledger has recorded.
     pub recorded: u64,
     /// Reservations that the ledger had no unit for.
     pub refused: u64,
     /// Reservations that ended unsold.
     pub released: u64,
-    /// Tasks that could not be done and were put aside.
-    pub buried: u64,
-    /// Rounds that failed and were repeated.
+    /// Tasks that could not be processed, and were moved to the dead letters.
+    pub dead_lettered: u64,
+    /// Rounds that failed, and were repeated.
     pub failures: u64,
 }
 
@@ -41,91 +40,87 @@ impl AddAssign for Worked {
         self.recorded += more.recorded;
         self.refused += more.refused;
         self.released += more.released;
-        self.buried += more.buried;
+        self.dead_lettered += more.dead_lettered;
         self.failures += more.failures;
     }
 }
 
-/// Why a round was not finished. All of it will be done again.
+/// Why a round failed. The next round repeats it.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfinished {
-    /// The ledger did not do it.
+pub enum RoundError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// Redis did not do it.
     #[error(transparent)]
     Redis(#[from] LinkError),
-    /// Main may not sell at the moment.
+    /// This region may not sell at the moment.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
-    /// A reservation that a failover could lose is not acted on.
-    #[error("too few replicas have the reservations")]
+    /// The worker does not act on a reservation that a failover could lose.
+    #[error("too few Redis replicas have acknowledged the reservations")]
     TooFewReplicas,
 }
 
-/// How much there was to do in a round.
+/// How much work a round found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Found {
-    /// Nothing.
-    Nothing,
-    /// Something, and no more of it.
-    Some,
-    /// A full batch: there may be more.
-    More,
+pub enum BatchFill {
+    Empty,
+    /// Less than a full batch: there is no more.
+    Partial,
+    /// [`MAX_BATCH`]: there may be more.
+    Full,
 }
 
-impl Found {
-    /// What `found` of at most [`MAX_BATCH`] means.
+impl BatchFill {
     pub(crate) fn of(found: usize) -> Self {
         match found {
-            0 => Self::Nothing,
-            found if found < MAX_BATCH as usize => Self::Some,
-            _ => Self::More,
+            0 => Self::Empty,
+            found if found < MAX_BATCH as usize => Self::Partial,
+            _ => Self::Full,
         }
     }
 }
 
-/// What the rounds of one item remember.
+/// The state of the work on one item between rounds.
 #[derive(Debug)]
 pub struct ItemWork {
-    pub(crate) desk: Desk,
+    pub(crate) context: WorkerContext,
     pub(crate) item_id: ItemId,
-    /// Tasks taken in a round that failed.
-    pub(crate) unfinished: Vec<Task>,
+    /// Tasks of a failed round, which the next round repeats.
+    pub(crate) pending: Vec<Task>,
     pub(crate) claimed_at: Option<Instant>,
-    pub(crate) forgot_at: Option<Instant>,
-    /// Due reservations to pass over, since nothing can be done about them yet.
+    pub(crate) trimmed_at: Option<Instant>,
+    /// Due reservations to skip, since their tasks have not reached the ledger yet.
     pub(crate) due_to_skip: u32,
     pub(crate) done: Worked,
 }
 
 /// Works on `item_id` until `until`.
-pub(crate) async fn run(desk: Desk, item_id: ItemId, until: Instant) -> Ended<Worked> {
-    let mut work = ItemWork::new(desk, item_id);
-    let mut ledger_is_here = false;
+pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant) -> Ended<Worked> {
+    let mut work = ItemWork::new(context, item_id);
+    let mut ledger_is_ready = false;
     let mut idle_rounds = 0;
     while Instant::now() < until {
-        let pause = match work.round(ledger_is_here).await {
+        let pause = match work.round(ledger_is_ready).await {
             Ok(found) => {
-                ledger_is_here = true;
-                idle_rounds = if found == Found::Nothing { idle_rounds + 1 } else { 0 };
+                ledger_is_ready = true;
+                idle_rounds = if found == BatchFill::Empty { idle_rounds + 1 } else { 0 };
                 match found {
-                    Found::More => Duration::ZERO,
-                    Found::Some => BUSY_PAUSE,
-                    Found::Nothing if idle_rounds < QUIET_ROUNDS => IDLE_PAUSE,
-                    Found::Nothing => QUIET_PAUSE,
+                    BatchFill::Full => Duration::ZERO,
+                    BatchFill::Partial => BUSY_PAUSE,
+                    BatchFill::Empty if idle_rounds < QUIET_ROUNDS => IDLE_PAUSE,
+                    BatchFill::Empty => QUIET_PAUSE,
                 }
             }
-            Err(Unfinished::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
+            Err(RoundError::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
                 return Ended { done: work.done, look_again: true };
             }
-            // The lease's keeper says so, once for all items.
-            Err(Unfinished::NotHeld(_)) => FAILURE_PAUSE,
+            // The lease keeper logs this once, for all items.
+            Err(RoundError::NotHeld(_)) => FAILURE_PAUSE,
             Err(error) => {
-                ledger_is_here &= !matches!(error, Unfinished::Ledger(LedgerError::Away(_)));
+                ledger_is_ready &= !matches!(error, RoundError::Ledger(LedgerError::Away(_)));
                 work.done.failures += 1;
                 metrics::counter!("worker_failures", "Item" => work.item_id.to_string()).increment(1);
-                tracing::warn!(%error, item_id = %work.item_id, "a round is repeated");
+                tracing::warn!(%error, item_id = %work.item_id, "a round of an item failed; repeating it");
                 FAILURE_PAUSE
             }
         };
@@ -136,25 +131,24 @@ pub(crate) async fn run(desk: Desk, item_id: ItemId, until: Instant) -> Ended<Wo
 }
 
 impl ItemWork {
-    /// The work on `item_id`, at its beginning.
-    pub fn new(desk: Desk, item_id: ItemId) -> Self {
+    pub fn new(context: WorkerContext, item_id: ItemId) -> Self {
         Self {
-            desk,
+            context,
             item_id,
-            unfinished: Vec::new(),
+            pending: Vec::new(),
             claimed_at: None,
-            forgot_at: None,
+            trimmed_at: None,
             due_to_skip: 0,
             done: Worked::default(),
         }
     }
 
-    /// One round: a batch of tasks, then a batch of holds that have ended.
-    pub async fn round(&mut self, ledger_is_here: bool) -> Result<Found, Unfinished> {
-        if !ledger_is_here {
-            self.desk.ledger.ready().await?;
+    /// One round: a batch of tasks, then a batch of ended holds.
+    pub async fn round(&mut self, ledger_is_ready: bool) -> Result<BatchFill, RoundError> {
+        if !ledger_is_ready {
+            self.context.ledger.ready().await?;
         }
-        self.desk.lease.permit()?;
+        self.context.lease.permit()?;
         let tasks = self.work_tasks().await?;
         let due = self.release_due().await?;
         Ok(tasks.max(due))

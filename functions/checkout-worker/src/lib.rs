@@ -1,19 +1,19 @@
-//! The checkout worker, in the main region: what the drain has promised becomes a sale.
+//! The checkout worker, in the main region: records the drain's reservations in the ledger.
 //!
 //! One run takes tasks from every item's stream until shortly before its deadline, and
-//! the next run takes over. A batch is one transaction in the ledger, which decides; Redis
-//! is told after the commit, and the tasks are acknowledged last. Whatever stops a worker
-//! in between, another does it again, and the ledger makes that harmless. So are several
-//! workers at once.
+//! the next run takes over. A batch is one transaction in the ledger, which decides. The
+//! worker updates Redis after the commit and acknowledges the tasks last. If a worker stops
+//! in between, another one repeats the batch: every ledger write is idempotent. For the
+//! same reason several workers may run at the same time.
 //!
-//! While the ledger is away no task is taken; intake and drain go on within the stock.
+//! While the ledger is unavailable, no task is taken; intake and drain go on within the stock.
 
 mod due;
 mod heartbeat;
 mod item_work;
 mod tasks;
 
-pub use item_work::{Found, ItemWork, Unfinished, Worked};
+pub use item_work::{BatchFill, ItemWork, RoundError, Worked};
 
 use lease::Lease;
 use ledger::Ledger;
@@ -23,34 +23,34 @@ use shared::queue::{Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
-/// What one process of the function keeps between runs.
+/// State that one process of the function keeps between runs.
 #[derive(Debug)]
 pub struct App {
-    desk: Desk,
+    context: WorkerContext,
     telemetry: Telemetry,
     run_seconds: u64,
 }
 
-/// What the work on every item shares.
+/// What the tasks of all items share.
 #[derive(Clone, Debug)]
-pub struct Desk {
+pub struct WorkerContext {
     queue: Queue,
-    /// Over a connection of its own: it waits for replicas, and blocks meanwhile.
-    taking: Queue,
+    /// Uses its own connection, since waiting for replicas blocks a connection.
+    task_queue: Queue,
     ledger: Ledger,
     lease: Lease,
     wait_replicas: u32,
     left_after: Duration,
 }
 
-impl Desk {
-    /// Reads the configuration. Nothing is connected yet.
+impl WorkerContext {
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let redis = RedisConfig::main(source)?;
         let left_after_ms = config::number(source, "FAIRDROP_TASK_LEFT_AFTER_MS", 12_000, 100, 600_000)?;
         Ok(Self {
             queue: Queue::new(Link::new(redis.clone())),
-            taking: Queue::new(Link::new(redis)),
+            task_queue: Queue::new(Link::new(redis)),
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
             wait_replicas: config::number(source, "FAIRDROP_WAIT_REPLICAS", 0, 0, 5)?,
@@ -60,10 +60,10 @@ impl Desk {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
-            desk: Desk::from_config(source).await?,
+            context: WorkerContext::from_config(source).await?,
             telemetry,
             run_seconds: config::number(source, "FAIRDROP_WORKER_RUN_SECONDS", 62, 1, 890)?,
         })
@@ -71,23 +71,23 @@ impl App {
 
     /// Starts connecting in the background.
     pub fn open(&self) {
-        self.desk.queue.open();
-        self.desk.taking.open();
+        self.context.queue.open();
+        self.context.task_queue.open();
     }
 
-    /// How long a run takes at most, and where the invocation has no usable deadline.
+    /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
     }
 }
 
-/// Works on all items for `time`, and keeps the ledger's heartbeat.
+/// Works on all items for `time`, and writes the ledger's heartbeat.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
-    app.desk.lease.begin().await;
-    let work = |item_id| item_work::run(app.desk.clone(), item_id, until);
-    let items = item_runs::run(|| app.desk.queue.item_ids(), &app.telemetry, until, work);
-    let heart = heartbeat::beat_until(&app.desk.ledger, until);
-    let (summary, (), ()) = tokio::join!(items, heart, app.desk.lease.keep_until(until));
+    app.context.lease.begin().await;
+    let work = |item_id| item_work::run(app.context.clone(), item_id, until);
+    let items = item_runs::run(|| app.context.queue.item_ids(), &app.telemetry, until, work);
+    let heartbeat = heartbeat::write_until(&app.context.ledger, until);
+    let (summary, (), ()) = tokio::join!(items, heartbeat, app.context.lease.keep_until(until));
     summary
 }

@@ -1,4 +1,4 @@
-//! Writes reservations into the ledger, every minute for a minute.
+//! Records reservations in the ledger. Started every minute, runs for a minute.
 
 use checkout_worker::{App, run};
 use shared::{config, http, schedule, telemetry::Telemetry};

@@ -1,36 +1,36 @@
-//! Tasks: reservations that are to be recorded.
+//! Tasks: reservations to record in the ledger.
 
-use crate::item_work::{Found, ItemWork, Unfinished};
+use crate::item_work::{BatchFill, ItemWork, RoundError};
 use ledger::{LedgerError, Standing};
 use shared::queue::{GIVEN_BACK_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
 use std::time::{Duration, Instant};
 
-/// How often tasks that another worker left are looked for.
+/// How often the worker claims idle tasks of other workers.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// A task that the ledger refuses for its own sake is put aside after so many tries.
-const MAX_TRIES: u64 = 5;
-/// How long replicas may take to acknowledge.
+/// A task whose data the ledger refuses is moved to the dead letters after this number of deliveries.
+const MAX_DELIVERIES: u64 = 5;
+/// The time limit for replicas to acknowledge.
 const REPLICA_LIMIT: Duration = Duration::from_millis(100);
-/// How often old tasks are forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// How often old tasks are trimmed from the stream.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 impl ItemWork {
-    /// Takes a batch of tasks and does them.
-    pub(crate) async fn work_tasks(&mut self) -> Result<Found, Unfinished> {
-        if self.unfinished.is_empty() {
-            self.unfinished = self.next_tasks().await?;
+    /// Takes and processes a batch of tasks.
+    pub(crate) async fn work_tasks(&mut self) -> Result<BatchFill, RoundError> {
+        if self.pending.is_empty() {
+            self.pending = self.next_tasks().await?;
         }
-        let found = Found::of(self.unfinished.len());
-        if found == Found::Nothing {
+        let found = BatchFill::of(self.pending.len());
+        if found == BatchFill::Empty {
             return Ok(found);
         }
         let (mut done, mut reservations) = (Vec::new(), Vec::new());
-        for task in self.unfinished.clone() {
+        for task in self.pending.clone() {
             match task.what {
                 What::Record(reservation) => reservations.push((task.id, reservation)),
                 What::News => done.push(task.id),
                 What::Nonsense(field) => {
-                    self.bury(&task.id, &format!("the field {field} makes no sense")).await?
+                    self.dead_letter(&task.id, &format!("malformed field {field}")).await?
                 }
             }
         }
@@ -38,54 +38,59 @@ impl ItemWork {
             self.wait_for_replicas().await?;
             done.extend(self.record(reservations).await?);
         }
-        self.desk.queue.acknowledge(&self.item_id, &done).await?;
-        self.unfinished.clear();
+        self.context.queue.acknowledge(&self.item_id, &done).await?;
+        self.pending.clear();
         Ok(found)
     }
 
-    async fn next_tasks(&mut self) -> Result<Vec<Task>, Unfinished> {
+    async fn next_tasks(&mut self) -> Result<Vec<Task>, RoundError> {
         let is_due = |last: Option<Instant>, interval| last.is_none_or(|at| at.elapsed() >= interval);
         if is_due(self.claimed_at, CLAIM_INTERVAL) {
-            let left = self.desk.taking.claim_tasks(&self.item_id, self.desk.left_after, MAX_BATCH).await?;
+            let left = self
+                .context
+                .task_queue
+                .claim_tasks(&self.item_id, self.context.left_after, MAX_BATCH)
+                .await?;
             if !left.is_empty() {
                 return Ok(left);
             }
             self.claimed_at = Some(Instant::now());
         }
-        let new = self.desk.taking.take_tasks(&self.item_id, MAX_BATCH).await?;
-        if new.is_empty() && is_due(self.forgot_at, FORGET_INTERVAL) {
-            let now = self.desk.queue.main_time().await?;
-            self.desk.queue.forget_old_tasks(&self.item_id, now).await?;
-            self.forgot_at = Some(Instant::now());
+        let new = self.context.task_queue.take_tasks(&self.item_id, MAX_BATCH).await?;
+        if new.is_empty() && is_due(self.trimmed_at, TRIM_INTERVAL) {
+            let now = self.context.queue.main_time().await?;
+            self.context.queue.forget_old_tasks(&self.item_id, now).await?;
+            self.trimmed_at = Some(Instant::now());
         }
         Ok(new)
     }
 
-    /// Over the connection that may be blocked: what the tasks speak of was written before.
-    async fn wait_for_replicas(&self) -> Result<(), Unfinished> {
-        let wanted = self.desk.wait_replicas;
-        if wanted == 0 || self.desk.taking.wait_for_replicas(wanted, REPLICA_LIMIT).await? {
+    /// Waits until replicas have the reservations. `WAIT` covers them, since they were written before their tasks
+    /// were read.
+    async fn wait_for_replicas(&self) -> Result<(), RoundError> {
+        let wanted = self.context.wait_replicas;
+        if wanted == 0 || self.context.task_queue.wait_for_replicas(wanted, REPLICA_LIMIT).await? {
             Ok(())
         } else {
-            Err(Unfinished::TooFewReplicas)
+            Err(RoundError::TooFewReplicas)
         }
     }
 
-    /// Records a batch; returns the tasks that are done. Where the ledger refuses the
-    /// batch for the sake of one, each is tried alone.
-    async fn record(&mut self, batch: Vec<(String, Reservation)>) -> Result<Vec<String>, Unfinished> {
+    /// Records a batch; returns the tasks that are done. If the ledger refuses the batch,
+    /// each reservation is tried alone, since one may have caused the refusal.
+    async fn record(&mut self, batch: Vec<(String, Reservation)>) -> Result<Vec<String>, RoundError> {
         let (ids, reservations): (Vec<String>, Vec<Reservation>) = batch.into_iter().unzip();
-        match self.desk.ledger.record(&self.item_id, &reservations, self.desk.lease.permit()?).await {
+        match self.context.ledger.record(&self.item_id, &reservations, self.context.lease.permit()?).await {
             Ok(standings) => {
                 self.settle(&reservations, &standings).await?;
                 Ok(ids)
             }
             Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
-            // All of it belongs to another reign, or its item is none of the ledger's.
+            // The whole batch has another epoch, or the ledger does not have the item.
             Err(error @ (LedgerError::StaleEpoch | LedgerError::NoSuchItem(_)))
                 if is_of_one_reign(&reservations) =>
             {
-                self.leave(ids.len(), &error);
+                self.leave_pending(ids.len(), &error);
                 Ok(Vec::new())
             }
             Err(_) => {
@@ -97,54 +102,59 @@ impl ItemWork {
                     }
                 }
                 if let Some(error) = left.last() {
-                    self.leave(left.len(), error);
+                    self.leave_pending(left.len(), error);
                 }
                 Ok(done)
             }
         }
     }
 
-    /// Records one reservation, or says why the ledger does not take it. One that it
-    /// refuses for its data is put aside after [`MAX_TRIES`].
+    /// Records one reservation, or returns why the ledger refused it. If the ledger refuses its
+    /// data, the task is moved to the dead letters after [`MAX_DELIVERIES`].
     async fn record_alone(
         &mut self,
         id: &str,
         reservation: Reservation,
-    ) -> Result<Result<(), LedgerError>, Unfinished> {
+    ) -> Result<Result<(), LedgerError>, RoundError> {
         let one = [reservation];
-        match self.desk.ledger.record(&self.item_id, &one, self.desk.lease.permit()?).await {
+        match self.context.ledger.record(&self.item_id, &one, self.context.lease.permit()?).await {
             Ok(standings) => Ok(Ok(self.settle(&one, &standings).await?)),
             Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
             Err(error) => {
                 let is_refused = matches!(error, LedgerError::Refused(_));
-                if is_refused && self.desk.queue.tries(&self.item_id, id).await? >= MAX_TRIES {
-                    self.bury(id, &error.to_string()).await?;
+                if is_refused && self.context.queue.tries(&self.item_id, id).await? >= MAX_DELIVERIES {
+                    self.dead_letter(id, &error.to_string()).await?;
                 }
                 Ok(Err(error))
             }
         }
     }
 
-    /// Leaves tasks that the ledger does not take: they rest, and are claimed again. Under
-    /// another epoch, or without the item in the ledger, the fault is not the tasks': they
-    /// wait for a person, and their units with them.
-    fn leave(&self, tasks: usize, error: &LedgerError) {
+    /// Leaves refused tasks pending, so that they are claimed again. If the epoch differs or the
+    /// ledger does not have the item, the tasks are not at fault: they and their units wait for an
+    /// operator.
+    fn leave_pending(&self, tasks: usize, error: &LedgerError) {
         metrics::counter!("tasks_refused", "Item" => self.item_id.to_string()).increment(tasks as u64);
-        tracing::error!(%error, item_id = %self.item_id, tasks, "the ledger does not take reservations");
+        tracing::error!(
+            %error,
+            item_id = %self.item_id,
+            tasks,
+            "the ledger refused reservations; their tasks stay pending"
+        );
     }
 
     async fn settle(
         &mut self,
         reservations: &[Reservation],
         standings: &[Standing],
-    ) -> Result<(), Unfinished> {
+    ) -> Result<(), RoundError> {
         let settlements: Vec<Settlement> = reservations
             .iter()
             .zip(standings)
             .flat_map(|(one, standing)| settlements(one, *standing))
             .collect();
         if !settlements.is_empty() {
-            self.desk.queue.settle(&self.item_id, &settlements).await?;
+            self.context.queue.settle(&self.item_id, &settlements).await?;
         }
         let refused = standings.iter().filter(|standing| **standing == Standing::Nothing).count() as u64;
         let recorded = standings.len() as u64 - refused;
@@ -154,21 +164,25 @@ impl ItemWork {
         metrics::counter!("reservations_recorded", "Item" => item()).increment(recorded);
         if refused > 0 {
             metrics::counter!("reservations_refused", "Item" => item()).increment(refused);
-            tracing::error!(refused, item_id = %self.item_id, "the ledger has no unit for what the drain promised");
+            tracing::error!(
+                refused,
+                item_id = %self.item_id,
+                "the ledger has no unit for reservations of the drain; releasing their buyers"
+            );
         }
         if let Some(last) = reservations.last() {
-            let now = self.desk.queue.main_time().await?;
+            let now = self.context.queue.main_time().await?;
             let lag_micros = now.micros_since(last.reserved_at);
             metrics::gauge!("record_lag_ms", "Item" => item()).set(lag_micros as f64 / 1_000.0);
         }
         Ok(())
     }
 
-    async fn bury(&mut self, id: &str, why: &str) -> Result<(), Unfinished> {
-        self.desk.queue.bury(&self.item_id, id, why).await?;
-        self.done.buried += 1;
+    async fn dead_letter(&mut self, id: &str, why: &str) -> Result<(), RoundError> {
+        self.context.queue.bury(&self.item_id, id, why).await?;
+        self.done.dead_lettered += 1;
         metrics::counter!("dead_letters", "Item" => self.item_id.to_string()).increment(1);
-        tracing::error!(item_id = %self.item_id, task = id, why, "a task was put aside");
+        tracing::error!(item_id = %self.item_id, task = id, why, "moved a task to the dead letters");
         Ok(())
     }
 }
@@ -177,7 +191,7 @@ fn is_of_one_reign(reservations: &[Reservation]) -> bool {
     reservations.windows(2).all(|pair| matches!(pair, [one, other] if one.epoch == other.epoch))
 }
 
-/// What Redis is told after `standing` has come of `reservation`.
+/// What to write to Redis after the ledger has decided `standing` for `reservation`.
 fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement> {
     let its_score = reservation.hold_until.as_micros().to_string();
     let settlement = |expected: Option<&str>, outcome| Settlement {
@@ -190,7 +204,7 @@ fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement>
         Standing::Reserved { until } if until == reservation.hold_until => Vec::new(),
         Standing::Reserved { until } => vec![settlement(Some(&its_score), Outcome::Reserved { until })],
         Standing::Released => vec![settlement(Some(&its_score), Outcome::Released { returns_unit: true })],
-        // Also where its buyer gave it back meanwhile.
+        // Also matches if its buyer has cancelled it in the meantime.
         Standing::Nothing => {
             let given_back = reservation.hold_until.as_micros().saturating_sub(GIVEN_BACK_MICROS).to_string();
             [its_score, given_back]
@@ -207,7 +221,7 @@ mod tests {
     use shared::user_token::UserToken;
 
     #[test]
-    fn redis_is_told_what_the_ledger_decided_and_nothing_else() {
+    fn settlements_follow_the_ledger_s_decisions() {
         let stamp = |micros| Stamp::from_micros(micros).unwrap();
         let reservation = Reservation {
             user_token: UserToken::parse("alice").unwrap(),
@@ -216,17 +230,17 @@ mod tests {
             hold_until: stamp(GIVEN_BACK_MICROS + 9),
             epoch: 1,
         };
-        let told = |standing| -> Vec<(Option<String>, Outcome)> {
+        let settled = |standing| -> Vec<(Option<String>, Outcome)> {
             settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
         };
-        assert_eq!(told(Standing::Sold), [(None, Outcome::Sold)]);
+        assert_eq!(settled(Standing::Sold), [(None, Outcome::Sold)]);
         let (held, given_back) = ((GIVEN_BACK_MICROS + 9).to_string(), "9".to_owned());
-        assert_eq!(told(Standing::Reserved { until: stamp(GIVEN_BACK_MICROS + 9) }), []);
+        assert_eq!(settled(Standing::Reserved { until: stamp(GIVEN_BACK_MICROS + 9) }), []);
         let extended = Outcome::Reserved { until: stamp(12) };
-        assert_eq!(told(Standing::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
+        assert_eq!(settled(Standing::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
         let back = Outcome::Released { returns_unit: true };
-        assert_eq!(told(Standing::Released), [(Some(held.clone()), back)]);
+        assert_eq!(settled(Standing::Released), [(Some(held.clone()), back)]);
         let no_unit = Outcome::Released { returns_unit: false };
-        assert_eq!(told(Standing::Nothing), [(Some(held), no_unit), (Some(given_back), no_unit)]);
+        assert_eq!(settled(Standing::Nothing), [(Some(held), no_unit), (Some(given_back), no_unit)]);
     }
 }

@@ -1,7 +1,7 @@
 //! The sales of an item in the order of their reservations, in a form that an outsider can
 //! check: down the list `placed_at` never falls. Buyers appear as a keyed hash.
 
-use crate::{App, CommandError};
+use crate::{AdminError, App};
 use aws_lc_rs::hmac;
 use ledger::{Sale, SaleState};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ const PAGE: u32 = 10_000;
 /// How an audit is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Format {
+pub(crate) enum AuditFormat {
     /// `sales`: a list of objects.
     #[default]
     Json,
@@ -27,7 +27,7 @@ pub(crate) enum Format {
 /// Where an answer ended and the next one begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Cursor {
+pub(crate) struct AuditCursor {
     number: u64,
     reserved_at: Stamp,
     placed_at: Stamp,
@@ -36,7 +36,7 @@ pub(crate) struct Cursor {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Line {
+struct AuditLine {
     number: u64,
     buyer: String,
     state: &'static str,
@@ -50,9 +50,9 @@ struct Line {
 pub(crate) async fn audit(
     app: &App,
     item_id: &ItemId,
-    format: Format,
-    after: Option<Cursor>,
-) -> Result<Value, CommandError> {
+    format: AuditFormat,
+    after: Option<AuditCursor>,
+) -> Result<Value, AdminError> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &app.ledger.audit_key().await?);
     let item = app.ledger.item(item_id).await?;
     let start = match &after {
@@ -61,9 +61,10 @@ pub(crate) async fn audit(
     };
     let sales = app.ledger.sales(item_id, start.as_ref(), PAGE).await?;
     let first = after.as_ref().map_or(1, |cursor| cursor.number + 1);
-    let lines: Vec<Line> = sales.iter().zip(first..).map(|(sale, number)| line(&key, sale, number)).collect();
+    let lines: Vec<AuditLine> =
+        sales.iter().zip(first..).map(|(sale, number)| line(&key, sale, number)).collect();
     let before = after.as_ref().map(|cursor| cursor.placed_at);
-    let next = lines.last().filter(|_| sales.len() == PAGE as usize).map(|last| Cursor {
+    let next = lines.last().filter(|_| sales.len() == PAGE as usize).map(|last| AuditCursor {
         number: last.number,
         reserved_at: last.reserved_at,
         placed_at: last.placed_at,
@@ -77,21 +78,26 @@ pub(crate) async fn audit(
         "next": next,
     });
     match format {
-        Format::Json => answer["sales"] = serde_json::to_value(&lines)?,
-        Format::Csv => answer["csv"] = csv(&lines, after.is_none()).into(),
+        AuditFormat::Json => answer["sales"] = serde_json::to_value(&lines)?,
+        AuditFormat::Csv => answer["csv"] = csv(&lines, after.is_none()).into(),
     }
     Ok(answer)
 }
 
 /// The sale at which a page ended: the cursor names its buyer by the hash alone.
-async fn find(app: &App, item_id: &ItemId, key: &hmac::Key, cursor: &Cursor) -> Result<Sale, CommandError> {
+async fn find(
+    app: &App,
+    item_id: &ItemId,
+    key: &hmac::Key,
+    cursor: &AuditCursor,
+) -> Result<Sale, AdminError> {
     let candidates = app.ledger.sales_at(item_id, cursor.reserved_at, cursor.placed_at).await?;
     let found = candidates.into_iter().find(|sale| hash(key, sale) == cursor.buyer);
-    found.ok_or(CommandError::NoSuchCursor)
+    found.ok_or(AdminError::NoSuchCursor)
 }
 
-fn line(key: &hmac::Key, sale: &Sale, number: u64) -> Line {
-    Line {
+fn line(key: &hmac::Key, sale: &Sale, number: u64) -> AuditLine {
+    AuditLine {
         number,
         buyer: hash(key, sale),
         state: match sale.state {
@@ -112,14 +118,14 @@ fn hash(key: &hmac::Key, sale: &Sale) -> String {
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn csv(lines: &[Line], with_names: bool) -> String {
+fn csv(lines: &[AuditLine], with_names: bool) -> String {
     let mut text = String::new();
     if with_names {
         text.push_str("number,buyer,state,placed_at,region,reserved_at,epoch\n");
     }
     // No value has a comma, a quote or a line's end in it.
     for line in lines {
-        let Line { number, buyer, state, placed_at, region, reserved_at, epoch } = line;
+        let AuditLine { number, buyer, state, placed_at, region, reserved_at, epoch } = line;
         let (placed_at, reserved_at) = (placed_at.as_micros(), reserved_at.as_micros());
         text.push_str(&format!("{number},{buyer},{state},{placed_at},{region},{reserved_at},{epoch}\n"));
     }

@@ -1,6 +1,6 @@
 //! Items: written to the ledger first and to Redis after, so that a lost Redis loses none.
 
-use crate::{App, CommandError};
+use crate::{AdminError, App};
 use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD};
 use serde_json::{Value, json};
 use shared::item::{BadItem, ItemChanges, ItemId, NewItem};
@@ -8,7 +8,7 @@ use shared::queue::{ItemError, MAX_ITEMS};
 
 /// Puts a new item on sale. An item that is in the ledger and not in Redis, because a
 /// creation was interrupted, is completed by the same command.
-pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), CommandError> {
+pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     new.check().map_err(ItemError::from)?;
     let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
     if ids.len() >= MAX_ITEMS {
@@ -20,14 +20,14 @@ pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), CommandError>
     if !app.ledger.create_item(new).await? {
         let known = app.ledger.item(&new.item_id).await?;
         if known.item != *new || known.units_taken > 0 || known.paused {
-            return Err(CommandError::OnlyInLedger(new.item_id.clone()));
+            return Err(AdminError::OnlyInLedger(new.item_id.clone()));
         }
     }
     Ok(app.queue.create_item(new, app.ledger.epoch().await?).await?)
 }
 
 /// Changes an item; what `changes` leaves out stays.
-pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), CommandError> {
+pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
     changes.check().map_err(ItemError::from)?;
     let known = known(app, item_id).await?;
     let moves_gates = changes.opens_at.is_some() || changes.closes_at.is_some();
@@ -44,7 +44,7 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
     // that the ledger would no longer have.
     app.queue.update_item(item_id, changes).await?;
     match write(app, item_id, changes).await {
-        Err(CommandError::Ledger(LedgerError::Refused(rule))) if rule == NEVER_OVERSOLD => {
+        Err(AdminError::Ledger(LedgerError::Refused(rule))) if rule == NEVER_OVERSOLD => {
             let as_before =
                 ItemChanges { stock_total: Some(known.item.stock_total), ..ItemChanges::default() };
             app.queue.update_item(item_id, &as_before).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
 }
 
 /// Writes to the ledger what `changes` names, and nothing that another command may be changing.
-async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), CommandError> {
+async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
     match app.ledger.change_item(item_id, changes).await? {
         Some(_) => Ok(()),
         None => Err(ItemError::from(BadItem::Gates).into()),
@@ -63,11 +63,11 @@ async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(),
 }
 
 /// Puts on sale what a failover has kept back, but for `keep` units: said again, it sells no more.
-pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Result<(), CommandError> {
+pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Result<(), AdminError> {
     known(app, item_id).await?;
     let held_back = app.ledger.keep_back_at_most(item_id, keep).await?;
     if held_back < keep {
-        return Err(CommandError::NotHeldBack { held_back, keep });
+        return Err(AdminError::NotHeldBack { held_back, keep });
     }
     // Redis counts anew what is left, by what the ledger keeps back.
     reconcile::restock(&app.witnesses(), item_id, true).await?;
@@ -75,14 +75,14 @@ pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Re
 }
 
 /// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
-pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), CommandError> {
+pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), AdminError> {
     known(app, item_id).await?;
     app.ledger.pause_item(item_id, paused).await?;
     Ok(app.queue.pause_item(item_id, paused).await?)
 }
 
 /// Closes an item now, by main's clock; one that closed earlier stays so.
-pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), CommandError> {
+pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), AdminError> {
     known(app, item_id).await?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
     let closed = app.ledger.close_item(item_id, now).await?;
@@ -90,20 +90,20 @@ pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), CommandErro
 }
 
 /// The item as the ledger has it; it must be in Redis, too.
-async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, CommandError> {
+async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
     let known = app.ledger.item(item_id).await.map_err(|error| match error {
-        LedgerError::NoSuchItem(item_id) => CommandError::Item(ItemError::NoSuchItem(item_id)),
+        LedgerError::NoSuchItem(item_id) => AdminError::Item(ItemError::NoSuchItem(item_id)),
         error => error.into(),
     })?;
     match app.queue.item(item_id).await {
         Ok(_) => Ok(known),
-        Err(ItemError::NoSuchItem(item_id)) => Err(CommandError::OnlyInLedger(item_id)),
+        Err(ItemError::NoSuchItem(item_id)) => Err(AdminError::OnlyInLedger(item_id)),
         Err(error) => Err(error.into()),
     }
 }
 
 /// An item with everything that an operator asks at 3 a.m. The ledger may be away.
-pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, CommandError> {
+pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
     let item = app.queue.item(item_id).await?;
     let (waiting, reservations, sold) = app.queue.counts(item_id).await.map_err(ItemError::from)?;
     let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;

@@ -3,7 +3,7 @@
 mod audit;
 mod items;
 
-use audit::{Cursor, Format};
+use audit::{AuditCursor, AuditFormat};
 use lambda_runtime::Diagnostic;
 use lease::{Lease, Record, Shown, TableError};
 use ledger::{Ledger, LedgerError};
@@ -41,7 +41,7 @@ impl App {
     }
 }
 
-impl From<RebuildError> for CommandError {
+impl From<RebuildError> for AdminError {
     fn from(error: RebuildError) -> Self {
         match error {
             RebuildError::Witness(error) => error.into(),
@@ -50,7 +50,7 @@ impl From<RebuildError> for CommandError {
     }
 }
 
-impl From<ReconcileError> for CommandError {
+impl From<ReconcileError> for AdminError {
     fn from(error: ReconcileError) -> Self {
         match error {
             ReconcileError::Item(error) => error.into(),
@@ -96,15 +96,15 @@ enum Command {
     Audit {
         item_id: ItemId,
         #[serde(default)]
-        format: Format,
+        format: AuditFormat,
         #[serde(default)]
-        after: Option<Cursor>,
+        after: Option<AuditCursor>,
     },
 }
 
 /// Why a command was not carried out; the name is the invocation's `errorType`.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum AdminError {
     /// The payload is no command.
     #[error(
         "not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
@@ -147,30 +147,31 @@ pub enum CommandError {
     NoSuchCursor,
 }
 
-impl From<CommandError> for Diagnostic {
-    fn from(error: CommandError) -> Self {
+impl From<AdminError> for Diagnostic {
+    fn from(error: AdminError) -> Self {
         let error_type = match &error {
-            CommandError::BadCommand(_) => "BadCommand",
-            CommandError::Item(ItemError::NoSuchItem(_))
-            | CommandError::Ledger(LedgerError::NoSuchItem(_)) => "NoSuchItem",
-            CommandError::Item(ItemError::Exists(_)) => "ItemExists",
-            CommandError::Item(ItemError::TooMany) => "TooManyItems",
-            CommandError::Item(ItemError::Taken { .. }) => "StockTaken",
-            CommandError::Item(ItemError::Bad(_)) => "BadItem",
-            CommandError::Item(ItemError::Corrupt { .. }) => "CorruptItem",
-            CommandError::Item(ItemError::Link(_)) => "MainUnreachable",
-            CommandError::Ledger(LedgerError::Away(_)) => "LedgerAway",
-            CommandError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
-            CommandError::Ledger(LedgerError::LeaseOver) => "LeaseOver",
-            CommandError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
-            CommandError::Lease(_) => "LeaseAway",
-            CommandError::NoLease => "NoLease",
-            CommandError::NotMain(_) => "NotMain",
-            CommandError::OnlyInLedger(_) => "OnlyInLedger",
-            CommandError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
-            CommandError::NotRebuilt(_) => "TasksWaiting",
-            CommandError::NotHeldBack { .. } => "NotHeldBack",
-            CommandError::NoSuchCursor => "NoSuchCursor",
+            AdminError::BadCommand(_) => "BadCommand",
+            AdminError::Item(ItemError::NoSuchItem(_)) | AdminError::Ledger(LedgerError::NoSuchItem(_)) => {
+                "NoSuchItem"
+            }
+            AdminError::Item(ItemError::Exists(_)) => "ItemExists",
+            AdminError::Item(ItemError::TooMany) => "TooManyItems",
+            AdminError::Item(ItemError::Taken { .. }) => "StockTaken",
+            AdminError::Item(ItemError::Bad(_)) => "BadItem",
+            AdminError::Item(ItemError::Corrupt { .. }) => "CorruptItem",
+            AdminError::Item(ItemError::Link(_)) => "MainUnreachable",
+            AdminError::Ledger(LedgerError::Away(_)) => "LedgerAway",
+            AdminError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
+            AdminError::Ledger(LedgerError::LeaseOver) => "LeaseOver",
+            AdminError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
+            AdminError::Lease(_) => "LeaseAway",
+            AdminError::NoLease => "NoLease",
+            AdminError::NotMain(_) => "NotMain",
+            AdminError::OnlyInLedger(_) => "OnlyInLedger",
+            AdminError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
+            AdminError::NotRebuilt(_) => "TasksWaiting",
+            AdminError::NotHeldBack { .. } => "NotHeldBack",
+            AdminError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
     }
@@ -178,7 +179,7 @@ impl From<CommandError> for Diagnostic {
 
 /// Carries out the command that `payload` holds. Those that change an item answer with
 /// the item as it is now.
-pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
+pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
     let item_id = match serde_json::from_value(payload)? {
         Command::List {} => {
             let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
@@ -245,18 +246,18 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, CommandError> {
 
 /// Makes the lease for this region, where one is to be kept and there is none yet. From then on
 /// the ledger takes no sale without one.
-async fn found_lease(app: &App) -> Result<Option<Record>, CommandError> {
+async fn found_lease(app: &App) -> Result<Option<Record>, AdminError> {
     let Some(record) = app.lease.found(app.ledger.epoch().await?).await? else { return Ok(None) };
     if Some(record.region.as_str()) != app.lease.region() {
-        return Err(CommandError::NotMain(record.region));
+        return Err(AdminError::NotMain(record.region));
     }
     app.ledger.sell_by_lease().await?;
     Ok(Some(record))
 }
 
 /// The record, beside the ledger's epoch and what both mean here.
-async fn show_lease(app: &App) -> Result<Value, CommandError> {
-    let shown = app.lease.look().await?.ok_or(CommandError::NoLease)?;
+async fn show_lease(app: &App) -> Result<Value, AdminError> {
+    let shown = app.lease.look().await?.ok_or(AdminError::NoLease)?;
     let ledger_epoch = app.ledger.epoch().await.ok();
     let means = meaning(&shown, app.lease.region().unwrap_or_default(), ledger_epoch);
     let Shown { record, left_ms } = shown;

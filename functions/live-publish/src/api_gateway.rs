@@ -1,7 +1,8 @@
-//! API Gateway's `@connections`: each message to each connection, at a pace, with limits on every wait.
+//! API Gateway's `@connections`: one call for each message and connection, at a limited rate, with a limit on
+//! every wait.
 
-use crate::outlet::{Outlet, Round, Sent};
-use crate::pace::Pace;
+use crate::send_rate::SendRate;
+use crate::transport::{BroadcastResult, Delivery, Transport};
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -16,23 +17,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Order messages on their way at once.
-const URGENT_AT_ONCE: usize = 64;
-/// Item messages of one item on their way at once.
-const OTHERS_AT_ONCE: usize = 32;
+/// Order messages in flight.
+const MAX_ORDER_MESSAGES_IN_FLIGHT: usize = 64;
+/// Messages in flight of one broadcast.
+const MAX_BROADCAST_MESSAGES_IN_FLIGHT: usize = 32;
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that one call may take. Nothing is tried again here: the next look does.
+/// The time limit of one call. A failed call is not retried here: the next round sends a newer message.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The connections of one WebSocket API.
 #[derive(Clone, Debug)]
-pub struct ApiGateway(Arc<Inner>);
+pub struct ApiGateway(Arc<Gateway>);
 
 #[derive(Debug)]
-struct Inner {
+struct Gateway {
     client: Client,
-    pace: Pace,
-    urgent: Semaphore,
+    send_rate: SendRate,
+    order_messages: Semaphore,
 }
 
 impl ApiGateway {
@@ -44,7 +45,7 @@ impl ApiGateway {
         if !endpoint.starts_with("https://") && !is_local {
             return Err(ConfigError::bad(
                 name,
-                "it must be https://API.execute-api.REGION.amazonaws.com/STAGE",
+                "it must have the form https://API.execute-api.REGION.amazonaws.com/STAGE",
             ));
         }
         let per_second = config::number(source, "FAIRDROP_LIVE_SENDS_PER_SECOND", 5_000, 1, 100_000)?;
@@ -59,49 +60,49 @@ impl ApiGateway {
             .retry_config(RetryConfig::disabled())
             .load()
             .await;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Gateway {
             client: Client::new(&config),
-            pace: Pace::new(per_second, Instant::now()),
-            urgent: Semaphore::new(URGENT_AT_ONCE),
+            send_rate: SendRate::new(per_second, Instant::now()),
+            order_messages: Semaphore::new(MAX_ORDER_MESSAGES_IN_FLIGHT),
         })))
     }
 
-    async fn post(&self, to: &ConnectionId, text: &str) -> Sent {
-        let slot = self.0.pace.slot(Instant::now());
+    async fn post(&self, to: &ConnectionId, text: &str) -> Delivery {
+        let slot = self.0.send_rate.slot(Instant::now());
         tokio::time::sleep_until(slot.into()).await;
         let call = self.0.client.post_to_connection().connection_id(to.as_str());
-        self.judge(call.data(Blob::new(text.as_bytes())).send().await.map(drop))
+        self.classify(call.data(Blob::new(text.as_bytes())).send().await.map(drop))
     }
 
-    fn judge<E: ProvideErrorMetadata, R>(&self, outcome: Result<(), SdkError<E, R>>) -> Sent {
+    fn classify<E: ProvideErrorMetadata, R>(&self, outcome: Result<(), SdkError<E, R>>) -> Delivery {
         let code = match &outcome {
             Ok(()) => None,
             Err(error) => Some(error.as_service_error().and_then(|error| error.code()).unwrap_or_default()),
         };
         let (sent, outcome) = match code {
-            None => (Sent::Delivered, "delivered"),
-            Some("GoneException" | "BadRequestException") => (Sent::Gone, "gone"),
-            Some("LimitExceededException") => (Sent::NotNow, "throttled"),
-            Some(_) => (Sent::NotNow, "failed"),
+            None => (Delivery::Delivered, "delivered"),
+            Some("GoneException" | "BadRequestException") => (Delivery::Gone, "gone"),
+            Some("LimitExceededException") => (Delivery::Failed, "throttled"),
+            Some(_) => (Delivery::Failed, "failed"),
         };
         if outcome == "failed" {
-            tracing::debug!(code, "a message is not sent");
+            tracing::debug!(code, "a call to API Gateway's @connections failed; the next round tries again");
         }
-        self.0.pace.note(outcome == "throttled");
+        self.0.send_rate.record(outcome == "throttled");
         metrics::counter!("live_messages", "Outcome" => outcome).increment(1);
-        metrics::gauge!("live_sends_per_second").set(self.0.pace.rate());
+        metrics::gauge!("live_sends_per_second").set(self.0.send_rate.per_second());
         sent
     }
 }
 
-impl Outlet for ApiGateway {
-    async fn tell(&self, to: &ConnectionId, text: Arc<str>) -> Sent {
-        // Never closed.
-        let Ok(_turn) = self.0.urgent.acquire().await else { return Sent::NotNow };
+impl Transport for ApiGateway {
+    async fn deliver(&self, to: &ConnectionId, text: Arc<str>) -> Delivery {
+        // `acquire` fails only on a closed semaphore, and this one is never closed.
+        let Ok(_permit) = self.0.order_messages.acquire().await else { return Delivery::Failed };
         self.post(to, &text).await
     }
 
-    async fn tell_all(&self, _: &ItemId, to: Vec<ConnectionId>, text: Arc<str>) -> Round {
+    async fn broadcast(&self, _: &ItemId, to: Vec<ConnectionId>, text: Arc<str>) -> BroadcastResult {
         let outcomes = futures::stream::iter(to).map(|connection| {
             let text = text.clone();
             async move {
@@ -109,20 +110,21 @@ impl Outlet for ApiGateway {
                 (connection, sent)
             }
         });
-        let outcomes: Vec<(ConnectionId, Sent)> = outcomes.buffer_unordered(OTHERS_AT_ONCE).collect().await;
-        let mut round = Round::default();
+        let outcomes: Vec<(ConnectionId, Delivery)> =
+            outcomes.buffer_unordered(MAX_BROADCAST_MESSAGES_IN_FLIGHT).collect().await;
+        let mut result = BroadcastResult::default();
         for (connection, sent) in outcomes {
             match sent {
-                Sent::Delivered => round.delivered.push(connection),
-                Sent::Gone => round.gone.push(connection),
-                Sent::NotNow => round.missed.push(connection),
+                Delivery::Delivered => result.delivered.push(connection),
+                Delivery::Gone => result.gone.push(connection),
+                Delivery::Failed => result.failed.push(connection),
             }
         }
-        round
+        result
     }
 
-    async fn end(&self, connection: &ConnectionId) -> Sent {
+    async fn disconnect(&self, connection: &ConnectionId) -> Delivery {
         let call = self.0.client.delete_connection().connection_id(connection.as_str());
-        self.judge(call.send().await.map(drop))
+        self.classify(call.send().await.map(drop))
     }
 }

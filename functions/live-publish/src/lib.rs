@@ -1,28 +1,26 @@
-//! Tells a region's watchers how their items and orders stand, as it changes.
+//! Sends a region's watchers the changes of their items and orders.
 //!
-//! One run watches every item that somebody watches until shortly before its deadline, and the next run
-//! takes over; one publisher tells at a time. It compares what each watcher was last told with what is:
-//! a task in the item's stream says whom to look at *now*, and everybody is looked at again and again, so
-//! that an event that was missed, or a message that was lost, is only late.
+//! One run publishes every watched item until shortly before its deadline, and the next run takes over. One
+//! publisher is active at a time. It compares what each watcher last received with the current state. A task in
+//! the item's stream names a buyer whose order to read *now*; a ring reads all watchers' orders in turn. So a
+//! missed event or a lost message only causes a delay.
 //!
 //! ```text
-//! registry: who watches ─┐                                 ┌─▶ order messages, at once
-//! tasks: who to look at ─┼─▶ looks (replica) ─▶ board ─────┤
-//! the ring: everybody ───┘    how it stands      who must  └─▶ item messages, a few times a second
-//!                                                be told
+//! registry: the watchers ────┐                                   ┌─▶ order messages, immediately
+//! tasks: changed orders ─────┼─▶ reads (replica) ─▶ `watchers` ──┤
+//! ring: all watchers' orders ┘   current state    due messages   └─▶ item messages, a few times a second
 //! ```
 //!
-//! `board` decides and talks to nobody; [`outlet`] is where messages go out, and the place for a fan-out
-//! service.
+//! `watchers` decides and does no I/O. [`transport`] sends; a fan-out service would be added there.
 
 pub mod api_gateway;
-mod board;
-mod endings;
-mod item_watch;
-pub mod outlet;
-mod pace;
+mod closing;
+mod item_publisher;
+mod send_rate;
+pub mod transport;
+mod watchers;
 
-pub use item_watch::Published;
+pub use item_publisher::Published;
 
 use api_gateway::ApiGateway;
 use live::registry::Registry;
@@ -35,91 +33,93 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// For how long a publisher has the word; it is renewed three times in that.
-const HOLD: Duration = Duration::from_secs(3);
-/// How often a publisher that waits for its turn asks.
-const TURN_PAUSE: Duration = Duration::from_millis(100);
+/// How long the publisher lock lasts; it is renewed three times in that.
+const LOCK_TIME: Duration = Duration::from_secs(3);
+/// The pause between two tries to get the lock.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one process of the function keeps between runs.
+/// State that one process of the function keeps between runs.
 #[derive(Debug)]
 pub struct App {
-    desk: Desk<ApiGateway>,
+    context: PublisherContext<ApiGateway>,
     telemetry: Telemetry,
     run_seconds: u64,
 }
 
-/// What the work on every item shares.
+/// What the tasks of all items share.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk<O> {
+pub(crate) struct PublisherContext<O> {
     pub(crate) queue: Queue,
     pub(crate) reader: Reader,
     pub(crate) registry: Registry,
-    pub(crate) outlet: O,
+    pub(crate) transport: O,
     pub(crate) clock: Arc<Clock>,
-    /// Whether it is this publisher's turn.
-    pub(crate) is_on: Arc<AtomicBool>,
+    /// Whether this process holds the publisher lock.
+    pub(crate) is_publisher: Arc<AtomicBool>,
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let main = RedisConfig::main(source)?;
         let (config, reader) = match RedisConfig::replica(source)? {
             Some(replica) => (replica, Reader::Replica),
             None => (main, Reader::Main),
         };
-        let desk = Desk {
+        let context = PublisherContext {
             queue: Queue::new(Link::new(config)),
             reader,
             registry: Registry::new(Link::new(RedisConfig::live(source)?)),
-            outlet: ApiGateway::from_config(source).await?,
+            transport: ApiGateway::from_config(source).await?,
             clock: Arc::new(Clock::machine()),
-            is_on: Arc::default(),
+            is_publisher: Arc::default(),
         };
         let run_seconds = config::number(source, "FAIRDROP_PUBLISH_RUN_SECONDS", 62, 1, 890)?;
-        Ok(Self { desk, telemetry, run_seconds })
+        Ok(Self { context, telemetry, run_seconds })
     }
 
     /// Starts connecting in the background.
     pub fn open(&self) {
-        self.desk.queue.open();
-        self.desk.registry.open();
+        self.context.queue.open();
+        self.context.registry.open();
     }
 
-    /// How long a run takes at most, and where the invocation has no usable deadline.
+    /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
         Duration::from_secs(self.run_seconds)
     }
 }
 
-/// Tells all watchers of the region for `time`.
+/// Publishes to all watchers of the region for `time`.
 pub async fn run(app: &App, time: Duration) -> Summary<Published> {
     let until = Instant::now() + time;
-    let name = format!("{}-{}", std::process::id(), app.desk.clock.now().as_micros());
-    let turn = keep_the_word(&app.desk, &name, until);
-    let work = |item_id| item_watch::run(app.desk.clone(), item_id, until);
-    let watched = || app.desk.registry.watched();
+    let name = format!("{}-{}", std::process::id(), app.context.clock.now().as_micros());
+    let lock = hold_publisher_lock(&app.context, &name, until);
+    let work = |item_id| item_publisher::run(app.context.clone(), item_id, until);
+    let watched = || app.context.registry.watched();
     let items = item_runs::run(watched, &app.telemetry, until, work);
-    let endings = endings::run(&app.desk, until);
-    let (summary, (), ()) = tokio::join!(items, endings, turn);
+    let closing = closing::run(&app.context, until);
+    let (summary, (), ()) = tokio::join!(items, closing, lock);
     summary
 }
 
-/// Sees to it that one publisher tells at a time. Where the registry cannot be asked, whoever has the word
-/// goes on: a message that is told twice does no harm.
-async fn keep_the_word<O>(desk: &Desk<O>, name: &str, until: Instant) {
+/// Keeps one publisher active at a time. If the registry does not answer, the holder of the lock goes on:
+/// a message that is sent twice does no harm.
+async fn hold_publisher_lock<O>(context: &PublisherContext<O>, name: &str, until: Instant) {
     while Instant::now() < until {
-        let is_on = desk.is_on.load(Ordering::Relaxed);
-        match desk.registry.hold(name, HOLD).await {
-            Ok(held) => desk.is_on.store(held, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, "the registry does not say whose turn it is"),
+        let is_publisher = context.is_publisher.load(Ordering::Relaxed);
+        match context.registry.hold(name, LOCK_TIME).await {
+            Ok(held) => context.is_publisher.store(held, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, "could not renew or take the publisher lock in the registry; trying again")
+            }
         }
-        let pause = if is_on { HOLD / 4 } else { TURN_PAUSE };
+        let pause = if is_publisher { LOCK_TIME / 4 } else { LOCK_RETRY_PAUSE };
         tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
     }
-    if desk.is_on.swap(false, Ordering::Relaxed)
-        && let Err(error) = desk.registry.hold(name, Duration::ZERO).await
+    if context.is_publisher.swap(false, Ordering::Relaxed)
+        && let Err(error) = context.registry.hold(name, Duration::ZERO).await
     {
-        tracing::warn!(%error, "the next publisher has to wait for its turn");
+        tracing::warn!(%error, "could not release the publisher lock; the next publisher waits until it expires");
     }
 }

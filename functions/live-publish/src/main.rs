@@ -1,4 +1,4 @@
-//! Tells those who watch what has changed, every minute for a minute.
+//! Sends changes to watchers. Started every minute, runs for a minute.
 
 use live_publish::{App, run};
 use shared::{config, http, schedule, telemetry::Telemetry};

@@ -1,25 +1,26 @@
-//! `$connect`: who is it, and may they come in?
+//! `$connect`: verifies the token and registers the connection.
 
 use crate::App;
-use crate::event::{Answer, SocketEvent};
+use crate::event::{SocketEvent, SocketResponse};
 use live::connection_id::ConnectionId;
 use live::message::{BEARER, PROTOCOL};
 use live::registry::{Connected, MAX_LIFE_SECONDS};
 use shared::problem::Problem;
 use shared::stamp::Stamp;
 
-/// API Gateway ends a connection at [`MAX_LIFE_SECONDS`] by itself; only then may we.
+/// API Gateway closes a connection at [`MAX_LIFE_SECONDS`]. fairdrop closes it later than that, in case API
+/// Gateway did not.
 const LIFE_MARGIN_SECONDS: u64 = 60;
 
-pub(crate) async fn connect(app: &App, connection: &ConnectionId, event: &SocketEvent) -> Answer {
+pub(crate) async fn connect(app: &App, connection: &ConnectionId, event: &SocketEvent) -> SocketResponse {
     match admit(app, connection, event).await {
         Ok(()) => {
             metrics::counter!("live_connects").increment(1);
-            Answer::speaks(PROTOCOL)
+            SocketResponse::accepted(PROTOCOL)
         }
         Err(problem) => {
             metrics::counter!("live_refused", "Reason" => problem.slug()).increment(1);
-            Answer::refusal(&problem)
+            SocketResponse::refusal(&problem)
         }
     }
 }
@@ -39,7 +40,7 @@ async fn admit(app: &App, connection: &ConnectionId, event: &SocketEvent) -> Res
         Ok(Connected::Yes) => Ok(()),
         Ok(Connected::TooOften) => Err(Problem::TooManyConnections),
         Err(error) => {
-            tracing::warn!(%error, "the registry takes nobody in");
+            tracing::warn!(%error, %connection, "could not register a connection; the client gets status-unavailable");
             Err(Problem::StatusUnavailable)
         }
     }

@@ -1,38 +1,36 @@
-//! Events of an API Gateway WebSocket API (Lambda proxy), as far as they are needed, and their answers.
+//! Events of an API Gateway WebSocket API (Lambda proxy integration), and the responses to them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::problem::Problem;
 use std::collections::HashMap;
 
-/// An event of a socket.
+/// The parts of an event that are needed.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SocketEvent {
-    /// Of `$connect` alone; names as the client wrote them.
+    /// Only in `$connect`; names as the client wrote them.
     #[serde(default, deserialize_with = "or_default")]
     multi_value_headers: HashMap<String, Vec<String>>,
     #[serde(default, deserialize_with = "or_default")]
     headers: HashMap<String, String>,
     #[serde(rename = "requestContext")]
-    pub(crate) context: Context,
+    pub(crate) context: SocketContext,
     #[serde(default)]
     pub(crate) body: Option<String>,
     #[serde(default)]
     pub(crate) is_base64_encoded: bool,
 }
 
-/// Which socket, and what of it.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Context {
+pub(crate) struct SocketContext {
     pub(crate) connection_id: String,
-    pub(crate) event_type: Kind,
+    pub(crate) event_type: SocketEventType,
 }
 
-/// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) enum Kind {
+pub(crate) enum SocketEventType {
     Connect,
     Message,
     Disconnect,
@@ -40,7 +38,7 @@ pub(crate) enum Kind {
 
 impl std::fmt::Debug for SocketEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Headers carry the token.
+        // The headers are left out, since they contain the token.
         f.debug_struct("SocketEvent").field("event_type", &self.context.event_type).finish_non_exhaustive()
     }
 }
@@ -62,37 +60,36 @@ impl SocketEvent {
     }
 }
 
-/// An answer to an event.
+/// The Lambda proxy response to an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
-    /// Of `$connect`: whether the client is let in.
+pub struct SocketResponse {
+    /// For `$connect`: 200 accepts the connection, anything else refuses it.
     pub status_code: u16,
-    /// Of `$connect`: the subprotocol.
+    /// For `$connect`: the accepted subprotocol.
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     pub headers: HashMap<&'static str, &'static str>,
-    /// What goes back to the client.
+    /// The message to the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
 
-impl Answer {
-    /// All right, and nothing is said.
+impl SocketResponse {
+    /// Success without a message.
     pub(crate) fn ok() -> Self {
         Self { status_code: 200, headers: HashMap::new(), body: None }
     }
 
-    /// The client is let in, and `protocol` is spoken.
-    pub(crate) fn speaks(protocol: &'static str) -> Self {
+    /// Accepts the connection with the subprotocol `protocol`.
+    pub(crate) fn accepted(protocol: &'static str) -> Self {
         Self { headers: [("Sec-WebSocket-Protocol", protocol)].into(), ..Self::ok() }
     }
 
-    /// This is said.
-    pub(crate) fn says(text: String) -> Self {
+    pub(crate) fn with_body(text: String) -> Self {
         Self { body: Some(text), ..Self::ok() }
     }
 
-    /// The client is not let in.
+    /// Refuses the connection.
     pub(crate) fn refusal(problem: &Problem) -> Self {
         let headers = [("Content-Type", "application/problem+json")].into();
         Self { status_code: problem.status().as_u16(), headers, body: Some(problem.document().to_string()) }
@@ -113,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_found_however_they_are_written() {
+    fn protocols_are_found_in_single_and_multi_value_headers() {
         let one = event(json!({ "Sec-WebSocket-Protocol": "a, bearer.x" }), json!(null));
         assert_eq!(one.protocols(), ["a", "bearer.x"]);
         let two = event(json!(null), json!({ "sec-websocket-protocol": ["a", "b,c"], "Host": ["x"] }));
@@ -122,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn an_event_shows_no_headers() {
+    fn debug_output_contains_no_headers() {
         let shown = format!("{:?}", event(json!({ "Sec-WebSocket-Protocol": "bearer.secret" }), json!(null)));
         assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]
-    fn other_events_are_no_socket_s() {
+    fn events_of_other_sources_are_rejected() {
         for other in [json!(null), json!([]), json!({}), json!({ "requestContext": { "eventType": "X" } })] {
             assert!(serde_json::from_value::<SocketEvent>(other).is_err());
         }

@@ -1,18 +1,18 @@
-//! The sockets of a region's buyers: who they are, and what they watch.
+//! The WebSocket connections of a region's buyers: authentication and subscriptions.
 //!
-//! The token is verified once, at `$connect`; from then on the connection stands for its buyer until the
-//! token expires. Answers go back as the route's response. Nothing is sent from here unasked, and nothing is
-//! closed: that is `live-publish`'s, which alone may do so.
+//! The token is verified once, at `$connect`; the connection then represents its buyer until the token expires.
+//! Answers are returned as the route's response. Only `live-publish` sends unrequested messages and closes
+//! connections.
 
+mod client_message;
 mod connect;
 mod event;
-mod request;
-mod speak;
+mod messages;
 
-pub use event::{Answer, SocketEvent};
-pub use request::{MAX_MESSAGE_BYTES, Request};
+pub use client_message::{ClientMessage, MAX_MESSAGE_BYTES};
+pub use event::{SocketEvent, SocketResponse};
 
-use event::Kind;
+use event::SocketEventType;
 use live::connection_id::ConnectionId;
 use live::registry::Registry;
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -20,7 +20,7 @@ use shared::edge::Edge;
 use shared::problem::Problem;
 use shared::queue::Link;
 
-/// What one process of the function keeps between events.
+/// State that one process of the function keeps between events.
 #[derive(Debug)]
 pub struct App {
     edge: Edge,
@@ -28,7 +28,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         Ok(Self {
             edge: Edge::from_config(source)?,
@@ -43,24 +43,28 @@ impl App {
     }
 }
 
-/// Answers one event of a socket.
-pub async fn handle(app: &App, event: SocketEvent) -> Answer {
+/// Handles one event of a connection.
+pub async fn handle(app: &App, event: SocketEvent) -> SocketResponse {
     let connection: ConnectionId = match event.context.connection_id.parse() {
         Ok(connection) => connection,
         Err(error) => {
-            tracing::error!(%error, "an event names no connection");
-            return Answer::refusal(&Problem::Internal);
+            tracing::error!(%error, "could not read the connection ID of a WebSocket event; refusing the event");
+            return SocketResponse::refusal(&Problem::Internal);
         }
     };
     match event.context.event_type {
-        Kind::Connect => connect::connect(app, &connection, &event).await,
-        Kind::Message => speak::answer(app, &connection, &event).await,
-        Kind::Disconnect => {
-            // Where it does not come, or is not heard, the registry's expiry does the same.
+        SocketEventType::Connect => connect::connect(app, &connection, &event).await,
+        SocketEventType::Message => messages::answer(app, &connection, &event).await,
+        SocketEventType::Disconnect => {
+            // If this event is lost or this call fails, the registry entry expires by itself.
             if let Err(error) = app.registry.forget(&connection).await {
-                tracing::warn!(%error, "a connection that has gone is not forgotten yet");
+                tracing::warn!(
+                    %error,
+                    %connection,
+                    "could not remove a disconnected connection from the registry; its entry will expire"
+                );
             }
-            Answer::ok()
+            SocketResponse::ok()
         }
     }
 }

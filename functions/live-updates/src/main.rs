@@ -1,4 +1,4 @@
-//! What browsers say on their sockets: `$connect`, `$disconnect`, and every message.
+//! WebSocket events: `$connect`, `$disconnect`, and every message of a client.
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use live_updates::{App, SocketEvent};

@@ -8,11 +8,11 @@
 
 mod notice;
 
-pub use notice::Body as PaymentBody;
+pub use notice::PaymentBody;
 
 use lease::Lease;
 use ledger::{Due, Extension, Ledger, LedgerError, Payment, Standing};
-use notice::{Notice, Outcome};
+use notice::{PaymentNotice, PaymentOutcome};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ pub struct Confirmed {
 /// invocation is tried again.
 pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Error> {
     if notice::is_http(&event) {
-        let (status, media, body, problem) = match take(app, notice::from_http(event)).await {
+        let (status, media, body, problem) = match receive(app, notice::from_http(event)).await {
             Ok(confirmed) => (200, "application/json", serde_json::to_value(confirmed)?, None),
             Err(problem) => {
                 (problem.status().as_u16(), "application/problem+json", problem.document(), Some(problem))
@@ -82,26 +82,26 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Er
         }
         return Ok(json!({ "statusCode": status, "headers": headers, "body": body.to_string() }));
     }
-    match take(app, notice::from_invocation(event)).await {
+    match receive(app, notice::from_invocation(event)).await {
         Ok(confirmed) => Ok(serde_json::to_value(confirmed)?),
         Err(problem) if problem.retry_after_seconds().is_some() => Err(problem.document().to_string().into()),
         Err(problem) => Ok(problem.document()),
     }
 }
 
-async fn take(app: &App, notice: Result<Notice, Problem>) -> Result<Confirmed, Problem> {
-    let taken = match notice {
-        Ok(notice) => carry_out(app, &notice).await,
+async fn receive(app: &App, notice: Result<PaymentNotice, Problem>) -> Result<Confirmed, Problem> {
+    let applied = match notice {
+        Ok(notice) => apply(app, &notice).await,
         Err(problem) => Err(problem),
     };
-    match &taken {
+    match &applied {
         Ok(confirmed) => metrics::counter!("payments", "Status" => confirmed.status).increment(1),
         Err(problem) => metrics::counter!("payments_refused", "Reason" => problem.slug()).increment(1),
     }
-    taken
+    applied
 }
 
-async fn carry_out(app: &App, notice: &Notice) -> Result<Confirmed, Problem> {
+async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> {
     let item = match app.queue.item(&notice.item_id).await {
         Ok(item) => item,
         Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
@@ -112,9 +112,9 @@ async fn carry_out(app: &App, notice: &Notice) -> Result<Confirmed, Problem> {
         }
     };
     match notice.outcome {
-        Outcome::Paid => sell(app, notice, &item).await,
-        Outcome::Pending => extend(app, notice, &item).await,
-        Outcome::Failed => release(app, notice, &item).await,
+        PaymentOutcome::Paid => sell(app, notice, &item).await,
+        PaymentOutcome::Pending => extend(app, notice, &item).await,
+        PaymentOutcome::Failed => release(app, notice, &item).await,
     }
 }
 
@@ -131,8 +131,8 @@ async fn missing(app: &App, item_id: &ItemId) -> Problem {
     }
 }
 
-async fn sell(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
-    let Notice { item_id, user_token, payment_reference, .. } = notice;
+async fn sell(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
+    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
     let reign = reign(app, item).await?;
     let paid = app.ledger.pay(item_id, user_token, payment_reference, reign).await;
     let paid = match paid.map_err(ledger_problem)? {
@@ -144,8 +144,8 @@ async fn sell(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Prob
     Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
 }
 
-async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
-    let Notice { item_id, user_token, payment_reference, .. } = notice;
+async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
+    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
     let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
     let mut settled = Payment::Unknown;
     // One that is sold needs no extension; for which payment it is, the ledger knows.
@@ -172,8 +172,8 @@ async fn extend(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Pr
     Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
 }
 
-async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, Problem> {
-    let Notice { item_id, user_token, payment_reference, .. } = notice;
+async fn release(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
+    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
     let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
     let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, reign).await;
     match given_up.map_err(ledger_problem)? {
@@ -191,7 +191,7 @@ async fn release(app: &App, notice: &Notice, item: &Item) -> Result<Confirmed, P
     }
 }
 
-fn confirmed(notice: &Notice, status: &'static str) -> Confirmed {
+fn confirmed(notice: &PaymentNotice, status: &'static str) -> Confirmed {
     Confirmed {
         item_id: notice.item_id.clone(),
         status,
@@ -201,14 +201,14 @@ fn confirmed(notice: &Notice, status: &'static str) -> Confirmed {
     }
 }
 
-async fn state(app: &App, notice: &Notice) -> Result<OrderState, Problem> {
+async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem> {
     let state = app.queue.order_state(&notice.item_id, &notice.user_token).await;
     state.map_err(|_| Problem::StatusUnavailable)
 }
 
 /// Whether the ledger has released the reservation that Redis holds until `held`. It may
 /// have released an earlier one of the same buyer, and not know of this one yet, or hold it.
-async fn has_ended(app: &App, notice: &Notice, held: Stamp) -> Result<bool, Problem> {
+async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
     let due = Due { user_token: notice.user_token.clone(), hold_until: held, given_back: false };
     let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
     Ok(standings == [Standing::Released])
@@ -216,8 +216,13 @@ async fn has_ended(app: &App, notice: &Notice, held: Stamp) -> Result<bool, Prob
 
 /// Refuses for good what buys nothing, unless a reservation is on its way, of which Redis knows before the
 /// ledger does.
-async fn refuse(app: &App, notice: &Notice, state: OrderState, reign: Reign) -> Result<Payment, Problem> {
-    let Notice { item_id, user_token, payment_reference, .. } = notice;
+async fn refuse(
+    app: &App,
+    notice: &PaymentNotice,
+    state: OrderState,
+    reign: Reign,
+) -> Result<Payment, Problem> {
+    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
     let refused = app.ledger.refuse(item_id, user_token, payment_reference, state, reign).await;
     refused.map_err(ledger_problem)
 }
@@ -245,7 +250,7 @@ async fn reign(app: &App, item: &Item) -> Result<Reign, Problem> {
 }
 
 /// Tells Redis what the ledger has decided. The decision stands whether it hears or not.
-async fn settle(app: &App, notice: &Notice, expected: Option<Stamp>, outcome: queue::Outcome) {
+async fn settle(app: &App, notice: &PaymentNotice, expected: Option<Stamp>, outcome: queue::Outcome) {
     let settlement = Settlement {
         user_token: notice.user_token.clone(),
         expected: expected.map(|stamp| stamp.as_micros().to_string()),

@@ -18,17 +18,17 @@ const MAX_REFERENCE_LEN: usize = 255;
 
 /// What became of a payment.
 #[derive(Clone, Debug)]
-pub(crate) struct Notice {
+pub(crate) struct PaymentNotice {
     pub(crate) item_id: ItemId,
     pub(crate) user_token: UserToken,
     /// The idempotency key: 1 to 255 visible ASCII characters.
     pub(crate) payment_reference: String,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: PaymentOutcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub(crate) enum PaymentOutcome {
     /// The money is there: sell.
     Paid,
     /// It is on its way: extend the hold, once.
@@ -41,14 +41,14 @@ pub(crate) enum Outcome {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Payment")]
-pub struct Body {
+pub struct PaymentBody {
     /// The buyer: the `sub` of their access tokens.
     #[schemars(length(min = 1, max = 255))]
     user_token: String,
     /// The idempotency key.
     #[schemars(length(min = 1, max = 255))]
     payment_reference: String,
-    outcome: Outcome,
+    outcome: PaymentOutcome,
 }
 
 #[derive(Deserialize)]
@@ -65,11 +65,11 @@ struct HttpEvent {
 
 #[derive(Deserialize)]
 struct RequestContext {
-    http: Http,
+    http: HttpMethod,
 }
 
 #[derive(Deserialize)]
-struct Http {
+struct HttpMethod {
     method: String,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn is_http(event: &Value) -> bool {
 }
 
 /// The notice in an API Gateway event.
-pub(crate) fn from_http(event: Value) -> Result<Notice, Problem> {
+pub(crate) fn from_http(event: Value) -> Result<PaymentNotice, Problem> {
     let event: HttpEvent = serde_json::from_value(event).map_err(|_| Problem::BadPayment)?;
     if event.request_context.http.method != ALLOW {
         return Err(Problem::MethodNotAllowed { allow: ALLOW });
@@ -99,21 +99,21 @@ pub(crate) fn from_http(event: Value) -> Result<Notice, Problem> {
 }
 
 /// The notice in a direct invocation: the same, with the item's id beside it.
-pub(crate) fn from_invocation(mut event: Value) -> Result<Notice, Problem> {
+pub(crate) fn from_invocation(mut event: Value) -> Result<PaymentNotice, Problem> {
     let item_id =
         event.as_object_mut().and_then(|event| event.remove("item_id")).ok_or(Problem::BadPayment)?;
     let item_id = serde_json::from_value(item_id).map_err(|_| Problem::BadItemId)?;
     notice(item_id, serde_json::from_value(event).map_err(|_| Problem::BadPayment)?)
 }
 
-fn notice(item_id: ItemId, body: Body) -> Result<Notice, Problem> {
+fn notice(item_id: ItemId, body: PaymentBody) -> Result<PaymentNotice, Problem> {
     let reference = body.payment_reference;
     let well_formed = (1..=MAX_REFERENCE_LEN).contains(&reference.len())
         && reference.bytes().all(|byte| byte.is_ascii_graphic());
     if !well_formed {
         return Err(Problem::BadPayment);
     }
-    Ok(Notice {
+    Ok(PaymentNotice {
         item_id,
         user_token: UserToken::parse(body.user_token).map_err(|_| Problem::BadPayment)?,
         payment_reference: reference,
@@ -130,7 +130,7 @@ mod tests {
     fn only_a_notice_is_a_notice() {
         let good =
             json!({ "item_id": "a", "user_token": "alice", "payment_reference": "pi_1", "outcome": "paid" });
-        assert_eq!(from_invocation(good.clone()).unwrap().outcome, Outcome::Paid);
+        assert_eq!(from_invocation(good.clone()).unwrap().outcome, PaymentOutcome::Paid);
         let long = "x".repeat(256);
         for (field, value, problem) in [
             ("item_id", json!("a/b"), Problem::BadItemId),

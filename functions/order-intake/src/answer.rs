@@ -12,7 +12,7 @@ use shared::stamp::Stamp;
 
 /// The body of `202` and `200`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Accepted {
+pub struct AcceptedOrder {
     item_id: ItemId,
     #[schemars(extend("enum" = ["queued"]))]
     status: &'static str,
@@ -29,7 +29,7 @@ struct Links {
     status: String,
 }
 
-impl Accepted {
+impl AcceptedOrder {
     /// The order was queued by this request.
     pub(crate) fn now(order: &Order) -> Self {
         Self::new(order, order.placed_at, StatusCode::ACCEPTED)

@@ -4,7 +4,7 @@
 mod answer;
 mod body;
 
-pub use answer::Accepted;
+pub use answer::AcceptedOrder;
 
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
@@ -64,7 +64,7 @@ pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Prob
     }
 }
 
-async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Accepted, Problem> {
+async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<AcceptedOrder, Problem> {
     if request.method() != Method::POST {
         return Err(Problem::MethodNotAllowed { allow: ALLOW });
     }
@@ -92,13 +92,13 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     judge(&order, placing)
 }
 
-fn judge(order: &Order, placing: Placing) -> Result<Accepted, Problem> {
+fn judge(order: &Order, placing: Placing) -> Result<AcceptedOrder, Problem> {
     match placing.placement {
         Placement::Queued => {
             metrics::histogram!("transit_ms").record(placing.transit_micros as f64 / 1000.0);
-            Ok(Accepted::now(order))
+            Ok(AcceptedOrder::now(order))
         }
-        Placement::AlreadyQueued { placed_at } => Ok(Accepted::before(order, placed_at)),
+        Placement::AlreadyQueued { placed_at } => Ok(AcceptedOrder::before(order, placed_at)),
         Placement::AlreadyTaken { sold: true } => Err(Problem::AlreadySold),
         Placement::AlreadyTaken { sold: false } => Err(Problem::AlreadyReserved),
         Placement::TooLate | Placement::ClockAhead if !placing.clock_offset.is_tolerable() => {
@@ -120,13 +120,13 @@ fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
 }
 
 /// Nobody who has an order or a unit is told that it is over: main knows who they are.
-async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<Accepted, Problem> {
+async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<AcceptedOrder, Problem> {
     if matches!(refusal, Problem::NotOpenYet { .. }) {
         return Err(refusal);
     }
     let state = app.edge.queue.order_state(&order.item_id, &order.user_token).await;
     match state.map_err(|_| Problem::StatusUnavailable)? {
-        OrderState::Queued { placed_at, .. } => Ok(Accepted::before(order, placed_at)),
+        OrderState::Queued { placed_at, .. } => Ok(AcceptedOrder::before(order, placed_at)),
         OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
         OrderState::None | OrderState::Released => Err(refusal),

@@ -1,8 +1,8 @@
 //! What is on sale, and what has become of a buyer's order.
 
-mod item_page;
+mod item_response;
 
-pub use item_page::ItemPage;
+pub use item_response::ItemResponse;
 
 use lambda_http::http::{Method, StatusCode};
 use lambda_http::{Body, Request, RequestExt, Response};
@@ -33,7 +33,7 @@ pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
 
 async fn show_item(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
     let item = edge.item(&http::item_id(request)?, Problem::StatusUnavailable).await?;
-    item_page::answer(&item, edge.clock.now(), request)
+    item_response::answer(&item, edge.clock.now(), request)
 }
 
 /// Who asks, and for which item.
@@ -46,7 +46,7 @@ async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToke
 
 /// What has become of a buyer's order. Moments are in microseconds since the Unix epoch.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct OrderPage<'a> {
+pub struct OrderResponse<'a> {
     #[schemars(with = "ItemId")]
     item_id: &'a str,
     #[schemars(extend("enum" = ["none", "queued", "reserved", "sold", "released"]))]
@@ -70,19 +70,21 @@ pub struct OrderPage<'a> {
 async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
     let (item_id, buyer, _) = whose_order(edge, request).await?;
     let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
-    let page = OrderPage { item_id: item_id.as_str(), ..OrderPage::default() };
+    let page = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
     let page = match state {
-        OrderState::None => OrderPage { status: "none", ..page },
+        OrderState::None => OrderResponse { status: "none", ..page },
         OrderState::Queued { placed_at, ahead } => {
-            OrderPage { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..page }
+            OrderResponse { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..page }
         }
         OrderState::Reserved(Hold::Until(until)) => {
-            OrderPage { status: "reserved", reserved_until: Some(until), ..page }
+            OrderResponse { status: "reserved", reserved_until: Some(until), ..page }
         }
-        OrderState::Reserved(Hold::Sale) => OrderPage { status: "reserved", ..page },
-        OrderState::Reserved(Hold::Release) => OrderPage { status: "reserved", giving_back: true, ..page },
-        OrderState::Sold => OrderPage { status: "sold", ..page },
-        OrderState::Released => OrderPage { status: "released", ..page },
+        OrderState::Reserved(Hold::Sale) => OrderResponse { status: "reserved", ..page },
+        OrderState::Reserved(Hold::Release) => {
+            OrderResponse { status: "reserved", giving_back: true, ..page }
+        }
+        OrderState::Sold => OrderResponse { status: "sold", ..page },
+        OrderState::Released => OrderResponse { status: "released", ..page },
     };
     http::json(StatusCode::OK, &page)
 }
@@ -99,16 +101,16 @@ async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem
     match left {
         Leave::Left => http::json(
             StatusCode::OK,
-            &OrderPage { item_id: item_id.as_str(), status: "none", ..OrderPage::default() },
+            &OrderResponse { item_id: item_id.as_str(), status: "none", ..OrderResponse::default() },
         ),
         // The ledger decides whether a payment came first.
         Leave::GivingBack => http::json(
             StatusCode::ACCEPTED,
-            &OrderPage {
+            &OrderResponse {
                 item_id: item_id.as_str(),
                 status: "reserved",
                 giving_back: true,
-                ..OrderPage::default()
+                ..OrderResponse::default()
             },
         ),
         Leave::Stays(OrderState::Sold) => Err(Problem::AlreadySold),

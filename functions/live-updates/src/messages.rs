@@ -1,8 +1,8 @@
-//! A client's messages, and their answers.
+//! Answers to clients' messages.
 
 use crate::App;
-use crate::event::{Answer, SocketEvent};
-use crate::request::Request;
+use crate::client_message::ClientMessage;
+use crate::event::{SocketEvent, SocketResponse};
 use live::connection_id::ConnectionId;
 use live::message::{ItemMessage, OrderMessage, Reply, Status, text};
 use live::registry::{FLOOD, MAX_MESSAGES, Speaker, Told, Watch};
@@ -11,48 +11,49 @@ use shared::problem::Problem;
 use shared::queue::{ItemError, LinkError, Look, Reader};
 use shared::token::TokenError;
 
-pub(crate) async fn answer(app: &App, connection: &ConnectionId, event: &SocketEvent) -> Answer {
-    let request = Request::parse(event.body.as_deref().unwrap_or_default(), event.is_base64_encoded);
+pub(crate) async fn answer(app: &App, connection: &ConnectionId, event: &SocketEvent) -> SocketResponse {
+    let request = ClientMessage::parse(event.body.as_deref().unwrap_or_default(), event.is_base64_encoded);
     match reply(app, connection, request).await {
-        Ok(Some(reply)) => Answer::says(text(&reply)),
-        Ok(None) => Answer::ok(),
-        Err(Refused { problem, item_id, ends }) => {
+        Ok(Some(reply)) => SocketResponse::with_body(text(&reply)),
+        Ok(None) => SocketResponse::ok(),
+        Err(MessageRefusal { problem, item_id, ends }) => {
             metrics::counter!("live_refused", "Reason" => problem.slug()).increment(1);
-            Answer::says(text(&Reply::problem(&problem, item_id, ends)))
+            SocketResponse::with_body(text(&Reply::problem(&problem, item_id, ends)))
         }
     }
 }
 
-/// What cannot be done.
-struct Refused {
+/// Why a message was refused.
+struct MessageRefusal {
     problem: Problem,
     item_id: Option<ItemId>,
+    /// Whether the connection is closed next.
     ends: bool,
 }
 
-impl From<Problem> for Refused {
+impl From<Problem> for MessageRefusal {
     fn from(problem: Problem) -> Self {
         Self { problem, item_id: None, ends: false }
     }
 }
 
 fn unavailable(error: LinkError) -> Problem {
-    tracing::warn!(%error, "a message is not answered");
+    tracing::warn!(%error, "could not answer a message: Redis failed; the client gets status-unavailable");
     Problem::StatusUnavailable
 }
 
 async fn reply(
     app: &App,
     connection: &ConnectionId,
-    request: Result<Request, Problem>,
-) -> Result<Option<Reply>, Refused> {
+    request: Result<ClientMessage, Problem>,
+) -> Result<Option<Reply>, MessageRefusal> {
     let (add, take) = match &request {
-        Ok(Request::Subscribe(item_id)) => (Some(item_id), None),
-        Ok(Request::Unsubscribe(item_id)) => (None, Some(item_id)),
+        Ok(ClientMessage::Subscribe(item_id)) => (Some(item_id), None),
+        Ok(ClientMessage::Unsubscribe(item_id)) => (None, Some(item_id)),
         _ => (None, None),
     };
-    let ends = |problem| Refused { problem, item_id: None, ends: true };
-    // Counted whatever it says.
+    let ends = |problem| MessageRefusal { problem, item_id: None, ends: true };
+    // Malformed messages count against the limit, too.
     let known = app.registry.message(connection, add, take).await.map_err(unavailable)?;
     let Some(speaker) = known else {
         app.registry.end_unknown(connection).await.map_err(unavailable)?;
@@ -68,23 +69,25 @@ async fn reply(
         _ => {}
     }
     match request? {
-        Request::Subscribe(item_id) if speaker.fits => {
+        ClientMessage::Subscribe(item_id) if speaker.fits => {
             let subscribed = subscribe(app, connection, &speaker, &item_id).await;
             if subscribed.is_err() {
                 app.registry.unsubscribe(connection, &item_id).await.map_err(unavailable)?;
             }
-            let refused = |problem| Refused { problem, item_id: Some(item_id), ends: false };
+            let refused = |problem| MessageRefusal { problem, item_id: Some(item_id), ends: false };
             subscribed.map(Some).map_err(refused)
         }
-        Request::Subscribe(item_id) => {
-            Err(Refused { problem: Problem::TooManySubscriptions, item_id: Some(item_id), ends: false })
-        }
-        Request::Unsubscribe(item_id) => {
+        ClientMessage::Subscribe(item_id) => Err(MessageRefusal {
+            problem: Problem::TooManySubscriptions,
+            item_id: Some(item_id),
+            ends: false,
+        }),
+        ClientMessage::Unsubscribe(item_id) => {
             let connections = std::slice::from_ref(connection);
             app.registry.unwatch(&item_id, connections).await.map_err(unavailable)?;
             Ok(Some(Reply::Unsubscribed { item_id }))
         }
-        Request::Ping => Ok(Some(Reply::Pong {
+        ClientMessage::Ping => Ok(Some(Reply::Pong {
             at: app.edge.clock.now(),
             items: speaker.items,
             expires_at: speaker.ends_at,
@@ -92,27 +95,27 @@ async fn reply(
     }
 }
 
-/// The state is read first, and the watcher written with what it will have been told: whoever publishes
-/// tells it what is newer, and nothing else.
+/// Reads the state first, and stores the watcher with the version that this answer carries: the publisher then
+/// sends only what is newer.
 async fn subscribe(
     app: &App,
     connection: &ConnectionId,
     speaker: &Speaker,
     item_id: &ItemId,
 ) -> Result<Reply, Problem> {
-    // From the copy at the edge: main is not asked for what does not exist.
+    // The edge's cached copy is checked first, so that requests for items that do not exist never reach main.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
     let look = app.edge.queue.look(Reader::Main, item_id, &[&speaker.buyer]).await;
     let Look { as_of, item, orders } = look.map_err(|error| match error {
         ItemError::NoSuchItem(_) => Problem::NoSuchItem,
         ItemError::Link(error) => unavailable(error),
         error => {
-            tracing::error!(%error, "an item cannot be used");
+            tracing::error!(%error, %item_id, "could not read an item from main's Redis; the client gets an internal error");
             Problem::Internal
         }
     })?;
     if !item.may_be_sold(as_of) {
-        // Another region may be main by now: this one's word counts no more.
+        // The lease has expired: another region may be main by now, and this state may be stale.
         return Err(Problem::StatusUnavailable);
     }
     let status: Status = orders.first().copied().ok_or(Problem::Internal)?.into();

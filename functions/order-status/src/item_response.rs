@@ -15,7 +15,7 @@ const CACHE_CONTROL: &str = "public, max-age=1";
 
 /// What is on sale. Moments are in microseconds since the Unix epoch.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ItemPage<'a> {
+pub struct ItemResponse<'a> {
     #[schemars(with = "shared::item::ItemId")]
     item_id: &'a str,
     name: &'a str,
@@ -30,7 +30,7 @@ pub struct ItemPage<'a> {
 
 /// The page of `item` at `now`: `200`, or `304` where the caller has it already.
 pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Response<Body>, Problem> {
-    let page = ItemPage {
+    let page = ItemResponse {
         item_id: item.item_id.as_str(),
         name: &item.name,
         phase: item.phase(now),

@@ -1,4 +1,4 @@
-//! What a client says.
+//! Messages from clients.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -6,35 +6,32 @@ use shared::item::ItemId;
 use shared::problem::Problem;
 use std::collections::HashMap;
 
-/// The longest message that is looked at, in bytes.
+/// The longest message that is parsed, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1_024;
 
-/// A client's wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// To hear of an item and of the own order.
+pub enum ClientMessage {
+    /// Asks for changes of an item and of the buyer's own order.
     Subscribe(ItemId),
-    /// To hear no more of them.
     Unsubscribe(ItemId),
-    /// To hear that the line and the subscriptions stand.
+    /// Checks that the connection and its subscriptions still exist.
     Ping,
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawMessage {
     action: String,
     item_id: Option<String>,
     #[serde(flatten)]
     more: HashMap<String, IgnoredAny>,
 }
 
-impl Request {
-    /// Reads a message.
+impl ClientMessage {
     pub fn parse(text: &str, is_base64: bool) -> Result<Self, Problem> {
         if text.len() > MAX_MESSAGE_BYTES {
             return Err(Problem::BodyTooLarge { limit_bytes: MAX_MESSAGE_BYTES });
         }
-        let raw: Raw = serde_json::from_str(text).map_err(|_| Problem::BadMessage)?;
+        let raw: RawMessage = serde_json::from_str(text).map_err(|_| Problem::BadMessage)?;
         if is_base64 || !raw.more.is_empty() {
             return Err(Problem::BadMessage);
         }
@@ -55,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages() {
+    fn only_known_actions_with_their_members_are_accepted() {
         let item: ItemId = "a".parse().unwrap();
-        let parse = |text: &str| Request::parse(text, false);
+        let parse = |text: &str| ClientMessage::parse(text, false);
         let subscribe = r#"{"action":"subscribe","item_id":"a"}"#;
-        assert_eq!(parse(subscribe), Ok(Request::Subscribe(item.clone())));
-        assert_eq!(parse(r#"{"action":"unsubscribe","item_id":"a"}"#), Ok(Request::Unsubscribe(item)));
-        assert_eq!(parse(r#"{"action":"ping"}"#), Ok(Request::Ping));
-        assert_eq!(Request::parse(subscribe, true), Err(Problem::BadMessage));
+        assert_eq!(parse(subscribe), Ok(ClientMessage::Subscribe(item.clone())));
+        assert_eq!(parse(r#"{"action":"unsubscribe","item_id":"a"}"#), Ok(ClientMessage::Unsubscribe(item)));
+        assert_eq!(parse(r#"{"action":"ping"}"#), Ok(ClientMessage::Ping));
+        assert_eq!(ClientMessage::parse(subscribe, true), Err(Problem::BadMessage));
         let bad = [
             "",
             "ping",

@@ -1,0 +1,294 @@
+//! What each watcher of an item has received, and which messages are due to whom. Pure functions: no I/O.
+
+use live::connection_id::ConnectionId;
+use live::message::{ItemMessage, ItemPage, OrderMessage, Refusal, Status, text};
+use live::registry::{Told, Watch};
+use shared::item::{Gate, Item, ItemId};
+use shared::queue::OrderState;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A position in the queue is sent again after it has changed by a fifth, but not more often than this.
+const AHEAD_INTERVAL_MICROS: i64 = 1_000_000;
+const AHEAD_SHARE: u64 = 5;
+/// Any smaller change of the position is sent after this time.
+const AHEAD_SETTLED_MICROS: i64 = 10_000_000;
+/// The pause before a failed message is tried again.
+const RETRY_PAUSE_MICROS: u64 = 500_000;
+
+/// The watchers of one item.
+#[derive(Debug)]
+pub(crate) struct Watchers {
+    item_id: ItemId,
+    by_connection: HashMap<ConnectionId, WatcherState>,
+    by_buyer: HashMap<UserToken, Vec<ConnectionId>>,
+    /// All watchers, in the order in which their orders are read again.
+    ring: VecDeque<ConnectionId>,
+    /// Buyers to read again, and from when: a message to them failed, or a change came while one was in flight.
+    retries: VecDeque<(Stamp, UserToken)>,
+    item: Option<PublishedItem>,
+}
+
+#[derive(Debug)]
+struct WatcherState {
+    watch: Watch,
+    /// The version of the last item message that it received.
+    item_version: Stamp,
+    has_message_in_flight: bool,
+    /// The order was read again while a message about it was in flight.
+    missed_a_change: bool,
+    /// Set after a failed message: nothing is sent before.
+    paused_until: Option<Stamp>,
+}
+
+#[derive(Debug)]
+struct PublishedItem {
+    version: Stamp,
+    page: ItemPage,
+    text: Arc<str>,
+}
+
+/// An order message for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OrderUpdate {
+    pub(crate) connection: ConnectionId,
+    pub(crate) told: Told,
+    pub(crate) text: Arc<str>,
+}
+
+impl Watchers {
+    pub(crate) fn new(item_id: ItemId) -> Self {
+        Self {
+            item_id,
+            by_connection: HashMap::new(),
+            by_buyer: HashMap::new(),
+            ring: VecDeque::new(),
+            retries: VecDeque::new(),
+            item: None,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_connection.len()
+    }
+
+    /// Restores the last item message that the previous publisher sent to all watchers.
+    pub(crate) fn restore_item(&mut self, version: Stamp, page: ItemPage) {
+        let message = ItemMessage::again(&self.item_id, version, page.clone(), version);
+        self.item = Some(PublishedItem { version, page, text: text(&message).into() });
+    }
+
+    /// Adds a connection that has subscribed, or subscribed again. It has received what `watch` says, and the
+    /// item as of that version. A connection from an earlier publisher (`is_inherited`) has also received the
+    /// restored item message.
+    pub(crate) fn add(&mut self, connection: ConnectionId, watch: Watch, is_inherited: bool) {
+        let common = self.item.as_ref().filter(|_| is_inherited).map(|item| item.version);
+        let item_version = common.map_or(watch.told.version, |version| version.max(watch.told.version));
+        if let Some(known) = self.by_connection.get_mut(&connection) {
+            known.item_version = known.item_version.max(item_version);
+            if watch.told.version > known.watch.told.version {
+                known.watch = watch;
+            }
+            return;
+        }
+        self.by_buyer.entry(watch.buyer.clone()).or_default().push(connection.clone());
+        self.ring.push_back(connection.clone());
+        let watcher = WatcherState {
+            watch,
+            item_version,
+            has_message_in_flight: false,
+            missed_a_change: false,
+            paused_until: None,
+        };
+        self.by_connection.insert(connection, watcher);
+    }
+
+    pub(crate) fn remove(&mut self, connection: &ConnectionId) {
+        let Some(watcher) = self.by_connection.remove(connection) else { return };
+        if let Some(others) = self.by_buyer.get_mut(&watcher.watch.buyer) {
+            others.retain(|other| other != connection);
+            if others.is_empty() {
+                self.by_buyer.remove(&watcher.watch.buyer);
+            }
+        }
+    }
+
+    pub(crate) fn watches(&self, buyer: &UserToken) -> bool {
+        self.by_buyer.contains_key(buyer)
+    }
+
+    /// The next buyers of the ring whose orders are to be read, at most `limit`. Buyers who have bought are left
+    /// out, since their order no longer changes. Expired connections are removed.
+    pub(crate) fn next_in_ring(&mut self, limit: usize, now: Stamp) -> Vec<UserToken> {
+        let mut buyers = Vec::new();
+        for _ in 0..self.ring.len() {
+            if buyers.len() >= limit {
+                break;
+            }
+            let Some(connection) = self.ring.pop_front() else { break };
+            let Some(watcher) = self.by_connection.get(&connection) else { continue };
+            if watcher.watch.ends_at <= now {
+                self.remove(&connection);
+                continue;
+            }
+            if watcher.watch.told.status != Status::Sold {
+                buyers.push(watcher.watch.buyer.clone());
+            }
+            self.ring.push_back(connection);
+        }
+        buyers
+    }
+
+    /// Buyers to read again now: a message to them failed, or their order changed while one was in flight.
+    pub(crate) fn due_retries(&mut self, now: Stamp) -> Vec<UserToken> {
+        let due = self.retries.iter().take_while(|(from, _)| *from <= now).count();
+        self.retries.drain(..due).map(|(_, buyer)| buyer).collect()
+    }
+
+    /// Takes the item as read at `as_of`; prepares a message if a buyer would see a difference.
+    pub(crate) fn observe_item(&mut self, item: &Item, as_of: Stamp, now: Stamp) {
+        let message = ItemMessage::new(item, as_of, now);
+        let has_changed =
+            self.item.as_ref().is_none_or(|last| message.version > last.version && message.page != last.page);
+        if has_changed {
+            let text = text(&message).into();
+            self.item = Some(PublishedItem { version: message.version, page: message.page, text });
+        }
+    }
+
+    /// Takes a buyer's order as read at `as_of`; returns the messages that are due to the buyer's connections.
+    pub(crate) fn observe_order(
+        &mut self,
+        buyer: &UserToken,
+        state: OrderState,
+        item: &Item,
+        as_of: Stamp,
+        now: Stamp,
+    ) -> Vec<OrderUpdate> {
+        let mut updates = Vec::new();
+        for connection in self.by_buyer.get(buyer).into_iter().flatten() {
+            let Some(watcher) = self.by_connection.get_mut(connection) else { continue };
+            let is_paused = watcher.paused_until.is_some_and(|until| now < until);
+            watcher.missed_a_change |= watcher.has_message_in_flight;
+            if watcher.has_message_in_flight || is_paused || watcher.watch.ends_at <= now {
+                continue;
+            }
+            let last = watcher.watch.told;
+            let told = Told { version: as_of, status: status(state, last.status, item) };
+            if must_be_sent(last, told) {
+                watcher.has_message_in_flight = true;
+                let message = OrderMessage::new(&self.item_id, told.status, as_of, now);
+                updates.push(OrderUpdate {
+                    connection: connection.clone(),
+                    told,
+                    text: text(&message).into(),
+                });
+            }
+        }
+        updates
+    }
+
+    /// Takes the result of an order message: what was delivered, or `None` if it failed and is to be tried again.
+    /// Returns what the registry must store for the connection.
+    pub(crate) fn record_delivery(
+        &mut self,
+        connection: &ConnectionId,
+        delivered: Option<Told>,
+        now: Stamp,
+    ) -> Option<Watch> {
+        let watcher = self.by_connection.get_mut(connection)?;
+        watcher.has_message_in_flight = false;
+        let missed_a_change = std::mem::take(&mut watcher.missed_a_change);
+        if delivered.is_none() {
+            watcher.paused_until = retry_at(now);
+        }
+        if delivered.is_none() || missed_a_change {
+            self.retries.push_back((watcher.paused_until.unwrap_or(now), watcher.watch.buyer.clone()));
+        }
+        match delivered {
+            Some(told) if told.version > watcher.watch.told.version => {
+                watcher.watch.told = told;
+                Some(watcher.watch.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// The newest item message, and the connections that have not received it.
+    pub(crate) fn due_broadcast(&self, now: Stamp) -> Option<(Stamp, Arc<str>, Vec<ConnectionId>)> {
+        let item = self.item.as_ref()?;
+        let behind = self.by_connection.iter().filter(|(_, watcher)| {
+            watcher.item_version < item.version
+                && watcher.watch.ends_at > now
+                && watcher.paused_until.is_none_or(|until| until <= now)
+        });
+        let behind: Vec<ConnectionId> = behind.map(|(connection, _)| connection.clone()).collect();
+        (!behind.is_empty()).then(|| (item.version, item.text.clone(), behind))
+    }
+
+    /// Records that `connections` have received the item message of this version.
+    pub(crate) fn record_broadcast(&mut self, connections: &[ConnectionId], version: Stamp) {
+        for connection in connections {
+            if let Some(watcher) = self.by_connection.get_mut(connection) {
+                watcher.item_version = watcher.item_version.max(version);
+            }
+        }
+    }
+
+    /// Sends nothing to `connections` for a while, since a message to them failed.
+    pub(crate) fn pause(&mut self, connections: &[ConnectionId], now: Stamp) {
+        for connection in connections {
+            if let Some(watcher) = self.by_connection.get_mut(connection) {
+                watcher.paused_until = retry_at(now);
+            }
+        }
+    }
+
+    /// The newest item message, for the next publisher.
+    pub(crate) fn published_item(&self) -> Option<(Stamp, ItemPage)> {
+        self.item.as_ref().map(|item| (item.version, item.page.clone()))
+    }
+}
+
+/// When a failed message is tried again.
+fn retry_at(now: Stamp) -> Option<Stamp> {
+    Stamp::from_micros(now.as_micros() + RETRY_PAUSE_MICROS).ok()
+}
+
+/// The status to send for `state` to a watcher that has received `last`. If an order has left the queue without
+/// a trace and its stamp lies outside the gates, the drain refused it.
+fn status(state: OrderState, last: Status, item: &Item) -> Status {
+    match (state, last) {
+        (OrderState::None, Status::Refused { .. }) => last,
+        (OrderState::None, Status::Queued { placed_at, .. }) => match item.gate(placed_at) {
+            Gate::NotOpenYet => Status::Refused { placed_at, reason: Refusal::NotOpenYet },
+            Gate::Closed => Status::Refused { placed_at, reason: Refusal::Closed },
+            Gate::Open => Status::None,
+        },
+        _ => state.into(),
+    }
+}
+
+/// Whether `new` is newer than `last`, and differs enough.
+fn must_be_sent(last: Told, new: Told) -> bool {
+    if new.version <= last.version || new.status == last.status {
+        return false;
+    }
+    match (last.status, new.status) {
+        (
+            Status::Queued { placed_at: before, ahead: was },
+            Status::Queued { placed_at: after, ahead: is },
+        ) if before == after => {
+            let age = new.version.micros_since(last.version);
+            let moved = was.abs_diff(is).saturating_mul(AHEAD_SHARE) >= was;
+            age >= AHEAD_SETTLED_MICROS || age >= AHEAD_INTERVAL_MICROS && moved
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+#[path = "watchers_tests.rs"]
+mod tests;
