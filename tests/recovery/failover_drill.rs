@@ -19,7 +19,6 @@ fn course(seed: u64, accident: Option<Accident>) -> Course {
         is_small: false,
         backs_up: false,
         throttled: 0,
-        by_steps: false,
         redis_hangs: false,
         fails_back: false,
     }
@@ -37,7 +36,7 @@ async fn carried_out(course: Course) -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_failover_loses_nothing_and_nobody_sells_beside_another_there_and_back() {
-    let course = Course { is_small: true, throttled: 3, by_steps: true, fails_back: true, ..course(1, None) };
+    let course = Course { is_small: true, throttled: 3, fails_back: true, ..course(1, None) };
     let outcome = carried_out(course).await;
     assert_eq!((outcome.findings.lost_sales, outcome.findings.lost_places), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! What a person, the schedule or a plan of Region switch may ask for.
+//! What a person or the schedule may ask for.
 
 use crate::run::Mode;
 use crate::seen::Loss;
@@ -56,9 +56,6 @@ pub enum Command {
         /// Of a drill.
         #[serde(default)]
         drill: bool,
-        /// As what.
-        #[serde(default)]
-        format: Format,
     },
     /// What the old main has committed that the new one does not know.
     Compare {
@@ -72,14 +69,6 @@ pub enum Command {
         step: Step,
         /// Why: for the report.
         why: String,
-    },
-    /// Goes on until `step` is done, for a plan of Region switch; its first step begins a failover.
-    Step {
-        /// Up to which.
-        step: Step,
-        /// How it begins; only for the first step.
-        #[serde(default)]
-        start: Option<Start>,
     },
 }
 
@@ -124,23 +113,12 @@ pub struct Accepted {
     pub sales: u64,
 }
 
-/// How a report is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// For programs.
-    #[default]
-    Json,
-    /// A page for people.
-    Page,
-}
-
 /// Why something is no command.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCommand {
     /// It cannot be read.
     #[error(
-        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive, step and tend"
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive and tend"
     )]
     Unreadable(#[from] serde_json::Error),
     /// The loss is not accepted.
@@ -171,20 +149,12 @@ impl From<BadCommand> for Diagnostic {
     }
 }
 
-/// What Region switch adds to a payload.
-const OF_REGION_SWITCH: [&str; 4] = ["InvokedBy", "PlanArn", "ExecutionId", "StepName"];
-
 impl Command {
     /// Reads a payload.
-    pub fn parse(mut payload: Value) -> Result<Self, BadCommand> {
-        if let Some(fields) = payload.as_object_mut() {
-            for added in OF_REGION_SWITCH {
-                fields.remove(added);
-            }
-        }
+    pub fn parse(payload: Value) -> Result<Self, BadCommand> {
         let command: Self = serde_json::from_value(payload)?;
         match &command {
-            Self::Run(start) | Self::Step { start: Some(start), .. } => drop(start.mode()?),
+            Self::Run(start) => drop(start.mode()?),
             Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => return Err(BadCommand::Why),
             _ => {}
         }
@@ -258,14 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_region_switch_adds_is_let_through_and_nothing_else() {
-        let step = json!({
-            "command": "step", "step": "promote",
-            "InvokedBy": "arc", "PlanArn": "arn", "ExecutionId": "1", "StepName": "promote",
-        });
-        assert!(matches!(Command::parse(step), Ok(Command::Step { step: Step::Promote, start: None })));
-        let first = json!({ "command": "step", "step": "precheck", "start": { "mode": "planned" } });
-        assert!(matches!(Command::parse(first), Ok(Command::Step { start: Some(_), .. })));
+    fn a_payload_that_is_no_command_is_refused() {
         for wrong in [
             json!(null),
             json!({}),
@@ -276,7 +239,8 @@ mod tests {
             json!({ "command": "run", "mode": "forced", "accept": { "seconds": -1, "sales": 0 } }),
             json!({ "command": "run", "mode": "forced", "accept": { "seconds": 1 } }),
             json!({ "command": "run", "mode": "planned", "why": "x" }),
-            json!({ "command": "step", "step": "win" }),
+            json!({ "command": "waive", "step": "win", "why": "x" }),
+            json!({ "command": "report", "format": "page" }),
             json!({ "command": "waive", "step": "fence_old_main" }),
             json!({ "command": "compare", "skip": -1 }),
         ] {
@@ -300,8 +264,6 @@ mod tests {
             "region-failover.compare.json",
             "region-failover.waive.json",
             "region-failover.schedule.json",
-            "region-failover.region-switch.json",
-            "region-failover.region-switch-first.json",
         ] {
             let text = std::fs::read_to_string(folder.join(sample)).unwrap();
             let command = Command::parse(serde_json::from_str(&text).unwrap());

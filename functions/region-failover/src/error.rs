@@ -21,14 +21,6 @@ pub enum CommandError {
     /// Something has been moved.
     #[error("it is at {0:?}, past the point of no return: only `resume` leads out")]
     NoWayBack(Step),
-    /// The step is not done yet; Region switch asks again.
-    #[error("not yet: it is at {at:?}, {last}")]
-    NotYet {
-        /// Where it stands.
-        at: Step,
-        /// What it waits for.
-        last: String,
-    },
     /// Each region carries out its own alone: here everything would be pointed the wrong way.
     #[error("the newest failover moved main to {0}: ask there")]
     Elsewhere(String),
@@ -38,9 +30,6 @@ pub enum CommandError {
     /// It is done, or was never begun.
     #[error("{0:?} is not outstanding: see `status`")]
     NotOutstanding(Step),
-    /// The failover was given up.
-    #[error("the failover was given up: {0}")]
-    Aborted(String),
     /// This region is main already.
     #[error("{0} is main already")]
     IsMain(String),
@@ -74,11 +63,9 @@ impl From<CommandError> for Diagnostic {
             CommandError::NothingUnderWay => "NothingUnderWay",
             CommandError::NoSuchRun(_) => "NoSuchRun",
             CommandError::NoWayBack(_) => "NoWayBack",
-            CommandError::NotYet { .. } => "NotYet",
             CommandError::Elsewhere(_) => "Elsewhere",
             CommandError::NotOver(_) => "NotOver",
             CommandError::NotOutstanding(_) => "NotOutstanding",
-            CommandError::Aborted(_) => "Aborted",
             CommandError::IsMain(_) => "IsMain",
             CommandError::Store(_) => "StoreAway",
             CommandError::Trouble(_) => "NoAnswer",

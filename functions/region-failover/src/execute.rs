@@ -4,7 +4,7 @@
 //! since stops at once: it was overtaken, and has done nothing that was not written down.
 
 use crate::App;
-use crate::run::{Next, Run};
+use crate::run::Next;
 use crate::seen::Trouble;
 use crate::store::{Kept, Written};
 use shared::stamp::Stamp;
@@ -30,14 +30,8 @@ pub enum Stopped {
     Overtaken,
 }
 
-/// Goes on with the run in `kept` until it has ended, until it is past `far_enough`, or until `until`. Returns
-/// the run as it was written last.
-pub async fn execute(
-    app: &App,
-    mut kept: Kept,
-    until: Instant,
-    far_enough: impl Fn(&Run) -> bool,
-) -> (Kept, Option<Stopped>) {
+/// Goes on with the run in `kept` until it has ended, or until `until`. Returns the run as it was written last.
+pub async fn execute(app: &App, mut kept: Kept, until: Instant) -> (Kept, Option<Stopped>) {
     let Some(mut written) = kept.written.clone() else { return (kept, None) };
     if !written.run.is_under_way() {
         return (kept, None);
@@ -47,7 +41,7 @@ pub async fn execute(
     }
     let mut wrote_at = Instant::now();
     let stopped = loop {
-        let Some(look) = written.run.look().filter(|_| !far_enough(&written.run)) else { break None };
+        let Some(look) = written.run.look() else { break None };
         if Instant::now() + LOOK_LIMIT > until {
             break Some(Stopped::TimeOver);
         }

@@ -26,7 +26,7 @@ pub use run::{Mode, Next, Run, State};
 pub use seen::{Act, Look, Loss, Role, Seen, Trouble};
 pub use step::{Step, Verdict};
 
-use command::{Command, Format, Start};
+use command::{Command, Start};
 use execute::{Stopped, execute, ms};
 use report::Report;
 use serde_json::{Value, json};
@@ -86,21 +86,20 @@ pub async fn handle(
     time: Duration,
 ) -> Result<Value, CommandError> {
     let until = Instant::now() + time;
-    let never = |_: &Run| false;
     match command {
         Command::Plan { mode } => plan::plan(app, mode).await,
         Command::Run(start) => {
             let kept = begin(app, &start, holder).await?;
-            go_on(app, kept, until, never).await
+            go_on(app, kept, until).await
         }
         Command::Drill {} => {
             let kept = begin_drill(app, holder).await?;
-            go_on(app, kept, until, never).await
+            go_on(app, kept, until).await
         }
         Command::Status { drill } => Ok(report(app, &newest(&app.store(drill).load().await?)?)),
         Command::Resume { drill } => {
             let kept = take_up(app, drill, holder, Run::resume).await?;
-            go_on(app, kept, until, never).await
+            go_on(app, kept, until).await
         }
         Command::Tend {} => tend(app, holder, until).await,
         Command::Abort { drill } => {
@@ -112,22 +111,17 @@ pub async fn handle(
                 run.abort("by a person");
             })
             .await?;
-            go_on(app, kept, until, never).await
+            go_on(app, kept, until).await
         }
-        Command::Report { run, drill, format } => {
+        Command::Report { run, drill } => {
             let written = match run {
                 None => newest(&app.store(drill).load().await?)?,
                 Some(id) => app.store(drill).filed(&id).await?.ok_or(CommandError::NoSuchRun(id))?,
             };
-            let report = Report::of(&written, app.now_ms());
-            Ok(match format {
-                Format::Json => json!(report),
-                Format::Page => json!({ "page": report.page() }),
-            })
+            Ok(report(app, &written))
         }
         Command::Compare { skip } => compared(app, skip).await,
         Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
-        Command::Step { step, start } => advance(app, step, start, holder, until).await,
     }
 }
 
@@ -215,7 +209,7 @@ async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandE
         let is_left = run.is_under_way() && written.held_until_ms < app.now_ms();
         if is_left || run.state == State::Degraded {
             let kept = take_up(app, is_drill, holder, Run::resume).await?;
-            tended.push(go_on(app, kept, until, |_: &Run| false).await?);
+            tended.push(go_on(app, kept, until).await?);
         } else if is_drill && run.state == State::Aborted {
             app.servers.throw_away().await?;
         }
@@ -224,13 +218,8 @@ async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandE
 }
 
 /// Executes, and says what has become of it.
-async fn go_on(
-    app: &App,
-    kept: Kept,
-    until: Instant,
-    far_enough: impl Fn(&Run) -> bool,
-) -> Result<Value, CommandError> {
-    let (kept, stopped) = execute(app, kept, until, far_enough).await;
+async fn go_on(app: &App, kept: Kept, until: Instant) -> Result<Value, CommandError> {
+    let (kept, stopped) = execute(app, kept, until).await;
     let mut said = report(app, &newest(&kept)?);
     let next = match stopped {
         Some(Stopped::TimeOver) => {
@@ -243,45 +232,6 @@ async fn go_on(
         fields.insert("next".into(), next.into());
     }
     Ok(said)
-}
-
-/// For Region switch: goes on until `step` is done.
-async fn advance(
-    app: &App,
-    step: Step,
-    start: Option<Start>,
-    holder: &str,
-    until: Instant,
-) -> Result<Value, CommandError> {
-    let kept = app.failovers.load().await?;
-    let is_under_way = kept.written.as_ref().is_some_and(|written| written.run.is_under_way());
-    let kept = match start {
-        Some(start) if step == Step::Precheck && !is_under_way => begin(app, &start, holder).await?,
-        _ if is_under_way => take_up(app, false, holder, |_| ()).await?,
-        // It is over: a step of it is done only where it is what made this region main.
-        _ => {
-            let run = newest_of(app, &kept)?.run;
-            let lease = app.servers.lease.load().await?;
-            if lease.region != app.here || lease.epoch != run.new_epoch() {
-                return Err(CommandError::NothingUnderWay);
-            }
-            kept
-        }
-    };
-    let is_past = move |run: &Run| run.is_done(step);
-    let (kept, _) = execute(app, kept, until, is_past).await;
-    let written = newest(&kept)?;
-    let run = &written.run;
-    if run.is_done(step) {
-        return Ok(report(app, &written));
-    }
-    match run.state {
-        State::Aborted | State::Aborting => Err(CommandError::Aborted(run.why.clone())),
-        _ => {
-            let last = run.log.last().map(|log| log.last.clone()).unwrap_or_default();
-            Err(CommandError::NotYet { at: run.step, last })
-        }
-    }
 }
 
 /// Compares with the old main, and keeps the numbers with the run.
@@ -336,7 +286,7 @@ async fn waive(
     let written = newest(&kept)?;
     if written.run.is_under_way() {
         // Whoever was at it was overtaken by this word.
-        return go_on(app, kept, until, |_: &Run| false).await;
+        return go_on(app, kept, until).await;
     }
     app.failovers.file(&written).await?;
     Ok(report(app, &written))

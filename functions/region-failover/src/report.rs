@@ -1,4 +1,4 @@
-//! What was done, how long it took, and what was lost: for programs, and as a page that a manager can read.
+//! What was done, how long it took, and what was lost: as JSON.
 
 use crate::compare::Compared;
 use crate::run::{Mode, Run, State};
@@ -7,7 +7,6 @@ use crate::step::Step;
 use crate::store::Written;
 use ledger::LastSigns;
 use serde::Serialize;
-use std::fmt::Write;
 
 /// A report. Times are milliseconds; moments are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,59 +71,6 @@ impl Report {
             to_do: to_do(run, written.compared.as_ref()),
             run: run.clone(),
         }
-    }
-
-    /// The report as a page of HTML that stands for itself.
-    pub fn page(&self) -> String {
-        let mut rows = String::new();
-        let total = self.steps.iter().map(|step| step.took_ms).max().unwrap_or(1).max(1);
-        for step in &self.steps {
-            let state = if step.is_done { "done" } else { "not done" };
-            // Writing into a String cannot fail.
-            let _ = write!(
-                rows,
-                "<tr><td>{}</td><td class=\"bar\"><i style=\"width:{}%\"></i></td><td>{:.1} s</td><td>{state}</td><td>{}</td></tr>",
-                name(step.step),
-                step.took_ms * 100 / total,
-                seconds(step.took_ms),
-                escape(&step.last),
-            );
-        }
-        let figure = |ms: Option<u64>| ms.map_or("not yet".to_owned(), |ms| format!("{:.1} s", seconds(ms)));
-        let loss = match (&self.measured, self.stated) {
-            (Some(measured), _) => format!(
-                "{} sales and {} reservations of the old main are not here; {} (measured)",
-                measured.sales_lost,
-                measured.reservations_lost,
-                orders_lost(measured),
-            ),
-            (None, Some(Loss { ms: 0, sales: 0 })) => "nothing: all had come over".into(),
-            (None, Some(stated)) => {
-                format!(
-                    "at most {} sales of the last {:.1} s (stated; measured once the old main is back)",
-                    stated.sales,
-                    seconds(stated.ms)
-                )
-            }
-            (None, None) => "nothing has been moved".into(),
-        };
-        let mut to_do = String::new();
-        for one in &self.to_do {
-            let _ = write!(to_do, "<li>{}</li>", escape(one));
-        }
-        include_str!("page.html")
-            .replace("{{id}}", &escape(&self.run.id))
-            .replace("{{means}}", &escape(&self.means))
-            .replace("{{from}}", &escape(&self.run.from))
-            .replace("{{to}}", &escape(&self.run.to))
-            .replace("{{epoch}}", &self.run.new_epoch().to_string())
-            .replace("{{rto}}", &figure(self.rto_ms))
-            .replace("{{pause}}", &figure(self.pause_ms))
-            .replace("{{loss}}", &escape(&loss))
-            .replace("{{old}}", &signs(self.measured.as_ref().map(|measured| measured.last)))
-            .replace("{{here}}", &signs(self.inherited))
-            .replace("{{rows}}", &rows)
-            .replace("{{to_do}}", &to_do)
     }
 }
 
@@ -214,15 +160,6 @@ fn to_do(run: &Run, compared: Option<&Compared>) -> Vec<String> {
     all
 }
 
-/// In words, what has become of the orders in the old main's queue.
-fn orders_lost(measured: &Compared) -> String {
-    match (measured.orders_lost, &measured.orders_unknown) {
-        (Some(orders), _) => format!("{orders} orders in its queue are not here"),
-        (None, Some(why)) => format!("what its queue had is not known: {why}"),
-        (None, None) => "its queue was not looked at".into(),
-    }
-}
-
 fn name(step: Step) -> String {
     let quoted = serde_json::to_string(&step).unwrap_or_default();
     quoted.trim_matches('"').replace('_', " ")
@@ -230,23 +167,6 @@ fn name(step: Step) -> String {
 
 pub(crate) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
-}
-
-/// A ledger's newest signs of life, in words.
-fn signs(last: Option<LastSigns>) -> String {
-    let Some(LastSigns { heartbeat_ms, sale_ms }) = last else { return "not known yet".into() };
-    let at = |moment: Option<u64>| moment.map_or("never".to_owned(), time_of_day);
-    format!("heartbeat {}, sale {}", at(heartbeat_ms), at(sale_ms))
-}
-
-/// Hour, minute and second of a moment in milliseconds since the Unix epoch.
-fn time_of_day(ms: u64) -> String {
-    let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03} UTC", ms % 1_000)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -287,33 +207,5 @@ mod tests {
         assert!(to_do(Compared::default()).contains("nothing was lost"));
         assert!(!to_do(Compared { orders_lost: Some(0), ..Compared::default() }).contains("their places"));
         assert!(to_do(Compared { orders_lost: Some(7), ..Compared::default() }).contains("of 7 orders"));
-    }
-
-    #[test]
-    fn what_became_of_the_old_queue_is_said() {
-        let loss = |compared: Compared| of(State::Done, Some(compared)).page();
-        assert!(
-            loss(Compared { orders_lost: Some(7), ..Compared::default() }).contains("7 orders in its queue")
-        );
-        let unknown = Compared { orders_unknown: Some("it follows".into()), ..Compared::default() };
-        assert!(loss(unknown).contains("not known: it follows"));
-        assert!(loss(Compared::default()).contains("was not looked at"));
-    }
-
-    #[test]
-    fn the_page_says_it_and_lets_nothing_through() {
-        let page = of(State::Degraded, None).page();
-        for said in [
-            "r&lt;1&gt;",
-            "60.0 s",
-            "50.0 s",
-            "at most 1 sales of the last 2.0 s",
-            "not done",
-            "heartbeat 12:34:56.007 UTC, sale never",
-            "not known yet",
-        ] {
-            assert!(page.contains(said), "{said}");
-        }
-        assert!(!page.contains("{{") && !page.contains("r<1>"));
     }
 }

@@ -177,12 +177,7 @@ async fn fail_over(
             "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
         }),
     };
-    let runs = async {
-        match course.by_steps {
-            true => carried_by_steps(two, command).await,
-            false => carried_through(two, course, command).await,
-        }
-    };
+    let runs = carried_through(two, course, command);
     let backs_up = async {
         if course.backs_up {
             // After the precheck, which would refuse, and until the promotion has been refused for a while.
@@ -219,25 +214,6 @@ async fn fail_over(
         report = two.failover(&json!({ "command": "resume" })).await?;
     }
     Ok((report, returned_ms))
-}
-
-/// As a plan of Region switch takes it: each step is asked for, and the next one once it is done.
-async fn carried_by_steps(two: &TwoRegions, mut start: Value) -> Result<Value> {
-    start.as_object_mut().and_then(|fields| fields.remove("command"));
-    let plan = two.failover(&json!({ "command": "plan", "mode": start["mode"] })).await?;
-    let steps = plan["steps"].as_array().context("a plan without steps")?;
-    let mut report = Value::Null;
-    for (number, step) in steps.iter().enumerate() {
-        let mut command = json!({
-            "command": "step", "step": step["step"], "InvokedBy": "a plan of Region switch", "StepName": "x",
-        });
-        if number == 0 {
-            command["start"] = start.clone();
-        }
-        let asked = tokio::time::timeout(RUN_LIMIT, two.failover(&command));
-        report = asked.await.with_context(|| format!("no end of {}", step["step"]))??;
-    }
-    Ok(report)
 }
 
 async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> Result<Value> {

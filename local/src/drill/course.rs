@@ -49,8 +49,6 @@ pub struct Course {
     pub backs_up: bool,
     /// Calls to AWS that are throttled at the beginning.
     pub throttled: u32,
-    /// Whether it is taken step by step, as a plan of Region switch takes it.
-    pub by_steps: bool,
     /// Whether Redis's failover hangs for as long as main is gone, so that Redis has to be detached.
     pub redis_hangs: bool,
     /// Whether main is moved back in the end.
@@ -79,7 +77,6 @@ impl Course {
             is_small: lot.random_bool(0.25),
             backs_up: lot.random_bool(0.25),
             throttled: if lot.random_bool(0.3) { lot.random_range(1..6) } else { 0 },
-            by_steps: kills == 0 && lot.random_bool(0.4),
             fails_back: lot.random_bool(0.3),
             redis_hangs: accident.is_some() && lot.random_bool(0.25),
         }
@@ -108,7 +105,6 @@ impl Course {
             1 => words.push("region-failover killed once".into()),
             n => words.push(format!("region-failover killed {n} times")),
         }
-        words.extend(self.by_steps.then(|| "step by step".into()));
         words.extend(self.redis_hangs.then(|| "Redis hangs".into()));
         words.extend(self.is_small.then(|| "replica too small".into()));
         words.extend(self.backs_up.then(|| "replica backing up".into()));
