@@ -38,7 +38,7 @@ up: setup build ## The system kept running, with curl lines for every route
 	$(BIN)/fairdrop-local up $(ARGS)
 
 drill: setup build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
-	$(BIN)/fairdrop-local drill --runs $(RUNS) $(ARGS)
+	$(BIN)/fairdrop-drill --runs $(RUNS) $(ARGS)
 
 test: setup-deploy build ## All tests, against real servers
 	$(RUN_TESTS) --locked --workspace $(ARGS)

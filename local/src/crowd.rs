@@ -1,7 +1,12 @@
 //! A crowd: many buyers in many regions who all want one thing at once.
 
-use crate::buyer::IdentityProvider;
-use crate::gateway::ARRIVED_AT;
+pub mod audit;
+pub mod payments;
+pub mod socket;
+pub mod watcher;
+
+use crate::aws::gateway::ARRIVED_AT;
+use crate::aws::identity::IdentityProvider;
 use crate::system::System;
 use anyhow::{Context, Result};
 use futures::StreamExt;

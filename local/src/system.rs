@@ -1,17 +1,25 @@
 //! All of it together: servers, regions, functions, schedule.
 
-use crate::audit::Outcome;
-use crate::aws::Moto;
-use crate::buyer::{AUDIENCE, ISSUER, IdentityProvider};
-use crate::emulator::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
-use crate::functions::{Function, Launch};
-use crate::gateway::Gateway;
-use crate::postgres::Postgres;
-use crate::regions::Region;
-use crate::schedule::Schedule;
-use crate::servers::Redis;
-use crate::sockets::{SocketLimits, Sockets};
-use crate::wan::Line;
+pub mod clock;
+pub mod pages;
+pub mod postgres;
+pub mod process;
+pub mod redis_server;
+pub mod regions;
+pub mod wan;
+
+use crate::aws::emulators::Moto;
+use crate::aws::functions::{Function, Launch};
+use crate::aws::gateway::Gateway;
+use crate::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use crate::aws::lambda::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
+use crate::aws::schedule::Schedule;
+use crate::aws::sockets::{SocketLimits, Sockets};
+use crate::crowd::audit::Outcome;
+use crate::system::postgres::Postgres;
+use crate::system::redis_server::Redis;
+use crate::system::regions::Region;
+use crate::system::wan::Line;
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use ledger::Ledger;

@@ -1,8 +1,8 @@
 //! An emulated account, and what a deployment does to it.
 
 use anyhow::{Context, Result, bail, ensure};
-use local::aws::{Ministack, authorization};
-use local::process::tool;
+use local::aws::emulators::{Ministack, authorization};
+use local::system::process::tool;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -167,8 +167,8 @@ pub(crate) fn parameters(region: &str, jwks: &Value) -> BTreeMap<&'static str, S
         ("LedgerResourceId", "db-MAIN"),
         ("SubnetIds", "subnet-a,subnet-b"),
         ("SecurityGroupIds", "sg-a"),
-        ("TokenIssuer", local::buyer::ISSUER),
-        ("TokenAudience", local::buyer::AUDIENCE),
+        ("TokenIssuer", local::aws::identity::ISSUER),
+        ("TokenAudience", local::aws::identity::AUDIENCE),
         ("MainInstance", "ledger"),
     ]
     .map(|(name, value)| (name, value.to_owned()))

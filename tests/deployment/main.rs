@@ -6,9 +6,10 @@ mod cloud;
 mod refused;
 
 use cloud::{Cloud, parameters};
-use local::buyer::{IdentityProvider, micros_now};
-use local::postgres::Postgres;
-use local::servers::Redis;
+use local::aws::identity::IdentityProvider;
+use local::system::clock::micros_now;
+use local::system::postgres::Postgres;
+use local::system::redis_server::Redis;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! A parameter that is missing or makes no sense is refused before anything is made, and named.
 
 use crate::cloud::{Cloud, parameters};
-use local::buyer::IdentityProvider;
+use local::aws::identity::IdentityProvider;
 use std::collections::BTreeSet;
 use tests::parameters::{CHECKED_ELSEWHERE, WRONG, WRONG_TOGETHER};
 use tests::template::{self, MAIN, STANDBY};

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::process::Command;
 
 fn costs(arguments: &[&str]) -> String {
-    let script = local::process::workspace().join("docs/costs.py");
+    let script = local::system::process::workspace().join("docs/costs.py");
     let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -16,14 +16,14 @@ fn sum(table: &Value) -> f64 {
 
 #[test]
 fn the_page_is_what_the_script_prints() {
-    let page = std::fs::read_to_string(local::process::workspace().join("docs/COSTS.md")).unwrap();
+    let page = std::fs::read_to_string(local::system::process::workspace().join("docs/COSTS.md")).unwrap();
     for printed in [costs(&[]), costs(&["--prices"])] {
         assert!(page.contains(printed.trim()), "docs/COSTS.md is not what docs/costs.py prints:\n{printed}");
     }
     let tables: Value = serde_json::from_str(&costs(&["--json"])).unwrap();
     let stores =
         tables.as_object().unwrap().iter().find(|(title, _)| title.contains("default sizes")).unwrap().1;
-    let readme = std::fs::read_to_string(local::process::workspace().join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(local::system::process::workspace().join("README.md")).unwrap();
     let said = format!("{:.0} USD a month", sum(stores));
     assert!(readme.contains(&said), "README.md does not say that the stores cost {said}");
 }

@@ -113,7 +113,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
 /// What `operation` may be refused for: what the code makes of [`Problem`] between its beginning and its
 /// answer.
 fn problems(operation: &Operation) -> Vec<Problem> {
-    let workspace = local::process::workspace();
+    let workspace = local::system::process::workspace();
     let folders = [
         (operation.function, workspace.join("functions").join(operation.function)),
         ("shared", workspace.join("shared")),
@@ -258,7 +258,7 @@ fn document() -> Value {
 }
 
 fn docs() -> PathBuf {
-    local::process::workspace().join("docs")
+    local::system::process::workspace().join("docs")
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn routes() -> String {
 
 #[test]
 fn the_template_s_routes_are_the_document_s() {
-    let path = local::process::workspace().join("template.yaml");
+    let path = local::system::process::workspace().join("template.yaml");
     let held = template::read().unwrap();
     let (before, rest) = held.split_once(ROUTES_BEGIN).unwrap();
     let (written, after) = rest.split_once(ROUTES_END).unwrap();

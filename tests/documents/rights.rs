@@ -140,7 +140,7 @@ fn each_role_allows_what_its_function_calls_and_nothing_else() {
         seen.insert(function);
     }
     // What has no program yet is not deployed.
-    let folders = std::fs::read_dir(local::process::workspace().join("functions")).unwrap();
+    let folders = std::fs::read_dir(local::system::process::workspace().join("functions")).unwrap();
     let programs = folders.filter(|folder| folder.as_ref().unwrap().path().join("src/main.rs").is_file());
     assert_eq!(seen.len(), programs.count());
 }

@@ -1,7 +1,7 @@
 //! A function with a variable that is missing or wrong ends at its start and names the variable. The built
 //! functions are started as Lambda does, with what the template gives them.
 
-use local::buyer::{AUDIENCE, ISSUER, IdentityProvider};
+use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -151,7 +151,7 @@ fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
 /// Starts a function; its words go to `log`.
 fn start(function: &str, variables: &BTreeMap<String, String>, runtime_api: &str, log: &Path) -> Child {
     let out = std::fs::File::create(log).unwrap();
-    Command::new(local::process::binaries().unwrap().join(function))
+    Command::new(local::system::process::binaries().unwrap().join(function))
         .env_clear()
         .envs(variables)
         .envs([

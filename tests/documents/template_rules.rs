@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tests::template::{self, variables};
 
 fn workspace() -> PathBuf {
-    local::process::workspace()
+    local::system::process::workspace()
 }
 
 /// The code below `folder`, without its unit tests.
@@ -196,7 +196,7 @@ print(json.dumps(Translator({}, Parser()).translate(template, {})))
 /// `sam validate` does not try this, and CloudFormation refuses what SAM cannot translate, whatever the conditions.
 #[test]
 fn sam_translates_the_template_with_every_option() {
-    let mut translating = std::process::Command::new(local::process::tool("python"))
+    let mut translating = std::process::Command::new(local::system::process::tool("python"))
         .args(["-c", TRANSLATE])
         .envs([("AWS_DEFAULT_REGION", template::MAIN), ("SAM_CLI_TELEMETRY", "0")])
         .stdin(std::process::Stdio::piped())

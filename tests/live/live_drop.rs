@@ -1,9 +1,9 @@
 //! Hundreds of sockets through a drop, and through what may break: everybody ends with the ledger's word.
 
 use futures::future::join_all;
-use local::payments::{Habits, Shop};
+use local::crowd::payments::{Habits, Shop};
+use local::crowd::watcher::Watcher;
 use local::system::System;
-use local::watcher::Watcher;
 use serde_json::json;
 use std::time::Duration;
 use tests::live::{all_know_the_truth, all_subscribed, live, system, watchers};

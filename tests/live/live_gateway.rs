@@ -1,7 +1,7 @@
 //! The local WebSocket API against what AWS says of its own: sizes, times, `@connections`.
 
-use local::socket::Socket;
-use local::sockets::SocketLimits;
+use local::aws::sockets::SocketLimits;
+use local::crowd::socket::Socket;
 use local::system::System;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -103,7 +103,7 @@ async fn too_much_is_throttled() {
         let token = system.identity.token(&format!("buyer-{number}")).unwrap();
         match Socket::connect(&url, &token).await {
             Ok(socket) => open.push(socket),
-            Err(local::socket::NotConnected::Refused(429)) => refused += 1,
+            Err(local::crowd::socket::NotConnected::Refused(429)) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }

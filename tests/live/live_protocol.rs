@@ -1,9 +1,9 @@
 //! What is said on a socket, to the built functions: who gets in, what is answered, what ends.
 
-use local::socket::{NotConnected, Socket};
-use local::sockets::SocketLimits;
+use local::aws::sockets::SocketLimits;
+use local::crowd::socket::{NotConnected, Socket};
+use local::crowd::watcher::Watcher;
 use local::system::System;
-use local::watcher::Watcher;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tests::live::{PATIENCE, live, options, short_token, socket, system, system_with};
@@ -279,14 +279,14 @@ async fn a_registry_that_was_lost_makes_everybody_connect_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_the_gates_forbid_is_told_as_refused() {
     let limits = SocketLimits::default();
-    let opens_at = local::buyer::micros_now() - 60_000_000;
+    let opens_at = local::system::clock::micros_now() - 60_000_000;
     let item = json!({ "settle_window_ms": 3_000, "opens_at": opens_at });
     let system = system_with(&options(1, limits), item).await.unwrap();
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     alice.subscribe("drop").await.unwrap();
     sold_to(&system, "alice").await;
     // While it waits, the opening is put off.
-    let later = json!({ "opens_at": local::buyer::micros_now() + 60_000_000 });
+    let later = json!({ "opens_at": local::system::clock::micros_now() + 60_000_000 });
     system.admin(&json!({ "command": "update", "item_id": "drop", "changes": later })).await.unwrap();
     while alice.newest.status("drop") != Some("refused") {
         alice.hear(PATIENCE).await.expect("it is told");

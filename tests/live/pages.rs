@@ -2,13 +2,13 @@
 //! cannot: it cuts lines and lets the shop be paid. What the pages decide has tests of its own there.
 
 use anyhow::{Context, Result, bail, ensure};
-use local::buyer::micros_now;
-use local::metrics::Metrics;
-use local::pages::{Desk, PageRegion, Site, operator_token};
-use local::process::workspace;
-use local::sockets::SocketLimits;
+use local::aws::metrics::Metrics;
+use local::aws::sockets::SocketLimits;
+use local::system::clock::micros_now;
+use local::system::pages::{Desk, PageRegion, Site, operator_token};
+use local::system::process::workspace;
+use local::system::wan::{Line, LineState};
 use local::system::{Options, System};
-use local::wan::{Line, LineState};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -159,7 +159,7 @@ async fn the_pages_server_gives_nothing_to_strangers() {
     let pages = site.open(Desk {
         item_id: "drop".to_owned(),
         regions: Vec::new(),
-        identity: local::buyer::IdentityProvider::new().unwrap(),
+        identity: local::aws::identity::IdentityProvider::new().unwrap(),
         metrics: Metrics::watch(folder.path()),
         operator_token: "secret".to_owned(),
     });

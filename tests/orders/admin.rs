@@ -1,6 +1,6 @@
 //! What an operator can do, through the built `drop-admin`, with the samples of `events/`.
 
-use local::emulator::Invoked;
+use local::aws::lambda::Invoked;
 use local::system::System;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -39,7 +39,9 @@ async fn every_sample_does_what_its_name_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_says_why() {
     let system = one_region().await.unwrap();
-    announce(&system, "a", json!({ "closes_at": local::buyer::micros_now() + 60_000_000 })).await.unwrap();
+    announce(&system, "a", json!({ "closes_at": local::system::clock::micros_now() + 60_000_000 }))
+        .await
+        .unwrap();
     let item = |with: Value| {
         let mut item =
             json!({ "item_id": "b", "name": "B", "stock_total": 1, "opens_at": 1_795_000_000_000_000_u64 });
@@ -61,7 +63,7 @@ async fn what_cannot_be_done_says_why() {
         (item(json!({ "opens_at": 9_007_199_254_740_992_u64 })), "BadCommand"),
         (item(json!({ "colour": "red" })), "BadCommand"),
         (update(json!({ "settle_window_ms": 100 })), "BadCommand"),
-        (update(json!({ "opens_at": local::buyer::micros_now() + 120_000_000 })), "BadItem"),
+        (update(json!({ "opens_at": local::system::clock::micros_now() + 120_000_000 })), "BadItem"),
         (json!({ "command": "describe", "item_id": "nothing" }), "NoSuchItem"),
         (json!({ "command": "pause", "item_id": "nothing" }), "NoSuchItem"),
         (json!({ "command": "destroy", "item_id": "a" }), "BadCommand"),

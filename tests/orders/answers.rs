@@ -1,7 +1,7 @@
 //! Every answer that the README lists, over HTTP, through the built functions.
 
-use local::buyer::micros_now;
 use local::system::System;
+use local::system::clock::micros_now;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tests::{Answer, Client, announce, eventually, one_region};

@@ -1,9 +1,9 @@
 //! Processes killed and servers restarted in the middle of a drop.
 
-use local::audit::{Findings, Outcome};
 use local::crowd::Told;
-use local::regions;
+use local::crowd::audit::{Findings, Outcome};
 use local::system::System;
+use local::system::regions;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;

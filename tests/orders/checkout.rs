@@ -1,9 +1,9 @@
 //! From reservation to sale, through the built functions: payments, holds, and what an
 //! operator does when Redis is lost.
 
-use local::buyer::micros_now;
-use local::emulator::Invoked;
+use local::aws::lambda::Invoked;
 use local::system::System;
+use local::system::clock::micros_now;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use shared::queue::Keys;

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::audit::{Findings, Outcome};
 use local::crowd::SentOrder;
-use local::payments::{Habits, Pays, Shop};
-use local::regions;
+use local::crowd::audit::{Findings, Outcome};
+use local::crowd::payments::{Habits, Pays, Shop};
 use local::system::System;
+use local::system::regions;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};

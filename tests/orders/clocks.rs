@@ -1,6 +1,6 @@
 //! A region whose clock is wrong is refused, and the metric says so.
 
-use local::regions;
+use local::system::regions;
 use local::system::{Options, RegionOptions, System};
 use serde_json::{Value, json};
 use std::process::Command;

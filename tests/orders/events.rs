@@ -1,8 +1,8 @@
 //! Every trigger's sample event works, and nothing else kills a function.
 
 use anyhow::{Context, Result};
-use local::emulator::{Emulator, Invoked};
-use local::functions::{Function, Launch};
+use local::aws::functions::{Function, Launch};
+use local::aws::lambda::{Emulator, Invoked};
 use local::system::System;
 use serde_json::{Value, json};
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! A main that sells by a lease, whole: what happens when it is taken away from it.
 
 use lease::{Record, Timing};
-use local::aws::Moto;
-use local::regions;
+use local::aws::emulators::Moto;
+use local::system::regions;
 use local::system::{Options, System};
 use serde_json::json;
 use shared::item::ItemId;
@@ -20,7 +20,7 @@ fn signal(signal: &str, process: u32) {
 }
 
 fn now() -> Stamp {
-    Stamp::from_micros(local::buyer::micros_now()).unwrap()
+    Stamp::from_micros(local::system::clock::micros_now()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::audit::Outcome;
-use local::regions;
+use local::crowd::audit::Outcome;
 use local::system::System;
-use local::wan::LineState;
+use local::system::regions;
+use local::system::wan::LineState;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::{Answer, Client, announce, eventually, quick};

@@ -5,7 +5,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use local::buyer::{AUDIENCE, ISSUER, IdentityProvider, seconds_now};
+use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::clock::seconds_now;
 use serde_json::{Value, json};
 use shared::token::{LEEWAY_SECONDS, TokenError, TokenVerifier};
 use tests::{Client, announce, one_region};
@@ -207,7 +208,7 @@ async fn over_http_a_bad_token_is_401_and_says_why() {
         "requestContext": { "http": { "method": "POST", "path": "/items/a/orders" }, "timeEpoch": 0 },
     });
     let invoked = system.main_invoke_api().unwrap().call("order-intake", &event).await.unwrap();
-    let local::emulator::Invoked::Answer(answer) = invoked else { panic!("{invoked:?}") };
+    let local::aws::lambda::Invoked::Answer(answer) = invoked else { panic!("{invoked:?}") };
     assert_eq!(answer["statusCode"], 401);
     assert_eq!(client.order("a", &identity.token("alice").unwrap()).await.unwrap().status, 202);
 }

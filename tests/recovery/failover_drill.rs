@@ -1,8 +1,8 @@
 //! The standby takes over, whole: two regions with real servers, buyers ordering throughout, AWS's control plane
 //! on this machine. The long form is `make drill`.
 
-use local::drill::{Accident, Course, Outcome, carry_out};
-use local::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use drill::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use drill::{Accident, Course, Outcome, carry_out};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tests::eventually;

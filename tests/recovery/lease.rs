@@ -3,9 +3,9 @@
 use anyhow::Result;
 use lease::{Lease, Record, Table, TableError, Timing};
 use ledger::LedgerError;
-use local::aws::Moto;
-use local::buyer::micros_now;
-use local::wan::{Line, LineState};
+use local::aws::emulators::Moto;
+use local::system::clock::micros_now;
+use local::system::wan::{Line, LineState};
 use redis::AsyncCommands;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;

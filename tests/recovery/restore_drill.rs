@@ -2,9 +2,9 @@
 //! restored instance would answer.
 
 use anyhow::{Result, bail};
-use local::aws::{Moto, elements};
-use local::emulator::{Emulator, Invoked};
-use local::functions::{Function, Launch};
+use local::aws::emulators::{Moto, elements};
+use local::aws::functions::{Function, Launch};
+use local::aws::lambda::{Emulator, Invoked};
 use serde_json::{Value, json};
 use shared::item::NewItem;
 use shared::permit::Permit;
@@ -85,7 +85,7 @@ impl Drill {
 async fn ledger_with_sales() -> Result<LedgerServer> {
     let server = LedgerServer::start().await?;
     let at = |micros| Stamp::from_micros(micros);
-    let now = local::buyer::micros_now();
+    let now = local::system::clock::micros_now();
     let item_id: shared::item::ItemId = "a".parse()?;
     let new = NewItem {
         item_id: item_id.clone(),

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
 use ledger::Ledger;
-use local::audit::Outcome;
-use local::buyer::micros_now;
+use local::crowd::audit::Outcome;
+use local::system::clock::micros_now;
 use order_confirm::App;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -238,7 +238,7 @@ async fn judge(servers: &Servers, item_id: &ItemId, case: &Case, told: &HashSet<
     let mut outcome = Outcome::read(&mut servers.redis.redis.connect().await?, item_id).await?;
     outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
     let findings = outcome.check(&[]);
-    if findings != local::audit::Findings::default() {
+    if findings != local::crowd::audit::Findings::default() {
         bail!("{findings:?} {outcome:?}");
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;

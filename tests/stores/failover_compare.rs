@@ -1,7 +1,7 @@
 //! The old main held against the new one, with real servers on either side: what is listed is what lacks.
 
 use ledger::LastSigns;
-use local::buyer::micros_now;
+use local::system::clock::micros_now;
 use reconcile::Witnesses;
 use redis::AsyncCommands;
 use region_failover::compare::{Compared, Listed, LostOrder, MAX_LISTED, compare};

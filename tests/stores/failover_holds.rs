@@ -2,7 +2,7 @@
 //! come over.
 
 use ledger::{Due, Extension, Payment, SaleState, Standing};
-use local::buyer::micros_now;
+use local::system::clock::micros_now;
 use reconcile::{Witnesses, reconcile_at_rest};
 use redis::AsyncCommands;
 use shared::config::RedisConfig;

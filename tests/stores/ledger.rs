@@ -4,7 +4,7 @@
 use anyhow::Result;
 use futures::future::join_all;
 use ledger::{Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
-use local::postgres::Postgres;
+use local::system::postgres::Postgres;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
 use shared::queue::{Hold, NO_HOLD_MICROS, OrderState, Reservation};

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::audit::Outcome;
-use local::buyer::micros_now;
+use local::crowd::audit::Outcome;
+use local::system::clock::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
 use shared::permit::Permit;

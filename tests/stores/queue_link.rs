@@ -1,8 +1,9 @@
 //! What becomes of calls to a Redis that does not answer, or not in time: on real servers.
 
 use anyhow::Result;
-use local::buyer::{AUDIENCE, ISSUER, IdentityProvider, micros_now};
-use local::servers::Redis;
+use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::clock::micros_now;
+use local::system::redis_server::Redis;
 use redis::RedisResult;
 use shared::config::RedisConfig;
 use shared::edge::Edge;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::audit::Outcome;
-use local::buyer::micros_now;
+use local::crowd::audit::Outcome;
+use local::system::clock::micros_now;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use shared::item::ItemId;

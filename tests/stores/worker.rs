@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use checkout_worker::{ItemWork, WorkerContext};
-use local::buyer::micros_now;
+use local::system::clock::micros_now;
 use redis::AsyncCommands;
 use serde_json::json;
 use shared::item::{ItemId, NewItem};

@@ -252,7 +252,8 @@ impl<'ast> Visit<'ast> for Variables {
 /// What cargo prints when the workspace asks it.
 fn cargo(arguments: &[&str]) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo).args(arguments).current_dir(local::process::workspace()).output()?;
+    let output =
+        Command::new(cargo).args(arguments).current_dir(local::system::process::workspace()).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`cargo {}` failed: {errors}", arguments.join(" "));
     Ok(String::from_utf8(output.stdout)?)
@@ -317,7 +318,7 @@ impl Packages {
 
     /// Whether a package is the project's own.
     pub fn is_own(&self, name: &str) -> bool {
-        let workspace = local::process::workspace();
+        let workspace = local::system::process::workspace();
         self.0.get(name).is_some_and(|package| package.folder.starts_with(&workspace))
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::{Client, announce, eventually, quick};
 use anyhow::{Context, Result, ensure};
-use local::buyer::{AUDIENCE, ISSUER, seconds_now};
-use local::regions;
-use local::socket::Socket;
-use local::sockets::SocketLimits;
+use local::aws::identity::{AUDIENCE, ISSUER};
+use local::aws::sockets::SocketLimits;
+use local::crowd::socket::Socket;
+use local::crowd::watcher::Watcher;
+use local::system::clock::seconds_now;
+use local::system::regions;
 use local::system::{Live, Options, System};
-use local::watcher::Watcher;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use std::collections::HashMap;

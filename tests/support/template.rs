@@ -136,13 +136,13 @@ fn blocks(template: &str) -> Vec<Block> {
 
 /// The project's template.
 pub fn read() -> Result<String> {
-    Ok(std::fs::read_to_string(local::process::workspace().join("template.yaml"))?)
+    Ok(std::fs::read_to_string(local::system::process::workspace().join("template.yaml"))?)
 }
 
 /// Lays out `folder` as `sam build` does, with the functions that this machine's tests run.
 pub fn build(folder: &Path) -> Result<()> {
     let mut template = read()?;
-    let binaries = local::process::binaries()?;
+    let binaries = local::system::process::binaries()?;
     for (name, text) in resources(&template) {
         let Some(at) = text.split("CodeUri: functions/").nth(1) else { continue };
         let function = at.split('/').next().context("a CodeUri without an end")?;

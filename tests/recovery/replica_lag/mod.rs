@@ -4,7 +4,7 @@
 mod pair;
 mod stand;
 
-use local::wan::LineState;
+use local::system::wan::LineState;
 use serde_json::{Value, json};
 use stand::{HERE, Instead, Stand, alarm};
 use std::time::{Duration, Instant};

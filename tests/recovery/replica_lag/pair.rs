@@ -3,9 +3,9 @@
 
 use anyhow::Result;
 use ledger::Ledger;
-use local::buyer::micros_now;
-use local::postgres::Postgres;
-use local::wan::Line;
+use local::system::clock::micros_now;
+use local::system::postgres::Postgres;
+use local::system::wan::Line;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};

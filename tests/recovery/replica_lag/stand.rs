@@ -8,10 +8,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use local::aws::{Ministack, Moto, elements};
-use local::emulator::{Emulator, Invoked};
-use local::functions::{Function, Launch};
-use local::wan::Line;
+use local::aws::emulators::{Ministack, Moto, elements};
+use local::aws::functions::{Function, Launch};
+use local::aws::lambda::{Emulator, Invoked};
+use local::system::wan::Line;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -286,7 +286,7 @@ pub(crate) fn alarm(file: &str, since: &str) -> Value {
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
-    (local::buyer::micros_now() / 1_000).cast_signed()
+    (local::system::clock::micros_now() / 1_000).cast_signed()
 }
 
 /// Adds a sample to the test's own series in the folder `FAIRDROP_RECORD`, where that is given: so the

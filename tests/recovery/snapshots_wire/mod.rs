@@ -5,9 +5,9 @@ mod line;
 
 use anyhow::{Context, Result, bail};
 use line::{Line, NONE, Trouble};
-use local::aws::{Moto, elements};
-use local::emulator::{Emulator, Invoked};
-use local::functions::{Function, Launch};
+use local::aws::emulators::{Moto, elements};
+use local::aws::functions::{Function, Launch};
+use local::aws::lambda::{Emulator, Invoked};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;

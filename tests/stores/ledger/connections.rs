@@ -1,7 +1,7 @@
 //! Connections that die, a server that cannot write, and whom TLS lets in.
 
 use super::*;
-use local::postgres::Certificate;
+use local::system::postgres::Certificate;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_connections_are_replaced_without_failing_a_batch() {

@@ -1,7 +1,7 @@
 //! The functions' user of the database, as docs/DEPLOYING.md makes it: that is enough, and no more is needed.
 
 use super::*;
-use local::buyer::micros_now;
+use local::system::clock::micros_now;
 use std::path::Path;
 
 /// The statements of docs/DEPLOYING.md, with which a user called `shop` is made here: `fairdrop` is the

@@ -1,0 +1,255 @@
+//! Live updates: ten thousand sockets through drops, what they are told and when, and what that does to the
+//! sale beside it.
+//!
+//! Gateway and sockets of one machine share its processors with the sale; on AWS they are machines of their
+//! own. So orders come at a rate that the machine bears in either case, and what main's Redis does is counted
+//! in its own processor time, too.
+
+mod sitters;
+
+pub(crate) use sitters::sit;
+
+use crate::figure::{Figure, median, range};
+use anyhow::{Context, Result, ensure};
+use local::aws::sockets::SocketLimits;
+use local::system::clock::micros_now;
+use local::system::regions::Region;
+use local::system::{Live, Options, System};
+use serde_json::{Value, json};
+use sitters::{Shown, Sitters};
+use sqlx::Connection;
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Connections.
+const SOCKETS: usize = 10_000;
+/// Drops that are watched, and as many that are not, in turns.
+const ROUNDS: usize = 3;
+/// Orders of a drop, by as many of those who watch; units; orders a second.
+const ORDERS: usize = 1_500;
+const UNITS: usize = 1_200;
+const PER_SECOND: f64 = 150.0;
+/// Everything is told and heard within this.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// All figures of live updates.
+pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
+    let release = std::path::absolute(release)?;
+    ensure!(release.join("live-publish").is_file(), "the functions are not built; run `make release`");
+    let mut options = Options::for_regions(vec![Region { name: "us-east-1", round_trip_ms: 1.0 }]);
+    options.binaries = Some(release);
+    options.live = Some(SocketLimits::default());
+    let system = System::start(&options).await?;
+    // Each round has an item of its own; those who watch it have sat down before.
+    for round in 0..ROUNDS {
+        for kind in ["watched", "alone"] {
+            create(&system, &format!("{kind}-{round}")).await?;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let url = live(&system)?.sockets.url();
+    let mut rounds = Vec::new();
+    let items: Vec<String> = (0..ROUNDS).map(|round| format!("watched-{round}")).collect();
+    let mut sitters = Sitters::sit_down(&system, &url, SOCKETS, &items).await?;
+    for round in 0..ROUNDS {
+        let alone = drop_of(&system, &format!("alone-{round}")).await?;
+        let watched = drop_of(&system, &format!("watched-{round}")).await?;
+        rounds.push((alone, watched));
+    }
+    let mut late = Vec::new();
+    for item in &items {
+        late.extend(sitters_know(&system, &mut sitters, item).await?);
+    }
+    let mut figures = ratios(&rounds);
+    late.sort_by(f64::total_cmp);
+    let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let told = format!(
+        "{} sales of {ROUNDS} drops, {SOCKETS} sockets, from the commit's timestamp (p90 {:.0}, p95 {:.0}, most {:.0})",
+        late.len(),
+        at(0.9),
+        at(0.95),
+        late.last().copied().unwrap_or_default()
+    );
+    figures.push(Figure::measured("live_commit_to_message_p50_ms", at(0.5), "ms", told.clone()));
+    figures.push(Figure::measured("live_commit_to_message_p99_ms", at(0.99), "ms", told));
+    figures.extend(one_change(&system, &mut sitters, &items).await?);
+    Ok(figures)
+}
+
+fn live(system: &System) -> Result<&Live> {
+    system.regions.first().and_then(|region| region.live.as_ref()).context("there are no live updates")
+}
+
+async fn create(system: &System, item_id: &str) -> Result<()> {
+    let item = json!({ "item_id": item_id, "name": item_id, "stock_total": UNITS, "opens_at": micros_now(),
+        "settle_window_ms": 500 });
+    system.admin(&json!({ "command": "create", "item": item })).await.map(drop)
+}
+
+/// What a drop came to.
+struct Drop {
+    /// Orders a second, from the first to the last answer.
+    intake: f64,
+    /// Sales a second, from the first to the last commit.
+    sales: f64,
+    /// Processor time of main's Redis, in milliseconds.
+    redis_ms: f64,
+}
+
+async fn drop_of(system: &System, item_id: &str) -> Result<Drop> {
+    let redis = system.redis.process_id();
+    let (before, began) = (cpu_ms(redis)?, Instant::now());
+    let client = reqwest::Client::new();
+    let url = format!("{}/items/{item_id}/orders", system.regions.first().context("a region")?.gateway.url());
+    let orders = (0..ORDERS).map(|number| {
+        let (client, url) = (client.clone(), url.clone());
+        let token = system.identity.token(&format!("buyer-{number}"));
+        async move {
+            tokio::time::sleep(Duration::from_secs_f64(number as f64 / PER_SECOND)).await;
+            let answer = client.post(url).bearer_auth(token?).send().await?;
+            // The last ones come when every unit is gone.
+            ensure!(
+                matches!(answer.status().as_u16(), 202 | 410),
+                "an order was answered {}",
+                answer.status()
+            );
+            Ok(())
+        }
+    });
+    futures::future::try_join_all(orders).await?;
+    let intake = ORDERS as f64 / began.elapsed().as_secs_f64();
+    let commits = loop {
+        let commits = commits(system, item_id).await?;
+        if commits.len() == UNITS {
+            break commits;
+        }
+        ensure!(began.elapsed() < LIMIT, "{} of {UNITS} units are sold", commits.len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let (first, last) = (commits.values().min(), commits.values().max());
+    let (first, last) = (first.copied().unwrap_or_default(), last.copied().unwrap_or_default());
+    let sales = UNITS as f64 / ((last - first).max(1) as f64 / 1e6);
+    Ok(Drop { intake, sales, redis_ms: cpu_ms(redis)? - before })
+}
+
+/// When each sale was committed, in microseconds since 1970.
+async fn commits(system: &System, item_id: &str) -> Result<HashMap<String, u64>> {
+    let mut connection = sqlx::PgConnection::connect(&system.postgres.url()).await?;
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT user_token, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint \
+         FROM fairdrop.sales WHERE item_id = $1 AND state = 'sold'",
+    )
+    .bind(item_id)
+    .fetch_all(&mut connection)
+    .await?;
+    Ok(rows.into_iter().map(|(buyer, at)| (buyer, at.cast_unsigned())).collect())
+}
+
+/// Processor time that a process has used, in milliseconds.
+fn cpu_ms(process: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks =
+        |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+    // In hundredths of a second, on every Linux there is.
+    Ok((ticks(11) + ticks(12)) * 10.0)
+}
+
+/// Everybody's socket says what the ledger says; how long after the commit each buyer heard it.
+async fn sitters_know(system: &System, sitters: &mut Sitters, item_id: &str) -> Result<Vec<f64>> {
+    let commits = commits(system, item_id).await?;
+    let began = Instant::now();
+    loop {
+        let shown = sitters.report(item_id).await?;
+        let is_true =
+            |(buyer, shown): (&String, &Shown)| commits.contains_key(buyer) == (shown.status == "sold");
+        let wrong = shown.iter().filter(|one| !is_true(*one)).count();
+        if wrong == 0 && shown.len() == SOCKETS {
+            let late = shown.iter().filter_map(|(buyer, shown)| {
+                Some(shown.since.saturating_sub(*commits.get(buyer)?) as f64 / 1_000.0)
+            });
+            return Ok(late.collect());
+        }
+        ensure!(
+            began.elapsed() < LIMIT,
+            "{wrong} of {} sockets do not say what the ledger says",
+            shown.len()
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn ratios(rounds: &[(Drop, Drop)]) -> Vec<Figure> {
+    let ratio = |name, what: &str, of: fn(&Drop) -> f64| {
+        let each: Vec<f64> = rounds.iter().map(|(alone, watched)| of(watched) / of(alone)).collect();
+        let (alone, watched): (Vec<f64>, Vec<f64>) =
+            rounds.iter().map(|(alone, watched)| (of(alone), of(watched))).unzip();
+        let against = format!(
+            "{what}, an item with {SOCKETS} watchers over one with none, in turns, {ORDERS} orders at {PER_SECOND}/s for \
+             {UNITS} units (medians {:.1} and {:.1}, range of the ratio {})",
+            median(watched),
+            median(alone),
+            range(&each)
+        );
+        Figure::measured(name, median(each), "ratio", against)
+    };
+    vec![
+        ratio("live_intake_watched_over_alone", "orders/s", |drop| drop.intake).at_least(0.95),
+        ratio("live_sales_watched_over_alone", "sales/s", |drop| drop.sales).at_least(0.95),
+        ratio("live_main_redis_watched_over_alone", "processor time of main's Redis", |drop| drop.redis_ms),
+    ]
+}
+
+/// One change of an item, told to all of its watchers; and what it would be for 100,000.
+async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) -> Result<Vec<Figure>> {
+    let publish = live(system)?.publish.process_id();
+    let (mut seconds, mut cpu_us) = (Vec::new(), Vec::new());
+    for item in items {
+        let name = format!("{item}, changed");
+        let before = cpu_ms(publish)?;
+        let changed_at = micros_now();
+        let changes = json!({ "command": "update", "item_id": item, "changes": { "name": name } });
+        system.admin(&changes).await?;
+        let last = sitters.all_read(item, &name, LIMIT).await?;
+        seconds.push(last.saturating_sub(changed_at) as f64 / 1e6);
+        cpu_us.push((cpu_ms(publish)? - before) * 1_000.0 / SOCKETS as f64);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let per_second: Vec<f64> = seconds.iter().map(|seconds| SOCKETS as f64 / seconds).collect();
+    let each = median(cpu_us.clone());
+    let told = format!(
+        "a changed name, until the last of {SOCKETS} has read it, {} times (range {})",
+        items.len(),
+        range(&seconds)
+    );
+    let computed = "100,000 messages at LiveSendsPerSecond's default of 5,000 a second";
+    Ok(vec![
+        Figure::measured("live_change_to_10000_s", median(seconds), "s", told),
+        Figure::measured(
+            "live_messages_per_second",
+            median(per_second),
+            "1/s",
+            "the same; here the clients share the machine",
+        ),
+        Figure::measured(
+            "live_publish_cpu_per_message_us",
+            each,
+            "us",
+            format!("processor time of live-publish, its looks included (range {})", range(&cpu_us)),
+        ),
+        Figure::measured("live_change_to_100000_cpu_s", each * 0.1, "s", "the line above, times 100,000"),
+        Figure::measured("live_change_to_100000_s", 20.0, "s", format!("computed: {computed}")),
+        Figure::measured(
+            "live_change_to_100000_usd",
+            0.1,
+            "USD",
+            "computed: $1 for a million messages of API Gateway",
+        ),
+    ])
+}
+
+/// A line of what the sitters' process is told: whose socket it is.
+fn seat(buyer: &str, token: &str) -> Value {
+    json!([buyer, token])
+}

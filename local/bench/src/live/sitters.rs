@@ -1,0 +1,178 @@
+//! Ten thousand buyers at their sockets, in a process of their own: two ends of each would be more open files
+//! than one process may have.
+
+use crate::live::seat;
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt;
+use local::crowd::socket::Socket;
+use local::system::System;
+use local::system::clock::micros_now;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// Handshakes at once; API Gateway lets 500 in a second.
+const AT_ONCE: usize = 40;
+const PING_INTERVAL: Duration = Duration::from_secs(240);
+
+/// What a buyer's page shows of their order, and since when (µs).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) status: String,
+    pub(crate) since: u64,
+    name: String,
+    named_at: u64,
+}
+
+/// What one buyer's page shows, by item.
+type Page = Arc<Mutex<HashMap<String, Shown>>>;
+
+/// The process.
+pub(crate) struct Sitters {
+    _child: Child,
+    ask: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    _seats: tempfile::NamedTempFile,
+}
+
+impl Sitters {
+    /// Starts it: `count` buyers, each of whom watches all of `items`.
+    pub(crate) async fn sit_down(system: &System, url: &str, count: usize, items: &[String]) -> Result<Self> {
+        let seats = tempfile::NamedTempFile::new()?;
+        let mut lines = vec![json!([url, items]).to_string()];
+        for number in 0..count {
+            let buyer = format!("buyer-{number}");
+            lines.push(seat(&buyer, &system.identity.token(&buyer)?).to_string());
+        }
+        std::fs::write(seats.path(), lines.join("\n"))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--sit")
+            .arg(seats.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let ask = child.stdin.take().context("no stdin")?;
+        let answers = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+        let mut sitters = Self { _child: child, ask, answers, _seats: seats };
+        let ready = sitters.answer().await?;
+        ensure!(ready == count.to_string(), "{ready} of {count} buyers could sit down");
+        Ok(sitters)
+    }
+
+    async fn answer(&mut self) -> Result<String> {
+        let answer = tokio::time::timeout(Duration::from_secs(300), self.answers.next_line()).await;
+        answer.context("the sitters do not answer")??.context("the sitters have gone")
+    }
+
+    /// What everybody's page shows of their order of `item_id`.
+    pub(crate) async fn report(&mut self, item_id: &str) -> Result<HashMap<String, Shown>> {
+        self.ask.write_all(format!("{item_id}\n").as_bytes()).await?;
+        Ok(serde_json::from_str(&self.answer().await?)?)
+    }
+
+    /// Waits until everybody has read that `item_id` is called `name`; says when the last of them did.
+    pub(crate) async fn all_read(&mut self, item_id: &str, name: &str, limit: Duration) -> Result<u64> {
+        let began = std::time::Instant::now();
+        while began.elapsed() < limit {
+            let shown = self.report(item_id).await?;
+            if shown.values().all(|one| one.name == name) {
+                return Ok(shown.values().map(|one| one.named_at).max().unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        bail!("not everybody has read {name:?}")
+    }
+}
+
+/// The process itself: sits everybody down, says how many, and answers each item's id with what they see.
+pub(crate) async fn sit(seats: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(seats)?;
+    let mut lines = text.lines();
+    let (url, items): (String, Vec<String>) = serde_json::from_str(lines.next().context("no first line")?)?;
+    let seated = lines.map(|line| {
+        let (url, items) = (url.clone(), items.clone());
+        async move {
+            let (buyer, token): (String, String) = serde_json::from_str(line)?;
+            let page = Page::default();
+            let socket = sit_one(&url, &token, &items, &page).await?;
+            tokio::spawn(watch(socket, page.clone()));
+            anyhow::Ok((buyer, page))
+        }
+    });
+    let seated: Vec<Result<(String, Page)>> =
+        futures::stream::iter(seated).buffer_unordered(AT_ONCE).collect().await;
+    let mut pages = HashMap::new();
+    for one in seated {
+        match one {
+            Ok((buyer, page)) => drop(pages.insert(buyer, page)),
+            Err(error) => eprintln!("a buyer cannot sit down: {error:#}"),
+        }
+    }
+    println!("{}", pages.len());
+    tokio::task::spawn_blocking(move || answer_questions(&pages)).await?
+}
+
+fn answer_questions(pages: &HashMap<String, Page>) -> Result<()> {
+    for item_id in std::io::stdin().lines() {
+        let item_id = item_id?;
+        let shown: HashMap<&String, Shown> = pages
+            .iter()
+            .filter_map(|(buyer, page)| {
+                let page = page.lock().unwrap_or_else(PoisonError::into_inner);
+                Some((buyer, page.get(&item_id)?.clone()))
+            })
+            .collect();
+        println!("{}", serde_json::to_string(&shown)?);
+    }
+    Ok(())
+}
+
+async fn sit_one(url: &str, token: &str, items: &[String], page: &Page) -> Result<Socket> {
+    for _ in 0..20 {
+        match Socket::connect(url, token).await {
+            Ok(mut socket) => {
+                for item_id in items {
+                    socket.subscribe(item_id).await?;
+                    note(&socket, item_id, page);
+                }
+                return Ok(socket);
+            }
+            // More than 500 in a second.
+            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+    bail!("there is no handshake")
+}
+
+async fn watch(mut socket: Socket, page: Page) {
+    while socket.closed_with.is_none() {
+        match socket.hear(PING_INTERVAL).await {
+            Some(message) => {
+                if let Some(item_id) = message["item_id"].as_str() {
+                    note(&socket, item_id, &page);
+                }
+            }
+            None => drop(socket.say(&json!({ "action": "ping" })).await),
+        }
+    }
+}
+
+fn note(socket: &Socket, item_id: &str, page: &Page) {
+    let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
+    let shown = page.entry(item_id.to_owned()).or_default();
+    let status = socket.newest.status(item_id).unwrap_or_default();
+    if shown.status != status {
+        (shown.status, shown.since) = (status.to_owned(), micros_now());
+    }
+    let name = socket.newest.item(item_id).and_then(|item| item["name"].as_str()).unwrap_or_default();
+    if shown.name != name {
+        (shown.name, shown.named_at) = (name.to_owned(), micros_now());
+    }
+}

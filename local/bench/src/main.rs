@@ -1,0 +1,119 @@
+//! Every figure that fairdrop is held to, measured on this machine.
+
+mod figure;
+mod intake;
+mod ledger;
+mod live;
+mod main_redis;
+mod resp;
+
+use clap::Parser;
+use figure::{Figure, median, range};
+use local::command::demo::{self, Demo};
+use local::system::process::workspace;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures what fairdrop promises about speed, each figure as a ratio or against a
+/// limit, and writes target/bench/NAME.json for each. Exits with 1 where one falls short.
+#[derive(Parser)]
+#[command(name = "fairdrop-bench")]
+struct Cli {
+    /// Measure only figures whose name contains this
+    #[arg(default_value = "")]
+    only: String,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// The functions as they are deployed
+    #[arg(long, env = "FAIRDROP_RELEASE_DIR", default_value = "target/release")]
+    release: PathBuf,
+    /// Where the results are written
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// The process of those who watch: for the figures of live updates
+    #[arg(long, hide = true)]
+    sit: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Cli::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fairdrop-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<bool> {
+    if let Some(seats) = &cli.sit {
+        return live::sit(seats).await.map(|()| true);
+    }
+    let wanted = |group: &str| group.contains(&cli.only) || cli.only.contains(group);
+    let mut figures = Vec::new();
+    if wanted("place") {
+        eprintln!("place: the script against a bare ZADD NX, in pairs of rounds ...");
+        figures.extend(main_redis::place().await?);
+    }
+    if wanted("drain") {
+        eprintln!("drain: calls of 500, then with 10,000 and 5,000,000 orders waiting ...");
+        figures.extend(main_redis::drain().await?);
+    }
+    if wanted("intake") {
+        eprintln!("intake: start, size, memory, and a main 150 ms away ...");
+        figures.extend(intake::measure(&cli.release).await?);
+    }
+    if wanted("ledger") {
+        eprintln!("ledger: sales a second, a drop of 10,000 units, a unit handed on ...");
+        figures.extend(ledger::measure(&cli.release).await?);
+    }
+    if wanted("live") {
+        eprintln!("live: 10,000 sockets through six drops ...");
+        figures.extend(live::measure(&cli.release).await?);
+    }
+    if wanted("demo") {
+        eprintln!("demo: who wins ...");
+        figures.extend(drop_figures().await?);
+    }
+    let out = if cli.out.is_absolute() { cli.out.clone() } else { workspace().join(&cli.out) };
+    std::fs::create_dir_all(&out)?;
+    for figure in &figures {
+        figure.write(&out)?;
+    }
+    if cli.json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    } else {
+        println!("{}", figure::table(&figures));
+    }
+    Ok(figures.iter().all(|figure| figure.holds))
+}
+
+/// Drops of three crowds: within a millisecond it is luck who is first, and the crowd
+/// around the last unit decides how much that matters.
+async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
+    let out = workspace().join("target/bench/demo");
+    let (mut list, mut zset, mut fairdrop) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in [42, 43, 44] {
+        let report = demo::measure(&Demo { out: out.clone(), seed, ..Demo::default() }).await?;
+        list.push(report.right_winners.list * 100.0);
+        zset.push(report.right_winners.zset * 100.0);
+        fairdrop.push(report.right_winners.fairdrop * 100.0);
+    }
+    let shown = |name, shares: Vec<f64>| {
+        let against = format!(
+            "the first `stock` buyers by true arrival at their region, 20,000 orders, stock 500, 5 regions, \
+             {} crowds (range {})",
+            shares.len(),
+            range(&shares)
+        );
+        Figure::measured(name, median(shares), "%", against)
+    };
+    Ok(vec![
+        shown("demo_right_buyers_list", list),
+        shown("demo_right_buyers_zset_at_once", zset),
+        shown("demo_right_buyers_fairdrop", fairdrop).at_least(99.5),
+    ])
+}

@@ -1,0 +1,329 @@
+//! One run of a drill: buyers, an accident, a failover, and the old main's return.
+
+use super::back::go_back;
+use super::books::{self, Book, Commits};
+use super::buyers::{Answer, Buyers, now_ms};
+use super::course::{Accident, Course};
+use super::findings::{ItemBooks, find};
+use super::outcome::{Outcome, Stated};
+use crate::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use anyhow::{Context, Result, bail, ensure};
+use local::crowd::Told;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What is on sale, and how many units: more than there are buyers, and so few that they sell out.
+pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
+const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
+/// Units of each item that are kept back in a forced failover: what a main that is cut off can sell to its
+/// own buyers before its lease ends, several times over.
+const HOLDBACK: u32 = 40;
+/// How long the Global Datastore is waited for, in seconds: as short as it may be.
+const REDIS_WAIT_SECONDS: u64 = 10;
+const SETTLE_WINDOW_MS: u32 = 1_000;
+/// The longest that a failover may take.
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
+/// How long region-failover may take to say where it stands, and how often it is asked.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+const STATUS_TRIES: u32 = 8;
+/// How long a backup of the replica takes.
+const BACKUP_TAKES: Duration = Duration::from_secs(9);
+/// How long main stays away after the new one has begun to sell.
+const AWAY: Duration = Duration::from_secs(3);
+/// How long the old main is watched after its return.
+const WATCHED: Duration = Duration::from_secs(5);
+/// How long buyers still wait in the end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An accepted loss is this much more than the plan's, in seconds: a person types, and a main that is silent is waited
+/// for at each look.
+const TYPING_SECONDS: u64 = 30;
+
+/// What the old main leaves behind, read while it is there.
+struct Left {
+    books: BTreeMap<&'static str, Book>,
+    /// Its sales, those after the new main's first, and those after its return.
+    sales: [Commits; 3],
+    new_first_ms: Option<u64>,
+    first_lost_ms: Option<u64>,
+}
+
+/// Carries `course` out, with data and logs in `folder`; `says` is told what is done now.
+pub(super) async fn carry_out(
+    course: &Course,
+    folder: &Path,
+    per_second: u32,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<Outcome> {
+    says("two regions are started");
+    let settings = Settings::default();
+    let replica_class = if course.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
+    let settings = Settings { replica_class: replica_class.into(), ..settings };
+    let mut two = TwoRegions::start_in(folder, &settings).await?;
+    announce(&two).await?;
+    let buyers = Buyers::come(&two, &format!("buyer-{}", course.seed), per_second, NAMES)?;
+    says("buyers order");
+    until("the first sale", Duration::from_secs(30), async || Ok(buyers.sold() > 0)).await?;
+    tokio::time::sleep(course.before()).await;
+
+    let began_ms = now_ms();
+    let stated = befall(&two, course, says).await?;
+    let (report, returned_ms) = fail_over(&two, course, stated, says).await?;
+
+    says("the old main is watched");
+    two.reopen_main_ledger().await?;
+    tokio::time::sleep(WATCHED).await;
+    let compared = two.failover(&json!({ "command": "compare" })).await?;
+    let mut left = None;
+    let mut back = None;
+    if course.fails_back {
+        left = Some(leave_behind(&two, returned_ms).await?);
+        back = Some(go_back(&mut two, says).await?);
+    }
+    says("the last buyers are served");
+    let (buyers, answers) = buyers.leave(PATIENCE).await?;
+    let left = match left {
+        Some(left) => left,
+        None => leave_behind(&two, returned_ms).await?,
+    };
+    let [old, beside, after_return] = left.sales;
+    let at_old_main = |answer: &&Answer| {
+        answer.site == MAIN && (began_ms..returned_ms.unwrap_or(began_ms)).contains(&answer.at_ms)
+    };
+    let at_old_main: Vec<Answer> = answers.iter().filter(at_old_main).cloned().collect();
+    let is_late = |answer: &&Answer| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
+    let late: Vec<Answer> = at_old_main.iter().filter(is_late).cloned().collect();
+    Ok(Outcome {
+        course: course.clone(),
+        began_ms,
+        buyers: buyers.len() as u64,
+        old_last_sale_ms: old.last_ms,
+        new_first_sale_ms: left.new_first_ms,
+        sold_beside: beside.sales,
+        sold_after_return: after_return.sales,
+        first_lost_ms: left.first_lost_ms,
+        stated,
+        told_by_old_main: by_answer(&at_old_main),
+        findings: find(
+            &item_books(&two, if back.is_some() { MAIN } else { STANDBY }, left.books).await?,
+            &buyers,
+            &late,
+        ),
+        compared,
+        report,
+        back,
+    })
+}
+
+async fn announce(two: &TwoRegions) -> Result<()> {
+    for (item_id, stock) in ITEMS {
+        let item = json!({
+            "item_id": item_id, "name": item_id, "stock_total": stock, "hold_seconds": 0,
+            "opens_at": now_ms() * 1_000 - 60_000_000, "settle_window_ms": SETTLE_WINDOW_MS,
+        });
+        two.admin(MAIN, &json!({ "command": "create", "item": item })).await?;
+        let item_id = item_id.parse()?;
+        until("every region knows the item", Duration::from_secs(10), async || {
+            two.is_known_everywhere(&item_id).await
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What happens to main, and what a plan says of it.
+async fn befall(two: &TwoRegions, course: &Course, says: &(dyn Fn(&str) + Sync)) -> Result<Option<Stated>> {
+    let account = two.control_plane.account();
+    if let Some(datastore) = account.datastore() {
+        datastore.hang(course.redis_hangs);
+    }
+    match course.accident {
+        None => says("a planned failover is begun"),
+        Some(Accident::Kill) => {
+            says("main is killed");
+            two.kill_main().await?;
+        }
+        Some(Accident::Cut) => {
+            says("main is cut off");
+            two.cut_main_off(course.cut());
+        }
+    }
+    if course.accident.is_none() {
+        account.throttle(course.throttled);
+        return Ok(None);
+    }
+    tokio::time::sleep(Duration::from_millis(course.decides_after_ms)).await;
+    let plan = two.failover(&json!({ "command": "plan", "mode": "forced" })).await?;
+    account.throttle(course.throttled);
+    let figure = |name: &str| plan["at_risk"][name].as_u64().with_context(|| format!("no {name} in {plan}"));
+    Ok(Some(Stated { seconds: figure("seconds")?, sales: figure("sales_at_most")? }))
+}
+
+/// Runs the failover to its end, killed and resumed where that is the course; main comes back once the new one
+/// sells. Returns the report, and when the old main was back.
+async fn fail_over(
+    two: &TwoRegions,
+    course: &Course,
+    stated: Option<Stated>,
+    says: &(dyn Fn(&str) + Sync),
+) -> Result<(Value, Option<u64>)> {
+    says("the standby takes over");
+    let command = match stated {
+        None => json!({ "command": "run", "mode": "planned" }),
+        Some(Stated { seconds, sales }) => json!({
+            "command": "run", "mode": "forced", "holdback": HOLDBACK, "redis_wait_seconds": REDIS_WAIT_SECONDS,
+            "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
+        }),
+    };
+    let runs = carried_through(two, course, command);
+    let backs_up = async {
+        if course.backs_up {
+            // After the precheck, which would refuse, and until the promotion has been refused for a while.
+            until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
+            let (region, id) = two.replica();
+            two.control_plane.account().databases.back_up(&region, &id, BACKUP_TAKES);
+        }
+        anyhow::Ok(())
+    };
+    let returns = async {
+        until("the new main sells", RUN_LIMIT, async || {
+            Ok(books::commits(two, STANDBY, 2, 0).await.is_ok_and(|commits| commits.sales > 3))
+        })
+        .await?;
+        if course.accident.is_none() {
+            return Ok(None);
+        }
+        tokio::time::sleep(AWAY).await;
+        says("the old main comes back");
+        let returned_ms = now_ms();
+        match course.accident {
+            Some(Accident::Kill) => two.revive_main().await?,
+            _ => two.restore(),
+        }
+        anyhow::Ok(Some(returned_ms))
+    };
+    let (mut report, returned_ms, ()) = tokio::try_join!(runs, returns, backs_up)?;
+    // What was left out while main was away can be done now.
+    for _ in 0..3 {
+        if report["run"]["state"] != "degraded" {
+            break;
+        }
+        says("what was left out is made up for");
+        report = two.failover(&json!({ "command": "resume" })).await?;
+    }
+    Ok((report, returned_ms))
+}
+
+async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> Result<Value> {
+    let started = Instant::now();
+    let mut command = command;
+    for after_ms in &course.kills_after_ms {
+        let after = Duration::from_millis(*after_ms);
+        match tokio::time::timeout(after, two.failover(&command)).await {
+            Ok(report) => return report,
+            Err(_) => two.kill_failover()?,
+        }
+        // Killed before it had written anything, it is begun again.
+        match status(two).await {
+            Ok(report) if is_under_way(&report) => command = json!({ "command": "resume" }),
+            Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
+            Ok(report) => bail!("the failover was given up: {}", report["run"]["why"]),
+            Err(error) if format!("{error}").contains("NothingUnderWay") => {}
+            Err(error) => return Err(error),
+        }
+    }
+    loop {
+        let report = tokio::time::timeout(RUN_LIMIT, two.failover(&command)).await.context("no end")??;
+        match report["run"]["state"].as_str() {
+            Some("aborted") => bail!("the failover was given up: {}", report["run"]["why"]),
+            _ if is_under_way(&report) => command = json!({ "command": "resume" }),
+            _ => return Ok(report),
+        }
+        ensure!(started.elapsed() < RUN_LIMIT, "the failover has no end: {report}");
+    }
+}
+
+fn is_under_way(report: &Value) -> bool {
+    matches!(report["run"]["state"].as_str(), Some("running" | "aborting"))
+}
+
+/// Asks where it stands until there is an answer: the emulator may give an invocation to the process that was
+/// killed, and nobody answers that.
+async fn status(two: &TwoRegions) -> Result<Value> {
+    let command = json!({ "command": "status" });
+    for _ in 0..STATUS_TRIES {
+        let asked = two.failover(&command);
+        if let Ok(answer) = tokio::time::timeout(STATUS_LIMIT, asked).await {
+            return answer;
+        }
+    }
+    bail!("region-failover does not answer after it was killed")
+}
+
+/// What the old main leaves behind: its books, and when it sold beside when the new one did.
+async fn leave_behind(two: &TwoRegions, returned_ms: Option<u64>) -> Result<Left> {
+    let [old, new] = [books::commits(two, MAIN, 1, 0).await?, books::commits(two, STANDBY, 2, 0).await?];
+    let since_new = new.first_ms.unwrap_or(u64::from(u32::MAX));
+    let beside = books::commits(two, MAIN, 1, since_new).await?;
+    let after_return = books::commits(two, MAIN, 1, returned_ms.unwrap_or(since_new)).await?;
+    let (of_old, of_new) = (two.ledger(MAIN).await?, two.ledger(STANDBY).await?);
+    let (mut all, mut lost) = (BTreeMap::new(), Vec::new());
+    for (name, _) in ITEMS {
+        let item_id = name.parse()?;
+        let [old, new] = [books::read(&of_old, &item_id).await?, books::read(&of_new, &item_id).await?];
+        lost.extend(old.sold.difference(&new.sold).cloned());
+        all.insert(name, old);
+    }
+    let first_lost_ms = books::first_commit_of(two, MAIN, &lost).await?;
+    Ok(Left { books: all, sales: [old, beside, after_return], new_first_ms: new.first_ms, first_lost_ms })
+}
+
+/// The books of the region that is main now, beside those that the first main has left.
+async fn item_books(
+    two: &TwoRegions,
+    site: usize,
+    mut left: BTreeMap<&'static str, Book>,
+) -> Result<BTreeMap<&'static str, ItemBooks>> {
+    let new = two.ledger(site).await?;
+    let mut items = BTreeMap::new();
+    for (name, stock) in ITEMS {
+        let item_id = name.parse()?;
+        let books = ItemBooks {
+            stock,
+            old: left.remove(name).unwrap_or_default(),
+            new: books::read(&new, &item_id).await?,
+            in_queue: books::in_queue(two, site, &item_id).await?,
+        };
+        items.insert(name, books);
+    }
+    Ok(items)
+}
+
+fn by_answer(answers: &[Answer]) -> BTreeMap<String, u64> {
+    let mut by_answer = BTreeMap::new();
+    for answer in answers {
+        let what = match &answer.told {
+            Told::Queued => format!("{} queued", answer.status),
+            Told::Refused(why) => format!("{} {why}", answer.status),
+            Told::Nothing(_) if answer.status == 0 => "no answer".into(),
+            Told::Nothing(_) => answer.status.to_string(),
+        };
+        *by_answer.entry(what).or_default() += 1;
+    }
+    by_answer
+}
+
+pub(super) async fn until<F: Future<Output = Result<bool>>>(
+    what: &str,
+    limit: Duration,
+    mut is_so: impl FnMut() -> F,
+) -> Result<()> {
+    let started = Instant::now();
+    while !is_so().await.unwrap_or(false) {
+        ensure!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Read replicas that are made and deleted by a call: a drill's throw-away copy.
+
+use super::database::{Databases, Instance, available};
+use super::locked;
+use super::query::{Answer, Form, element, text};
+use super::refusal::Refusal;
+use local::system::postgres::Postgres;
+use local::system::wan::Line;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a new replica is `creating` at least, and a deleted instance `deleting`.
+const TAKES: Duration = Duration::from_millis(800);
+
+/// Where new replicas are made, and those that are not there yet.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// By region.
+    nurseries: Mutex<BTreeMap<String, Nursery>>,
+    unborn: Mutex<Vec<Unborn>>,
+}
+
+/// What a region's new replicas need.
+#[derive(Clone, Debug)]
+pub struct Nursery {
+    /// The folder for their logs.
+    pub logs: PathBuf,
+    /// The port by which they reach the one they copy.
+    pub source: u16,
+}
+
+/// A replica that is being made.
+#[derive(Clone, Debug)]
+pub(super) struct Unborn {
+    id: String,
+    region: String,
+    class: String,
+    source: String,
+    groups: Vec<String>,
+    tags: BTreeMap<String, String>,
+}
+
+impl Databases {
+    /// Lets replicas be made in a region.
+    pub fn let_copies_be_made(&self, region: &str, nursery: Nursery) {
+        locked(&self.copies.nurseries).insert(region.to_owned(), nursery);
+    }
+
+    /// A replica that is being made, as it is described.
+    pub(super) fn unborn(&self, region: &str, id: &str) -> Option<String> {
+        let unborn = locked(&self.copies.unborn);
+        let one = unborn.iter().find(|one| one.region == region && one.id == id)?;
+        let tags = one
+            .tags
+            .iter()
+            .map(|(key, value)| element("Tag", &[text("Key", key), text("Value", value)].concat()));
+        let fields = [
+            text("DBInstanceIdentifier", &one.id),
+            text("DBInstanceClass", &one.class),
+            text("DBInstanceStatus", "creating"),
+            text("ReadReplicaSourceDBInstanceIdentifier", &one.source),
+            element("TagList", &tags.collect::<String>()),
+        ];
+        Some(element("DBInstance", &fields.concat()))
+    }
+}
+
+pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+    form.check(&[
+        "DBInstanceIdentifier",
+        "SourceDBInstanceIdentifier",
+        "DBInstanceClass",
+        "VpcSecurityGroupIds",
+        "PubliclyAccessible",
+        "MultiAZ",
+        "EnableIAMDatabaseAuthentication",
+        "Tags",
+    ])?;
+    let id = form.required("DBInstanceIdentifier")?;
+    let exists = databases.find(region, id).is_ok() || databases.unborn(region, id).is_some();
+    if exists {
+        return Err(Refusal::new(400, "DBInstanceAlreadyExists", format!("{id} exists")));
+    }
+    let source = databases.find_by_arn(form.required("SourceDBInstanceIdentifier")?)?;
+    available(&source)?;
+    let keys = form.list("Tags", Some("Key")).into_iter().map(str::to_owned);
+    let one = Unborn {
+        id: id.into(),
+        region: region.into(),
+        class: form.required("DBInstanceClass")?.into(),
+        source: source.arn(),
+        groups: form.list("VpcSecurityGroupIds", None).into_iter().map(str::to_owned).collect(),
+        tags: keys.zip(form.list("Tags", Some("Value")).into_iter().map(str::to_owned)).collect(),
+    };
+    let Some(nursery) = locked(&databases.copies.nurseries).get(region).cloned() else {
+        return Err(Refusal::unknown("where replicas are made"));
+    };
+    locked(&databases.copies.unborn).push(one.clone());
+    let all = databases.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(TAKES).await;
+        match born(&one, nursery).await {
+            Ok(instance) => all.add(instance),
+            Err(error) => eprintln!("{} was not made: {error:#}", one.id),
+        }
+        locked(&all.copies.unborn).retain(|other| (&other.region, &other.id) != (&one.region, &one.id));
+    });
+    databases.unborn(region, id).ok_or_else(|| Refusal::new(500, "InternalFailure", "it is gone"))
+}
+
+async fn born(one: &Unborn, nursery: Nursery) -> anyhow::Result<Instance> {
+    let slot = format!("rds_{}", one.id.replace('-', "_"));
+    let server = Postgres::start_replica(&nursery.logs, &slot, nursery.source).await?;
+    let door = Line::lay(([127, 0, 0, 1], server.port()).into(), Duration::ZERO).await?;
+    Ok(Instance {
+        id: one.id.clone(),
+        region: one.region.clone(),
+        class: one.class.clone(),
+        status: "available",
+        is_stale: false,
+        source: Some(one.source.clone()),
+        resource_id: one.id.to_uppercase(),
+        groups: one.groups.iter().map(|group| (group.clone(), "active")).collect(),
+        tags: one.tags.clone(),
+        pending_class: None,
+        server: Arc::new(tokio::sync::Mutex::new(server)),
+        door: Arc::new(door),
+    })
+}
+
+pub(super) fn delete(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+    form.check(&["DBInstanceIdentifier", "SkipFinalSnapshot", "DeleteAutomatedBackups"])?;
+    let id = form.required("DBInstanceIdentifier")?;
+    if databases.unborn(region, id).is_some() {
+        return Err(Refusal::new(400, "InvalidDBInstanceState", format!("{id} is being created")));
+    }
+    let instance = databases.find(region, id)?;
+    available(&instance)?;
+    if !form.is_true("SkipFinalSnapshot") {
+        return Err(Refusal::unknown("final snapshots"));
+    }
+    databases.deleting(&instance);
+    let all = databases.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(TAKES).await;
+        all.forget(&instance);
+    });
+    Ok(String::new())
+}

@@ -1,0 +1,213 @@
+//! RDS's instances, each a real PostgreSQL, and what is done to them in the background.
+
+use super::copies::Copies;
+use super::refusal::Refusal;
+use super::{ACCOUNT, locked};
+use local::system::postgres::Postgres;
+use local::system::wan::{Line, LineState};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long an instance's description says after a call that nothing has begun.
+const STALE: Duration = Duration::from_millis(700);
+/// How long a change of security groups takes.
+const GROUPS_TAKE: Duration = Duration::from_millis(400);
+
+/// A server that more than one may act on.
+pub type Server = Arc<tokio::sync::Mutex<Postgres>>;
+
+/// A database instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its identifier, unique in its region.
+    pub id: String,
+    /// Its region.
+    pub region: String,
+    /// Its class.
+    pub class: String,
+    /// What its status says.
+    pub status: &'static str,
+    /// Whether something has been asked for that its status does not show yet.
+    pub is_stale: bool,
+    /// The instance that it follows, as an ARN.
+    pub source: Option<String>,
+    /// What never changes about it.
+    pub resource_id: String,
+    /// Its security groups, each with its status.
+    pub groups: Vec<(String, &'static str)>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// A class that it is to have.
+    pub pending_class: Option<String>,
+    /// The server.
+    pub server: Server,
+    /// The line by which everybody reaches the server: a security group that lets nobody in closes it.
+    pub door: Arc<Line>,
+}
+
+impl Instance {
+    /// Its ARN.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:rds:{}:{ACCOUNT}:db:{}", self.region, self.id)
+    }
+
+    /// Which instance of all is meant.
+    fn key(&self) -> (String, String) {
+        (self.region.clone(), self.id.clone())
+    }
+}
+
+/// All instances, and the security groups that let nobody in.
+#[derive(Debug, Default)]
+pub struct Databases {
+    instances: Mutex<Vec<Instance>>,
+    deny_all: Mutex<Vec<String>>,
+    pub(super) copies: Copies,
+}
+
+impl Databases {
+    /// Adds an instance.
+    pub fn add(&self, instance: Instance) {
+        locked(&self.instances).push(instance);
+    }
+
+    /// Adds a security group that lets nobody in.
+    pub fn add_deny_all(&self, group: &str) {
+        locked(&self.deny_all).push(group.to_owned());
+    }
+
+    /// The instances of a region.
+    pub fn of_region(&self, region: &str) -> Vec<Instance> {
+        locked(&self.instances).iter().filter(|instance| instance.region == region).cloned().collect()
+    }
+
+    /// The instances that follow the one with this ARN.
+    pub(super) fn followers(&self, arn: &str) -> Vec<String> {
+        let instances = locked(&self.instances);
+        instances
+            .iter()
+            .filter(|one| one.source.as_deref() == Some(arn))
+            .map(|follower| follower.arn())
+            .collect()
+    }
+
+    /// Makes a backup of an instance, as AWS does each night, which takes so long.
+    pub fn back_up(self: &Arc<Self>, region: &str, id: &str, takes: Duration) {
+        let key = (region.to_owned(), id.to_owned());
+        self.change(&key, |one| one.status = "backing-up");
+        let all = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(takes).await;
+            all.change(&key, |one| one.status = "available");
+        });
+    }
+
+    pub(super) fn find(&self, region: &str, id: &str) -> Result<Instance, Refusal> {
+        let found = self.of_region(region).into_iter().find(|instance| instance.id == id);
+        found.ok_or_else(|| Refusal::new(404, "DBInstanceNotFound", format!("DBInstance {id} not found.")))
+    }
+
+    pub(super) fn find_by_arn(&self, arn: &str) -> Result<Instance, Refusal> {
+        let found = locked(&self.instances).iter().find(|instance| instance.arn() == arn).cloned();
+        found.ok_or_else(|| Refusal::new(404, "DBInstanceNotFound", format!("DBInstance {arn} not found.")))
+    }
+
+    /// Ends the replica's following. Its description says for a while that nothing has begun.
+    pub(super) fn promote(self: &Arc<Self>, region: &str, id: &str) -> Result<Instance, Refusal> {
+        let instance = self.find(region, id)?;
+        if instance.source.is_none() {
+            return Err(invalid_state(format!("DB Instance {id} is not a read replica.")));
+        }
+        available(&instance)?;
+        let (all, key) = (self.clone(), instance.key());
+        let server = instance.server.clone();
+        all.change(&key, |one| one.is_stale = true);
+        tokio::spawn(async move {
+            tokio::time::sleep(STALE).await;
+            all.change(&key, |one| (one.status, one.is_stale) = ("modifying", false));
+            let mut server = server.lock().await;
+            let promoted = server.promote().await;
+            all.change(&key, |one| one.status = "rebooting");
+            let rebooted = server.reboot().await;
+            all.change(&key, |one| match promoted.and(rebooted) {
+                Ok(()) => (one.source, one.status) = (None, "available"),
+                Err(error) => {
+                    eprintln!("{} was not promoted: {error:#}", one.id);
+                    one.status = "failed";
+                }
+            });
+        });
+        Ok(instance)
+    }
+
+    /// Gives the instance another class, with a restart, now or in the next maintenance window, which
+    /// never comes here.
+    pub(super) fn resize(self: &Arc<Self>, instance: &Instance, class: &str, now: bool) {
+        let (all, key, class) = (self.clone(), instance.key(), class.to_owned());
+        all.change(&key, |one| one.pending_class = Some(class.clone()));
+        if !now {
+            return;
+        }
+        let server = instance.server.clone();
+        all.change(&key, |one| one.is_stale = true);
+        tokio::spawn(async move {
+            tokio::time::sleep(STALE).await;
+            all.change(&key, |one| (one.status, one.is_stale) = ("modifying", false));
+            let rebooted = server.lock().await.reboot().await;
+            all.change(&key, |one| {
+                one.status = if rebooted.is_ok() { "available" } else { "failed" };
+                (one.class, one.pending_class) = (class, None);
+            });
+        });
+    }
+
+    /// Puts the instance into other security groups. Where none of them lets anybody in, its door is
+    /// closed, and connections end.
+    pub(super) fn regroup(self: &Arc<Self>, instance: &Instance, groups: &[&str]) {
+        let (all, key) = (self.clone(), instance.key());
+        let is_closed = groups.iter().all(|group| locked(&self.deny_all).iter().any(|deny| deny == group));
+        let statuses = |status| groups.iter().map(|group| ((*group).to_owned(), status)).collect::<Vec<_>>();
+        let (adding, active) = (statuses("adding"), statuses("active"));
+        all.change(&key, |one| one.groups = adding);
+        let door = instance.door.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GROUPS_TAKE).await;
+            door.set(if is_closed { LineState::Refusing } else { LineState::Up });
+            all.change(&key, |one| one.groups = active);
+        });
+    }
+
+    pub(super) fn tag(&self, instance: &Instance, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        self.change(&instance.key(), |one| change(&mut one.tags));
+    }
+
+    pub(super) fn deleting(&self, instance: &Instance) {
+        self.change(&instance.key(), |one| one.status = "deleting");
+    }
+
+    /// Ends the server with its last owner.
+    pub(super) fn forget(&self, instance: &Instance) {
+        locked(&self.instances).retain(|one| one.key() != instance.key());
+    }
+
+    fn change(&self, key: &(String, String), change: impl FnOnce(&mut Instance)) {
+        if let Some(instance) = locked(&self.instances).iter_mut().find(|one| one.key() == *key) {
+            change(instance);
+        }
+    }
+}
+
+/// Refuses what cannot be done to an instance that something is being done to.
+pub(super) fn available(instance: &Instance) -> Result<(), Refusal> {
+    match instance.status {
+        "available" if !instance.is_stale => Ok(()),
+        status => {
+            Err(invalid_state(format!("DB instance {} is not available: it is {status}.", instance.id)))
+        }
+    }
+}
+
+fn invalid_state(message: String) -> Refusal {
+    Refusal::new(400, "InvalidDBInstanceState", message)
+}

@@ -1,0 +1,219 @@
+//! ElastiCache's Global Datastore over real Redis servers: one primary, and one that follows it in
+//! another region.
+
+use super::refusal::Refusal;
+use super::{Reach, Reaches, locked};
+use anyhow::{Context, Result};
+use local::system::redis_server::Redis;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How long a failover takes besides what the servers need.
+const MOVE_TAKES: Duration = Duration::from_millis(1_200);
+/// How long it waits for the old primary to stop taking writes, where that can be reached.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries to reach a server.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A replication group of the datastore.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The replication group's id.
+    pub group: String,
+    /// Its region.
+    pub region: String,
+    /// Its primary node.
+    pub server: Arc<tokio::sync::Mutex<Redis>>,
+    /// On which port the other regions reach it.
+    pub ports: BTreeMap<String, u16>,
+}
+
+/// The datastore.
+#[derive(Debug)]
+pub struct Datastore {
+    /// Its id.
+    pub id: String,
+    members: Vec<Member>,
+    reaches: Reaches,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    status: &'static str,
+    /// Index of the primary.
+    primary: usize,
+    /// Members that have left.
+    alone: Vec<usize>,
+    hangs: bool,
+    /// What makes the old primary follow, once it can be reached.
+    following: Option<JoinHandle<()>>,
+}
+
+impl Drop for Datastore {
+    fn drop(&mut self) {
+        if let Some(following) = locked(&self.state).following.take() {
+            following.abort();
+        }
+    }
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MemberRole {
+    Primary,
+    Secondary,
+    Alone,
+}
+
+impl Datastore {
+    /// A datastore whose first member is the primary, and the others follow it.
+    pub fn new(id: &str, members: Vec<Member>, reaches: Reaches) -> Self {
+        let state =
+            State { status: "available", primary: 0, alone: Vec::new(), hangs: false, following: None };
+        Self { id: id.to_owned(), members, reaches, state: Mutex::new(state) }
+    }
+
+    /// Whether failovers hang for as long as the old primary cannot be reached.
+    pub fn hang(&self, hangs: bool) {
+        locked(&self.state).hangs = hangs;
+    }
+
+    /// The region whose Redis is the primary.
+    pub fn primary_region(&self) -> Option<&str> {
+        let primary = locked(&self.state).primary;
+        self.members.get(primary).map(|member| member.region.as_str())
+    }
+
+    pub(super) fn status(&self) -> &'static str {
+        locked(&self.state).status
+    }
+
+    pub(super) fn members(&self) -> Vec<(&Member, MemberRole)> {
+        let state = locked(&self.state);
+        let role = |index: usize| match () {
+            () if state.alone.contains(&index) => MemberRole::Alone,
+            () if state.primary == index => MemberRole::Primary,
+            () => MemberRole::Secondary,
+        };
+        self.members.iter().enumerate().map(|(index, member)| (member, role(index))).collect()
+    }
+
+    /// Makes a secondary the primary; the old one follows it, as soon as it can be reached.
+    pub(super) fn fail_over(self: &Arc<Self>, region: &str, group: &str) -> Result<(), Refusal> {
+        let (to, role) = self.named(region, group)?;
+        let mut state = locked(&self.state);
+        self.must_be_available(&state)?;
+        if role != MemberRole::Secondary {
+            let why = format!("{group} in {region} is not a secondary of {}", self.id);
+            return Err(Refusal::new(400, "InvalidParameterValue", why));
+        }
+        let from = state.primary;
+        state.status = "modifying";
+        tokio::spawn(self.clone().move_primary(from, to));
+        Ok(())
+    }
+
+    async fn move_primary(self: Arc<Self>, from: usize, to: usize) {
+        let (Some(old), Some(new)) = (self.members.get(from), self.members.get(to)) else { return };
+        tokio::time::sleep(MOVE_TAKES).await;
+        while locked(&self.state).hangs && !self.is_up(old) {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if locked(&self.state).alone.contains(&to) {
+            return;
+        }
+        promote(new).await;
+        let following = self.clone();
+        let (old, new) = (old.clone(), new.clone());
+        let waits_for_old = self.is_up(&old);
+        let follows = tokio::spawn(async move {
+            loop {
+                if following.is_up(&old)
+                    && old.server.lock().await.follow(new.ports.get(&old.region).copied()).await.is_ok()
+                {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        locked(&self.state).primary = to;
+        if waits_for_old {
+            let started = tokio::time::Instant::now();
+            while !follows.is_finished() && started.elapsed() < STOP_LIMIT {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        let mut state = locked(&self.state);
+        (state.status, state.following) = ("available", Some(follows));
+    }
+
+    /// Takes a secondary out of the datastore, as the last resort where a failover hangs: it takes
+    /// writes then, and nobody follows it.
+    pub(super) fn disassociate(self: &Arc<Self>, region: &str, group: &str) -> Result<(), Refusal> {
+        let (index, role) = self.named(region, group)?;
+        let mut state = locked(&self.state);
+        if !state.hangs {
+            self.must_be_available(&state)?;
+        }
+        if role != MemberRole::Secondary {
+            let why = format!("{group} in {region} is not a secondary of {}", self.id);
+            return Err(Refusal::new(400, "InvalidParameterValue", why));
+        }
+        state.alone.push(index);
+        state.status = "modifying";
+        let all = self.clone();
+        tokio::spawn(async move {
+            if let Some(member) = all.members.get(index) {
+                promote(member).await;
+            }
+            locked(&all.state).status = "primary-only";
+        });
+        Ok(())
+    }
+
+    /// What a person does after the last resort: the datastore is deleted, and made anew of the member that has left
+    /// it, and of a new one in the place of the other. Nothing is done where none has left it.
+    pub async fn make_anew(&self) -> Result<()> {
+        let Some(primary) = locked(&self.state).alone.first().copied() else { return Ok(()) };
+        let new = self.members.get(primary).context("no such member")?;
+        for (index, member) in self.members.iter().enumerate() {
+            if index != primary {
+                member.server.lock().await.follow(new.ports.get(&member.region).copied()).await?;
+            }
+        }
+        let mut state = locked(&self.state);
+        *state = State { status: "available", primary, alone: Vec::new(), hangs: false, following: None };
+        Ok(())
+    }
+
+    fn named(&self, region: &str, group: &str) -> Result<(usize, MemberRole), Refusal> {
+        let members = self.members().into_iter().enumerate();
+        let mut found = members.filter(|(_, (member, _))| member.region == region && member.group == group);
+        let why = || format!("{group} in {region} is not a member of {}", self.id);
+        let (index, (_, role)) =
+            found.next().ok_or_else(|| Refusal::new(400, "InvalidParameterValue", why()))?;
+        Ok((index, role))
+    }
+
+    fn must_be_available(&self, state: &State) -> Result<(), Refusal> {
+        let why = || format!("Global Replication Group {} is not available: it is {}", self.id, state.status);
+        match state.status {
+            "available" => Ok(()),
+            _ => Err(Refusal::new(400, "InvalidGlobalReplicationGroupState", why())),
+        }
+    }
+
+    fn is_up(&self, member: &Member) -> bool {
+        *self.reaches.watch(&member.region).borrow() == Reach::Up
+    }
+}
+
+async fn promote(member: &Member) {
+    while let Err(error) = member.server.lock().await.follow(None).await {
+        eprintln!("{} does not become a primary yet: {error:#}", member.group);
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,267 @@
+//! A region's Lambda functions, as they are deployed: configuration, versions, the alias that requests
+//! go to, concurrency, and the process that runs; and the schedules that start them.
+
+use super::locked;
+use super::refusal::Refusal;
+use super::schedules::Planned;
+use anyhow::Result;
+use local::aws::functions::{Function, Launch};
+use local::aws::lambda::Invoke;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a change of a function's configuration takes.
+const UPDATE_TAKES: Duration = Duration::from_millis(300);
+/// How long a process that is to be replaced may take to answer those whom it serves.
+const QUIET_LIMIT: Duration = Duration::from_secs(4);
+
+/// A function's environment.
+pub type Environment = BTreeMap<String, String>;
+
+/// A function as it is deployed.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The binary.
+    pub binary: &'static str,
+    /// Requests that one process takes at once.
+    pub concurrency: u32,
+    /// Its environment.
+    pub environment: Environment,
+    /// The alias that requests go to, where there is one.
+    pub alias: Option<&'static str>,
+    /// Whether it is prepared and cannot run: its reserved concurrency is 0.
+    pub is_parked: bool,
+}
+
+/// A function as it is known.
+#[derive(Debug)]
+pub(super) struct Deployed {
+    deployment: Deployment,
+    pub(super) revision: u64,
+    pub(super) is_updating: bool,
+    /// The environments of its published versions, from the first on.
+    pub(super) versions: Vec<Environment>,
+    /// The alias's version, from 1 on.
+    pub(super) live: usize,
+    pub(super) alias_revision: u64,
+    pub(super) reserved: Option<u32>,
+    process: Option<Function>,
+}
+
+impl Deployed {
+    pub(super) fn binary(&self) -> &'static str {
+        self.deployment.binary
+    }
+
+    pub(super) fn alias(&self) -> Option<&'static str> {
+        self.deployment.alias
+    }
+
+    /// The environment of `$LATEST`.
+    pub(super) fn latest(&self) -> &Environment {
+        &self.deployment.environment
+    }
+
+    /// The environment that requests meet.
+    fn serving(&self) -> &Environment {
+        match self.deployment.alias {
+            Some(_) => self.versions.get(self.live.saturating_sub(1)).unwrap_or(self.latest()),
+            None => self.latest(),
+        }
+    }
+}
+
+/// A region's functions and schedules.
+#[derive(Debug)]
+pub struct Fleet {
+    region: String,
+    stack: String,
+    invoke: Invoke,
+    folder: PathBuf,
+    binaries: Option<PathBuf>,
+    /// Where a server's address leads from this region: by a line, where the server is in another one.
+    addresses: HashMap<String, String>,
+    /// What a minute of a schedule takes here.
+    pub(super) minute: Duration,
+    functions: Mutex<BTreeMap<String, Deployed>>,
+    pub(super) schedules: Mutex<BTreeMap<String, Planned>>,
+}
+
+/// How a region's functions are run.
+#[derive(Clone, Debug)]
+pub struct FleetOptions {
+    /// The region.
+    pub region: String,
+    /// What the names of its functions begin with.
+    pub stack: String,
+    /// Where logs are written.
+    pub folder: PathBuf,
+    /// Where the built functions are; by default where this program was built.
+    pub binaries: Option<PathBuf>,
+    /// Servers' addresses, and where each leads from this region.
+    pub addresses: HashMap<String, String>,
+    /// What a minute of a schedule takes here.
+    pub minute: Duration,
+}
+
+impl Fleet {
+    /// A region without functions.
+    pub fn new(invoke: Invoke, options: FleetOptions) -> Self {
+        let FleetOptions { region, stack, folder, binaries, addresses, minute } = options;
+        let (functions, schedules) = Default::default();
+        Self { region, stack, invoke, folder, binaries, addresses, minute, functions, schedules }
+    }
+
+    /// The region.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The region's Invoke API.
+    pub fn invoke_api(&self) -> &Invoke {
+        &self.invoke
+    }
+
+    /// Deploys a function, publishes its first version, and starts it unless it is parked.
+    pub fn deploy(&self, deployment: Deployment) -> Result<()> {
+        let name = format!("{}-{}", self.stack, deployment.binary);
+        self.invoke.park(deployment.binary, deployment.is_parked);
+        let mut deployed = Deployed {
+            revision: 1,
+            is_updating: false,
+            versions: vec![deployment.environment.clone()],
+            live: 1,
+            alias_revision: 1,
+            reserved: deployment.is_parked.then_some(0),
+            process: None,
+            deployment,
+        };
+        self.start(&mut deployed)?;
+        locked(&self.functions).insert(name, deployed);
+        Ok(())
+    }
+
+    /// Removes a function, with its process.
+    pub fn remove(&self, binary: &str) {
+        locked(&self.functions).retain(|_, deployed| deployed.binary() != binary);
+    }
+
+    /// Kills every process of the region as SIGKILL does. None comes back before [`Fleet::revive`].
+    pub fn kill_all(&self) {
+        locked(&self.functions).values_mut().for_each(|deployed| deployed.process = None);
+    }
+
+    /// Kills the process of a function as SIGKILL does; a new one follows.
+    pub fn kill(&self, binary: &str) {
+        let functions = locked(&self.functions);
+        let processes = functions.values().filter(|deployed| deployed.binary() == binary);
+        processes.filter_map(|deployed| deployed.process.as_ref()).for_each(Function::kill);
+    }
+
+    /// The process of a function, where it has one.
+    pub fn process_id(&self, binary: &str) -> Option<u32> {
+        let functions = locked(&self.functions);
+        let found = functions.values().find(|deployed| deployed.binary() == binary)?;
+        found.process.as_ref().map(Function::process_id)
+    }
+
+    /// Starts every function that may run, as it is configured now.
+    pub fn revive(&self) -> Result<()> {
+        locked(&self.functions).values_mut().try_for_each(|deployed| self.start(deployed))
+    }
+
+    fn start(&self, deployed: &mut Deployed) -> Result<()> {
+        if deployed.reserved == Some(0) {
+            return Ok(());
+        }
+        let leads = |value: &String| self.addresses.get(value).unwrap_or(value).clone();
+        let environment = deployed.serving().iter().map(|(name, value)| (name.clone(), leads(value)));
+        let launch = Launch {
+            function: deployed.binary(),
+            region: self.region.clone(),
+            concurrency: deployed.deployment.concurrency,
+            environment: environment.collect(),
+            wrapper: Vec::new(),
+            binaries: self.binaries.clone(),
+        };
+        // The old one is gone before the new one comes.
+        deployed.process = None;
+        deployed.process = Some(Function::start(launch, &self.invoke, Path::new(&self.folder))?);
+        Ok(())
+    }
+
+    /// Looks at a function or changes it. It may be named by its ARN.
+    pub(super) fn with<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut Deployed) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let name = name.rsplit(':').next().unwrap_or(name);
+        let mut functions = locked(&self.functions);
+        let missing = || {
+            let arn = self.arn(name);
+            Refusal::new(404, "ResourceNotFoundException", format!("Function not found: {arn}"))
+        };
+        work(functions.get_mut(name).ok_or_else(missing)?)
+    }
+
+    /// The ARN of a function of the region.
+    pub(super) fn arn(&self, name: &str) -> String {
+        let name = name.rsplit(':').next().unwrap_or(name);
+        format!("arn:aws:lambda:{}:{}:function:{name}", self.region, super::ACCOUNT)
+    }
+
+    /// Gives a function another environment.
+    pub(super) fn configure(self: &Arc<Self>, name: &str, environment: Environment) -> Result<(), Refusal> {
+        self.with(name, |deployed| {
+            deployed.deployment.environment = environment;
+            deployed.revision += 1;
+            deployed.is_updating = true;
+            Ok(())
+        })?;
+        let (fleet, name) = (self.clone(), name.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(UPDATE_TAKES).await;
+            // Behind an alias it meets nobody before it is published.
+            let is_behind = fleet.with(&name, |deployed| Ok(deployed.alias().is_some())).unwrap_or(false);
+            if !is_behind {
+                fleet.restart(&name).await;
+            }
+            let _ = fleet.with(&name, |deployed| {
+                deployed.is_updating = false;
+                Ok(())
+            });
+        });
+        Ok(())
+    }
+
+    /// Puts a process in the place of the one that runs, once that has answered those whom it serves.
+    pub(super) async fn restart(&self, name: &str) {
+        let Ok(binary) = self.with(name, |deployed| Ok(deployed.binary())) else { return };
+        let _quiet = self.invoke.quiet(binary, QUIET_LIMIT).await;
+        let _ = self.with(name, |deployed| {
+            // A region that is gone starts nothing.
+            if deployed.process.is_some() {
+                self.start(deployed).unwrap_or_else(|error| eprintln!("{binary} does not start: {error:#}"));
+            }
+            Ok(())
+        });
+    }
+
+    /// Reserves so much concurrency for a function; nothing is the account's.
+    pub(super) fn reserve(&self, name: &str, reserved: Option<u32>) -> Result<(), Refusal> {
+        self.with(name, |deployed| {
+            let was_parked = deployed.reserved == Some(0);
+            deployed.reserved = reserved;
+            self.invoke.park(deployed.binary(), reserved == Some(0));
+            if was_parked && reserved != Some(0) {
+                let failed =
+                    |error: anyhow::Error| Refusal::new(500, "ServiceException", format!("{error:#}"));
+                self.start(deployed).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! EventBridge Scheduler: schedules that start a region's functions.
+
+use super::function_calls::known;
+use super::functions::Fleet;
+use super::refusal::{Refusal, json_answer};
+use super::{ACCOUNT, Account, Call, locked};
+use axum::body::Body;
+use axum::http::Response;
+use local::aws::schedule::Schedule;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A schedule as it is known.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// What it was made of: everything that an update replaces.
+    definition: Value,
+    /// Fires while it is enabled.
+    running: Option<Schedule>,
+}
+
+impl Fleet {
+    /// Makes a schedule that starts `binary` every minute, enabled or not.
+    pub fn plan(&self, name: &str, function: &str, is_enabled: bool) -> anyhow::Result<()> {
+        let definition = json!({
+            "State": if is_enabled { "ENABLED" } else { "DISABLED" },
+            "ScheduleExpression": "rate(1 minute)",
+            "FlexibleTimeWindow": { "Mode": "OFF" },
+            "Target": {
+                "Arn": self.arn(function),
+                "RoleArn": format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
+                "RetryPolicy": { "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 },
+            },
+        });
+        self.replace(name, definition).map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
+    }
+
+    fn replace(&self, name: &str, definition: Value) -> Result<(), Refusal> {
+        let every = interval(&definition, self.minute)?;
+        let arn = definition["Target"]["Arn"].as_str().unwrap_or_default();
+        let binary = self.with(arn, |deployed| Ok(deployed.binary()))?;
+        let mut schedules = locked(&self.schedules);
+        let was_running = schedules.remove(name).and_then(|planned| {
+            let is_same = ["ScheduleExpression", "Target"]
+                .iter()
+                .all(|field| planned.definition.get(*field) == definition.get(*field));
+            planned.running.filter(|_| is_same)
+        });
+        let is_enabled = definition["State"].as_str() != Some("DISABLED");
+        let start = || Schedule::start(self.invoke_api().clone(), binary, self.region(), every);
+        let running = is_enabled.then(|| was_running.unwrap_or_else(start));
+        schedules.insert(name.to_owned(), Planned { definition, running });
+        Ok(())
+    }
+}
+
+/// How often it fires: `rate(N minutes)`.
+fn interval(definition: &Value, minute: Duration) -> Result<Duration, Refusal> {
+    let expression = definition["ScheduleExpression"].as_str().unwrap_or_default();
+    let inner = expression.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
+    let minutes = inner.and_then(|inner| inner.split_once(' ')).and_then(|(number, unit)| {
+        unit.starts_with("minute").then_some(number.parse::<u32>().ok().filter(|n| *n > 0)).flatten()
+    });
+    let why = format!("the control plane on this machine does not know the expression {expression}");
+    minutes.map(|minutes| minute * minutes).ok_or_else(|| Refusal::new(400, "ValidationException", why))
+}
+
+pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Body>, Refusal> {
+    let throttling = Refusal::new(429, "ThrottlingException", "Rate exceeded");
+    account.admit(call, throttling).await?;
+    let path = call.parts.uri.path();
+    let name = path.strip_prefix("/schedules/").filter(|name| !name.contains('/'));
+    let unknown = || Refusal::unknown(&format!("Scheduler's {} {path}", call.parts.method));
+    let name = name.ok_or_else(unknown)?;
+    let missing =
+        || Refusal::new(404, "ResourceNotFoundException", format!("Schedule {name} does not exist."));
+    let fleet = account.fleet(&call.region).ok_or_else(missing)?;
+    let arn = format!("arn:aws:scheduler:{}:{ACCOUNT}:schedule/default/{name}", call.region);
+    let definition = locked(&fleet.schedules).get(name).map(|planned| planned.definition.clone());
+    let mut definition = definition.ok_or_else(missing)?;
+    match call.parts.method.as_str() {
+        "GET" => {
+            definition["Name"] = name.into();
+            definition["Arn"] = arn.into();
+            definition["GroupName"] = "default".into();
+            Ok(json_answer(200, &definition))
+        }
+        "PUT" => {
+            let mut input: Value = serde_json::from_slice(&call.body)
+                .map_err(|error| Refusal::new(400, "ValidationException", error.to_string()))?;
+            let fields = ["State", "ScheduleExpression", "Target", "FlexibleTimeWindow"];
+            known(
+                &input,
+                &[
+                    &fields[..],
+                    &[
+                        "GroupName",
+                        "ClientToken",
+                        "Description",
+                        "ScheduleExpressionTimezone",
+                        "ActionAfterCompletion",
+                    ],
+                ]
+                .concat(),
+            )?;
+            // What is left out of an update is gone, and these three there must be.
+            for field in ["ScheduleExpression", "Target", "FlexibleTimeWindow"] {
+                if input[field].is_null() {
+                    return Err(Refusal::new(400, "ValidationException", format!("{field} is missing")));
+                }
+            }
+            if let Some(input) = input.as_object_mut() {
+                input.entry("State").or_insert_with(|| "ENABLED".into());
+                input.remove("ClientToken");
+            }
+            fleet.replace(name, input)?;
+            Ok(json_answer(200, &json!({ "ScheduleArn": arn })))
+        }
+        _ => Err(unknown()),
+    }
+}

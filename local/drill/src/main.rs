@@ -1,0 +1,19 @@
+//! Failovers between two regions on one machine, with buyers ordering throughout.
+
+use clap::Parser;
+use drill::Drill;
+use std::process::ExitCode;
+
+/// Fails over from main to its standby, with buyers ordering throughout, and reports what was lost.
+#[derive(Parser)]
+#[command(name = "fairdrop-drill")]
+struct Cli {
+    #[command(flatten)]
+    drill: Drill,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    local::command::run("fairdrop-drill", false, drill::run(&cli.drill)).await
+}

@@ -1,0 +1,141 @@
+//! What lies between the regions, each line as long as the way is far.
+
+use super::servers::{Servers, ledger_url};
+use anyhow::Result;
+use local::system::regions::Region;
+use local::system::wan::{Line, LineState};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// One way between the edge and the standby: nobody has published it, and the ways to main of both
+/// together are the most it can be.
+const EDGE_TO_STANDBY: Duration = Duration::from_millis(110);
+/// One way within a region.
+const WITHIN: Duration = Duration::from_micros(500);
+
+/// How main is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// From everybody and everything.
+    Whole,
+    /// From the other regions, and not from the lease's table: it goes on selling until it reads
+    /// there that it may not.
+    FromRegions,
+}
+
+/// The lines to main's servers, which are laid before there is a standby.
+#[derive(Debug)]
+pub(super) struct ToMain {
+    /// From the standby to the ledger.
+    pub(super) ledger: Line,
+    /// From the standby to Redis.
+    pub(super) redis: Line,
+    from_main: Line,
+    from_edge: Line,
+    one_way: Duration,
+}
+
+impl ToMain {
+    pub(super) async fn lay(main: &Servers, [_, standby, edge]: [Region; 3]) -> Result<Self> {
+        let one_way = |region: Region| Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
+        let redis = port(&main.urls.redis)?;
+        Ok(Self {
+            ledger: line(main.ledger_door.port(), one_way(standby)).await?,
+            redis: line(redis, one_way(standby)).await?,
+            from_main: line(redis, WITHIN).await?,
+            from_edge: line(redis, one_way(edge)).await?,
+            one_way: one_way(standby),
+        })
+    }
+}
+
+/// All lines.
+#[derive(Debug)]
+pub struct Lines {
+    /// From the standby to main's ledger.
+    pub ledger_to_main: Line,
+    /// From main to the standby's ledger: the other way round, once the roles are exchanged.
+    pub ledger_to_standby: Line,
+    /// From the standby to main's Redis.
+    pub redis_to_main: Line,
+    /// From main to the standby's Redis.
+    pub redis_to_standby: Line,
+    /// From the edge to main's Redis.
+    pub edge_to_main: Line,
+    /// From the edge to the standby's Redis.
+    pub edge_to_standby: Line,
+    /// From main to the tables.
+    pub main_to_tables: Line,
+    /// From the standby to the tables.
+    pub standby_to_tables: Line,
+    /// From main's and the standby's functions to Redis of their own region, where distance is none.
+    within: [Line; 2],
+}
+
+impl Lines {
+    pub(super) async fn lay(to_main: ToMain, standby: &Servers, tables: u16) -> Result<Self> {
+        let redis = port(&standby.urls.redis)?;
+        Ok(Self {
+            ledger_to_standby: line(standby.ledger_door.port(), to_main.one_way).await?,
+            redis_to_standby: line(redis, to_main.one_way).await?,
+            edge_to_standby: line(redis, EDGE_TO_STANDBY).await?,
+            // Strong consistency between regions costs each call a way to another region.
+            main_to_tables: line(tables, to_main.one_way).await?,
+            standby_to_tables: line(tables, to_main.one_way).await?,
+            within: [to_main.from_main, line(redis, WITHIN).await?],
+            ledger_to_main: to_main.ledger,
+            redis_to_main: to_main.redis,
+            edge_to_main: to_main.from_edge,
+        })
+    }
+
+    /// Where each server's address leads from a region.
+    pub(super) fn addresses(
+        &self,
+        region: usize,
+        main: &Servers,
+        standby: &Servers,
+    ) -> HashMap<String, String> {
+        let redis = |line: &Line| format!("redis://127.0.0.1:{}", line.port());
+        let [within_main, within_standby] = &self.within;
+        let to = match region {
+            super::MAIN => vec![
+                (&main.urls.redis, redis(within_main)),
+                (&standby.urls.redis, redis(&self.redis_to_standby)),
+                (&standby.urls.ledger, ledger_url(self.ledger_to_standby.port())),
+            ],
+            super::STANDBY => vec![
+                (&main.urls.redis, redis(&self.redis_to_main)),
+                (&standby.urls.redis, redis(within_standby)),
+                (&main.urls.ledger, ledger_url(self.ledger_to_main.port())),
+            ],
+            _ => vec![
+                (&main.urls.redis, redis(&self.edge_to_main)),
+                (&standby.urls.redis, redis(&self.edge_to_standby)),
+            ],
+        };
+        to.into_iter().map(|(address, leads)| (address.clone(), leads)).collect()
+    }
+
+    /// Cuts main off from the others, or restores all.
+    pub(super) fn cut(&self, cut: Option<Cut>) {
+        let state = |is_cut| if is_cut { LineState::Silent } else { LineState::Up };
+        let others = [
+            &self.ledger_to_main,
+            &self.ledger_to_standby,
+            &self.redis_to_main,
+            &self.redis_to_standby,
+            &self.edge_to_main,
+        ];
+        others.iter().for_each(|line| line.set(state(cut.is_some())));
+        self.main_to_tables.set(state(cut == Some(Cut::Whole)));
+    }
+}
+
+async fn line(port: u16, one_way: Duration) -> Result<Line> {
+    Line::lay(([127, 0, 0, 1], port).into(), one_way).await
+}
+
+fn port(url: &str) -> Result<u16> {
+    Ok(url.rsplit(':').next().unwrap_or_default().parse()?)
+}

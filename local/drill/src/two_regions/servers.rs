@@ -1,0 +1,92 @@
+//! A region's servers: the ledger's PostgreSQL behind a door, Redis, and its read replica.
+
+use super::lines::ToMain;
+use crate::control_plane::database::Server;
+use anyhow::Result;
+use local::system::postgres::Postgres;
+use local::system::redis_server::Redis;
+use local::system::wan::Line;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// A region's servers. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// The ledger's.
+    pub postgres: Server,
+    /// By which everybody reaches the ledger: a security group can close it.
+    pub ledger_door: Arc<Line>,
+    /// The primary node of the region's replication group.
+    pub redis: Arc<Mutex<Redis>>,
+    /// Its read replica.
+    pub replica: Arc<Mutex<Redis>>,
+    /// The addresses, as clients take them.
+    pub urls: Urls,
+}
+
+/// Where a region's servers are.
+#[derive(Clone, Debug)]
+pub struct Urls {
+    /// The ledger, by its door.
+    pub ledger: String,
+    /// Redis.
+    pub redis: String,
+    /// Its read replica.
+    pub replica: String,
+}
+
+impl Servers {
+    pub(super) async fn start_main(folder: &Path) -> Result<Self> {
+        let (redis, postgres) =
+            tokio::try_join!(Redis::start(folder, "redis-main"), Postgres::start(folder, "postgres-main"))?;
+        Self::around(folder, "redis-main-replica", redis, postgres).await
+    }
+
+    pub(super) async fn start_standby(folder: &Path, to_main: &ToMain) -> Result<Self> {
+        let (redis, postgres) = tokio::try_join!(
+            Redis::start_follower(folder, "redis-standby", to_main.redis.port()),
+            // The name is the slot's, which ends in the instance's resource id.
+            Postgres::start_replica(folder, "rds_standby_ledger", to_main.ledger.port())
+        )?;
+        Self::around(folder, "redis-standby-replica", redis, postgres).await
+    }
+
+    async fn around(folder: &Path, replica: &str, redis: Redis, postgres: Postgres) -> Result<Self> {
+        let replica = Redis::start_replica(folder, replica, &redis).await?;
+        let door = Line::lay(([127, 0, 0, 1], postgres.port()).into(), Duration::ZERO).await?;
+        let urls = Urls { ledger: ledger_url(door.port()), redis: redis.url(), replica: replica.url() };
+        let [redis, replica] = [redis, replica].map(|server| Arc::new(Mutex::new(server)));
+        Ok(Self {
+            postgres: Arc::new(Mutex::new(postgres)),
+            ledger_door: Arc::new(door),
+            redis,
+            replica,
+            urls,
+        })
+    }
+
+    /// Takes another server for the ledger.
+    pub(super) fn take_ledger(&mut self, postgres: Server, door: Arc<Line>) {
+        self.urls.ledger = ledger_url(door.port());
+        (self.postgres, self.ledger_door) = (postgres, door);
+    }
+
+    pub(super) async fn kill(&self) {
+        self.redis.lock().await.kill();
+        self.postgres.lock().await.kill();
+        self.replica.lock().await.kill();
+    }
+
+    pub(super) async fn revive(&self) -> Result<()> {
+        self.redis.lock().await.restart().await?;
+        self.postgres.lock().await.restart().await?;
+        self.replica.lock().await.restart().await
+    }
+}
+
+/// The ledger's address on a port.
+pub(super) fn ledger_url(port: u16) -> String {
+    format!("postgres://fairdrop@127.0.0.1:{port}/postgres?sslmode=disable")
+}

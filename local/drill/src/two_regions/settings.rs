@@ -1,0 +1,216 @@
+//! What the functions of each region are given, and what AWS calls everything.
+
+use super::lines::Lines;
+use super::servers::Servers;
+use super::{MAIN, Roles, STANDBY};
+use crate::control_plane::functions::{Deployment, Environment};
+use local::aws::emulators::Moto;
+use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::regions::{Region, WORLD};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Main, the standby, and an edge.
+pub(super) const REGIONS: [Region; 3] = [WORLD[0], WORLD[1], WORLD[3]];
+pub(super) const STACK: &str = "fairdrop";
+pub(super) const TABLE: &str = "fairdrop-main-lease";
+pub(super) const LEDGER_GROUP: &str = "sg-ledger";
+pub(super) const FENCE_GROUP: &str = "sg-fence";
+pub(super) const DATASTORE: &str = "ldgnf-fairdrop";
+pub(super) const DRAIN_SCHEDULE: &str = "fairdrop-drain";
+pub(super) const WORKER_SCHEDULE: &str = "fairdrop-worker";
+/// Requests that one process of a function takes at once.
+const CONCURRENCY: u32 = 32;
+
+/// How the regions are started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long the lease lasts, in seconds.
+    pub lease_seconds: u64,
+    /// How far clocks may be apart, in milliseconds.
+    pub tolerance_ms: u64,
+    /// What a minute of a schedule takes here, and a run of drain and worker.
+    pub minute: Duration,
+    /// The class of main's database.
+    pub main_class: String,
+    /// The class of its replica; a smaller one is raised before it is promoted.
+    pub replica_class: String,
+    /// Where the built functions are; by default where this program was built.
+    pub binaries: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_seconds: 4,
+            tolerance_ms: 200,
+            minute: Duration::from_secs(5),
+            main_class: "db.m7g.large".into(),
+            replica_class: "db.m7g.large".into(),
+            binaries: None,
+        }
+    }
+}
+
+pub(super) fn named(function: &str) -> String {
+    format!("{STACK}-{function}")
+}
+
+/// A region's database instance, whatever the region is at the time.
+pub(super) fn instance(index: usize) -> &'static str {
+    if index == STANDBY { "standby-ledger" } else { "main-ledger" }
+}
+
+/// A region; the first one where there is no such.
+pub(super) fn region(index: usize) -> Region {
+    REGIONS.get(index).copied().unwrap_or(REGIONS[MAIN])
+}
+
+pub(super) fn redis_group(region: &str) -> String {
+    format!("fairdrop-{region}")
+}
+
+/// All that is known when functions are deployed.
+pub(super) struct Plan<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) lines: &'a Lines,
+    pub(super) identity: &'a IdentityProvider,
+    pub(super) folder: &'a Path,
+    pub(super) aws: String,
+    pub(super) roles: Roles,
+    /// Of the two regions that have any.
+    pub(super) servers: [&'a Servers; 2],
+}
+
+type Pair = (&'static str, String);
+
+impl Plan<'_> {
+    /// The functions of a region.
+    pub(super) fn deployments(&self, index: usize) -> Vec<Deployment> {
+        let mut deployments = self.everywhere(index);
+        deployments.extend(self.of_main(index));
+        deployments.extend(self.of_standby(index));
+        deployments
+    }
+
+    fn of(&self, index: usize) -> &Servers {
+        let [first, second] = self.servers;
+        if index == STANDBY { second } else { first }
+    }
+
+    fn main(&self) -> &Servers {
+        self.of(self.roles.main)
+    }
+
+    fn standby(&self) -> &Servers {
+        self.of(self.roles.standby)
+    }
+
+    fn everywhere(&self, index: usize) -> Vec<Deployment> {
+        // The edge has no copy, and reads main.
+        let copy = self.servers.get(index).map_or(String::new(), |servers| servers.urls.replica.clone());
+        let environment = [
+            ("FAIRDROP_REGION", region(index).name.to_owned()),
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
+            ("FAIRDROP_REPLICA_REDIS_URL", copy),
+            ("FAIRDROP_TOKEN_JWKS", self.identity.jwks().to_string()),
+            ("FAIRDROP_TOKEN_ISSUER", ISSUER.into()),
+            ("FAIRDROP_TOKEN_AUDIENCE", AUDIENCE.into()),
+        ];
+        let deployment = |binary, alias| Deployment {
+            binary,
+            concurrency: CONCURRENCY,
+            environment: table(environment.clone()),
+            alias,
+            is_parked: false,
+        };
+        vec![deployment("order-intake", Some("live")), deployment("order-status", None)]
+    }
+
+    /// Functions of main alone, which stand ready in the standby.
+    pub(super) fn of_main(&self, index: usize) -> Vec<Deployment> {
+        let Some(own) = self.servers.get(index) else { return Vec::new() };
+        let is_main = index == self.roles.main;
+        let seconds = self.settings.minute.as_secs().max(1).to_string();
+        let mut environment = vec![
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
+            ("FAIRDROP_LEDGER_URL", own.urls.ledger.clone()),
+            ("FAIRDROP_DRAIN_RUN_SECONDS", seconds.clone()),
+            ("FAIRDROP_WORKER_RUN_SECONDS", seconds),
+            ("FAIRDROP_WAIT_REPLICAS", "1".into()),
+            ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
+        ];
+        environment.extend(self.leased(index));
+        let functions =
+            [("checkout-drain", 1), ("checkout-worker", 1), ("order-confirm", 16), ("drop-admin", 1)];
+        let deployment = |(binary, concurrency)| Deployment {
+            binary,
+            concurrency,
+            environment: table(environment.clone()),
+            alias: None,
+            is_parked: !is_main,
+        };
+        functions.map(deployment).into()
+    }
+
+    /// What whoever acts by the lease needs.
+    fn leased(&self, index: usize) -> Vec<Pair> {
+        let line = if index == MAIN { &self.lines.main_to_tables } else { &self.lines.standby_to_tables };
+        let tables = format!("http://127.0.0.1:{}", line.port());
+        let mut pairs = vec![
+            ("FAIRDROP_REGION", region(index).name.to_owned()),
+            ("FAIRDROP_LEASE_TABLE", TABLE.into()),
+            ("FAIRDROP_LEASE_SECONDS", self.settings.lease_seconds.to_string()),
+            ("FAIRDROP_LEASE_TOLERANCE_MS", self.settings.tolerance_ms.to_string()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", tables),
+        ];
+        for (name, value) in Moto::environment_at(&self.aws) {
+            match name.as_str() {
+                "AWS_ENDPOINT_URL" => pairs.push(("AWS_ENDPOINT_URL", value)),
+                "AWS_ACCESS_KEY_ID" => pairs.push(("AWS_ACCESS_KEY_ID", value)),
+                "AWS_SECRET_ACCESS_KEY" => pairs.push(("AWS_SECRET_ACCESS_KEY", value)),
+                _ => pairs.push(("AWS_EC2_METADATA_DISABLED", value)),
+            }
+        }
+        pairs
+    }
+
+    /// Functions of the standby alone.
+    pub(super) fn of_standby(&self, index: usize) -> Option<Deployment> {
+        (index == self.roles.standby).then(|| self.region_failover())
+    }
+
+    fn region_failover(&self) -> Deployment {
+        let Roles { main, standby } = self.roles;
+        let mut environment = self.leased(standby);
+        environment.extend([
+            ("FAIRDROP_MAIN_REGION", region(main).name.to_owned()),
+            ("FAIRDROP_LEDGER_URL", self.main().urls.ledger.clone()),
+            ("FAIRDROP_REPLICA_URL", self.standby().urls.ledger.clone()),
+            ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
+            ("FAIRDROP_STANDBY_REDIS_URL", self.standby().urls.redis.clone()),
+            ("FAIRDROP_MAIN_INSTANCE", instance(main).into()),
+            ("FAIRDROP_REPLICA_INSTANCE", instance(standby).into()),
+            ("FAIRDROP_REDIS_DATASTORE", DATASTORE.into()),
+            ("FAIRDROP_REDIS_GROUP", redis_group(region(standby).name)),
+            ("FAIRDROP_REGIONS", REGIONS.map(|region| region.name).join(",")),
+            ("FAIRDROP_STACK", STACK.into()),
+            ("FAIRDROP_DRAIN_SCHEDULE", DRAIN_SCHEDULE.into()),
+            ("FAIRDROP_WORKER_SCHEDULE", WORKER_SCHEDULE.into()),
+            ("FAIRDROP_FENCE_GROUP", FENCE_GROUP.into()),
+            ("FAIRDROP_FAILOVER_CLASS", self.settings.main_class.clone()),
+            ("FAIRDROP_LOOK_PAUSE_MS", "200".into()),
+        ]);
+        Deployment {
+            binary: "region-failover",
+            concurrency: 1,
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            alias: None,
+            is_parked: false,
+        }
+    }
+}
+
+fn table(pairs: impl IntoIterator<Item = Pair>) -> Environment {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,110 @@
+//! One region: its front door, its emulator, its functions, and its servers where it has some.
+
+use super::servers::Servers;
+use super::settings::{DRAIN_SCHEDULE, Plan, STACK, WORKER_SCHEDULE, named};
+use crate::control_plane::functions::{Fleet, FleetOptions};
+use anyhow::{Context, Result};
+use local::aws::gateway::Gateway;
+use local::aws::lambda::{Emulator, Invoke};
+use local::system::regions::Region;
+use local::system::wan::{Line, LineState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long a gateway waits for a function.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A region.
+#[derive(Debug)]
+pub struct Site {
+    /// Which one.
+    pub region: Region,
+    /// Its functions and schedules.
+    pub fleet: Arc<Fleet>,
+    /// Its servers; an edge has none.
+    pub servers: Option<Servers>,
+    /// By which buyers come.
+    door: Line,
+    _gateway: Gateway,
+    emulator: Mutex<Emulator>,
+}
+
+impl Site {
+    pub(super) async fn open(
+        plan: &Plan<'_>,
+        region: Region,
+        servers: Option<(&Servers, bool)>,
+        addresses: std::collections::HashMap<String, String>,
+    ) -> Result<Self> {
+        let emulator = Emulator::start(plan.folder, region.name).await?;
+        let invoke = emulator.invoke_api();
+        let is_main = servers.is_some_and(|(_, is_main)| is_main);
+        let gateway =
+            Gateway::open(region.name, is_main, invoke.clone(), 0, ANSWER_LIMIT, Vec::new()).await?;
+        let port: u16 = gateway.url().rsplit(':').next().unwrap_or_default().parse()?;
+        let door = Line::lay(([127, 0, 0, 1], port).into(), Duration::ZERO).await?;
+        let options = FleetOptions {
+            region: region.name.into(),
+            stack: STACK.into(),
+            folder: plan.folder.to_owned(),
+            binaries: plan.settings.binaries.clone(),
+            addresses,
+            minute: plan.settings.minute,
+        };
+        Ok(Self {
+            region,
+            fleet: Arc::new(Fleet::new(invoke, options)),
+            servers: servers.map(|(servers, _)| servers.clone()),
+            door,
+            _gateway: gateway,
+            emulator: Mutex::new(emulator),
+        })
+    }
+
+    /// Plans drain and worker for each minute, enabled or not.
+    pub(super) fn plan_schedules(&self, is_enabled: bool) -> Result<()> {
+        for (schedule, function) in [(DRAIN_SCHEDULE, "checkout-drain"), (WORKER_SCHEDULE, "checkout-worker")]
+        {
+            self.fleet.plan(schedule, &named(function), is_enabled)?;
+        }
+        Ok(())
+    }
+
+    /// Where buyers reach it.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.door.port())
+    }
+
+    /// The region's Invoke API.
+    pub fn invoke_api(&self) -> &Invoke {
+        self.fleet.invoke_api()
+    }
+
+    /// Waits until `function` answers; what it says to nonsense does not matter.
+    pub(super) async fn answers(&self, function: &str) -> Result<()> {
+        let asked = self.invoke_api().call_within(function, "null".into(), Duration::from_secs(30)).await;
+        asked.map(drop).with_context(|| format!("{function} does not start; see its log"))
+    }
+
+    /// Kills every process of the region as SIGKILL does.
+    pub(super) async fn kill(&self) {
+        self.door.set(LineState::Refusing);
+        self.fleet.kill_all();
+        self.emulator.lock().await.kill();
+        if let Some(servers) = &self.servers {
+            servers.kill().await;
+        }
+    }
+
+    /// Starts everything again with what is on disk.
+    pub(super) async fn revive(&self) -> Result<()> {
+        if let Some(servers) = &self.servers {
+            servers.revive().await?;
+        }
+        self.emulator.lock().await.restart().await?;
+        self.fleet.revive()?;
+        self.door.set(LineState::Up);
+        Ok(())
+    }
+}

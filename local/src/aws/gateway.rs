@@ -1,0 +1,259 @@
+//! A region's front door: turns HTTP into API Gateway v2 events and back, as AWS does.
+
+mod cors;
+
+use crate::aws::lambda::{Invoke, Invoked};
+use crate::system::clock::micros_now;
+use anyhow::Result;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
+use axum::serve::ListenerExt;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// The gateway's own addition: when the request arrived, in microseconds since the
+/// epoch. AWS keeps milliseconds and tells only the function.
+pub const ARRIVED_AT: &str = "x-local-arrived-at";
+/// The route of the shop's backend.
+const PAYMENTS: &str = "POST /items/{item_id}/payments";
+/// API Gateway's limit for a request's body.
+const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    port: u16,
+    serving: JoinHandle<()>,
+}
+
+struct Door {
+    region: String,
+    is_main: bool,
+    invoke: Invoke,
+    clock_offset_ms: i64,
+    answer_limit: Duration,
+    origins: Vec<String>,
+    requests: AtomicU64,
+}
+
+/// A route of template.yaml.
+struct Route {
+    key: &'static str,
+    function: &'static str,
+    item_id: String,
+    /// IAM decides who may call it; only main has it.
+    is_guarded: bool,
+}
+
+impl Gateway {
+    /// Opens a region's gateway on a free port. Payments are taken in main alone. Its
+    /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`. Pages of
+    /// `origins` may call it from a browser.
+    pub async fn open(
+        region: &str,
+        is_main: bool,
+        invoke: Invoke,
+        clock_offset_ms: i64,
+        answer_limit: Duration,
+        origins: Vec<String>,
+    ) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let door = Door {
+            region: region.to_owned(),
+            is_main,
+            invoke,
+            clock_offset_ms,
+            answer_limit,
+            origins,
+            requests: AtomicU64::new(0),
+        };
+        let router = axum::Router::new().fallback(answer).with_state(Arc::new(door));
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { port, serving })
+    }
+
+    /// Where buyers reach it.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response<Body> {
+    let arrived_at = micros_now();
+    let (parts, body) = request.into_parts();
+    if let Some(answer) = cors::preflight(&door.origins, &parts.method, &parts.headers) {
+        return answer;
+    }
+    let origin = cors::allowed(&door.origins, &parts.headers);
+    let mut response = serve(&door, parts, body, arrived_at).await;
+    if let Some(origin) = origin {
+        cors::open(&mut response, origin);
+    }
+    response
+}
+
+async fn serve(door: &Door, parts: Parts, body: Body, arrived_at: u64) -> Response<Body> {
+    let Some(route) =
+        route(parts.method.as_str(), parts.uri.path()).filter(|route| door.is_main || !route.is_guarded)
+    else {
+        return message(StatusCode::NOT_FOUND, "Not Found");
+    };
+    if route.is_guarded && !is_signed(&parts.headers) {
+        return message(StatusCode::FORBIDDEN, "Forbidden");
+    }
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
+        return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
+    };
+    let event = door.event(&route, parts.method.as_str(), &parts.uri, &parts.headers, &body, arrived_at);
+    let mut response =
+        match door.invoke.call_within(route.function, event.to_string(), door.answer_limit).await {
+            Ok(Invoked::Answer(answer)) => from_function(&answer)
+                .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
+            Ok(Invoked::FunctionError(_)) => {
+                message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+            }
+            Err(_) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        };
+    response.headers_mut().insert(ARRIVED_AT, HeaderValue::from(arrived_at));
+    response
+}
+
+fn route(method: &str, path: &str) -> Option<Route> {
+    let steps: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+    let (key, function, item_id) = match (method, steps.as_slice()) {
+        (_, ["items", item_id]) => ("ANY /items/{item_id}", "order-status", item_id),
+        (_, ["items", item_id, "orders"]) => ("ANY /items/{item_id}/orders", "order-intake", item_id),
+        (_, ["items", item_id, "orders", "me"]) => {
+            ("ANY /items/{item_id}/orders/me", "order-status", item_id)
+        }
+        ("POST", ["items", item_id, "payments"]) => (PAYMENTS, "order-confirm", item_id),
+        _ => return None,
+    };
+    let item_id = percent_decode_str(item_id).decode_utf8_lossy().into_owned();
+    Some(Route { key, function, item_id, is_guarded: key == PAYMENTS })
+}
+
+/// Whether a request claims to be signed for IAM. There is nobody here to verify it.
+fn is_signed(headers: &HeaderMap) -> bool {
+    let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+    authorization.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
+}
+
+impl Door {
+    fn event(
+        &self,
+        route: &Route,
+        method: &str,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+        arrived_at: u64,
+    ) -> Value {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let text = std::str::from_utf8(body);
+        let headers: Map<String, Value> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into()))
+            .collect();
+        let path = percent_decode_str(uri.path()).decode_utf8_lossy();
+        let epoch_ms = (arrived_at / 1000).saturating_add_signed(self.clock_offset_ms);
+        let mut event = json!({
+            "version": "2.0",
+            "routeKey": route.key,
+            "rawPath": path,
+            "rawQueryString": uri.query().unwrap_or_default(),
+            "headers": headers,
+            "pathParameters": { "item_id": route.item_id },
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "local",
+                "domainName": format!("local.{}.example", self.region),
+                "domainPrefix": "local",
+                "http": {
+                    "method": method,
+                    "path": path,
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": "127.0.0.1",
+                    "userAgent": headers.get("user-agent").cloned().unwrap_or_default(),
+                },
+                "requestId": format!("{}-{number}", self.region),
+                "routeKey": route.key,
+                "stage": "$default",
+                "time": "01/Jan/2026:00:00:00 +0000",
+                "timeEpoch": epoch_ms,
+            },
+            "isBase64Encoded": text.is_err(),
+        });
+        if !body.is_empty() {
+            event["body"] = text.map_or_else(|_| STANDARD.encode(body), str::to_owned).into();
+        }
+        event
+    }
+}
+
+fn from_function(answer: &Value) -> Option<Response<Body>> {
+    let status = StatusCode::from_u16(answer.get("statusCode")?.as_u64()?.try_into().ok()?).ok()?;
+    let text = answer.get("body").and_then(Value::as_str).unwrap_or_default();
+    let body = match answer.get("isBase64Encoded").and_then(Value::as_bool) {
+        Some(true) => STANDARD.decode(text).ok()?,
+        _ => text.as_bytes().to_vec(),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = answer.get("headers").and_then(Value::as_object).into_iter().flatten();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        response.headers_mut().insert(name, HeaderValue::from_str(value.as_str()?).ok()?);
+    }
+    Some(response)
+}
+
+fn message(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(json!({ "message": text }).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_those_of_the_template() {
+        let template = include_str!("../../../template.yaml");
+        for path in ["/items/a", "/items/a/orders", "/items/a/orders/me", "/items/a/payments"] {
+            let route = route("POST", path).unwrap();
+            let (_, template_path) = route.key.split_once(' ').unwrap();
+            assert_eq!(route.is_guarded, path.ends_with("/payments"));
+            let key = |method: &str| format!("RouteKey: {method} {template_path}\n");
+            assert!(["ANY", "POST"].iter().any(|method| template.contains(&key(method))), "{template_path}");
+            assert_eq!(route.item_id, "a");
+        }
+        for path in ["/", "/items", "/items/a/b", "/items/a/orders/me/x", "//items/a"] {
+            assert!(route("POST", path).is_none(), "{path}");
+        }
+        assert!(route("GET", "/items/a/payments").is_none());
+        assert_eq!(route("POST", "/items/%7Bx%7D%00/orders").unwrap().item_id, "{x}\0");
+    }
+}

@@ -1,0 +1,67 @@
+//! Buyers' access tokens, signed as an identity provider signs them.
+
+use crate::system::clock::seconds_now;
+use anyhow::{Result, anyhow};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+/// Who issues the tokens.
+pub const ISSUER: &str = "https://login.example";
+/// Whom the tokens are for.
+pub const AUDIENCE: &str = "fairdrop";
+const KEY_ID: &str = "local-1";
+const LIFETIME_SECONDS: u64 = 86_400;
+
+/// An identity provider with one Ed25519 key, made anew at each start.
+#[derive(Clone)]
+pub struct IdentityProvider {
+    signing: EncodingKey,
+    public: Vec<u8>,
+}
+
+impl std::fmt::Debug for IdentityProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IdentityProvider").finish_non_exhaustive()
+    }
+}
+
+impl IdentityProvider {
+    /// One with a fresh key.
+    pub fn new() -> Result<Self> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no key could be made"))?;
+        let document = pair.to_pkcs8().map_err(|_| anyhow!("the key could not be written"))?;
+        let signing = EncodingKey::from_ed_der(document.as_ref());
+        Ok(Self { signing, public: pair.public_key().as_ref().to_vec() })
+    }
+
+    /// The public keys, as functions are configured with them.
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": KEY_ID,
+            "x": URL_SAFE_NO_PAD.encode(&self.public),
+        }]})
+    }
+
+    /// The raw public key.
+    pub fn public_key(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// A token that names `subject` and is good for a day.
+    pub fn token(&self, subject: &str) -> Result<String> {
+        let now = seconds_now();
+        self.sign(&json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": subject,
+            "iat": now, "nbf": now - 60, "exp": now + LIFETIME_SECONDS,
+        }))
+    }
+
+    /// A token with any claims.
+    pub fn sign(&self, claims: &Value) -> Result<String> {
+        let header = Header { kid: Some(KEY_ID.into()), ..Header::new(Algorithm::EdDSA) };
+        Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)
+    }
+}

@@ -1,0 +1,153 @@
+//! cargo-lambda's emulator: the Lambda Runtime API that the functions ask for work,
+//! and the Invoke API that the gateway and the schedule call. One for each region.
+
+use crate::system::process::{Process, free_port, tool, workspace, yielding};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// How long an invocation may take; API Gateway gives up after 30 s.
+pub const INVOKE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the drain's own invocation may take.
+const LONG_INVOKE_LIMIT: Duration = Duration::from_secs(900);
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct Emulator {
+    process: Process,
+    port: u16,
+    log: PathBuf,
+    invoke: Invoke,
+}
+
+/// Invocations of one function that may be inside the emulator. cargo-lambda 1.9
+/// keeps those that wait for a process in a channel of 100, and stops for good when
+/// it is full; more wait here, in the order in which they came.
+pub const MAX_INVOCATIONS: u32 = 90;
+
+/// The Invoke API of an emulator.
+#[derive(Clone, Debug)]
+pub struct Invoke {
+    address: String,
+    client: reqwest::Client,
+    admissions: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    /// Functions that nobody may invoke, as one whose reserved concurrency is 0.
+    parked: Arc<Mutex<HashSet<String>>>,
+}
+
+/// What came of an invocation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invoked {
+    /// The function's answer.
+    Answer(Value),
+    /// The function's error: `errorType` and `errorMessage`.
+    FunctionError(Value),
+}
+
+impl Emulator {
+    /// Starts an emulator on a free port, with its log in `folder`.
+    pub async fn start(folder: &Path, region: &str) -> Result<Self> {
+        let port = free_port()?;
+        let log = folder.join(format!("{region}-emulator.log"));
+        let process = spawn(port, &log).await?;
+        let address = format!("127.0.0.1:{port}");
+        let client = reqwest::Client::builder().pool_max_idle_per_host(256).build()?;
+        let invoke = Invoke { address, client, admissions: Arc::default(), parked: Arc::default() };
+        Ok(Self { process, port, log, invoke })
+    }
+
+    /// Kills it as SIGKILL does, with every invocation in flight.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again at the same address.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = spawn(self.port, &self.log).await?;
+        Ok(())
+    }
+
+    /// The Invoke API.
+    pub fn invoke_api(&self) -> Invoke {
+        self.invoke.clone()
+    }
+}
+
+async fn spawn(port: u16, log: &Path) -> Result<Process> {
+    let mut command = yielding(tool("cargo-lambda"));
+    command.args(["lambda", "watch", "--only-lambda-apis", "-A", "127.0.0.1", "-P", &port.to_string()]);
+    command.args(["--timeout", &LONG_INVOKE_LIMIT.as_secs().to_string()]).current_dir(workspace());
+    let mut process = Process::start("the Lambda emulator (cargo-lambda)", &mut command, log)?;
+    process.wait_for_port(port).await?;
+    Ok(process)
+}
+
+impl Invoke {
+    /// Parks `function`, so that nobody can invoke it, or lets it go.
+    pub fn park(&self, function: &str, is_parked: bool) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_parked {
+            parked.insert(function.to_owned());
+        } else {
+            parked.remove(function);
+        }
+    }
+
+    /// Whether nobody can invoke `function`.
+    pub fn is_parked(&self, function: &str) -> bool {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).contains(function)
+    }
+
+    /// Lets nobody in until what is returned is dropped, once those who are in have got their answers;
+    /// nothing where that takes longer than `limit`.
+    pub async fn quiet(&self, function: &str, limit: Duration) -> Option<OwnedSemaphorePermit> {
+        timeout(limit, self.admission(function).acquire_many_owned(MAX_INVOCATIONS)).await.ok()?.ok()
+    }
+
+    /// What `AWS_LAMBDA_RUNTIME_API` must say to the process of `function`.
+    pub fn runtime_api(&self, function: &str) -> String {
+        format!("http://{}/.rt/{function}", self.address)
+    }
+
+    fn admission(&self, function: &str) -> Arc<Semaphore> {
+        let mut admissions = self.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(MAX_INVOCATIONS as usize));
+        admissions.entry(function.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Where `function` is invoked.
+    pub fn invoke_url(&self, function: &str) -> String {
+        format!("http://{}/2015-03-31/functions/{function}/invocations", self.address)
+    }
+
+    /// Invokes `function` and waits at most [`INVOKE_LIMIT`].
+    pub async fn call(&self, function: &str, event: &Value) -> Result<Invoked> {
+        self.call_within(function, event.to_string(), INVOKE_LIMIT).await
+    }
+
+    /// Invokes `function` with a payload that may be anything.
+    pub async fn call_within(&self, function: &str, payload: String, limit: Duration) -> Result<Invoked> {
+        ensure!(!self.is_parked(function), "{function} has no concurrency left: it is reserved, and 0");
+        let admission = self.admission(function);
+        let (status, body) = timeout(limit, async {
+            let _admitted = admission.acquire().await?;
+            let response = self.client.post(self.invoke_url(function)).body(payload).send().await?;
+            let status = response.status();
+            anyhow::Ok((status, response.bytes().await?))
+        })
+        .await
+        .context("the function does not answer")??;
+        let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        match status.as_u16() {
+            200 => Ok(Invoked::Answer(value)),
+            500 => Ok(Invoked::FunctionError(value)),
+            other => bail!("the emulator answers {other}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The functions' metrics, as CloudWatch would have them: read from the lines in embedded metric format that the
+//! functions write to their logs, and summed up by a step of time.
+//!
+//! `emf.rs` reads a line, `series.rs` keeps the last minutes. What is asked for is a list like that of
+//! `GetMetricData`: a metric, a statistic, and values by step.
+
+mod emf;
+mod series;
+
+use crate::system::clock::micros_now;
+use series::Series;
+pub use series::{Results, STEP_SECONDS, STEPS};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How often the logs are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Logs that are read; a system of eight regions has fewer than half of them.
+const MAX_LOGS: usize = 128;
+/// Bytes of one log at one look; what is left is read at the next.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Metrics that are kept up to date until this is dropped.
+#[derive(Debug)]
+pub struct Metrics {
+    series: Arc<Mutex<Series>>,
+    reading: JoinHandle<()>,
+}
+
+impl Metrics {
+    /// Reads every `*.log` in `folder`, from its beginning and as it grows.
+    pub fn watch(folder: &Path) -> Self {
+        let series = Arc::new(Mutex::new(Series::default()));
+        let (kept, folder) = (series.clone(), folder.to_owned());
+        let reading = tokio::spawn(async move {
+            let mut read = HashMap::new();
+            loop {
+                let (folder, kept) = (folder.clone(), kept.clone());
+                let look = tokio::task::spawn_blocking(move || {
+                    look(&folder, &mut read, &kept);
+                    read
+                });
+                let Ok(so_far) = look.await else { return };
+                read = so_far;
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        });
+        Self { series, reading }
+    }
+
+    /// What was measured in the last [`STEPS`] steps that are over.
+    pub fn results(&self) -> Results {
+        lock(&self.series).results(micros_now() / 1_000)
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+fn lock(series: &Mutex<Series>) -> MutexGuard<'_, Series> {
+    series.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads what is new in each log. One that cannot be read now is read at the next look.
+fn look(folder: &Path, read: &mut HashMap<PathBuf, u64>, series: &Mutex<Series>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        if is_log && (read.contains_key(&path) || read.len() < MAX_LOGS) {
+            let from = read.entry(path.clone()).or_default();
+            *from += read_on(&path, *from, series).unwrap_or_default();
+        }
+    }
+}
+
+/// Reads whole lines after byte `from`; says how many bytes these were.
+fn read_on(path: &Path, from: u64, series: &Mutex<Series>) -> std::io::Result<u64> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut lines = BufReader::new(file);
+    let (mut bytes, mut line) = (0, Vec::new());
+    while bytes < MAX_BYTES {
+        line.clear();
+        let length = lines.read_until(b'\n', &mut line)?;
+        // The end of a line that is being written comes with the next look.
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        bytes += length as u64;
+        if let Some(samples) = emf::parse(&line) {
+            let mut series = lock(series);
+            samples.into_iter().for_each(|sample| series.add(sample));
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_log_is_read_once_and_as_it_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eu-west-1-order-intake.log");
+        let mut log = std::fs::File::create(&path).unwrap();
+        let now_ms = micros_now() / 1_000;
+        let at_ms = now_ms - 10_000;
+        let line = format!(
+            r#"{{"_aws":{{"Timestamp":{at_ms},"CloudWatchMetrics":[{{"Namespace":"fairdrop","Dimensions":[["Region"]],"Metrics":[{{"Name":"orders_queued"}}]}}]}},"Region":"eu-west-1","orders_queued":3}}"#
+        );
+        let (series, mut read) = (Mutex::new(Series::default()), HashMap::new());
+        let total =
+            |series: &Mutex<Series>| lock(series).results(now_ms).results.first().map(|one| one.total);
+        write!(log, "{{\"level\":\"INFO\"}}\nnot JSON\n{line}\n{}", &line[..40]).unwrap();
+        look(folder.path(), &mut read, &series);
+        assert_eq!(total(&series), Some(3.0));
+        look(folder.path(), &mut read, &series);
+        assert_eq!(total(&series), Some(3.0), "a line counts once, and half a line not at all");
+        writeln!(log, "{}", &line[40..]).unwrap();
+        look(folder.path(), &mut read, &series);
+        assert_eq!(total(&series), Some(6.0));
+    }
+}

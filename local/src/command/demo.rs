@@ -1,0 +1,328 @@
+//! `demo`: one drop from opening to the last unit, and its report.
+
+use crate::command::report::{ByStrategy, Holds, Percentiles, RegionReport, Report};
+use crate::command::strategies;
+use crate::crowd::audit::{self, Findings, Outcome};
+use crate::crowd::payments::{self, Habits, Pays, Shop, share};
+use crate::crowd::{self, SentOrder, Told};
+use crate::system::clock::micros_now;
+use crate::system::regions::{self, Region};
+use crate::system::{Options, System};
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use shared::item::ItemId;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Orders a second at the opening, where the rush is greatest: about what the
+/// emulators, buyers and servers can carry together on two cores.
+const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
+/// The share of buyers who do not pay in time, by default.
+const UNPAID: f64 = 0.1;
+/// How long a reservation waits for payment, by default.
+const HOLD_SECONDS: u32 = 2;
+/// Between the announcement of the item and its opening.
+const LEAD: Duration = Duration::from_millis(3_000);
+/// How many buyers in a row may let a unit go before the demo gives up.
+const MAX_HOLDS_IN_A_ROW: u32 = 20;
+/// How long the drain may take after the last answer, beyond the settle window.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the drop is like.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Demo {
+    /// How many orders are placed, spread evenly over the regions
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub orders: u32,
+    /// How many units there are
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub stock: u32,
+    /// The same seed is the same crowd
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// How many regions take part, main included
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub regions: u8,
+    /// How long an order may travel to main
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(50..=25_000))]
+    pub settle_window_ms: u32,
+    /// The share of buyers who do not pay in time; every other of them pays late
+    #[arg(long, default_value_t = UNPAID, value_parser = share)]
+    pub unpaid: f64,
+    /// How long a reservation waits for payment; 0 sells at once and nobody pays
+    #[arg(long, default_value_t = HOLD_SECONDS, value_parser = clap::value_parser!(u32).range(0..=60))]
+    pub hold_seconds: u32,
+    /// Orders a second at the opening, from which the rush halves again and again
+    #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
+    pub rush: f64,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where report.json and report.html are written
+    #[arg(long, default_value = "target/demo")]
+    pub out: PathBuf,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self {
+            orders: 20_000,
+            stock: 500,
+            seed: 42,
+            regions: 5,
+            settle_window_ms: 2_000,
+            unpaid: UNPAID,
+            hold_seconds: HOLD_SECONDS,
+            rush: RUSH_ORDERS_PER_SECOND,
+            json: false,
+            out: "target/demo".into(),
+        }
+    }
+}
+
+/// Runs the drop, prints and writes the report; true where every promise was kept.
+pub async fn run(demo: &Demo) -> Result<bool> {
+    let report = measure(demo).await?;
+    std::fs::write(demo.out.join("report.json"), report.to_json())?;
+    std::fs::write(demo.out.join("report.html"), report.to_html())?;
+    if demo.json {
+        println!("{}", report.to_json());
+    } else {
+        println!("{}", report.to_text());
+        println!("The same with plots: {}", demo.out.join("report.html").display());
+    }
+    Ok(report.is_sound())
+}
+
+/// Runs the drop.
+pub async fn measure(demo: &Demo) -> Result<Report> {
+    let world = regions::first(demo.regions.into());
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", world.len());
+    let mut options = Options::for_regions(world.clone());
+    options.run_every = Duration::from_secs(10);
+    let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
+
+    let half_life = crowd::half_life(demo.orders, demo.rush).context("--rush must be a positive number")?;
+    let plan = crowd::plan(demo.seed, demo.orders, world.len(), half_life);
+    let progress = bar("Buyers log in", plan.len());
+    let tokens = crowd::tokens(&system.identity, &plan, || progress.inc(1))?;
+    progress.finish();
+
+    let item_id: ItemId = "demo-drop".parse()?;
+    let opens_at = micros_now() + u64::try_from(LEAD.as_micros())?;
+    let opening = Instant::now() + LEAD;
+    system.admin(&announcement(demo, &item_id, opens_at)).await?;
+    let habits = Habits { unpaid: if demo.hold_seconds == 0 { 0.0 } else { demo.unpaid }, seed: demo.seed };
+    let hold = Duration::from_secs(demo.hold_seconds.into());
+    let shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id, hold, habits);
+    let progress = bar("Orders answered", plan.len());
+    let sent = crowd::send(&system, item_id.as_str(), &plan, &tokens, opening, || progress.inc(1)).await?;
+    progress.finish();
+    let seconds = opening.elapsed().as_secs_f64();
+
+    wait_until_over(&system, demo, &item_id).await?;
+    let mut connection = system.redis.connect().await?;
+    let outcome = system.outcome(&item_id).await?;
+    // Whoever does not pay in time wins nothing, whatever the strategy.
+    let buying: Vec<SentOrder> =
+        sent.iter().filter(|order| habits.of(&order.subject) == Pays::InTime).cloned().collect();
+    let landings = strategies::landings(&buying, &world)?;
+    let stock = demo.stock as usize;
+    let winners = ByStrategy {
+        list: strategies::list(&mut connection, &landings, stock).await?,
+        zset: strategies::zset_popped_at_once(&mut connection, &landings, stock).await?,
+        fairdrop: outcome.sold.clone(),
+    };
+    let payments = shop.told();
+    Ok(Measured {
+        demo,
+        world: &world,
+        sent: &sent,
+        buying: &buying,
+        outcome: &outcome,
+        winners,
+        payments,
+        opens_at,
+        seconds,
+    }
+    .report())
+}
+
+fn announcement(demo: &Demo, item_id: &ItemId, opens_at: u64) -> Value {
+    json!({ "command": "create", "item": {
+        "item_id": item_id,
+        "name": "The demo drop",
+        "stock_total": demo.stock,
+        "opens_at": opens_at,
+        "settle_window_ms": demo.settle_window_ms,
+        "hold_seconds": demo.hold_seconds,
+    }})
+}
+
+/// A folder for data and logs, emptied.
+fn fresh_folder(out: &std::path::Path) -> Result<PathBuf> {
+    let folder = std::path::absolute(out)?.join("system");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn bar(what: &'static str, length: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:<16} {wide_bar} {human_pos}/{human_len} {per_sec}");
+    let bar = ProgressBar::new(length as u64).with_message(what);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Waits until every unit is sold, or nobody is left who could buy one.
+async fn wait_until_over(system: &System, demo: &Demo, item_id: &ItemId) -> Result<()> {
+    let settle_window = Duration::from_millis(demo.settle_window_ms.into());
+    let started = Instant::now();
+    // Each unit may wait for one buyer after another.
+    let limit =
+        settle_window + DRAIN_LIMIT + Duration::from_secs(demo.hold_seconds.into()) * MAX_HOLDS_IN_A_ROW;
+    let progress = bar("Units sold", demo.stock as usize);
+    while started.elapsed() < limit {
+        let item = system.admin(&json!({ "command": "describe", "item_id": item_id })).await?;
+        let figure = |field| item.get(field).and_then(Value::as_u64);
+        progress.set_position(figure("sold").unwrap_or_default());
+        let all_sold = figure("sold") == Some(demo.stock.into());
+        let nobody_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
+        if all_sold || (nobody_left && started.elapsed() > settle_window) {
+            progress.finish();
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("the drop is not over within {limit:?}; see the logs in {}", system.logs().display())
+}
+
+/// All that a report is made from.
+struct Measured<'a> {
+    demo: &'a Demo,
+    world: &'a [Region],
+    sent: &'a [SentOrder],
+    /// Orders of those who pay in time.
+    buying: &'a [SentOrder],
+    outcome: &'a Outcome,
+    winners: ByStrategy<HashSet<String>>,
+    payments: payments::Told,
+    opens_at: u64,
+    seconds: f64,
+}
+
+impl Measured<'_> {
+    fn report(&self) -> Report {
+        let Findings { oversold, lost, duplicates, inversions, untrue, unfounded } =
+            self.outcome.check(self.sent);
+        let right = audit::right_buyers(self.buying, self.demo.stock as usize);
+        let share = |winners: &HashSet<String>| {
+            let hits = winners.iter().filter(|subject| right.contains(subject.as_str())).count();
+            hits as f64 / right.len().max(1) as f64
+        };
+        let last_ms = self.outcome.reservations.last().map(|reservation| reservation.reserved_at_ms);
+        let sold_out = self.outcome.stock_left == 0;
+        Report {
+            item_id: "demo-drop".into(),
+            seed: self.demo.seed,
+            settle_window_ms: self.demo.settle_window_ms.into(),
+            orders: self.sent.len() as u64,
+            stock: self.demo.stock.into(),
+            sold: self.outcome.in_ledger.as_ref().map_or(0, HashSet::len) as u64,
+            oversold,
+            lost,
+            duplicates,
+            inversions,
+            untrue,
+            unfounded,
+            holds: self.holds(),
+            right_winners: ByStrategy {
+                list: share(&self.winners.list),
+                zset: share(&self.winners.zset),
+                fairdrop: share(&self.winners.fairdrop),
+            },
+            refused: refused(self.sent.iter()),
+            seconds_to_sell_out: last_ms
+                .filter(|_| sold_out)
+                .map(|last_ms| (last_ms as f64 - self.opens_at as f64 / 1000.0) / 1000.0),
+            orders_per_second: self.sent.len() as f64 / self.seconds,
+            transit_source: regions::SOURCE.into(),
+            regions: (0..self.world.len()).filter_map(|index| self.region(index)).collect(),
+        }
+    }
+
+    fn holds(&self) -> Holds {
+        let refused_late =
+            self.payments.values().filter(|answer| answer.get("type").is_some()).count() as u64;
+        let released: u64 = self.outcome.released.values().sum();
+        // The first to be reserved were as many as there are units.
+        let first: HashSet<&str> = self
+            .outcome
+            .reservations
+            .iter()
+            .take(self.demo.stock as usize)
+            .map(|reservation| reservation.user_token.as_str())
+            .collect();
+        let handed_on = self.outcome.sold.iter().filter(|subject| !first.contains(subject.as_str()));
+        Holds {
+            hold_seconds: self.demo.hold_seconds.into(),
+            unpaid_share: self.demo.unpaid,
+            released,
+            paid_too_late: refused_late,
+            handed_on: handed_on.count() as u64,
+        }
+    }
+
+    fn region(&self, index: usize) -> Option<RegionReport> {
+        let region = self.world.get(index)?;
+        let sent: Vec<&SentOrder> = self.sent.iter().filter(|order| order.region == index).collect();
+        let wins =
+            |winners: &HashSet<String>| sent.iter().filter(|order| winners.contains(&order.subject)).count();
+        let wins = ByStrategy {
+            list: wins(&self.winners.list) as u64,
+            zset: wins(&self.winners.zset) as u64,
+            fairdrop: wins(&self.winners.fairdrop) as u64,
+        };
+        let share = |wins: u64, all: usize| wins as f64 / all.max(1) as f64;
+        Some(RegionReport {
+            name: region.name.into(),
+            is_main: index == 0,
+            round_trip_ms: region.round_trip_ms,
+            orders: sent.len() as u64,
+            demand_share: share(sent.len() as u64, self.sent.len()),
+            queued: sent.iter().filter(|order| order.told == Told::Queued).count() as u64,
+            refused: refused(sent.iter().copied()),
+            answer_ms: percentiles(sent.iter().map(|order| order.answer_ms)),
+            wins,
+            win_share: ByStrategy {
+                list: share(wins.list, self.winners.list.len()),
+                zset: share(wins.zset, self.winners.zset.len()),
+                fairdrop: share(wins.fairdrop, self.winners.fairdrop.len()),
+            },
+        })
+    }
+}
+
+fn refused<'a>(sent: impl Iterator<Item = &'a SentOrder>) -> BTreeMap<String, u64> {
+    let mut refused = BTreeMap::new();
+    for reason in sent.filter_map(|order| order.told.reason()) {
+        *refused.entry(reason.to_owned()).or_default() += 1;
+    }
+    refused
+}
+
+fn percentiles(times: impl Iterator<Item = f64>) -> Percentiles {
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let index = (times.len() as f64 * share) as usize;
+        times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
+    Percentiles { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+}

@@ -1,0 +1,150 @@
+//! `up`: the system kept running, with everything needed to talk to it.
+
+use crate::aws::metrics::Metrics;
+use crate::aws::sockets::SocketLimits;
+use crate::crowd;
+use crate::crowd::payments::{Habits, Shop, share};
+use crate::system::clock::micros_now;
+use crate::system::pages::{Desk, PageRegion, Pages, Site, operator_token};
+use crate::system::regions;
+use crate::system::{Options, System};
+use anyhow::Result;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// The item that is on sale at the start.
+const ITEM_ID: &str = "sneaker-42";
+/// Orders a second with which a crowd begins.
+const RUSH: f64 = 150.0;
+
+/// What is kept running.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Up {
+    /// How many regions, main included
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub regions: u8,
+    /// How many units the first item has
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub stock: u32,
+    /// How long a reservation waits for payment; 0 sells at once
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub hold_seconds: u32,
+    /// The share of buyers for whom the shop does not pay in time; 1: pay by hand
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    pub unpaid: f64,
+    /// In how many seconds the first item opens
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub opens_in_seconds: u32,
+    /// How many other buyers order once it opens; 0: nobody but you
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    pub crowd: u32,
+}
+
+/// Runs until it is dropped.
+pub async fn run(up: &Up) -> Result<bool> {
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
+    let site = Site::reserve().await?;
+    let options = Options {
+        live: Some(SocketLimits::default()),
+        origins: vec![site.origin()],
+        ..Options::for_regions(regions::first(up.regions.into()))
+    };
+    let system = System::start(&options).await?;
+    let opens_in = Duration::from_secs(up.opens_in_seconds.into());
+    let opening = Instant::now() + opens_in;
+    system
+        .admin(&json!({ "command": "create", "item": {
+            "item_id": ITEM_ID, "name": "Sneaker 42", "stock_total": up.stock,
+            "opens_at": micros_now() + u64::from(up.opens_in_seconds) * 1_000_000,
+            "hold_seconds": up.hold_seconds,
+        }}))
+        .await?;
+    let habits = Habits { unpaid: up.unpaid, seed: 42 };
+    let hold = Duration::from_secs(up.hold_seconds.into());
+    let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &ITEM_ID.parse()?, hold, habits);
+    let operator_token = operator_token();
+    let pages = site.open(Desk {
+        item_id: ITEM_ID.to_owned(),
+        regions: system.regions.iter().filter_map(PageRegion::of).collect(),
+        identity: system.identity.clone(),
+        metrics: Metrics::watch(system.logs()),
+        operator_token: operator_token.clone(),
+    });
+    print_pages(&system, &pages, &operator_token, up);
+    print(&system, ITEM_ID, up)?;
+    if let Some(half_life) = crowd::half_life(up.crowd, RUSH).filter(|half_life| !half_life.is_zero()) {
+        let plan = crowd::plan(42, up.crowd, system.regions.len(), half_life);
+        let tokens = crowd::tokens(&system.identity, &plan, || ())?;
+        let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opening, || ()).await?;
+        println!("The crowd of {} has ordered.", sent.len());
+    }
+    std::future::pending().await
+}
+
+fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &Up) {
+    println!("\nThe buyer's page, in each region (docs/PAGES.md):");
+    for running in &system.regions {
+        println!("  {:<16} {}", running.region.name, pages.buyer(running.region.name));
+    }
+    println!("\nThe operator's page, and the token that it asks for:");
+    println!("  {}\n  {operator_token}", pages.operator());
+    if up.crowd == 0 {
+        println!("  For something to look at: make up ARGS=\"--crowd 2000 --opens-in-seconds 20\"");
+    }
+}
+
+fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {
+    println!("\nGateways (each region's front door):");
+    for running in &system.regions {
+        let region = running.region;
+        println!(
+            "  {:<16} {}  round trip to main {} ms",
+            region.name,
+            running.gateway.url(),
+            region.round_trip_ms
+        );
+    }
+    println!("\nSockets (live updates, see docs/LIVE.md):");
+    for running in &system.regions {
+        if let Some(live) = &running.live {
+            println!("  {:<16} {}", running.region.name, live.sockets.url());
+        }
+    }
+    println!("\nRedis: main {}, replica {}", system.redis.url(), system.replica.url());
+    println!("PostgreSQL: {}", system.postgres.url());
+    println!("Logs of every process: {}", system.logs().display());
+    let Some(main) = system.regions.first() else { return Ok(()) };
+    let url = system.regions.last().unwrap_or(main).gateway.url();
+    println!("\nA buyer's token, good for a day:\n  export TOKEN={}", system.identity.token("buyer-1")?);
+    println!("\nThe item, then an order, its status, and leaving the queue or giving the unit back:");
+    println!("  curl -i {url}/items/{item_id}");
+    for (method, path) in [("POST", "orders"), ("GET", "orders/me"), ("DELETE", "orders/me")] {
+        println!("  curl -i -X {method} -H \"Authorization: Bearer $TOKEN\" {url}/items/{item_id}/{path}");
+    }
+    if let Some(live) = system.regions.last().and_then(|running| running.live.as_ref()) {
+        println!("\nHow item and order change, in a browser's console:");
+        println!(
+            "  s = new WebSocket(\"{}\", [\"fairdrop.live.v1\", \"bearer.$TOKEN\"]); s.onmessage = e => console.log(e.data);",
+            live.sockets.url()
+        );
+        println!("  s.onopen = () => s.send('{}')", json!({ "action": "subscribe", "item_id": item_id }));
+    }
+    if up.hold_seconds > 0 {
+        let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });
+        let payments = format!("{}/items/{item_id}/payments", main.gateway.url());
+        println!(
+            "\nThe shop pays for {:.0}% of reservations by itself (--unpaid); by hand, paid, pending or failed:",
+            (1.0 - up.unpaid) * 100.0
+        );
+        println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");
+    }
+    let admin = main.invoke_api().invoke_url("drop-admin");
+    println!(
+        "\nWhat an operator can do (create, update, pause, resume, close, describe, list,\nmigrate, rebuild, reconcile, audit):"
+    );
+    println!("  curl {admin} -d '{}'", json!({ "command": "describe", "item_id": item_id }));
+    println!("  curl {admin} -d '{}'", json!({ "command": "audit", "item_id": item_id, "format": "csv" }));
+    println!("  curl {admin} -d @events/drop-admin.create.json");
+    println!("\nCtrl-C stops everything.");
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The shop's backend: it sees what is reserved and says what became of each payment.
+
+use crate::aws::lambda::{Invoke, Invoked};
+use crate::system::redis_server::Redis;
+use anyhow::Result;
+use redis::AsyncCommands;
+use redis::streams::{StreamReadOptions, StreamReadReply};
+use serde_json::{Value, json};
+use shared::item::ItemId;
+use shared::queue::Keys;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// How long a payment takes.
+const PAYMENT_TIME: Duration = Duration::from_millis(300);
+/// Between two tries to tell of the same payment.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// A shop gives up on telling of a payment after so many tries.
+const MAX_TRIES: u32 = 240;
+/// How long one try may take.
+const TRY_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a buyer does with a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pays {
+    /// At once.
+    InTime,
+    /// After the hold has ended.
+    Late,
+    /// Not at all.
+    Never,
+}
+
+/// How many buyers pay late or never; the same seed is the same buyers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Habits {
+    /// The share of buyers who do not pay in time, 0 to 1; every other of them pays late.
+    pub unpaid: f64,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Habits {
+    /// What `subject` does.
+    pub fn of(&self, subject: &str) -> Pays {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, subject).hash(&mut hasher);
+        let lot = hasher.finish();
+        let share = (lot >> 11) as f64 / (1_u64 << 53) as f64;
+        match (share < self.unpaid, lot % 2) {
+            (false, _) => Pays::InTime,
+            (true, 0) => Pays::Late,
+            (true, _) => Pays::Never,
+        }
+    }
+}
+
+/// A share from 0 to 1, on a command line.
+pub(crate) fn share(text: &str) -> std::result::Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
+}
+
+/// What the shop was told: for each buyer who paid, the last word on their payment.
+pub type Told = BTreeMap<String, Value>;
+
+/// A shop that watches one item until it is dropped.
+#[derive(Debug)]
+pub struct Shop {
+    watching: JoinHandle<()>,
+    told: Arc<Mutex<Told>>,
+}
+
+impl Shop {
+    /// Opens the shop for `item_id`, whose holds last `hold`.
+    pub fn open(redis: &Redis, invoke: Invoke, item_id: &ItemId, hold: Duration, habits: Habits) -> Self {
+        let told = Arc::new(Mutex::new(Told::new()));
+        let client = redis::Client::open(redis.url());
+        let (item_id, book) = (item_id.clone(), told.clone());
+        let watching = tokio::spawn(async move {
+            let Ok(client) = client else { return };
+            let mut last = "0".to_owned();
+            let mut payments = JoinSet::new();
+            loop {
+                let fresh = reserved(&client, &item_id, &mut last).await.unwrap_or_default();
+                for subject in fresh {
+                    let delay = match habits.of(&subject) {
+                        Pays::InTime => PAYMENT_TIME,
+                        Pays::Late => hold + PAYMENT_TIME,
+                        Pays::Never => continue,
+                    };
+                    payments.spawn(pay(invoke.clone(), item_id.clone(), subject, delay, book.clone()));
+                }
+                while payments.try_join_next().is_some() {}
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self { watching, told }
+    }
+
+    /// What the shop was told so far.
+    pub fn told(&self) -> Told {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// Buyers reserved since the last look.
+async fn reserved(client: &redis::Client, item_id: &ItemId, last: &mut String) -> Result<Vec<String>> {
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let options = StreamReadOptions::default().count(1_000);
+    let reply: Option<StreamReadReply> =
+        connection.xread_options(&[&Keys::of(item_id).tasks], &[last.as_str()], &options).await?;
+    let tasks = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+    let mut subjects = Vec::new();
+    for task in tasks {
+        if task.get::<String>("kind").as_deref() == Some("reserved") {
+            subjects.extend(task.get("user_token"));
+        }
+        *last = task.id;
+    }
+    Ok(subjects)
+}
+
+/// Tells of one payment until there is an answer that stays.
+async fn pay(invoke: Invoke, item_id: ItemId, subject: String, delay: Duration, book: Arc<Mutex<Told>>) {
+    tokio::time::sleep(delay).await;
+    let notice = json!({
+        "item_id": item_id,
+        "user_token": subject,
+        "payment_reference": format!("pay-{item_id}-{subject}"),
+        "outcome": "paid",
+    });
+    for _ in 0..MAX_TRIES {
+        if let Ok(Invoked::Answer(answer)) =
+            invoke.call_within("order-confirm", notice.to_string(), TRY_LIMIT).await
+        {
+            book.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, answer);
+            return;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
