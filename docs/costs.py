@@ -3,15 +3,15 @@
 
 usage: docs/costs.py [--orders N] [--polls N] [--watchers N] [--json | --prices]
 
-Prices are AWS's on-demand ones for us-east-1, without free tiers or discounts; each names where it was seen and
-when. They change: look them up before you rely on them. Durations are fairdrop's own measurements.
+Prices are AWS's on-demand prices for us-east-1, without free tiers or discounts. Each names its source and date. Check
+them before you rely on them. Durations are fairdrop's own measurements.
 """
 
 import argparse
 import json
 
-# ---- Prices: US dollars, for what, AWS's own page, and where and when the figure was seen
-# A figure that could only be recalled, and was found on no page, says so.
+# ---- Prices: US dollars, unit, AWS's own page, source and date of the figure
+# "recalled" marks a figure that was not found on any page.
 AWS = "https://aws.amazon.com/"
 PRICES = {
     "lambda request": (0.20 / 1e6, "request", AWS + "lambda/pricing/", "quoted alike in public repositories, 2025"),
@@ -42,16 +42,16 @@ HOURS = 730
 # ---- Measured, or set in the template
 MEMORY_GB = 0.25
 PUBLISH_MEMORY_GB = 1024 / 1024
-MESSAGES_PER_WATCHER = 40  # stock as it goes, and the own order
-INTAKE_SECONDS = 0.160  # a region 150 ms away from main; in main itself it is under 0.01
+MESSAGES_PER_WATCHER = 40  # changes of the stock, and of the buyer's own order
+INTAKE_SECONDS = 0.160  # in a region with a round trip of 150 ms to main; in main itself it is under 0.01
 STATUS_SECONDS = 0.160
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
-WIRE_BYTES_PER_ORDER = 900  # to main and back, TLS counted
-RENEWALS_PER_HOUR = 2 * 3600 / 3  # of the lease, by drain and worker, each every 3 s
+WIRE_BYTES_PER_ORDER = 900  # to main and back, with TLS
+RENEWALS_PER_HOUR = 2 * 3600 / 3  # of the lease: drain and worker each renew every 3 s
 
 
 def one_drop(orders: int, polls: int) -> dict[str, float]:
-    """Three regions with as many buyers each, of which main is one."""
+    """Three regions, main among them, with equal numbers of buyers."""
     requests = orders * (1 + polls)
     gb_second = PRICE["lambda memory"] * MEMORY_GB
     return {
@@ -65,17 +65,17 @@ def one_drop(orders: int, polls: int) -> dict[str, float]:
 
 
 def watched(watchers: int) -> dict[str, float]:
-    """Everybody at an open page for half an hour; a socket, a subscription, a ping a minute."""
-    spoken = watchers * (2 + 30)
+    """Each watcher keeps a page open for half an hour: a socket, a subscription, a ping per minute."""
+    requests = watchers * (2 + 30)
     return {
         "API Gateway, open sockets": watchers * 30 * PRICE["socket minute"],
-        "API Gateway, messages": (watchers * MESSAGES_PER_WATCHER + 2 * spoken) * PRICE["socket message"],
-        "Lambda, live-updates": spoken * (PRICE["lambda request"] + 0.01 * MEMORY_GB * PRICE["lambda memory"]),
+        "API Gateway, messages": (watchers * MESSAGES_PER_WATCHER + 2 * requests) * PRICE["socket message"],
+        "Lambda, live-updates": requests * (PRICE["lambda request"] + 0.01 * MEMORY_GB * PRICE["lambda memory"]),
     }
 
 
 def with_live_updates() -> dict[str, float]:
-    """More for each region that has them."""
+    """Additional cost of each region with live updates."""
     return {
         "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
         "NAT gateway": HOURS * PRICE["nat"],
@@ -84,19 +84,19 @@ def with_live_updates() -> dict[str, float]:
 
 
 def functions_every_month() -> dict[str, float]:
-    """What runs whether anything is sold or not: main, a standby and one region more."""
+    """What runs all the time: main, a standby and one edge region."""
     gb_hour = 3600 * MEMORY_GB * PRICE["lambda memory"]
     return {
         "Lambda, drain and worker": 2 * HOURS * gb_hour,
         "Lambda, replica-lag": HOURS * 55 / 60 * gb_hour,
-        "the main lease: written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
-        "watching: figures read, memory written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
+        "main lease, written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
+        "replica-lag: metrics read, state written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
         "metrics, alarms, dashboards": 60 * PRICE["metric"] + 45 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }
 
 
 def stores_every_month() -> dict[str, float]:
-    """What stores.yaml makes by default, in main and in a standby; it costs the same with or without a drop."""
+    """What stores.yaml creates by default, in main and in a standby; the cost does not depend on drops."""
     disk = 50 * PRICE["db disk"]
     return {
         "NAT gateways, one in each": 2 * HOURS * PRICE["nat"],
@@ -115,7 +115,7 @@ def smallest_stores() -> dict[str, float]:
 
 
 def always_on() -> dict[str, float]:
-    """Servers in place of functions, as one would run them otherwise: two in each of three regions."""
+    """The alternative to functions: two servers in each of three regions."""
     return {
         "6 m6i.large": 6 * HOURS * PRICE["m6i.large"],
         "3 load balancers": 3 * HOURS * PRICE["load balancer"],
@@ -123,7 +123,7 @@ def always_on() -> dict[str, float]:
 
 
 def show_prices() -> None:
-    print("\n| price | USD | for a | AWS's page | seen |\n|---|---:|---|---|---|")
+    print("\n| price | USD | unit | AWS's page | source and date |\n|---|---:|---|---|---|")
     for name, (price, unit, page, seen) in PRICES.items():
         figure = f"{price * 1e6:.4g} / million" if price < 1e-4 else f"{price:.4g}"
         print(f"| {name} | {figure} | {unit} | <{page}> | {seen} |")
@@ -131,22 +131,22 @@ def show_prices() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of one drop (default: a million)")
-    parser.add_argument("--polls", type=int, default=5, help="questions for an order's state, for each order")
-    parser.add_argument("--watchers", type=int, default=100_000, help="pages that are open during a drop")
-    parser.add_argument("--json", action="store_true", help="figures for a program")
-    parser.add_argument("--prices", action="store_true", help="the prices alone, and where each was seen")
+    parser.add_argument("--orders", type=int, default=1_000_000, help="orders of one drop (default: 1,000,000)")
+    parser.add_argument("--polls", type=int, default=5, help="status requests per order")
+    parser.add_argument("--watchers", type=int, default=100_000, help="open pages during a drop")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--prices", action="store_true", help="print only the prices and their sources")
     asked = parser.parse_args()
     if min(asked.orders, asked.polls, asked.watchers) < 0:
         parser.error("--orders, --polls and --watchers cannot be negative")
     tables = {
-        f"One drop: {asked.orders:,} orders, {asked.polls} questions each": one_drop(asked.orders, asked.polls),
+        f"One drop: {asked.orders:,} orders, {asked.polls} status requests each": one_drop(asked.orders, asked.polls),
         f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
-        "Every month, with or without a drop": functions_every_month(),
-        "More every month, with live updates, for each region": with_live_updates(),
-        "Every month, for the data stores in their default sizes: main and a standby": stores_every_month(),
-        "In place of that, the smallest stores: one region, no standby": smallest_stores(),
-        "For comparison: servers that are always on": always_on(),
+        "Functions, per month, with or without drops": functions_every_month(),
+        "Live updates, per month and region": with_live_updates(),
+        "Data stores, per month, in their default sizes: main and a standby": stores_every_month(),
+        "Data stores, per month, in the smallest sizes: one region, no standby": smallest_stores(),
+        "For comparison, per month: servers that are always on": always_on(),
     }
     if asked.json:
         print(json.dumps(tables, indent=2))
@@ -158,7 +158,7 @@ def main() -> None:
         print(f"\n### {title}\n\n| what | USD |\n|---|---:|")
         for what, dollars in table.items():
             print(f"| {what} | {dollars:,.2f} |")
-        print(f"| **in all** | **{sum(table.values()):,.2f}** |")
+        print(f"| **total** | **{sum(table.values()):,.2f}** |")
 
 
 if __name__ == "__main__":
