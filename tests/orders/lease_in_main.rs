@@ -92,7 +92,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(sold().await.unwrap(), 5, "the thawed worker has sold by a lease that is over");
     let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
-    assert_eq!(shown["means"], "a failover has closed it: nobody sells", "{shown}");
+    assert_eq!(shown["means"], "a failover has closed the lease: no region sells", "{shown}");
 
     // Given back, it goes on, and every promise is kept.
     let opened =

@@ -1,5 +1,5 @@
 //! The sales of an item in the order of their reservations, in a form that an outsider can
-//! check: down the list `placed_at` never falls. Buyers appear as a keyed hash.
+//! check: `placed_at` never decreases down the list. Buyers appear as a keyed hash.
 
 use crate::{AdminError, App};
 use aws_lc_rs::hmac;
@@ -10,21 +10,20 @@ use shared::item::ItemId;
 use shared::region::Region;
 use shared::stamp::Stamp;
 
-/// The most sales in one answer; Lambda's answers end at 6 MB.
-const PAGE: u32 = 10_000;
+/// The most sales in one answer; Lambda limits an answer to 6 MB.
+const PAGE_SIZE: u32 = 10_000;
 
-/// How an audit is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AuditFormat {
     /// `sales`: a list of objects.
     #[default]
     Json,
-    /// `csv`: a text with a line for each sale, after a line with the columns' names.
+    /// `csv`: a text with a header line and a line for each sale.
     Csv,
 }
 
-/// Where an answer ended and the next one begins.
+/// The last sale of an answer; the next answer begins after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditCursor {
@@ -34,7 +33,7 @@ pub(crate) struct AuditCursor {
     buyer: String,
 }
 
-/// One line.
+/// One sale.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct AuditLine {
     number: u64,
@@ -59,12 +58,12 @@ pub(crate) async fn audit(
         None => None,
         Some(cursor) => Some(find(app, item_id, &key, cursor).await?),
     };
-    let sales = app.ledger.sales(item_id, start.as_ref(), PAGE).await?;
+    let sales = app.ledger.sales(item_id, start.as_ref(), PAGE_SIZE).await?;
     let first = after.as_ref().map_or(1, |cursor| cursor.number + 1);
     let lines: Vec<AuditLine> =
         sales.iter().zip(first..).map(|(sale, number)| line(&key, sale, number)).collect();
     let before = after.as_ref().map(|cursor| cursor.placed_at);
-    let next = lines.last().filter(|_| sales.len() == PAGE as usize).map(|last| AuditCursor {
+    let next = lines.last().filter(|_| sales.len() == PAGE_SIZE as usize).map(|last| AuditCursor {
         number: last.number,
         reserved_at: last.reserved_at,
         placed_at: last.placed_at,
@@ -84,7 +83,7 @@ pub(crate) async fn audit(
     Ok(answer)
 }
 
-/// The sale at which a page ended: the cursor names its buyer by the hash alone.
+/// The sale at which a page ended. The cursor contains only the hash of its buyer.
 async fn find(
     app: &App,
     item_id: &ItemId,
@@ -123,7 +122,7 @@ fn csv(lines: &[AuditLine], with_names: bool) -> String {
     if with_names {
         text.push_str("number,buyer,state,placed_at,region,reserved_at,epoch\n");
     }
-    // No value has a comma, a quote or a line's end in it.
+    // No value contains a comma, a quote or a line break.
     for line in lines {
         let AuditLine { number, buyer, state, placed_at, region, reserved_at, epoch } = line;
         let (placed_at, reserved_at) = (placed_at.as_micros(), reserved_at.as_micros());

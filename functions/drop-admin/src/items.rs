@@ -1,4 +1,4 @@
-//! Items: written to the ledger first and to Redis after, so that a lost Redis loses none.
+//! Items: written to the ledger first and then to Redis, so that no item is lost with Redis.
 
 use crate::{AdminError, App};
 use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD};
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use shared::item::{BadItem, ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, MAX_ITEMS};
 
-/// Puts a new item on sale. An item that is in the ledger and not in Redis, because a
-/// creation was interrupted, is completed by the same command.
+/// Puts a new item on sale. If an earlier creation was interrupted, so that only the ledger has
+/// the item, the same command completes it.
 pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     new.check().map_err(ItemError::from)?;
     let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
@@ -26,7 +26,7 @@ pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     Ok(app.queue.create_item(new, app.ledger.epoch().await?).await?)
 }
 
-/// Changes an item; what `changes` leaves out stays.
+/// Changes the fields of an item that `changes` names.
 pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
     changes.check().map_err(ItemError::from)?;
     let known = known(app, item_id).await?;
@@ -40,8 +40,8 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
         write(app, item_id, changes).await?;
         return Ok(app.queue.update_item(item_id, changes).await?);
     }
-    // The other way round: until Redis has agreed, the drain could still promise the units
-    // that the ledger would no longer have.
+    // A lower stock is written to Redis first: otherwise the drain could reserve units that the
+    // ledger no longer has.
     app.queue.update_item(item_id, changes).await?;
     match write(app, item_id, changes).await {
         Err(AdminError::Ledger(LedgerError::Refused(rule))) if rule == NEVER_OVERSOLD => {
@@ -54,7 +54,7 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
     }
 }
 
-/// Writes to the ledger what `changes` names, and nothing that another command may be changing.
+/// Writes only the fields that `changes` names to the ledger: another command may be changing the others.
 async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
     match app.ledger.change_item(item_id, changes).await? {
         Some(_) => Ok(()),
@@ -69,19 +69,19 @@ pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Re
     if held_back < keep {
         return Err(AdminError::NotHeldBack { held_back, keep });
     }
-    // Redis counts anew what is left, by what the ledger keeps back.
+    // Recompute Redis's stock from what the ledger withholds.
     reconcile::restock(&app.witnesses(), item_id, true).await?;
     Ok(())
 }
 
-/// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
+/// Pauses an item (the drain pops nothing, every order keeps its position) or resumes it.
 pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), AdminError> {
     known(app, item_id).await?;
     app.ledger.pause_item(item_id, paused).await?;
     Ok(app.queue.pause_item(item_id, paused).await?)
 }
 
-/// Closes an item now, by main's clock; one that closed earlier stays so.
+/// Closes an item now, by main's clock. An item that has closed already keeps its time.
 pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), AdminError> {
     known(app, item_id).await?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
@@ -89,7 +89,7 @@ pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), AdminError>
     Ok(app.queue.close_item(item_id, closed.item.closes_at.unwrap_or(now)).await?)
 }
 
-/// The item as the ledger has it; it must be in Redis, too.
+/// The item as the ledger has it. Fails if Redis does not have it.
 async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
     let known = app.ledger.item(item_id).await.map_err(|error| match error {
         LedgerError::NoSuchItem(item_id) => AdminError::Item(ItemError::NoSuchItem(item_id)),

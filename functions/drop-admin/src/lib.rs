@@ -1,4 +1,4 @@
-//! What an operator can do: to items, to the ledger, and to Redis when it was lost.
+//! The operator's commands: on items, on the ledger, and on Redis after a loss.
 
 mod audit;
 mod items;
@@ -15,7 +15,7 @@ use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue};
 use std::collections::BTreeMap;
 
-/// What one process of the function keeps between invocations.
+/// State that one process of the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
     link: Link,
@@ -25,7 +25,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let link = Link::new(RedisConfig::main(source)?);
         Ok(Self {
@@ -67,32 +67,32 @@ enum Command {
     Create { item: NewItem },
     /// Changes an item; the settle window cannot be changed.
     Update { item_id: ItemId, changes: ItemChanges },
-    /// Stops popping; every order keeps its place.
+    /// Stops the item's drain; every order keeps its position.
     Pause { item_id: ItemId },
-    /// Goes on popping.
+    /// Continues the item's drain.
     Resume { item_id: ItemId },
-    /// Takes no more orders from now on.
+    /// Refuses orders from now on.
     Close { item_id: ItemId },
     /// One item with its counts.
     Describe { item_id: ItemId },
     /// The ids of all items.
     List {},
-    /// Brings the ledger's schema up to date, and makes the lease where one is to be kept.
+    /// Applies the ledger's migrations, and creates the lease if a lease table is configured.
     Migrate {},
     /// Who may sell, and until when.
     Lease {},
     /// Sells the units that a failover has kept back, but for `keep` of them.
     SellHeldBack { item_id: ItemId, keep: u32 },
-    /// Makes Redis anew from the ledger.
+    /// Rebuilds an item in Redis from the ledger.
     Rebuild { item_id: ItemId },
-    /// Compares Redis with the ledger, one item or all, and mends Redis if asked to.
+    /// Compares Redis with the ledger, for one item or all, and repairs Redis if `repair` is set.
     Reconcile {
         #[serde(default)]
         item_id: Option<ItemId>,
         #[serde(default)]
         repair: bool,
     },
-    /// The sales of an item in order.
+    /// The sales of an item, in the order of their reservations.
     Audit {
         item_id: ItemId,
         #[serde(default)]
@@ -102,35 +102,27 @@ enum Command {
     },
 }
 
-/// Why a command was not carried out; the name is the invocation's `errorType`.
+/// Why a command failed; the variant determines the invocation's `errorType`.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The payload is no command.
     #[error(
-        "not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
+        "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
          lease, sell_held_back, rebuild, reconcile and audit"
     )]
     BadCommand(#[from] serde_json::Error),
-    /// The command cannot be carried out on the item.
     #[error(transparent)]
     Item(#[from] ItemError),
-    /// The ledger did not do it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The ledger has the item, and Redis has lost it.
-    #[error("the ledger has item {0} and Redis has not; use rebuild")]
+    #[error("Redis has lost item {0}, which the ledger has: run rebuild")]
     OnlyInLedger(ItemId),
-    /// The item was not rebuilt.
     #[error(transparent)]
     NotRebuilt(RebuildError),
-    /// The lease's record was not read or written.
     #[error(transparent)]
     Lease(#[from] TableError),
-    /// No lease is kept.
-    #[error("no lease is kept here: FAIRDROP_LEASE_TABLE is not set")]
+    #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
     NoLease,
-    /// This region is not main.
-    #[error("main is {0}, and this is another region; nothing is sold from here")]
+    #[error("the lease belongs to main region {0}; run the command there")]
     NotMain(String),
     /// More units were to stay kept back than are.
     #[error(
@@ -142,8 +134,7 @@ pub enum AdminError {
         /// Units that were to be.
         keep: u32,
     },
-    /// `after` is no end of a page.
-    #[error("after is not the `next` of an earlier answer; start again without it")]
+    #[error("`after` is not the `next` of an earlier answer: start again without it")]
     NoSuchCursor,
 }
 
@@ -177,8 +168,7 @@ impl From<AdminError> for Diagnostic {
     }
 }
 
-/// Carries out the command that `payload` holds. Those that change an item answer with
-/// the item as it is now.
+/// Runs the command in `payload`. Commands that change an item return its state after the change.
 pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
     let item_id = match serde_json::from_value(payload)? {
         Command::List {} => {
@@ -187,7 +177,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         }
         Command::Migrate {} => {
             let migrated = app.ledger.migrate().await?;
-            let lease = found_lease(app).await?;
+            let lease = create_lease(app).await?;
             return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
         }
         Command::Lease {} => return show_lease(app).await,
@@ -207,7 +197,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             let mut items = BTreeMap::new();
             for item_id in ids {
                 let reconciled = reconcile::reconcile(&app.witnesses(), &item_id, repair).await;
-                // One item that is lost in Redis does not keep the others from being compared.
+                // If Redis has lost one item, the others are compared all the same.
                 let reconciled = match reconciled {
                     Err(error @ ReconcileError::Item(ItemError::NoSuchItem(_))) => {
                         json!({ "error": error.to_string() })
@@ -244,9 +234,9 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
     items::describe(app, &item_id).await
 }
 
-/// Makes the lease for this region, where one is to be kept and there is none yet. From then on
-/// the ledger takes no sale without one.
-async fn found_lease(app: &App) -> Result<Option<Record>, AdminError> {
+/// Creates the lease for this region, if a lease table is configured and has none yet. From then on
+/// the ledger refuses sales without a lease.
+async fn create_lease(app: &App) -> Result<Option<Record>, AdminError> {
     let Some(record) = app.lease.found(app.ledger.epoch().await?).await? else { return Ok(None) };
     if Some(record.region.as_str()) != app.lease.region() {
         return Err(AdminError::NotMain(record.region));
@@ -255,7 +245,7 @@ async fn found_lease(app: &App) -> Result<Option<Record>, AdminError> {
     Ok(Some(record))
 }
 
-/// The record, beside the ledger's epoch and what both mean here.
+/// The lease record, the ledger's epoch, and what they mean for this region.
 async fn show_lease(app: &App) -> Result<Value, AdminError> {
     let shown = app.lease.look().await?.ok_or(AdminError::NoLease)?;
     let ledger_epoch = app.ledger.epoch().await.ok();
@@ -266,13 +256,13 @@ async fn show_lease(app: &App) -> Result<Value, AdminError> {
 
 fn meaning(Shown { record, left_ms }: &Shown, here: &str, ledger_epoch: Option<u64>) -> String {
     if !record.is_open {
-        "a failover has closed it: nobody sells".into()
+        "a failover has closed the lease: no region sells".into()
     } else if record.region != here {
-        format!("main is {}: nothing is sold from here", record.region)
+        format!("main is {}: this region does not sell", record.region)
     } else if *left_ms <= 0 {
-        "it has run out: nobody sells until main renews it".into()
+        "the lease has expired: no region sells until main renews it".into()
     } else if ledger_epoch.is_some_and(|epoch| epoch != record.epoch) {
-        "the ledger that is reached from here is under another epoch: it takes nothing".into()
+        "the ledger that this region reaches has another epoch: it refuses sales".into()
     } else {
         "main sells".into()
     }
@@ -283,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_says_what_it_means_here() {
+    fn the_meaning_of_a_lease_names_the_reason_for_not_selling() {
         let record = Record::first("here", 2);
         let says = |record: &Record, left_ms, epoch, word: &str| {
             let text = meaning(&Shown { record: record.clone(), left_ms }, "here", epoch);
@@ -291,7 +281,7 @@ mod tests {
         };
         says(&record, 1, Some(2), "main sells");
         says(&record, 1, None, "main sells");
-        says(&record, 0, Some(2), "run out");
+        says(&record, 0, Some(2), "expired");
         says(&record, 1, Some(1), "another epoch");
         says(&record.closed("run"), 1, Some(2), "closed");
         says(&Record::first("there", 3), 1, Some(2), "main is there");

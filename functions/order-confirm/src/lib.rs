@@ -1,10 +1,10 @@
-//! What a payment does to a reservation.
+//! Applies payment notices to reservations.
 //!
-//! The shop's backend, or its payment provider's webhook, says what became of a
-//! payment: `paid` sells, `pending` extends the hold once, `failed` releases. The
-//! payment's reference is the idempotency key, and a refusal after which the money goes back
-//! is final. The ledger decides, and Redis is told after the commit; where that fails, the
-//! checkout worker does it when the hold ends.
+//! The shop's backend, or its payment provider's webhook, sends the result of a payment:
+//! `paid` sells the unit, `pending` extends the hold once, `failed` releases the unit. The
+//! payment's reference is the idempotency key. A refusal after which the shop refunds the
+//! payment is final. The ledger decides, and order-confirm updates Redis after the commit. If
+//! that update fails, the checkout worker repeats it when the hold ends.
 
 mod notice;
 
@@ -23,7 +23,7 @@ use shared::problem::Problem;
 use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
 use shared::stamp::Stamp;
 
-/// What one process of the function keeps between invocations.
+/// State that one process of the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
     queue: Queue,
@@ -32,7 +32,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             queue: Queue::new(Link::new(RedisConfig::main(source)?)),
@@ -47,7 +47,7 @@ impl App {
     }
 }
 
-/// How the reservation stands after a notice.
+/// The state of the reservation after a notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Confirmed {
     item_id: ItemId,
@@ -60,11 +60,11 @@ pub struct Confirmed {
     reserved_until: Option<Stamp>,
 }
 
-/// Answers an event, be it from API Gateway or a direct invocation.
+/// Handles an event from API Gateway or a direct invocation.
 ///
-/// A direct invocation gets the same bodies: a refusal that will stay one is an answer
-/// with `type` and `status`, and one that may pass is an error, so that an asynchronous
-/// invocation is tried again.
+/// A direct invocation gets the same bodies. A final refusal is a result with `type` and
+/// `status`. A temporary refusal is an error, so that Lambda retries an asynchronous
+/// invocation.
 pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Error> {
     if notice::is_http(&event) {
         let (status, media, body, problem) = match receive(app, notice::from_http(event)).await {
@@ -105,9 +105,13 @@ async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> 
     let item = match app.queue.item(&notice.item_id).await {
         Ok(item) => item,
         Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
-        Err(ItemError::NoSuchItem(item_id)) => return Err(missing(app, &item_id).await),
+        Err(ItemError::NoSuchItem(item_id)) => return Err(missing_item_problem(app, &item_id).await),
         Err(error) => {
-            tracing::error!(%error, "an item cannot be used");
+            tracing::error!(
+                %error,
+                item_id = %notice.item_id,
+                "could not read an item from main's Redis; the payment notice gets an internal error"
+            );
             return Err(Problem::Internal);
         }
     };
@@ -118,14 +122,14 @@ async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> 
     }
 }
 
-/// An item that Redis has lost is rebuilt from the ledger; until then nobody is told to
-/// give a payment back.
-async fn missing(app: &App, item_id: &ItemId) -> Problem {
+/// If Redis has lost an item that the ledger has, an operator rebuilds it. Until then the
+/// answer must be temporary, so that no shop refunds a payment.
+async fn missing_item_problem(app: &App, item_id: &ItemId) -> Problem {
     match app.ledger.item(item_id).await {
         Err(LedgerError::NoSuchItem(_)) => Problem::NoSuchItem,
         Err(_) => Problem::LedgerAway,
         Ok(_) => {
-            tracing::error!(%item_id, "Redis has lost an item that the ledger has; rebuild it");
+            tracing::error!(%item_id, "Redis has lost an item that the ledger has: run drop-admin's rebuild");
             Problem::StatusUnavailable
         }
     }
@@ -148,7 +152,7 @@ async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confir
     let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
     let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
     let mut settled = Payment::Unknown;
-    // One that is sold needs no extension; for which payment it is, the ledger knows.
+    // A sold unit needs no extension; the ledger knows for which payment it was sold.
     if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
         let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
         let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
@@ -178,7 +182,7 @@ async fn release(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confi
     let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, reign).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
-            // What Redis holds may be a later reservation, which this payment has nothing to do with.
+            // Redis may hold a later reservation, which does not belong to this payment.
             if let OrderState::Reserved(Hold::Until(held)) = state
                 && has_ended(app, notice, held).await?
             {
@@ -206,16 +210,16 @@ async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem>
     state.map_err(|_| Problem::StatusUnavailable)
 }
 
-/// Whether the ledger has released the reservation that Redis holds until `held`. It may
-/// have released an earlier one of the same buyer, and not know of this one yet, or hold it.
+/// Whether the ledger has released the reservation that Redis holds until `held`. The ledger may
+/// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
 async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
     let due = Due { user_token: notice.user_token.clone(), hold_until: held, given_back: false };
     let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
     Ok(standings == [Standing::Released])
 }
 
-/// Refuses for good what buys nothing, unless a reservation is on its way, of which Redis knows before the
-/// ledger does.
+/// Refuses a payment permanently if it buys nothing. Not if Redis has a reservation that the ledger has not
+/// recorded yet.
 async fn refuse(
     app: &App,
     notice: &PaymentNotice,
@@ -232,7 +236,7 @@ fn refusal(payment: Payment) -> Problem {
     match payment {
         Payment::PaidOtherwise => Problem::PaidOtherwise,
         Payment::Used => Problem::PaymentUsed,
-        // Held for another: this one was said to have failed before.
+        // Held for another payment: this one was reported as failed before.
         Payment::Released | Payment::HeldForAnother => Problem::ReservationEnded,
         Payment::NoReservation => Problem::NoReservation,
         Payment::Unknown => Problem::NotRecordedYet,
@@ -243,13 +247,13 @@ fn refusal(payment: Payment) -> Problem {
 /// Under whose word a payment is written now.
 async fn reign(app: &App, item: &Item) -> Result<Reign, Problem> {
     let permit = app.lease.permit_now().await.map_err(|error| {
-        tracing::warn!(%error, "a payment is not taken");
+        tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");
         Problem::LedgerAway
     })?;
     Ok(permit.reign(item.epoch))
 }
 
-/// Tells Redis what the ledger has decided. The decision stands whether it hears or not.
+/// Writes the ledger's decision to Redis. The decision stands even if this fails.
 async fn settle(app: &App, notice: &PaymentNotice, expected: Option<Stamp>, outcome: queue::Outcome) {
     let settlement = Settlement {
         user_token: notice.user_token.clone(),
@@ -257,19 +261,19 @@ async fn settle(app: &App, notice: &PaymentNotice, expected: Option<Stamp>, outc
         outcome,
     };
     if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {
-        tracing::warn!(%error, item_id = %notice.item_id, "Redis was not told of a payment; it will be when the hold ends");
+        tracing::warn!(%error, item_id = %notice.item_id, "could not write a payment's result to Redis; the checkout worker does it when the hold ends");
     }
 }
 
 fn ledger_problem(error: LedgerError) -> Problem {
     match error {
         LedgerError::Away(_) | LedgerError::LeaseOver => {
-            tracing::warn!(%error, "the ledger did not take a payment");
+            tracing::warn!(%error, "the ledger is unavailable; the payment gets a temporary refusal");
             Problem::LedgerAway
         }
         LedgerError::NoSuchItem(_) => Problem::NoReservation,
         LedgerError::StaleEpoch | LedgerError::Refused(_) => {
-            tracing::error!(%error, "the ledger refuses a payment");
+            tracing::error!(%error, "the ledger refused to record a payment; the shop gets an internal error");
             Problem::Internal
         }
     }

@@ -1,5 +1,5 @@
-//! `POST /items/{item_id}/payments`: what became of a buyer's payment. For the shop's
-//! backend, through the API's IAM-guarded route or invoked directly.
+//! `POST /items/{item_id}/payments`: the result of a buyer's payment. Called by the shop's
+//! backend, through the API's IAM-protected route or by direct invocation.
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use order_confirm::App;
@@ -16,7 +16,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {
-            // Boxed: the compiler gives up on a future as deep as this one.
+            // Boxed, since this future is too deeply nested for the compiler.
             let answer = Box::pin(order_confirm::answer(&app, event.payload)).await;
             telemetry.invocation_done();
             answer

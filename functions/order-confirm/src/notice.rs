@@ -1,4 +1,4 @@
-//! What a shop says about a payment, over HTTP or by a direct invocation.
+//! Payment notices from a shop, over HTTP or by direct invocation.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,14 +9,14 @@ use shared::item::ItemId;
 use shared::problem::Problem;
 use shared::user_token::UserToken;
 
-/// What the path has.
+/// The methods of the path.
 const ALLOW: &str = "POST";
-/// The most bytes that a notice may have.
+/// The longest notice, in bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 4_096;
 /// The longest payment reference, in bytes.
 const MAX_REFERENCE_LEN: usize = 255;
 
-/// What became of a payment.
+/// The result of a payment.
 #[derive(Clone, Debug)]
 pub(crate) struct PaymentNotice {
     pub(crate) item_id: ItemId,
@@ -29,15 +29,15 @@ pub(crate) struct PaymentNotice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PaymentOutcome {
-    /// The money is there: sell.
+    /// Paid: sell the unit.
     Paid,
-    /// It is on its way: extend the hold, once.
+    /// The payment is in progress: extend the hold, once.
     Pending,
-    /// It will not come: release.
+    /// The payment failed: release the unit.
     Failed,
 }
 
-/// What became of a payment, as the shop says it.
+/// The result of a payment, as the shop sends it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Payment")]
@@ -98,7 +98,7 @@ pub(crate) fn from_http(event: Value) -> Result<PaymentNotice, Problem> {
     notice(item_id, serde_json::from_slice(&text).map_err(|_| Problem::BadPayment)?)
 }
 
-/// The notice in a direct invocation: the same, with the item's id beside it.
+/// The notice in a direct invocation: the same members, and `item_id`.
 pub(crate) fn from_invocation(mut event: Value) -> Result<PaymentNotice, Problem> {
     let item_id =
         event.as_object_mut().and_then(|event| event.remove("item_id")).ok_or(Problem::BadPayment)?;
@@ -127,7 +127,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_a_notice_is_a_notice() {
+    fn malformed_notices_are_refused() {
         let good =
             json!({ "item_id": "a", "user_token": "alice", "payment_reference": "pi_1", "outcome": "paid" });
         assert_eq!(from_invocation(good.clone()).unwrap().outcome, PaymentOutcome::Paid);

@@ -1,4 +1,4 @@
-//! What a buyer is told whose order is in the queue.
+//! The answer to an order that is in the queue.
 
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Response};
@@ -25,7 +25,7 @@ pub struct AcceptedOrder {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Links {
-    /// Where to ask for the order.
+    /// The path of the order's status.
     status: String,
 }
 

@@ -1,5 +1,5 @@
-//! Order intake, in every region: stamp first, then verify who asks, then one
-//! round trip to main.
+//! Order intake, in every region: stamps the order first, verifies the buyer's token, and
+//! then makes one round trip to main.
 
 mod answer;
 mod body;
@@ -18,10 +18,10 @@ use shared::queue::{Order, OrderState, Placement, Placing, Unplaced};
 use shared::region::Region;
 use shared::stamp::Stamp;
 
-/// What the path has.
+/// The methods of the path.
 const ALLOW: &str = "POST, OPTIONS";
 
-/// What one process of the function keeps between requests.
+/// State that one process of the function keeps between requests.
 #[derive(Debug)]
 pub struct App {
     edge: Edge,
@@ -30,7 +30,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         Ok(Self {
             edge: Edge::from_config(source)?,
@@ -45,9 +45,9 @@ impl App {
     }
 }
 
-/// Takes one order.
+/// Handles one order.
 pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
-    // Before anything is awaited: a cold connection must not cost the buyer their place.
+    // The stamp is taken before any await: opening a connection must not cost the buyer their position.
     let placed_at = app.region.mark(app.edge.clock.arrival(http::gateway_epoch_ms(request)));
     if request.method() == Method::OPTIONS {
         return Ok(http::options(ALLOW));
@@ -79,7 +79,7 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     }
     let order = Order { item_id, user_token, placed_at };
     if let Some(refusal) = gate_problem(&item, placed_at) {
-        return answer_latecomer(app, &order, refusal).await;
+        return refuse_unless_known(app, &order, refusal).await;
     }
     let window = item.settle_window();
     let placing =
@@ -89,10 +89,10 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
             Unplaced::Unknown => Problem::OutcomeUnknown,
         })?;
     record_clock(app, placing.clock_offset);
-    judge(&order, placing)
+    placement_answer(&order, placing)
 }
 
-fn judge(order: &Order, placing: Placing) -> Result<AcceptedOrder, Problem> {
+fn placement_answer(order: &Order, placing: Placing) -> Result<AcceptedOrder, Problem> {
     match placing.placement {
         Placement::Queued => {
             metrics::histogram!("transit_ms").record(placing.transit_micros as f64 / 1000.0);
@@ -109,7 +109,7 @@ fn judge(order: &Order, placing: Placing) -> Result<AcceptedOrder, Problem> {
     }
 }
 
-/// Whether the item takes an order stamped `placed_at`, as far as the copy knows.
+/// Why the item refuses an order stamped `placed_at`, by the cached copy.
 fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
     match item.gate(placed_at) {
         Gate::NotOpenYet => Some(Problem::NotOpenYet { opens_at: item.opens_at, placed_at }),
@@ -119,8 +119,8 @@ fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
     }
 }
 
-/// Nobody who has an order or a unit is told that it is over: main knows who they are.
-async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<AcceptedOrder, Problem> {
+/// Asks main before a refusal, so that a buyer who has an order or a unit gets its state instead.
+async fn refuse_unless_known(app: &App, order: &Order, refusal: Problem) -> Result<AcceptedOrder, Problem> {
     if matches!(refusal, Problem::NotOpenYet { .. }) {
         return Err(refusal);
     }
@@ -133,7 +133,7 @@ async fn answer_latecomer(app: &App, order: &Order, refusal: Problem) -> Result<
     }
 }
 
-/// Refuses to stamp while the clock is known to be wrong; measures it again once a second.
+/// Refuses orders while this machine's clock is known to be wrong. Measures the clock again once a second.
 async fn check_clock(app: &App) -> Result<(), Problem> {
     match app.clock_check.verdict() {
         Verdict::MayStamp => return Ok(()),
@@ -155,7 +155,7 @@ fn record_clock(app: &App, bounds: OffsetBounds) {
         tracing::error!(
             offset_low_ms = bounds.low / 1000,
             offset_high_ms = bounds.high / 1000,
-            "this region's clock differs from main's by more than the round trip can explain; stamping stops"
+            "this region's clock differs from main's by more than the tolerance; orders are refused until it agrees"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The public page of an item, for browsers and caches.
+//! The public state of an item, for browsers and caches.
 
 use lambda_http::http::{HeaderValue, StatusCode, header};
 use lambda_http::{Body, Request, Response};
@@ -10,10 +10,10 @@ use shared::problem::Problem;
 use shared::stamp::Stamp;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// As long as the copy it is made from.
+/// The same age limit as the cached copy behind it.
 const CACHE_CONTROL: &str = "public, max-age=1";
 
-/// What is on sale. Moments are in microseconds since the Unix epoch.
+/// An item on sale. Times are in microseconds since the Unix epoch.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ItemResponse<'a> {
     #[schemars(with = "shared::item::ItemId")]
@@ -28,9 +28,9 @@ pub struct ItemResponse<'a> {
     settle_window_ms: u32,
 }
 
-/// The page of `item` at `now`: `200`, or `304` where the caller has it already.
+/// The state of `item` at `now`: `200`, or `304` if the caller already has it.
 pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Response<Body>, Problem> {
-    let page = ItemResponse {
+    let item = ItemResponse {
         item_id: item.item_id.as_str(),
         name: &item.name,
         phase: item.phase(now),
@@ -41,11 +41,11 @@ pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Respo
         hold_seconds: item.hold_seconds,
         settle_window_ms: item.settle_window_ms,
     };
-    let mut response = http::json(StatusCode::OK, &page)?;
+    let mut response = http::json(StatusCode::OK, &item)?;
     let mut hasher = DefaultHasher::new();
     response.body().as_ref().hash(&mut hasher);
     let etag = format!("\"{:016x}\"", hasher.finish());
-    if is_known(request, &etag) {
+    if is_not_modified(request, &etag) {
         *response.body_mut() = Body::Empty;
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(header::CONTENT_TYPE);
@@ -59,7 +59,7 @@ pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Respo
 }
 
 /// RFC 9110 §13.1.2: `*`, or a list in which weak and strong tags compare alike.
-fn is_known(request: &Request, etag: &str) -> bool {
+fn is_not_modified(request: &Request, etag: &str) -> bool {
     let Some(known) = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok())
     else {
         return false;

@@ -1,4 +1,4 @@
-//! What is on sale, and what has become of a buyer's order.
+//! The state of an item and of a buyer's order, and leaving the queue.
 
 mod item_response;
 
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// Answers one request.
 pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
-    // An item id has no slash, so that the path's end tells the two apart.
+    // An item ID contains no slash, so the end of the path distinguishes the two routes.
     let about_order = request.raw_http_path().ends_with("/orders/me");
     let allow = if about_order { "GET, DELETE, OPTIONS" } else { "GET, OPTIONS" };
     match (request.method(), about_order) {
@@ -36,7 +36,7 @@ async fn show_item(edge: &Edge, request: &Request) -> Result<Response<Body>, Pro
     item_response::answer(&item, edge.clock.now(), request)
 }
 
-/// Who asks, and for which item.
+/// The request's item and its verified buyer.
 async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToken, Arc<Item>), Problem> {
     let item_id = http::item_id(request)?;
     let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
@@ -44,7 +44,7 @@ async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToke
     Ok((item_id, buyer, item))
 }
 
-/// What has become of a buyer's order. Moments are in microseconds since the Unix epoch.
+/// The state of a buyer's order. Times are in microseconds since the Unix epoch.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct OrderResponse<'a> {
     #[schemars(with = "ItemId")]
@@ -52,41 +52,41 @@ pub struct OrderResponse<'a> {
     #[schemars(extend("enum" = ["none", "queued", "reserved", "sold", "released"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// While it is queued: its stamp.
+    /// If `queued`: its stamp.
     placed_at: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// While it is queued: orders before it.
+    /// If `queued`: the number of orders before it.
     ahead: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// While it is reserved: when the hold ends.
+    /// If `reserved`: when the hold ends.
     reserved_until: Option<Stamp>,
-    /// Whether the buyer has given the unit back, and the ledger has not said so yet.
+    /// Whether the buyer has cancelled the reservation, and the ledger has not decided yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(default)]
     giving_back: bool,
 }
 
-/// Always from main: a replica might not know yet what main has promised.
+/// Always reads from main: a replica may lack recent reservations.
 async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
     let (item_id, buyer, _) = whose_order(edge, request).await?;
     let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
-    let page = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
-    let page = match state {
-        OrderState::None => OrderResponse { status: "none", ..page },
+    let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
+    let response = match state {
+        OrderState::None => OrderResponse { status: "none", ..response },
         OrderState::Queued { placed_at, ahead } => {
-            OrderResponse { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..page }
+            OrderResponse { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..response }
         }
         OrderState::Reserved(Hold::Until(until)) => {
-            OrderResponse { status: "reserved", reserved_until: Some(until), ..page }
+            OrderResponse { status: "reserved", reserved_until: Some(until), ..response }
         }
-        OrderState::Reserved(Hold::Sale) => OrderResponse { status: "reserved", ..page },
+        OrderState::Reserved(Hold::Sale) => OrderResponse { status: "reserved", ..response },
         OrderState::Reserved(Hold::Release) => {
-            OrderResponse { status: "reserved", giving_back: true, ..page }
+            OrderResponse { status: "reserved", giving_back: true, ..response }
         }
-        OrderState::Sold => OrderResponse { status: "sold", ..page },
-        OrderState::Released => OrderResponse { status: "released", ..page },
+        OrderState::Sold => OrderResponse { status: "sold", ..response },
+        OrderState::Released => OrderResponse { status: "released", ..response },
     };
-    http::json(StatusCode::OK, &page)
+    http::json(StatusCode::OK, &response)
 }
 
 async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
@@ -103,7 +103,7 @@ async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem
             StatusCode::OK,
             &OrderResponse { item_id: item_id.as_str(), status: "none", ..OrderResponse::default() },
         ),
-        // The ledger decides whether a payment came first.
+        // The ledger decides whether a payment or this cancellation came first.
         Leave::GivingBack => http::json(
             StatusCode::ACCEPTED,
             &OrderResponse {
