@@ -75,7 +75,7 @@ pub struct Item {
     /// Units that are sold for good.
     pub units_sold: u32,
     /// Units that a failover keeps back until a person puts them on sale.
-    pub held_back: u32,
+    pub withheld: u32,
     /// Orders stamped before this moment are not served.
     pub opens_at: Stamp,
     /// Orders stamped from this moment on are not served; `None` stays open.
@@ -146,7 +146,7 @@ impl Item {
     /// Whether every unit is gone for good. A reservation is not, until the ledger has it as sold, whatever
     /// `hold_seconds` says now: it may have been made with a hold, and come back.
     pub fn is_sold_out(&self) -> bool {
-        self.units_sold.saturating_add(self.held_back) >= self.stock_total
+        self.units_sold.saturating_add(self.withheld) >= self.stock_total
     }
 
     /// Where the item is in its life at `now`.
@@ -302,7 +302,7 @@ mod tests {
             stock_total: 10,
             stock_left: 10,
             units_sold: 0,
-            held_back: 0,
+            withheld: 0,
             opens_at: at(100),
             closes_at: Some(at(200)),
             hold_seconds: 0,
@@ -350,8 +350,8 @@ mod tests {
             assert_eq!(empty.phase(at(150)), Phase::Open);
             assert_eq!(Item { units_sold: 10, ..empty }.phase(at(150)), Phase::SoldOut);
         }
-        let rest_kept_back = Item { stock_left: 0, units_sold: 7, held_back: 3, ..item() };
-        assert_eq!(rest_kept_back.phase(at(150)), Phase::SoldOut);
+        let rest_withheld = Item { stock_left: 0, units_sold: 7, withheld: 3, ..item() };
+        assert_eq!(rest_withheld.phase(at(150)), Phase::SoldOut);
         assert_eq!(Item { stock_left: 0, stock_total: 0, ..item() }.phase(at(150)), Phase::SoldOut);
     }
 

@@ -107,18 +107,18 @@ async fn what_is_kept_back_is_put_on_sale_once_however_often_it_is_said() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 10 })).await.unwrap();
     let item_id = "a".parse().unwrap();
-    system.ledger().unwrap().hold_back_in(&item_id, 5, false, 1).await.unwrap();
+    system.ledger().unwrap().withhold(&item_id, 5, false, 1).await.unwrap();
     system.admin(&json!({ "command": "reconcile", "item_id": "a", "repair": true })).await.unwrap();
-    let keep = |units: u32| json!({ "command": "sell_held_back", "item_id": "a", "keep": units });
-    let counts = |item: &Value| (item["stock_left"].clone(), item["ledger"]["held_back"].clone());
+    let keep = |units: u32| json!({ "command": "sell_withheld", "item_id": "a", "keep": units });
+    let counts = |item: &Value| (item["stock_left"].clone(), item["ledger"]["withheld"].clone());
     let describe = json!({ "command": "describe", "item_id": "a" });
     assert_eq!(counts(&system.admin(&describe).await.unwrap()), (json!(5), json!(5)));
     // The answer was lost, and the operator says it again.
     for _ in 0..2 {
         assert_eq!(counts(&system.admin(&keep(2)).await.unwrap()), (json!(8), json!(2)));
     }
-    assert_eq!(error_type(&system, keep(3)).await, "NotHeldBack");
-    let by_number = json!({ "command": "sell_held_back", "item_id": "a", "units": 1 });
+    assert_eq!(error_type(&system, keep(3)).await, "FewerWithheld");
+    let by_number = json!({ "command": "sell_withheld", "item_id": "a", "units": 1 });
     assert_eq!(error_type(&system, by_number).await, "BadCommand");
     assert_eq!(counts(&system.admin(&describe).await.unwrap()), (json!(8), json!(2)));
     assert_eq!(counts(&system.admin(&keep(0)).await.unwrap()), (json!(10), json!(0)));

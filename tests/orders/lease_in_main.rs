@@ -100,11 +100,11 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     table.change(&opened).await.unwrap();
     eventually("all ten are sold", A_WHILE, async || Ok((sold().await? == 10).then_some(()))).await.unwrap();
 
-    // What a failover has kept back is sold once a person says so.
-    system.ledger().unwrap().hold_back_in(&item_id, 5, false, 3).await.unwrap();
+    // What a failover has withheld is sold once a person says so.
+    system.ledger().unwrap().withhold(&item_id, 5, false, 3).await.unwrap();
     system.admin(&json!({ "command": "reconcile", "item_id": "sneaker-42", "repair": true })).await.unwrap();
     let held = system.admin(&json!({ "command": "describe", "item_id": "sneaker-42" })).await.unwrap();
-    assert_eq!((&held["stock_left"], &held["ledger"]["held_back"]), (&json!(35), &json!(5)), "{held}");
-    let freed = system.admin(&sample("drop-admin.sell_held_back.json")).await.unwrap();
-    assert_eq!((&freed["stock_left"], &freed["ledger"]["held_back"]), (&json!(40), &json!(0)), "{freed}");
+    assert_eq!((&held["stock_left"], &held["ledger"]["withheld"]), (&json!(35), &json!(5)), "{held}");
+    let freed = system.admin(&sample("drop-admin.sell_withheld.json")).await.unwrap();
+    assert_eq!((&freed["stock_left"], &freed["ledger"]["withheld"]), (&json!(40), &json!(0)), "{freed}");
 }

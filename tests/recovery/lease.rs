@@ -213,11 +213,11 @@ async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
     ledger.record(&item_id, &promised, leased(2, soon)).await.unwrap();
     assert_eq!(ledger.sales(&item_id, None, 9).await.unwrap()[0].epoch, 2);
 
-    // What is held back is not sold, by the database's own rule.
-    assert_eq!(ledger.hold_back_in(&item_id, 8, false, 2).await, Ok(8));
+    // What is withheld is not sold, by the database's own rule.
+    assert_eq!(ledger.withhold(&item_id, 8, false, 2).await, Ok(8));
     let (y, z) = (reservation("y", 2), reservation("z", 2));
     let standings = ledger.record(&item_id, &[y, z], leased(2, soon)).await.unwrap();
     assert_eq!(standings.iter().filter(|one| **one == ledger::Standing::Nothing).count(), 1);
-    assert_eq!(ledger.hold_back_in(&item_id, 99, false, 3).await, Ok(8), "no more than there are");
-    assert_eq!(ledger.keep_back_at_most(&item_id, 0).await, Ok(0));
+    assert_eq!(ledger.withhold(&item_id, 99, false, 3).await, Ok(8), "no more than there are");
+    assert_eq!(ledger.withhold_at_most(&item_id, 0).await, Ok(0));
 }

@@ -96,15 +96,15 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
     // Nine are free, and one more could have been paid for.
     assert_eq!(ledger.replica().await.unwrap().units_unsold, u64::from(STOCK));
     ledger.begin_reign_after(1).await.unwrap();
-    assert_eq!(ledger.hold_back_in(&main.item_id, 3, true, 2).await.unwrap(), 3);
+    assert_eq!(ledger.withhold(&main.item_id, 3, true, 2).await.unwrap(), 3);
 
     let reserved = Standing::Reserved { until: main.hold_until() };
     assert_eq!(main.release("waits", 2).await, reserved, "its hold has ended, and it stays taken");
-    // A part of what is kept back is put on sale: the person is not through yet.
-    ledger.keep_back_at_most(&main.item_id, 1).await.unwrap();
+    // A part of what is withheld is put on sale: the person is not through yet.
+    ledger.withhold_at_most(&main.item_id, 1).await.unwrap();
     assert_eq!(main.release("waits", 2).await, reserved);
     assert!(ledger.item(&main.item_id).await.unwrap().keeps_old_holds);
-    ledger.keep_back_at_most(&main.item_id, 0).await.unwrap();
+    ledger.withhold_at_most(&main.item_id, 0).await.unwrap();
     assert_eq!(main.release("waits", 2).await, Standing::Released);
 }
 
@@ -113,7 +113,7 @@ async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down
     let main = Main::start(&[]).await;
     let ledger = &main.ledger.ledger;
     ledger.begin_reign_after(1).await.unwrap();
-    ledger.hold_back_in(&main.item_id, 3, true, 2).await.unwrap();
+    ledger.withhold(&main.item_id, 3, true, 2).await.unwrap();
     // Its task came over, and the ledger's row did not: the new worker records it under the new epoch.
     let until = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
     ledger
@@ -127,7 +127,7 @@ async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down
     let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("taken in Redis alone"), Some(&1));
     assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 3 - 2));
-    ledger.keep_back_at_most(&main.item_id, 0).await.unwrap();
+    ledger.withhold_at_most(&main.item_id, 0).await.unwrap();
     assert_eq!(reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap().repaired, 1);
 }
 
@@ -167,7 +167,7 @@ async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
 async fn who_would_rather_apologise_keeps_nothing_back() {
     let main = Main::start(&["waits"]).await;
     main.ledger.ledger.begin_reign_after(1).await.unwrap();
-    main.ledger.ledger.hold_back_in(&main.item_id, 0, false, 2).await.unwrap();
+    main.ledger.ledger.withhold(&main.item_id, 0, false, 2).await.unwrap();
     assert_eq!(main.release("waits", 2).await, Standing::Released);
 }
 

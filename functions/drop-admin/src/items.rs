@@ -62,12 +62,12 @@ async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(),
     }
 }
 
-/// Puts on sale what a failover has kept back, but for `keep` units: said again, it sells no more.
-pub(crate) async fn sell_held_back(app: &App, item_id: &ItemId, keep: u32) -> Result<(), AdminError> {
+/// Puts on sale what a failover has withheld, but for `keep` units: said again, it sells no more.
+pub(crate) async fn sell_withheld(app: &App, item_id: &ItemId, keep: u32) -> Result<(), AdminError> {
     known(app, item_id).await?;
-    let held_back = app.ledger.keep_back_at_most(item_id, keep).await?;
-    if held_back < keep {
-        return Err(AdminError::NotHeldBack { held_back, keep });
+    let withheld = app.ledger.withhold_at_most(item_id, keep).await?;
+    if withheld < keep {
+        return Err(AdminError::FewerWithheld { withheld, keep });
     }
     // Recompute Redis's stock from what the ledger withholds.
     reconcile::restock(&app.witnesses(), item_id, true).await?;
@@ -112,7 +112,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         Ok(known) => {
             json!({
                 "stock_total": known.item.stock_total, "units_taken": known.units_taken,
-                "held_back": known.held_back, "keeps_old_holds": known.keeps_old_holds,
+                "withheld": known.withheld, "keeps_old_holds": known.keeps_old_holds,
             })
         }
         Err(error) => json!({ "error": error.to_string() }),

@@ -81,8 +81,8 @@ enum Command {
     Migrate {},
     /// Who may sell, and until when.
     Lease {},
-    /// Sells the units that a failover has kept back, but for `keep` of them.
-    SellHeldBack { item_id: ItemId, keep: u32 },
+    /// Sells the units that a failover has withheld, but for `keep` of them.
+    SellWithheld { item_id: ItemId, keep: u32 },
     /// Rebuilds an item in Redis from the ledger.
     Rebuild { item_id: ItemId },
     /// Compares Redis with the ledger, for one item or all, and repairs Redis if `repair` is set.
@@ -107,7 +107,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_held_back, rebuild, reconcile and audit"
+         lease, sell_withheld, rebuild, reconcile and audit"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -124,13 +124,11 @@ pub enum AdminError {
     NoLease,
     #[error("the lease belongs to main region {0}; run the command there")]
     NotMain(String),
-    /// More units were to stay kept back than are.
-    #[error(
-        "{held_back} units are kept back, fewer than the {keep} that are to stay so; nothing was changed"
-    )]
-    NotHeldBack {
-        /// Units that are kept back.
-        held_back: u32,
+    /// More units were to stay withheld than are.
+    #[error("{withheld} units are withheld, fewer than the {keep} that are to stay so; nothing was changed")]
+    FewerWithheld {
+        /// Units that are withheld.
+        withheld: u32,
         /// Units that were to be.
         keep: u32,
     },
@@ -161,7 +159,7 @@ impl From<AdminError> for Diagnostic {
             AdminError::OnlyInLedger(_) => "OnlyInLedger",
             AdminError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
             AdminError::NotRebuilt(_) => "TasksWaiting",
-            AdminError::NotHeldBack { .. } => "NotHeldBack",
+            AdminError::FewerWithheld { .. } => "FewerWithheld",
             AdminError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
@@ -181,8 +179,8 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
         }
         Command::Lease {} => return show_lease(app).await,
-        Command::SellHeldBack { item_id, keep } => {
-            items::sell_held_back(app, &item_id, keep).await?;
+        Command::SellWithheld { item_id, keep } => {
+            items::sell_withheld(app, &item_id, keep).await?;
             item_id
         }
         Command::Rebuild { item_id } => {

@@ -14,7 +14,7 @@ fn item() -> Item {
         stock_total: 10,
         stock_left: 7,
         units_sold: 1,
-        held_back: 0,
+        withheld: 0,
         opens_at: at(100 * SECOND),
         closes_at: Some(at(200 * SECOND)),
         hold_seconds: 0,

@@ -7,8 +7,8 @@ use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The most units that may be kept back of each item.
-const MAX_HOLDBACK: u32 = 10_000_000;
+/// The most units that may be withheld of each item.
+const MAX_WITHHOLD: u32 = 10_000_000;
 
 /// The longest reason, in bytes.
 const MAX_WHY: usize = 500;
@@ -81,9 +81,9 @@ pub struct Start {
     /// What may be lost: for a forced one.
     #[serde(default)]
     pub accept: Option<Accepted>,
-    /// Units of each item to be kept back until a person has reconciled: for a forced one.
+    /// Units of each item to be withheld until a person has reconciled: for a forced one.
     #[serde(default)]
-    pub holdback: u32,
+    pub withhold: u32,
     /// Whether it may come within an hour of the last one.
     #[serde(default)]
     pub hurry: bool,
@@ -129,12 +129,12 @@ pub enum BadCommand {
     NothingAccepted,
     /// Nothing is lost.
     #[error(
-        "a planned failover loses nothing: `accept`, `holdback` and `redis_wait_seconds` are for a forced one"
+        "a planned failover loses nothing: `accept`, `withhold` and `redis_wait_seconds` are for a forced one"
     )]
     NothingToAccept,
     /// Too many.
-    #[error("holdback must be at most {MAX_HOLDBACK}")]
-    Holdback,
+    #[error("withhold must be at most {MAX_WITHHOLD}")]
+    Withhold,
     /// Too short or too long.
     #[error("redis_wait_seconds must be from {} to {}", REDIS_WAIT.start(), REDIS_WAIT.end())]
     RedisWait,
@@ -165,9 +165,9 @@ impl Command {
 impl Start {
     /// The mode that is meant.
     pub fn mode(&self) -> Result<Mode, BadCommand> {
-        let is_plain = self.holdback == 0 && self.redis_wait_seconds.is_none();
+        let is_plain = self.withhold == 0 && self.redis_wait_seconds.is_none();
         match (self.mode, self.accept) {
-            _ if self.holdback > MAX_HOLDBACK => Err(BadCommand::Holdback),
+            _ if self.withhold > MAX_WITHHOLD => Err(BadCommand::Withhold),
             _ if self.redis_wait_seconds.is_some_and(|wait| !REDIS_WAIT.contains(&wait)) => {
                 Err(BadCommand::RedisWait)
             }
@@ -195,13 +195,13 @@ mod tests {
     fn a_loss_must_be_typed_in() {
         assert!(refused(json!({ "command": "run", "mode": "forced" })).contains("accept"));
         let accept = json!({ "seconds": 20, "sales": 3 });
-        let forced = json!({ "command": "run", "mode": "forced", "accept": accept, "holdback": 3 });
+        let forced = json!({ "command": "run", "mode": "forced", "accept": accept, "withhold": 3 });
         let Ok(Command::Run(start)) = Command::parse(forced) else { panic!("it is a command") };
         assert_eq!(start.mode().unwrap(), Mode::Forced { accepted: Loss { ms: 20_000, sales: 3 } });
         let planned = json!({ "command": "run", "mode": "planned", "accept": accept });
         assert!(refused(planned).contains("loses nothing"));
-        let holdback = json!({ "command": "run", "mode": "planned", "holdback": 1 });
-        assert!(refused(holdback).contains("loses nothing"));
+        let withhold = json!({ "command": "run", "mode": "planned", "withhold": 1 });
+        assert!(refused(withhold).contains("loses nothing"));
         let wait = json!({ "command": "run", "mode": "planned", "redis_wait_seconds": 60 });
         assert!(refused(wait).contains("loses nothing"));
     }

@@ -34,7 +34,7 @@ pub struct Compared {
     pub orders_unknown: Option<String>,
     /// From the first of the sales and reservations to the old main's last sale: its heart may have beaten on.
     pub rpo_ms: u64,
-    /// Items that lack any, with the units that are kept back for them.
+    /// Items that lack any, with the units that are withheld for them.
     pub items: BTreeMap<ItemId, Lacking>,
 }
 
@@ -43,8 +43,8 @@ pub struct Compared {
 pub struct Lacking {
     /// Sales and reservations of the old main that are not here.
     pub lost: u64,
-    /// Units that are kept back here.
-    pub held_back: u32,
+    /// Units that are withheld here.
+    pub withheld: u32,
 }
 
 /// A sale or a reservation, for the person who decides about it.
@@ -136,8 +136,8 @@ async fn compare_ledgers(
         }
         if lacking.lost > 0 {
             // An item that was made after the last word that came over is not here.
-            lacking.held_back = match new.item(&item_id).await {
-                Ok(item) => item.held_back,
+            lacking.withheld = match new.item(&item_id).await {
+                Ok(item) => item.withheld,
                 Err(LedgerError::NoSuchItem(_)) => 0,
                 Err(error) => return Err(error),
             };

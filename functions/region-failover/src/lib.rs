@@ -129,7 +129,7 @@ pub async fn handle(
 async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandError> {
     let mode = start.mode()?;
     let (kept, mut run) = first(app, false, mode).await?;
-    run.holdback = start.holdback;
+    run.withhold = start.withhold;
     run.may_hurry = start.hurry;
     run.redis_wait_ms = start.redis_wait_seconds.map_or(step::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     run.follow_on(kept.written.as_ref().map(|last| &last.run), app.now_ms());

@@ -84,7 +84,7 @@ fn to_run(kind: Kind, most: Loss) -> Value {
         Kind::Forced => json!({
             "command": "run", "mode": "forced",
             "accept": { "seconds": "<at_risk.seconds, or more>", "sales": "<at_risk.sales_at_most, or more>" },
-            "holdback": "<units of each item to keep back: what may be sold twice otherwise>",
+            "withhold": "<units of each item to withhold: what may be sold twice otherwise>",
             "note": format!(
                 "the gate compares again, once main's lease has run out; now it would be {} s, and where it grows, a second more \
                  for each that goes by before the run begins",

@@ -149,9 +149,9 @@ fn to_do(run: &Run, compared: Option<&Compared>) -> Vec<String> {
                 all.push(match compared {
                     None => "once the old main is back: `compare` says what it had sold that is not here".into(),
                     Some(found) if found.sales_lost + found.reservations_lost == 0 => {
-                        "nothing was lost: put on sale what is kept back, by drop-admin's sell_held_back".into()
+                        "nothing was lost: put on sale what is withheld, by drop-admin's sell_withheld".into()
                     }
-                    Some(_) => "decide about each lost sale; then put on sale what is left of what is kept back, by drop-admin's sell_held_back".into(),
+                    Some(_) => "decide about each lost sale; then put on sale what is left of what is withheld, by drop-admin's sell_withheld".into(),
                 });
             }
             all.push("make the old region the new standby: docs/runbook/failover.md".into());

@@ -69,8 +69,8 @@ pub struct Run {
     pub to: String,
     /// The epoch that ends.
     pub epoch: u64,
-    /// Units of each item to keep back.
-    pub holdback: u32,
+    /// Units of each item to withhold.
+    pub withhold: u32,
     /// Whether it works on throw-away copies, and moves nothing of main's.
     #[serde(default)]
     pub is_drill: bool,
@@ -126,14 +126,14 @@ pub enum Next {
 
 impl Run {
     /// At its beginning.
-    pub fn new(id: &str, mode: Mode, (from, to): (&str, &str), epoch: u64, holdback: u32) -> Self {
+    pub fn new(id: &str, mode: Mode, (from, to): (&str, &str), epoch: u64, withhold: u32) -> Self {
         Self {
             id: id.into(),
             mode,
             from: from.into(),
             to: to.into(),
             epoch,
-            holdback,
+            withhold,
             is_drill: false,
             may_hurry: false,
             redis_wait_ms: redis_wait_ms(),

@@ -99,7 +99,7 @@ impl Step {
             }
             Self::Reconcile => (
                 "the new epoch has begun",
-                "a unit is free only if neither ledger nor Redis has it taken; keeps the holdback back",
+                "a unit is free only if neither ledger nor Redis has it taken; withholds the units that the run names",
             ),
             Self::Point => {
                 ("every item is reconciled", "points every region's functions to this region's Redis")

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 /// What is on sale, and how many units: more than there are buyers, and so few that they sell out.
 pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
-/// Units of each item that are kept back in a forced failover: what a main that is cut off can sell to its
+/// Units of each item that are withheld in a forced failover: what a main that is cut off can sell to its
 /// own buyers before its lease ends, several times over.
-const HOLDBACK: u32 = 40;
+const WITHHOLD: u32 = 40;
 /// How long the Global Datastore is waited for, in seconds: as short as it may be.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
@@ -173,7 +173,7 @@ async fn fail_over(
     let command = match stated {
         None => json!({ "command": "run", "mode": "planned" }),
         Some(Stated { seconds, sales }) => json!({
-            "command": "run", "mode": "forced", "holdback": HOLDBACK, "redis_wait_seconds": REDIS_WAIT_SECONDS,
+            "command": "run", "mode": "forced", "withhold": WITHHOLD, "redis_wait_seconds": REDIS_WAIT_SECONDS,
             "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
         }),
     };

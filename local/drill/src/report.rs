@@ -158,14 +158,14 @@ fn back(outcome: &Outcome) -> Option<String> {
     ))
 }
 
-/// What lacks of each item, beside what is kept back for it.
+/// What lacks of each item, beside what is withheld for it.
 fn kept_back(compared: &Value) -> Option<String> {
     let items: BTreeMap<String, Value> = serde_json::from_value(compared["items"].clone()).ok()?;
     let words = items.iter().map(|(item_id, lacking)| {
-        format!("{item_id} {} of {} kept back", lacking["lost"], lacking["held_back"])
+        format!("{item_id} {} of {} withheld", lacking["lost"], lacking["withheld"])
     });
     let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| format!("  Lost, and kept back for it: {}.", words.join(", ")))
+    (!words.is_empty()).then(|| format!("  Lost, and withheld for it: {}.", words.join(", ")))
 }
 
 fn steps(outcome: &Outcome) -> Vec<(String, u64)> {

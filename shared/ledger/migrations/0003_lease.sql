@@ -30,7 +30,7 @@ CREATE CONSTRAINT TRIGGER in_time AFTER INSERT OR UPDATE ON fairdrop.sales
 
 -- Units that are not sold until a person has said so: after a failover the old main may have sold
 -- them, and its word has not come through.
-ALTER TABLE fairdrop.items ADD COLUMN held_back integer NOT NULL DEFAULT 0 CHECK (held_back >= 0);
+ALTER TABLE fairdrop.items ADD COLUMN withheld integer NOT NULL DEFAULT 0 CHECK (withheld >= 0);
 ALTER TABLE fairdrop.items DROP CONSTRAINT never_oversold;
 ALTER TABLE fairdrop.items ADD CONSTRAINT never_oversold
-    CHECK (units_taken >= 0 AND units_taken + held_back <= stock_total);
+    CHECK (units_taken >= 0 AND units_taken + withheld <= stock_total);

@@ -14,7 +14,7 @@ pub struct LedgerItem {
     /// Units reserved or sold.
     pub units_taken: u32,
     /// Units that are not sold until a person has said so.
-    pub held_back: u32,
+    pub withheld: u32,
     /// While true nothing is popped.
     pub paused: bool,
     /// Whether what was reserved before the last failover stays reserved until a person has compared.
@@ -33,7 +33,7 @@ pub struct Beginning {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, held_back, opens_at, closes_at, hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
 
 impl Ledger {
     /// Today's epoch.
@@ -87,14 +87,14 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `most` units of an item from now on, or as few as are kept back already; returns how many. With none
+    /// Keeps back `most` units of an item from now on, or as few as are withheld already; returns how many. With none
     /// it is over: holds of an earlier reign end as any others, too. Asked again it changes nothing.
-    pub async fn keep_back_at_most(&self, item_id: &ItemId, most: u32) -> Result<u32, LedgerError> {
+    pub async fn withhold_at_most(&self, item_id: &ItemId, most: u32) -> Result<u32, LedgerError> {
         self.within_limit(async {
             let held: Option<i32> = sqlx::query_scalar(
-                "UPDATE fairdrop.items SET held_back = least(held_back, $2),
+                "UPDATE fairdrop.items SET withheld = least(withheld, $2),
                         old_holds_before = CASE WHEN $2 > 0 THEN old_holds_before ELSE 0 END
-                  WHERE item_id = $1 RETURNING held_back",
+                  WHERE item_id = $1 RETURNING withheld",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(most).unwrap_or(i32::MAX))
@@ -107,8 +107,8 @@ impl Ledger {
 
     /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left, and with
     /// `keeps_old_holds` what was reserved before it: once, however often it is asked. Returns how many
-    /// are kept back then in all.
-    pub async fn hold_back_in(
+    /// are withheld then in all.
+    pub async fn withhold(
         &self,
         item_id: &ItemId,
         units: u32,
@@ -118,11 +118,11 @@ impl Ledger {
         self.within_limit(async {
             sqlx::query(
                 "UPDATE fairdrop.items
-                    SET held_back = least(held_back + $2, stock_total - units_taken), held_back_in = $3,
+                    SET withheld = least(withheld + $2, stock_total - units_taken), withheld_in_epoch = $3,
                         old_holds_before = CASE WHEN $4
                             THEN (SELECT (extract(epoch FROM since) * 1000000)::bigint FROM fairdrop.reign)
                             ELSE old_holds_before END
-                  WHERE item_id = $1 AND held_back_in < $3",
+                  WHERE item_id = $1 AND withheld_in_epoch < $3",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(units).unwrap_or(i32::MAX / 2))
@@ -131,7 +131,7 @@ impl Ledger {
             .execute(&self.pool)
             .await?;
             let held: Option<i32> =
-                sqlx::query_scalar("SELECT held_back FROM fairdrop.items WHERE item_id = $1")
+                sqlx::query_scalar("SELECT withheld FROM fairdrop.items WHERE item_id = $1")
                     .bind(item_id.as_str())
                     .fetch_optional(&self.pool)
                     .await?;
@@ -189,7 +189,7 @@ impl Ledger {
 
     /// Changes what `changes` names and nothing else, so that two changes at once both stay; returns the item
     /// as it is then. `None`, and nothing changed, where a gate would be moved so that it closes before it opens.
-    /// The database refuses a stock below what is taken or kept back: [`LedgerError::Refused`] of
+    /// The database refuses a stock below what is taken or withheld: [`LedgerError::Refused`] of
     /// [`NEVER_OVERSOLD`].
     pub async fn change_item(
         &self,
@@ -290,7 +290,7 @@ pub(crate) async fn lock(
     until: Option<Stamp>,
 ) -> Result<i32, LedgerError> {
     let left: Option<i32> = sqlx::query_scalar(
-        "SELECT stock_total - units_taken - held_back
+        "SELECT stock_total - units_taken - withheld
            FROM fairdrop.items, set_config('fairdrop.until', $2, true)
           WHERE item_id = $1 FOR NO KEY UPDATE OF items",
     )
@@ -327,7 +327,7 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
             settle_window_ms: units("settle_window_ms")?,
         },
         units_taken: units("units_taken")?,
-        held_back: units("held_back")?,
+        withheld: units("withheld")?,
         paused: row.try_get("paused")?,
         keeps_old_holds: row.try_get("keeps_old_holds")?,
     })

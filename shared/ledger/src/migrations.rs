@@ -10,7 +10,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
-    (4, "holdback", include_str!("../migrations/0004_holdback.sql")),
+    (4, "withheld", include_str!("../migrations/0004_withheld.sql")),
     (5, "audit_key", include_str!("../migrations/0005_audit_key.sql")),
     (6, "payments", include_str!("../migrations/0006_payments.sql")),
     (7, "old_holds", include_str!("../migrations/0007_old_holds.sql")),

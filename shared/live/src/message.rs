@@ -220,7 +220,7 @@ mod tests {
             stock_total: 10,
             stock_left: 7,
             units_sold: 1,
-            held_back: 0,
+            withheld: 0,
             opens_at: at(100),
             closes_at: Some(at(200)),
             hold_seconds: 0,

@@ -279,14 +279,14 @@ async fn compare_item(
     Ok(different)
 }
 
-/// Compares the stock with what is taken and kept back, and mends it where `repair` says so. Returns the
+/// Compares the stock with what is taken and withheld, and mends it where `repair` says so. Returns the
 /// units left as they stand, and as they should.
 pub async fn restock(both: &Witnesses, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
     let keys = Keys::of(item_id);
-    let held_back = both.ledger.item(item_id).await?.held_back;
+    let withheld = both.ledger.item(item_id).await?.withheld;
     let counted = both.link.run(both.link.call_limit(), async |mut connection| {
         let mut script = RESTOCK.key(&keys.item);
-        script.key(&keys.reservations).arg(u8::from(repair)).arg(held_back);
+        script.key(&keys.reservations).arg(u8::from(repair)).arg(withheld);
         script.invoke_async(&mut connection).await
     });
     Ok(counted.await.map_err(ItemError::from)?)

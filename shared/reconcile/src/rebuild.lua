@@ -1,7 +1,7 @@
 -- Puts a rebuilt item in place, in one step.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}   3 rebuild:{id}, the new reservations
--- ARGV  pairs of field and value, stock_total and held_back first; stock_left is counted here
+-- ARGV  pairs of field and value, stock_total and withheld first; stock_left is counted here
 --
 -- Returns the units taken, or -1 where the item sells at the moment: a drain could take
 -- units between the reading of the ledger and this step.

@@ -101,7 +101,7 @@ fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 9] {
     let item = &known.item;
     [
         ("stock_total", item.stock_total.to_string()),
-        ("held_back", known.held_back.to_string()),
+        ("withheld", known.withheld.to_string()),
         ("name", item.name.clone()),
         ("opens_at", item.opens_at.as_micros().to_string()),
         ("closes_at", item.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),

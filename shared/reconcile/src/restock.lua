@@ -11,6 +11,6 @@ if ARGV[1] == '1' and left ~= tonumber(item[2]) then
   redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', left))
 end
 if ARGV[1] == '1' then
-  redis.call('HSET', KEYS[1], 'held_back', ARGV[2], 'units_sold', redis.call('ZCOUNT', KEYS[2], '+inf', '+inf'))
+  redis.call('HSET', KEYS[1], 'withheld', ARGV[2], 'units_sold', redis.call('ZCOUNT', KEYS[2], '+inf', '+inf'))
 end
 return { tonumber(item[2]), left }

@@ -211,9 +211,9 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         // Negative where the ledger has more than Redis had promised.
         stock_left: field::<i64>(item_id, fields, "stock_left")?.max(0).try_into().unwrap_or(u32::MAX),
         units_sold: field(item_id, fields, "units_sold")?,
-        held_back: match fields.get("held_back") {
+        withheld: match fields.get("withheld") {
             None => 0,
-            Some(_) => field(item_id, fields, "held_back")?,
+            Some(_) => field(item_id, fields, "withheld")?,
         },
         opens_at: stamp("opens_at")?,
         closes_at,
@@ -250,9 +250,9 @@ mod tests {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         assert_eq!(parse(&item_id, &fields).unwrap().stock_left, 4);
-        assert_eq!(parse(&item_id, &fields).unwrap().held_back, 0);
-        fields.insert("held_back".into(), "3".into());
-        assert_eq!(parse(&item_id, &fields).unwrap().held_back, 3);
+        assert_eq!(parse(&item_id, &fields).unwrap().withheld, 0);
+        fields.insert("withheld".into(), "3".into());
+        assert_eq!(parse(&item_id, &fields).unwrap().withheld, 3);
         fields.insert("opens_at".into(), "soon".into());
         assert!(matches!(parse(&item_id, &fields), Err(ItemError::Corrupt { field: "opens_at", .. })));
         fields.remove("stock_left");

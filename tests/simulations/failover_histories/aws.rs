@@ -77,7 +77,7 @@ impl World {
     }
 
     /// What an execution has asked for, when it arrives. Whether it is asked again does not matter.
-    pub(crate) fn act(&mut self, act: &Act, holdback: u64) {
+    pub(crate) fn act(&mut self, act: &Act, withhold: u64) {
         if self.chance(0.05) {
             return;
         }
@@ -145,7 +145,7 @@ impl World {
                 let stock = self.stock;
                 let own = &mut self.regions[STANDBY];
                 if own.item_epoch == 1 {
-                    own.held_back = holdback.min(stock.saturating_sub(own.sales.len() as u64));
+                    own.withheld = withhold.min(stock.saturating_sub(own.sales.len() as u64));
                     own.item_epoch = 2;
                 }
             }

@@ -84,8 +84,8 @@ pub(crate) fn play(seed: u64) -> Ended {
         sales: if accepts_all { world.stock } else { world.within(0, 20) },
     };
     let mode = if is_planned { Mode::Planned } else { Mode::Forced { accepted } };
-    let holdback = if is_planned { 0 } else { accepted.sales };
-    let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, u32::try_from(holdback).unwrap());
+    let withhold = if is_planned { 0 } else { accepted.sales };
+    let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, u32::try_from(withhold).unwrap());
     run.may_hurry = world.chance(0.5);
     let mut history = History {
         world,
@@ -102,7 +102,7 @@ pub(crate) fn play(seed: u64) -> Ended {
     history.begin(is_planned);
     history.go_on();
     let mut world = history.world;
-    world.judge(is_planned, holdback, history.run.state == State::Aborted);
+    world.judge(is_planned, withhold, history.run.state == State::Aborted);
     if history.ended_at.is_none() {
         world.faults.push(format!("it never ended: {:?} at {:?}", history.run.state, history.run.step));
     }
@@ -215,8 +215,8 @@ impl History {
             Event::Look(execution) => self.look(execution),
             Event::Looked { execution, looked_at, seen } => self.looked(execution, looked_at, &seen),
             Event::Do { execution, act, forgotten } => {
-                let holdback = u64::from(self.run.holdback);
-                self.world.act(&act, holdback);
+                let withhold = u64::from(self.run.withhold);
+                self.world.act(&act, withhold);
                 if !forgotten {
                     let pause = self.world.within(1_000, SECOND);
                     self.after(pause, Event::Look(execution));

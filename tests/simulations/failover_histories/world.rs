@@ -35,7 +35,7 @@ pub(crate) struct Region {
     pub(crate) sales: Vec<u64>,
     /// Whose word counts in the ledger.
     pub(crate) epoch: u64,
-    pub(crate) held_back: u64,
+    pub(crate) withheld: u64,
     pub(crate) may_run: bool,
 }
 
@@ -175,7 +175,7 @@ impl World {
             self.takes_writes(region) || (region == MAIN && !self.regions[MAIN].is_dead && self.cut[MAIN]);
         let (stock, own) = (self.stock, &mut self.regions[region]);
         let taken = own.reservations.iter().chain(&own.sales).collect::<BTreeSet<_>>().len() as u64;
-        if is_primary && own.item_epoch == epoch && taken + own.held_back < stock {
+        if is_primary && own.item_epoch == epoch && taken + own.withheld < stock {
             own.reservations.push(self.next_buyer);
             self.next_buyer += 1;
             self.check_lease(region);
@@ -190,7 +190,7 @@ impl World {
             return;
         }
         let (stock, own) = (self.stock, &mut self.regions[region]);
-        if own.sales.contains(&buyer) || own.sales.len() as u64 + own.held_back >= stock {
+        if own.sales.contains(&buyer) || own.sales.len() as u64 + own.withheld >= stock {
             return;
         }
         own.sales.push(buyer);

@@ -56,7 +56,7 @@ async fn what_an_item_cannot_be_it_does_not_become() {
     assert_eq!(ledger.change_item(&nothing, &named).await.map(drop), missing);
     assert_eq!(ledger.pause_item(&nothing, true).await.map(drop), missing);
     assert_eq!(ledger.close_item(&nothing, at(NOW)).await.map(drop), missing);
-    assert_eq!(ledger.keep_back_at_most(&nothing, 0).await.map(drop), missing);
+    assert_eq!(ledger.withhold_at_most(&nothing, 0).await.map(drop), missing);
 }
 
 #[tokio::test]
@@ -64,8 +64,8 @@ async fn what_is_kept_back_only_grows_less() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 5).await;
-    assert_eq!(ledger.hold_back_in(&item_id, 4, false, 1).await, Ok(4));
+    assert_eq!(ledger.withhold(&item_id, 4, false, 1).await, Ok(4));
     for (most, left) in [(4, 4), (3, 3), (3, 3), (5, 3), (0, 0), (1, 0)] {
-        assert_eq!(ledger.keep_back_at_most(&item_id, most).await, Ok(left));
+        assert_eq!(ledger.withhold_at_most(&item_id, most).await, Ok(left));
     }
 }

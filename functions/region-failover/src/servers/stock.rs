@@ -26,10 +26,10 @@ impl Servers {
     pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Trouble> {
         let left = self.unreconciled(run).await?;
         let mut differences: BTreeMap<&str, u64> = BTreeMap::new();
-        let (mut held_back, mut failed) = (0, None);
+        let (mut withheld, mut failed) = (0, None);
         for item_id in &left {
             match self.reconcile_item(run, item_id, &mut differences).await {
-                Ok(units) => held_back += u64::from(units),
+                Ok(units) => withheld += u64::from(units),
                 // The others need not wait for one.
                 Err(error) => failed = failed.or(Some(Trouble(format!("{item_id}: {error}")))),
             }
@@ -37,7 +37,7 @@ impl Servers {
         failed.map_or(Ok(()), Err)?;
         let differences: Vec<String> = differences.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let what = if differences.is_empty() { "nothing differed".into() } else { differences.join(", ") };
-        Ok(format!("{} items; {held_back} units kept back; {what}", left.len()))
+        Ok(format!("{} items; {withheld} units withheld; {what}", left.len()))
     }
 
     async fn reconcile_item(
@@ -62,8 +62,8 @@ impl Servers {
         // Of what neither has as taken: what Redis has promised and the ledger does not know yet is kept, too. Then
         // Redis's own count is without it.
         let free = u32::try_from(reconciled.stock_counted).unwrap_or(0);
-        let (units, keeps_old_holds) = (run.holdback.min(free), run.holdback > 0);
-        let held_back = both.ledger.hold_back_in(item_id, units, keeps_old_holds, run.new_epoch()).await?;
+        let (units, keeps_old_holds) = (run.withhold.min(free), run.withhold > 0);
+        let withheld = both.ledger.withhold(item_id, units, keeps_old_holds, run.new_epoch()).await?;
         reconcile::restock(both, item_id, true).await?;
         let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
         // Last: from here on the drain takes it for the new reign's.
@@ -73,6 +73,6 @@ impl Servers {
             })
             .await
             .map_err(ItemError::from)?;
-        Ok(held_back)
+        Ok(withheld)
     }
 }
