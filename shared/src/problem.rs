@@ -54,7 +54,7 @@ pub enum Problem {
     /// The reservation is not in the ledger yet; nothing has changed.
     NotRecordedYet,
     /// The ledger did not answer; the payment may have been taken.
-    LedgerAway,
+    LedgerUnavailable,
     /// The item opens later.
     NotOpenYet {
         /// When it opens.
@@ -128,7 +128,7 @@ impl Problem {
             Self::PaymentUsed,
             Self::AlreadyExtended,
             Self::NotRecordedYet,
-            Self::LedgerAway,
+            Self::LedgerUnavailable,
             Self::NotOpenYet { opens_at: Stamp::EPOCH, placed_at: Stamp::EPOCH },
             Self::Closed,
             Self::SoldOut,
@@ -176,7 +176,7 @@ impl Problem {
             Self::PaymentUsed => ("payment-used", 409, "The payment has bought another buyer's unit"),
             Self::AlreadyExtended => ("already-extended", 409, "The hold has been extended before"),
             Self::NotRecordedYet => ("not-recorded-yet", 503, "The reservation is not in the ledger yet"),
-            Self::LedgerAway => ("ledger-away", 503, "The ledger did not answer"),
+            Self::LedgerUnavailable => ("ledger-unavailable", 503, "The ledger did not answer"),
             Self::NotOpenYet { .. } => ("not-open-yet", 409, "The item is not open yet"),
             Self::Closed => ("closed", 410, "The item is closed"),
             Self::SoldOut => ("sold-out", 410, "The item is sold out"),
@@ -231,7 +231,7 @@ impl Problem {
             Self::PaymentUsed => "One payment buys one unit of an item. Nothing is sold.".into(),
             Self::AlreadyExtended => "A hold is extended once. It ends as it was said.".into(),
             Self::NotRecordedYet => "Nothing has changed. Send the same payment again.".into(),
-            Self::LedgerAway => "Send the same payment again: it counts once.".into(),
+            Self::LedgerUnavailable => "Send the same payment again: it counts once.".into(),
             Self::NotOpenYet { .. } => "Nothing is queued. Order again once it is open.".into(),
             Self::Closed => "Nothing is queued.".into(),
             Self::SoldOut => "Nothing is queued.".into(),
@@ -263,7 +263,7 @@ impl Problem {
     fn extra(&self) -> Map<String, Value> {
         let members = match self {
             Self::NotOpenYet { opens_at, .. } => json!({ "opens_at": opens_at }),
-            Self::OutcomeUnknown | Self::LedgerAway => json!({ "outcome": "unknown" }),
+            Self::OutcomeUnknown | Self::LedgerUnavailable => json!({ "outcome": "unknown" }),
             // Not the answer to an order, or to one that changed nothing.
             Self::StatusUnavailable | Self::NotRecordedYet => Value::Null,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => json!({ "outcome": "not_queued" }),
@@ -362,7 +362,7 @@ mod tests {
         for problem in Problem::one_of_each() {
             let outcome = problem.document().get("outcome").and_then(Value::as_str).map(str::to_owned);
             let expected = match (&problem, problem.status().as_u16()) {
-                (Problem::OutcomeUnknown | Problem::LedgerAway, _) => Some("unknown"),
+                (Problem::OutcomeUnknown | Problem::LedgerUnavailable, _) => Some("unknown"),
                 (Problem::StatusUnavailable | Problem::NotRecordedYet, _) => None,
                 (_, 503) => Some("not_queued"),
                 _ => None,

@@ -348,7 +348,7 @@ async fn while_the_ledger_is_away_orders_are_taken_and_nothing_is_called_sold() 
     let described = system.admin(&json!({ "command": "describe", "item_id": "a" })).await.unwrap();
     assert_eq!((&described["sold"], &described["reservations"]), (&json!(0), &json!(3)), "{described}");
     let unheard = pay(&client, "alice", "pay-1", "paid").await;
-    refused(&unheard, 503, "ledger-away");
+    refused(&unheard, 503, "ledger-unavailable");
     let started = Instant::now();
     system.postgres.restart().await.unwrap();
     for subject in ["alice", "bob", "carol"] {

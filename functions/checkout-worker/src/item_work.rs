@@ -117,7 +117,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
             // The lease keeper logs this once, for all items.
             Err(RoundError::NotHeld(_)) => FAILURE_PAUSE,
             Err(error) => {
-                ledger_is_ready &= !matches!(error, RoundError::Ledger(LedgerError::Away(_)));
+                ledger_is_ready &= !matches!(error, RoundError::Ledger(LedgerError::Unavailable(_)));
                 work.done.failures += 1;
                 metrics::counter!("worker_failures", "Item" => work.item_id.to_string()).increment(1);
                 tracing::warn!(%error, item_id = %work.item_id, "a round of an item failed; repeating it");

@@ -85,7 +85,7 @@ impl ItemWork {
                 self.settle(&reservations, &standings).await?;
                 Ok(ids)
             }
-            Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
+            Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
             // The whole batch has another epoch, or the ledger does not have the item.
             Err(error @ (LedgerError::StaleEpoch | LedgerError::NoSuchItem(_)))
                 if is_of_one_reign(&reservations) =>
@@ -119,7 +119,7 @@ impl ItemWork {
         let one = [reservation];
         match self.context.ledger.record(&self.item_id, &one, self.context.lease.permit()?).await {
             Ok(standings) => Ok(Ok(self.settle(&one, &standings).await?)),
-            Err(away @ (LedgerError::Away(_) | LedgerError::LeaseOver)) => Err(away.into()),
+            Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
             Err(error) => {
                 let is_refused = matches!(error, LedgerError::Refused(_));
                 if is_refused && self.context.queue.tries(&self.item_id, id).await? >= MAX_DELIVERIES {

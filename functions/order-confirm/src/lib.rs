@@ -127,7 +127,7 @@ async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> 
 async fn missing_item_problem(app: &App, item_id: &ItemId) -> Problem {
     match app.ledger.item(item_id).await {
         Err(LedgerError::NoSuchItem(_)) => Problem::NoSuchItem,
-        Err(_) => Problem::LedgerAway,
+        Err(_) => Problem::LedgerUnavailable,
         Ok(_) => {
             tracing::error!(%item_id, "Redis has lost an item that the ledger has: run drop-admin's rebuild");
             Problem::StatusUnavailable
@@ -248,7 +248,7 @@ fn refusal(payment: Payment) -> Problem {
 async fn reign(app: &App, item: &Item) -> Result<Reign, Problem> {
     let permit = app.lease.permit_now().await.map_err(|error| {
         tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");
-        Problem::LedgerAway
+        Problem::LedgerUnavailable
     })?;
     Ok(permit.reign(item.epoch))
 }
@@ -267,9 +267,9 @@ async fn settle(app: &App, notice: &PaymentNotice, expected: Option<Stamp>, outc
 
 fn ledger_problem(error: LedgerError) -> Problem {
     match error {
-        LedgerError::Away(_) | LedgerError::LeaseOver => {
+        LedgerError::Unavailable(_) | LedgerError::LeaseOver => {
             tracing::warn!(%error, "the ledger is unavailable; the payment gets a temporary refusal");
-            Problem::LedgerAway
+            Problem::LedgerUnavailable
         }
         LedgerError::NoSuchItem(_) => Problem::NoReservation,
         LedgerError::StaleEpoch | LedgerError::Refused(_) => {

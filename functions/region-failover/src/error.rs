@@ -67,11 +67,11 @@ impl From<CommandError> for Diagnostic {
             CommandError::NotOver(_) => "NotOver",
             CommandError::NotOutstanding(_) => "NotOutstanding",
             CommandError::IsMain(_) => "IsMain",
-            CommandError::Store(_) => "StoreAway",
+            CommandError::Store(_) => "StoreUnavailable",
             CommandError::Trouble(_) => "NoAnswer",
-            CommandError::Lease(_) => "LeaseAway",
+            CommandError::Lease(_) => "LeaseUnavailable",
             CommandError::Bad(_) => "BadCommand",
-            CommandError::Ledger(_) => "LedgerAway",
+            CommandError::Ledger(_) => "LedgerUnavailable",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
     }

@@ -77,11 +77,11 @@ impl Store {
 }
 
 fn write(written: &Written) -> Result<String, StoreError> {
-    serde_json::to_string(written).map_err(|error| StoreError::Away(error.to_string()))
+    serde_json::to_string(written).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 /// One that cannot be read is never begun anew: it may stand past the point of no return.
 fn read(text: &str) -> Result<Written, StoreError> {
     serde_json::from_str(text)
-        .map_err(|error| StoreError::Away(format!("the failover's record cannot be read: {error}")))
+        .map_err(|error| StoreError::Unavailable(format!("the failover's record cannot be read: {error}")))
 }

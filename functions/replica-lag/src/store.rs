@@ -32,8 +32,8 @@ impl Store {
 
     /// Writes a memory that came from the version in `kept`, and returns the new one.
     pub(crate) async fn save(&self, kept: Kept) -> Result<Kept, StoreError> {
-        let text =
-            serde_json::to_string(&kept.memory).map_err(|error| StoreError::Away(error.to_string()))?;
+        let text = serde_json::to_string(&kept.memory)
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let version = self.0.save(kept.version, text).await?;
         Ok(Kept { version, memory: kept.memory })
     }

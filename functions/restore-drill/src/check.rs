@@ -48,7 +48,7 @@ pub(crate) async fn check(
     let until = (Instant::now() + PATIENCE).min(deadline);
     let vitals = loop {
         match ask(app, host, port).await {
-            Err(Refusal::Ledger(LedgerError::Away(_))) if Instant::now() + PAUSE < until => {
+            Err(Refusal::Ledger(LedgerError::Unavailable(_))) if Instant::now() + PAUSE < until => {
                 tokio::time::sleep(PAUSE).await;
             }
             other => break other,

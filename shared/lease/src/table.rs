@@ -48,7 +48,7 @@ pub enum TableError {
     NotOne,
     /// The table does not answer, or not with what was expected.
     #[error("the lease's table does not answer: {0}")]
-    Away(String),
+    Unavailable(String),
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -93,7 +93,7 @@ impl Table {
     pub async fn load(&self) -> Result<Record, TableError> {
         let call = self.client.get_item().table_name(&self.name).key("id", self.key()).consistent_read(true);
         let answer = call.send().await.map_err(|error| {
-            away(error.as_service_error().and_then(|service| service.meta().code()), &error)
+            unavailable(error.as_service_error().and_then(|service| service.meta().code()), &error)
         })?;
         read(answer.item().ok_or(TableError::Missing)?)
     }
@@ -102,7 +102,7 @@ impl Table {
     pub async fn must_be_one(&self) -> Result<(), TableError> {
         let described =
             self.client.describe_table().table_name(&self.name).send().await.map_err(|error| {
-                away(error.as_service_error().and_then(|service| service.meta().code()), &error)
+                unavailable(error.as_service_error().and_then(|service| service.meta().code()), &error)
             })?;
         if described.table().is_some_and(is_one) { Ok(()) } else { Err(TableError::NotOne) }
     }
@@ -114,7 +114,7 @@ impl Table {
             Ok(_) => Ok(first.clone()),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => self.load().await,
-                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+                service => Err(unavailable(service.and_then(|service| service.meta().code()), &error)),
             },
         }
     }
@@ -140,7 +140,7 @@ impl Table {
             Ok(answer) => read(answer.attributes().ok_or(TableError::Missing)?),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => self.load().await,
-                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+                service => Err(unavailable(service.and_then(|service| service.meta().code()), &error)),
             },
         }
     }
@@ -158,7 +158,7 @@ impl Table {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => Err(TableError::Conflict),
-                service => Err(away(service.and_then(|service| service.meta().code()), &error)),
+                service => Err(unavailable(service.and_then(|service| service.meta().code()), &error)),
             },
         }
     }
@@ -184,7 +184,7 @@ fn write(record: &Record) -> Item {
 }
 
 fn read(item: &Item) -> Result<Record, TableError> {
-    let wrong = |field: &str| TableError::Away(format!("its record has no {field} that can be read"));
+    let wrong = |field: &str| TableError::Unavailable(format!("its record has no {field} that can be read"));
     let text = |field: &str| item.get(field).and_then(|value| value.as_s().ok());
     let number = |field: &str| -> Result<u64, TableError> {
         let value = item.get(field).and_then(|value| value.as_n().ok());
@@ -210,8 +210,8 @@ fn is_one(table: &TableDescription) -> bool {
 }
 
 /// The service's code, or what became of the connection.
-fn away(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
-    TableError::Away(code.map_or_else(|| error.to_string(), str::to_owned))
+fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
+    TableError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
 }
 
 #[cfg(test)]

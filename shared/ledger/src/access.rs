@@ -129,7 +129,7 @@ impl Access {
             }
         };
         let aws = iam.config.get_or_init(load).await;
-        let no_token = |what: &str| LedgerError::Away(format!("no IAM token: {what}"));
+        let no_token = |what: &str| LedgerError::Unavailable(format!("no IAM token: {what}"));
         let wanted = auth_token::Config::builder()
             .hostname(self.options.get_host())
             .port(self.options.get_port().into())
@@ -169,7 +169,7 @@ impl Ledger {
         self.access.renew_token(&self.pool).await?;
         timeout(CALL_LIMIT, Box::pin(work))
             .await
-            .unwrap_or_else(|_| Err(LedgerError::Away("no answer in time".into())))
+            .unwrap_or_else(|_| Err(LedgerError::Unavailable("no answer in time".into())))
     }
 }
 

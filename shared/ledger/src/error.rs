@@ -7,8 +7,8 @@ use shared::item::ItemId;
 pub enum LedgerError {
     /// It cannot be reached, or cannot write at the moment; a transaction that was
     /// being committed may have been. Everything here can be repeated.
-    #[error("the ledger is away: {0}")]
-    Away(String),
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
     /// What was to be written belongs to another reign than today's.
     #[error("the ledger is under another epoch")]
     StaleEpoch,
@@ -41,16 +41,16 @@ impl From<sqlx::Error> for LedgerError {
                 } else if refuses_the_data(&code) {
                     Self::Refused(refusal.constraint().map_or_else(|| code.to_string(), str::to_owned))
                 } else {
-                    Self::Away(format!("SQLSTATE {code}"))
+                    Self::Unavailable(format!("SQLSTATE {code}"))
                 }
             }
-            sqlx::Error::PoolTimedOut => Self::Away("no connection in time".into()),
-            sqlx::Error::Io(error) => Self::Away(error.kind().to_string()),
-            sqlx::Error::Tls(_) => Self::Away("TLS failed".into()),
+            sqlx::Error::PoolTimedOut => Self::Unavailable("no connection in time".into()),
+            sqlx::Error::Io(error) => Self::Unavailable(error.kind().to_string()),
+            sqlx::Error::Tls(_) => Self::Unavailable("TLS failed".into()),
             sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
                 Self::Refused("a value that cannot be written or read".into())
             }
-            _ => Self::Away("the connection failed".into()),
+            _ => Self::Unavailable("the connection failed".into()),
         }
     }
 }

@@ -32,8 +32,8 @@ impl Ledger {
     /// Counts what there is; nothing is changed.
     pub async fn vitals(&self) -> Result<Vitals, LedgerError> {
         self.ready().await?;
-        let away = |_| LedgerError::Away("its rows could not be counted in time".into());
-        timeout(VITALS_LIMIT, Box::pin(self.count())).await.map_err(away)?
+        let unavailable = |_| LedgerError::Unavailable("its rows could not be counted in time".into());
+        timeout(VITALS_LIMIT, Box::pin(self.count())).await.map_err(unavailable)?
     }
 
     async fn count(&self) -> Result<Vitals, LedgerError> {

@@ -40,7 +40,7 @@ pub enum StoreError {
     Conflict,
     /// The table does not answer.
     #[error("the table does not answer: {0}")]
-    Away(String),
+    Unavailable(String),
     /// The text is longer than an item of a table may be.
     #[error("what is to be kept has {0} bytes")]
     TooLong(usize),
@@ -50,7 +50,7 @@ impl Place {
     /// Reads the newest version.
     pub async fn load(&self) -> Result<Kept, StoreError> {
         let call = self.client.get_item().table_name(&self.table).key("id", self.key()).consistent_read(true);
-        let answer = within_limit(call.send()).await?.map_err(|error| away(error.code(), &error))?;
+        let answer = within_limit(call.send()).await?.map_err(|error| unavailable(error.code(), &error))?;
         let Some(item) = answer.item() else { return Ok(Kept::default()) };
         let version =
             item.get("version").and_then(|version| version.as_n().ok()).and_then(|n| n.parse().ok());
@@ -77,7 +77,7 @@ impl Place {
             Ok(_) => Ok(known + 1),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => Err(StoreError::Conflict),
-                _ => Err(away(error.code(), &error)),
+                _ => Err(unavailable(error.code(), &error)),
             },
         }
     }
@@ -88,10 +88,10 @@ impl Place {
 }
 
 async fn within_limit<T>(call: impl Future<Output = T>) -> Result<T, StoreError> {
-    timeout(CALL_LIMIT, call).await.map_err(|_| StoreError::Away("no answer in time".into()))
+    timeout(CALL_LIMIT, call).await.map_err(|_| StoreError::Unavailable("no answer in time".into()))
 }
 
 /// The service's code, or what became of the connection.
-fn away(code: Option<&str>, error: &impl std::fmt::Display) -> StoreError {
-    StoreError::Away(code.map_or_else(|| error.to_string(), str::to_owned))
+fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
 }

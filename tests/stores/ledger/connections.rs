@@ -27,14 +27,14 @@ async fn dead_connections_are_replaced_without_failing_a_batch() {
 async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     let mut server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 100).await;
-    let is_away = |error: &LedgerError| matches!(error, LedgerError::Away(_));
+    let is_unavailable = |error: &LedgerError| matches!(error, LedgerError::Unavailable(_));
 
     // As a disk that is full, or a server that is being replaced.
     by_hand(&server, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     by_hand(&server, "SELECT pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let error = server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap_err();
-    assert!(is_away(&error), "{error}");
+    assert!(is_unavailable(&error), "{error}");
     by_hand(&server, "SET default_transaction_read_only = off").await.unwrap();
     let back = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; ALTER SYSTEM RESET default_transaction_read_only";
     let mut connection = PgConnection::connect(&server.postgres.url()).await.unwrap();
@@ -50,13 +50,17 @@ async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     transaction.execute("SELECT * FROM fairdrop.items FOR UPDATE").await.unwrap();
     let started = Instant::now();
     let error = server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.unwrap_err();
-    assert!(is_away(&error) && started.elapsed() < ledger::CALL_LIMIT, "{error} {:?}", started.elapsed());
+    assert!(
+        is_unavailable(&error) && started.elapsed() < ledger::CALL_LIMIT,
+        "{error} {:?}",
+        started.elapsed()
+    );
     transaction.rollback().await.unwrap();
     server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.unwrap();
 
     server.postgres.kill();
     let error = server.ledger.record(&item_id, &[held("z", 2)], Permit::Unleased).await.unwrap_err();
-    assert!(is_away(&error), "{error}");
+    assert!(is_unavailable(&error), "{error}");
     server.postgres.restart().await.unwrap();
     server.ledger.record(&item_id, &[held("z", 2)], Permit::Unleased).await.unwrap();
     assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 3);
@@ -90,6 +94,6 @@ async fn tls_is_verified_by_name_and_authority() {
         Ledger::from_config(&source).unwrap().ready().await
     };
     assert_eq!(with("localhost", &trusted).await, Ok(()));
-    assert!(matches!(with("localhost", &other).await, Err(LedgerError::Away(_))));
-    assert!(matches!(with("127.0.0.1", &trusted).await, Err(LedgerError::Away(_))));
+    assert!(matches!(with("localhost", &other).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(with("127.0.0.1", &trusted).await, Err(LedgerError::Unavailable(_))));
 }
