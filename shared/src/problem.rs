@@ -46,7 +46,7 @@ pub enum Problem {
     /// The reservation had ended before the payment came.
     ReservationEnded,
     /// The unit was bought with another payment.
-    PaidOtherwise,
+    AlreadyPaid,
     /// The payment has bought another buyer's unit.
     PaymentUsed,
     /// The hold was extended before, for another payment.
@@ -124,7 +124,7 @@ impl Problem {
             Self::BadPayment,
             Self::NoReservation,
             Self::ReservationEnded,
-            Self::PaidOtherwise,
+            Self::AlreadyPaid,
             Self::PaymentUsed,
             Self::AlreadyExtended,
             Self::NotRecordedYet,
@@ -172,7 +172,7 @@ impl Problem {
             Self::BadPayment => ("bad-payment", 400, "The payment is not described as it must be"),
             Self::NoReservation => ("no-reservation", 404, "The buyer has no reservation of this item"),
             Self::ReservationEnded => ("reservation-ended", 409, "The reservation has ended"),
-            Self::PaidOtherwise => ("paid-otherwise", 409, "The unit was bought with another payment"),
+            Self::AlreadyPaid => ("already-paid", 409, "The unit was bought with another payment"),
             Self::PaymentUsed => ("payment-used", 409, "The payment has bought another buyer's unit"),
             Self::AlreadyExtended => ("already-extended", 409, "The hold has been extended before"),
             Self::NotRecordedYet => ("not-recorded-yet", 503, "The reservation is not in the ledger yet"),
@@ -227,7 +227,7 @@ impl Problem {
             }
             Self::NoReservation => "Nothing is sold. Give the payment back.".into(),
             Self::ReservationEnded => "The unit has gone back to the stock. Give the payment back.".into(),
-            Self::PaidOtherwise => "One unit per buyer. Give this payment back.".into(),
+            Self::AlreadyPaid => "One unit per buyer. Give this payment back.".into(),
             Self::PaymentUsed => "One payment buys one unit of an item. Nothing is sold.".into(),
             Self::AlreadyExtended => "A hold is extended once. It ends as it was said.".into(),
             Self::NotRecordedYet => "Nothing has changed. Send the same payment again.".into(),

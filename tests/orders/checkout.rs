@@ -77,7 +77,7 @@ async fn a_payment_sells_and_every_other_word_is_refused() {
     assert_eq!((sold.status, &sold.body["status"]), (200, &json!("sold")), "{sold:?}");
     assert_eq!(until(&system, &client, "alice", "sold").await["status"], "sold");
     assert_eq!(pay(&client, "alice", "pay-1", "paid").await.body, sold.body);
-    refused(&pay(&client, "alice", "pay-2", "paid").await, 409, "paid-otherwise");
+    refused(&pay(&client, "alice", "pay-2", "paid").await, 409, "already-paid");
     refused(&pay(&client, "alice", "pay-1", "failed").await, 409, "already-sold");
     refused(&pay_once_recorded(&client, "bob", "pay-1", "paid").await, 409, "payment-used");
     // In the queue, and nowhere at all.
@@ -242,7 +242,7 @@ async fn a_lost_redis_is_rebuilt_from_the_ledger() {
     until(&system, &client, "alice", "sold").await;
     until(&system, &client, "carol", "released").await;
     assert_eq!(pay_once_recorded(&client, "bob", "pay-4", "paid").await.status, 200);
-    refused(&pay(&client, "alice", "pay-9", "paid").await, 409, "paid-otherwise");
+    refused(&pay(&client, "alice", "pay-9", "paid").await, 409, "already-paid");
     assert_eq!(order(&system, &client, "erin").await.status, 202);
     // The worker goes on with a stream and a group that are new.
     pay(&client, "dave", "pay-3", "failed").await;

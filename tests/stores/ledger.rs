@@ -220,10 +220,7 @@ async fn one_payment_counts_once_and_for_one() {
     let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", Permit::Unleased.reign(1)))).await;
     let sold = Payment::Sold { placed_at: at(NOW - 2_000_000) };
     assert!(same.iter().all(|answer| answer.as_ref() == Ok(&sold)), "{same:?}");
-    assert_eq!(
-        ledger.pay(&item_id, &x, "pay-2", Permit::Unleased.reign(1)).await,
-        Ok(Payment::PaidOtherwise)
-    );
+    assert_eq!(ledger.pay(&item_id, &x, "pay-2", Permit::Unleased.reign(1)).await, Ok(Payment::AlreadyPaid));
     assert_eq!(
         ledger.pay(&item_id, &buyer("y"), "pay-1", Permit::Unleased.reign(1)).await,
         Ok(Payment::Used)
@@ -239,7 +236,7 @@ async fn one_payment_counts_once_and_for_one() {
     ));
     assert_eq!(
         ledger.pay(&item_id, &buyer("z"), "pay-5", Permit::Unleased.reign(1)).await,
-        Ok(Payment::PaidOtherwise)
+        Ok(Payment::AlreadyPaid)
     );
 
     let y = buyer("y");

@@ -234,7 +234,7 @@ async fn refuse(
 /// Why a payment bought nothing, or released nothing.
 fn refusal(payment: Payment) -> Problem {
     match payment {
-        Payment::PaidOtherwise => Problem::PaidOtherwise,
+        Payment::AlreadyPaid => Problem::AlreadyPaid,
         Payment::Used => Problem::PaymentUsed,
         // Held for another payment: this one was reported as failed before.
         Payment::Released | Payment::HeldForAnother => Problem::ReservationEnded,

@@ -10,7 +10,7 @@ CREATE TABLE fairdrop.payments (
     user_token text COLLATE "C" NOT NULL CHECK (octet_length(user_token) BETWEEN 1 AND 255),
     -- As docs/PROBLEMS.md has them.
     answer text NOT NULL
-        CHECK (answer IN ('reservation-ended', 'no-reservation', 'paid-otherwise', 'already-extended')),
+        CHECK (answer IN ('reservation-ended', 'no-reservation', 'already-paid', 'already-extended')),
     epoch bigint NOT NULL,
     decided_at bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
     PRIMARY KEY (item_id, payment_reference)

@@ -31,7 +31,7 @@ pub enum Payment {
         placed_at: Stamp,
     },
     /// The unit was sold to the buyer for another payment. Final.
-    PaidOtherwise,
+    AlreadyPaid,
     /// The payment is another buyer's: it has bought their unit of the item, or was refused to them.
     Used,
     /// The reservation had ended before, or this payment's failure has ended it: it buys nothing. Final.
@@ -45,12 +45,12 @@ pub enum Payment {
 }
 
 impl Payment {
-    const FINAL: [Self; 4] = [Self::PaidOtherwise, Self::Released, Self::NoReservation, Self::HeldForAnother];
+    const FINAL: [Self; 4] = [Self::AlreadyPaid, Self::Released, Self::NoReservation, Self::HeldForAnother];
 
     /// As the ledger keeps it; nothing for what is not final, or stands in a sale.
     fn kept_as(self) -> Option<&'static str> {
         match self {
-            Self::PaidOtherwise => Some("paid-otherwise"),
+            Self::AlreadyPaid => Some("already-paid"),
             Self::Released => Some("reservation-ended"),
             Self::NoReservation => Some("no-reservation"),
             Self::HeldForAnother => Some("already-extended"),

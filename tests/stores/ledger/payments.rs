@@ -58,7 +58,7 @@ async fn what_was_refused_for_good_buys_nothing_when_its_buyer_comes_back() {
     // A payment of its own buys the new unit; the old one is still what it was.
     assert!(matches!(ledger.pay(&item_id, &x, "new", today()).await, Ok(Payment::Sold { .. })));
     assert_eq!(ledger.pay(&item_id, &x, "late", today()).await, Ok(Payment::Released));
-    assert_eq!(ledger.pay(&item_id, &x, "other", today()).await, Ok(Payment::PaidOtherwise));
+    assert_eq!(ledger.pay(&item_id, &x, "other", today()).await, Ok(Payment::AlreadyPaid));
     assert_eq!(ledger.pay(&item_id, &y, "other", today()).await, Ok(Payment::Used));
     assert_eq!(state_of(ledger, &item_id, &y).await, Some(SaleState::Reserved));
 }
@@ -147,7 +147,7 @@ async fn the_database_itself_keeps_what_was_refused_for_good() {
     assert!(matches!(ledger.pay(&item_id, &x, "paid", today()).await, Ok(Payment::Sold { .. })));
     let row = "INSERT INTO fairdrop.payments (item_id, payment_reference, user_token, answer, epoch) VALUES ";
     let cases = [
-        ("UPDATE fairdrop.payments SET answer = 'paid-otherwise'", "a final answer is final"),
+        ("UPDATE fairdrop.payments SET answer = 'already-paid'", "a final answer is final"),
         ("DELETE FROM fairdrop.payments", "a final answer is final"),
         ("TRUNCATE fairdrop.payments", "a final answer is final"),
         (

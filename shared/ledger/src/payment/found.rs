@@ -49,7 +49,7 @@ impl Found {
             (SaleState::Sold, Some(paid)) if paid == reference => {
                 Verdict::Told(Payment::Sold { placed_at: sale.placed_at })
             }
-            (SaleState::Sold, Some(_)) => Verdict::Told(Payment::PaidOtherwise),
+            (SaleState::Sold, Some(_)) => Verdict::Told(Payment::AlreadyPaid),
             (SaleState::Released, _) if is_over => Verdict::Told(Payment::Released),
             (SaleState::Released, _) => Verdict::Told(Payment::Unknown),
             (SaleState::Reserved, _) | (SaleState::Sold, None) => Verdict::Open(sale),
@@ -184,7 +184,7 @@ mod tests {
             (released(), Some(OrderState::Reserved(Hold::Sale)), Payment::Unknown),
             (released(), Some(OrderState::Reserved(Hold::Release)), Payment::Released),
             (Some(row(SaleState::Sold, Some("a"))), None, Payment::Sold { placed_at: at(1) }),
-            (Some(row(SaleState::Sold, Some("b"))), None, Payment::PaidOtherwise),
+            (Some(row(SaleState::Sold, Some("b"))), None, Payment::AlreadyPaid),
         ];
         for (sale, redis, expected) in cases {
             let found = Found { answered: None, sale };
