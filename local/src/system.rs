@@ -180,7 +180,7 @@ impl System {
                 ("FAIRDROP_WORKER_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WAIT_REPLICAS", "1".into()),
                 // There is one worker here, and where it dies its tasks need not rest for long.
-                ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
+                ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
             ];
             let mut environment: Vec<(String, String)> =
                 settings.map(|(name, value)| (name.to_owned(), value)).into();

@@ -66,7 +66,7 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_DRAIN_RUN_SECONDS", "62", AtStart(RUN)),
     ("FAIRDROP_WORKER_RUN_SECONDS", "62", AtStart(RUN)),
     ("FAIRDROP_WAIT_REPLICAS", "0", AtStart(&["-1", "6"])),
-    ("FAIRDROP_TASK_LEFT_AFTER_MS", "12000", AtStart(&["99", "600001"])),
+    ("FAIRDROP_TASK_IDLE_AFTER_MS", "12000", AtStart(&["99", "600001"])),
     ("!FAIRDROP_SNAPSHOT_PREFIX", "fairdrop", AtDeployment("SnapshotPrefix")),
     (
         "!FAIRDROP_SNAPSHOT_POLICY",
@@ -109,7 +109,7 @@ const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag
 /// What a function reads besides what the template sets.
 const READ_BESIDES: [(&str, &str); 6] = [
     ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_LOOK_PAUSE_MS"),
-    ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_LEFT_AFTER_MS"),
+    ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_IDLE_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
     ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),
     ("FAIRDROP_WATCH_TABLE", "FAIRDROP_SAMPLE_SECONDS"),

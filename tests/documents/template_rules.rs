@@ -35,7 +35,7 @@ const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is none: IAM proves who asks"),
     ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
     ("FAIRDROP_LEDGER_REGION", "Ledger::of_main is given it, from FAIRDROP_MAIN_REGION"),
-    ("FAIRDROP_TASK_LEFT_AFTER_MS", "the default suits the worker's time-out"),
+    ("FAIRDROP_TASK_IDLE_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
     ("FAIRDROP_LOOK_PAUSE_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),

@@ -236,7 +236,7 @@ async fn several_workers_and_payments_at_once_are_harmless() {
     let source = |name: &str| match name {
         "FAIRDROP_MAIN_REDIS_URL" => Some(system.redis.url()),
         "FAIRDROP_LEDGER_URL" => Some(system.postgres.url()),
-        "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
+        "FAIRDROP_TASK_IDLE_AFTER_MS" => Some("100".to_owned()),
         _ => None,
     };
     let context = checkout_worker::WorkerContext::from_config(&source).await.unwrap();

@@ -273,7 +273,7 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
     move |name| match name {
         "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
         "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
-        "FAIRDROP_TASK_LEFT_AFTER_MS" => Some("100".to_owned()),
+        "FAIRDROP_TASK_IDLE_AFTER_MS" => Some("100".to_owned()),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use item_drain::Drained;
 use lease::Lease;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{BEAT_INTERVAL, Link, Queue};
+use shared::queue::{HEARTBEAT_INTERVAL, Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -59,11 +59,11 @@ pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
 async fn write_heartbeats(app: &App, until: Instant) {
     while Instant::now() < until {
         if app.lease.permit().is_ok()
-            && let Err(error) = app.queue.beat().await
+            && let Err(error) = app.queue.write_heartbeat().await
         {
             tracing::debug!(%error, "could not write the heartbeat to Redis; trying again");
         }
         let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(BEAT_INTERVAL.min(left)).await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL.min(left)).await;
     }
 }

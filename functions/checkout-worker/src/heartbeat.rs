@@ -1,6 +1,6 @@
 //! Writes main's heartbeat to the ledger. A standby measures its lag by the heartbeat's age.
 
-use ledger::{BEAT_INTERVAL, Ledger};
+use ledger::{HEARTBEAT_INTERVAL, Ledger};
 use std::time::Instant;
 
 /// Writes heartbeats until `until`, and goes on after a failed one. Logs only the first failure in a row.
@@ -18,6 +18,6 @@ pub(crate) async fn write_until(ledger: &Ledger, until: Instant) {
             has_failed = false;
         }
         let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(BEAT_INTERVAL.min(left)).await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL.min(left)).await;
     }
 }

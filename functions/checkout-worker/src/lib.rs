@@ -40,21 +40,21 @@ pub struct WorkerContext {
     ledger: Ledger,
     lease: Lease,
     wait_replicas: u32,
-    left_after: Duration,
+    idle_after: Duration,
 }
 
 impl WorkerContext {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let redis = RedisConfig::main(source)?;
-        let left_after_ms = config::number(source, "FAIRDROP_TASK_LEFT_AFTER_MS", 12_000, 100, 600_000)?;
+        let idle_after_ms = config::number(source, "FAIRDROP_TASK_IDLE_AFTER_MS", 12_000, 100, 600_000)?;
         Ok(Self {
             queue: Queue::new(Link::new(redis.clone())),
             task_queue: Queue::new(Link::new(redis)),
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
             wait_replicas: config::number(source, "FAIRDROP_WAIT_REPLICAS", 0, 0, 5)?,
-            left_after: Duration::from_millis(left_after_ms),
+            idle_after: Duration::from_millis(idle_after_ms),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::item_work::{BatchFill, ItemWork, RoundError};
 use ledger::{LedgerError, Standing};
-use shared::queue::{GIVEN_BACK_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, What};
+use shared::queue::{GIVEN_BACK_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, TaskBody};
 use std::time::{Duration, Instant};
 
 /// How often the worker claims idle tasks of other workers.
@@ -26,10 +26,10 @@ impl ItemWork {
         }
         let (mut done, mut reservations) = (Vec::new(), Vec::new());
         for task in self.pending.clone() {
-            match task.what {
-                What::Record(reservation) => reservations.push((task.id, reservation)),
-                What::News => done.push(task.id),
-                What::Nonsense(field) => {
+            match task.body {
+                TaskBody::Record(reservation) => reservations.push((task.id, reservation)),
+                TaskBody::Notification => done.push(task.id),
+                TaskBody::Malformed(field) => {
                     self.dead_letter(&task.id, &format!("malformed field {field}")).await?
                 }
             }
@@ -49,7 +49,7 @@ impl ItemWork {
             let left = self
                 .context
                 .task_queue
-                .claim_tasks(&self.item_id, self.context.left_after, MAX_BATCH)
+                .claim_tasks(&self.item_id, self.context.idle_after, MAX_BATCH)
                 .await?;
             if !left.is_empty() {
                 return Ok(left);
@@ -179,7 +179,7 @@ impl ItemWork {
     }
 
     async fn dead_letter(&mut self, id: &str, why: &str) -> Result<(), RoundError> {
-        self.context.queue.bury(&self.item_id, id, why).await?;
+        self.context.queue.dead_letter(&self.item_id, id, why).await?;
         self.done.dead_lettered += 1;
         metrics::counter!("dead_letters", "Item" => self.item_id.to_string()).increment(1);
         tracing::error!(item_id = %self.item_id, task = id, why, "moved a task to the dead letters");

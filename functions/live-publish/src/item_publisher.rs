@@ -8,7 +8,7 @@ use live::registry::{Cursor, Watch};
 use serde::Serialize;
 use shared::item::ItemId;
 use shared::item_runs::Ended;
-use shared::queue::{ItemError, LinkError, MAX_LOOKED_AT, MAX_NEWS, Reader};
+use shared::queue::{ItemError, LinkError, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, ReadFrom};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::HashSet;
@@ -153,8 +153,8 @@ impl<O: Transport> ItemPublisher<O> {
     /// dropped, since it has no watchers.
     async fn publish(&mut self, until: Instant) -> bool {
         let step = match self.context.reader {
-            Reader::Replica => REPLICA_PAUSE,
-            Reader::Main => MAIN_PAUSE,
+            ReadFrom::Replica => REPLICA_PAUSE,
+            ReadFrom::Main => MAIN_PAUSE,
         };
         let mut has_no_watchers = false;
         while Instant::now() < until && self.context.is_publisher.load(Ordering::Relaxed) {
@@ -204,7 +204,7 @@ impl<O: Transport> ItemPublisher<O> {
         let mut distinct = HashSet::new();
         to_read.retain(|buyer| distinct.insert(buyer.clone()));
         // Every read includes the item, so that there is always at least one.
-        let mut chunks: Vec<&[UserToken]> = to_read.chunks(MAX_LOOKED_AT).collect();
+        let mut chunks: Vec<&[UserToken]> = to_read.chunks(MAX_STATUS_BUYERS).collect();
         if chunks.is_empty() {
             chunks.push(&[]);
         }
@@ -219,8 +219,8 @@ impl<O: Transport> ItemPublisher<O> {
     fn due_in_ring(&mut self) -> usize {
         let since = self.ring_read_at.elapsed();
         let per_second = match self.context.reader {
-            Reader::Replica => REPLICA_RING_READS_PER_SECOND,
-            Reader::Main => MAIN_RING_READS_PER_SECOND,
+            ReadFrom::Replica => REPLICA_RING_READS_PER_SECOND,
+            ReadFrom::Main => MAIN_RING_READS_PER_SECOND,
         };
         let by_rate = since.as_secs_f64() * per_second as f64;
         let by_interval = since.as_secs_f64() / RING_INTERVAL.as_secs_f64() * self.watchers.len() as f64;
@@ -260,10 +260,10 @@ impl<O: Transport> ItemPublisher<O> {
     async fn read_tasks(&mut self) -> Result<Vec<UserToken>, LinkError> {
         let mut buyers = Vec::new();
         loop {
-            let news = self.context.queue.news(&self.item_id, &self.last_task).await?;
+            let news = self.context.queue.notifications(&self.item_id, &self.last_task).await?;
             let Some(last) = news.last() else { break };
             self.last_task.clone_from(&last.id);
-            let is_all = news.len() < MAX_NEWS as usize;
+            let is_all = news.len() < MAX_NOTIFICATIONS as usize;
             let watching = news.into_iter().filter_map(|news| news.buyer);
             buyers.extend(watching.filter(|buyer| self.watchers.watches(buyer)));
             if is_all {
@@ -275,7 +275,7 @@ impl<O: Transport> ItemPublisher<O> {
 
     async fn observe(&mut self, buyers: &[UserToken]) -> Result<(), ItemError> {
         let named: Vec<&UserToken> = buyers.iter().collect();
-        let look = self.context.queue.look(self.context.reader, &self.item_id, &named).await?;
+        let look = self.context.queue.status(self.context.reader, &self.item_id, &named).await?;
         let now = self.context.clock.now();
         self.watchers.observe_item(&look.item, look.as_of, now);
         for (buyer, state) in buyers.iter().zip(look.orders) {

@@ -27,7 +27,7 @@ use live::registry::Registry;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{Link, Queue, Reader};
+use shared::queue::{Link, Queue, ReadFrom};
 use shared::telemetry::Telemetry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ pub struct App {
 #[derive(Clone, Debug)]
 pub(crate) struct PublisherContext<O> {
     pub(crate) queue: Queue,
-    pub(crate) reader: Reader,
+    pub(crate) reader: ReadFrom,
     pub(crate) registry: Registry,
     pub(crate) transport: O,
     pub(crate) clock: Arc<Clock>,
@@ -63,8 +63,8 @@ impl App {
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let main = RedisConfig::main(source)?;
         let (config, reader) = match RedisConfig::replica(source)? {
-            Some(replica) => (replica, Reader::Replica),
-            None => (main, Reader::Main),
+            Some(replica) => (replica, ReadFrom::Replica),
+            None => (main, ReadFrom::Main),
         };
         let context = PublisherContext {
             queue: Queue::new(Link::new(config)),

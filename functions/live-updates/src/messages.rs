@@ -8,7 +8,7 @@ use live::message::{ItemMessage, OrderMessage, Reply, Status, text};
 use live::registry::{FLOOD, MAX_MESSAGES, Speaker, Told, Watch};
 use shared::item::ItemId;
 use shared::problem::Problem;
-use shared::queue::{ItemError, LinkError, Look, Reader};
+use shared::queue::{ItemError, ItemStatus, LinkError, ReadFrom};
 use shared::token::TokenError;
 
 pub(crate) async fn answer(app: &App, connection: &ConnectionId, event: &SocketEvent) -> SocketResponse {
@@ -105,8 +105,8 @@ async fn subscribe(
 ) -> Result<Reply, Problem> {
     // The edge's cached copy is checked first, so that requests for items that do not exist never reach main.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
-    let look = app.edge.queue.look(Reader::Main, item_id, &[&speaker.buyer]).await;
-    let Look { as_of, item, orders } = look.map_err(|error| match error {
+    let look = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
+    let ItemStatus { as_of, item, orders } = look.map_err(|error| match error {
         ItemError::NoSuchItem(_) => Problem::NoSuchItem,
         ItemError::Link(error) => unavailable(error),
         error => {

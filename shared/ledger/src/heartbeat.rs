@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use std::time::Duration;
 
 /// How often main's heartbeat is written.
-pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A ledger as a standby sees it: its own copy of main's.
 ///
@@ -71,7 +71,7 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtRisk {
     /// How much of main's time, in microseconds: never too little, and too much by
-    /// [`BEAT_INTERVAL`] at most while the heart beats.
+    /// [`HEARTBEAT_INTERVAL`] at most while the heart beats.
     pub micros: u64,
     /// Sales that were recorded, paid or released in it.
     pub sales: u64,

@@ -19,7 +19,7 @@ mod vitals;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use error::LedgerError;
-pub use heartbeat::{AtRisk, BEAT_INTERVAL, LastSigns, Main, Replica, Slot};
+pub use heartbeat::{AtRisk, HEARTBEAT_INTERVAL, LastSigns, Main, Replica, Slot};
 pub use items::{Beginning, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};

@@ -17,24 +17,27 @@ mod drain;
 mod items;
 mod keys;
 mod link;
-mod look;
 mod order;
 mod place;
 mod replicas;
 mod settle;
+mod status;
 mod tasks;
 
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARK};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
-pub use look::{BEAT_INTERVAL, Look, MAX_LOOKED_AT, MAX_NEWS, News, Reader};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
 pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Unplaced};
 pub use settle::{DueBatch, DueReservation, Outcome, Settlement};
+pub use status::{
+    HEARTBEAT_INTERVAL, ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom,
+};
 pub use tasks::{
-    GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task, What,
+    GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task,
+    TaskBody,
 };
 
 use std::time::Duration;

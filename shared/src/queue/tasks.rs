@@ -1,7 +1,7 @@
 //! The async task queue: what the drain has reserved waits here for the checkout worker.
 //!
 //! All workers share one consumer group and one consumer name. A task that one of them
-//! took and did not finish can be claimed by any once it has rested; tasks come at
+//! took and did not finish is pending, and any of them can claim it once it has been idle; tasks come at
 //! least once, and their effects are once because the ledger makes them so.
 
 use super::{Keys, LinkError, MAX_BATCH, Queue};
@@ -58,18 +58,18 @@ pub struct Task {
     /// Its id in the stream.
     pub id: String,
     /// What is to be done.
-    pub what: What,
+    pub body: TaskBody,
 }
 
 /// What a task says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum TaskBody {
     /// Write this reservation into the ledger.
     Record(Reservation),
     /// Nothing: the news of something that is done.
-    News,
+    Notification,
     /// It makes no sense, because of this.
-    Nonsense(&'static str),
+    Malformed(&'static str),
 }
 
 impl Queue {
@@ -111,11 +111,11 @@ impl Queue {
         }
     }
 
-    /// Up to `most` tasks that were taken more than `rested` ago and are not done.
+    /// Up to `most` pending tasks that have been idle for at least `min_idle`.
     pub async fn claim_tasks(
         &self,
         item_id: &ItemId,
-        rested: Duration,
+        min_idle: Duration,
         most: u32,
     ) -> Result<Vec<Task>, LinkError> {
         let key = Keys::of(item_id).tasks;
@@ -126,7 +126,7 @@ impl Queue {
                     .arg(&key)
                     .arg(GROUP)
                     .arg(CONSUMER)
-                    .arg(u64::try_from(rested.as_millis()).unwrap_or(u64::MAX))
+                    .arg(u64::try_from(min_idle.as_millis()).unwrap_or(u64::MAX))
                     .arg("0-0")
                     .arg("COUNT")
                     .arg(most.min(MAX_BATCH))
@@ -190,7 +190,7 @@ impl Queue {
     }
 
     /// Moves a task that cannot be done to the item's dead letters, in one transaction.
-    pub async fn bury(&self, item_id: &ItemId, id: &str, why: &str) -> Result<(), LinkError> {
+    pub async fn dead_letter(&self, item_id: &ItemId, id: &str, why: &str) -> Result<(), LinkError> {
         let keys = Keys::of(item_id);
         self.link
             .run(self.link.call_limit(), async |mut connection| {
@@ -290,7 +290,7 @@ fn tasks(entries: &Value) -> Vec<Task> {
                 }
                 _ => None,
             });
-            Some(Task { id: String::from_utf8_lossy(id).into_owned(), what: what(&pairs.collect()) })
+            Some(Task { id: String::from_utf8_lossy(id).into_owned(), body: body(&pairs.collect()) })
         })
         .collect()
 }
@@ -309,12 +309,12 @@ fn words(entries: &Value) -> Vec<&[u8]> {
         .collect()
 }
 
-fn what(fields: &HashMap<&[u8], &[u8]>) -> What {
+fn body(fields: &HashMap<&[u8], &[u8]>) -> TaskBody {
     let text = |name: &str| fields.get(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok());
     match text("kind") {
-        Some("reserved") => reservation(&text).map_or_else(What::Nonsense, What::Record),
-        Some("sold" | "released") => What::News,
-        _ => What::Nonsense("kind"),
+        Some("reserved") => reservation(&text).map_or_else(TaskBody::Malformed, TaskBody::Record),
+        Some("sold" | "released") => TaskBody::Notification,
+        _ => TaskBody::Malformed("kind"),
     }
 }
 
@@ -336,8 +336,8 @@ fn reservation<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> Result<Reservation
 mod tests {
     use super::*;
 
-    fn parse(fields: &[(&str, &str)]) -> What {
-        what(&fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
+    fn parse(fields: &[(&str, &str)]) -> TaskBody {
+        body(&fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
     }
 
     const GOOD: [(&str, &str); 6] = [
@@ -351,10 +351,10 @@ mod tests {
 
     #[test]
     fn a_task_is_read_exactly() {
-        let What::Record(reservation) = parse(&GOOD) else { panic!() };
+        let TaskBody::Record(reservation) = parse(&GOOD) else { panic!() };
         assert_eq!(reservation.placed_at.as_micros(), 1_795_411_246_335_419);
         assert!(reservation.is_held());
-        assert_eq!(parse(&[("kind", "sold"), ("user_token", "alice")]), What::News);
+        assert_eq!(parse(&[("kind", "sold"), ("user_token", "alice")]), TaskBody::Notification);
     }
 
     #[test]
@@ -366,10 +366,10 @@ mod tests {
                 }
                 let mut fields = GOOD;
                 fields[place].1 = wrong;
-                assert_eq!(parse(&fields), What::Nonsense(name), "{wrong:?}");
+                assert_eq!(parse(&fields), TaskBody::Malformed(name), "{wrong:?}");
             }
             let without: Vec<_> = GOOD.iter().copied().filter(|(known, _)| known != name).collect();
-            assert_eq!(parse(&without), What::Nonsense(name));
+            assert_eq!(parse(&without), TaskBody::Malformed(name));
         }
     }
 

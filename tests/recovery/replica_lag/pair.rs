@@ -79,7 +79,7 @@ impl Pair {
         self.tasks.push(tokio::spawn(async move {
             loop {
                 let _ = ledger.beat().await;
-                tokio::time::sleep(ledger::BEAT_INTERVAL).await;
+                tokio::time::sleep(ledger::HEARTBEAT_INTERVAL).await;
             }
         }));
         if sales == 0 {

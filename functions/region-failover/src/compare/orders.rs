@@ -8,7 +8,7 @@ use ledger::LedgerError;
 use reconcile::Witnesses;
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::queue::{ItemError, LinkError, MAX_LOOKED_AT, OrderState, Reader};
+use shared::queue::{ItemError, LinkError, MAX_STATUS_BUYERS, OrderState, ReadFrom};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
@@ -97,9 +97,9 @@ async fn not_here(
     places: Vec<Place>,
 ) -> Result<Vec<Place>, Unknown> {
     let mut missing = Vec::new();
-    for places in places.chunks(MAX_LOOKED_AT) {
+    for places in places.chunks(MAX_STATUS_BUYERS) {
         let buyers: Vec<&UserToken> = places.iter().map(|(buyer, ..)| buyer).collect();
-        let states = match new.queue.look(Reader::Main, item_id, &buyers).await {
+        let states = match new.queue.status(ReadFrom::Main, item_id, &buyers).await {
             Ok(look) => look.orders,
             // An item that was made after the last word that came over.
             Err(ItemError::NoSuchItem(_)) => vec![OrderState::None; buyers.len()],

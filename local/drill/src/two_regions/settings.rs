@@ -138,7 +138,7 @@ impl Plan<'_> {
             ("FAIRDROP_DRAIN_RUN_SECONDS", seconds.clone()),
             ("FAIRDROP_WORKER_RUN_SECONDS", seconds),
             ("FAIRDROP_WAIT_REPLICAS", "1".into()),
-            ("FAIRDROP_TASK_LEFT_AFTER_MS", "2000".into()),
+            ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
         ];
         environment.extend(self.leased(index));
         let functions =

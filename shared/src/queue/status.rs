@@ -1,8 +1,8 @@
 //! How an item and its buyers stand, and as of which moment of main's clock: for those who watch.
 //!
 //! Where main itself is read, the moment is exact. A replica does not know how far behind it is; it
-//! says when main last wrote its [heartbeat](Queue::beat) or a task, and has all that was before. So
-//! a [`Look`] is never older than it says, and may be newer.
+//! says when main last wrote its [heartbeat](Queue::write_heartbeat) or a task, and has all that was before. So
+//! a [`ItemStatus`] is never older than it says, and may be newer.
 
 use super::order::judge;
 use super::{HEARTBEAT, ItemError, Keys, LinkError, OrderState, Queue, items};
@@ -14,18 +14,18 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("beat.lua")));
+static HEARTBEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
 
 /// How often main writes its heartbeat: a replica's looks are this much older than they say at most.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(200);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// The most buyers in one look: it is one transaction, and keeps the server to itself meanwhile.
-pub const MAX_LOOKED_AT: usize = 200;
+pub const MAX_STATUS_BUYERS: usize = 200;
 /// The most tasks read at once by those who watch.
-pub const MAX_NEWS: u32 = 1_000;
+pub const MAX_NOTIFICATIONS: u32 = 1_000;
 
 /// What a [`Queue`] reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum ReadFrom {
     /// Main's own Redis.
     Main,
     /// A read replica of it.
@@ -34,7 +34,7 @@ pub enum Reader {
 
 /// How things stand.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
+pub struct ItemStatus {
     /// By main's clock: it was so then, or is newer.
     pub as_of: Stamp,
     /// The item.
@@ -45,7 +45,7 @@ pub struct Look {
 
 /// Something has become of a buyer's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct Notification {
     /// Where it stands in the item's tasks.
     pub id: String,
     /// Whose order; `None` where the entry makes no sense.
@@ -54,28 +54,28 @@ pub struct News {
 
 impl Queue {
     /// Writes main's clock where replicas read it.
-    pub async fn beat(&self) -> Result<(), LinkError> {
+    pub async fn write_heartbeat(&self) -> Result<(), LinkError> {
         self.link
             .run(self.link.call_limit(), async |mut connection| {
-                BEAT.key(HEARTBEAT).invoke_async::<u64>(&mut connection).await.map(drop)
+                HEARTBEAT_SCRIPT.key(HEARTBEAT).invoke_async::<u64>(&mut connection).await.map(drop)
             })
             .await
     }
 
-    /// How `item_id` and at most [`MAX_LOOKED_AT`] `buyers` stand: one round trip, one moment.
-    pub async fn look(
+    /// How `item_id` and at most [`MAX_STATUS_BUYERS`] `buyers` stand: one round trip, one moment.
+    pub async fn status(
         &self,
-        reader: Reader,
+        reader: ReadFrom,
         item_id: &ItemId,
         buyers: &[&UserToken],
-    ) -> Result<Look, ItemError> {
-        let buyers = buyers.get(..MAX_LOOKED_AT).unwrap_or(buyers);
+    ) -> Result<ItemStatus, ItemError> {
+        let buyers = buyers.get(..MAX_STATUS_BUYERS).unwrap_or(buyers);
         let keys = Keys::of(item_id);
         let mut pipe = redis::pipe();
         pipe.atomic();
         match reader {
-            Reader::Main => pipe.cmd("TIME"),
-            Reader::Replica => pipe.get(HEARTBEAT),
+            ReadFrom::Main => pipe.cmd("TIME"),
+            ReadFrom::Replica => pipe.get(HEARTBEAT),
         };
         pipe.cmd("XREVRANGE").arg(&keys.tasks).arg(&["+", "-", "COUNT", "1"]);
         pipe.hgetall(&keys.item);
@@ -96,14 +96,16 @@ impl Queue {
         let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(standing).collect();
         let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(senseless)?;
         let moment = match reader {
-            Reader::Main => read(moment).ok().and_then(|(seconds, micros): (u64, u64)| {
+            ReadFrom::Main => read(moment).ok().and_then(|(seconds, micros): (u64, u64)| {
                 Stamp::from_micros(seconds.checked_mul(1_000_000)?.checked_add(micros)?).ok()
             }),
-            Reader::Replica => read(moment).ok().flatten().and_then(|micros| Stamp::from_micros(micros).ok()),
+            ReadFrom::Replica => {
+                read(moment).ok().flatten().and_then(|micros| Stamp::from_micros(micros).ok())
+            }
         };
         // Where main has never beaten, its tasks alone tell the time.
         let as_of = moment.max(task_moment(newest)).or_else(|| Stamp::from_micros(0).ok());
-        Ok(Look { as_of: as_of.ok_or_else(senseless)?, item, orders })
+        Ok(ItemStatus { as_of: as_of.ok_or_else(senseless)?, item, orders })
     }
 
     async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, LinkError> {
@@ -112,8 +114,8 @@ impl Queue {
             .await
     }
 
-    /// Up to [`MAX_NEWS`] tasks after the one called `after`, oldest first. They are looked at, not taken.
-    pub async fn news(&self, item_id: &ItemId, after: &str) -> Result<Vec<News>, LinkError> {
+    /// Up to [`MAX_NOTIFICATIONS`] tasks after the one called `after`, oldest first. They are looked at, not taken.
+    pub async fn notifications(&self, item_id: &ItemId, after: &str) -> Result<Vec<Notification>, LinkError> {
         let key = Keys::of(item_id).tasks;
         let entries: Value = self
             .link
@@ -123,23 +125,25 @@ impl Queue {
                     .arg(format!("({after}"))
                     .arg("+")
                     .arg("COUNT")
-                    .arg(MAX_NEWS)
+                    .arg(MAX_NOTIFICATIONS)
                     .query_async(&mut connection)
                     .await
             })
             .await?;
         let Value::Array(entries) = entries else { return Ok(Vec::new()) };
-        Ok(entries.iter().filter_map(news).collect())
+        Ok(entries.iter().filter_map(notification).collect())
     }
 
-    /// A place in the tasks so long before the newest of them; what comes after is [`news`](Self::news).
+    /// A place in the tasks so long before the newest of them; what comes after is [`notifications`](Self::notifications).
     pub async fn task_before(&self, item_id: &ItemId, time: Duration) -> Result<String, LinkError> {
         let key = Keys::of(item_id).tasks;
         let mut pipe = redis::pipe();
         pipe.cmd("XREVRANGE").arg(&key).arg(&["+", "-", "COUNT", "1"]);
         let reply = self.ask(&pipe).await?;
         let newest = match reply.first() {
-            Some(Value::Array(entries)) => entries.first().and_then(news).map(|news| news.id),
+            Some(Value::Array(entries)) => {
+                entries.first().and_then(notification).map(|notification| notification.id)
+            }
             _ => None,
         };
         // An id begins with milliseconds by main's clock.
@@ -165,10 +169,10 @@ fn entry(entry: &Value) -> Option<(String, HashMap<String, String>)> {
     Some((read(id).ok()?, read(fields).ok()?))
 }
 
-fn news(value: &Value) -> Option<News> {
+fn notification(value: &Value) -> Option<Notification> {
     let (id, mut fields) = entry(value)?;
     let buyer = fields.remove("user_token").and_then(|text| UserToken::parse(text).ok());
-    Some(News { id, buyer })
+    Some(Notification { id, buyer })
 }
 
 /// When the newest of some tasks was written, by main's clock.
@@ -197,13 +201,13 @@ mod tests {
             "1-1",
             &["kind", "reserved", "user_token", "alice", "reserved_at", "1795411248335999", "placed_at", "5"],
         );
-        assert_eq!(news(&reserved).unwrap().buyer, UserToken::parse("alice").ok());
+        assert_eq!(notification(&reserved).unwrap().buyer, UserToken::parse("alice").ok());
         let micros = |entries: Vec<Value>| task_moment(&Value::Array(entries)).map(Stamp::as_micros);
         assert_eq!(micros(vec![reserved]), Some(1_795_411_248_335_999));
         assert_eq!(micros(vec![task("2-1", &["kind", "sold", "user_token", "a b", "at", "7"])]), Some(7));
         assert_eq!(micros(vec![task("2-1", &["kind", "sold"])]), None);
         assert_eq!(micros(Vec::new()), None);
         let senseless = task("3-1", &["kind", "sold", "user_token", "a b"]);
-        assert_eq!(news(&senseless), Some(News { id: "3-1".into(), buyer: None }));
+        assert_eq!(notification(&senseless), Some(Notification { id: "3-1".into(), buyer: None }));
     }
 }
