@@ -107,7 +107,7 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     assert_eq!((&plan["can_begin"], &plan["obstacle"]), (&json!(true), &Value::Null), "{plan}");
     let promote = plan["steps"].as_array().unwrap().iter().find(|step| step["step"] == "promote").unwrap();
     assert!(promote["took_in_the_last_drill_seconds"].as_f64().unwrap() > 0.0, "{plan}");
-    assert_eq!(plan["at_risk"]["by"], "main's own word", "{plan}");
+    assert_eq!(plan["at_risk"]["basis"], "main", "{plan}");
 
     // One that is given up leaves nothing either: the schedule sees to it.
     let again = tokio::time::timeout(Duration::from_secs(3), two.failover(&drill)).await;

@@ -1,59 +1,39 @@
-//! What would be lost if main were gone now.
+//! The loss that an operator has to accept before a forced failover: [`ledger::at_risk`], up to the last moment at
+//! which main may have sold by its lease.
 
 use crate::seen::Loss;
 use lease::{Record, Timing};
-use ledger::{Main, Replica};
-use serde::Serialize;
+use ledger::AtRisk;
 use shared::stamp::Stamp;
 
-/// The most that would be lost, and what is likely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct AtRisk {
-    /// What a person has to accept, at least.
-    pub most: Loss,
-    /// Sales, by the busiest second of the last minute that is here: a guess.
-    pub likely_sales: u64,
-    /// Main is silent and may be selling still: each second until it is stopped is one more.
-    pub grows: bool,
-}
-
-/// What would be lost, by `replica` and, where main answers, by its own word. `now` is by the clock of who asks.
-///
-/// A main that does not answer may have gone on selling for as long as its lease allows, and all that was left.
-pub fn at_risk(lease: &Record, now: Stamp, timing: Timing, replica: &Replica, main: Option<&Main>) -> AtRisk {
-    if let Some(known) = main.and_then(|main| main.at_risk) {
-        let most = Loss { ms: known.micros.div_ceil(1_000), sales: known.sales };
-        // What it sells goes on coming over.
-        return AtRisk { most, likely_sales: known.sales, grows: false };
+impl From<AtRisk> for Loss {
+    fn from(at_risk: AtRisk) -> Self {
+        let ms = if at_risk.is_bounded() { at_risk.micros.div_ceil(1_000) } else { u64::MAX };
+        Self { ms, sales: at_risk.sales_at_most }
     }
-    let grows = may_be_renewed(lease, now, timing);
-    let last = last_moment(lease, now, timing);
-    let ms = replica
-        .beat_at
-        .map_or(u64::MAX, |beat| last.as_micros().saturating_sub(beat.as_micros()).div_ceil(1_000));
-    let likely_sales =
-        replica.peak_sales_per_second.saturating_mul(ms.div_ceil(1_000)).min(replica.units_unsold);
-    AtRisk { most: Loss { ms, sales: replica.units_unsold }, likely_sales, grows }
 }
 
-/// Until when main can have sold, or could if it were told to stop now.
-fn last_moment(lease: &Record, now: Stamp, timing: Timing) -> Stamp {
+/// The last moment at which main can have sold, or could sell if it were stopped now. `now` is by the caller's clock.
+///
+/// A main that does not answer may have gone on selling until its lease ended.
+pub fn sells_until(lease: &Record, now: Stamp, timing: Timing) -> Stamp {
     let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
     let renewed_now = Stamp::from_micros(now.as_micros().saturating_add(lasts)).unwrap_or(now);
     if may_be_renewed(lease, now, timing) { renewed_now } else { lease.expires_at }
 }
 
-/// Main renews four times in a lease: one that has run out for a whole lease is renewed by nobody.
-fn may_be_renewed(lease: &Record, now: Stamp, timing: Timing) -> bool {
+/// Whether main may still renew its lease. Main renews four times in a lease: if the lease ended a whole lease ago,
+/// main does not renew it any more.
+pub fn may_be_renewed(lease: &Record, now: Stamp, timing: Timing) -> bool {
     let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
-    let is_left = now.as_micros() > lease.expires_at.as_micros().saturating_add(lasts);
-    lease.is_open && !is_left
+    let ended_long_ago = now.as_micros() > lease.expires_at.as_micros().saturating_add(lasts);
+    lease.is_open && !ended_long_ago
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::AtRisk as Known;
+    use ledger::{Basis, CountedLoss, Main, Replica, at_risk};
     use std::time::Duration;
 
     const TIMING: Timing = Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
@@ -81,30 +61,35 @@ mod tests {
     }
 
     #[test]
-    fn a_main_that_answers_says_it_itself() {
+    fn a_main_that_answers_counts_itself() {
         let main = Main {
             at: at(100),
             beat_at: Some(at(100)),
             written: 9,
             slot: None,
-            at_risk: Some(Known { micros: 1_500_001, sales: 3 }),
+            counted_loss: Some(CountedLoss { micros: 1_500_001, sales: 3 }),
         };
-        let risk = at_risk(&lease(108), at(100), TIMING, &replica(Some(at(99))), Some(&main));
-        assert_eq!(risk, AtRisk { most: Loss { ms: 1_501, sales: 3 }, likely_sales: 3, grows: false });
+        let until = sells_until(&lease(108), at(100), TIMING);
+        let risk = at_risk(&replica(Some(at(99))), Some(&main), until);
+        assert_eq!((risk.basis, risk.sales_likely), (Basis::Main, 3));
+        assert_eq!(Loss::from(risk), Loss { ms: 1_501, sales: 3 });
     }
 
     #[test]
     fn a_silent_one_may_sell_to_the_end_of_its_lease() {
-        let of = |lease: &Record, beat| at_risk(lease, at(100), TIMING, &replica(beat), None);
-        // Open: it may just have been renewed.
-        let open = of(&lease(108), Some(at(95)));
-        assert_eq!(open, AtRisk { most: Loss { ms: 17_000, sales: 90 }, likely_sales: 90, grows: true });
-        assert_eq!(of(&lease(108).closed("run"), Some(at(105))).most.ms, 3_000);
-        assert_eq!(of(&lease(108).closed("run"), Some(at(105))).likely_sales, 30);
-        // It has not been renewed for so long that it is not renewed any more.
-        assert_eq!(of(&lease(80), Some(at(79))).most.ms, 1_000);
-        assert!(!of(&lease(80), Some(at(79))).grows && !of(&lease(108).closed("run"), None).grows);
-        // A heart that has never beaten says nothing.
-        assert_eq!(of(&lease(80), None).most.ms, u64::MAX);
+        let of = |lease: &Record, beat| at_risk(&replica(beat), None, sells_until(lease, at(100), TIMING));
+        let loss = |lease: &Record, beat| Loss::from(of(lease, beat));
+        let grows = |lease: &Record| may_be_renewed(lease, at(100), TIMING);
+        // Open: main may just have renewed it.
+        assert_eq!(loss(&lease(108), Some(at(95))), Loss { ms: 17_000, sales: 90 });
+        assert_eq!(of(&lease(108), Some(at(95))).sales_likely, 90);
+        assert!(grows(&lease(108)));
+        assert_eq!(loss(&lease(108).closed("run"), Some(at(105))).ms, 3_000);
+        assert_eq!(of(&lease(108).closed("run"), Some(at(105))).sales_likely, 30);
+        // Main has not renewed it for so long that it does not renew it any more.
+        assert_eq!(loss(&lease(80), Some(at(79))).ms, 1_000);
+        assert!(!grows(&lease(80)) && !grows(&lease(108).closed("run")));
+        // Without any heartbeat nothing bounds the loss.
+        assert_eq!(loss(&lease(80), None).ms, u64::MAX);
     }
 }

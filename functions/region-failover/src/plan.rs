@@ -23,7 +23,7 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
     let last = app.failovers.load().await?.written;
     let mut run = Run::new("plan", mode, (&lease.region, &app.here), lease.epoch, 0);
     run.follow_on(last.as_ref().map(|last| &last.run), app.now_ms());
-    let at_risk = standing.at_risk;
+    let most = Loss::from(standing.at_risk);
     let seen = servers.look(run.step.look(), &run).await;
     let obstacle = match &seen {
         _ if lease.region == app.here => Some("this region is main already".to_owned()),
@@ -59,14 +59,14 @@ pub(crate) async fn plan(app: &App, kind: Kind) -> Result<Value, CommandError> {
         "from": lease.region, "to": app.here, "epoch": lease.epoch, "mode": kind_name(kind),
         "can_begin": obstacle.is_none(), "obstacle": obstacle,
         "at_risk": {
-            "seconds": at_risk.most.ms.div_ceil(1_000),
-            "sales_at_most": at_risk.most.sales,
-            "sales_likely": at_risk.likely_sales,
-            "grows": at_risk.grows,
-            "by": if standing.main.is_some() { "main's own word" } else { "the standby alone: main does not answer" },
+            "seconds": most.ms.div_ceil(1_000),
+            "sales_at_most": most.sales,
+            "sales_likely": standing.at_risk.sales_likely,
+            "grows": standing.loss_grows,
+            "basis": standing.at_risk.basis,
         },
         "steps": steps,
-        "to_run": to_run(kind, at_risk.most),
+        "to_run": to_run(kind, most),
     }))
 }
 

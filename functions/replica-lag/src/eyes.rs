@@ -3,9 +3,9 @@
 
 use crate::figures::{self, NoFigures, Sources};
 use crate::instances;
-use crate::sample::{AtRisk, Figures, Instance, Main, Replica, Sample};
+use crate::sample::{Figures, Instance, Main, Replica, Sample};
 use aws_sdk_cloudwatch::types::Metric;
-use ledger::Ledger;
+use ledger::{AtRisk, Basis, Ledger};
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -97,10 +97,12 @@ impl Eyes {
         // Boxed: an SDK's futures are deep.
         let ((replica, main), (instance, main_instance), figures) =
             tokio::join!(ledgers, Box::pin(instances), Box::pin(figures));
+        let (replica, main) = (told("replica-ledger", replica), told("main-ledger", main));
         Sample {
             at_ms,
-            replica: told("replica-ledger", replica).map(|replica| replica_of(&replica)),
-            main: told("main-ledger", main).map(|main| main_of(&main)),
+            at_risk: replica.as_ref().and_then(|replica| at_risk(replica, main.as_ref())),
+            replica: replica.as_ref().map(replica_of),
+            main: main.as_ref().map(main_of),
             instance,
             main_instance,
             figures,
@@ -147,6 +149,13 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// What a promotion would lose now. Absent if main could not count and the replica is no replica any more, or has no
+/// heartbeat.
+fn at_risk(replica: &ledger::Replica, main: Option<&ledger::Main>) -> Option<AtRisk> {
+    let at_risk = ledger::at_risk(replica, main, replica.at);
+    (at_risk.basis == Basis::Main || replica.follows && at_risk.is_bounded()).then_some(at_risk)
+}
+
 fn replica_of(seen: &ledger::Replica) -> Replica {
     Replica {
         follows: seen.follows,
@@ -169,11 +178,6 @@ fn main_of(seen: &ledger::Main) -> Main {
         written: seen.written,
         slot_active: seen.slot.map(|slot| slot.is_active),
         slot_bytes: seen.slot.map(|slot| slot.kept_bytes),
-        at_risk: seen.at_risk.map(|at_risk| AtRisk {
-            seconds: seconds(at_risk.micros),
-            sales: at_risk.sales,
-            units_unsold: None,
-        }),
     }
 }
 

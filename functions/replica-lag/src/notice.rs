@@ -1,7 +1,8 @@
 //! What people are told: once when the verdict changes, again while it lasts, and when it is over.
 
-use crate::sample::{AtRisk, Basis, HEART_STALE_SECONDS, Sample};
+use crate::sample::{HEART_STALE_SECONDS, Sample};
 use crate::verdict::{Assessment, Verdict};
+use ledger::{AtRisk, Basis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -75,8 +76,6 @@ pub struct Notice {
     pub lag_seconds: Option<f64>,
     /// What a promotion would lose now.
     pub at_risk: Option<AtRisk>,
-    /// Whose word that is.
-    pub at_risk_basis: Option<Basis>,
     /// When it will have caught up.
     pub caught_up_in_seconds: Option<u64>,
     /// The class that it should have.
@@ -142,7 +141,6 @@ pub struct About<'a> {
 pub fn write(occasion: Occasion, assessment: &Assessment, about: About<'_>) -> Notice {
     let at_ms = about.sample.at_ms;
     let verdict = assessment.verdict;
-    let at_risk = about.sample.at_risk();
     let recommendation = assessment.recommendation.as_ref();
     let is_on = |alarm: &crate::memory::SeenAlarm| alarm.state == crate::trigger::AlarmState::Alarm;
     let on = about.alarms.iter().filter(|(_, alarm)| is_on(alarm));
@@ -156,8 +154,7 @@ pub fn write(occasion: Occasion, assessment: &Assessment, about: About<'_>) -> N
         since_ms: about.since_ms,
         at_ms,
         lag_seconds: assessment.lag_seconds,
-        at_risk: at_risk.map(|(at_risk, _)| at_risk),
-        at_risk_basis: at_risk.map(|(_, basis)| basis),
+        at_risk: about.sample.at_risk,
         caught_up_in_seconds: assessment.caught_up_in_seconds,
         recommended_class: recommendation.map(|recommendation| recommendation.class.clone()),
         findings: findings(about.sample),
@@ -214,14 +211,16 @@ impl Notice {
     }
 
     fn loss(&self) -> String {
-        let Some(AtRisk { seconds, sales, units_unsold }) = self.at_risk else {
-            return "nobody can say".into();
+        let Some(at_risk) = self.at_risk else {
+            return "unknown".into();
         };
-        match units_unsold {
-            None => format!("{seconds:.1} s and {sales} sales, by main's own count"),
-            Some(left) => format!(
-                "at most {seconds:.1} s and about {sales} sales ({left} units were not sold then), by the replica alone: \
-                 main does not answer, or its heartbeats do not reach back so far"
+        let AtRisk { sales_at_most, sales_likely, basis, .. } = at_risk;
+        let seconds = at_risk.seconds();
+        match basis {
+            Basis::Main => format!("{seconds:.1} s and {sales_at_most} sales, counted by main"),
+            Basis::Replica => format!(
+                "at most {seconds:.1} s and {sales_at_most} sales, probably about {sales_likely} sales. The replica \
+                 estimates this: main does not answer, or its heartbeats do not reach back far enough"
             ),
         }
     }

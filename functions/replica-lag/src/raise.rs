@@ -143,6 +143,7 @@ mod tests {
             instance: Some(Instance { replica_of: Some("main".into()), ..instance("db.r6g.large") }),
             main_instance: Some(instance("db.r6g.2xlarge")),
             figures: None,
+            at_risk: None,
         }
     }
 

@@ -4,8 +4,9 @@ use crate::App;
 use crate::memory::{Looked, Memory};
 use crate::notice::{self, Notice};
 use crate::raise::Raised;
-use crate::sample::{AtRisk, Basis, Sample};
+use crate::sample::Sample;
 use crate::verdict::{Assessment, Verdict};
+use ledger::AtRisk;
 use serde::Serialize;
 
 /// The answer to an invocation: the newest look.
@@ -24,8 +25,6 @@ pub struct Report {
     pub since_ms: Option<i64>,
     /// What a promotion would lose now.
     pub at_risk: Option<AtRisk>,
-    /// Whose word that is.
-    pub at_risk_basis: Option<Basis>,
     /// What else was seen.
     pub findings: Vec<String>,
     /// Inputs that could not be read.
@@ -48,12 +47,10 @@ impl Report {
     /// The report of one look, with what is remembered after it. The notices that were sent are
     /// the caller's to add.
     pub fn of(app: &App, sample: &Sample, looked: &Looked, memory: &Memory) -> Self {
-        let at_risk = sample.at_risk();
         Self {
             assessment: Some(looked.assessment.clone()),
             since_ms: memory.standing.map(|standing| standing.since_ms),
-            at_risk: at_risk.map(|(at_risk, _)| at_risk),
-            at_risk_basis: at_risk.map(|(_, basis)| basis),
+            at_risk: sample.at_risk,
             findings: notice::findings(sample),
             looks: 1,
             notices_waiting: memory.outbox.len(),
@@ -95,8 +92,8 @@ impl Report {
         };
         let figures = self.seen.figures.unwrap_or_default();
         gauge("replica_lag_seconds", self.seen.lag_seconds());
-        gauge("replica_at_risk_seconds", self.at_risk.map(|at_risk| at_risk.seconds));
-        gauge("replica_at_risk_sales", self.at_risk.map(|at_risk| at_risk.sales as f64));
+        gauge("replica_at_risk_seconds", self.at_risk.map(AtRisk::seconds));
+        gauge("replica_at_risk_sales", self.at_risk.map(|at_risk| at_risk.sales_likely as f64));
         gauge("main_heart_age_seconds", self.seen.main.and_then(|main| main.heart_age_seconds));
         gauge("main_slot_bytes", self.seen.main.and_then(|main| main.slot_bytes).map(|bytes| bytes as f64));
         gauge("redis_replication_lag_seconds", figures.redis_lag);

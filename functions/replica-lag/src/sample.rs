@@ -1,5 +1,6 @@
 //! What is seen at one moment. What could not be seen is absent, and is never guessed.
 
+use ledger::AtRisk;
 use serde::{Deserialize, Serialize};
 
 /// How long a heart may be silent before its beats say nothing of a lag any more, in seconds.
@@ -29,6 +30,9 @@ pub struct Sample {
     /// CloudWatch's figures of both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub figures: Option<Figures>,
+    /// What a promotion would lose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_risk: Option<AtRisk>,
 }
 
 /// The replica's own word. Positions are bytes of main's log since its beginning.
@@ -57,7 +61,6 @@ pub struct Replica {
     /// Reservations in the busiest second of the last minute that is replayed.
     pub peak_sales_per_second: u64,
     /// Units that nobody had bought by then.
-    #[serde(alias = "units_left")]
     pub units_unsold: u64,
 }
 
@@ -79,22 +82,6 @@ pub struct Main {
     /// How much of its log main keeps for the replica, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_bytes: Option<u64>,
-    /// What a promotion would lose.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at_risk: Option<AtRisk>,
-}
-
-/// What a promotion would lose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct AtRisk {
-    /// Seconds of main's time.
-    pub seconds: f64,
-    /// Sales recorded, paid or released in them.
-    pub sales: u64,
-    /// The units that nobody had bought when the replica last heard of them: more are sold only where some are
-    /// added. Nothing where `sales` is main's own count.
-    #[serde(default, alias = "units_left", skip_serializing_if = "Option::is_none")]
-    pub units_unsold: Option<u64>,
 }
 
 /// An instance, as RDS describes it.
@@ -186,20 +173,6 @@ impl Sample {
         }
     }
 
-    /// What a promotion now would lose. Main's own count is exact. Where main does not answer, or its
-    /// heartbeats do not reach back to what the replica has, the replica's busiest second stands for
-    /// each of those that are missing: a guess.
-    pub fn at_risk(&self) -> Option<(AtRisk, Basis)> {
-        if let Some(at_risk) = self.main.and_then(|main| main.at_risk) {
-            return Some((at_risk, Basis::Main));
-        }
-        let replica = self.replica.filter(|replica| replica.follows)?;
-        let seconds = replica.beat_age_seconds?;
-        let most = (seconds.ceil() * replica.peak_sales_per_second as f64) as u64;
-        let left = replica.units_unsold;
-        Some((AtRisk { seconds, sales: most.min(left), units_unsold: Some(left) }, Basis::Replica))
-    }
-
     /// Whether main's log reaches the replica and is replayed, as far as can be seen.
     pub fn follows_freely(&self) -> bool {
         let Some(replica) = self.replica else { return false };
@@ -223,14 +196,4 @@ impl Sample {
         ];
         inputs.into_iter().filter(|(_, is_unknown)| *is_unknown).map(|(name, _)| name).collect()
     }
-}
-
-/// Whose word an estimate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Basis {
-    /// Main counted: what is said is lost, and a second more at most.
-    Main,
-    /// Main could not count: at most these seconds are lost, and sales as it sold before.
-    Replica,
 }

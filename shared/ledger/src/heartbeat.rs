@@ -53,9 +53,9 @@ pub struct Main {
     pub written: u64,
     /// What it keeps for its standby.
     pub slot: Option<Slot>,
-    /// What a promotion would lose. Nothing where all heartbeats are younger than what the
-    /// standby has received: it is more than a quarter of an hour behind.
-    pub at_risk: Option<AtRisk>,
+    /// What main committed and the standby has not received. Absent if all heartbeats are younger than what the
+    /// standby has received: then it is more than a quarter of an hour behind.
+    pub counted_loss: Option<CountedLoss>,
 }
 
 /// A replication slot.
@@ -67,9 +67,9 @@ pub struct Slot {
     pub kept_bytes: u64,
 }
 
-/// What a promotion would lose.
+/// Main's own count of what a promotion of the standby would lose; [`at_risk`](crate::at_risk()) answers with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtRisk {
+pub struct CountedLoss {
     /// How much of main's time, in microseconds: never too little, and too much by
     /// [`HEARTBEAT_INTERVAL`] at most while the heart beats.
     pub micros: u64,
@@ -88,8 +88,7 @@ pub struct LastSigns {
 }
 
 impl Replica {
-    /// The most that would be lost, by what is replayed here alone, in microseconds: for a main
-    /// that does not answer. What is received and not replayed is counted as lost, though it is not.
+    /// The age of the newest replayed heartbeat by the replica's own clock, in microseconds.
     pub fn beat_age_micros(&self) -> Option<u64> {
         Some(self.at.as_micros().saturating_sub(self.beat_at?.as_micros()))
     }
@@ -217,9 +216,9 @@ impl Ledger {
             .await?;
             let at = stamp(row.try_get("at")?)?;
             let safe_until: Option<i64> = row.try_get("safe_until")?;
-            let at_risk = safe_until.map(stamp).transpose()?.map(|safe_until| {
+            let counted_loss = safe_until.map(stamp).transpose()?.map(|safe_until| {
                 let micros = at.as_micros().saturating_sub(safe_until.as_micros());
-                Ok::<_, LedgerError>(AtRisk { micros, sales: count(&row, "sales")? })
+                Ok::<_, LedgerError>(CountedLoss { micros, sales: count(&row, "sales")? })
             });
             let is_active: Option<bool> = row.try_get("slot_active")?;
             let kept_bytes = optional_count(&row, "slot_kept")?.unwrap_or(0);
@@ -228,7 +227,7 @@ impl Ledger {
                 beat_at: row.try_get::<Option<i64>, _>("beat_at")?.map(stamp).transpose()?,
                 written: count(&row, "written")?,
                 slot: is_active.map(|is_active| Slot { is_active, kept_bytes }),
-                at_risk: at_risk.transpose()?,
+                counted_loss: counted_loss.transpose()?,
             })
         })
         .await

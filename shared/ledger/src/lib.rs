@@ -8,6 +8,7 @@
 //! The functions on the way of an order do not link this crate.
 
 mod access;
+mod at_risk;
 mod error;
 mod heartbeat;
 mod items;
@@ -18,8 +19,9 @@ mod sales;
 mod vitals;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
+pub use at_risk::{AtRisk, Basis, at_risk};
 pub use error::LedgerError;
-pub use heartbeat::{AtRisk, HEARTBEAT_INTERVAL, LastSigns, Main, Replica, Slot};
+pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, Main, Replica, Slot};
 pub use items::{Beginning, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};

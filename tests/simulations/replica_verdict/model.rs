@@ -178,7 +178,6 @@ impl Model {
             written: self.written as u64,
             slot_active: Some(self.line_is_up && self.replica_answers || !self.is_noticed),
             slot_bytes: Some((self.written - self.received) as u64),
-            at_risk: None,
         });
         let instance = |class: &str| Instance {
             exists: true,
@@ -206,6 +205,7 @@ impl Model {
             instance: Some(replica_of),
             main_instance: Some(instance(self.classes.1)),
             figures: Some(figures),
+            at_risk: None,
         }
     }
 

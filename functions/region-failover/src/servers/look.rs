@@ -1,11 +1,11 @@
 //! The looks: each asks whoever knows, and says only what was answered.
 
 use super::{Servers, datastore, trouble};
-use crate::loss::{self, AtRisk};
+use crate::loss;
 use crate::run::{Mode, Run};
 use crate::seen::{Look, Seen, Trouble};
 use lease::Record;
-use ledger::{Main, Replica};
+use ledger::{AtRisk, Basis, Main, Replica};
 use redis::AsyncCommands;
 use shared::queue::{Link, LinkError};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(crate) struct Standing {
     /// Main's Redis answers.
     pub(crate) redis_answers: bool,
     pub(crate) at_risk: AtRisk,
+    /// Main does not answer and may be selling: until it is stopped, each second adds one to the loss.
+    pub(crate) loss_grows: bool,
 }
 
 impl Servers {
@@ -52,7 +54,7 @@ impl Servers {
                 Ok(Seen::Ready {
                     replica_follows: follows && is_settled && standing.replica.follows,
                     main_answers: standing.main.is_some() && standing.redis_answers,
-                    loss: standing.at_risk.most,
+                    loss: standing.at_risk.into(),
                     lease: standing.lease,
                     last_run_seconds: run.since_last_seconds,
                 })
@@ -88,8 +90,10 @@ impl Servers {
         let lease = self.lease.load().await.map_err(trouble)?;
         let replica = self.standby.ledger.replica().await.map_err(trouble)?;
         let (main, redis_answers) = tokio::join!(self.ask_main(&replica), answers(&self.main.link));
-        let at_risk = loss::at_risk(&lease, now, self.timing, &replica, main.as_ref());
-        Ok(Standing { lease, replica, main, redis_answers, at_risk })
+        let sells_until = loss::sells_until(&lease, now, self.timing);
+        let at_risk = ledger::at_risk(&replica, main.as_ref(), sells_until);
+        let loss_grows = at_risk.basis == Basis::Replica && loss::may_be_renewed(&lease, now, self.timing);
+        Ok(Standing { lease, replica, main, redis_answers, at_risk, loss_grows })
     }
 
     async fn ask_main(&self, replica: &Replica) -> Option<Main> {
@@ -119,7 +123,7 @@ impl Servers {
             }
         );
         let redis_is_here = redis_is_here?;
-        Ok(Seen::Lag { lease: standing.lease, ledger_is_here, redis_is_here, loss: standing.at_risk.most })
+        Ok(Seen::Lag { lease: standing.lease, ledger_is_here, redis_is_here, loss: standing.at_risk.into() })
     }
 
     async fn has_received(&self, written: u64) -> bool {

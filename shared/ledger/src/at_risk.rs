@@ -1,0 +1,131 @@
+//! What a promotion of the standby's replica would lose: the one answer that replica-lag reports and region-failover
+//! puts into its plan and its gate.
+
+use crate::{Main, Replica};
+use serde::{Deserialize, Serialize};
+use shared::stamp::Stamp;
+
+/// What a promotion would lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtRisk {
+    /// The most of main's time that is lost, in microseconds; written as seconds. [`u64::MAX`] if the replica has no
+    /// heartbeat at all: then nothing bounds it.
+    #[serde(rename = "seconds", with = "as_seconds")]
+    pub micros: u64,
+    /// No more sales than this are lost: an upper limit, unless stock was added meanwhile.
+    pub sales_at_most: u64,
+    /// As many sales are likely to be lost. By [`Basis::Main`] this is the same count.
+    pub sales_likely: u64,
+    pub basis: Basis,
+}
+
+/// Which side has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// Main's ledger counted: `micros` is too high by one heartbeat interval at most, and the sales are never too low.
+    Main,
+    /// Main's ledger does not answer, or its heartbeats do not reach back far enough. The replica alone gives the
+    /// limits, and its busiest second the likely number.
+    Replica,
+}
+
+/// What a promotion of `replica` would lose.
+///
+/// If `main` could count, its count is the answer. If not, everything that main may have sold between the newest
+/// heartbeat on the replica and `sells_until` is at risk: the last moment at which main may have sold, as far as the
+/// caller knows (the end of its lease, or now).
+pub fn at_risk(replica: &Replica, main: Option<&Main>, sells_until: Stamp) -> AtRisk {
+    if let Some(counted) = main.and_then(|main| main.counted_loss) {
+        return AtRisk {
+            micros: counted.micros,
+            sales_at_most: counted.sales,
+            sales_likely: counted.sales,
+            basis: Basis::Main,
+        };
+    }
+    let micros = replica
+        .beat_at
+        .map_or(u64::MAX, |beat_at| sells_until.as_micros().saturating_sub(beat_at.as_micros()));
+    let likely = replica.peak_sales_per_second.saturating_mul(micros.div_ceil(1_000_000));
+    AtRisk {
+        micros,
+        sales_at_most: replica.units_unsold,
+        sales_likely: likely.min(replica.units_unsold),
+        basis: Basis::Replica,
+    }
+}
+
+impl AtRisk {
+    /// Whether a heartbeat bounds the time that would be lost.
+    pub fn is_bounded(self) -> bool {
+        self.micros != u64::MAX
+    }
+
+    /// The most of main's time that is lost, in seconds.
+    pub fn seconds(self) -> f64 {
+        self.micros as f64 / 1e6
+    }
+}
+
+mod as_seconds {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
+    pub(super) fn serialize<S: Serializer>(micros: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        (*micros as f64 / 1e6).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok((f64::deserialize(deserializer)? * 1e6).round() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CountedLoss;
+
+    fn at(seconds: u64) -> Stamp {
+        Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
+    }
+
+    fn replica(beat_at: Option<Stamp>) -> Replica {
+        Replica {
+            follows: true,
+            at: at(100),
+            beat_at,
+            received: Some(7),
+            replayed: Some(7),
+            is_paused: false,
+            is_streaming: Some(true),
+            peak_sales_per_second: 10,
+            units_unsold: 90,
+        }
+    }
+
+    #[test]
+    fn main_s_own_count_is_the_answer() {
+        let counted_loss = Some(CountedLoss { micros: 1_500_001, sales: 3 });
+        let main = Main { at: at(100), beat_at: Some(at(100)), written: 9, slot: None, counted_loss };
+        let risk = at_risk(&replica(Some(at(99))), Some(&main), at(112));
+        let expected = AtRisk { micros: 1_500_001, sales_at_most: 3, sales_likely: 3, basis: Basis::Main };
+        assert_eq!(risk, expected);
+        // Its heartbeats do not reach back far enough: the replica's limits hold.
+        let main = Main { counted_loss: None, ..main };
+        assert_eq!(at_risk(&replica(Some(at(99))), Some(&main), at(100)).basis, Basis::Replica);
+    }
+
+    #[test]
+    fn without_it_the_replica_gives_the_limit_and_a_likely_number() {
+        let of = |beat_at, until| at_risk(&replica(beat_at), None, until);
+        let few = AtRisk { micros: 3_000_000, sales_at_most: 90, sales_likely: 30, basis: Basis::Replica };
+        assert_eq!(of(Some(at(97)), at(100)), few);
+        // Not more than there is.
+        assert_eq!(of(Some(at(83)), at(100)).sales_likely, 90);
+        assert_eq!(of(Some(at(101)), at(100)).micros, 0);
+        let unbounded = of(None, at(100));
+        assert!(!unbounded.is_bounded() && few.is_bounded());
+        assert_eq!((unbounded.micros, unbounded.sales_likely), (u64::MAX, 90));
+    }
+}
