@@ -178,10 +178,7 @@ fn a_right_on_everything_is_one_that_aws_does_not_narrow() {
     for line in template.lines().map(str::trim) {
         sid = line.strip_prefix("- Sid: ").unwrap_or(sid);
         if line == "Resource: \"*\"" {
-            assert!(
-                ANY_RESOURCE.contains(&sid) || sid == "DenyToCode",
-                "{sid} is allowed on every resource"
-            );
+            assert!(ANY_RESOURCE.contains(&sid) || sid == "DenyToCode", "{sid} is allowed on every resource");
         }
     }
 }
