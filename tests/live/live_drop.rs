@@ -1,4 +1,4 @@
-//! Hundreds of sockets through a drop, and through what may break: everybody ends with the ledger's word.
+//! Hundreds of sockets during a drop and during failures: in the end every socket shows the ledger's state.
 
 use futures::future::join_all;
 use local::crowd::payments::{Habits, Shop};
@@ -6,11 +6,11 @@ use local::crowd::watcher::Watcher;
 use local::system::System;
 use serde_json::json;
 use std::time::Duration;
-use tests::live::{all_know_the_truth, all_subscribed, live, system, watchers};
+use tests::live::{all_show_the_truth, all_subscribed, live, system, watchers};
 use tests::{Client, insist};
 
-/// Orders of all buyers, over `seconds`, in turns from all regions.
-async fn everybody_orders(system: &System, count: usize, seconds: u32) {
+/// Orders of all buyers, over `seconds`, alternating between the regions.
+async fn all_order(system: &System, count: usize, seconds: u32) {
     let orders = (0..count).map(|number| async move {
         let client = Client::of(system, number % system.regions.len()).unwrap();
         let token = system.identity.token(&format!("buyer-{number}")).unwrap();
@@ -25,7 +25,7 @@ fn connects(watchers: &[Watcher]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_sockets_through_a_drop_with_a_hold() {
+async fn five_hundred_sockets_show_the_truth_after_a_drop_with_a_hold() {
     let system = system(2, json!({ "stock_total": 100, "hold_seconds": 4 })).await.unwrap();
     let hold = Duration::from_secs(4);
     let habits = Habits { unpaid: 0.3, seed: 7 };
@@ -33,9 +33,9 @@ async fn five_hundred_sockets_through_a_drop_with_a_hold() {
     let _shop = Shop::open(&system.redis, system.main_invoke_api().unwrap(), &item_id, hold, habits);
     let watchers = watchers(&system, 500).unwrap();
     all_subscribed(&watchers).await.unwrap();
-    everybody_orders(&system, 500, 3).await;
+    all_order(&system, 500, 3).await;
     let counts = tests::eventually("every unit is sold", Duration::from_secs(90), async || {
-        let counts = all_know_the_truth(&system, &watchers).await?;
+        let counts = all_show_the_truth(&system, &watchers).await?;
         Ok((counts.get("sold") == Some(&100)).then_some(counts))
     })
     .await
@@ -49,12 +49,12 @@ async fn five_hundred_sockets_through_a_drop_with_a_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_functions_killed_again_and_again_and_half_of_the_sockets_cut() {
+async fn sockets_show_the_truth_after_kills_of_both_functions_and_cut_connections() {
     let system = system(1, json!({ "stock_total": 60 })).await.unwrap();
     let watchers = watchers(&system, 200).unwrap();
     all_subscribed(&watchers).await.unwrap();
     let live = live(&system, 0).unwrap();
-    let mischief = async {
+    let disturbance = async {
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_millis(700)).await;
             live.publish.kill();
@@ -63,22 +63,22 @@ async fn both_functions_killed_again_and_again_and_half_of_the_sockets_cut() {
         }
         live.sockets.cut(2);
     };
-    tokio::join!(everybody_orders(&system, 200, 5), mischief);
-    let counts = all_know_the_truth(&system, &watchers).await.unwrap();
+    tokio::join!(all_order(&system, 200, 5), disturbance);
+    let counts = all_show_the_truth(&system, &watchers).await.unwrap();
     assert_eq!(counts.get("sold"), Some(&60), "{counts:?}");
-    assert!(connects(&watchers) >= 300, "half of them came back: {}", connects(&watchers));
+    assert!(connects(&watchers) >= 300, "too few have reconnected: {}", connects(&watchers));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_redis_restarted() {
+async fn sockets_show_the_truth_after_every_redis_was_restarted() {
     let mut system = system(1, json!({ "stock_total": 60 })).await.unwrap();
     let watchers = watchers(&system, 200).unwrap();
     all_subscribed(&watchers).await.unwrap();
-    everybody_orders(&system, 100, 1).await;
+    all_order(&system, 100, 1).await;
     system.redis.restart().await.unwrap();
     system.replica.restart().await.unwrap();
     system.registry.as_mut().unwrap().restart().await.unwrap();
-    everybody_orders(&system, 200, 2).await;
-    let counts = all_know_the_truth(&system, &watchers).await.unwrap();
+    all_order(&system, 200, 2).await;
+    let counts = all_show_the_truth(&system, &watchers).await.unwrap();
     assert_eq!(counts.get("sold"), Some(&60), "{counts:?}");
 }

@@ -1,4 +1,4 @@
-//! The local WebSocket API against what AWS says of its own: sizes, times, `@connections`.
+//! The local WebSocket API against AWS's documents: sizes, timeouts, `@connections`.
 
 use local::aws::sockets::SocketLimits;
 use local::crowd::socket::Socket;
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 const SIGNATURE: &str =
     "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/execute-api/aws4_request, Signature=0";
 
-/// The only connection's id, as the registry knows it.
+/// The ID of the only connection in the registry.
 async fn only_connection(system: &System) -> String {
     let mut registry = system.registry.as_ref().unwrap().connect().await.unwrap();
     let ids: Vec<String> =
@@ -32,7 +32,7 @@ async fn call(system: &System, method: &str, id: &str, body: String) -> (u16, St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_can_be_told_asked_and_ended() {
+async fn connections_can_be_sent_to_read_and_closed() {
     let system = system_with(&options(1, SocketLimits::default()), json!({})).await.unwrap();
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     let id = only_connection(&system).await;
@@ -60,7 +60,7 @@ async fn connections_can_be_told_asked_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_aws_does_not_take_ends_the_connection() {
+async fn frames_and_idleness_that_aws_does_not_allow_close_the_connection() {
     let limits = SocketLimits {
         idle: Duration::from_secs(4),
         life: Duration::from_secs(10),
@@ -88,11 +88,11 @@ async fn what_aws_does_not_take_ends_the_connection() {
     let (silence, lived) = tokio::join!(quiet.hear(PATIENCE), talk(&mut chatty));
     assert_eq!((silence, quiet.closed_with), (None, Some(1001)));
     assert_eq!(chatty.closed_with, Some(1001));
-    assert!(lived >= Duration::from_secs(9), "it lived {lived:?}");
+    assert!(lived >= Duration::from_secs(9), "the connection lived {lived:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_is_throttled() {
+async fn too_many_connects_and_requests_are_throttled() {
     let limits =
         SocketLimits { connects_per_second: 2, requests_per_second: 5, burst: 10, ..SocketLimits::default() };
     let system = system_with(&options(1, limits), json!({})).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is said on a socket, to the built functions: who gets in, what is answered, what ends.
+//! The WebSocket protocol of the built functions: connecting, answers, and the end of a connection.
 
 use local::aws::sockets::SocketLimits;
 use local::crowd::socket::{NotConnected, Socket};
@@ -14,22 +14,22 @@ fn subscribe(item_id: &str) -> Value {
     json!({ "action": "subscribe", "item_id": item_id })
 }
 
-/// The last part of the type of a problem that is told.
+/// The last part of a problem's type.
 fn problem(message: &Value) -> &str {
     message["problem"]["type"].as_str().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default()
 }
 
-/// The next problem that is told; what is told of items and orders meanwhile is passed over.
-async fn told_problem(socket: &mut Socket) -> Value {
+/// The next problem message; other messages are skipped.
+async fn next_problem(socket: &mut Socket) -> Value {
     loop {
-        let message = socket.hear(PATIENCE).await.expect("a problem is told");
+        let message = socket.hear(PATIENCE).await.expect("a problem message");
         if message["type"] == "problem" {
             return message;
         }
     }
 }
 
-/// Until the server closes the connection; what it says before is passed over.
+/// Waits until the server closes the connection; messages before that are skipped.
 async fn closed(socket: &mut Socket) -> bool {
     while socket.hear(PATIENCE).await.is_some() {}
     socket.closed_with.is_some()
@@ -43,7 +43,7 @@ async fn refusal(url: &str, protocols: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buyer_hears_of_the_item_and_of_their_own_order_alone() {
+async fn a_buyer_receives_the_item_and_only_their_own_order() {
     let system = system(1, json!({ "stock_total": 1 })).await.unwrap();
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     let mut bob = socket(&system, 0, "bob").await.unwrap();
@@ -63,20 +63,20 @@ async fn a_buyer_hears_of_the_item_and_of_their_own_order_alone() {
         let message = alice.hear(PATIENCE).await.unwrap();
         heard.extend(message["status"].as_str().map(str::to_owned));
     }
-    // It may be sold before its place in line was looked at; what was said was said in order.
+    // The order may be sold before its position was read; the messages are in order.
     let order = ["queued", "reserved", "sold"];
     let places: Vec<usize> =
         heard.iter().map(|status| order.iter().position(|one| one == status).unwrap()).collect();
     assert!(places.is_sorted() && places.last() == Some(&2), "{heard:?}");
     while alice.newest.item("drop").unwrap()["phase"] != "sold_out" {
-        alice.hear(PATIENCE).await.expect("the item is told, too");
+        alice.hear(PATIENCE).await.expect("an item message, too");
     }
     while bob.newest.item("drop").unwrap()["phase"] != "sold_out" {
-        let message = bob.hear(PATIENCE).await.expect("the item is told");
+        let message = bob.hear(PATIENCE).await.expect("an item message");
         assert_eq!(message["type"], "item", "{message}");
     }
     assert_eq!(bob.newest.status("drop"), Some("none"));
-    // Whoever comes later reads how it is.
+    // A later subscription returns the current state.
     let mut again = socket(&system, 0, "alice").await.unwrap();
     let subscribed = again.subscribe("drop").await.unwrap();
     assert_eq!(
@@ -86,7 +86,7 @@ async fn a_buyer_hears_of_the_item_and_of_their_own_order_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gets_in() {
+async fn only_a_valid_token_in_the_subprotocols_connects() {
     let system = system(1, json!({})).await.unwrap();
     let url = live(&system, 0).unwrap().sockets.url();
     let token = system.identity.token("alice").unwrap();
@@ -99,7 +99,7 @@ async fn who_gets_in() {
     assert_eq!(refusal(&format!("{url}?token={token}"), "fairdrop.live.v1").await, 401);
     let swapped = Socket::offer(&url, &format!("bearer.{token}, fairdrop.live.v1")).await;
     assert!(swapped.is_ok(), "{swapped:?}");
-    // Nobody writes a token down.
+    // No log contains a token.
     for log in std::fs::read_dir(system.logs()).unwrap() {
         let path = log.unwrap().path();
         if path.is_file() {
@@ -110,7 +110,7 @@ async fn who_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_means_nothing_is_answered_with_a_problem() {
+async fn a_malformed_message_is_answered_with_a_problem() {
     let system = system(1, json!({})).await.unwrap();
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     let long = format!("{{\"action\":\"ping\"}}{}", " ".repeat(1_100));
@@ -129,7 +129,7 @@ async fn what_means_nothing_is_answered_with_a_problem() {
         assert_eq!((problem(&answer), &answer["ends"]), (expected, &Value::Null), "{text}: {answer}");
     }
     let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
-    assert_eq!(pong["items"], json!([]), "what was refused is not subscribed to");
+    assert_eq!(pong["items"], json!([]), "a refused subscription must not exist");
     alice.subscribe("drop").await.unwrap();
     let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
     assert_eq!(pong["items"], json!(["drop"]));
@@ -140,7 +140,7 @@ async fn what_means_nothing_is_answered_with_a_problem() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
     assert_eq!(pong["items"], json!([]));
-    assert_eq!(alice.newest.item("drop").unwrap()["stock_total"], 10, "nothing is told to who has left");
+    assert_eq!(alice.newest.item("drop").unwrap()["stock_total"], 10, "no message after unsubscribing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn a_connection_watches_eight_items() {
     }
     alice.subscribe("item-7").await.unwrap();
     alice.say(&subscribe("item-8")).await.unwrap();
-    let answer = told_problem(&mut alice).await;
+    let answer = next_problem(&mut alice).await;
     assert_eq!(
         (problem(&answer), &answer["item_id"]),
         ("too-many-subscriptions", &json!("item-8")),
@@ -170,13 +170,13 @@ async fn a_connection_watches_eight_items() {
 async fn a_token_that_expires_ends_the_connection() {
     let system = system(1, json!({})).await.unwrap();
     let url = live(&system, 0).unwrap().sockets.url();
-    // The verifier's leeway of 5 s comes on top.
+    // The verifier adds a leeway of 5 s.
     let token = short_token(&system, "alice", 3).unwrap();
     let mut alice = Socket::connect(&url, &token).await.unwrap();
     let mut bob = socket(&system, 0, "bob").await.unwrap();
     alice.subscribe("drop").await.unwrap();
     bob.subscribe("drop").await.unwrap();
-    let told = told_problem(&mut alice).await;
+    let told = next_problem(&mut alice).await;
     assert_eq!((problem(&told), &told["ends"]), ("bad-token", &json!(true)), "{told}");
     assert!(closed(&mut alice).await);
     // The verifier counts whole seconds.
@@ -194,7 +194,7 @@ async fn the_sixth_connection_ends_the_first() {
     for _ in 0..5 {
         others.push(socket(&system, 0, "alice").await.unwrap());
     }
-    let told = told_problem(&mut first).await;
+    let told = next_problem(&mut first).await;
     assert_eq!((problem(&told), &told["ends"]), ("too-many-connections", &json!(true)), "{told}");
     assert!(closed(&mut first).await);
     for other in &mut others {
@@ -203,7 +203,7 @@ async fn the_sixth_connection_ends_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_cut_off_and_harms_nobody_else() {
+async fn a_flood_is_closed_and_other_connections_are_unaffected() {
     let system = system(1, json!({})).await.unwrap();
     let mut bob = socket(&system, 0, "bob").await.unwrap();
     bob.subscribe("drop").await.unwrap();
@@ -221,18 +221,18 @@ async fn a_flood_is_cut_off_and_harms_nobody_else() {
     assert!(flood.closed_with.is_some(), "{pongs} pongs, {told:?}");
     assert!(pongs <= 60, "{pongs}");
     assert!(told.iter().all(|one| one == "too-many-messages") && told.len() <= 6, "{told:?}");
-    // A flood of connects is turned away at the door.
+    // A flood of handshakes is refused.
     let url = live(&system, 0).unwrap().sockets.url();
     let token = system.identity.token("mallory").unwrap();
-    let mut turned_away = 0;
+    let mut refused = 0;
     for _ in 0..60 {
         match Socket::connect(&url, &token).await {
             Ok(_) => {}
-            Err(NotConnected::Refused(429)) => turned_away += 1,
+            Err(NotConnected::Refused(429)) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }
-    assert!(turned_away >= 25, "{turned_away}");
+    assert!(refused >= 25, "{refused}");
     bob.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
     let mut carol = socket(&system, 0, "carol").await.unwrap();
     carol.subscribe("drop").await.unwrap();
@@ -249,7 +249,7 @@ async fn sold_to(system: &System, subject: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_was_lost_makes_everybody_connect_again() {
+async fn after_the_loss_of_the_registry_all_clients_reconnect() {
     let mut system = system(1, json!({})).await.unwrap();
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     alice.subscribe("drop").await.unwrap();
@@ -261,7 +261,7 @@ async fn a_registry_that_was_lost_makes_everybody_connect_again() {
     registry.restart().await.unwrap();
     let told = loop {
         alice.say(&json!({ "action": "ping" })).await.unwrap();
-        let message = told_problem(&mut alice).await;
+        let message = next_problem(&mut alice).await;
         if problem(&message) != "status-unavailable" {
             break message;
         }
@@ -270,14 +270,16 @@ async fn a_registry_that_was_lost_makes_everybody_connect_again() {
     assert_eq!((problem(&told), &told["ends"]), ("not-connected", &json!(true)), "{told}");
     assert!(closed(&mut alice).await);
     sold_to(&system, "bob").await;
-    eventually("bob is told", tests::live::CONVERGENCE, async || Ok((bob.status() == "sold").then_some(())))
-        .await
-        .unwrap();
+    eventually("bob's socket shows sold", tests::live::CONVERGENCE, async || {
+        Ok((bob.status() == "sold").then_some(()))
+    })
+    .await
+    .unwrap();
     assert_eq!(bob.known().subscribed, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_the_gates_forbid_is_told_as_refused() {
+async fn an_order_outside_the_gates_is_reported_as_refused() {
     let limits = SocketLimits::default();
     let opens_at = local::system::clock::micros_now() - 60_000_000;
     let item = json!({ "settle_window_ms": 3_000, "opens_at": opens_at });
@@ -285,11 +287,11 @@ async fn an_order_that_the_gates_forbid_is_told_as_refused() {
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     alice.subscribe("drop").await.unwrap();
     sold_to(&system, "alice").await;
-    // While it waits, the opening is put off.
+    // The opening is postponed while the order waits.
     let later = json!({ "opens_at": local::system::clock::micros_now() + 60_000_000 });
     system.admin(&json!({ "command": "update", "item_id": "drop", "changes": later })).await.unwrap();
     while alice.newest.status("drop") != Some("refused") {
-        alice.hear(PATIENCE).await.expect("it is told");
+        alice.hear(PATIENCE).await.expect("an order message");
     }
     assert_eq!(alice.newest.order("drop").unwrap()["reason"], "not-open-yet");
     assert_eq!(alice.newest.item("drop").unwrap()["phase"], "upcoming");

@@ -1,4 +1,4 @@
-//! What an operator can do, through the built `drop-admin`, with the samples of `events/`.
+//! The operator's commands, through the built `drop-admin`, with the samples of `events/`.
 
 use local::aws::lambda::Invoked;
 use local::system::System;
@@ -15,7 +15,7 @@ fn sample(name: &str) -> Value {
 async fn error_type(system: &System, command: Value) -> String {
     match system.main_invoke_api().unwrap().call("drop-admin", &command).await.unwrap() {
         Invoked::FunctionError(error) => error["errorType"].as_str().unwrap().to_owned(),
-        Invoked::Answer(answer) => panic!("{command} was carried out: {answer}"),
+        Invoked::Answer(answer) => panic!("{command} did not fail: {answer}"),
     }
 }
 
@@ -37,7 +37,7 @@ async fn every_sample_does_what_its_name_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_done_says_why() {
+async fn a_command_that_fails_returns_its_error_type() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "closes_at": local::system::clock::micros_now() + 60_000_000 }))
         .await
@@ -77,7 +77,7 @@ async fn what_cannot_be_done_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_is_raised_at_any_time_and_lowered_no_further_than_what_is_taken() {
+async fn stock_can_always_be_raised_and_not_lowered_below_what_is_taken() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 2 })).await.unwrap();
     let client = tests::Client::of(&system, 0).unwrap();
@@ -103,7 +103,7 @@ async fn stock_is_raised_at_any_time_and_lowered_no_further_than_what_is_taken()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_kept_back_is_put_on_sale_once_however_often_it_is_said() {
+async fn withheld_units_go_on_sale_once_even_if_the_command_is_repeated() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 10 })).await.unwrap();
     let item_id = "a".parse().unwrap();
@@ -113,7 +113,7 @@ async fn what_is_kept_back_is_put_on_sale_once_however_often_it_is_said() {
     let counts = |item: &Value| (item["stock_left"].clone(), item["ledger"]["withheld"].clone());
     let describe = json!({ "command": "describe", "item_id": "a" });
     assert_eq!(counts(&system.admin(&describe).await.unwrap()), (json!(5), json!(5)));
-    // The answer was lost, and the operator says it again.
+    // The answer was lost, and the operator repeats the command.
     for _ in 0..2 {
         assert_eq!(counts(&system.admin(&keep(2)).await.unwrap()), (json!(8), json!(2)));
     }

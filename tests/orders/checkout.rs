@@ -1,5 +1,5 @@
-//! From reservation to sale, through the built functions: payments, holds, and what an
-//! operator does when Redis is lost.
+//! From reservation to sale, through the built functions: payments, holds, and the recovery
+//! of a lost Redis by an operator.
 
 use local::aws::lambda::Invoked;
 use local::system::System;
@@ -25,7 +25,7 @@ async fn order(system: &System, client: &Client, subject: &str) -> Answer {
     client.order("a", &system.identity.token(subject).unwrap()).await.unwrap()
 }
 
-/// Waits until the buyer's order has come to `status`.
+/// Waits until the buyer's order has `status`.
 async fn until(system: &System, client: &Client, subject: &str, status: &str) -> Value {
     let token = system.identity.token(subject).unwrap();
     eventually(&format!("{subject} is {status}"), PATIENCE, async || {
@@ -36,7 +36,7 @@ async fn until(system: &System, client: &Client, subject: &str, status: &str) ->
     .unwrap()
 }
 
-/// What the shop says of a payment, over HTTP as API Gateway lets it through.
+/// Sends a payment notice over HTTP, as the shop does.
 async fn pay(client: &Client, subject: &str, reference: &str, outcome: &str) -> Answer {
     let notice = json!({ "user_token": subject, "payment_reference": reference, "outcome": outcome });
     send(client, notice).await
@@ -51,7 +51,7 @@ async fn send(client: &Client, notice: Value) -> Answer {
         .unwrap()
 }
 
-/// The same until the reservation is in the ledger.
+/// Repeats the notice until the reservation is recorded in the ledger.
 async fn pay_once_recorded(client: &Client, subject: &str, reference: &str, outcome: &str) -> Answer {
     eventually("the reservation is recorded", PATIENCE, async || {
         let answer = pay(client, subject, reference, outcome).await;
@@ -67,7 +67,7 @@ fn refused(answer: &Answer, status: u16, slug: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_sells_and_every_other_word_is_refused() {
+async fn a_payment_sells_and_every_contradicting_notice_is_refused() {
     let (system, client) = setup(json!({ "stock_total": 2, "hold_seconds": 600 })).await;
     order(&system, &client, "alice").await;
     order(&system, &client, "bob").await;
@@ -80,7 +80,7 @@ async fn a_payment_sells_and_every_other_word_is_refused() {
     refused(&pay(&client, "alice", "pay-2", "paid").await, 409, "already-paid");
     refused(&pay(&client, "alice", "pay-1", "failed").await, 409, "already-sold");
     refused(&pay_once_recorded(&client, "bob", "pay-1", "paid").await, 409, "payment-used");
-    // In the queue, and nowhere at all.
+    // A buyer in the queue, and one without an order.
     refused(&pay(&client, "carol", "pay-3", "paid").await, 404, "no-reservation");
     refused(&pay(&client, "stranger", "pay-8", "pending").await, 404, "no-reservation");
     refused(&pay(&client, "stranger", "pay-3", "paid").await, 409, "payment-used");
@@ -104,19 +104,19 @@ async fn a_payment_sells_and_every_other_word_is_refused() {
     assert_eq!(until(&system, &client, "bob", "reserved").await["reserved_until"], extended);
     assert_eq!(pay(&client, "bob", "pay-4", "failed").await.body["status"], "released");
     refused(&pay(&client, "bob", "pay-4", "paid").await, 409, "reservation-ended");
-    // Bob's unit is carol's now; bob may stand in line again.
+    // Carol gets bob's unit; bob may order again.
     until(&system, &client, "carol", "reserved").await;
     assert_eq!(order(&system, &client, "bob").await.status, 202);
     assert_eq!(until(&system, &client, "bob", "queued").await["ahead"], 0);
     assert_eq!(pay_once_recorded(&client, "carol", "pay-6", "paid").await.status, 200);
     until(&system, &client, "carol", "sold").await;
-    // Two of two are sold: whoever comes now hears it once the edge does.
+    // Both units are sold: new orders are refused as soon as the edge's cached copy shows it.
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     refused(&order(&system, &client, "dave").await, 410, "sold-out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payments_are_for_the_shop_alone() {
+async fn only_the_shop_may_send_payments() {
     let (system, client) = setup(json!({ "hold_seconds": 600 })).await;
     let path = "/items/a/payments";
     let token = system.identity.token("alice").unwrap();
@@ -134,7 +134,7 @@ async fn payments_are_for_the_shop_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_that_ends_unpaid_goes_to_the_next_in_line_within_a_second() {
+async fn the_unit_of_an_unpaid_hold_goes_to_the_next_buyer_within_a_second() {
     let (system, client) =
         setup(json!({ "stock_total": 1, "hold_seconds": 2, "settle_window_ms": 100 })).await;
     for subject in ["alice", "bob", "carol"] {
@@ -143,8 +143,8 @@ async fn a_hold_that_ends_unpaid_goes_to_the_next_in_line_within_a_second() {
     let first = until(&system, &client, "alice", "reserved").await;
     let ends_at = first["reserved_until"].as_u64().unwrap();
     let next = until(&system, &client, "bob", "reserved").await;
-    let handed_on = micros_now().saturating_sub(ends_at);
-    assert!(handed_on < 1_500_000, "the next in line had it {handed_on} us after the end");
+    let after_us = micros_now().saturating_sub(ends_at);
+    assert!(after_us < 1_500_000, "the next buyer got the unit {after_us} us after the end of the hold");
     assert!(next["reserved_until"].as_u64().unwrap() < ends_at + 3_000_000, "{first} {next}");
     until(&system, &client, "alice", "released").await;
     refused(&pay(&client, "alice", "late", "paid").await, 409, "reservation-ended");
@@ -160,7 +160,7 @@ async fn sample_payments_work_over_http_and_invoked() {
     let client = Client::of(&system, 0).unwrap();
     let token = system.identity.token("alice").unwrap();
     client.order("sneaker-42", &token).await.unwrap();
-    // Before that the payment would be refused, and for good.
+    // An earlier payment would be refused permanently.
     eventually("alice is reserved", PATIENCE, async || {
         Ok((client.mine("sneaker-42", &token).await?.body["status"] == "reserved").then_some(()))
     })
@@ -171,9 +171,9 @@ async fn sample_payments_work_over_http_and_invoked() {
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     };
     let invoke = system.main_invoke_api().unwrap();
-    let invoked = eventually("the payment is taken", PATIENCE, async || {
+    let invoked = eventually("the payment is accepted", PATIENCE, async || {
         match invoke.call("order-confirm", &sample("invoke")).await? {
-            // Before it is recorded an invocation fails, so that Lambda tries it again.
+            // Until the reservation is recorded an invocation fails, so that Lambda retries it.
             Invoked::FunctionError(error) => {
                 assert!(error.to_string().contains("not-recorded-yet"), "{error}");
                 Ok(None)
@@ -213,12 +213,12 @@ async fn a_lost_redis_is_rebuilt_from_the_ledger() {
     assert!(error.contains("ItemSelling"), "{error}");
     let mut connection = system.redis.connect().await.unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
-    // The ledger still has it: it is neither created anew nor changed halfway.
+    // The ledger still has the item: a creation is refused, and nothing is half changed.
     let known = json!({ "command": "create", "item": { "item_id": "a", "name": "A", "stock_total": 3,
         "opens_at": micros_now() } });
     let error = system.admin(&known).await.unwrap_err().to_string();
     assert!(error.contains("OnlyInLedger"), "{error}");
-    // Nobody is told to give the money back.
+    // The refusal is temporary, so that the shop does not refund.
     refused(&pay(&client, "bob", "pay-4", "paid").await, 503, "status-unavailable");
 
     let rebuilt = system.admin(&rebuild).await.unwrap();
@@ -244,14 +244,14 @@ async fn a_lost_redis_is_rebuilt_from_the_ledger() {
     assert_eq!(pay_once_recorded(&client, "bob", "pay-4", "paid").await.status, 200);
     refused(&pay(&client, "alice", "pay-9", "paid").await, 409, "already-paid");
     assert_eq!(order(&system, &client, "erin").await.status, 202);
-    // The worker goes on with a stream and a group that are new.
+    // The worker continues with a new stream and consumer group.
     pay(&client, "dave", "pay-3", "failed").await;
     until(&system, &client, "erin", "reserved").await;
     assert_eq!(pay_once_recorded(&client, "erin", "pay-5", "paid").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reconcile_finds_and_mends_what_differs() {
+async fn reconcile_finds_and_repairs_differences() {
     let (system, client) = setup(json!({ "stock_total": 10, "hold_seconds": 600 })).await;
     for subject in ["sold", "held", "gone", "ghost"] {
         order(&system, &client, subject).await;
@@ -269,7 +269,7 @@ async fn reconcile_finds_and_mends_what_differs() {
 
     let keys = Keys::of(&"a".parse().unwrap());
     let mut connection = system.redis.connect().await.unwrap();
-    // As after a failover to a replica that was behind, and a hand that slipped.
+    // As after a failover to a replica that lagged, and after manual mistakes.
     let _: () = connection.zrem(&keys.reservations, &["sold", "held"]).await.unwrap();
     let _: () = connection.zadd(&keys.reservations, "ghost", "+inf").await.unwrap();
     let _: () = connection.zadd(&keys.reservations, "gone", micros_now() + 900_000_000).await.unwrap();
@@ -289,8 +289,8 @@ async fn reconcile_finds_and_mends_what_differs() {
         "{found}"
     );
     assert_eq!((&found["item_fields"], &found["repaired"]), (&json!(["hold_seconds"]), &json!(0)));
-    let mended = reconcile(true).await["items"]["a"].clone();
-    assert_eq!(mended["repaired"], 5, "{mended}");
+    let repaired = reconcile(true).await["items"]["a"].clone();
+    assert_eq!(repaired["repaired"], 5, "{repaired}");
     let after = reconcile(false).await["items"]["a"].clone();
     assert_eq!((&after["differences"], &after["item_fields"]), (&json!({}), &json!([])), "{after}");
     assert_eq!((&after["stock_left"], &after["stock_counted"]), (&json!(7), &json!(7)), "{after}");
@@ -320,7 +320,7 @@ async fn an_audit_can_be_checked_by_an_outsider() {
         sales[0]["buyer"].as_str().unwrap(),
         stamps[0]
     )));
-    // From the middle on: a page begins where another ended.
+    // A page begins where the previous one ended.
     let cursor = json!({ "number": 5, "buyer": sales[4]["buyer"], "placed_at": stamps[4], "reserved_at": sales[4]["reserved_at"] });
     let rest = system.admin(&json!({ "command": "audit", "item_id": "a", "after": cursor })).await.unwrap();
     assert_eq!(rest["sales"].as_array().unwrap(), &sales[5..]);
@@ -332,7 +332,7 @@ async fn an_audit_can_be_checked_by_an_outsider() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_ledger_is_away_orders_are_taken_and_nothing_is_called_sold() {
+async fn while_the_ledger_is_unavailable_orders_are_accepted_and_no_status_is_sold() {
     let (mut system, client) = setup(json!({ "stock_total": 3, "settle_window_ms": 100 })).await;
     system.postgres.stop();
     for subject in ["alice", "bob", "carol", "dave"] {
@@ -347,8 +347,8 @@ async fn while_the_ledger_is_away_orders_are_taken_and_nothing_is_called_sold() 
     until(&system, &client, "dave", "queued").await;
     let described = system.admin(&json!({ "command": "describe", "item_id": "a" })).await.unwrap();
     assert_eq!((&described["sold"], &described["reservations"]), (&json!(0), &json!(3)), "{described}");
-    let unheard = pay(&client, "alice", "pay-1", "paid").await;
-    refused(&unheard, 503, "ledger-unavailable");
+    let unrecorded = pay(&client, "alice", "pay-1", "paid").await;
+    refused(&unrecorded, 503, "ledger-unavailable");
     let started = Instant::now();
     system.postgres.restart().await.unwrap();
     for subject in ["alice", "bob", "carol"] {
@@ -359,23 +359,23 @@ async fn while_the_ledger_is_away_orders_are_taken_and_nothing_is_called_sold() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_makes_no_sense_is_put_aside() {
+async fn malformed_tasks_go_to_the_dead_letters() {
     let (system, client) = setup(json!({ "stock_total": 3 })).await;
     let keys = Keys::of(&"a".parse().unwrap());
     let mut connection = system.redis.connect().await.unwrap();
-    let nonsense = |fields: &'static [(&'static str, &'static [u8])]| fields;
+    let malformed = |fields: &'static [(&'static str, &'static [u8])]| fields;
     let tasks = [
-        nonsense(&[("kind", b"stolen")]),
-        nonsense(&[("kind", b"reserved"), ("user_token", b"\xff\xfe")]),
-        nonsense(&[("kind", b"reserved"), ("user_token", b"x"), ("placed_at", b"1"), ("reserved_at", b"2")]),
-        nonsense(&[("other", b"")]),
+        malformed(&[("kind", b"stolen")]),
+        malformed(&[("kind", b"reserved"), ("user_token", b"\xff\xfe")]),
+        malformed(&[("kind", b"reserved"), ("user_token", b"x"), ("placed_at", b"1"), ("reserved_at", b"2")]),
+        malformed(&[("other", b"")]),
     ];
     for fields in tasks {
         let _: String = connection.xadd(&keys.tasks, "*", fields).await.unwrap();
     }
     order(&system, &client, "alice").await;
     until(&system, &client, "alice", "sold").await;
-    eventually("all of them are put aside", PATIENCE, async || {
+    eventually("all of them are in the dead letters", PATIENCE, async || {
         let dead: u64 = connection.xlen(&keys.dead_letters).await?;
         let pending: Vec<redis::Value> =
             redis::cmd("XPENDING").arg(&keys.tasks).arg("checkout").query_async(&mut connection).await?;

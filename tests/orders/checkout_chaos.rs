@@ -36,26 +36,26 @@ async fn setup(stock_total: u32) -> (System, Shop) {
     (system, shop)
 }
 
-/// Waits until every unit is sold, or nobody is left who could buy one.
+/// Waits until every unit is sold, or no buyer is left.
 async fn over(system: &System, stock_total: u64) -> Outcome {
     let started = Instant::now();
     loop {
         let item = system.admin(&json!({ "command": "describe", "item_id": "drop" })).await;
         let figure = |field: &str| item.as_ref().ok().and_then(|item| item[field].as_u64());
-        let nobody_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
-        if figure("sold") == Some(stock_total) || nobody_left && figure("tasks_waiting") == Some(0) {
+        let no_buyer_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
+        if figure("sold") == Some(stock_total) || no_buyer_left && figure("tasks_waiting") == Some(0) {
             return system.outcome(&item_id()).await.unwrap();
         }
-        assert!(started.elapsed() < Duration::from_secs(120), "it does not end: {item:?}");
+        assert!(started.elapsed() < Duration::from_secs(120), "the drop does not end: {item:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Buyers who are told *sold* before the ledger has it. Redis is asked first.
-async fn watch_for_lies(system: &System, over: &AtomicBool) -> Result<u64> {
+/// Counts buyers whom Redis shows as *sold* before the ledger has the sale. Reads Redis first.
+async fn count_premature_sales(system: &System, over: &AtomicBool) -> Result<u64> {
     let ledger = system.ledger()?;
     let keys = Keys::of(&item_id());
-    let (mut lies, mut looks) = (0, 0);
+    let (mut premature, mut observations) = (0, 0);
     while !over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let Ok(mut connection) = system.redis.connect().await else { continue };
@@ -63,20 +63,22 @@ async fn watch_for_lies(system: &System, over: &AtomicBool) -> Result<u64> {
             .arg(&[keys.reservations.as_str(), "+inf", "+inf", "BYSCORE"])
             .query_async::<Vec<String>>(&mut connection)
             .await;
-        let (Ok(told), Ok(sales)) = (asked, ledger.sales(&item_id(), None, 5_000).await) else { continue };
+        let (Ok(shown_sold), Ok(sales)) = (asked, ledger.sales(&item_id(), None, 5_000).await) else {
+            continue;
+        };
         let sold: HashSet<&str> = sales
             .iter()
             .filter(|sale| sale.state == ledger::SaleState::Sold)
             .map(|sale| sale.user_token.as_str())
             .collect();
-        lies += told.iter().filter(|buyer| !sold.contains(buyer.as_str())).count() as u64;
-        looks += 1;
+        premature += shown_sold.iter().filter(|buyer| !sold.contains(buyer.as_str())).count() as u64;
+        observations += 1;
     }
-    assert!(looks > 20, "{looks} looks are too few");
-    Ok(lies)
+    assert!(observations > 20, "{observations} observations are too few");
+    Ok(premature)
 }
 
-/// Everyone whom the shop was told *sold* has bought, and nobody else who paid.
+/// A payment was answered with *sold* if and only if the ledger has the sale.
 fn payments_are_true(shop: &Shop, outcome: &Outcome) {
     let sold = outcome.in_ledger.as_ref().unwrap();
     for (subject, answer) in shop.told() {
@@ -85,7 +87,7 @@ fn payments_are_true(shop: &Shop, outcome: &Outcome) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_kills_lose_nothing_and_sell_nothing_twice() {
+async fn after_200_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
     const STOCK: u32 = 150;
     let (system, shop) = setup(STOCK).await;
     let (over_yet, kills) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -114,15 +116,15 @@ async fn two_hundred_kills_lose_nothing_and_sell_nothing_twice() {
         over_yet.store(true, Ordering::Relaxed);
         (sent.unwrap(), outcome)
     };
-    let ((sent, outcome), lies) = tokio::join!(ending, watch_for_lies(&system, &over_yet));
-    assert_eq!(lies.unwrap(), 0, "buyers were told sold before the ledger had it");
+    let ((sent, outcome), premature) = tokio::join!(ending, count_premature_sales(&system, &over_yet));
+    assert_eq!(premature.unwrap(), 0, "buyers were shown as sold before the ledger had the sale");
     check(&outcome, &sent, &shop, STOCK);
     assert!(kills.into_inner() >= 200);
     let unpaid = outcome.reservations.iter().filter(|one| HABITS.of(&one.user_token) != Pays::InTime).count();
     assert!(unpaid > 10 && outcome.released.values().sum::<u64>() > 10, "{unpaid}: too few holds ended");
 }
 
-/// Nothing oversold, lost, doubled or untrue; and all sold that somebody paid for.
+/// Nothing is oversold, lost, doubled or falsely reported, and all paid units are sold.
 fn check(outcome: &Outcome, sent: &[SentOrder], shop: &Shop, stock: u32) {
     assert_eq!(outcome.check(sent), Findings::default());
     payments_are_true(shop, outcome);
@@ -135,7 +137,7 @@ fn check(outcome: &Outcome, sent: &[SentOrder], shop: &Shop, stock: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_that_fails_in_every_way_stops_nothing_for_good() {
+async fn selling_continues_after_every_kind_of_postgres_failure() {
     const STOCK: u32 = 60;
     let (mut system, shop) = setup(STOCK).await;
     let url = system.postgres.url();
@@ -163,7 +165,7 @@ async fn postgres_that_fails_in_every_way_stops_nothing_for_good() {
     ] {
         connection.execute(sql).await.unwrap();
     }
-    // Somebody holds the item's row until statements time out.
+    // Another transaction holds the item's row until statements time out.
     let mut transaction = connection.begin().await.unwrap();
     transaction.execute("SELECT * FROM fairdrop.items FOR UPDATE").await.unwrap();
     sent.extend(drop_of(&system, 20, 4, "locked").await.unwrap());
@@ -190,16 +192,16 @@ async fn redis_is_lost_in_the_middle_and_rebuilt() {
     let mut connection = system.redis.connect().await.unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
     let sold_before = sold(&system).await;
-    assert!(!sold_before.is_empty(), "it was lost too early");
+    assert!(!sold_before.is_empty(), "Redis was lost before the first sale");
 
     let rebuilt = system.admin(&json!({ "command": "rebuild", "item_id": "drop" })).await.unwrap();
     let taken = rebuilt["units_taken"].as_u64().unwrap();
     assert!(taken > 0 && taken <= STOCK.into(), "{rebuilt}");
-    // Orders went with the Redis that had them: buyers see it, and order again.
+    // The waiting orders are lost with Redis: buyers see that, and order again.
     let again = drop_of(&system, 80, 40, "before").await.unwrap();
     let more = drop_of(&system, 30, 40, "after").await.unwrap();
     let outcome = over(&system, STOCK.into()).await;
-    // The stream begins anew with the rebuild: what was reserved before is in the ledger.
+    // The rebuild starts a new stream; earlier reservations are in the ledger.
     let findings = outcome.check(&[]);
     assert_eq!(Findings { lost: 0, ..findings }, Findings::default());
     let after = sold(&system).await;
@@ -217,7 +219,7 @@ async fn redis_is_lost_in_the_middle_and_rebuilt() {
             || outcome.queued.contains(&order.subject)
             || outcome.released.contains_key(&order.subject)
             || after.contains(&order.subject);
-        assert!(has_place, "{} was told that they are queued", order.subject);
+        assert!(has_place, "{} was answered queued, and has no place", order.subject);
     }
     drop(shop);
 }
@@ -229,10 +231,10 @@ async fn sold(system: &System) -> HashSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_workers_and_payments_at_once_are_harmless() {
+async fn several_workers_and_payments_at_the_same_time_are_harmless() {
     const STOCK: u32 = 100;
     let (system, shop) = setup(STOCK).await;
-    // A second schedule on the same function, and workers in this process beside it.
+    // A second schedule on the same function, and more workers in this process.
     let source = |name: &str| match name {
         "FAIRDROP_MAIN_REDIS_URL" => Some(system.redis.url()),
         "FAIRDROP_LEDGER_URL" => Some(system.postgres.url()),

@@ -1,4 +1,4 @@
-//! Every trigger's sample event works, and nothing else kills a function.
+//! The sample event of every trigger works, and no other event stops a function's process.
 
 use anyhow::{Context, Result};
 use local::aws::functions::{Function, Launch};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::{announce, one_region, sample};
 
-/// The sample with a token that counts.
+/// The sample with a valid token.
 fn signed(file: &str, token: &str) -> Value {
     let mut event = sample(file);
     event["headers"]["authorization"] = format!("Bearer {token}").into();
@@ -59,7 +59,7 @@ async fn the_sample_schedules_drain_and_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sample_sockets_are_let_in_and_answered() {
+async fn the_sample_socket_events_connect_and_are_answered() {
     let system = tests::live::system(1, json!({})).await.unwrap();
     announce(&system, "sneaker-42", json!({})).await.unwrap();
     let invoke = system.main_invoke_api().unwrap();
@@ -68,7 +68,7 @@ async fn the_sample_sockets_are_let_in_and_answered() {
         Invoked::FunctionError(error) => panic!("{error}"),
     };
     let mut connect = sample("live-updates.connect.json");
-    assert_eq!(call(&connect).await["statusCode"], 401, "the placeholder is no token");
+    assert_eq!(call(&connect).await["statusCode"], 401, "the placeholder is not a token");
     let protocols = format!("fairdrop.live.v1, bearer.{}", system.identity.token("alice").unwrap());
     connect["multiValueHeaders"]["Sec-WebSocket-Protocol"] = json!([protocols]);
     let answer = call(&connect).await;
@@ -91,7 +91,7 @@ async fn the_sample_sockets_are_let_in_and_answered() {
 async fn an_item_that_fails_does_not_stop_the_others() {
     let system = one_region().await.unwrap();
     let mut connection = system.redis.connect().await.unwrap();
-    // Broken in four ways: no item, no hash, fields that are no numbers, a queue of the wrong type.
+    // Broken in four ways: no item, not a hash, fields that are not numbers, a queue of the wrong type.
     let mut break_it = redis::pipe();
     break_it.sadd("items", &["gone", "no-hash", "no-number", "no-queue", "not an id {}"]).ignore();
     break_it.set("item:{no-hash}", "x").ignore();
@@ -112,7 +112,7 @@ async fn an_item_that_fails_does_not_stop_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_others_are_refused_and_the_process_lives() {
+async fn events_of_other_services_are_refused_and_the_process_goes_on() {
     let system = one_region().await.unwrap();
     let invoke = system.main_invoke_api().unwrap();
     let foreign = [
@@ -138,7 +138,7 @@ async fn events_of_others_are_refused_and_the_process_lives() {
         ] {
             let invoked = invoke.call_within(function, event.clone(), Duration::from_secs(10)).await.unwrap();
             let Invoked::FunctionError(error) = invoked else {
-                panic!("{function} took {event}: {invoked:?}")
+                panic!("{function} accepted {event}: {invoked:?}")
             };
             let message = error["errorMessage"].as_str().unwrap();
             assert!(message.contains(expected) && !message.is_empty(), "{function}: {error}");
@@ -186,7 +186,11 @@ async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
     let started = Instant::now();
     let (panic, refusal, a, b, c) =
         tokio::join!(request("/panic"), request("/refuse"), request("/"), request("/"), request("/"));
-    assert!(started.elapsed() < Duration::from_millis(1_200), "they took turns: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_millis(1_200),
+        "the requests ran one after the other: {:?}",
+        started.elapsed()
+    );
     let Ok(Invoked::FunctionError(error)) = panic else { panic!("{panic:?}") };
     assert!(error["errorMessage"].as_str().unwrap().contains("as requested"), "{error}");
     for (answer, status) in [(refusal, 404), (a, 200), (b, 200), (c, 200)] {
@@ -201,7 +205,7 @@ async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
 }
 
 #[test]
-fn what_is_deployed_unwinds() {
+fn the_release_profile_unwinds_on_panic() {
     let manifest =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).unwrap();
     let release = manifest.split("[profile.release]").nth(1).unwrap().split("\n[").next().unwrap();

@@ -41,20 +41,20 @@ async fn cut_and_restore(cut: LineState) {
     for (answer, took) in cut_off.unwrap() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(matches!(answer.problem(), Some("main-unreachable" | "outcome-unknown")), "{answer:?}");
-        // The window, and what HTTP and a busy machine add.
+        // The window, plus time for HTTP and a busy machine.
         assert!(took < SETTLE_WINDOW + Duration::from_millis(1_000), "{took:?}");
     }
     for (answer, took) in near.unwrap() {
         assert_eq!(answer.status, 202, "{answer:?}");
         assert!(took < Duration::from_millis(800), "the cut slowed another region: {took:?}");
     }
-    // By now no connection is left, so that nothing is even sent.
+    // By now no connection is left, so that no order is sent.
     tokio::time::sleep(SETTLE_WINDOW).await;
     for (answer, _) in orders(&system, 1, "later", 5).await.unwrap() {
         assert_eq!((answer.status, answer.problem()), (503, Some("main-unreachable")), "{answer:?}");
         assert_eq!(answer.body["outcome"], "not_queued");
     }
-    // Asking for the order is honest, too.
+    // Reading the order's status fails, too.
     let status = Client::of(&system, 1).unwrap();
     let asked = status.mine("a", &system.identity.token("later-0").unwrap()).await.unwrap();
     assert_eq!((asked.status, asked.problem()), (503, Some("status-unavailable")));
@@ -66,7 +66,7 @@ async fn cut_and_restore(cut: LineState) {
     })
     .await
     .unwrap();
-    assert_eq!(far.intake.process_id(), process, "it took no restart");
+    assert_eq!(far.intake.process_id(), process, "intake must reconnect without a restart");
     tokio::time::sleep(SETTLE_WINDOW * 2).await;
     let outcome =
         Outcome::read(&mut system.redis.connect().await.unwrap(), &"a".parse().unwrap()).await.unwrap();
@@ -79,12 +79,12 @@ async fn cut_and_restore(cut: LineState) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_goes_silent() {
+async fn a_region_whose_connection_to_main_is_silent_refuses_orders() {
     cut_and_restore(LineState::Silent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_refuses() {
+async fn a_region_whose_connection_to_main_is_refused_refuses_orders() {
     cut_and_restore(LineState::Refusing).await;
 }
 
@@ -93,7 +93,7 @@ async fn an_order_that_travels_longer_than_its_window_is_too_late() {
     let slow = regions::Region { name: "ap-southeast-2", round_trip_ms: 700.0 };
     let system = System::start(&quick(vec![regions::WORLD[0], slow])).await.unwrap();
     announce(&system, "a", json!({ "settle_window_ms": 300 })).await.unwrap();
-    // The connection stands by now, so that only the journey counts.
+    // The connection is open by now, so that only the transit time counts.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (answer, _) = orders(&system, 1, "far", 1).await.unwrap().remove(0);
     assert_eq!(answer.status, 503, "{answer:?}");

@@ -1,5 +1,5 @@
-//! Any schedule of orders, drains, workers that die, payments, buyers who leave and holds
-//! that end keeps stock, order and truth, at every moment and in both stores.
+//! Random schedules of orders, drains, dying workers, payments, cancellations and ending holds.
+//! At every moment and in both stores the stock is right, the order is kept, and no status is false.
 
 use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
@@ -22,53 +22,53 @@ use tests::{LedgerServer, RedisQueue, order, queue_at, source};
 const SETTLE_WINDOW_MS: u32 = 60;
 const BUYERS: u8 = 16;
 
-/// One thing that happens, `starts_ms` after the beginning.
+/// One event, `starts_ms` after the beginning.
 #[derive(Clone, Debug)]
-enum Step {
-    /// A buyer's order, over a line that takes `transit_ms`.
+enum ScheduledEvent {
+    /// A buyer's order, with a transit of `transit_ms`.
     Place { buyer: u8, starts_ms: u64, transit_ms: u64 },
-    /// The drain takes up to `most`.
+    /// The drain takes up to `most` orders.
     Drain { starts_ms: u64, most: u32 },
-    /// A worker begins and is killed after `lives_ms`.
+    /// A worker starts and is killed after `lives_ms`.
     Work { starts_ms: u64, lives_ms: u64 },
-    /// The shop says that the buyer has paid, `times` at once.
+    /// The shop reports the payment, `times` times at the same moment.
     Pay { buyer: u8, starts_ms: u64, times: u8 },
-    /// The shop says that the payment failed.
+    /// The shop reports a failed payment.
     Fail { buyer: u8, starts_ms: u64 },
-    /// The buyer leaves the queue or gives the unit back.
+    /// The buyer leaves the queue or cancels the reservation.
     Leave { buyer: u8, starts_ms: u64 },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ScheduledEvent> {
     let at = || 0..700_u64;
     prop_oneof![
         8 => (0..BUYERS, 0..400_u64, 0..70_u64)
-            .prop_map(|(buyer, starts_ms, transit_ms)| Step::Place { buyer, starts_ms, transit_ms }),
-        5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| Step::Drain { starts_ms, most }),
-        5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| Step::Work { starts_ms, lives_ms }),
-        4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| Step::Pay { buyer, starts_ms, times }),
-        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| Step::Fail { buyer, starts_ms }),
-        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| Step::Leave { buyer, starts_ms }),
+            .prop_map(|(buyer, starts_ms, transit_ms)| ScheduledEvent::Place { buyer, starts_ms, transit_ms }),
+        5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| ScheduledEvent::Drain { starts_ms, most }),
+        5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| ScheduledEvent::Work { starts_ms, lives_ms }),
+        4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| ScheduledEvent::Pay { buyer, starts_ms, times }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| ScheduledEvent::Fail { buyer, starts_ms }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| ScheduledEvent::Leave { buyer, starts_ms }),
     ]
 }
 
-/// What a drop is.
+/// One random drop.
 #[derive(Clone, Debug)]
-struct Case {
+struct DropCase {
     stock: u32,
     hold_seconds: u32,
-    /// Buyers who pay in the end, whatever happened before.
+    /// Buyers who pay in the end, whatever happens before.
     payers: HashSet<u8>,
-    steps: Vec<Step>,
+    steps: Vec<ScheduledEvent>,
 }
 
-struct Servers {
+struct CheckoutServers {
     redis: RedisQueue,
     ledger: LedgerServer,
     confirm: App,
 }
 
-impl Servers {
+impl CheckoutServers {
     async fn start() -> Result<Self> {
         let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
         let source = source(&redis, &ledger);
@@ -85,9 +85,9 @@ fn name(buyer: u8) -> String {
     format!("buyer-{buyer:02}")
 }
 
-/// Each buyer has one payment in the schedule, told of again and again, whatever it was answered; `attempt` is
-/// above zero for those that come after it.
-async fn pay(servers: &Servers, item_id: &ItemId, buyer: u8, attempt: u32, outcome: &str) -> String {
+/// Sends a payment notice. The schedule repeats one payment of each buyer (`attempt` 0), whatever the answers; later
+/// payments have a higher `attempt`.
+async fn pay(servers: &CheckoutServers, item_id: &ItemId, buyer: u8, attempt: u32, outcome: &str) -> String {
     let notice = json!({
         "item_id": item_id, "user_token": name(buyer), "payment_reference": format!("pay-{buyer}-{attempt}"),
         "outcome": outcome,
@@ -98,36 +98,41 @@ async fn pay(servers: &Servers, item_id: &ItemId, buyer: u8, attempt: u32, outco
     }
 }
 
-/// Returns whether a buyer was told that they have bought.
-async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) -> Result<Option<u8>> {
+/// Runs one event; returns the buyer if a payment was answered with *sold*.
+async fn run_event(
+    step: ScheduledEvent,
+    servers: &CheckoutServers,
+    queue: &Queue,
+    item_id: &ItemId,
+) -> Result<Option<u8>> {
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
     match step {
-        Step::Place { buyer, starts_ms, transit_ms } => {
+        ScheduledEvent::Place { buyer, starts_ms, transit_ms } => {
             after(starts_ms).await;
             let order = order(item_id, &name(buyer), micros_now())?;
             after(transit_ms).await;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
             let _ = queue.place(&order, settle_window, &servers.redis.clock).await;
         }
-        Step::Drain { starts_ms, most } => {
+        ScheduledEvent::Drain { starts_ms, most } => {
             after(starts_ms).await;
             queue.drain(item_id, most, Permit::Unleased).await?;
         }
-        Step::Work { starts_ms, lives_ms } => {
+        ScheduledEvent::Work { starts_ms, lives_ms } => {
             let mut work = ItemWork::new(servers.context().await?, item_id.clone());
             after(starts_ms).await;
             let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
         }
-        Step::Pay { buyer, starts_ms, times } => {
+        ScheduledEvent::Pay { buyer, starts_ms, times } => {
             after(starts_ms).await;
-            let told = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
-            return Ok(told.iter().any(|told| told == "sold").then_some(buyer));
+            let answers = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
+            return Ok(answers.iter().any(|answer| answer == "sold").then_some(buyer));
         }
-        Step::Fail { buyer, starts_ms } => {
+        ScheduledEvent::Fail { buyer, starts_ms } => {
             after(starts_ms).await;
             pay(servers, item_id, buyer, 0, "failed").await;
         }
-        Step::Leave { buyer, starts_ms } => {
+        ScheduledEvent::Leave { buyer, starts_ms } => {
             after(starts_ms).await;
             queue.leave(item_id, &order(item_id, &name(buyer), 0)?.user_token).await?;
         }
@@ -135,8 +140,8 @@ async fn take(step: Step, servers: &Servers, queue: &Queue, item_id: &ItemId) ->
     Ok(None)
 }
 
-/// What must be true at every moment, looked at again and again.
-async fn watch(servers: &Servers, item_id: &ItemId) -> Result<()> {
+/// Checks the invariants again and again.
+async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
     let keys = Keys::of(item_id);
     let mut connection = servers.redis.redis.connect().await?;
     let script = redis::Script::new(
@@ -144,9 +149,9 @@ async fn watch(servers: &Servers, item_id: &ItemId) -> Result<()> {
                   redis.call('ZRANGE', KEYS[2], '+inf', '+inf', 'BYSCORE') }",
     );
     loop {
-        let (units, told_sold): (i64, Vec<String>) =
+        let (units, sold_in_redis): (i64, Vec<String>) =
             script.key(&keys.item).key(&keys.reservations).invoke_async(&mut connection).await?;
-        // The ledger is asked after Redis: what Redis calls sold must be committed already.
+        // The ledger is read after Redis: a unit that is sold in Redis must be committed already.
         let known = servers.ledger.ledger.item(item_id).await?;
         let sold = sold(&servers.ledger.ledger, item_id).await?;
         if units != i64::from(known.item.stock_total) {
@@ -155,8 +160,8 @@ async fn watch(servers: &Servers, item_id: &ItemId) -> Result<()> {
         if known.units_taken > known.item.stock_total {
             bail!("oversold: {} of {}", known.units_taken, known.item.stock_total);
         }
-        if let Some(liar) = told_sold.iter().find(|buyer| !sold.contains(*buyer)) {
-            bail!("{liar} is told that they have bought, and has not");
+        if let Some(buyer) = sold_in_redis.iter().find(|buyer| !sold.contains(*buyer)) {
+            bail!("{buyer} is sold in Redis, and not in the ledger");
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -168,8 +173,8 @@ async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
     Ok(sold.map(|sale| sale.user_token.as_str().to_owned()).collect())
 }
 
-/// Lets everything come to its end: those who pay pay, the others give up.
-async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> {
+/// Lets the drop finish: the payers pay, the other buyers cancel.
+async fn finish(servers: &CheckoutServers, item_id: &ItemId, case: &DropCase) -> Result<()> {
     let queue = &servers.redis.queue;
     let mut work = ItemWork::new(servers.context().await?, item_id.clone());
     let (started, mut attempt) = (Instant::now(), 0);
@@ -191,7 +196,7 @@ async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> 
                 continue;
             }
             if case.payers.contains(&buyer) {
-                // Not one that was refused for good before.
+                // A new reference, since an earlier one may have been refused permanently.
                 attempt += 1;
                 pay(servers, item_id, buyer, attempt, "paid").await;
             } else {
@@ -199,13 +204,13 @@ async fn finish(servers: &Servers, item_id: &ItemId, case: &Case) -> Result<()> 
             }
         }
         if started.elapsed() > Duration::from_secs(20) {
-            bail!("it does not end: {waiting} waiting, {taken} taken, {sold} sold, {tasks} tasks");
+            bail!("the drop does not end: {waiting} waiting, {taken} taken, {sold} sold, {tasks} tasks");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn run(servers: &Servers, id: &str, case: &Case) -> Result<()> {
+async fn run(servers: &CheckoutServers, id: &str, case: &DropCase) -> Result<()> {
     let item_id: ItemId = id.parse()?;
     let new = NewItem {
         item_id: item_id.clone(),
@@ -221,7 +226,7 @@ async fn run(servers: &Servers, id: &str, case: &Case) -> Result<()> {
     let queues = (0..3).map(|_| queue_at(servers.redis.redis.url())).collect::<Result<Vec<_>>>()?;
     let happening = async {
         let taking = case.steps.iter().cloned().zip(queues.iter().cycle());
-        let taking = taking.map(|(step, queue)| take(step, servers, queue, &item_id));
+        let taking = taking.map(|(step, queue)| run_event(step, servers, queue, &item_id));
         let told: HashSet<u8> =
             join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         finish(servers, &item_id, case).await?;
@@ -234,7 +239,12 @@ async fn run(servers: &Servers, id: &str, case: &Case) -> Result<()> {
     judge(servers, &item_id, case, &told).await
 }
 
-async fn judge(servers: &Servers, item_id: &ItemId, case: &Case, told: &HashSet<u8>) -> Result<()> {
+async fn judge(
+    servers: &CheckoutServers,
+    item_id: &ItemId,
+    case: &DropCase,
+    told: &HashSet<u8>,
+) -> Result<()> {
     let mut outcome = Outcome::read(&mut servers.redis.redis.connect().await?, item_id).await?;
     outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
     let findings = outcome.check(&[]);
@@ -243,14 +253,14 @@ async fn judge(servers: &Servers, item_id: &ItemId, case: &Case, told: &HashSet<
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;
     if let Some(buyer) = told.iter().find(|buyer| !sold.contains(&name(**buyer))) {
-        bail!("{} was told that the payment had bought, and it had not", name(*buyer));
+        bail!("{}'s payment was answered with sold, and the ledger has no sale", name(*buyer));
     }
-    // Whoever is left waiting was too late; whoever pays and was reserved has bought.
+    // Payers may be left waiting only if all units are sold.
     let paid: Vec<&String> = sold.iter().collect();
     let still_waiting =
         outcome.queued.iter().filter(|buyer| case.payers.iter().any(|payer| name(*payer) == **buyer));
     if still_waiting.count() > 0 && paid.len() < case.stock as usize {
-        bail!("a buyer who would pay waits though units are left");
+        bail!("a payer waits although units are left");
     }
     let left = servers.ledger.ledger.item(item_id).await?;
     if left.units_taken as usize != sold.len() {
@@ -260,9 +270,9 @@ async fn judge(servers: &Servers, item_id: &ItemId, case: &Case, told: &HashSet<
 }
 
 #[test]
-fn any_schedule_keeps_stock_order_and_truth() {
+fn random_schedules_keep_stock_order_and_truth() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let servers = runtime.block_on(Servers::start()).unwrap();
+    let servers = runtime.block_on(CheckoutServers::start()).unwrap();
     let mut runner = TestRunner::new(Config {
         cases: 60,
         max_shrink_iters: 4,
@@ -275,7 +285,7 @@ fn any_schedule_keeps_stock_order_and_truth() {
     let steps = proptest::collection::vec(step(), 5..120);
     let case = (stock, prop_oneof![1 => Just(0_u32), 3 => Just(1)], payers, steps);
     let case =
-        case.prop_map(|(stock, hold_seconds, payers, steps)| Case { stock, hold_seconds, payers, steps });
+        case.prop_map(|(stock, hold_seconds, payers, steps)| DropCase { stock, hold_seconds, payers, steps });
     let outcome = runner.run(&case, |case| {
         number.set(number.get() + 1);
         let id = format!("drop-{}", number.get());

@@ -1,4 +1,4 @@
-//! What the checkout worker does with tasks that the ledger does not take.
+//! What the checkout worker does with tasks that the ledger refuses.
 
 use anyhow::Result;
 use checkout_worker::{ItemWork, WorkerContext};
@@ -13,14 +13,14 @@ use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
 use tests::{LedgerServer, RedisQueue, order, source};
 
-struct Shop {
+struct WorkerFixture {
     redis: RedisQueue,
     ledger: LedgerServer,
     item_id: ItemId,
     work: ItemWork,
 }
 
-impl Shop {
+impl WorkerFixture {
     /// An item in both stores that sells at once, with a settled order of each buyer.
     async fn start(stock_total: u32, buyers: &[&str]) -> Result<Self> {
         Self::start_with(stock_total, buyers, 0).await
@@ -48,7 +48,7 @@ impl Shop {
         Ok(Self { redis, ledger, item_id, work })
     }
 
-    /// Rounds of the worker for a while; failures are tried again as they are in a run.
+    /// Rounds of the worker for `time`; failed rounds are repeated, as in a run.
     async fn work_for(&mut self, time: Duration) {
         let started = Instant::now();
         while started.elapsed() < time {
@@ -57,7 +57,7 @@ impl Shop {
         }
     }
 
-    async fn by_hand(&self, sql: &'static str) -> Result<()> {
+    async fn execute(&self, sql: &'static str) -> Result<()> {
         let mut connection = PgConnection::connect(&self.ledger.postgres.url()).await?;
         connection.execute(sql).await?;
         Ok(())
@@ -74,71 +74,71 @@ impl Shop {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_the_ledger_refuses_does_not_stop_the_others_and_is_put_aside() {
-    let mut shop = Shop::start(10, &["alice", "mallory", "bob"]).await.unwrap();
-    shop.by_hand("ALTER TABLE fairdrop.sales ADD CHECK (user_token <> 'mallory')").await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    shop.work_for(Duration::from_millis(500)).await;
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
-    assert_eq!(shop.state("bob").await.unwrap(), OrderState::Sold);
-    assert_eq!(shop.dead_letters().await.unwrap(), 0, "it was not tried again");
-    shop.work_for(Duration::from_secs(8)).await;
-    assert_eq!(shop.dead_letters().await.unwrap(), 1);
-    assert_eq!(shop.redis.queue.waiting_tasks(&shop.item_id).await.unwrap(), 0);
-    // Its unit stays taken until a person has looked.
-    assert_eq!(shop.state("mallory").await.unwrap(), OrderState::Reserved(Hold::Sale));
-    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 7);
+async fn a_refused_reservation_does_not_stop_the_others_and_goes_to_the_dead_letters() {
+    let mut fixture = WorkerFixture::start(10, &["alice", "mallory", "bob"]).await.unwrap();
+    fixture.execute("ALTER TABLE fairdrop.sales ADD CHECK (user_token <> 'mallory')").await.unwrap();
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    fixture.work_for(Duration::from_millis(500)).await;
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Sold);
+    assert_eq!(fixture.state("bob").await.unwrap(), OrderState::Sold);
+    assert_eq!(fixture.dead_letters().await.unwrap(), 0, "the task must be retried first");
+    fixture.work_for(Duration::from_secs(8)).await;
+    assert_eq!(fixture.dead_letters().await.unwrap(), 1);
+    assert_eq!(fixture.redis.queue.waiting_tasks(&fixture.item_id).await.unwrap(), 0);
+    // Its unit stays taken until an operator decides.
+    assert_eq!(fixture.state("mallory").await.unwrap(), OrderState::Reserved(Hold::Sale));
+    assert_eq!(fixture.redis.queue.item(&fixture.item_id).await.unwrap().stock_left, 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_another_epoch_nothing_is_sold_and_nobody_loses_their_place() {
-    let mut shop = Shop::start(2, &["alice", "bob", "carol"]).await.unwrap();
-    shop.by_hand("UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    shop.work_for(Duration::from_secs(3)).await;
+async fn under_another_epoch_nothing_is_sold_and_every_order_keeps_its_place() {
+    let mut fixture = WorkerFixture::start(2, &["alice", "bob", "carol"]).await.unwrap();
+    fixture.execute("UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    fixture.work_for(Duration::from_secs(3)).await;
     for buyer in ["alice", "bob"] {
-        assert_eq!(shop.state(buyer).await.unwrap(), OrderState::Reserved(Hold::Sale));
+        assert_eq!(fixture.state(buyer).await.unwrap(), OrderState::Reserved(Hold::Sale));
     }
-    assert!(matches!(shop.state("carol").await.unwrap(), OrderState::Queued { ahead: 0, .. }));
-    assert_eq!(shop.dead_letters().await.unwrap(), 0);
-    assert_eq!(shop.redis.queue.waiting_tasks(&shop.item_id).await.unwrap(), 2);
-    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 0);
+    assert!(matches!(fixture.state("carol").await.unwrap(), OrderState::Queued { ahead: 0, .. }));
+    assert_eq!(fixture.dead_letters().await.unwrap(), 0);
+    assert_eq!(fixture.redis.queue.waiting_tasks(&fixture.item_id).await.unwrap(), 2);
+    assert_eq!(fixture.ledger.ledger.item(&fixture.item_id).await.unwrap().units_taken, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_promises_beyond_the_stock_is_released_without_a_unit() {
-    // As after a failover to a replica that had not heard of two sales.
-    let mut shop = Shop::start(3, &["alice", "bob", "carol"]).await.unwrap();
-    shop.by_hand(
+async fn reservations_beyond_the_ledger_s_stock_are_released_without_a_unit() {
+    // As after a failover to a replica that lacked two sales.
+    let mut fixture = WorkerFixture::start(3, &["alice", "bob", "carol"]).await.unwrap();
+    fixture.execute(
         "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
          VALUES ('a', 'x', 'sold', 1, 1, 1, 1), ('a', 'y', 'sold', 2, 2, 2, 1)",
     )
     .await
     .unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    shop.work_for(Duration::from_secs(1)).await;
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    fixture.work_for(Duration::from_secs(1)).await;
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Sold);
     for buyer in ["bob", "carol"] {
-        assert_eq!(shop.state(buyer).await.unwrap(), OrderState::Released);
+        assert_eq!(fixture.state(buyer).await.unwrap(), OrderState::Released);
     }
-    // No unit went back: nobody is popped only to be refused.
-    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 0);
-    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 3);
+    // No unit returned to the stock: otherwise the drain would pop an order only to have it refused.
+    assert_eq!(fixture.redis.queue.item(&fixture.item_id).await.unwrap().stock_left, 0);
+    assert_eq!(fixture.ledger.ledger.item(&fixture.item_id).await.unwrap().units_taken, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
-    let mut shop = Shop::start_with(3, &["alice", "bob", "carol"], 1).await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    shop.work_for(Duration::from_millis(300)).await;
-    // Committed, and the process died before its word to Redis.
-    let ledger = &shop.ledger.ledger;
-    let token = |buyer: &str| order(&shop.item_id, buyer, 0).unwrap().user_token;
+async fn a_decision_that_did_not_reach_redis_is_written_when_the_hold_ends() {
+    let mut fixture = WorkerFixture::start_with(3, &["alice", "bob", "carol"], 1).await.unwrap();
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    fixture.work_for(Duration::from_millis(300)).await;
+    // Committed, but the process died before it updated Redis.
+    let ledger = &fixture.ledger.ledger;
+    let token = |buyer: &str| order(&fixture.item_id, buyer, 0).unwrap().user_token;
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
-    ledger.pay(&shop.item_id, &token("alice"), "pay-1", Permit::Unleased.reign(1)).await.unwrap();
+    ledger.pay(&fixture.item_id, &token("alice"), "pay-1", Permit::Unleased.reign(1)).await.unwrap();
     ledger
         .extend(
-            &shop.item_id,
+            &fixture.item_id,
             &token("bob"),
             "pay-2",
             later,
@@ -147,46 +147,46 @@ async fn what_redis_was_not_told_it_is_told_when_the_hold_ends() {
         )
         .await
         .unwrap();
-    assert!(matches!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
-    shop.work_for(Duration::from_millis(1_500)).await;
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Sold);
-    assert_eq!(shop.state("bob").await.unwrap(), OrderState::Reserved(Hold::Until(later)));
-    assert_eq!(shop.state("carol").await.unwrap(), OrderState::Released);
-    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 1);
+    assert!(matches!(fixture.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
+    fixture.work_for(Duration::from_millis(1_500)).await;
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Sold);
+    assert_eq!(fixture.state("bob").await.unwrap(), OrderState::Reserved(Hold::Until(later)));
+    assert_eq!(fixture.state("carol").await.unwrap(), OrderState::Released);
+    assert_eq!(fixture.redis.queue.item(&fixture.item_id).await.unwrap().stock_left, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_earlier_release_says_nothing_of_a_reservation_on_its_way() {
-    let mut shop = Shop::start_with(2, &["alice"], 60).await.unwrap();
-    let alice = order(&shop.item_id, "alice", 0).unwrap().user_token;
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    shop.work_for(Duration::from_millis(300)).await;
-    shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap();
-    shop.work_for(Duration::from_millis(300)).await;
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Released);
+async fn an_earlier_release_does_not_affect_a_reservation_that_is_not_recorded_yet() {
+    let mut fixture = WorkerFixture::start_with(2, &["alice"], 60).await.unwrap();
+    let alice = order(&fixture.item_id, "alice", 0).unwrap().user_token;
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    fixture.work_for(Duration::from_millis(300)).await;
+    fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap();
+    fixture.work_for(Duration::from_millis(300)).await;
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Released);
 
-    // She comes back, and the worker that takes her new task dies with it.
-    let keys = Keys::of(&shop.item_id);
+    // Alice orders again, and the worker that takes the new task dies.
+    let keys = Keys::of(&fixture.item_id);
     let placed_at = micros_now() - 1_000_000;
     let _: () =
-        shop.redis.redis.connect().await.unwrap().zadd(&keys.orders, "alice", placed_at).await.unwrap();
-    shop.redis.queue.drain(&shop.item_id, 500, Permit::Unleased).await.unwrap();
-    assert_eq!(shop.redis.queue.take_tasks(&shop.item_id, 500).await.unwrap().len(), 1);
-    let confirm = order_confirm::App::from_config(&source(&shop.redis, &shop.ledger)).await.unwrap();
+        fixture.redis.redis.connect().await.unwrap().zadd(&keys.orders, "alice", placed_at).await.unwrap();
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    assert_eq!(fixture.redis.queue.take_tasks(&fixture.item_id, 500).await.unwrap().len(), 1);
+    let confirm = order_confirm::App::from_config(&source(&fixture.redis, &fixture.ledger)).await.unwrap();
     for outcome in ["paid", "pending", "failed"] {
         let notice = json!({
-            "item_id": shop.item_id, "user_token": "alice", "payment_reference": "pay-1", "outcome": outcome,
+            "item_id": fixture.item_id, "user_token": "alice", "payment_reference": "pay-1", "outcome": outcome,
         });
-        let told = order_confirm::answer(&confirm, notice).await.unwrap_err().to_string();
-        assert!(told.contains("not-recorded-yet"), "{outcome}: {told}");
+        let problem = order_confirm::answer(&confirm, notice).await.unwrap_err().to_string();
+        assert!(problem.contains("not-recorded-yet"), "{outcome}: {problem}");
     }
-    assert_eq!(shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap(), Leave::GivingBack);
-    assert_eq!(shop.redis.queue.leave(&shop.item_id, &alice).await.unwrap(), Leave::GivingBack);
-    shop.work.round(true).await.unwrap();
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Reserved(Hold::Release));
+    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::GivingBack);
+    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::GivingBack);
+    fixture.work.round(true).await.unwrap();
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Reserved(Hold::Release));
 
-    shop.work_for(Duration::from_secs(2)).await;
-    assert_eq!(shop.state("alice").await.unwrap(), OrderState::Released);
-    assert_eq!(shop.redis.queue.item(&shop.item_id).await.unwrap().stock_left, 2);
-    assert_eq!(shop.ledger.ledger.item(&shop.item_id).await.unwrap().units_taken, 0);
+    fixture.work_for(Duration::from_secs(2)).await;
+    assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Released);
+    assert_eq!(fixture.redis.queue.item(&fixture.item_id).await.unwrap().stock_left, 2);
+    assert_eq!(fixture.ledger.ledger.item(&fixture.item_id).await.unwrap().units_taken, 0);
 }

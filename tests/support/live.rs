@@ -1,4 +1,4 @@
-//! What the suites of live updates have in common.
+//! Shared parts of the suites of live updates.
 
 use crate::{Client, announce, eventually, quick};
 use anyhow::{Context, Result, ensure};
@@ -14,12 +14,12 @@ use sqlx::Connection;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Whatever has been cut, killed or restarted: everybody knows the truth within this.
+/// Within this time after any failure every socket shows the ledger's state.
 pub const CONVERGENCE: Duration = Duration::from_secs(60);
 /// The longest wait for one message.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Options for `count` regions with sockets that may do what `limits` say.
+/// Options for `count` regions with the socket limits `limits`.
 pub fn options(count: u8, limits: SocketLimits) -> Options {
     Options { live: Some(limits), run_every: Duration::from_secs(4), ..quick(regions::first(count.into())) }
 }
@@ -54,7 +54,7 @@ pub fn short_token(system: &System, subject: &str, seconds: i64) -> Result<Strin
     }))
 }
 
-/// Buyers at their sockets, in turns from all regions: `count` of them, called `buyer-N`.
+/// `count` connected buyers, called `buyer-N`, alternating between the regions.
 pub fn watchers(system: &System, count: usize) -> Result<Vec<Watcher>> {
     (0..count)
         .map(|number| {
@@ -67,7 +67,7 @@ pub fn watchers(system: &System, count: usize) -> Result<Vec<Watcher>> {
 
 /// Waits until all are subscribed.
 pub async fn all_subscribed(watchers: &[Watcher]) -> Result<()> {
-    eventually("everybody is subscribed", CONVERGENCE, async || {
+    eventually("all watchers are subscribed", CONVERGENCE, async || {
         let subscribed = watchers.iter().filter(|watcher| watcher.is_subscribed()).count();
         ensure!(subscribed == watchers.len(), "{subscribed} of {} are subscribed", watchers.len());
         Ok(Some(()))
@@ -75,7 +75,7 @@ pub async fn all_subscribed(watchers: &[Watcher]) -> Result<()> {
     .await
 }
 
-/// What the ledger says of each buyer of `drop`.
+/// The ledger's state of each buyer of `drop`.
 pub async fn ledger_states(system: &System) -> Result<HashMap<String, String>> {
     let mut connection = sqlx::PgConnection::connect(&system.postgres.url()).await?;
     let rows: Vec<(String, String)> =
@@ -85,11 +85,11 @@ pub async fn ledger_states(system: &System) -> Result<HashMap<String, String>> {
     Ok(rows.into_iter().collect())
 }
 
-/// Waits until every watcher's status is what the ledger says of its buyer; who has no row there has an order
-/// that waits, or none, as `GET .../orders/me` says. Nobody ever went back from `sold`.
-pub async fn all_know_the_truth(system: &System, watchers: &[Watcher]) -> Result<HashMap<String, usize>> {
+/// Waits until every watcher shows the ledger's state of its buyer. A buyer without a row there has a waiting order
+/// or none, as `GET .../orders/me` returns. No watcher may ever have gone back from `sold`.
+pub async fn all_show_the_truth(system: &System, watchers: &[Watcher]) -> Result<HashMap<String, usize>> {
     let client = Client::of(system, 0)?;
-    eventually("everybody knows the truth", CONVERGENCE, async || {
+    eventually("all watchers show the ledger's state", CONVERGENCE, async || {
         let states = ledger_states(system).await?;
         let mut counts: HashMap<String, usize> = HashMap::new();
         for (number, watcher) in watchers.iter().enumerate() {
@@ -97,23 +97,23 @@ pub async fn all_know_the_truth(system: &System, watchers: &[Watcher]) -> Result
             let shown = watcher.status();
             let truth = match states.get(&subject) {
                 Some(state) if state != "released" => state.clone(),
-                // Released ones may have ordered again, and the rest have no row.
+                // Released buyers may have ordered again, and the others have no row.
                 _ => {
                     let answer = client.mine("drop", &system.identity.token(&subject)?).await?;
                     answer.body["status"].as_str().context("no status")?.to_owned()
                 }
             };
-            ensure!(shown == truth, "{subject} is shown {shown:?}, and the truth is {truth:?}");
+            ensure!(shown == truth, "{subject} is shown {shown:?} instead of {truth:?}");
             *counts.entry(shown).or_default() += 1;
         }
         Ok(Some(counts))
     })
     .await
-    .inspect(|_| nobody_went_back(watchers))
+    .inspect(|_| no_watcher_went_back(watchers))
 }
 
-/// What is sold stays sold, and a reservation does not go back to the queue it came from without a release.
-pub fn nobody_went_back(watchers: &[Watcher]) {
+/// A sold order stays sold, and a reserved one does not go back to the queue without a release.
+pub fn no_watcher_went_back(watchers: &[Watcher]) {
     for (number, watcher) in watchers.iter().enumerate() {
         let shown: Vec<String> = watcher.known().shown.into_iter().map(|(status, _)| status).collect();
         for pair in shown.windows(2) {

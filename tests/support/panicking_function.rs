@@ -1,4 +1,4 @@
-//! A function that panics on request, served as order intake is.
+//! A function that panics on request, served in the same way as order-intake.
 
 use lambda_http::http::StatusCode;
 use shared::{http, problem::Problem, telemetry::Telemetry};
