@@ -72,7 +72,7 @@ function stand(item, order, nowMs, clockIsKnown) {
 }
 
 function reserved(order, nowMs, clockIsKnown) {
-  if (order.giving_back) return { mood: "calm", title: "Going back", text: "You have given the unit back. It goes to the next in line.", hasUnit: true };
+  if (order.cancelling) return { mood: "calm", title: "Going back", text: "You have given the unit back. It goes to the next in line.", hasUnit: true };
   const until = order.reserved_until;
   if (!until) return { mood: "wait", title: "A unit is taken out for you", text: "It is being recorded.", hasUnit: true };
   const leftMs = until / 1000 - nowMs;

@@ -91,7 +91,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             body: None,
             answers: vec![
                 (200, "You have left the queue", Some(schema::<OrderResponse<'_>>(schemas))),
-                (202, "The unit is being given back", Some(schema::<OrderResponse<'_>>(schemas))),
+                (202, "The reservation is being cancelled", Some(schema::<OrderResponse<'_>>(schemas))),
             ],
             function: "order-status",
             begins: &["leave"],

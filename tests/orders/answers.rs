@@ -75,7 +75,7 @@ async fn a_hold_is_reserved_until_it_ends() {
     assert_problem(&client.order("a", &token).await.unwrap(), 409, "already-reserved");
     // Giving it back is for the ledger to do; the buyer sees it once it is done.
     let leaving = client.leave("a", &token).await.unwrap();
-    assert_eq!((leaving.status, &leaving.body["giving_back"]), (202, &json!(true)));
+    assert_eq!((leaving.status, &leaving.body["cancelling"]), (202, &json!(true)));
     eventually("the reservation is released", Duration::from_secs(10), async || {
         Ok((client.mine("a", &token).await?.body["status"] == "released").then_some(()))
     })

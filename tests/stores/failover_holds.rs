@@ -80,7 +80,7 @@ impl Main {
         let due = Due {
             user_token: UserToken::parse(buyer).unwrap(),
             hold_until: self.hold_until(),
-            given_back: false,
+            cancelled: false,
         };
         let now = Stamp::from_micros(micros_now()).unwrap();
         let reign = Reign { epoch, until: None };

@@ -46,8 +46,8 @@ fn sold_at_once(name: &str, after: u64) -> Reservation {
 }
 
 /// The reservation that [`held`] makes, as due.
-fn due(name: &str, after: u64, given_back: bool) -> Due {
-    Due { user_token: buyer(name), hold_until: at(NOW + after + HOLD), given_back }
+fn due(name: &str, after: u64, cancelled: bool) -> Due {
+    Due { user_token: buyer(name), hold_until: at(NOW + after + HOLD), cancelled }
 }
 
 async fn item(ledger: &Ledger, name: &str, stock_total: u32) -> ItemId {

@@ -226,7 +226,7 @@ async fn an_order_beside_a_unit_hides_it_from_nobody() {
             assert_eq!(left, Leave::Stays(state));
         } else {
             assert!(matches!(state, OrderState::Reserved(Hold::Until(_))), "{state:?}");
-            assert_eq!(left, Leave::GivingBack);
+            assert_eq!(left, Leave::Cancelling);
         }
         // The order is gone, the unit is still taken.
         assert_eq!(server.queue.counts(&item_id).await.unwrap(), (0, 1, 0));

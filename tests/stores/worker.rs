@@ -180,8 +180,8 @@ async fn an_earlier_release_does_not_affect_a_reservation_that_is_not_recorded_y
         let problem = order_confirm::answer(&confirm, notice).await.unwrap_err().to_string();
         assert!(problem.contains("not-recorded-yet"), "{outcome}: {problem}");
     }
-    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::GivingBack);
-    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::GivingBack);
+    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::Cancelling);
+    assert_eq!(fixture.redis.queue.leave(&fixture.item_id, &alice).await.unwrap(), Leave::Cancelling);
     fixture.work.round(true).await.unwrap();
     assert_eq!(fixture.state("alice").await.unwrap(), OrderState::Reserved(Hold::Release));
 

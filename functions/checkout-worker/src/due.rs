@@ -19,7 +19,7 @@ impl ItemWork {
             .map(|one| Due {
                 user_token: one.user_token.clone(),
                 hold_until: one.hold_until,
-                given_back: one.given_back,
+                cancelled: one.cancelled,
             })
             .collect();
         let reign = self.context.lease.permit()?.reign(batch.epoch);

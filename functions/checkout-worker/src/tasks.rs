@@ -2,7 +2,7 @@
 
 use crate::item_work::{BatchFill, ItemWork, RoundError};
 use ledger::{LedgerError, Standing};
-use shared::queue::{GIVEN_BACK_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, TaskBody};
+use shared::queue::{CANCELLED_OFFSET_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, TaskBody};
 use std::time::{Duration, Instant};
 
 /// How often the worker claims idle tasks of other workers.
@@ -206,8 +206,9 @@ fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement>
         Standing::Released => vec![settlement(Some(&its_score), Outcome::Released { returns_unit: true })],
         // Also matches if its buyer has cancelled it in the meantime.
         Standing::Nothing => {
-            let given_back = reservation.hold_until.as_micros().saturating_sub(GIVEN_BACK_MICROS).to_string();
-            [its_score, given_back]
+            let cancelled =
+                reservation.hold_until.as_micros().saturating_sub(CANCELLED_OFFSET_MICROS).to_string();
+            [its_score, cancelled]
                 .map(|score| settlement(Some(&score), Outcome::Released { returns_unit: false }))
                 .into()
         }
@@ -227,20 +228,20 @@ mod tests {
             user_token: UserToken::parse("alice").unwrap(),
             placed_at: stamp(1),
             reserved_at: stamp(2),
-            hold_until: stamp(GIVEN_BACK_MICROS + 9),
+            hold_until: stamp(CANCELLED_OFFSET_MICROS + 9),
             epoch: 1,
         };
         let settled = |standing| -> Vec<(Option<String>, Outcome)> {
             settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
         };
         assert_eq!(settled(Standing::Sold), [(None, Outcome::Sold)]);
-        let (held, given_back) = ((GIVEN_BACK_MICROS + 9).to_string(), "9".to_owned());
-        assert_eq!(settled(Standing::Reserved { until: stamp(GIVEN_BACK_MICROS + 9) }), []);
+        let (held, cancelled) = ((CANCELLED_OFFSET_MICROS + 9).to_string(), "9".to_owned());
+        assert_eq!(settled(Standing::Reserved { until: stamp(CANCELLED_OFFSET_MICROS + 9) }), []);
         let extended = Outcome::Reserved { until: stamp(12) };
         assert_eq!(settled(Standing::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
         let back = Outcome::Released { returns_unit: true };
         assert_eq!(settled(Standing::Released), [(Some(held.clone()), back)]);
         let no_unit = Outcome::Released { returns_unit: false };
-        assert_eq!(settled(Standing::Nothing), [(Some(held), no_unit), (Some(given_back), no_unit)]);
+        assert_eq!(settled(Standing::Nothing), [(Some(held), no_unit), (Some(cancelled), no_unit)]);
     }
 }

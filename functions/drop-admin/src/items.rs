@@ -62,7 +62,7 @@ async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(),
     }
 }
 
-/// Puts on sale what a failover has withheld, but for `keep` units: said again, it sells no more.
+/// Puts withheld units on sale, except `keep` units. Safe to repeat.
 pub(crate) async fn sell_withheld(app: &App, item_id: &ItemId, keep: u32) -> Result<(), AdminError> {
     known(app, item_id).await?;
     let withheld = app.ledger.withhold_at_most(item_id, keep).await?;

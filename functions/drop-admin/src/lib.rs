@@ -81,7 +81,7 @@ enum Command {
     Migrate {},
     /// Who may sell, and until when.
     Lease {},
-    /// Sells the units that a failover has withheld, but for `keep` of them.
+    /// Sells the units that a failover has withheld, except `keep` of them.
     SellWithheld { item_id: ItemId, keep: u32 },
     /// Rebuilds an item in Redis from the ledger.
     Rebuild { item_id: ItemId },
@@ -124,12 +124,10 @@ pub enum AdminError {
     NoLease,
     #[error("the lease belongs to main region {0}; run the command there")]
     NotMain(String),
-    /// More units were to stay withheld than are.
-    #[error("{withheld} units are withheld, fewer than the {keep} that are to stay so; nothing was changed")]
+    #[error("cannot keep {keep} units withheld: only {withheld} are; nothing was changed")]
     FewerWithheld {
-        /// Units that are withheld.
         withheld: u32,
-        /// Units that were to be.
+        /// The units that the command asked to keep withheld.
         keep: u32,
     },
     #[error("`after` is not the `next` of an earlier answer: start again without it")]

@@ -152,7 +152,7 @@ impl<O: Transport> ItemPublisher<O> {
     /// Publishes until `until`, or until this process is no longer the publisher. Returns whether the item was
     /// dropped, since it has no watchers.
     async fn publish(&mut self, until: Instant) -> bool {
-        let step = match self.context.reader {
+        let step = match self.context.read_from {
             ReadFrom::Replica => REPLICA_PAUSE,
             ReadFrom::Main => MAIN_PAUSE,
         };
@@ -218,7 +218,7 @@ impl<O: Transport> ItemPublisher<O> {
     /// How many orders the ring is due to read.
     fn due_in_ring(&mut self) -> usize {
         let since = self.ring_read_at.elapsed();
-        let per_second = match self.context.reader {
+        let per_second = match self.context.read_from {
             ReadFrom::Replica => REPLICA_RING_READS_PER_SECOND,
             ReadFrom::Main => MAIN_RING_READS_PER_SECOND,
         };
@@ -260,11 +260,11 @@ impl<O: Transport> ItemPublisher<O> {
     async fn read_tasks(&mut self) -> Result<Vec<UserToken>, LinkError> {
         let mut buyers = Vec::new();
         loop {
-            let news = self.context.queue.notifications(&self.item_id, &self.last_task).await?;
-            let Some(last) = news.last() else { break };
+            let notifications = self.context.queue.notifications(&self.item_id, &self.last_task).await?;
+            let Some(last) = notifications.last() else { break };
             self.last_task.clone_from(&last.id);
-            let is_all = news.len() < MAX_NOTIFICATIONS as usize;
-            let watching = news.into_iter().filter_map(|news| news.buyer);
+            let is_all = notifications.len() < MAX_NOTIFICATIONS as usize;
+            let watching = notifications.into_iter().filter_map(|notification| notification.buyer);
             buyers.extend(watching.filter(|buyer| self.watchers.watches(buyer)));
             if is_all {
                 break;
@@ -275,11 +275,11 @@ impl<O: Transport> ItemPublisher<O> {
 
     async fn observe(&mut self, buyers: &[UserToken]) -> Result<(), ItemError> {
         let named: Vec<&UserToken> = buyers.iter().collect();
-        let look = self.context.queue.status(self.context.reader, &self.item_id, &named).await?;
+        let observed = self.context.queue.status(self.context.read_from, &self.item_id, &named).await?;
         let now = self.context.clock.now();
-        self.watchers.observe_item(&look.item, look.as_of, now);
-        for (buyer, state) in buyers.iter().zip(look.orders) {
-            for update in self.watchers.observe_order(buyer, state, &look.item, look.as_of, now) {
+        self.watchers.observe_item(&observed.item, observed.as_of, now);
+        for (buyer, state) in buyers.iter().zip(observed.orders) {
+            for update in self.watchers.observe_order(buyer, state, &observed.item, observed.as_of, now) {
                 let transport = self.context.transport.clone();
                 self.in_flight.spawn(async move {
                     let delivery = transport.deliver(&update.connection, update.text.clone()).await;

@@ -50,7 +50,7 @@ pub struct App {
 #[derive(Clone, Debug)]
 pub(crate) struct PublisherContext<O> {
     pub(crate) queue: Queue,
-    pub(crate) reader: ReadFrom,
+    pub(crate) read_from: ReadFrom,
     pub(crate) registry: Registry,
     pub(crate) transport: O,
     pub(crate) clock: Arc<Clock>,
@@ -62,13 +62,13 @@ impl App {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let main = RedisConfig::main(source)?;
-        let (config, reader) = match RedisConfig::replica(source)? {
+        let (config, read_from) = match RedisConfig::replica(source)? {
             Some(replica) => (replica, ReadFrom::Replica),
             None => (main, ReadFrom::Main),
         };
         let context = PublisherContext {
             queue: Queue::new(Link::new(config)),
-            reader,
+            read_from,
             registry: Registry::new(Link::new(RedisConfig::live(source)?)),
             transport: ApiGateway::from_config(source).await?,
             clock: Arc::new(Clock::machine()),

@@ -105,8 +105,8 @@ async fn subscribe(
 ) -> Result<Reply, Problem> {
     // The edge's cached copy is checked first, so that requests for items that do not exist never reach main.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
-    let look = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
-    let ItemStatus { as_of, item, orders } = look.map_err(|error| match error {
+    let observed = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
+    let ItemStatus { as_of, item, orders } = observed.map_err(|error| match error {
         ItemError::NoSuchItem(_) => Problem::NoSuchItem,
         ItemError::Link(error) => unavailable(error),
         error => {

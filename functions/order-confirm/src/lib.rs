@@ -213,7 +213,7 @@ async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem>
 /// Whether the ledger has released the reservation that Redis holds until `held`. The ledger may
 /// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
 async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
-    let due = Due { user_token: notice.user_token.clone(), hold_until: held, given_back: false };
+    let due = Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false };
     let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
     Ok(standings == [Standing::Released])
 }

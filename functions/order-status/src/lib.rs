@@ -63,7 +63,7 @@ pub struct OrderResponse<'a> {
     /// Whether the buyer has cancelled the reservation, and the ledger has not decided yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(default)]
-    giving_back: bool,
+    cancelling: bool,
 }
 
 /// Always reads from main: a replica may lack recent reservations.
@@ -81,7 +81,7 @@ async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
         }
         OrderState::Reserved(Hold::Sale) => OrderResponse { status: "reserved", ..response },
         OrderState::Reserved(Hold::Release) => {
-            OrderResponse { status: "reserved", giving_back: true, ..response }
+            OrderResponse { status: "reserved", cancelling: true, ..response }
         }
         OrderState::Sold => OrderResponse { status: "sold", ..response },
         OrderState::Released => OrderResponse { status: "released", ..response },
@@ -104,12 +104,12 @@ async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem
             &OrderResponse { item_id: item_id.as_str(), status: "none", ..OrderResponse::default() },
         ),
         // The ledger decides whether a payment or this cancellation came first.
-        Leave::GivingBack => http::json(
+        Leave::Cancelling => http::json(
             StatusCode::ACCEPTED,
             &OrderResponse {
                 item_id: item_id.as_str(),
                 status: "reserved",
-                giving_back: true,
+                cancelling: true,
                 ..OrderResponse::default()
             },
         ),

@@ -200,10 +200,10 @@ impl Ledger {
     ) -> Result<Payment, LedgerError> {
         let mut transaction = self.begin_before(charge.reign.until).await?;
         let found = look(&mut transaction, charge).await?;
-        let given_back = Some(OrderState::Reserved(Hold::Release));
+        let cancelled = Some(OrderState::Reserved(Hold::Release));
         let told = match found.verdict(charge.reference, redis) {
             Verdict::Told(told) => told,
-            Verdict::Open(sale) if sale.state == SaleState::Reserved && redis == given_back => {
+            Verdict::Open(sale) if sale.state == SaleState::Reserved && redis == cancelled => {
                 Payment::Released
             }
             // It was recorded a moment ago.

@@ -35,7 +35,7 @@ pub struct Due {
     /// of the same buyer, which may be all that the ledger knows yet.
     pub hold_until: Stamp,
     /// Whether the buyer gave it back before its end.
-    pub given_back: bool,
+    pub cancelled: bool,
 }
 
 impl Ledger {
@@ -104,7 +104,7 @@ impl Ledger {
     ) -> Result<Vec<Standing>, LedgerError> {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
         let ends: Vec<i64> = due.iter().map(|one| moment(one.hold_until)).collect();
-        let given_back: Vec<bool> = due.iter().map(|one| one.given_back).collect();
+        let cancelled: Vec<bool> = due.iter().map(|one| one.cancelled).collect();
         let standings = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
@@ -113,7 +113,7 @@ impl Ledger {
                     .bind(item_id.as_str())
                     .bind(&buyers)
                     .bind(&ends)
-                    .bind(&given_back)
+                    .bind(&cancelled)
                     .bind(moment(now))
                     .bind(reign.epoch.cast_signed())
                     .execute(&mut *transaction)
@@ -181,11 +181,11 @@ const RECORD: &str = "
 
 const RELEASE: &str = "
     UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
-      FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, given_back)
+      FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, cancelled)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
        AND (sale.hold_until = due.hold_until
             OR sale.extended_for IS NOT NULL AND sale.hold_until > due.hold_until)
-       AND (due.given_back OR sale.hold_until <= $5
+       AND (due.cancelled OR sale.hold_until <= $5
             AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))";
 
 /// A buyer's row.

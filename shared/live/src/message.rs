@@ -86,7 +86,7 @@ pub enum Status {
         reserved_until: Option<Stamp>,
         /// Whether the buyer has given it back.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        giving_back: bool,
+        cancelling: bool,
     },
     /// The unit is the buyer's.
     Sold,
@@ -117,10 +117,10 @@ impl From<OrderState> for Status {
             OrderState::None => Self::None,
             OrderState::Queued { placed_at, ahead } => Self::Queued { placed_at, ahead },
             OrderState::Reserved(Hold::Until(until)) => {
-                Self::Reserved { reserved_until: Some(until), giving_back: false }
+                Self::Reserved { reserved_until: Some(until), cancelling: false }
             }
-            OrderState::Reserved(Hold::Sale) => Self::Reserved { reserved_until: None, giving_back: false },
-            OrderState::Reserved(Hold::Release) => Self::Reserved { reserved_until: None, giving_back: true },
+            OrderState::Reserved(Hold::Sale) => Self::Reserved { reserved_until: None, cancelling: false },
+            OrderState::Reserved(Hold::Release) => Self::Reserved { reserved_until: None, cancelling: true },
             OrderState::Sold => Self::Sold,
             OrderState::Released => Self::Released,
         }
@@ -283,8 +283,8 @@ mod tests {
             Status::None,
             Status::Sold,
             Status::Released,
-            Status::Reserved { reserved_until: None, giving_back: true },
-            Status::Reserved { reserved_until: Some(at(7)), giving_back: false },
+            Status::Reserved { reserved_until: None, cancelling: true },
+            Status::Reserved { reserved_until: Some(at(7)), cancelling: false },
             Status::Queued { placed_at: at(1), ahead: 2 },
         ] {
             let text = text(&status);

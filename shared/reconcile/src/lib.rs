@@ -12,7 +12,7 @@ use ledger::{Beginning, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
 use shared::item::{ItemChanges, ItemId};
-use shared::queue::{GIVEN_BACK_MICROS, ItemError, Keys, Link, LinkError, Outcome, Queue, Settlement};
+use shared::queue::{CANCELLED_OFFSET_MICROS, ItemError, Keys, Link, LinkError, Outcome, Queue, Settlement};
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -168,7 +168,7 @@ async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differenc
 /// What Redis has of a sale, against what the ledger has in `reign`.
 fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
-    let given_back = hold_end - GIVEN_BACK_MICROS as f64;
+    let cancelled = hold_end - CANCELLED_OFFSET_MICROS as f64;
     let expected =
         score.map(|score| if score == f64::INFINITY { "inf".into() } else { format!("{score:.0}") });
     let difference = |kind, outcome| {
@@ -185,7 +185,7 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) ->
             for_a_person("sold by the old main, by Redis alone")
         }
         (SaleState::Reserved, Some(f64::INFINITY)) => difference("sold in Redis and not in the ledger", held),
-        (SaleState::Reserved, Some(score)) if score == hold_end || score == given_back => None,
+        (SaleState::Reserved, Some(score)) if score == hold_end || score == cancelled => None,
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
         // Not this reservation but a later one, or its sale: of that this copy of the ledger knows nothing.

@@ -36,7 +36,7 @@ pub use status::{
     HEARTBEAT_INTERVAL, ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom,
 };
 pub use tasks::{
-    GIVEN_BACK_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task,
+    CANCELLED_OFFSET_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task,
     TaskBody,
 };
 

@@ -1,6 +1,6 @@
 //! What has become of a buyer's order, and leaving the queue.
 
-use super::{GIVEN_BACK_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
+use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -46,7 +46,7 @@ pub enum Leave {
     /// Their order is withdrawn.
     Left,
     /// Their reservation will be released, unless a payment for it comes first.
-    GivingBack,
+    Cancelling,
     /// There was nothing to withdraw; this is how they stand.
     Stays(OrderState),
 }
@@ -81,14 +81,14 @@ impl Queue {
                     .key(&keys.reservations)
                     .arg(buyer.as_str())
                     .arg(NO_HOLD_MICROS)
-                    .arg(GIVEN_BACK_MICROS)
+                    .arg(CANCELLED_OFFSET_MICROS)
                     .invoke_async(&mut connection)
                     .await
             })
             .await?;
         Ok(match reply.as_str() {
             "left" => Leave::Left,
-            "giving_back" => Leave::GivingBack,
+            "cancelling" => Leave::Cancelling,
             score => Leave::Stays(judge(None, None, score.parse().ok())),
         })
     }
@@ -152,7 +152,7 @@ pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64
     if let Some(until) = hold.and_then(stamp_of_score) {
         return OrderState::Reserved(match until.as_micros() {
             NO_HOLD_MICROS.. => Hold::Sale,
-            ..GIVEN_BACK_MICROS => Hold::Release,
+            ..CANCELLED_OFFSET_MICROS => Hold::Release,
             _ => Hold::Until(until),
         });
     }
@@ -189,7 +189,7 @@ mod tests {
             (Some(now as f64), Some(3), Some(-(now as f64)), queued),
             (None, None, Some(f64::INFINITY), OrderState::Sold),
             (None, None, Some(now as f64), OrderState::Reserved(Hold::Until(stamp(now)))),
-            (None, None, Some((now - GIVEN_BACK_MICROS) as f64), OrderState::Reserved(Hold::Release)),
+            (None, None, Some((now - CANCELLED_OFFSET_MICROS) as f64), OrderState::Reserved(Hold::Release)),
             (None, None, Some((now + NO_HOLD_MICROS) as f64), OrderState::Reserved(Hold::Sale)),
             (None, None, Some(-(now as f64)), OrderState::Released),
         ];

@@ -1,6 +1,6 @@
 //! What the ledger has decided, told to Redis; and what is due to be decided.
 
-use super::{GIVEN_BACK_MICROS, Keys, LinkError, MAX_BATCH, Queue};
+use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
@@ -59,7 +59,7 @@ pub struct DueReservation {
     /// When its hold ends, or would have ended.
     pub hold_until: Stamp,
     /// Whether its buyer gave it back.
-    pub given_back: bool,
+    pub cancelled: bool,
 }
 
 impl Queue {
@@ -116,13 +116,13 @@ fn parse(reply: Vec<String>) -> Option<DueBatch> {
     let mut due = Vec::new();
     while let (Some(buyer), Some(score)) = (words.next(), words.next()) {
         let micros: u64 = score.parse().ok()?;
-        let given_back = micros < GIVEN_BACK_MICROS;
-        let hold_until = if given_back { micros + GIVEN_BACK_MICROS } else { micros };
+        let cancelled = micros < CANCELLED_OFFSET_MICROS;
+        let hold_until = if cancelled { micros + CANCELLED_OFFSET_MICROS } else { micros };
         due.push(DueReservation {
             user_token: UserToken::parse(buyer).ok()?,
             score,
             hold_until: Stamp::from_micros(hold_until).ok()?,
-            given_back,
+            cancelled,
         });
     }
     Some(DueBatch { now, epoch, due })

@@ -28,7 +28,7 @@ pub const NO_HOLD_MICROS: u64 = 4_000_000_000_000_000;
 /// A reservation that its buyer gave back has its hold's end lowered by this: the score is
 /// due at once, and still says which of the buyer's reservations it was. Real ends lie
 /// above it (they come after 2017), lowered ones below (until 2065).
-pub const GIVEN_BACK_MICROS: u64 = 1_500_000_000_000_000;
+pub const CANCELLED_OFFSET_MICROS: u64 = 1_500_000_000_000_000;
 
 /// A unit taken out of the stock for an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
