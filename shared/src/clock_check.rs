@@ -48,7 +48,7 @@ pub struct ClockCheck {
 
 /// Whether the next order may be stamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClockVerdict {
     /// Nothing is known against the clock.
     MayStamp,
     /// The clock was wrong; measure again before stamping.
@@ -65,11 +65,13 @@ impl ClockCheck {
     }
 
     /// Whether an order may be stamped now.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> ClockVerdict {
         match *self.lock() {
-            None => Verdict::MayStamp,
-            Some((bounds, measured)) if measured.elapsed() < REMEASURE_INTERVAL => Verdict::Wrong(bounds),
-            Some(_) => Verdict::Remeasure,
+            None => ClockVerdict::MayStamp,
+            Some((bounds, measured)) if measured.elapsed() < REMEASURE_INTERVAL => {
+                ClockVerdict::Wrong(bounds)
+            }
+            Some(_) => ClockVerdict::Remeasure,
         }
     }
 
@@ -103,13 +105,13 @@ mod tests {
     #[test]
     fn a_wrong_clock_is_measured_again_and_forgiven() {
         let check = ClockCheck::default();
-        assert_eq!(check.verdict(), Verdict::MayStamp);
+        assert_eq!(check.verdict(), ClockVerdict::MayStamp);
         let wrong = OffsetBounds::from_exchange(at(3_000), at(75), at(3_150));
         check.record(wrong);
-        assert_eq!(check.verdict(), Verdict::Wrong(wrong));
+        assert_eq!(check.verdict(), ClockVerdict::Wrong(wrong));
         *check.lock() = Instant::now().checked_sub(REMEASURE_INTERVAL).map(|then| (wrong, then));
-        assert_eq!(check.verdict(), Verdict::Remeasure);
+        assert_eq!(check.verdict(), ClockVerdict::Remeasure);
         check.record(OffsetBounds::from_exchange(at(0), at(75), at(150)));
-        assert_eq!(check.verdict(), Verdict::MayStamp);
+        assert_eq!(check.verdict(), ClockVerdict::MayStamp);
     }
 }

@@ -18,7 +18,7 @@ pub struct ItemId(String);
 /// A text that is no [`ItemId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an item id is 1 to 64 characters of A-Z a-z 0-9 . _ -")]
-pub struct BadItemId;
+pub struct ItemIdError;
 
 impl ItemId {
     /// The longest id, in characters.
@@ -31,20 +31,20 @@ impl ItemId {
 }
 
 impl FromStr for ItemId {
-    type Err = BadItemId;
+    type Err = ItemIdError;
 
-    fn from_str(text: &str) -> Result<Self, BadItemId> {
+    fn from_str(text: &str) -> Result<Self, ItemIdError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let well_formed = (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed);
         // "." and ".." would be path steps in every URL that names the item.
-        if well_formed && text != "." && text != ".." { Ok(Self(text.to_owned())) } else { Err(BadItemId) }
+        if well_formed && text != "." && text != ".." { Ok(Self(text.to_owned())) } else { Err(ItemIdError) }
     }
 }
 
 impl TryFrom<String> for ItemId {
-    type Error = BadItemId;
+    type Error = ItemIdError;
 
-    fn try_from(text: String) -> Result<Self, BadItemId> {
+    fn try_from(text: String) -> Result<Self, ItemIdError> {
         text.parse()
     }
 }
@@ -206,7 +206,7 @@ pub struct ItemChanges {
 
 /// A value that no item may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadItem {
+pub enum ItemFieldError {
     /// The name is empty, too long or has control characters.
     #[error("name must be 1 to 200 characters without control characters")]
     Name,
@@ -246,14 +246,14 @@ impl NewItem {
     pub const DEFAULT_SETTLE_WINDOW_MS: u32 = 2_000;
 
     /// Checks every value that its type alone does not.
-    pub fn check(&self) -> Result<(), BadItem> {
+    pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(Some(&self.name), Some(self.stock_total), Some(self.hold_seconds))?;
         if self.closes_at.is_some_and(|closes_at| closes_at <= self.opens_at) {
-            return Err(BadItem::Gates);
+            return Err(ItemFieldError::Gates);
         }
         check_moments([Some(self.opens_at), self.closes_at])?;
         if !(Self::MIN_SETTLE_WINDOW_MS..=Self::MAX_SETTLE_WINDOW_MS).contains(&self.settle_window_ms) {
-            return Err(BadItem::SettleWindow);
+            return Err(ItemFieldError::SettleWindow);
         }
         Ok(())
     }
@@ -261,28 +261,32 @@ impl NewItem {
 
 impl ItemChanges {
     /// Checks every value given. The gates are compared where the item is changed.
-    pub fn check(&self) -> Result<(), BadItem> {
+    pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(self.name.as_deref(), self.stock_total, self.hold_seconds)?;
         check_moments([self.opens_at, self.closes_at])
     }
 }
 
-fn check_moments(moments: [Option<Stamp>; 2]) -> Result<(), BadItem> {
+fn check_moments(moments: [Option<Stamp>; 2]) -> Result<(), ItemFieldError> {
     let too_early = |moment: Stamp| moment.as_micros() < NewItem::YEAR_2020;
-    if moments.into_iter().flatten().any(too_early) { Err(BadItem::Moment) } else { Ok(()) }
+    if moments.into_iter().flatten().any(too_early) { Err(ItemFieldError::Moment) } else { Ok(()) }
 }
 
-fn check_values(name: Option<&str>, stock: Option<u32>, hold_seconds: Option<u32>) -> Result<(), BadItem> {
+fn check_values(
+    name: Option<&str>,
+    stock: Option<u32>,
+    hold_seconds: Option<u32>,
+) -> Result<(), ItemFieldError> {
     let bad_name =
         |name: &str| !(1..=200).contains(&name.chars().count()) || name.chars().any(char::is_control);
     if name.is_some_and(bad_name) {
-        return Err(BadItem::Name);
+        return Err(ItemFieldError::Name);
     }
     if stock.is_some_and(|units| units > NewItem::MAX_STOCK) {
-        return Err(BadItem::Stock);
+        return Err(ItemFieldError::Stock);
     }
     if hold_seconds.is_some_and(|seconds| seconds > NewItem::MAX_HOLD_SECONDS) {
-        return Err(BadItem::Hold);
+        return Err(ItemFieldError::Hold);
     }
     Ok(())
 }
@@ -328,7 +332,7 @@ mod tests {
         let bad =
             ["", ".", "..", "a/b", "../etc", "{x}", "a b", "a\0", "a:b", "\u{fc}", "%2e", &"x".repeat(65)];
         for text in bad {
-            assert_eq!(text.parse::<ItemId>(), Err(BadItemId), "{text:?}");
+            assert_eq!(text.parse::<ItemId>(), Err(ItemIdError), "{text:?}");
         }
     }
 
@@ -363,14 +367,14 @@ mod tests {
         assert_eq!(new.check(), Ok(()));
         assert_eq!(new.settle_window_ms, 2_000);
         let cases = [
-            (NewItem { name: String::new(), ..new.clone() }, BadItem::Name),
-            (NewItem { name: "a\nb".into(), ..new.clone() }, BadItem::Name),
-            (NewItem { stock_total: 10_000_001, ..new.clone() }, BadItem::Stock),
-            (NewItem { closes_at: Some(new.opens_at), ..new.clone() }, BadItem::Gates),
-            (NewItem { opens_at: at(1_795_000_000_000), ..new.clone() }, BadItem::Moment),
-            (NewItem { hold_seconds: 86_401, ..new.clone() }, BadItem::Hold),
-            (NewItem { settle_window_ms: 49, ..new.clone() }, BadItem::SettleWindow),
-            (NewItem { settle_window_ms: 25_001, ..new }, BadItem::SettleWindow),
+            (NewItem { name: String::new(), ..new.clone() }, ItemFieldError::Name),
+            (NewItem { name: "a\nb".into(), ..new.clone() }, ItemFieldError::Name),
+            (NewItem { stock_total: 10_000_001, ..new.clone() }, ItemFieldError::Stock),
+            (NewItem { closes_at: Some(new.opens_at), ..new.clone() }, ItemFieldError::Gates),
+            (NewItem { opens_at: at(1_795_000_000_000), ..new.clone() }, ItemFieldError::Moment),
+            (NewItem { hold_seconds: 86_401, ..new.clone() }, ItemFieldError::Hold),
+            (NewItem { settle_window_ms: 49, ..new.clone() }, ItemFieldError::SettleWindow),
+            (NewItem { settle_window_ms: 25_001, ..new }, ItemFieldError::SettleWindow),
         ];
         for (bad, why) in cases {
             assert_eq!(bad.check(), Err(why));

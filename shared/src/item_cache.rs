@@ -27,7 +27,7 @@ type Copy = Option<(Instant, Result<Option<Arc<Item>>, ItemError>)>;
 
 /// What is known of one id.
 #[derive(Debug, Default)]
-struct Place {
+struct CacheEntry {
     copy: AsyncMutex<Copy>,
     /// It never changes, and is known also while nobody can be asked; 0 where the item was never read.
     settle_window_ms: AtomicU32,
@@ -39,13 +39,13 @@ pub struct ItemCache {
     replica: Option<Queue>,
     replica_failed_at: Mutex<Option<Instant>>,
     main: Queue,
-    places: Mutex<HashMap<ItemId, Arc<Place>>>,
+    entries: Mutex<HashMap<ItemId, Arc<CacheEntry>>>,
 }
 
 impl ItemCache {
     /// Copies read from `replica`, or from `main` where there is none or it fails.
     pub fn new(replica: Option<Queue>, main: Queue) -> Self {
-        Self { replica, replica_failed_at: Mutex::default(), main, places: Mutex::default() }
+        Self { replica, replica_failed_at: Mutex::default(), main, entries: Mutex::default() }
     }
 
     /// Starts connecting in the background.
@@ -60,8 +60,8 @@ impl ItemCache {
     /// outcome, be it a failure.
     pub async fn get(&self, item_id: &ItemId, limit: Duration) -> Result<Option<Arc<Item>>, ItemError> {
         let asked_at = Instant::now();
-        let place = self.place(item_id);
-        let Ok(mut copy) = timeout(limit, place.copy.lock()).await else {
+        let entry = self.entry(item_id);
+        let Ok(mut copy) = timeout(limit, entry.copy.lock()).await else {
             return Err(LinkError::NotSent("another reading has not ended in time".into()).into());
         };
         if let Some((read_at, outcome)) = copy.as_ref()
@@ -72,7 +72,7 @@ impl ItemCache {
         let mut read_at = Instant::now();
         let outcome = match self.read(item_id, limit.saturating_sub(asked_at.elapsed())).await {
             Ok(item) => {
-                place.settle_window_ms.store(item.settle_window_ms, Ordering::Relaxed);
+                entry.settle_window_ms.store(item.settle_window_ms, Ordering::Relaxed);
                 Ok(Some(Arc::new(item)))
             }
             Err(ItemError::NoSuchItem(_)) => Ok(None),
@@ -88,7 +88,7 @@ impl ItemCache {
 
     /// The item's settle window, where the item was read before, however long ago.
     pub fn settle_window(&self, item_id: &ItemId) -> Option<Duration> {
-        match self.place(item_id).settle_window_ms.load(Ordering::Relaxed) {
+        match self.entry(item_id).settle_window_ms.load(Ordering::Relaxed) {
             0 => None,
             milliseconds => Some(Duration::from_millis(milliseconds.into())),
         }
@@ -119,15 +119,15 @@ impl ItemCache {
         self.replica_failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place(&self, item_id: &ItemId) -> Arc<Place> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = places.get(item_id) {
-            return place.clone();
+    fn entry(&self, item_id: &ItemId) -> Arc<CacheEntry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(item_id) {
+            return entry.clone();
         }
-        if places.len() >= MAX_COPIES {
+        if entries.len() >= MAX_COPIES {
             // A flood of ids that do not exist; those that do are read again.
-            places.clear();
+            entries.clear();
         }
-        places.entry(item_id.clone()).or_default().clone()
+        entries.entry(item_id.clone()).or_default().clone()
     }
 }

@@ -18,11 +18,11 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How the work on one item ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended<T> {
+pub struct ItemRunEnd<T> {
     /// What was done.
     pub done: T,
     /// There was no item under the id; there may be one later.
-    pub look_again: bool,
+    pub restart: bool,
 }
 
 /// What a run came to, over all items.
@@ -47,7 +47,7 @@ pub async fn run<T, Fut>(
 ) -> Summary<T>
 where
     T: std::ops::AddAssign + Default + Send + std::fmt::Debug + 'static,
-    Fut: Future<Output = Ended<T>> + Send + 'static,
+    Fut: Future<Output = ItemRunEnd<T>> + Send + 'static,
 {
     let mut summary = Summary::default();
     let mut works = JoinSet::new();
@@ -91,13 +91,13 @@ where
 
 /// Takes note of an end; returns the work's id where it is to be started again.
 fn note<T: std::ops::AddAssign>(
-    ended: Result<(Id, Ended<T>), JoinError>,
+    ended: Result<(Id, ItemRunEnd<T>), JoinError>,
     summary: &mut Summary<T>,
 ) -> Option<Id> {
     match ended {
         Ok((id, ended)) => {
             summary.done += ended.done;
-            ended.look_again.then_some(id)
+            ended.restart.then_some(id)
         }
         Err(error) => {
             summary.broken += 1;

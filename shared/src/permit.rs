@@ -23,22 +23,22 @@ pub enum Permit {
 
 impl Permit {
     /// What is written under this permit; `known` is the epoch where none is leased.
-    pub fn reign(self, known: u64) -> Reign {
+    pub fn fence(self, known: u64) -> Fence {
         match self {
-            Self::Unleased => Reign { epoch: known, until: None },
-            Self::Leased { epoch, until } => Reign { epoch, until: Some(until) },
+            Self::Unleased => Fence { epoch: known, until: None },
+            Self::Leased { epoch, until } => Fence { epoch, until: Some(until) },
         }
     }
 
     /// Until when; nothing where it does not end.
     pub fn until(self) -> Option<Stamp> {
-        self.reign(0).until
+        self.fence(0).until
     }
 }
 
 /// Under whose word the ledger is written, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reign {
+pub struct Fence {
     /// The epoch.
     pub epoch: u64,
     /// What is not committed before this moment by the ledger's clock is refused.

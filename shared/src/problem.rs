@@ -95,7 +95,7 @@ pub enum Problem {
 }
 
 /// What all refusals of a kind have in common.
-struct Kind {
+struct ProblemKind {
     slug: &'static str,
     status: StatusCode,
     title: &'static str,
@@ -158,7 +158,7 @@ impl Problem {
         self.kind().status
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ProblemKind {
         let (slug, status, title) = match self {
             Self::BadItemId => ("bad-item-id", 400, "The item id is not well formed"),
             Self::BadBody => ("bad-body", 400, "The body must be empty or an empty JSON object"),
@@ -203,7 +203,7 @@ impl Problem {
         };
         // Every number above is a status; the table test below reads them all.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Kind { slug, status, title }
+        ProblemKind { slug, status, title }
     }
 
     fn detail(&self) -> String {
@@ -288,7 +288,7 @@ impl Problem {
 
     /// The problem document.
     pub fn document(&self) -> Value {
-        let Kind { slug, status, title } = self.kind();
+        let ProblemKind { slug, status, title } = self.kind();
         let mut document = json!({
             "type": format!("{TYPE_PREFIX}{slug}"),
             "title": title,

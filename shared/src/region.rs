@@ -58,9 +58,9 @@ const MASK: u64 = (1 << BITS) - 1;
 
 /// A region's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Region(u64);
+pub struct RegionNumber(u64);
 
-impl Region {
+impl RegionNumber {
     /// The number of the region called `name`.
     pub fn named(name: &str) -> Self {
         let number = REGIONS.iter().position(|known| *known == name).unwrap_or(0);
@@ -92,17 +92,17 @@ mod tests {
         for (number, name) in REGIONS.iter().enumerate() {
             for micros in (1_795_000_000_000_000..1_795_000_000_020_000).step_by(7) {
                 let stamp = Stamp::from_micros(micros).unwrap();
-                let marked = Region::named(name).mark(stamp);
-                assert_eq!(Region::of(marked), *name, "{number} {micros}");
+                let marked = RegionNumber::named(name).mark(stamp);
+                assert_eq!(RegionNumber::of(marked), *name, "{number} {micros}");
                 assert!(marked.micros_since(stamp).abs() < 64);
             }
         }
-        assert_eq!(Region::named("moon-1"), Region::default());
+        assert_eq!(RegionNumber::named("moon-1"), RegionNumber::default());
     }
 
     #[test]
     fn no_region_is_ahead_of_another() {
-        let (one, other) = (Region::named("us-east-1"), Region::named("cn-northwest-1"));
+        let (one, other) = (RegionNumber::named("us-east-1"), RegionNumber::named("cn-northwest-1"));
         let ahead = (0..64_u64)
             .filter(|tick| {
                 let stamp = Stamp::from_micros(1_795_000_000_000_000 + (tick << BITS)).unwrap();

@@ -16,7 +16,7 @@ pub struct Stamp(u64);
 /// A number of microseconds that no [`Stamp`] can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a moment in microseconds since 1970 below 2^53")]
-pub struct StampOutOfRange(pub u64);
+pub struct StampRangeError(pub u64);
 
 impl Stamp {
     /// The Unix epoch.
@@ -25,8 +25,8 @@ impl Stamp {
     pub const LIMIT: u64 = 1 << 53;
 
     /// The moment `micros` microseconds after the Unix epoch.
-    pub fn from_micros(micros: u64) -> Result<Self, StampOutOfRange> {
-        if micros < Self::LIMIT { Ok(Self(micros)) } else { Err(StampOutOfRange(micros)) }
+    pub fn from_micros(micros: u64) -> Result<Self, StampRangeError> {
+        if micros < Self::LIMIT { Ok(Self(micros)) } else { Err(StampRangeError(micros)) }
     }
 
     /// Microseconds since the Unix epoch.
@@ -41,9 +41,9 @@ impl Stamp {
 }
 
 impl TryFrom<u64> for Stamp {
-    type Error = StampOutOfRange;
+    type Error = StampRangeError;
 
-    fn try_from(micros: u64) -> Result<Self, StampOutOfRange> {
+    fn try_from(micros: u64) -> Result<Self, StampRangeError> {
         Self::from_micros(micros)
     }
 }
@@ -63,7 +63,7 @@ mod tests {
         let last = Stamp::from_micros(Stamp::LIMIT - 1).unwrap();
         assert_eq!((last.as_micros() as f64) as u64, last.as_micros());
         assert_ne!(((Stamp::LIMIT + 1) as f64) as u64, Stamp::LIMIT + 1);
-        assert_eq!(Stamp::from_micros(Stamp::LIMIT), Err(StampOutOfRange(Stamp::LIMIT)));
+        assert_eq!(Stamp::from_micros(Stamp::LIMIT), Err(StampRangeError(Stamp::LIMIT)));
     }
 
     #[test]

@@ -19,9 +19,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The process's metrics.
 #[derive(Clone)]
-pub struct Telemetry(Arc<Inner>);
+pub struct Telemetry(Arc<TelemetryState>);
 
-struct Inner {
+struct TelemetryState {
     collector: &'static Collector,
     one_at_a_time: bool,
     unflushed: AtomicU32,
@@ -44,7 +44,8 @@ impl Telemetry {
             .map_err(|error| format!("metrics cannot start: {error}"))?;
         let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());
         let one_at_a_time = in_flight.is_none_or(|n| n <= 1);
-        let telemetry = Self(Arc::new(Inner { collector, one_at_a_time, unflushed: AtomicU32::new(0) }));
+        let telemetry =
+            Self(Arc::new(TelemetryState { collector, one_at_a_time, unflushed: AtomicU32::new(0) }));
         if !one_at_a_time {
             let flushed = telemetry.clone();
             tokio::spawn(async move {

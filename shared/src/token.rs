@@ -53,7 +53,7 @@ pub enum TokenError {
     BadSubject,
 }
 
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     algorithm: Algorithm,
     decoding: DecodingKey,
@@ -62,7 +62,7 @@ struct Key {
 
 /// Verifies access tokens against the configured keys.
 pub struct TokenVerifier {
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
 }
 
 impl std::fmt::Debug for TokenVerifier {
@@ -124,7 +124,9 @@ impl TokenVerifier {
         }
         // An algorithm that the library does not know, "none" among them, ends here.
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        let fits = |key: &&Key| key.algorithm == header.alg && (header.kid.is_none() || key.id == header.kid);
+        let fits = |key: &&VerificationKey| {
+            key.algorithm == header.alg && (header.kid.is_none() || key.id == header.kid)
+        };
         let mut candidates = self.keys.iter().filter(fits);
         // Without a key id the algorithm must leave no choice.
         let (Some(key), None) = (candidates.next(), candidates.next()) else {
@@ -144,7 +146,7 @@ fn moment(seconds: f64) -> Stamp {
     Stamp::from_micros(micros as u64).unwrap_or_else(|_| unreachable!("clamped to Stamp::LIMIT above"))
 }
 
-fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<Key, String> {
+fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<VerificationKey, String> {
     let (algorithm, name) = match &jwk.algorithm {
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
@@ -168,7 +170,7 @@ fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<Key, String> {
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     validation.validate_nbf = true;
     validation.leeway = LEEWAY_SECONDS;
-    Ok(Key { id: jwk.common.key_id.clone(), algorithm, decoding, validation })
+    Ok(VerificationKey { id: jwk.common.key_id.clone(), algorithm, decoding, validation })
 }
 
 fn refusal(kind: &ErrorKind) -> TokenError {

@@ -12,18 +12,18 @@ pub struct UserToken(String);
 /// A subject that fairdrop cannot queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token's subject must be 1 to 255 visible ASCII characters")]
-pub struct BadUserToken;
+pub struct UserTokenError;
 
 impl UserToken {
     /// The longest subject accepted, in bytes.
     pub const MAX_LEN: usize = 255;
 
     /// Accepts `subject` where it is well formed.
-    pub fn parse(subject: impl Into<String>) -> Result<Self, BadUserToken> {
+    pub fn parse(subject: impl Into<String>) -> Result<Self, UserTokenError> {
         let subject = subject.into();
         let well_formed = (1..=Self::MAX_LEN).contains(&subject.len())
             && subject.bytes().all(|byte| byte.is_ascii_graphic());
-        if well_formed { Ok(Self(subject)) } else { Err(BadUserToken) }
+        if well_formed { Ok(Self(subject)) } else { Err(UserTokenError) }
     }
 
     /// The subject itself, for Redis and the ledger; not for logs.
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_a_subject() {
         for subject in ["", "two words", "tab\t", "nul\0", "gr\u{fc}n", &"x".repeat(256)] {
-            assert_eq!(UserToken::parse(subject), Err(BadUserToken), "{subject:?}");
+            assert_eq!(UserToken::parse(subject), Err(UserTokenError), "{subject:?}");
         }
     }
 

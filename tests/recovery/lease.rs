@@ -163,7 +163,7 @@ async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
     );
     ledger.record(&item_id, &[reservation("x", 1)], leased(1, soon)).await.unwrap();
     let x = reservation("x", 1).user_token;
-    assert_eq!(ledger.pay(&item_id, &x, "pay", over.reign(1)).await.map(drop), Err(LedgerError::LeaseOver));
+    assert_eq!(ledger.pay(&item_id, &x, "pay", over.fence(1)).await.map(drop), Err(LedgerError::LeaseOver));
 
     // Frozen between its last statement and the commit.
     let mut slow = PgConnection::connect(&server.postgres.url()).await.unwrap();
@@ -192,7 +192,7 @@ async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
         ledger.record(&item_id, &[reservation("z", 1)], unleased).await.map(drop),
         Err(LedgerError::LeaseOver)
     );
-    assert!(slow.execute("UPDATE fairdrop.reign SET leased = false").await.is_err());
+    assert!(slow.execute("UPDATE fairdrop.current_epoch SET leased = false").await.is_err());
     assert_eq!(ledger.epoch().await, Ok(1));
 }
 
@@ -202,9 +202,9 @@ async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
     let ledger = &server.ledger;
     ledger.sell_by_lease().await.unwrap();
     let soon = micros_now() + 60_000_000;
-    assert_eq!(ledger.begin_reign_after(1).await, Ok(2));
-    assert_eq!(ledger.begin_reign_after(1).await, Ok(2), "twice is once");
-    assert_eq!(ledger.begin_reign_after(3).await, Err(LedgerError::StaleEpoch));
+    assert_eq!(ledger.raise_epoch(1).await, Ok(2));
+    assert_eq!(ledger.raise_epoch(1).await, Ok(2), "twice is once");
+    assert_eq!(ledger.raise_epoch(3).await, Err(LedgerError::StaleEpoch));
     let promised = [reservation("x", 1)];
     assert_eq!(
         ledger.record(&item_id, &promised, leased(1, soon)).await.map(drop),
@@ -217,7 +217,7 @@ async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
     assert_eq!(ledger.withhold(&item_id, 8, false, 2).await, Ok(8));
     let (y, z) = (reservation("y", 2), reservation("z", 2));
     let standings = ledger.record(&item_id, &[y, z], leased(2, soon)).await.unwrap();
-    assert_eq!(standings.iter().filter(|one| **one == ledger::Standing::Nothing).count(), 1);
+    assert_eq!(standings.iter().filter(|one| **one == ledger::BuyerState::None).count(), 1);
     assert_eq!(ledger.withhold(&item_id, 99, false, 3).await, Ok(8), "no more than there are");
     assert_eq!(ledger.withhold_at_most(&item_id, 0).await, Ok(0));
 }

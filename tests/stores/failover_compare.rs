@@ -2,7 +2,7 @@
 
 use ledger::LastSigns;
 use local::system::clock::micros_now;
-use reconcile::Witnesses;
+use reconcile::Stores;
 use redis::AsyncCommands;
 use region_failover::compare::{Compared, Listed, LostOrder, MAX_LISTED, compare};
 use shared::config::RedisConfig;
@@ -41,11 +41,11 @@ impl Side {
         side
     }
 
-    fn witnesses(&self) -> Witnesses {
+    fn witnesses(&self) -> Stores {
         let url = self.redis.redis.url();
         let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
         let link = Link::new(RedisConfig::main(&source).unwrap());
-        Witnesses { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
+        Stores { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
     }
 
     async fn queue(&self, item: &str, orders: &[(u64, String)]) {

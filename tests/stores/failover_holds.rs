@@ -1,13 +1,13 @@
 //! What waits for payment when main is lost, with real servers: the old main may have sold it, and its word has not
 //! come over.
 
-use ledger::{Due, Extension, Payment, SaleState, Standing};
+use ledger::{BuyerState, Due, Extension, Payment, SaleState};
 use local::system::clock::micros_now;
-use reconcile::{Witnesses, reconcile_at_rest};
+use reconcile::{Stores, reconcile_at_rest};
 use redis::AsyncCommands;
 use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
-use shared::permit::{Permit, Reign};
+use shared::permit::{Fence, Permit};
 use shared::queue::{Keys, Link, OrderState, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -23,7 +23,7 @@ struct Main {
 }
 
 impl Main {
-    /// The new main before its reign begins: of `held` the ledger's copy has a reservation that waits for payment.
+    /// The new main before its epoch begins: of `held` the ledger's copy has a reservation that waits for payment.
     async fn start(held: &[&str]) -> Self {
         let (redis, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
         let (redis, ledger) = (redis.unwrap(), ledger.unwrap());
@@ -63,11 +63,11 @@ impl Main {
         Stamp::from_micros(self.began + 31_000_000).unwrap()
     }
 
-    fn witnesses(&self) -> Witnesses {
+    fn witnesses(&self) -> Stores {
         let url = self.redis.redis.url();
         let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
         let link = Link::new(RedisConfig::main(&source).unwrap());
-        Witnesses { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
+        Stores { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
     }
 
     async fn score(&self, buyer: &str, score: f64) {
@@ -76,15 +76,15 @@ impl Main {
     }
 
     /// What the worker does once the hold of `buyer` has ended.
-    async fn release(&self, buyer: &str, epoch: u64) -> Standing {
+    async fn release(&self, buyer: &str, epoch: u64) -> BuyerState {
         let due = Due {
             user_token: UserToken::parse(buyer).unwrap(),
             hold_until: self.hold_until(),
             cancelled: false,
         };
         let now = Stamp::from_micros(micros_now()).unwrap();
-        let reign = Reign { epoch, until: None };
-        let standings = self.ledger.ledger.release_due(&self.item_id, &[due], now, reign).await.unwrap();
+        let fence = Fence { epoch, until: None };
+        let standings = self.ledger.ledger.release_due(&self.item_id, &[due], now, fence).await.unwrap();
         standings.into_iter().next().unwrap()
     }
 }
@@ -95,24 +95,24 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
     let ledger = &main.ledger.ledger;
     // Nine are free, and one more could have been paid for.
     assert_eq!(ledger.replica().await.unwrap().units_unsold, u64::from(STOCK));
-    ledger.begin_reign_after(1).await.unwrap();
+    ledger.raise_epoch(1).await.unwrap();
     assert_eq!(ledger.withhold(&main.item_id, 3, true, 2).await.unwrap(), 3);
 
-    let reserved = Standing::Reserved { until: main.hold_until() };
+    let reserved = BuyerState::Reserved { until: main.hold_until() };
     assert_eq!(main.release("waits", 2).await, reserved, "its hold has ended, and it stays taken");
     // A part of what is withheld is put on sale: the person is not through yet.
     ledger.withhold_at_most(&main.item_id, 1).await.unwrap();
     assert_eq!(main.release("waits", 2).await, reserved);
     assert!(ledger.item(&main.item_id).await.unwrap().keeps_old_holds);
     ledger.withhold_at_most(&main.item_id, 0).await.unwrap();
-    assert_eq!(main.release("waits", 2).await, Standing::Released);
+    assert_eq!(main.release("waits", 2).await, BuyerState::Released);
 }
 
 #[tokio::test]
 async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down() {
     let main = Main::start(&[]).await;
     let ledger = &main.ledger.ledger;
-    ledger.begin_reign_after(1).await.unwrap();
+    ledger.raise_epoch(1).await.unwrap();
     ledger.withhold(&main.item_id, 3, true, 2).await.unwrap();
     // Its task came over, and the ledger's row did not: the new worker records it under the new epoch.
     let until = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
@@ -120,7 +120,7 @@ async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down
         .record(&main.item_id, &[main.reservation("late")], Permit::Leased { epoch: 2, until })
         .await
         .unwrap();
-    assert_eq!(main.release("late", 2).await, Standing::Reserved { until: main.hold_until() });
+    assert_eq!(main.release("late", 2).await, BuyerState::Reserved { until: main.hold_until() });
     // Its task had been done, and is gone: neither does a repair release it.
     main.score("alone", main.hold_until().as_micros() as f64).await;
     main.score("late", main.hold_until().as_micros() as f64).await;
@@ -135,11 +135,11 @@ async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down
 async fn a_later_reservation_or_sale_in_redis_is_no_leftover_of_a_released_one() {
     let main = Main::start(&["again", "bought-again"]).await;
     for buyer in ["again", "bought-again"] {
-        assert_eq!(main.release(buyer, 1).await, Standing::Released);
+        assert_eq!(main.release(buyer, 1).await, BuyerState::Released);
     }
     main.score("again", (main.hold_until().as_micros() + 90_000_000) as f64).await;
     main.score("bought-again", f64::INFINITY).await;
-    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    main.ledger.ledger.raise_epoch(1).await.unwrap();
     let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("taken again in Redis alone"), Some(&2));
     assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 2));
@@ -149,26 +149,26 @@ async fn a_later_reservation_or_sale_in_redis_is_no_leftover_of_a_released_one()
 async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
     let main = Main::start(&["bought"]).await;
     let ledger = &main.ledger.ledger;
-    ledger.begin_reign_after(1).await.unwrap();
-    let (buyer, reign) = (UserToken::parse("bought").unwrap(), Reign { epoch: 2, until: None });
+    ledger.raise_epoch(1).await.unwrap();
+    let (buyer, fence) = (UserToken::parse("bought").unwrap(), Fence { epoch: 2, until: None });
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
     let sold = OrderState::Sold;
-    let extended = ledger.extend(&main.item_id, &buyer, "first-card", later, sold, reign).await;
+    let extended = ledger.extend(&main.item_id, &buyer, "first-card", later, sold, fence).await;
     assert_eq!(extended, Ok(Extension::Settled(Payment::Unknown)));
-    let given_up = ledger.give_up(&main.item_id, &buyer, "first-card", sold, reign).await;
+    let given_up = ledger.give_up(&main.item_id, &buyer, "first-card", sold, fence).await;
     assert_eq!(given_up, Ok(Payment::Unknown));
     let sales = ledger.sales(&main.item_id, None, 10).await.unwrap();
     assert_eq!(sales.first().map(|sale| sale.state), Some(SaleState::Reserved));
-    let paid = ledger.pay(&main.item_id, &buyer, "second-card", reign).await;
+    let paid = ledger.pay(&main.item_id, &buyer, "second-card", fence).await;
     assert!(matches!(paid, Ok(Payment::Sold { .. })), "{paid:?}");
 }
 
 #[tokio::test]
 async fn who_would_rather_apologise_keeps_nothing_back() {
     let main = Main::start(&["waits"]).await;
-    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    main.ledger.ledger.raise_epoch(1).await.unwrap();
     main.ledger.ledger.withhold(&main.item_id, 0, false, 2).await.unwrap();
-    assert_eq!(main.release("waits", 2).await, Standing::Released);
+    assert_eq!(main.release("waits", 2).await, BuyerState::Released);
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn what_redis_knows_as_sold_of_an_earlier_reign_stays_sold() {
     let main = Main::start(&["bought", "waits"]).await;
     // Redis's copy was a moment ahead of the ledger's.
     main.score("bought", f64::INFINITY).await;
-    main.ledger.ledger.begin_reign_after(1).await.unwrap();
+    main.ledger.ledger.raise_epoch(1).await.unwrap();
     let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("sold by the old main, by Redis alone"), Some(&1));
     assert_eq!((found.stock_counted, found.repaired), (i64::from(STOCK) - 2, 0));

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use ledger::{Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment, Standing};
+use ledger::{BuyerState, Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment};
 use local::system::postgres::Postgres;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
@@ -89,7 +89,7 @@ async fn the_database_itself_keeps_the_rules() {
         ("TRUNCATE fairdrop.sales", "forgets nothing"),
         ("UPDATE fairdrop.items SET units_taken = 0", "counted from the sales"),
         ("UPDATE fairdrop.items SET stock_total = 1", NEVER_OVERSOLD),
-        ("UPDATE fairdrop.reign SET epoch = 1", "only goes up"),
+        ("UPDATE fairdrop.current_epoch SET epoch = 1", "only goes up"),
     ];
     for (case, why) in cases {
         let sql: &'static str = if case.starts_with('(') { format!("{row}{case}").leak() } else { case };
@@ -110,21 +110,21 @@ async fn an_old_reign_writes_nothing() {
     let server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 5).await;
     server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
-    by_hand(&server, "UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
+    by_hand(&server, "UPDATE fairdrop.current_epoch SET epoch = 2").await.unwrap();
     let stale = Err(LedgerError::StaleEpoch);
     assert_eq!(server.ledger.record(&item_id, &[held("y", 1)], Permit::Unleased).await.map(drop), stale);
     assert_eq!(
-        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.reign(1)).await.map(drop),
+        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.fence(1)).await.map(drop),
         stale
     );
     let due = [due("x", 0, true)];
     assert_eq!(
-        server.ledger.release_due(&item_id, &due, at(NOW), Permit::Unleased.reign(1)).await.map(drop),
+        server.ledger.release_due(&item_id, &due, at(NOW), Permit::Unleased.fence(1)).await.map(drop),
         stale
     );
     assert_eq!(server.ledger.epoch().await, Ok(2));
     assert!(matches!(
-        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.reign(2)).await,
+        server.ledger.pay(&item_id, &buyer("x"), "p", Permit::Unleased.fence(2)).await,
         Ok(Payment::Sold { .. })
     ));
 }
@@ -136,8 +136,8 @@ async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
     let item_id = item(ledger, "a", 3).await;
     let batch: Vec<Reservation> =
         ["e", "d", "c", "b", "a"].iter().zip(0..).map(|(name, n)| held(name, n)).collect();
-    let until = |n: u64| Standing::Reserved { until: at(NOW + n + HOLD) };
-    let expected = [until(0), until(1), until(2), Standing::Nothing, Standing::Nothing];
+    let until = |n: u64| BuyerState::Reserved { until: at(NOW + n + HOLD) };
+    let expected = [until(0), until(1), until(2), BuyerState::None, BuyerState::None];
     assert_eq!(ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap(), expected);
     // Again, whole or in part: nothing changes.
     assert_eq!(ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap(), expected);
@@ -146,23 +146,23 @@ async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
 
     let all = [due("e", 0, false), due("d", 1, true), due("c", 2, false), due("b", 3, true)];
     let standings =
-        ledger.release_due(&item_id, &all, at(NOW + HOLD), Permit::Unleased.reign(1)).await.unwrap();
-    assert_eq!(standings, [Standing::Released, Standing::Released, until(2), Standing::Nothing]);
+        ledger.release_due(&item_id, &all, at(NOW + HOLD), Permit::Unleased.fence(1)).await.unwrap();
+    assert_eq!(standings, [BuyerState::Released, BuyerState::Released, until(2), BuyerState::None]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
     // Another reservation than the one that the ledger knows is neither released nor called so.
     let others = [due("c", 20, true), due("d", 20, true)];
     let standings =
-        ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), Permit::Unleased.reign(1)).await.unwrap();
-    assert_eq!(standings, [until(2), Standing::Nothing]);
+        ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), Permit::Unleased.fence(1)).await.unwrap();
+    assert_eq!(standings, [until(2), BuyerState::None]);
     // A replay does not bring a released reservation back; a newer one does, and once.
     assert_eq!(
         ledger.record(&item_id, &batch[..2], Permit::Unleased).await.unwrap(),
-        [Standing::Released, Standing::Released]
+        [BuyerState::Released, BuyerState::Released]
     );
     let newer = sold_at_once("e", 10);
     assert_eq!(
         ledger.record(&item_id, &[newer.clone(), newer], Permit::Unleased).await.unwrap(),
-        [Standing::Sold, Standing::Sold]
+        [BuyerState::Sold, BuyerState::Sold]
     );
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
     let in_order = ledger.sales(&item_id, None, 100).await.unwrap();
@@ -187,8 +187,8 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
         let due = [due(name, n, false)];
         let end = at(NOW + RACES + HOLD);
         let token = buyer(name);
-        let pay = server.ledger.pay(&item_id, &token, name, Permit::Unleased.reign(1));
-        let release = server.ledger.release_due(&item_id, &due, end, Permit::Unleased.reign(1));
+        let pay = server.ledger.pay(&item_id, &token, name, Permit::Unleased.fence(1));
+        let release = server.ledger.release_due(&item_id, &due, end, Permit::Unleased.fence(1));
         // Whoever is asked first changes from race to race.
         let (payment, standings) = if n % 2 == 0 {
             tokio::join!(pay, release)
@@ -197,8 +197,8 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
             (pay, release)
         };
         match (payment.unwrap(), standings.unwrap()[0]) {
-            (Payment::Sold { .. }, Standing::Sold) => paid += 1,
-            (Payment::Unknown, Standing::Released) => {}
+            (Payment::Sold { .. }, BuyerState::Sold) => paid += 1,
+            (Payment::Unknown, BuyerState::Released) => {}
             other => panic!("two outcomes: {other:?}"),
         }
     }
@@ -217,46 +217,46 @@ async fn one_payment_counts_once_and_for_one() {
         .await
         .unwrap();
     let x = buyer("x");
-    let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", Permit::Unleased.reign(1)))).await;
+    let same = join_all((0..100).map(|_| ledger.pay(&item_id, &x, "pay-1", Permit::Unleased.fence(1)))).await;
     let sold = Payment::Sold { placed_at: at(NOW - 2_000_000) };
     assert!(same.iter().all(|answer| answer.as_ref() == Ok(&sold)), "{same:?}");
-    assert_eq!(ledger.pay(&item_id, &x, "pay-2", Permit::Unleased.reign(1)).await, Ok(Payment::AlreadyPaid));
+    assert_eq!(ledger.pay(&item_id, &x, "pay-2", Permit::Unleased.fence(1)).await, Ok(Payment::AlreadyPaid));
     assert_eq!(
-        ledger.pay(&item_id, &buyer("y"), "pay-1", Permit::Unleased.reign(1)).await,
+        ledger.pay(&item_id, &buyer("y"), "pay-1", Permit::Unleased.fence(1)).await,
         Ok(Payment::Used)
     );
     assert_eq!(
-        ledger.pay(&item_id, &buyer("stranger"), "pay-3", Permit::Unleased.reign(1)).await,
+        ledger.pay(&item_id, &buyer("stranger"), "pay-3", Permit::Unleased.fence(1)).await,
         Ok(Payment::Unknown)
     );
     // Sold at once and paid afterwards: the payment is noted, once.
     assert!(matches!(
-        ledger.pay(&item_id, &buyer("z"), "pay-4", Permit::Unleased.reign(1)).await,
+        ledger.pay(&item_id, &buyer("z"), "pay-4", Permit::Unleased.fence(1)).await,
         Ok(Payment::Sold { .. })
     ));
     assert_eq!(
-        ledger.pay(&item_id, &buyer("z"), "pay-5", Permit::Unleased.reign(1)).await,
+        ledger.pay(&item_id, &buyer("z"), "pay-5", Permit::Unleased.fence(1)).await,
         Ok(Payment::AlreadyPaid)
     );
 
     let y = buyer("y");
     let later = at(NOW + 2 * HOLD);
     let extend = |reference| {
-        ledger.extend(&item_id, &y, reference, later, OrderState::None, Permit::Unleased.reign(1))
+        ledger.extend(&item_id, &y, reference, later, OrderState::None, Permit::Unleased.fence(1))
     };
     let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
     assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");
     assert_eq!(extend("pay-7").await, Ok(Extension::Spent));
     let due = [due("y", 1, false)];
     let at_first_end =
-        ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), Permit::Unleased.reign(1)).await.unwrap();
-    assert_eq!(at_first_end, [Standing::Reserved { until: later }]);
+        ledger.release_due(&item_id, &due, at(NOW + HOLD + 1), Permit::Unleased.fence(1)).await.unwrap();
+    assert_eq!(at_first_end, [BuyerState::Reserved { until: later }]);
     let held = OrderState::Reserved(Hold::Until(later));
     assert_eq!(
-        ledger.give_up(&item_id, &y, "pay-6", held, Permit::Unleased.reign(1)).await,
+        ledger.give_up(&item_id, &y, "pay-6", held, Permit::Unleased.fence(1)).await,
         Ok(Payment::Released)
     );
-    assert_eq!(ledger.pay(&item_id, &y, "pay-6", Permit::Unleased.reign(1)).await, Ok(Payment::Released));
+    assert_eq!(ledger.pay(&item_id, &y, "pay-6", Permit::Unleased.fence(1)).await, Ok(Payment::Released));
     assert_eq!(extend("pay-6").await, Ok(Extension::Settled(Payment::Released)));
 }
 

@@ -93,7 +93,7 @@ async fn a_refused_reservation_does_not_stop_the_others_and_goes_to_the_dead_let
 #[tokio::test(flavor = "multi_thread")]
 async fn under_another_epoch_nothing_is_sold_and_every_order_keeps_its_place() {
     let mut fixture = WorkerFixture::start(2, &["alice", "bob", "carol"]).await.unwrap();
-    fixture.execute("UPDATE fairdrop.reign SET epoch = 2").await.unwrap();
+    fixture.execute("UPDATE fairdrop.current_epoch SET epoch = 2").await.unwrap();
     fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
     fixture.work_for(Duration::from_secs(3)).await;
     for buyer in ["alice", "bob"] {
@@ -135,7 +135,7 @@ async fn a_decision_that_did_not_reach_redis_is_written_when_the_hold_ends() {
     let ledger = &fixture.ledger.ledger;
     let token = |buyer: &str| order(&fixture.item_id, buyer, 0).unwrap().user_token;
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
-    ledger.pay(&fixture.item_id, &token("alice"), "pay-1", Permit::Unleased.reign(1)).await.unwrap();
+    ledger.pay(&fixture.item_id, &token("alice"), "pay-1", Permit::Unleased.fence(1)).await.unwrap();
     ledger
         .extend(
             &fixture.item_id,
@@ -143,7 +143,7 @@ async fn a_decision_that_did_not_reach_redis_is_written_when_the_hold_ends() {
             "pay-2",
             later,
             shared::queue::OrderState::None,
-            Permit::Unleased.reign(1),
+            Permit::Unleased.fence(1),
         )
         .await
         .unwrap();

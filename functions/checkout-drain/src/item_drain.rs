@@ -3,7 +3,7 @@
 use lease::{Lease, NotHeld};
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::Ended;
+use shared::item_runs::ItemRunEnd;
 use shared::queue::{DrainBatch, LinkError, MAX_BATCH, Queue};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl AddAssign for Drained {
 }
 
 /// Drains `item_id` until `until`.
-pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Instant) -> Ended<Drained> {
+pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Instant) -> ItemRunEnd<Drained> {
     let mut done = Drained::default();
     let mut full_batches = 0;
     while Instant::now() < until {
@@ -49,7 +49,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
                 pause_after(&batch, &mut full_batches)
             }
             Err(DrainError::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
-                return Ended { done, look_again: true };
+                return ItemRunEnd { done, restart: true };
             }
             // The lease keeper logs this once, for all items.
             Err(DrainError::NotHeld(_)) => FAILURE_PAUSE,
@@ -63,7 +63,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(pause.min(left)).await;
     }
-    Ended { done, look_again: false }
+    ItemRunEnd { done, restart: false }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! Holds that have ended, and reservations that buyers have cancelled.
 
 use crate::item_work::{BatchFill, ItemWork, RoundError};
-use ledger::{Due, Standing};
-use shared::queue::{MAX_BATCH, Outcome, Settlement};
+use ledger::{BuyerState, Due};
+use shared::queue::{MAX_BATCH, ReservationOutcome, Settlement};
 
 impl ItemWork {
     /// Lets the ledger decide a batch of due reservations, and writes its decisions to Redis.
@@ -22,26 +22,28 @@ impl ItemWork {
                 cancelled: one.cancelled,
             })
             .collect();
-        let reign = self.context.lease.permit()?.reign(batch.epoch);
-        let standings = self.context.ledger.release_due(&self.item_id, &due, batch.now, reign).await?;
+        let fence = self.context.lease.permit()?.fence(batch.epoch);
+        let standings = self.context.ledger.release_due(&self.item_id, &due, batch.now, fence).await?;
         let settlements: Vec<Settlement> = batch
             .due
             .into_iter()
             .zip(standings)
             .filter_map(|(one, standing)| {
                 let outcome = match standing {
-                    Standing::Sold => Outcome::Sold,
-                    Standing::Reserved { until } => Outcome::Reserved { until },
-                    Standing::Released => Outcome::Released { returns_unit: true },
+                    BuyerState::Sold => ReservationOutcome::Sold,
+                    BuyerState::Reserved { until } => ReservationOutcome::Reserved { until },
+                    BuyerState::Released => ReservationOutcome::Released { returns_unit: true },
                     // Its task has not reached the ledger yet.
-                    Standing::Nothing => return None,
+                    BuyerState::None => return None,
                 };
                 Some(Settlement { user_token: one.user_token, expected: Some(one.score), outcome })
             })
             .collect();
         let changed = self.context.queue.settle(&self.item_id, &settlements).await?;
-        let released =
-            settlements.iter().filter(|one| matches!(one.outcome, Outcome::Released { .. })).count() as u64;
+        let released = settlements
+            .iter()
+            .filter(|one| matches!(one.outcome, ReservationOutcome::Released { .. }))
+            .count() as u64;
         self.done.released += released;
         if released > 0 {
             metrics::counter!("reservations_released", "Item" => self.item_id.to_string())

@@ -5,7 +5,7 @@ use lease::NotHeld;
 use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::Ended;
+use shared::item_runs::ItemRunEnd;
 use shared::queue::{LinkError, MAX_BATCH, Task};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ pub struct ItemWork {
 }
 
 /// Works on `item_id` until `until`.
-pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant) -> Ended<Worked> {
+pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant) -> ItemRunEnd<Worked> {
     let mut work = ItemWork::new(context, item_id);
     let mut ledger_is_ready = false;
     let mut idle_rounds = 0;
@@ -112,7 +112,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
                 }
             }
             Err(RoundError::Redis(LinkError::Refused(code))) if code == "NOITEM" => {
-                return Ended { done: work.done, look_again: true };
+                return ItemRunEnd { done: work.done, restart: true };
             }
             // The lease keeper logs this once, for all items.
             Err(RoundError::NotHeld(_)) => FAILURE_PAUSE,
@@ -127,7 +127,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
         let left = until.saturating_duration_since(Instant::now());
         tokio::time::sleep(pause.min(left)).await;
     }
-    Ended { done: work.done, look_again: false }
+    ItemRunEnd { done: work.done, restart: false }
 }
 
 impl ItemWork {

@@ -1,8 +1,10 @@
 //! Tasks: reservations to record in the ledger.
 
 use crate::item_work::{BatchFill, ItemWork, RoundError};
-use ledger::{LedgerError, Standing};
-use shared::queue::{CANCELLED_OFFSET_MICROS, MAX_BATCH, Outcome, Reservation, Settlement, Task, TaskBody};
+use ledger::{BuyerState, LedgerError};
+use shared::queue::{
+    CANCELLED_OFFSET_MICROS, MAX_BATCH, Reservation, ReservationOutcome, Settlement, Task, TaskBody,
+};
 use std::time::{Duration, Instant};
 
 /// How often the worker claims idle tasks of other workers.
@@ -146,7 +148,7 @@ impl ItemWork {
     async fn settle(
         &mut self,
         reservations: &[Reservation],
-        standings: &[Standing],
+        standings: &[BuyerState],
     ) -> Result<(), RoundError> {
         let settlements: Vec<Settlement> = reservations
             .iter()
@@ -156,7 +158,7 @@ impl ItemWork {
         if !settlements.is_empty() {
             self.context.queue.settle(&self.item_id, &settlements).await?;
         }
-        let refused = standings.iter().filter(|standing| **standing == Standing::Nothing).count() as u64;
+        let refused = standings.iter().filter(|standing| **standing == BuyerState::None).count() as u64;
         let recorded = standings.len() as u64 - refused;
         self.done.recorded += recorded;
         self.done.refused += refused;
@@ -192,7 +194,7 @@ fn is_of_one_reign(reservations: &[Reservation]) -> bool {
 }
 
 /// What to write to Redis after the ledger has decided `standing` for `reservation`.
-fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement> {
+fn settlements(reservation: &Reservation, standing: BuyerState) -> Vec<Settlement> {
     let its_score = reservation.hold_until.as_micros().to_string();
     let settlement = |expected: Option<&str>, outcome| Settlement {
         user_token: reservation.user_token.clone(),
@@ -200,16 +202,20 @@ fn settlements(reservation: &Reservation, standing: Standing) -> Vec<Settlement>
         outcome,
     };
     match standing {
-        Standing::Sold => vec![settlement(None, Outcome::Sold)],
-        Standing::Reserved { until } if until == reservation.hold_until => Vec::new(),
-        Standing::Reserved { until } => vec![settlement(Some(&its_score), Outcome::Reserved { until })],
-        Standing::Released => vec![settlement(Some(&its_score), Outcome::Released { returns_unit: true })],
+        BuyerState::Sold => vec![settlement(None, ReservationOutcome::Sold)],
+        BuyerState::Reserved { until } if until == reservation.hold_until => Vec::new(),
+        BuyerState::Reserved { until } => {
+            vec![settlement(Some(&its_score), ReservationOutcome::Reserved { until })]
+        }
+        BuyerState::Released => {
+            vec![settlement(Some(&its_score), ReservationOutcome::Released { returns_unit: true })]
+        }
         // Also matches if its buyer has cancelled it in the meantime.
-        Standing::Nothing => {
+        BuyerState::None => {
             let cancelled =
                 reservation.hold_until.as_micros().saturating_sub(CANCELLED_OFFSET_MICROS).to_string();
             [its_score, cancelled]
-                .map(|score| settlement(Some(&score), Outcome::Released { returns_unit: false }))
+                .map(|score| settlement(Some(&score), ReservationOutcome::Released { returns_unit: false }))
                 .into()
         }
     }
@@ -231,17 +237,17 @@ mod tests {
             hold_until: stamp(CANCELLED_OFFSET_MICROS + 9),
             epoch: 1,
         };
-        let settled = |standing| -> Vec<(Option<String>, Outcome)> {
+        let settled = |standing| -> Vec<(Option<String>, ReservationOutcome)> {
             settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
         };
-        assert_eq!(settled(Standing::Sold), [(None, Outcome::Sold)]);
+        assert_eq!(settled(BuyerState::Sold), [(None, ReservationOutcome::Sold)]);
         let (held, cancelled) = ((CANCELLED_OFFSET_MICROS + 9).to_string(), "9".to_owned());
-        assert_eq!(settled(Standing::Reserved { until: stamp(CANCELLED_OFFSET_MICROS + 9) }), []);
-        let extended = Outcome::Reserved { until: stamp(12) };
-        assert_eq!(settled(Standing::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
-        let back = Outcome::Released { returns_unit: true };
-        assert_eq!(settled(Standing::Released), [(Some(held.clone()), back)]);
-        let no_unit = Outcome::Released { returns_unit: false };
-        assert_eq!(settled(Standing::Nothing), [(Some(held), no_unit), (Some(cancelled), no_unit)]);
+        assert_eq!(settled(BuyerState::Reserved { until: stamp(CANCELLED_OFFSET_MICROS + 9) }), []);
+        let extended = ReservationOutcome::Reserved { until: stamp(12) };
+        assert_eq!(settled(BuyerState::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
+        let back = ReservationOutcome::Released { returns_unit: true };
+        assert_eq!(settled(BuyerState::Released), [(Some(held.clone()), back)]);
+        let no_unit = ReservationOutcome::Released { returns_unit: false };
+        assert_eq!(settled(BuyerState::None), [(Some(held), no_unit), (Some(cancelled), no_unit)]);
     }
 }

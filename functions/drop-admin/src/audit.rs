@@ -7,7 +7,7 @@ use ledger::{Sale, SaleState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::item::ItemId;
-use shared::region::Region;
+use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 
 /// The most sales in one answer; Lambda limits an answer to 6 MB.
@@ -105,7 +105,7 @@ fn line(key: &hmac::Key, sale: &Sale, number: u64) -> AuditLine {
             SaleState::Released => "released",
         },
         placed_at: sale.placed_at,
-        region: Region::of(sale.placed_at),
+        region: RegionNumber::of(sale.placed_at),
         reserved_at: sale.reserved_at,
         epoch: sale.epoch,
     }

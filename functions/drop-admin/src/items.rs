@@ -3,7 +3,7 @@
 use crate::{AdminError, App};
 use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD};
 use serde_json::{Value, json};
-use shared::item::{BadItem, ItemChanges, ItemId, NewItem};
+use shared::item::{ItemChanges, ItemFieldError, ItemId, NewItem};
 use shared::queue::{ItemError, MAX_ITEMS};
 
 /// Puts a new item on sale. If an earlier creation was interrupted, so that only the ledger has
@@ -34,7 +34,7 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
     let opens_at = changes.opens_at.unwrap_or(known.item.opens_at);
     let closes_at = changes.closes_at.or(known.item.closes_at);
     if moves_gates && closes_at.is_some_and(|closes_at| closes_at <= opens_at) {
-        return Err(ItemError::from(BadItem::Gates).into());
+        return Err(ItemError::from(ItemFieldError::Gates).into());
     }
     if changes.stock_total.is_none_or(|units| units >= known.item.stock_total) {
         write(app, item_id, changes).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
 async fn write(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
     match app.ledger.change_item(item_id, changes).await? {
         Some(_) => Ok(()),
-        None => Err(ItemError::from(BadItem::Gates).into()),
+        None => Err(ItemError::from(ItemFieldError::Gates).into()),
     }
 }
 

@@ -7,7 +7,7 @@ use audit::{AuditCursor, AuditFormat};
 use lambda_runtime::Diagnostic;
 use lease::{Lease, Record, Shown, TableError};
 use ledger::{Ledger, LedgerError};
-use reconcile::{RebuildError, ReconcileError, Witnesses};
+use reconcile::{RebuildError, ReconcileError, Stores};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -36,15 +36,15 @@ impl App {
         })
     }
 
-    fn witnesses(&self) -> Witnesses {
-        Witnesses { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
+    fn witnesses(&self) -> Stores {
+        Stores { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
     }
 }
 
 impl From<RebuildError> for AdminError {
     fn from(error: RebuildError) -> Self {
         match error {
-            RebuildError::Witness(error) => error.into(),
+            RebuildError::Store(error) => error.into(),
             error => Self::NotRebuilt(error),
         }
     }

@@ -4,10 +4,10 @@ use crate::PublisherContext;
 use crate::transport::{BroadcastResult, Delivery, Transport};
 use crate::watchers::{OrderUpdate, Watchers};
 use live::connection_id::ConnectionId;
-use live::registry::{Cursor, Watch};
+use live::registry::{ChangeCursor, Subscription};
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::Ended;
+use shared::item_runs::ItemRunEnd;
 use shared::queue::{ItemError, LinkError, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, ReadFrom};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -72,7 +72,7 @@ struct ItemPublisher<O> {
     context: PublisherContext<O>,
     item_id: ItemId,
     watchers: Watchers,
-    cursor: Cursor,
+    cursor: ChangeCursor,
     last_task: String,
     in_flight: JoinSet<SendOutcome>,
     is_broadcasting: bool,
@@ -89,7 +89,7 @@ pub(crate) async fn run<O: Transport>(
     context: PublisherContext<O>,
     item_id: ItemId,
     until: Instant,
-) -> Ended<Published> {
+) -> ItemRunEnd<Published> {
     let mut done = Published::default();
     let until = until.checked_sub(FINISH_LIMIT).unwrap_or(until);
     while Instant::now() < until {
@@ -106,12 +106,12 @@ pub(crate) async fn run<O: Transport>(
             let has_no_watchers = publisher.publish(until).await;
             done += publisher.done;
             if has_no_watchers {
-                return Ended { done, look_again: true };
+                return ItemRunEnd { done, restart: true };
             }
         }
         pause(REPLICA_PAUSE, until).await;
     }
-    Ended { done, look_again: false }
+    ItemRunEnd { done, restart: false }
 }
 
 async fn pause(pause: Duration, until: Instant) {
@@ -135,7 +135,7 @@ impl<O: Transport> ItemPublisher<O> {
             context,
             item_id,
             watchers,
-            cursor: Cursor::default(),
+            cursor: ChangeCursor::default(),
             last_task,
             in_flight: JoinSet::new(),
             is_broadcasting: false,
@@ -306,7 +306,7 @@ impl<O: Transport> ItemPublisher<O> {
     /// Records the results of messages.
     async fn settle(&mut self, outcomes: Vec<SendOutcome>) {
         let now = self.context.clock.now();
-        let mut delivered_to: Vec<(ConnectionId, Watch)> = Vec::new();
+        let mut delivered_to: Vec<(ConnectionId, Subscription)> = Vec::new();
         let mut gone: Vec<ConnectionId> = Vec::new();
         let mut sent_page = None;
         for outcome in outcomes {
@@ -348,7 +348,7 @@ impl<O: Transport> ItemPublisher<O> {
 
     async fn save(
         &self,
-        delivered: &[(ConnectionId, Watch)],
+        delivered: &[(ConnectionId, Subscription)],
         gone: &[ConnectionId],
         page: Option<(Stamp, live::message::ItemPage)>,
     ) -> Result<(), LinkError> {

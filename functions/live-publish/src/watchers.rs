@@ -1,8 +1,8 @@
 //! What each watcher of an item has received, and which messages are due to whom. Pure functions: no I/O.
 
 use live::connection_id::ConnectionId;
-use live::message::{ItemMessage, ItemPage, OrderMessage, Refusal, Status, text};
-use live::registry::{Told, Watch};
+use live::message::{DropReason, ItemMessage, ItemPage, OrderMessage, Status, text};
+use live::registry::{SentStatus, Subscription};
 use shared::item::{Gate, Item, ItemId};
 use shared::queue::OrderState;
 use shared::stamp::Stamp;
@@ -33,7 +33,7 @@ pub(crate) struct Watchers {
 
 #[derive(Debug)]
 struct WatcherState {
-    watch: Watch,
+    watch: Subscription,
     /// The version of the last item message that it received.
     item_version: Stamp,
     has_message_in_flight: bool,
@@ -54,7 +54,7 @@ struct PublishedItem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OrderUpdate {
     pub(crate) connection: ConnectionId,
-    pub(crate) told: Told,
+    pub(crate) told: SentStatus,
     pub(crate) text: Arc<str>,
 }
 
@@ -83,7 +83,7 @@ impl Watchers {
     /// Adds a connection that has subscribed, or subscribed again. It has received what `watch` says, and the
     /// item as of that version. A connection from an earlier publisher (`is_inherited`) has also received the
     /// restored item message.
-    pub(crate) fn add(&mut self, connection: ConnectionId, watch: Watch, is_inherited: bool) {
+    pub(crate) fn add(&mut self, connection: ConnectionId, watch: Subscription, is_inherited: bool) {
         let common = self.item.as_ref().filter(|_| is_inherited).map(|item| item.version);
         let item_version = common.map_or(watch.told.version, |version| version.max(watch.told.version));
         if let Some(known) = self.by_connection.get_mut(&connection) {
@@ -176,7 +176,7 @@ impl Watchers {
                 continue;
             }
             let last = watcher.watch.told;
-            let told = Told { version: as_of, status: status(state, last.status, item) };
+            let told = SentStatus { version: as_of, status: status(state, last.status, item) };
             if must_be_sent(last, told) {
                 watcher.has_message_in_flight = true;
                 let message = OrderMessage::new(&self.item_id, told.status, as_of, now);
@@ -195,9 +195,9 @@ impl Watchers {
     pub(crate) fn record_delivery(
         &mut self,
         connection: &ConnectionId,
-        delivered: Option<Told>,
+        delivered: Option<SentStatus>,
         now: Stamp,
-    ) -> Option<Watch> {
+    ) -> Option<Subscription> {
         let watcher = self.by_connection.get_mut(connection)?;
         watcher.has_message_in_flight = false;
         let missed_a_change = std::mem::take(&mut watcher.missed_a_change);
@@ -263,8 +263,8 @@ fn status(state: OrderState, last: Status, item: &Item) -> Status {
     match (state, last) {
         (OrderState::None, Status::Refused { .. }) => last,
         (OrderState::None, Status::Queued { placed_at, .. }) => match item.gate(placed_at) {
-            Gate::NotOpenYet => Status::Refused { placed_at, reason: Refusal::NotOpenYet },
-            Gate::Closed => Status::Refused { placed_at, reason: Refusal::Closed },
+            Gate::NotOpenYet => Status::Refused { placed_at, reason: DropReason::NotOpenYet },
+            Gate::Closed => Status::Refused { placed_at, reason: DropReason::Closed },
             Gate::Open => Status::None,
         },
         _ => state.into(),
@@ -272,7 +272,7 @@ fn status(state: OrderState, last: Status, item: &Item) -> Status {
 }
 
 /// Whether `new` is newer than `last`, and differs enough.
-fn must_be_sent(last: Told, new: Told) -> bool {
+fn must_be_sent(last: SentStatus, new: SentStatus) -> bool {
     if new.version <= last.version || new.status == last.status {
         return false;
     }

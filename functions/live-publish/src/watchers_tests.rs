@@ -29,8 +29,12 @@ fn buyer(name: &str) -> UserToken {
     UserToken::parse(name).unwrap()
 }
 
-fn watch(name: &str, version: u64, status: Status) -> Watch {
-    Watch { buyer: buyer(name), ends_at: at(9_000 * SECOND), told: Told { version: at(version), status } }
+fn watch(name: &str, version: u64, status: Status) -> Subscription {
+    Subscription {
+        buyer: buyer(name),
+        ends_at: at(9_000 * SECOND),
+        told: SentStatus { version: at(version), status },
+    }
 }
 
 fn connection(name: &str) -> ConnectionId {
@@ -107,11 +111,11 @@ fn a_vanished_order_outside_the_gates_was_refused_and_any_other_has_left() {
         ("c3", "left", 1, queued(150)),
     ]);
     let mut status = |of: &str| observe(&mut watchers, of, OrderState::None, 2)[0].told.status;
-    assert!(matches!(status("early"), Status::Refused { reason: Refusal::NotOpenYet, .. }));
-    assert!(matches!(status("late"), Status::Refused { reason: Refusal::Closed, .. }));
+    assert!(matches!(status("early"), Status::Refused { reason: DropReason::NotOpenYet, .. }));
+    assert!(matches!(status("late"), Status::Refused { reason: DropReason::Closed, .. }));
     assert_eq!(status("left"), Status::None);
-    let refused = Status::Refused { placed_at: at(99 * SECOND), reason: Refusal::NotOpenYet };
-    watchers.record_delivery(&connection("c1"), Some(Told { version: at(2), status: refused }), at(2));
+    let refused = Status::Refused { placed_at: at(99 * SECOND), reason: DropReason::NotOpenYet };
+    watchers.record_delivery(&connection("c1"), Some(SentStatus { version: at(2), status: refused }), at(2));
     assert_eq!(observe(&mut watchers, "early", OrderState::None, 3), [], "it stays refused");
 }
 
@@ -207,7 +211,7 @@ proptest! {
         let name = connection("c1");
         let mut history = vec![(20 * SECOND, OrderState::None)];
         let mut watchers = watched_by(&[("c1", "alice", 20 * SECOND, Status::None)]);
-        let mut client = Told { version: at(20 * SECOND), status: Status::None };
+        let mut client = SentStatus { version: at(20 * SECOND), status: Status::None };
         let mut now = 20 * SECOND;
         // The last observation is current, and its message arrives.
         let last = [HistoryStep::Observe { behind: 0, is_lost: false }];
@@ -217,8 +221,8 @@ proptest! {
             match step {
                 HistoryStep::Change(state) => history.push((now, state)),
                 HistoryStep::Subscribe => {
-                    let told = Told { version: at(now), status: history.last().unwrap().1.into() };
-                    watchers.add(name.clone(), Watch { told, ..watch("alice", 0, Status::None) }, false);
+                    let told = SentStatus { version: at(now), status: history.last().unwrap().1.into() };
+                    watchers.add(name.clone(), Subscription { told, ..watch("alice", 0, Status::None) }, false);
                     received = Some(told);
                 }
                 HistoryStep::Observe { behind, is_lost } => {

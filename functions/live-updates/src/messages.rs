@@ -5,7 +5,7 @@ use crate::client_message::ClientMessage;
 use crate::event::{SocketEvent, SocketResponse};
 use live::connection_id::ConnectionId;
 use live::message::{ItemMessage, OrderMessage, Reply, Status, text};
-use live::registry::{FLOOD, MAX_MESSAGES, Speaker, Told, Watch};
+use live::registry::{FLOOD, MAX_MESSAGES, SentStatus, Speaker, Subscription};
 use shared::item::ItemId;
 use shared::problem::Problem;
 use shared::queue::{ItemError, ItemStatus, LinkError, ReadFrom};
@@ -119,8 +119,8 @@ async fn subscribe(
         return Err(Problem::StatusUnavailable);
     }
     let status: Status = orders.first().copied().ok_or(Problem::Internal)?.into();
-    let told = Told { version: as_of, status };
-    let watch = Watch { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, told };
+    let told = SentStatus { version: as_of, status };
+    let watch = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, told };
     app.registry.watch(item_id, connection, &watch).await.map_err(unavailable)?;
     let now = app.edge.clock.now();
     Ok(Reply::Subscribed {

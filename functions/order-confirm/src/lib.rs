@@ -11,14 +11,14 @@ mod notice;
 pub use notice::PaymentBody;
 
 use lease::Lease;
-use ledger::{Due, Extension, Ledger, LedgerError, Payment, Standing};
+use ledger::{BuyerState, Due, Extension, Ledger, LedgerError, Payment};
 use notice::{PaymentNotice, PaymentOutcome};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{Item, ItemId};
-use shared::permit::Reign;
+use shared::permit::Fence;
 use shared::problem::Problem;
 use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
 use shared::stamp::Stamp;
@@ -137,31 +137,31 @@ async fn missing_item_problem(app: &App, item_id: &ItemId) -> Problem {
 
 async fn sell(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
     let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let reign = reign(app, item).await?;
-    let paid = app.ledger.pay(item_id, user_token, payment_reference, reign).await;
+    let fence = fence(app, item).await?;
+    let paid = app.ledger.pay(item_id, user_token, payment_reference, fence).await;
     let paid = match paid.map_err(ledger_problem)? {
-        Payment::Unknown => refuse(app, notice, state(app, notice).await?, reign).await?,
+        Payment::Unknown => refuse(app, notice, state(app, notice).await?, fence).await?,
         paid => paid,
     };
     let Payment::Sold { placed_at } = paid else { return Err(refusal(paid)) };
-    settle(app, notice, None, queue::Outcome::Sold).await;
+    settle(app, notice, None, queue::ReservationOutcome::Sold).await;
     Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
 }
 
 async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
     let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
+    let (state, fence) = (state(app, notice).await?, fence(app, item).await?);
     let mut settled = Payment::Unknown;
     // A sold unit needs no extension; the ledger knows for which payment it was sold.
     if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
         let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
         let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
         let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
-        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, reign).await;
+        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, fence).await;
         match extended.map_err(ledger_problem)? {
             Extension::Until(until) => {
                 if let OrderState::Reserved(Hold::Until(held)) = state {
-                    settle(app, notice, Some(held), queue::Outcome::Reserved { until }).await;
+                    settle(app, notice, Some(held), queue::ReservationOutcome::Reserved { until }).await;
                 }
                 return Ok(Confirmed { reserved_until: Some(until), ..confirmed(notice, "reserved") });
             }
@@ -170,7 +170,7 @@ async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confir
         }
     }
     if settled == Payment::Unknown {
-        settled = refuse(app, notice, state, reign).await?;
+        settled = refuse(app, notice, state, fence).await?;
     }
     let Payment::Sold { placed_at } = settled else { return Err(refusal(settled)) };
     Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
@@ -178,15 +178,16 @@ async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confir
 
 async fn release(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
     let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let (state, reign) = (state(app, notice).await?, reign(app, item).await?);
-    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, reign).await;
+    let (state, fence) = (state(app, notice).await?, fence(app, item).await?);
+    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, fence).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
             // Redis may hold a later reservation, which does not belong to this payment.
             if let OrderState::Reserved(Hold::Until(held)) = state
                 && has_ended(app, notice, held).await?
             {
-                settle(app, notice, Some(held), queue::Outcome::Released { returns_unit: true }).await;
+                settle(app, notice, Some(held), queue::ReservationOutcome::Released { returns_unit: true })
+                    .await;
             }
             Ok(confirmed(notice, "released"))
         }
@@ -214,8 +215,8 @@ async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem>
 /// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
 async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
     let due = Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false };
-    let standings = app.ledger.standings(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
-    Ok(standings == [Standing::Released])
+    let standings = app.ledger.buyer_states(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
+    Ok(standings == [BuyerState::Released])
 }
 
 /// Refuses a payment permanently if it buys nothing. Not if Redis has a reservation that the ledger has not
@@ -224,10 +225,10 @@ async fn refuse(
     app: &App,
     notice: &PaymentNotice,
     state: OrderState,
-    reign: Reign,
+    fence: Fence,
 ) -> Result<Payment, Problem> {
     let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let refused = app.ledger.refuse(item_id, user_token, payment_reference, state, reign).await;
+    let refused = app.ledger.refuse(item_id, user_token, payment_reference, state, fence).await;
     refused.map_err(ledger_problem)
 }
 
@@ -245,16 +246,21 @@ fn refusal(payment: Payment) -> Problem {
 }
 
 /// Under whose word a payment is written now.
-async fn reign(app: &App, item: &Item) -> Result<Reign, Problem> {
+async fn fence(app: &App, item: &Item) -> Result<Fence, Problem> {
     let permit = app.lease.permit_now().await.map_err(|error| {
         tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");
         Problem::LedgerUnavailable
     })?;
-    Ok(permit.reign(item.epoch))
+    Ok(permit.fence(item.epoch))
 }
 
 /// Writes the ledger's decision to Redis. The decision stands even if this fails.
-async fn settle(app: &App, notice: &PaymentNotice, expected: Option<Stamp>, outcome: queue::Outcome) {
+async fn settle(
+    app: &App,
+    notice: &PaymentNotice,
+    expected: Option<Stamp>,
+    outcome: queue::ReservationOutcome,
+) {
     let settlement = Settlement {
         user_token: notice.user_token.clone(),
         expected: expected.map(|stamp| stamp.as_micros().to_string()),

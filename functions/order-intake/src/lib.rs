@@ -8,14 +8,14 @@ pub use answer::AcceptedOrder;
 
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
-use shared::clock_check::{ClockCheck, OffsetBounds, Verdict};
+use shared::clock_check::{ClockCheck, ClockVerdict, OffsetBounds};
 use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
 use shared::problem::Problem;
-use shared::queue::{Order, OrderState, Placement, Placing, Unplaced};
-use shared::region::Region;
+use shared::queue::{Order, OrderState, PlaceError, Placement, Placing};
+use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 
 /// The methods of the path.
@@ -26,7 +26,7 @@ const ALLOW: &str = "POST, OPTIONS";
 pub struct App {
     edge: Edge,
     clock_check: ClockCheck,
-    region: Region,
+    region: RegionNumber,
 }
 
 impl App {
@@ -35,7 +35,7 @@ impl App {
         Ok(Self {
             edge: Edge::from_config(source)?,
             clock_check: ClockCheck::default(),
-            region: Region::named(&config::region(source)?),
+            region: RegionNumber::named(&config::region(source)?),
         })
     }
 
@@ -84,9 +84,9 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     let window = item.settle_window();
     let placing =
         app.edge.queue.place(&order, window, &app.edge.clock).await.map_err(|unplaced| match unplaced {
-            Unplaced::TooLate => Problem::TooLate,
-            Unplaced::Unreachable => Problem::MainUnreachable,
-            Unplaced::Unknown => Problem::OutcomeUnknown,
+            PlaceError::TooLate => Problem::TooLate,
+            PlaceError::Unreachable => Problem::MainUnreachable,
+            PlaceError::Unknown => Problem::OutcomeUnknown,
         })?;
     record_clock(app, placing.clock_offset);
     placement_answer(&order, placing)
@@ -136,9 +136,9 @@ async fn refuse_unless_known(app: &App, order: &Order, refusal: Problem) -> Resu
 /// Refuses orders while this machine's clock is known to be wrong. Measures the clock again once a second.
 async fn check_clock(app: &App) -> Result<(), Problem> {
     match app.clock_check.verdict() {
-        Verdict::MayStamp => return Ok(()),
-        Verdict::Wrong(_) => return Err(Problem::ClockOff),
-        Verdict::Remeasure => {}
+        ClockVerdict::MayStamp => return Ok(()),
+        ClockVerdict::Wrong(_) => return Err(Problem::ClockOff),
+        ClockVerdict::Remeasure => {}
     }
     let sent = app.edge.clock.now();
     let main = app.edge.queue.main_time().await.map_err(|_| Problem::MainUnreachable)?;

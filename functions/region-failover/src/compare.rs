@@ -5,7 +5,7 @@ mod orders;
 pub use orders::LostOrder;
 
 use ledger::{LastSigns, Ledger, LedgerError, Sale, SaleState};
-use reconcile::Witnesses;
+use reconcile::Stores;
 use serde::{Deserialize, Serialize};
 use shared::item::ItemId;
 use shared::stamp::Stamp;
@@ -86,7 +86,7 @@ impl Compared {
 
 /// Compares the old main with the new one, and lists what comes after the first `skip`. Where the old one's Redis does
 /// not answer, the ledgers alone are compared.
-pub async fn compare(old: &Witnesses, new: &Witnesses, skip: u64) -> Result<(Compared, Listed), LedgerError> {
+pub async fn compare(old: &Stores, new: &Stores, skip: u64) -> Result<(Compared, Listed), LedgerError> {
     let (mut compared, lost) = compare_ledgers(&old.ledger, &new.ledger, skip).await?;
     let mut listed = Listed { lost, ..Listed::default() };
     match orders::lost(old, new, skip).await {

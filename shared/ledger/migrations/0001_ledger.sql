@@ -7,12 +7,12 @@
 -- The schema fairdrop is there already: it holds the list of migrations.
 
 -- Whose word counts: one row. The epoch goes up by one at each failover.
-CREATE TABLE fairdrop.reign (
+CREATE TABLE fairdrop.current_epoch (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch bigint NOT NULL CHECK (epoch >= 1),
     since timestamptz NOT NULL DEFAULT now()
 );
-INSERT INTO fairdrop.reign (epoch) VALUES (1);
+INSERT INTO fairdrop.current_epoch (epoch) VALUES (1);
 
 CREATE TABLE fairdrop.items (
     item_id text PRIMARY KEY CHECK (item_id ~ '^[A-Za-z0-9._-]{1,64}$' AND item_id NOT IN ('.', '..')),
@@ -83,7 +83,7 @@ DECLARE
     today bigint;
 BEGIN
     -- The lock makes a rise of the epoch wait for what is under way, and the other way round.
-    SELECT epoch INTO today FROM fairdrop.reign FOR SHARE;
+    SELECT epoch INTO today FROM fairdrop.current_epoch FOR SHARE;
     IF EXISTS (SELECT FROM after_rows WHERE epoch <> today) THEN
         RAISE EXCEPTION 'written under another epoch than %', today USING ERRCODE = 'FD001';
     END IF;
@@ -119,8 +119,8 @@ CREATE TRIGGER sales_stay BEFORE DELETE OR TRUNCATE ON fairdrop.sales
 CREATE TRIGGER only_the_count_counts BEFORE UPDATE OF units_taken ON fairdrop.items
     FOR EACH ROW WHEN (OLD.units_taken <> NEW.units_taken AND pg_trigger_depth() = 0)
     EXECUTE FUNCTION fairdrop.refuse('units_taken is counted from the sales');
-CREATE TRIGGER the_epoch_rises BEFORE UPDATE ON fairdrop.reign
+CREATE TRIGGER the_epoch_rises BEFORE UPDATE ON fairdrop.current_epoch
     FOR EACH ROW WHEN (NEW.epoch <= OLD.epoch)
     EXECUTE FUNCTION fairdrop.refuse('the epoch only goes up');
-CREATE TRIGGER the_reign_stays BEFORE DELETE OR TRUNCATE ON fairdrop.reign
+CREATE TRIGGER the_epoch_stays BEFORE DELETE OR TRUNCATE ON fairdrop.current_epoch
     FOR EACH STATEMENT EXECUTE FUNCTION fairdrop.refuse('there is always a reign');

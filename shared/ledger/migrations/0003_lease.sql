@@ -4,10 +4,10 @@
 -- statements, or whose commit was long on its way, sells nothing.
 
 -- Whether a lease is kept. Once it is, nothing is sold without one.
-ALTER TABLE fairdrop.reign ADD COLUMN leased boolean NOT NULL DEFAULT false;
+ALTER TABLE fairdrop.current_epoch ADD COLUMN leased boolean NOT NULL DEFAULT false;
 -- As before, and neither does anybody stop keeping the lease.
-DROP TRIGGER the_epoch_rises ON fairdrop.reign;
-CREATE TRIGGER the_epoch_rises BEFORE UPDATE ON fairdrop.reign
+DROP TRIGGER the_epoch_rises ON fairdrop.current_epoch;
+CREATE TRIGGER the_epoch_rises BEFORE UPDATE ON fairdrop.current_epoch
     FOR EACH ROW WHEN (NEW.epoch < OLD.epoch OR NEW.epoch = OLD.epoch AND NEW.leased = OLD.leased OR OLD.leased AND NOT NEW.leased)
     EXECUTE FUNCTION fairdrop.refuse('the epoch only goes up, and a lease once kept is kept');
 
@@ -17,7 +17,7 @@ DECLARE
     until bigint := nullif(current_setting('fairdrop.until', true), '')::bigint;
 BEGIN
     IF until IS NULL THEN
-        IF (SELECT leased FROM fairdrop.reign) THEN
+        IF (SELECT leased FROM fairdrop.current_epoch) THEN
             RAISE EXCEPTION 'without a lease nothing is sold' USING ERRCODE = 'FD003';
         END IF;
     ELSIF extract(epoch FROM clock_timestamp()) * 1000000 >= until THEN

@@ -49,7 +49,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext(NEW.item_id), hashtext(NEW.payment_reference));
     -- As for sales.
-    SELECT epoch INTO today FROM fairdrop.reign FOR SHARE;
+    SELECT epoch INTO today FROM fairdrop.current_epoch FOR SHARE;
     IF NEW.epoch <> today THEN
         RAISE EXCEPTION 'written under another epoch than %', today USING ERRCODE = 'FD001';
     END IF;

@@ -102,7 +102,7 @@ impl Ledger {
                 "INSERT INTO fairdrop.heartbeats AS heart (place, beat_at, log_end, oldest_transaction, epoch)
                  SELECT (beat_at / 1000000 % 900)::smallint, beat_at, pg_current_wal_insert_lsn(),
                         pg_snapshot_xmin(pg_current_snapshot())::xid, epoch
-                   FROM fairdrop.reign, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS beat_at) AS now
+                   FROM fairdrop.current_epoch, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS beat_at) AS now
                      ON CONFLICT (place) DO UPDATE
                     SET beat_at = excluded.beat_at, log_end = excluded.log_end,
                         oldest_transaction = excluded.oldest_transaction, epoch = excluded.epoch

@@ -23,7 +23,7 @@ pub struct LedgerItem {
 
 /// When a reign began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
+pub struct EpochStart {
     /// Its epoch.
     pub epoch: u64,
     /// By the ledger's clock.
@@ -40,22 +40,22 @@ impl Ledger {
     pub async fn epoch(&self) -> Result<u64, LedgerError> {
         self.within_limit(async {
             let epoch: i64 =
-                sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
+                sqlx::query_scalar("SELECT epoch FROM fairdrop.current_epoch").fetch_one(&self.pool).await?;
             Ok(epoch.unsigned_abs())
         })
         .await
     }
 
     /// When today's reign began.
-    pub async fn beginning(&self) -> Result<Beginning, LedgerError> {
+    pub async fn epoch_start(&self) -> Result<EpochStart, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
-                "SELECT epoch, (extract(epoch FROM since) * 1000000)::bigint AS since FROM fairdrop.reign",
+                "SELECT epoch, (extract(epoch FROM since) * 1000000)::bigint AS since FROM fairdrop.current_epoch",
             )
             .fetch_one(&self.pool)
             .await?;
             let epoch = row.try_get::<i64, _>("epoch")?.unsigned_abs();
-            Ok(Beginning { epoch, since: stamp(row.try_get("since")?)? })
+            Ok(EpochStart { epoch, since: stamp(row.try_get("since")?)? })
         })
         .await
     }
@@ -64,7 +64,7 @@ impl Ledger {
     pub async fn sell_by_lease(&self) -> Result<(), LedgerError> {
         self.within_limit(async {
             // The epoch stays: only a change of it is guarded.
-            sqlx::query("UPDATE fairdrop.reign SET leased = true WHERE NOT leased")
+            sqlx::query("UPDATE fairdrop.current_epoch SET leased = true WHERE NOT leased")
                 .execute(&self.pool)
                 .await?;
             Ok(())
@@ -74,14 +74,16 @@ impl Ledger {
 
     /// Begins the reign after `from`, unless it has begun; refused where the ledger is under any other.
     /// Whoever writes under an older one is refused from then on.
-    pub async fn begin_reign_after(&self, from: u64) -> Result<u64, LedgerError> {
+    pub async fn raise_epoch(&self, from: u64) -> Result<u64, LedgerError> {
         self.within_limit(async {
-            sqlx::query("UPDATE fairdrop.reign SET epoch = epoch + 1, since = now() WHERE epoch = $1")
-                .bind(from.cast_signed())
-                .execute(&self.pool)
-                .await?;
+            sqlx::query(
+                "UPDATE fairdrop.current_epoch SET epoch = epoch + 1, since = now() WHERE epoch = $1",
+            )
+            .bind(from.cast_signed())
+            .execute(&self.pool)
+            .await?;
             let epoch: i64 =
-                sqlx::query_scalar("SELECT epoch FROM fairdrop.reign").fetch_one(&self.pool).await?;
+                sqlx::query_scalar("SELECT epoch FROM fairdrop.current_epoch").fetch_one(&self.pool).await?;
             if epoch.unsigned_abs() == from + 1 { Ok(from + 1) } else { Err(LedgerError::StaleEpoch) }
         })
         .await
@@ -120,7 +122,7 @@ impl Ledger {
                 "UPDATE fairdrop.items
                     SET withheld = least(withheld + $2, stock_total - units_taken), withheld_in_epoch = $3,
                         old_holds_before = CASE WHEN $4
-                            THEN (SELECT (extract(epoch FROM since) * 1000000)::bigint FROM fairdrop.reign)
+                            THEN (SELECT (extract(epoch FROM since) * 1000000)::bigint FROM fairdrop.current_epoch)
                             ELSE old_holds_before END
                   WHERE item_id = $1 AND withheld_in_epoch < $3",
             )

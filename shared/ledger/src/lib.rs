@@ -22,11 +22,11 @@ pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use at_risk::{AtRisk, Basis, at_risk};
 pub use error::LedgerError;
 pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, Main, Replica, Slot};
-pub use items::{Beginning, LedgerItem, NEVER_OVERSOLD};
+pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};
 pub use records::{Sale, SaleState};
-pub use sales::{Due, Standing};
+pub use sales::{BuyerState, Due};
 pub use vitals::Vitals;
 
 use access::Access;

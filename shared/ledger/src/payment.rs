@@ -10,13 +10,13 @@
 //! Whether one is on its way, Redis alone knows. [`Ledger::pay`] does without, since most payments buy, in
 //! one statement; one that does not is [`Payment::Unknown`] until [`Ledger::refuse`] is told what Redis says.
 
-mod found;
+mod facts;
 
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError, SaleState};
-use found::{Verdict, look, write_down};
+use facts::{PaymentDecision, read_facts, record_answer};
 use shared::item::ItemId;
-use shared::permit::Reign;
+use shared::permit::Fence;
 use shared::queue::{Hold, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -48,7 +48,7 @@ impl Payment {
     const FINAL: [Self; 4] = [Self::AlreadyPaid, Self::Released, Self::NoReservation, Self::HeldForAnother];
 
     /// As the ledger keeps it; nothing for what is not final, or stands in a sale.
-    fn kept_as(self) -> Option<&'static str> {
+    fn stored_as(self) -> Option<&'static str> {
         match self {
             Self::AlreadyPaid => Some("already-paid"),
             Self::Released => Some("reservation-ended"),
@@ -58,10 +58,10 @@ impl Payment {
         }
     }
 
-    fn from_kept(text: &str) -> Result<Self, LedgerError> {
+    fn from_stored(text: &str) -> Result<Self, LedgerError> {
         Self::FINAL
             .into_iter()
-            .find(|one| one.kept_as() == Some(text))
+            .find(|one| one.stored_as() == Some(text))
             .ok_or_else(|| LedgerError::Refused("an answer that cannot be read".into()))
     }
 }
@@ -83,7 +83,7 @@ struct Charge<'a> {
     item_id: &'a ItemId,
     buyer: &'a UserToken,
     reference: &'a str,
-    reign: Reign,
+    fence: Fence,
 }
 
 impl Ledger {
@@ -94,14 +94,14 @@ impl Ledger {
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
-        reign: Reign,
+        fence: Fence,
     ) -> Result<Payment, LedgerError> {
-        let charge = Charge { item_id, buyer, reference, reign };
+        let charge = Charge { item_id, buyer, reference, fence };
         self.within_limit(async {
             match self.sell(charge).await {
                 Ok(Some(placed_at)) => Ok(Payment::Sold { placed_at }),
                 Err(error) if !was_overtaken(&error) => Err(error),
-                Ok(None) | Err(_) => self.judge(charge, None).await,
+                Ok(None) | Err(_) => self.answer_payment(charge, None).await,
             }
         })
         .await
@@ -115,14 +115,14 @@ impl Ledger {
         buyer: &UserToken,
         reference: &str,
         redis: OrderState,
-        reign: Reign,
+        fence: Fence,
     ) -> Result<Payment, LedgerError> {
-        let charge = Charge { item_id, buyer, reference, reign };
-        self.within_limit(self.judge(charge, Some(redis))).await
+        let charge = Charge { item_id, buyer, reference, fence };
+        self.within_limit(self.answer_payment(charge, Some(redis))).await
     }
 
     /// Extends the buyer's hold to `until`, once, while payment `reference` is under way. `redis` is what Redis says of
-    /// the buyer: a unit that was sold there, by an earlier reign, is held for nothing any more.
+    /// the buyer: a unit that was sold there, under an earlier epoch, is held for nothing any more.
     pub async fn extend(
         &self,
         item_id: &ItemId,
@@ -130,9 +130,9 @@ impl Ledger {
         reference: &str,
         until: Stamp,
         redis: OrderState,
-        reign: Reign,
+        fence: Fence,
     ) -> Result<Extension, LedgerError> {
-        let charge = Charge { item_id, buyer, reference, reign };
+        let charge = Charge { item_id, buyer, reference, fence };
         self.within_limit(async {
             match self.extend_once(charge, until, redis).await {
                 Err(error) if was_overtaken(&error) => self.extend_once(charge, until, redis).await,
@@ -150,9 +150,9 @@ impl Ledger {
         buyer: &UserToken,
         reference: &str,
         redis: OrderState,
-        reign: Reign,
+        fence: Fence,
     ) -> Result<Payment, LedgerError> {
-        let charge = Charge { item_id, buyer, reference, reign };
+        let charge = Charge { item_id, buyer, reference, fence };
         self.within_limit(async {
             match self.give_up_once(charge, redis).await {
                 Err(error) if was_overtaken(&error) => self.give_up_once(charge, redis).await,
@@ -174,44 +174,48 @@ const SELL: &str = "
 
 impl Ledger {
     async fn sell(&self, charge: Charge<'_>) -> Result<Option<Stamp>, LedgerError> {
-        let mut transaction = self.begin_before(charge.reign.until).await?;
+        let mut transaction = self.begin_before(charge.fence.until).await?;
         let placed_at: Option<i64> = sqlx::query_scalar(SELL)
             .bind(charge.item_id.as_str())
             .bind(charge.buyer.as_str())
             .bind(charge.reference)
-            .bind(charge.reign.epoch.cast_signed())
+            .bind(charge.fence.epoch.cast_signed())
             .fetch_optional(&mut *transaction)
             .await?;
         transaction.commit().await?;
         placed_at.map(stamp).transpose()
     }
 
-    async fn judge(&self, charge: Charge<'_>, redis: Option<OrderState>) -> Result<Payment, LedgerError> {
-        match self.judge_once(charge, redis).await {
-            Err(error) if was_overtaken(&error) => self.judge_once(charge, redis).await,
-            other => other,
-        }
-    }
-
-    async fn judge_once(
+    async fn answer_payment(
         &self,
         charge: Charge<'_>,
         redis: Option<OrderState>,
     ) -> Result<Payment, LedgerError> {
-        let mut transaction = self.begin_before(charge.reign.until).await?;
-        let found = look(&mut transaction, charge).await?;
+        match self.answer_payment_once(charge, redis).await {
+            Err(error) if was_overtaken(&error) => self.answer_payment_once(charge, redis).await,
+            other => other,
+        }
+    }
+
+    async fn answer_payment_once(
+        &self,
+        charge: Charge<'_>,
+        redis: Option<OrderState>,
+    ) -> Result<Payment, LedgerError> {
+        let mut transaction = self.begin_before(charge.fence.until).await?;
+        let facts = read_facts(&mut transaction, charge).await?;
         let cancelled = Some(OrderState::Reserved(Hold::Release));
-        let told = match found.verdict(charge.reference, redis) {
-            Verdict::Told(told) => told,
-            Verdict::Open(sale) if sale.state == SaleState::Reserved && redis == cancelled => {
+        let answer = match facts.decide(charge.reference, redis) {
+            PaymentDecision::Decided(answer) => answer,
+            PaymentDecision::Open(sale) if sale.state == SaleState::Reserved && redis == cancelled => {
                 Payment::Released
             }
             // It was recorded a moment ago.
-            Verdict::Open(_) => Payment::Unknown,
+            PaymentDecision::Open(_) => Payment::Unknown,
         };
-        write_down(&mut transaction, charge, &found, told).await?;
+        record_answer(&mut transaction, charge, &facts, answer).await?;
         transaction.commit().await?;
-        Ok(told)
+        Ok(answer)
     }
 
     async fn extend_once(
@@ -220,18 +224,18 @@ impl Ledger {
         until: Stamp,
         redis: OrderState,
     ) -> Result<Extension, LedgerError> {
-        let mut transaction = self.begin_before(charge.reign.until).await?;
-        let found = look(&mut transaction, charge).await?;
-        let extension = match found.verdict(charge.reference, None) {
-            Verdict::Told(told) => {
-                write_down(&mut transaction, charge, &found, told).await?;
-                Extension::Settled(told)
+        let mut transaction = self.begin_before(charge.fence.until).await?;
+        let facts = read_facts(&mut transaction, charge).await?;
+        let extension = match facts.decide(charge.reference, None) {
+            PaymentDecision::Decided(answer) => {
+                record_answer(&mut transaction, charge, &facts, answer).await?;
+                Extension::Settled(answer)
             }
-            Verdict::Open(sale) if sale.state == SaleState::Sold => {
+            PaymentDecision::Open(sale) if sale.state == SaleState::Sold => {
                 Extension::Settled(Payment::Sold { placed_at: sale.placed_at })
             }
-            Verdict::Open(_) if redis == OrderState::Sold => Extension::Settled(Payment::Unknown),
-            Verdict::Open(sale) => match sale.extended_for.as_deref() {
+            PaymentDecision::Open(_) if redis == OrderState::Sold => Extension::Settled(Payment::Unknown),
+            PaymentDecision::Open(sale) => match sale.extended_for.as_deref() {
                 None => {
                     let until: i64 = sqlx::query_scalar(
                         "UPDATE fairdrop.sales
@@ -242,7 +246,7 @@ impl Ledger {
                     .bind(charge.buyer.as_str())
                     .bind(charge.reference)
                     .bind(moment(until))
-                    .bind(charge.reign.epoch.cast_signed())
+                    .bind(charge.fence.epoch.cast_signed())
                     .fetch_one(&mut *transaction)
                     .await?;
                     Extension::Until(stamp(until)?)
@@ -257,22 +261,22 @@ impl Ledger {
 
     async fn give_up_once(&self, charge: Charge<'_>, redis: OrderState) -> Result<Payment, LedgerError> {
         let mut transaction = self.pool.begin().await?;
-        lock(&mut transaction, charge.item_id, charge.reign.until).await?;
-        let found = look(&mut transaction, charge).await?;
-        let (told, releases) = match found.verdict(charge.reference, Some(redis)) {
-            Verdict::Told(told) => (told, false),
-            Verdict::Open(sale) if sale.state == SaleState::Sold => {
+        lock(&mut transaction, charge.item_id, charge.fence.until).await?;
+        let facts = read_facts(&mut transaction, charge).await?;
+        let (answer, releases) = match facts.decide(charge.reference, Some(redis)) {
+            PaymentDecision::Decided(answer) => (answer, false),
+            PaymentDecision::Open(sale) if sale.state == SaleState::Sold => {
                 (Payment::Sold { placed_at: sale.placed_at }, false)
             }
             // An earlier reign's ledger had it as sold, and this copy of it does not.
-            Verdict::Open(_) if redis == OrderState::Sold => (Payment::Unknown, false),
-            Verdict::Open(sale) => match sale.extended_for.as_deref() {
+            PaymentDecision::Open(_) if redis == OrderState::Sold => (Payment::Unknown, false),
+            PaymentDecision::Open(sale) => match sale.extended_for.as_deref() {
                 Some(reference) if reference != charge.reference => (Payment::HeldForAnother, false),
                 Some(_) | None => (Payment::Released, true),
             },
         };
         // First: the lock on the reference is taken before the reign's.
-        write_down(&mut transaction, charge, &found, told).await?;
+        record_answer(&mut transaction, charge, &facts, answer).await?;
         if releases {
             sqlx::query(
                 "UPDATE fairdrop.sales SET state = 'released', epoch = $3
@@ -280,12 +284,12 @@ impl Ledger {
             )
             .bind(charge.item_id.as_str())
             .bind(charge.buyer.as_str())
-            .bind(charge.reign.epoch.cast_signed())
+            .bind(charge.fence.epoch.cast_signed())
             .execute(&mut *transaction)
             .await?;
         }
         transaction.commit().await?;
-        Ok(told)
+        Ok(answer)
     }
 }
 

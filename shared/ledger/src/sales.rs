@@ -3,7 +3,7 @@
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError};
 use shared::item::ItemId;
-use shared::permit::{Permit, Reign};
+use shared::permit::{Fence, Permit};
 use shared::queue::Reservation;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 /// What is true of a buyer and an item, as the ledger has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum BuyerState {
     /// The unit is theirs.
     Sold,
     /// A unit is held for them until then, unless they pay or give it back.
@@ -23,7 +23,7 @@ pub enum Standing {
     /// Their last reservation ended unsold.
     Released,
     /// The ledger has no unit for them, and nothing of theirs.
-    Nothing,
+    None,
 }
 
 /// A reservation whose time has come, as Redis has it.
@@ -52,14 +52,14 @@ impl Ledger {
         item_id: &ItemId,
         batch: &[Reservation],
         permit: Permit,
-    ) -> Result<Vec<Standing>, LedgerError> {
+    ) -> Result<Vec<BuyerState>, LedgerError> {
         let buyers: Vec<&str> = batch.iter().map(|one| one.user_token.as_str()).collect();
         let moments =
             |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
         let states: Vec<&str> =
             batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
-        let epochs: Vec<i64> = batch.iter().map(|one| permit.reign(one.epoch).epoch.cast_signed()).collect();
-        let standings = self
+        let epochs: Vec<i64> = batch.iter().map(|one| permit.fence(one.epoch).epoch.cast_signed()).collect();
+        let states = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
                 let left = lock(&mut transaction, item_id, permit.until()).await?;
@@ -74,20 +74,20 @@ impl Ledger {
                     .bind(left)
                     .execute(&mut *transaction)
                     .await?;
-                let standings = standings(&mut transaction, item_id, &buyers).await?;
+                let states = read_states(&mut transaction, item_id, &buyers).await?;
                 transaction.commit().await?;
-                Ok(standings)
+                Ok(states)
             })
             .await?;
         Ok(batch
             .iter()
-            .map(|one| match standings.get(one.user_token.as_str()) {
-                None => Standing::Nothing,
+            .map(|one| match states.get(one.user_token.as_str()) {
+                None => BuyerState::None,
                 // Released before, and no unit was left for the new reservation.
-                Some(row) if row.standing == Standing::Released && row.reserved_at < one.reserved_at => {
-                    Standing::Nothing
+                Some(row) if row.state == BuyerState::Released && row.reserved_at < one.reserved_at => {
+                    BuyerState::None
                 }
-                Some(row) => row.standing,
+                Some(row) => row.state,
             })
             .collect())
     }
@@ -100,30 +100,30 @@ impl Ledger {
         item_id: &ItemId,
         due: &[Due],
         now: Stamp,
-        reign: Reign,
-    ) -> Result<Vec<Standing>, LedgerError> {
+        fence: Fence,
+    ) -> Result<Vec<BuyerState>, LedgerError> {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
         let ends: Vec<i64> = due.iter().map(|one| moment(one.hold_until)).collect();
         let cancelled: Vec<bool> = due.iter().map(|one| one.cancelled).collect();
-        let standings = self
+        let states = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                lock(&mut transaction, item_id, reign.until).await?;
+                lock(&mut transaction, item_id, fence.until).await?;
                 sqlx::query(RELEASE)
                     .bind(item_id.as_str())
                     .bind(&buyers)
                     .bind(&ends)
                     .bind(&cancelled)
                     .bind(moment(now))
-                    .bind(reign.epoch.cast_signed())
+                    .bind(fence.epoch.cast_signed())
                     .execute(&mut *transaction)
                     .await?;
-                let standings = standings(&mut transaction, item_id, &buyers).await?;
+                let states = read_states(&mut transaction, item_id, &buyers).await?;
                 transaction.commit().await?;
-                Ok(standings)
+                Ok(states)
             })
             .await?;
-        Ok(due.iter().map(|one| standing_of(one, &standings)).collect())
+        Ok(due.iter().map(|one| state_of(one, &states)).collect())
     }
 }
 
@@ -139,22 +139,26 @@ impl Ledger {
         let known = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                standings(&mut transaction, item_id, &names).await
+                read_states(&mut transaction, item_id, &names).await
             })
             .await?;
         Ok(buyers.into_iter().filter(|buyer| !known.contains_key(buyer.as_str())).cloned().collect())
     }
 
     /// How the reservations of `asked` stand.
-    pub async fn standings(&self, item_id: &ItemId, asked: &[Due]) -> Result<Vec<Standing>, LedgerError> {
+    pub async fn buyer_states(
+        &self,
+        item_id: &ItemId,
+        asked: &[Due],
+    ) -> Result<Vec<BuyerState>, LedgerError> {
         let buyers: Vec<&str> = asked.iter().map(|one| one.user_token.as_str()).collect();
-        let standings = self
+        let states = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                standings(&mut transaction, item_id, &buyers).await
+                read_states(&mut transaction, item_id, &buyers).await
             })
             .await?;
-        Ok(asked.iter().map(|one| standing_of(one, &standings)).collect())
+        Ok(asked.iter().map(|one| state_of(one, &states)).collect())
     }
 }
 
@@ -190,7 +194,7 @@ const RELEASE: &str = "
 
 /// A buyer's row.
 struct Row {
-    standing: Standing,
+    state: BuyerState,
     reserved_at: Stamp,
     hold_until: Stamp,
     is_extended: bool,
@@ -198,21 +202,21 @@ struct Row {
 
 /// How the reservation of `due` stands. What the buyer's row says of an earlier one, which
 /// has been released, says nothing of it: its task is still on its way.
-fn standing_of(due: &Due, rows: &HashMap<String, Row>) -> Standing {
+fn state_of(due: &Due, rows: &HashMap<String, Row>) -> BuyerState {
     match rows.get(due.user_token.as_str()) {
-        None => Standing::Nothing,
-        Some(row) if row.standing == Standing::Released => {
+        None => BuyerState::None,
+        Some(row) if row.state == BuyerState::Released => {
             // Redis may not have been told of an extension.
             let is_it =
                 row.hold_until == due.hold_until || row.is_extended && row.hold_until > due.hold_until;
-            if is_it { Standing::Released } else { Standing::Nothing }
+            if is_it { BuyerState::Released } else { BuyerState::None }
         }
-        Some(row) => row.standing,
+        Some(row) => row.state,
     }
 }
 
 /// The rows of `buyers`.
-async fn standings(
+async fn read_states(
     transaction: &mut Transaction<'static, Postgres>,
     item_id: &ItemId,
     buyers: &[&str],
@@ -228,14 +232,14 @@ async fn standings(
     rows.iter()
         .map(|row| {
             let hold_until = stamp(row.try_get("hold_until")?)?;
-            let standing = match row.try_get("state")? {
-                "sold" => Standing::Sold,
-                "reserved" => Standing::Reserved { until: hold_until },
-                _ => Standing::Released,
+            let state = match row.try_get("state")? {
+                "sold" => BuyerState::Sold,
+                "reserved" => BuyerState::Reserved { until: hold_until },
+                _ => BuyerState::Released,
             };
             let reserved_at = stamp(row.try_get("reserved_at")?)?;
             let is_extended = row.try_get("is_extended")?;
-            Ok((row.try_get("user_token")?, Row { standing, reserved_at, hold_until, is_extended }))
+            Ok((row.try_get("user_token")?, Row { state, reserved_at, hold_until, is_extended }))
         })
         .collect()
 }

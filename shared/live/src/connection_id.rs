@@ -12,7 +12,7 @@ pub struct ConnectionId(String);
 /// A text that is no [`ConnectionId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a connection id is 1 to 128 characters of base64")]
-pub struct BadConnectionId;
+pub struct ConnectionIdError;
 
 impl ConnectionId {
     /// The longest id, in characters; AWS's have 16.
@@ -25,13 +25,13 @@ impl ConnectionId {
 }
 
 impl FromStr for ConnectionId {
-    type Err = BadConnectionId;
+    type Err = ConnectionIdError;
 
-    fn from_str(text: &str) -> Result<Self, BadConnectionId> {
+    fn from_str(text: &str) -> Result<Self, ConnectionIdError> {
         let allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'-' | b'_' | b'+' | b'/');
         let well_formed = (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed);
-        if well_formed { Ok(Self(text.to_owned())) } else { Err(BadConnectionId) }
+        if well_formed { Ok(Self(text.to_owned())) } else { Err(ConnectionIdError) }
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
             assert_eq!(good.parse::<ConnectionId>().unwrap().as_str(), good);
         }
         for bad in ["", "a b", "{a}", "a\0", "\u{fc}", &"a".repeat(129)] {
-            assert_eq!(bad.parse::<ConnectionId>(), Err(BadConnectionId), "{bad:?}");
+            assert_eq!(bad.parse::<ConnectionId>(), Err(ConnectionIdError), "{bad:?}");
         }
     }
 }

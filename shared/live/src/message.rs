@@ -97,14 +97,14 @@ pub enum Status {
         /// Its stamp.
         placed_at: Stamp,
         /// Which gate.
-        reason: Refusal,
+        reason: DropReason,
     },
 }
 
 /// Why an order was dropped; the names are those of the problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Refusal {
+pub enum DropReason {
     /// Stamped before the item opened.
     NotOpenYet,
     /// Stamped after it closed.
@@ -267,7 +267,7 @@ mod tests {
             json!({ "type": "order", "item_id": "sneaker-42", "version": 150, "at": 160, "status": "queued",
                 "placed_at": 120, "ahead": 3 })
         );
-        let refused = Status::Refused { placed_at: at(99), reason: Refusal::NotOpenYet };
+        let refused = Status::Refused { placed_at: at(99), reason: DropReason::NotOpenYet };
         assert_eq!(
             serde_json::to_value(refused).unwrap(),
             json!({ "status": "refused", "placed_at": 99, "reason": "not-open-yet" })

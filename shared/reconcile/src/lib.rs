@@ -8,11 +8,13 @@ mod rebuild;
 
 pub use rebuild::{RebuildError, rebuild, restore};
 
-use ledger::{Beginning, Ledger, LedgerError, Sale, SaleState};
+use ledger::{EpochStart, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
 use shared::item::{ItemChanges, ItemId};
-use shared::queue::{CANCELLED_OFFSET_MICROS, ItemError, Keys, Link, LinkError, Outcome, Queue, Settlement};
+use shared::queue::{
+    CANCELLED_OFFSET_MICROS, ItemError, Keys, Link, LinkError, Queue, ReservationOutcome, Settlement,
+};
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -31,7 +33,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
 /// The two that are compared.
 #[derive(Clone, Debug)]
-pub struct Witnesses {
+pub struct Stores {
     /// Redis, for what is no business of the queue's.
     pub link: Link,
     /// The queue on it.
@@ -74,26 +76,33 @@ struct Difference {
     buyer: UserToken,
     kind: &'static str,
     /// What would mend it; nothing where a person has to look.
-    remedy: Option<(Option<String>, Outcome)>,
+    remedy: Option<(Option<String>, ReservationOutcome)>,
 }
 
 /// Compares one item that may be selling, and mends Redis where `repair` says so.
 pub async fn reconcile(
-    both: &Witnesses,
+    stores: &Stores,
     item_id: &ItemId,
     repair: bool,
 ) -> Result<Reconciled, ReconcileError> {
-    compare_and_mend(both, item_id, repair, Pace { quiet: QUIET_LIMIT, second_look: Some(SECOND_LOOK) }).await
+    compare_and_mend(
+        stores,
+        item_id,
+        repair,
+        ReconcileTiming { quiet: QUIET_LIMIT, second_look: Some(SECOND_LOOK) },
+    )
+    .await
 }
 
 /// Compares one item while nothing anywhere sells, and mends Redis: there is nobody to wait for.
-pub async fn reconcile_at_rest(both: &Witnesses, item_id: &ItemId) -> Result<Reconciled, ReconcileError> {
-    compare_and_mend(both, item_id, true, Pace { quiet: Duration::ZERO, second_look: None }).await
+pub async fn reconcile_at_rest(stores: &Stores, item_id: &ItemId) -> Result<Reconciled, ReconcileError> {
+    compare_and_mend(stores, item_id, true, ReconcileTiming { quiet: Duration::ZERO, second_look: None })
+        .await
 }
 
 /// How long others are waited for.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct ReconcileTiming {
     /// The worker is given so long to finish.
     quiet: Duration,
     /// A difference counts if it is still there after this.
@@ -101,16 +110,16 @@ struct Pace {
 }
 
 async fn compare_and_mend(
-    both: &Witnesses,
+    stores: &Stores,
     item_id: &ItemId,
     repair: bool,
-    pace: Pace,
+    pace: ReconcileTiming,
 ) -> Result<Reconciled, ReconcileError> {
-    let tasks_waiting = settle_down(both, item_id, pace.quiet).await?;
-    let mut found = differences(both, item_id).await?;
+    let tasks_waiting = settle_down(stores, item_id, pace.quiet).await?;
+    let mut found = differences(stores, item_id).await?;
     if let Some(pause) = pace.second_look.filter(|_| !found.is_empty()) {
         tokio::time::sleep(pause).await;
-        let again = differences(both, item_id).await?;
+        let again = differences(stores, item_id).await?;
         let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
         found = again.into_iter().filter(|one| seen.contains(&(one.buyer.clone(), one.kind))).collect();
     }
@@ -118,7 +127,7 @@ async fn compare_and_mend(
     for one in &found {
         *reconciled.differences.entry(one.kind).or_default() += 1;
     }
-    reconciled.item_fields = compare_item(both, item_id, repair).await?;
+    reconciled.item_fields = compare_item(stores, item_id, repair).await?;
     if repair {
         let settlements: Vec<Settlement> = found
             .into_iter()
@@ -126,17 +135,17 @@ async fn compare_and_mend(
                 one.remedy.map(|(expected, outcome)| Settlement { user_token: one.buyer, expected, outcome })
             })
             .collect();
-        reconciled.repaired = both.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
+        reconciled.repaired = stores.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
     }
-    (reconciled.stock_left, reconciled.stock_counted) = restock(both, item_id, repair).await?;
+    (reconciled.stock_left, reconciled.stock_counted) = restock(stores, item_id, repair).await?;
     Ok(reconciled)
 }
 
 /// Waits for the checkout worker to have done what there is; returns what is left.
-async fn settle_down(both: &Witnesses, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
+async fn settle_down(stores: &Stores, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
     let started = Instant::now();
     loop {
-        let tasks = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
+        let tasks = stores.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
         if tasks == 0 || started.elapsed() >= limit {
             return Ok(tasks);
         }
@@ -144,29 +153,29 @@ async fn settle_down(both: &Witnesses, item_id: &ItemId, limit: Duration) -> Res
     }
 }
 
-async fn differences(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
+async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let mut found = Vec::new();
-    let reign = both.ledger.beginning().await?;
+    let reign = stores.ledger.epoch_start().await?;
     // Reservations on their way to the ledger are no differences.
-    let is_quiet = both.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
+    let is_quiet = stores.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
     let mut last = None;
     loop {
-        let page = both.ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
         let Some(end) = page.last().cloned() else { break };
-        let scores = scores(both, item_id, &page).await.map_err(ItemError::from)?;
+        let scores = scores(stores, item_id, &page).await.map_err(ItemError::from)?;
         found.extend(
             page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, reign)),
         );
         last = Some(end);
     }
     if is_quiet {
-        found.extend(only_in_redis(both, item_id).await?);
+        found.extend(only_in_redis(stores, item_id).await?);
     }
     Ok(found)
 }
 
 /// What Redis has of a sale, against what the ledger has in `reign`.
-fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) -> Option<Difference> {
+fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: EpochStart) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
     let cancelled = hold_end - CANCELLED_OFFSET_MICROS as f64;
     let expected =
@@ -175,11 +184,11 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) ->
         Some(Difference { buyer: sale.user_token.clone(), kind, remedy: Some((expected.clone(), outcome)) })
     };
     let for_a_person = |kind| Some(Difference { buyer: sale.user_token.clone(), kind, remedy: None });
-    let held = Outcome::Reserved { until: sale.hold_until };
+    let held = ReservationOutcome::Reserved { until: sale.hold_until };
     let is_older = reign.epoch > 1 && sale.reserved_at < reign.since;
     match (sale.state, score) {
         (SaleState::Sold, Some(f64::INFINITY)) => None,
-        (SaleState::Sold, _) => difference("sold in the ledger alone", Outcome::Sold),
+        (SaleState::Sold, _) => difference("sold in the ledger alone", ReservationOutcome::Sold),
         // Redis is told so after the commit alone: an earlier reign's ledger had it, and this copy of it does not.
         (SaleState::Reserved, Some(f64::INFINITY)) if is_older => {
             for_a_person("sold by the old main, by Redis alone")
@@ -193,18 +202,19 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: Beginning) ->
             for_a_person("taken again in Redis alone")
         }
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
-            difference("released in the ledger alone", Outcome::Released { returns_unit: true })
+            difference("released in the ledger alone", ReservationOutcome::Released { returns_unit: true })
         }
         (SaleState::Released, _) => None,
     }
 }
 
-async fn scores(both: &Witnesses, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
+async fn scores(stores: &Stores, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
     let key = Keys::of(item_id).reservations;
     let buyers: Vec<&str> = page.iter().map(|sale| sale.user_token.as_str()).collect();
     let (key, buyers) = (&key, &buyers);
-    both.link
-        .run(both.link.call_limit(), async |mut connection| {
+    stores
+        .link
+        .run(stores.link.call_limit(), async |mut connection| {
             redis::cmd("ZMSCORE").arg(key).arg(buyers).query_async(&mut connection).await
         })
         .await
@@ -212,18 +222,18 @@ async fn scores(both: &Witnesses, item_id: &ItemId, page: &[Sale]) -> Result<Vec
 
 /// Buyers with a unit in Redis of whom the ledger knows nothing. The unit stays taken; once
 /// its hold has ended, it goes back.
-async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
+async fn only_in_redis(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let key = Keys::of(item_id).reservations;
-    let now = both.queue.main_time().await.map_err(ItemError::from)?;
+    let now = stores.queue.main_time().await.map_err(ItemError::from)?;
     // The old main may have sold it, and its word has not come over.
-    let keeps = both.ledger.item(item_id).await?.keeps_old_holds;
+    let keeps = stores.ledger.item(item_id).await?.keeps_old_holds;
     let mut found = Vec::new();
     for page in 0_isize.. {
         let key = &key;
         let first = page * PAGE as isize;
-        let taken: Vec<(String, f64)> = both
+        let taken: Vec<(String, f64)> = stores
             .link
-            .run(both.link.call_limit(), async |mut connection| {
+            .run(stores.link.call_limit(), async |mut connection| {
                 connection.zrangebyscore_limit_withscores(key, 0, "+inf", first, PAGE as isize).await
             })
             .await
@@ -233,11 +243,11 @@ async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differe
             .into_iter()
             .filter_map(|(buyer, score)| Some((UserToken::parse(buyer).ok()?, score)))
             .collect();
-        let unknown = both.ledger.unknown_among(item_id, scores.keys()).await?;
+        let unknown = stores.ledger.unknown_among(item_id, scores.keys()).await?;
         found.extend(unknown.into_iter().map(|buyer| {
             let score = scores.get(&buyer).copied().unwrap_or(f64::INFINITY);
             let ended = !keeps && score <= now.as_micros() as f64;
-            let release = (Some(format!("{score:.0}")), Outcome::Released { returns_unit: true });
+            let release = (Some(format!("{score:.0}")), ReservationOutcome::Released { returns_unit: true });
             Difference { buyer, kind: "taken in Redis alone", remedy: ended.then_some(release) }
         }));
         if is_last {
@@ -249,12 +259,12 @@ async fn only_in_redis(both: &Witnesses, item_id: &ItemId) -> Result<Vec<Differe
 
 /// The item's own fields; the ledger's count.
 async fn compare_item(
-    both: &Witnesses,
+    stores: &Stores,
     item_id: &ItemId,
     repair: bool,
 ) -> Result<Vec<&'static str>, ReconcileError> {
-    let known = both.ledger.item(item_id).await?;
-    let item = both.queue.item(item_id).await?;
+    let known = stores.ledger.item(item_id).await?;
+    let item = stores.queue.item(item_id).await?;
     let fields = [
         ("name", known.item.name == item.name),
         ("stock_total", known.item.stock_total == item.stock_total),
@@ -273,18 +283,18 @@ async fn compare_item(
             closes_at: known.item.closes_at,
             hold_seconds: Some(known.item.hold_seconds),
         };
-        both.queue.update_item(item_id, &changes).await?;
-        both.queue.pause_item(item_id, known.paused).await?;
+        stores.queue.update_item(item_id, &changes).await?;
+        stores.queue.pause_item(item_id, known.paused).await?;
     }
     Ok(different)
 }
 
 /// Compares the stock with what is taken and withheld, and mends it where `repair` says so. Returns the
 /// units left as they stand, and as they should.
-pub async fn restock(both: &Witnesses, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
+pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
     let keys = Keys::of(item_id);
-    let withheld = both.ledger.item(item_id).await?.withheld;
-    let counted = both.link.run(both.link.call_limit(), async |mut connection| {
+    let withheld = stores.ledger.item(item_id).await?.withheld;
+    let counted = stores.link.run(stores.link.call_limit(), async |mut connection| {
         let mut script = RESTOCK.key(&keys.item);
         script.key(&keys.reservations).arg(u8::from(repair)).arg(withheld);
         script.invoke_async(&mut connection).await

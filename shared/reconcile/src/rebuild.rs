@@ -1,6 +1,6 @@
 //! Redis made anew from the ledger, after it was lost.
 
-use crate::{PAGE, ReconcileError, Reconciled, Witnesses, reconcile};
+use crate::{PAGE, ReconcileError, Reconciled, Stores, reconcile};
 use ledger::{LedgerItem, SaleState};
 use redis::{AsyncCommands, Script};
 use shared::item::ItemId;
@@ -20,7 +20,7 @@ pub enum RebuildError {
     TasksWaiting(u64),
     /// Redis or the ledger did not do it.
     #[error(transparent)]
-    Witness(#[from] ReconcileError),
+    Store(#[from] ReconcileError),
 }
 
 /// Writes item, stock, buyers and holds as the ledger has them, and then reconciles what
@@ -28,33 +28,34 @@ pub enum RebuildError {
 /// taken, and what still differed.
 ///
 /// Refused while the item sells, or while reservations are on their way to the ledger.
-pub async fn rebuild(both: &Witnesses, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
-    match both.queue.item(item_id).await {
+pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
+    match stores.queue.item(item_id).await {
         Ok(item) if !item.paused => return Err(RebuildError::Selling(item_id.clone())),
         Ok(_) | Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => {}
         Err(error) => return Err(ReconcileError::from(error).into()),
     }
-    let tasks = both.queue.waiting_tasks(item_id).await.map_err(unanswered)?;
+    let tasks = stores.queue.waiting_tasks(item_id).await.map_err(unanswered)?;
     if tasks > 0 {
         return Err(RebuildError::TasksWaiting(tasks));
     }
-    let taken = restore(both, item_id).await?;
+    let taken = restore(stores, item_id).await?;
     if taken < 0 {
         return Err(RebuildError::Selling(item_id.clone()));
     }
-    Ok((taken, reconcile(both, item_id, true).await?))
+    Ok((taken, reconcile(stores, item_id, true).await?))
 }
 
 /// Writes item, stock, buyers and holds as the ledger has them, and returns the units taken; -1 and nothing
 /// written where the item is there and sells. Nobody may be selling it meanwhile.
-pub async fn restore(both: &Witnesses, item_id: &ItemId) -> Result<i64, ReconcileError> {
-    let known = both.ledger.item(item_id).await?;
-    let epoch = both.ledger.epoch().await?;
+pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, ReconcileError> {
+    let known = stores.ledger.item(item_id).await?;
+    let epoch = stores.ledger.epoch().await?;
     let keys = Keys::of(item_id);
-    write_reservations(both, item_id, &keys).await?;
+    write_reservations(stores, item_id, &keys).await?;
     let fields = fields(&known, epoch);
-    both.link
-        .run(both.link.call_limit(), async |mut connection| {
+    stores
+        .link
+        .run(stores.link.call_limit(), async |mut connection| {
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
             script.key(&keys.reservations).key(&keys.rebuild);
@@ -71,10 +72,10 @@ fn unanswered(error: shared::queue::LinkError) -> ReconcileError {
     ItemError::from(error).into()
 }
 
-async fn write_reservations(both: &Witnesses, item_id: &ItemId, keys: &Keys) -> Result<(), ReconcileError> {
+async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> Result<(), ReconcileError> {
     let rebuild = &keys.rebuild;
     let run = |batch: Option<Vec<(f64, String)>>| {
-        both.link.run(both.link.call_limit(), async move |mut connection| match batch {
+        stores.link.run(stores.link.call_limit(), async move |mut connection| match batch {
             None => connection.del::<_, ()>(rebuild).await,
             Some(batch) => connection.zadd_multiple::<_, _, _, ()>(rebuild, &batch).await,
         })
@@ -82,7 +83,7 @@ async fn write_reservations(both: &Witnesses, item_id: &ItemId, keys: &Keys) -> 
     run(None).await.map_err(unanswered)?;
     let mut last = None;
     loop {
-        let page = both.ledger.sales(item_id, last.as_ref(), PAGE).await?;
+        let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
         let Some(end) = page.last().cloned() else { return Ok(()) };
         let scores = page.iter().map(|sale| {
             let score = match sale.state {

@@ -1,7 +1,7 @@
 //! Items in Redis: read, write, list.
 
 use super::{ITEMS, Keys, LinkError, Queue};
-use crate::item::{BadItem, Item, ItemChanges, ItemId, NewItem};
+use crate::item::{Item, ItemChanges, ItemFieldError, ItemId, NewItem};
 use crate::stamp::Stamp;
 use redis::{AsyncCommands, Script};
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ pub enum ItemError {
     },
     /// A value is out of its limits.
     #[error(transparent)]
-    Bad(#[from] BadItem),
+    Bad(#[from] ItemFieldError),
     /// What Redis has under the item's key is no item.
     #[error("the field {field} of item {item_id} cannot be read")]
     Corrupt {
@@ -122,7 +122,7 @@ impl Queue {
         match reply.first().map(String::as_str) {
             Some("OK") => Ok(()),
             Some("NOITEM") => Err(ItemError::NoSuchItem(item_id.clone())),
-            Some("GATES") => Err(ItemError::Bad(BadItem::Gates)),
+            Some("GATES") => Err(ItemError::Bad(ItemFieldError::Gates)),
             Some("TAKEN") => Err(ItemError::Taken {
                 taken: reply.get(1).and_then(|units| units.parse().ok()).unwrap_or(0),
             }),

@@ -41,15 +41,15 @@ pub enum LinkError {
 
 /// A shared connection to one Redis. Cloning shares it.
 #[derive(Clone)]
-pub struct Link(Arc<Inner>);
+pub struct Link(Arc<LinkState>);
 
-struct Inner {
+struct LinkState {
     config: RedisConfig,
-    slot: Mutex<Slot>,
+    slot: Mutex<ConnectionSlot>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct ConnectionSlot {
     generation: u64,
     opening: Option<Opening>,
     started: Option<Instant>,
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Link {
 impl Link {
     /// A link that is not connected yet.
     pub fn new(config: RedisConfig) -> Self {
-        Self(Arc::new(Inner { config, slot: Mutex::default() }))
+        Self(Arc::new(LinkState { config, slot: Mutex::default() }))
     }
 
     /// Starts connecting in the background. Called during init, and never waited for.
@@ -199,7 +199,7 @@ impl Link {
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+    fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,8 +30,8 @@ pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARK};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
-pub use place::{Order, PLACE_SCRIPT, Placement, Placing, Unplaced};
-pub use settle::{DueBatch, DueReservation, Outcome, Settlement};
+pub use place::{Order, PLACE_SCRIPT, PlaceError, Placement, Placing};
+pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
 pub use status::{
     HEARTBEAT_INTERVAL, ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom,
 };

@@ -65,7 +65,7 @@ pub enum Placement {
 
 /// Why main's word on an order is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unplaced {
+pub enum PlaceError {
     /// The window had passed before the order could be sent. Nothing is queued.
     #[error("the settle window had passed before the order could be sent")]
     TooLate,
@@ -80,14 +80,14 @@ pub enum Unplaced {
 
 impl Placing {
     /// What an answer says of an order stamped `placed_at`, where an earlier try `maybe_sent` it.
-    fn after(mut self, maybe_sent: bool, placed_at: Stamp) -> Result<Self, Unplaced> {
+    fn after(mut self, maybe_sent: bool, placed_at: Stamp) -> Result<Self, PlaceError> {
         match self.placement {
             // Our own earlier try got through, and only its answer was lost.
             Placement::AlreadyQueued { placed_at: known } if maybe_sent && known == placed_at => {
                 self.placement = Placement::Queued;
             }
             // It may have been queued and served in between, or land yet.
-            Placement::TooLate | Placement::ClockAhead if maybe_sent => return Err(Unplaced::Unknown),
+            Placement::TooLate | Placement::ClockAhead if maybe_sent => return Err(PlaceError::Unknown),
             _ => {}
         }
         Ok(self)
@@ -104,11 +104,11 @@ impl Queue {
         order: &Order,
         settle_window: Duration,
         clock: &Clock,
-    ) -> Result<Placing, Unplaced> {
+    ) -> Result<Placing, PlaceError> {
         let settle_micros = i64::try_from(settle_window.as_micros()).unwrap_or(i64::MAX);
         let left_micros = settle_micros.saturating_sub(clock.now().micros_since(order.placed_at));
         if left_micros <= 0 {
-            return Err(Unplaced::TooLate);
+            return Err(PlaceError::TooLate);
         }
         let deadline = Instant::now() + Duration::from_micros(left_micros.unsigned_abs());
         let mut maybe_sent = false;
@@ -123,7 +123,7 @@ impl Queue {
                 }
             }
             if deadline.saturating_duration_since(Instant::now()) <= pause {
-                return Err(if maybe_sent { Unplaced::Unknown } else { Unplaced::Unreachable });
+                return Err(if maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(told(earlier, true), Ok(earlier));
         assert_eq!(told(taken, true), Ok(taken));
         for refusal in [Placement::TooLate, Placement::ClockAhead] {
-            assert_eq!(told(refusal, true), Err(Unplaced::Unknown));
+            assert_eq!(told(refusal, true), Err(PlaceError::Unknown));
         }
     }
 

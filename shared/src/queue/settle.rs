@@ -18,12 +18,12 @@ pub struct Settlement {
     /// Only a reservation with this score is changed; `None`: whatever there is.
     pub expected: Option<String>,
     /// What it becomes.
-    pub outcome: Outcome,
+    pub outcome: ReservationOutcome,
 }
 
 /// What becomes of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReservationOutcome {
     /// The unit is the buyer's.
     Sold,
     /// It waits for payment until then.
@@ -73,9 +73,9 @@ impl Queue {
             script.key(&keys.reservations).key(&keys.tasks);
             for one in batch {
                 let (score, returns_unit) = match one.outcome {
-                    Outcome::Sold => ("+inf".to_owned(), false),
-                    Outcome::Reserved { until } => (until.as_micros().to_string(), false),
-                    Outcome::Released { returns_unit } => ("released".to_owned(), returns_unit),
+                    ReservationOutcome::Sold => ("+inf".to_owned(), false),
+                    ReservationOutcome::Reserved { until } => (until.as_micros().to_string(), false),
+                    ReservationOutcome::Released { returns_unit } => ("released".to_owned(), returns_unit),
                 };
                 script.arg(one.user_token.as_str()).arg(one.expected.as_deref().unwrap_or_default());
                 script.arg(score).arg(u8::from(returns_unit));

@@ -36,10 +36,10 @@ async fn the_documented_user_is_enough() {
 
     assert_eq!(ledger.migrate().await.unwrap().version, ledger::LATEST_MIGRATION);
     let item_id = item(&ledger, "a", 10).await;
-    let (today, unleased) = (Permit::Unleased.reign(1), Permit::Unleased);
+    let (today, unleased) = (Permit::Unleased.fence(1), Permit::Unleased);
     let batch = [held("x", 0), held("y", 1), held("z", 2), sold_at_once("s", 3)];
     let standings = ledger.record(&item_id, &batch, unleased).await.unwrap();
-    assert_eq!(standings[3], Standing::Sold);
+    assert_eq!(standings[3], BuyerState::Sold);
     assert!(matches!(ledger.pay(&item_id, &buyer("x"), "pay-1", today).await, Ok(Payment::Sold { .. })));
     let later = at(NOW + 2 * HOLD);
     assert_eq!(
@@ -53,7 +53,7 @@ async fn the_documented_user_is_enough() {
         Ok(Payment::NoReservation)
     );
     let released = ledger.release_due(&item_id, &[due("z", 2, true)], at(NOW), today).await.unwrap();
-    assert_eq!(released, [Standing::Released]);
+    assert_eq!(released, [BuyerState::Released]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
 
     ledger.beat().await.unwrap();
@@ -72,5 +72,5 @@ async fn the_documented_user_is_enough() {
     let leased = Permit::Leased { epoch: 1, until: at(micros_now() + 60_000_000) };
     ledger.record(&item_id, &[held("v", 4)], leased).await.unwrap();
     assert_eq!(ledger.withhold(&item_id, 2, true, 1).await, Ok(2));
-    assert_eq!(ledger.begin_reign_after(1).await, Ok(2));
+    assert_eq!(ledger.raise_epoch(1).await, Ok(2));
 }

@@ -2,10 +2,10 @@
 
 use super::*;
 use ledger::SaleState;
-use shared::permit::Reign;
+use shared::permit::Fence;
 
-fn today() -> Reign {
-    Permit::Unleased.reign(1)
+fn today() -> Fence {
+    Permit::Unleased.fence(1)
 }
 
 /// What Redis says of a buyer whose reservation was made `after` microseconds after the beginning.
@@ -132,7 +132,7 @@ async fn the_database_itself_keeps_what_was_refused_for_good() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
-    let over = Permit::Leased { epoch: 1, until: at(1) }.reign(1);
+    let over = Permit::Leased { epoch: 1, until: at(1) }.fence(1);
     let (x, z) = (buyer("x"), buyer("z"));
     // By a lease that is over nothing is refused, either.
     assert_eq!(

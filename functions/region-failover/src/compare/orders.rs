@@ -5,7 +5,7 @@
 
 use super::MAX_LISTED;
 use ledger::LedgerError;
-use reconcile::Witnesses;
+use reconcile::Stores;
 use serde::Serialize;
 use shared::item::ItemId;
 use shared::queue::{ItemError, LinkError, MAX_STATUS_BUYERS, OrderState, ReadFrom};
@@ -43,11 +43,7 @@ pub(super) enum Unknown {
 
 /// How many there are, and those that come after the first `skip`. What has left the queue here since, served or not, but for those who
 /// got a unit, counts as lost, too.
-pub(super) async fn lost(
-    old: &Witnesses,
-    new: &Witnesses,
-    skip: u64,
-) -> Result<(u64, Vec<LostOrder>), Unknown> {
+pub(super) async fn lost(old: &Stores, new: &Stores, skip: u64) -> Result<(u64, Vec<LostOrder>), Unknown> {
     if !old.link.takes_writes().await.map_err(Unknown::Old)? {
         return Err(Unknown::Follows);
     }
@@ -66,7 +62,7 @@ pub(super) async fn lost(
 
 type Place = (UserToken, &'static str, Option<Stamp>);
 
-async fn of_item(old: &Witnesses, new: &Witnesses, item_id: &ItemId) -> Result<Vec<Place>, Unknown> {
+async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Place>, Unknown> {
     let mut lost = Vec::new();
     let mut from = 0;
     loop {
@@ -91,8 +87,8 @@ async fn of_item(old: &Witnesses, new: &Witnesses, item_id: &ItemId) -> Result<V
 
 /// Those of `places` that neither this region nor the old main's own ledger knows: the latter has been compared.
 async fn not_here(
-    old: &Witnesses,
-    new: &Witnesses,
+    old: &Stores,
+    new: &Stores,
     item_id: &ItemId,
     places: Vec<Place>,
 ) -> Result<Vec<Place>, Unknown> {

@@ -32,7 +32,7 @@ impl Servers {
             Act::RaiseClass => self.instances.raise().await.map(done),
             Act::Promote => self.instances.promote().await.map(done),
             Act::BeginReign => {
-                let begun = self.standby.ledger.begin_reign_after(run.epoch).await;
+                let begun = self.standby.ledger.raise_epoch(run.epoch).await;
                 begun.map(|_| String::new()).map_err(trouble)
             }
             Act::Reconcile => self.reconcile(run).await,

@@ -18,7 +18,7 @@ use functions::Functions;
 use instance::Instances;
 use lease::{Table, Timing};
 use ledger::Ledger;
-use reconcile::Witnesses;
+use reconcile::Stores;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::queue::{Link, Queue};
@@ -38,9 +38,9 @@ pub struct Servers {
     pub(crate) timing: Timing,
     pub(crate) clock: Arc<Clock>,
     /// The old main's, as they are reached from here.
-    pub(crate) main: Witnesses,
+    pub(crate) main: Stores,
     /// The standby's own.
-    pub(crate) standby: Witnesses,
+    pub(crate) standby: Stores,
     instances: Instances,
     datastore: Datastore,
     functions: Functions,
@@ -57,7 +57,7 @@ impl Servers {
         let aws = rds::sdk_config(region).await;
         let witnesses = |redis: RedisConfig, ledger: Ledger| {
             let link = Link::new(redis);
-            Witnesses { queue: Queue::new(link.clone()), link, ledger }
+            Stores { queue: Queue::new(link.clone()), link, ledger }
         };
         let lease_table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
         Ok(Self {

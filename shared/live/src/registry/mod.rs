@@ -7,7 +7,7 @@ mod connections;
 mod watchers;
 
 pub use connections::{Connected, Ending, Speaker, Why};
-pub use watchers::{Changes, Cursor, Told, Watch};
+pub use watchers::{ChangeCursor, Changes, SentStatus, Subscription};
 
 use shared::item::ItemId;
 use shared::queue::{Link, LinkError};

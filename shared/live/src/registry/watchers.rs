@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 static WATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("watch.lua")));
 static CHANGES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("changes.lua")));
-static TOLD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("told.lua")));
+static SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sent.lua")));
 
 /// The ids of items that somebody watches.
 const WATCHED: &str = "watched";
@@ -24,7 +24,7 @@ fn page_key(item_id: &ItemId) -> String {
 
 /// What somebody was told of their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct SentStatus {
     /// As of when, by main's clock.
     pub version: Stamp,
     /// What.
@@ -34,31 +34,35 @@ pub struct Told {
 
 /// One connection that watches one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watch {
+pub struct Subscription {
     /// Whose.
     pub buyer: UserToken,
     /// When the connection ends.
     pub ends_at: Stamp,
     /// What it was last told of the buyer's order.
-    pub told: Told,
+    pub told: SentStatus,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record<'a> {
+struct SubscriptionRecord<'a> {
     #[serde(borrow)]
     buyer: std::borrow::Cow<'a, str>,
     ends_at: Stamp,
     #[serde(flatten)]
-    told: Told,
+    told: SentStatus,
 }
 
-impl Watch {
+impl Subscription {
     fn text(&self) -> String {
-        text(&Record { buyer: self.buyer.as_str().into(), ends_at: self.ends_at, told: self.told })
+        text(&SubscriptionRecord {
+            buyer: self.buyer.as_str().into(),
+            ends_at: self.ends_at,
+            told: self.told,
+        })
     }
 
     fn read(text: &str) -> Option<Self> {
-        let record: Record<'_> = serde_json::from_str(text).ok()?;
+        let record: SubscriptionRecord<'_> = serde_json::from_str(text).ok()?;
         let buyer = UserToken::parse(record.buyer).ok()?;
         Some(Self { buyer, ends_at: record.ends_at, told: record.told })
     }
@@ -66,12 +70,12 @@ impl Watch {
 
 /// How far a reader has come with an item's changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct ChangeCursor {
     began: String,
     stopped: String,
 }
 
-impl Default for Cursor {
+impl Default for ChangeCursor {
     fn default() -> Self {
         Self { began: "0".into(), stopped: "0".into() }
     }
@@ -81,7 +85,7 @@ impl Default for Cursor {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Who has begun, or has asked again.
-    pub began: Vec<(ConnectionId, Watch)>,
+    pub began: Vec<(ConnectionId, Subscription)>,
     /// Who has stopped.
     pub stopped: Vec<ConnectionId>,
     /// Whether there may be more.
@@ -94,7 +98,7 @@ impl Registry {
         &self,
         item_id: &ItemId,
         connection: &ConnectionId,
-        watch: &Watch,
+        watch: &Subscription,
     ) -> Result<(), LinkError> {
         let keys = ItemKeys::of(item_id);
         self.link
@@ -164,7 +168,7 @@ impl Registry {
     }
 
     /// Up to [`MAX_ENTRIES`] changes of each kind since `cursor`, which moves on.
-    pub async fn changes(&self, item_id: &ItemId, cursor: &mut Cursor) -> Result<Changes, LinkError> {
+    pub async fn changes(&self, item_id: &ItemId, cursor: &mut ChangeCursor) -> Result<Changes, LinkError> {
         let keys = ItemKeys::of(item_id);
         let answer: Vec<String> = self
             .link
@@ -178,9 +182,9 @@ impl Registry {
         let [began, stopped, count, rest @ ..] = answer.as_slice() else { return Err(senseless()) };
         let count: usize = count.parse().map_err(|_| senseless())?;
         let (gone, watches) = rest.split_at_checked(count).ok_or_else(senseless)?;
-        *cursor = Cursor { began: began.clone(), stopped: stopped.clone() };
+        *cursor = ChangeCursor { began: began.clone(), stopped: stopped.clone() };
         let pairs = watches.chunks_exact(2).filter_map(|pair| match pair {
-            [name, known] => Some((name.parse().ok()?, Watch::read(known)?)),
+            [name, known] => Some((name.parse().ok()?, Subscription::read(known)?)),
             _ => None,
         });
         Ok(Changes {
@@ -191,10 +195,14 @@ impl Registry {
     }
 
     /// Keeps what watchers were told, for the next who tells them.
-    pub async fn told(&self, item_id: &ItemId, watches: &[(ConnectionId, Watch)]) -> Result<(), LinkError> {
+    pub async fn told(
+        &self,
+        item_id: &ItemId,
+        watches: &[(ConnectionId, Subscription)],
+    ) -> Result<(), LinkError> {
         let key = ItemKeys::of(item_id).watchers;
         for some in watches.chunks(MAX_ENTRIES) {
-            let mut script = TOLD.key(&key);
+            let mut script = SENT.key(&key);
             for (connection, watch) in some {
                 script.arg(connection.as_str()).arg(watch.text());
             }
@@ -214,15 +222,15 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_watcher_is_read_back() {
-        let watch = Watch {
+        let watch = Subscription {
             buyer: UserToken::parse("a\"lice").unwrap(),
             ends_at: Stamp::from_micros(9).unwrap(),
-            told: Told {
+            told: SentStatus {
                 version: Stamp::from_micros(5).unwrap(),
                 status: Status::Queued { placed_at: Stamp::from_micros(3).unwrap(), ahead: 2 },
             },
         };
-        assert_eq!(Watch::read(&watch.text()), Some(watch));
-        assert_eq!(Watch::read("{}"), None);
+        assert_eq!(Subscription::read(&watch.text()), Some(watch));
+        assert_eq!(Subscription::read("{}"), None);
     }
 }

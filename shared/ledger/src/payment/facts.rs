@@ -10,7 +10,7 @@ use sqlx::{Postgres, Row, Transaction};
 
 /// What the ledger has of a payment.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct PaymentFacts {
     /// What it was answered for good, or that it is another buyer's.
     answered: Option<Payment>,
     /// The buyer's row.
@@ -28,31 +28,31 @@ pub(super) struct SaleRow {
 
 /// What follows from it.
 #[derive(Debug)]
-pub(super) enum Verdict<'a> {
+pub(super) enum PaymentDecision<'a> {
     /// This, whatever the notice says.
-    Told(Payment),
+    Decided(Payment),
     /// The unit waits for a payment: the notice decides.
     Open(&'a SaleRow),
 }
 
-impl Found {
+impl PaymentFacts {
     /// What follows for payment `reference`; where Redis was not asked, nobody is refused for what it may know.
-    pub(super) fn verdict(&self, reference: &str, redis: Option<OrderState>) -> Verdict<'_> {
+    pub(super) fn decide(&self, reference: &str, redis: Option<OrderState>) -> PaymentDecision<'_> {
         if let Some(answered) = self.answered {
-            return Verdict::Told(answered);
+            return PaymentDecision::Decided(answered);
         }
         let is_over = redis.is_some_and(|redis| is_over(self.sale.as_ref(), redis));
         let Some(sale) = &self.sale else {
-            return Verdict::Told(if is_over { Payment::NoReservation } else { Payment::Unknown });
+            return PaymentDecision::Decided(if is_over { Payment::NoReservation } else { Payment::Unknown });
         };
         match (sale.state, sale.payment_reference.as_deref()) {
             (SaleState::Sold, Some(paid)) if paid == reference => {
-                Verdict::Told(Payment::Sold { placed_at: sale.placed_at })
+                PaymentDecision::Decided(Payment::Sold { placed_at: sale.placed_at })
             }
-            (SaleState::Sold, Some(_)) => Verdict::Told(Payment::AlreadyPaid),
-            (SaleState::Released, _) if is_over => Verdict::Told(Payment::Released),
-            (SaleState::Released, _) => Verdict::Told(Payment::Unknown),
-            (SaleState::Reserved, _) | (SaleState::Sold, None) => Verdict::Open(sale),
+            (SaleState::Sold, Some(_)) => PaymentDecision::Decided(Payment::AlreadyPaid),
+            (SaleState::Released, _) if is_over => PaymentDecision::Decided(Payment::Released),
+            (SaleState::Released, _) => PaymentDecision::Decided(Payment::Unknown),
+            (SaleState::Reserved, _) | (SaleState::Sold, None) => PaymentDecision::Open(sale),
         }
     }
 }
@@ -71,7 +71,7 @@ fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
     }
 }
 
-const LOOK: &str = "
+const READ_FACTS: &str = "
     WITH sale AS (
         SELECT state, placed_at, hold_until, extended_for, payment_reference
           FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2 FOR NO KEY UPDATE
@@ -85,11 +85,11 @@ const LOOK: &str = "
       LEFT JOIN fairdrop.payments AS answered ON answered.item_id = $1 AND answered.payment_reference = $3";
 
 /// What there is of a payment. The buyer's row is locked until the end of the transaction.
-pub(super) async fn look(
+pub(super) async fn read_facts(
     transaction: &mut Transaction<'static, Postgres>,
     charge: Charge<'_>,
-) -> Result<Found, LedgerError> {
-    let row = sqlx::query(LOOK)
+) -> Result<PaymentFacts, LedgerError> {
+    let row = sqlx::query(READ_FACTS)
         .bind(charge.item_id.as_str())
         .bind(charge.buyer.as_str())
         .bind(charge.reference)
@@ -97,7 +97,7 @@ pub(super) async fn look(
         .await?;
     let answered = match (row.try_get::<bool, _>("is_others")?, row.try_get::<Option<&str>, _>("answer")?) {
         (true, _) => Some(Payment::Used),
-        (false, answer) => answer.map(Payment::from_kept).transpose()?,
+        (false, answer) => answer.map(Payment::from_stored).transpose()?,
     };
     let sale = match row.try_get::<Option<i64>, _>("placed_at")? {
         None => None,
@@ -109,17 +109,17 @@ pub(super) async fn look(
             payment_reference: row.try_get("payment_reference")?,
         }),
     };
-    Ok(Found { answered, sale })
+    Ok(PaymentFacts { answered, sale })
 }
 
 /// Keeps what is told, where it is final and news.
-pub(super) async fn write_down(
+pub(super) async fn record_answer(
     transaction: &mut Transaction<'static, Postgres>,
     charge: Charge<'_>,
-    found: &Found,
-    told: Payment,
+    facts: &PaymentFacts,
+    answer: Payment,
 ) -> Result<(), LedgerError> {
-    let Some(answer) = told.kept_as().filter(|_| found.answered.is_none()) else { return Ok(()) };
+    let Some(answer) = answer.stored_as().filter(|_| facts.answered.is_none()) else { return Ok(()) };
     sqlx::query(
         "INSERT INTO fairdrop.payments (item_id, payment_reference, user_token, answer, epoch)
          VALUES ($1, $2, $3, $4, $5)",
@@ -128,7 +128,7 @@ pub(super) async fn write_down(
     .bind(charge.reference)
     .bind(charge.buyer.as_str())
     .bind(answer)
-    .bind(charge.reign.epoch.cast_signed())
+    .bind(charge.fence.epoch.cast_signed())
     .execute(&mut **transaction)
     .await?;
     Ok(())
@@ -157,11 +157,11 @@ mod tests {
     #[test]
     fn final_answers_are_kept_by_name() {
         for answer in Payment::FINAL {
-            assert_eq!(Payment::from_kept(answer.kept_as().unwrap()), Ok(answer));
+            assert_eq!(Payment::from_stored(answer.stored_as().unwrap()), Ok(answer));
         }
-        assert!(Payment::from_kept("perhaps").is_err());
+        assert!(Payment::from_stored("perhaps").is_err());
         for passing in [Payment::Sold { placed_at: at(1) }, Payment::Used, Payment::Unknown] {
-            assert_eq!(passing.kept_as(), None);
+            assert_eq!(passing.stored_as(), None);
         }
     }
 
@@ -187,9 +187,12 @@ mod tests {
             (Some(row(SaleState::Sold, Some("b"))), None, Payment::AlreadyPaid),
         ];
         for (sale, redis, expected) in cases {
-            let found = Found { answered: None, sale };
-            let verdict = found.verdict("a", redis);
-            assert!(matches!(verdict, Verdict::Told(told) if told == expected), "{verdict:?} {redis:?}");
+            let facts = PaymentFacts { answered: None, sale };
+            let decision = facts.decide("a", redis);
+            assert!(
+                matches!(decision, PaymentDecision::Decided(answer) if answer == expected),
+                "{decision:?} {redis:?}"
+            );
         }
         let extended = SaleRow { extended_for: Some("a".into()), ..row(SaleState::Released, None) };
         assert!(is_over(Some(&extended), until(HELD - 1)) && !is_over(Some(&extended), until(HELD + 1)));
@@ -198,10 +201,10 @@ mod tests {
     #[test]
     fn what_was_answered_comes_before_what_is_there_now() {
         for state in [SaleState::Reserved, SaleState::Sold] {
-            let open = Found { answered: None, sale: Some(row(state, None)) };
-            assert!(matches!(open.verdict("a", Some(OrderState::None)), Verdict::Open(_)));
-            let answered = Found { answered: Some(Payment::Released), ..open };
-            assert!(matches!(answered.verdict("a", None), Verdict::Told(Payment::Released)));
+            let open = PaymentFacts { answered: None, sale: Some(row(state, None)) };
+            assert!(matches!(open.decide("a", Some(OrderState::None)), PaymentDecision::Open(_)));
+            let answered = PaymentFacts { answered: Some(Payment::Released), ..open };
+            assert!(matches!(answered.decide("a", None), PaymentDecision::Decided(Payment::Released)));
         }
     }
 }
