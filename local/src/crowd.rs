@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 /// How long a buyer waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(35);
+const ANSWER_LIMIT: Duration = Duration::from_secs(35);
 
 /// An order that somebody is going to place.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub struct PlannedOrder {
     pub after_opening: Duration,
 }
 
-/// An order that was placed, and what its buyer was told.
+/// An order that was placed, and what its buyer was answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentOrder {
     /// Which buyer.
@@ -41,29 +41,29 @@ pub struct SentOrder {
     pub region: usize,
     /// When it reached its region, in microseconds since the epoch; `None` where it did not.
     pub arrived_at: Option<u64>,
-    /// What the buyer was told.
-    pub told: Told,
+    /// What the buyer was answer.
+    pub answer: OrderAnswer,
     /// How long the buyer waited for it, in milliseconds.
     pub answer_ms: f64,
 }
 
-/// What a buyer was told.
+/// What a buyer was answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum OrderAnswer {
     /// The order is in the queue.
     Queued,
     /// It is not, for this reason (the last part of the problem's type).
     Refused(String),
     /// Nothing that a buyer could rely on.
-    Nothing(String),
+    None(String),
 }
 
-impl Told {
+impl OrderAnswer {
     /// The word for the report.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Queued => None,
-            Self::Refused(reason) | Self::Nothing(reason) => Some(reason),
+            Self::Refused(reason) | Self::None(reason) => Some(reason),
         }
     }
 
@@ -150,30 +150,30 @@ async fn place(
 ) -> SentOrder {
     sleep_until((opening + order.after_opening).into()).await;
     let started = Instant::now();
-    let outcome = client.post(url).bearer_auth(token).timeout(PATIENCE).send().await;
-    let (arrived_at, told) = match outcome {
-        Err(_) => (None, Told::Nothing("no-answer".into())),
+    let outcome = client.post(url).bearer_auth(token).timeout(ANSWER_LIMIT).send().await;
+    let (arrived_at, answer) = match outcome {
+        Err(_) => (None, OrderAnswer::None("no-answer".into())),
         Ok(response) => {
             let arrived_at =
                 response.headers().get(ARRIVED_AT).and_then(|value| value.to_str().ok()?.parse().ok());
             let status = response.status().as_u16();
-            let told = match status {
-                200 | 202 => Told::Queued,
+            let answer = match status {
+                200 | 202 => OrderAnswer::Queued,
                 _ => judge(status, &response.bytes().await.unwrap_or_default()),
             };
-            (arrived_at, told)
+            (arrived_at, answer)
         }
     };
     let answer_ms = started.elapsed().as_secs_f64() * 1000.0;
-    SentOrder { subject: order.subject, region: order.region, arrived_at, told, answer_ms }
+    SentOrder { subject: order.subject, region: order.region, arrived_at, answer, answer_ms }
 }
 
-fn judge(status: u16, body: &[u8]) -> Told {
+fn judge(status: u16, body: &[u8]) -> OrderAnswer {
     let problem: Option<Value> = serde_json::from_slice(body).ok();
     let kind = problem.as_ref().and_then(|problem| problem.get("type")?.as_str()?.rsplit(':').next());
     match kind {
-        Some(slug) => Told::Refused(slug.to_owned()),
-        None => Told::Nothing(format!("http-{status}")),
+        Some(slug) => OrderAnswer::Refused(slug.to_owned()),
+        None => OrderAnswer::None(format!("http-{status}")),
     }
 }
 

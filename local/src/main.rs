@@ -1,15 +1,15 @@
 //! The whole of fairdrop on one machine.
 
 use clap::{Parser, Subcommand};
-use local::command::demo::{self, Demo};
-use local::command::up::{self, Up};
+use local::command::demo::{self, DemoOptions};
+use local::command::up::{self, UpOptions};
 use std::process::ExitCode;
 
 /// Runs the whole of fairdrop on this machine: real Redis and PostgreSQL, the real Lambda
 /// binaries, five regions and the network delay between them.
 #[derive(Parser)]
 #[command(name = "fairdrop-local")]
-struct Cli {
+struct LocalCli {
     #[command(subcommand)]
     command: Command,
 }
@@ -17,14 +17,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Sell one item to a crowd in several regions, and report who won
-    Demo(Demo),
+    Demo(DemoOptions),
     /// Keep the system running, and print how to use it
-    Up(Up),
+    Up(UpOptions),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = LocalCli::parse().command;
     // `up` ends only by a signal.
     let may_be_stopped = matches!(command, Command::Up(_));
     let work = async {

@@ -9,17 +9,17 @@ pub mod regions;
 pub mod wan;
 
 use crate::aws::emulators::Moto;
-use crate::aws::functions::{Function, Launch};
-use crate::aws::gateway::Gateway;
+use crate::aws::functions::{FunctionProcess, Launch};
+use crate::aws::gateway::HttpGateway;
 use crate::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use crate::aws::lambda::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
 use crate::aws::schedule::Schedule;
 use crate::aws::sockets::{SocketLimits, Sockets};
-use crate::crowd::audit::Outcome;
+use crate::crowd::audit::DropResult;
 use crate::system::postgres::Postgres;
 use crate::system::redis_server::Redis;
-use crate::system::regions::Region;
-use crate::system::wan::Line;
+use crate::system::regions::WorldRegion;
+use crate::system::wan::WanConnection;
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use ledger::Ledger;
@@ -55,7 +55,7 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct RegionOptions {
     /// Which one, and how far from main.
-    pub region: Region,
+    pub region: WorldRegion,
     /// How far its gateway's clock is off, in milliseconds.
     pub gateway_clock_offset_ms: i64,
     /// Put before its functions' programs, for example `faketime`.
@@ -64,7 +64,7 @@ pub struct RegionOptions {
 
 impl Options {
     /// `regions` with true clocks, main first.
-    pub fn for_regions(regions: Vec<Region>) -> Self {
+    pub fn for_regions(regions: Vec<WorldRegion>) -> Self {
         let truthful = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
         Self {
             regions: regions.into_iter().map(truthful).collect(),
@@ -96,12 +96,12 @@ pub struct System {
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
     /// The drain's process.
-    pub drain: Function,
+    pub drain: FunctionProcess,
     /// The checkout worker's process.
-    pub worker: Function,
+    pub worker: FunctionProcess,
     /// The process that takes payments.
-    pub confirm: Function,
-    _admin: Function,
+    pub confirm: FunctionProcess,
+    _admin: FunctionProcess,
     _schedules: [Schedule; 2],
     logs: PathBuf,
     _folder: Option<tempfile::TempDir>,
@@ -111,16 +111,16 @@ pub struct System {
 #[derive(Debug)]
 pub struct RunningRegion {
     /// Which one.
-    pub region: Region,
+    pub region: WorldRegion,
     /// Its front door.
-    pub gateway: Gateway,
+    pub gateway: HttpGateway,
     /// Its line to main.
-    pub line: Line,
+    pub connection: WanConnection,
     /// Its order intake.
-    pub intake: Function,
+    pub intake: FunctionProcess,
     /// Its live updates, where there are any.
     pub live: Option<Live>,
-    _status: Function,
+    _status: FunctionProcess,
     emulator: Emulator,
 }
 
@@ -130,9 +130,9 @@ pub struct Live {
     /// Its WebSocket API.
     pub sockets: Sockets,
     /// What answers its clients.
-    pub updates: Function,
+    pub updates: FunctionProcess,
     /// What tells them of changes.
-    pub publish: Function,
+    pub publish: FunctionProcess,
     _schedule: Schedule,
 }
 
@@ -163,7 +163,7 @@ impl System {
             None => None,
         };
         let identity = IdentityProvider::new()?;
-        let servers = Servers { redis: &redis, replica: &replica, registry: registry.as_ref() };
+        let servers = RedisServers { redis: &redis, replica: &replica, registry: registry.as_ref() };
         let starting = options
             .regions
             .iter()
@@ -193,7 +193,7 @@ impl System {
                 wrapper: Vec::new(),
                 binaries: options.binaries.clone(),
             };
-            Function::start(launch, &main.invoke_api(), folder)
+            FunctionProcess::start(launch, &main.invoke_api(), folder)
         };
         let drain = in_main("checkout-drain", 1)?;
         let worker = in_main("checkout-worker", 1)?;
@@ -243,8 +243,8 @@ impl System {
     }
 
     /// What Redis and the ledger hold of an item.
-    pub async fn outcome(&self, item_id: &ItemId) -> Result<Outcome> {
-        let mut outcome = Outcome::read(&mut self.redis.connect().await?, item_id).await?;
+    pub async fn drop_result(&self, item_id: &ItemId) -> Result<DropResult> {
+        let mut outcome = DropResult::read(&mut self.redis.connect().await?, item_id).await?;
         outcome.read_ledger(&self.ledger()?, item_id).await?;
         Ok(outcome)
     }
@@ -260,7 +260,7 @@ impl System {
 
 /// Each Redis.
 #[derive(Clone, Copy)]
-struct Servers<'a> {
+struct RedisServers<'a> {
     redis: &'a Redis,
     replica: &'a Redis,
     registry: Option<&'a Redis>,
@@ -271,15 +271,15 @@ async fn start_region(
     options: &Options,
     region_options: &RegionOptions,
     index: usize,
-    servers: Servers<'_>,
+    servers: RedisServers<'_>,
     identity: &IdentityProvider,
 ) -> Result<RunningRegion> {
     let region = region_options.region;
     let one_way = Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
-    let line = Line::lay(([127, 0, 0, 1], servers.redis.port()).into(), one_way).await?;
+    let connection = WanConnection::open(([127, 0, 0, 1], servers.redis.port()).into(), one_way).await?;
     let emulator = Emulator::start(folder, region.name).await?;
     let invoke = emulator.invoke_api();
-    let gateway = Gateway::open(
+    let gateway = HttpGateway::open(
         region.name,
         index == 0,
         invoke.clone(),
@@ -290,7 +290,7 @@ async fn start_region(
     .await?;
     let environment: Vec<(String, String)> = vec![
         ("FAIRDROP_REGION".into(), region.name.into()),
-        ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", line.port())),
+        ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", connection.port())),
         ("FAIRDROP_REPLICA_REDIS_URL".into(), servers.replica.url()),
         ("FAIRDROP_TOKEN_JWKS".into(), identity.jwks().to_string()),
         ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
@@ -305,7 +305,7 @@ async fn start_region(
             wrapper: region_options.wrapper.clone(),
             binaries: options.binaries.clone(),
         };
-        Function::start(launch, &invoke, folder)
+        FunctionProcess::start(launch, &invoke, folder)
     };
     let intake = start("order-intake", options.intake_concurrency, &[])?;
     let status = start("order-status", 8, &[])?;
@@ -330,7 +330,7 @@ async fn start_region(
     };
     wait_for(&invoke, "order-intake").await?;
     wait_for(&invoke, "order-status").await?;
-    Ok(RunningRegion { region, gateway, line, intake, live, _status: status, emulator })
+    Ok(RunningRegion { region, gateway, connection, intake, live, _status: status, emulator })
 }
 
 /// Waits until `function` answers; what it says to nonsense does not matter.

@@ -111,7 +111,7 @@ try {
   await please("pay alice");
   await shows(alicePage, "It is yours");
   assert.equal(await title(bobPage), "You are in line");
-  await please("mend 1");
+  await please("restore 1");
   await lineIs(bobPage, "live");
   await shows(bobPage, "Sold out");
   assert.match(await bobPage.locator("#text").textContent(), /keep your place/);

@@ -21,7 +21,7 @@ async fn all_order(system: &System, count: usize, seconds: u32) {
 }
 
 fn connects(watchers: &[Watcher]) -> u64 {
-    watchers.iter().map(|watcher| watcher.known().subscribed).sum()
+    watchers.iter().map(|watcher| watcher.state().subscribed).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,9 +43,9 @@ async fn five_hundred_sockets_show_the_truth_after_a_drop_with_a_hold() {
     assert!(counts.get("released").is_some_and(|released| *released > 0), "{counts:?}");
     assert_eq!(counts.values().sum::<usize>(), 500);
     for watcher in &watchers {
-        assert_eq!(watcher.known().newest.item("drop").unwrap()["phase"], "sold_out");
+        assert_eq!(watcher.state().latest.item("drop").unwrap()["phase"], "sold_out");
     }
-    println!("{counts:?}, {} messages", watchers.iter().map(|one| one.known().heard).sum::<u64>());
+    println!("{counts:?}, {} messages", watchers.iter().map(|one| one.state().received).sum::<u64>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

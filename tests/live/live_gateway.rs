@@ -40,7 +40,7 @@ async fn connections_can_be_sent_to_read_and_closed() {
     let unsigned = reqwest::Client::new().post(format!("{endpoint}/@connections/{id}")).send().await.unwrap();
     assert_eq!(unsigned.status(), 403);
     assert_eq!(call(&system, "POST", &id, json!({ "type": "hello" }).to_string()).await.0, 200);
-    assert_eq!(alice.hear(PATIENCE).await.unwrap()["type"], "hello");
+    assert_eq!(alice.receive(PATIENCE).await.unwrap()["type"], "hello");
     let (status, _, state) = call(&system, "GET", &id, String::new()).await;
     let state: Value = serde_json::from_str(&state).unwrap();
     assert!(status == 200 && state["connectedAt"].as_str().unwrap().starts_with("20"), "{state}");
@@ -49,7 +49,7 @@ async fn connections_can_be_sent_to_read_and_closed() {
     assert_eq!(call(&system, "POST", "not an id", String::new()).await.0, 400);
     assert_eq!(call(&system, "POST", "AAAAAAAAAAAAAAA=", String::new()).await.0, 410);
     assert_eq!(call(&system, "DELETE", &id, String::new()).await.0, 204);
-    assert_eq!(alice.hear(PATIENCE).await, None);
+    assert_eq!(alice.receive(PATIENCE).await, None);
     assert!(alice.closed_with.is_some());
     tests::eventually("the connection is gone", PATIENCE, async || {
         let (status, kind, _) = call(&system, "POST", &id, String::new()).await;
@@ -71,7 +71,7 @@ async fn frames_and_idleness_that_aws_does_not_allow_close_the_connection() {
     for (frame, code) in frames {
         let mut alice = socket(&system, 0, "alice").await.unwrap();
         alice.send(frame).await.unwrap();
-        assert_eq!(alice.hear(Duration::from_secs(3)).await, None);
+        assert_eq!(alice.receive(Duration::from_secs(3)).await, None);
         assert_eq!(alice.closed_with, Some(code));
     }
     let ping = json!({ "action": "ping" });
@@ -80,12 +80,12 @@ async fn frames_and_idleness_that_aws_does_not_allow_close_the_connection() {
     let started = std::time::Instant::now();
     let talk = async |socket: &mut Socket| {
         while socket.closed_with.is_none() && started.elapsed() < PATIENCE {
-            let _ = socket.say(&ping).await;
-            while socket.hear(Duration::from_secs(1)).await.is_some() {}
+            let _ = socket.send_message(&ping).await;
+            while socket.receive(Duration::from_secs(1)).await.is_some() {}
         }
         started.elapsed()
     };
-    let (silence, lived) = tokio::join!(quiet.hear(PATIENCE), talk(&mut chatty));
+    let (silence, lived) = tokio::join!(quiet.receive(PATIENCE), talk(&mut chatty));
     assert_eq!((silence, quiet.closed_with), (None, Some(1001)));
     assert_eq!(chatty.closed_with, Some(1001));
     assert!(lived >= Duration::from_secs(9), "the connection lived {lived:?}");
@@ -103,17 +103,17 @@ async fn too_many_connects_and_requests_are_throttled() {
         let token = system.identity.token(&format!("buyer-{number}")).unwrap();
         match Socket::connect(&url, &token).await {
             Ok(socket) => open.push(socket),
-            Err(local::crowd::socket::NotConnected::Refused(429)) => refused += 1,
+            Err(local::crowd::socket::HandshakeError::Refused(429)) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }
     assert!(refused > 0 && !open.is_empty(), "{refused}");
     let alice = &mut open[0];
     for _ in 0..20 {
-        alice.say(&json!({ "action": "ping" })).await.unwrap();
+        alice.send_message(&json!({ "action": "ping" })).await.unwrap();
     }
     let mut throttled = 0;
-    while let Some(message) = alice.hear(Duration::from_secs(3)).await {
+    while let Some(message) = alice.receive(Duration::from_secs(3)).await {
         throttled += usize::from(message["message"] == "Too Many Requests");
     }
     assert!(throttled > 0);

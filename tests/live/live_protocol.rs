@@ -1,7 +1,7 @@
 //! The WebSocket protocol of the built functions: connecting, answers, and the end of a connection.
 
 use local::aws::sockets::SocketLimits;
-use local::crowd::socket::{NotConnected, Socket};
+use local::crowd::socket::{HandshakeError, Socket};
 use local::crowd::watcher::Watcher;
 use local::system::System;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn problem(message: &Value) -> &str {
 /// The next problem message; other messages are skipped.
 async fn next_problem(socket: &mut Socket) -> Value {
     loop {
-        let message = socket.hear(PATIENCE).await.expect("a problem message");
+        let message = socket.receive(PATIENCE).await.expect("a problem message");
         if message["type"] == "problem" {
             return message;
         }
@@ -31,13 +31,13 @@ async fn next_problem(socket: &mut Socket) -> Value {
 
 /// Waits until the server closes the connection; messages before that are skipped.
 async fn closed(socket: &mut Socket) -> bool {
-    while socket.hear(PATIENCE).await.is_some() {}
+    while socket.receive(PATIENCE).await.is_some() {}
     socket.closed_with.is_some()
 }
 
 async fn refusal(url: &str, protocols: &str) -> u16 {
     match Socket::offer(url, protocols).await {
-        Err(NotConnected::Refused(status)) => status,
+        Err(HandshakeError::Refused(status)) => status,
         other => panic!("{protocols}: {other:?}"),
     }
 }
@@ -59,8 +59,8 @@ async fn a_buyer_receives_the_item_and_only_their_own_order() {
     let token = system.identity.token("alice").unwrap();
     assert_eq!(client.order("drop", &token).await.unwrap().status, 202);
     let mut heard = Vec::new();
-    while alice.newest.status("drop") != Some("sold") {
-        let message = alice.hear(PATIENCE).await.unwrap();
+    while alice.latest.status("drop") != Some("sold") {
+        let message = alice.receive(PATIENCE).await.unwrap();
         heard.extend(message["status"].as_str().map(str::to_owned));
     }
     // The order may be sold before its position was read; the messages are in order.
@@ -68,14 +68,14 @@ async fn a_buyer_receives_the_item_and_only_their_own_order() {
     let places: Vec<usize> =
         heard.iter().map(|status| order.iter().position(|one| one == status).unwrap()).collect();
     assert!(places.is_sorted() && places.last() == Some(&2), "{heard:?}");
-    while alice.newest.item("drop").unwrap()["phase"] != "sold_out" {
-        alice.hear(PATIENCE).await.expect("an item message, too");
+    while alice.latest.item("drop").unwrap()["phase"] != "sold_out" {
+        alice.receive(PATIENCE).await.expect("an item message, too");
     }
-    while bob.newest.item("drop").unwrap()["phase"] != "sold_out" {
-        let message = bob.hear(PATIENCE).await.expect("an item message");
+    while bob.latest.item("drop").unwrap()["phase"] != "sold_out" {
+        let message = bob.receive(PATIENCE).await.expect("an item message");
         assert_eq!(message["type"], "item", "{message}");
     }
-    assert_eq!(bob.newest.status("drop"), Some("none"));
+    assert_eq!(bob.latest.status("drop"), Some("none"));
     // A later subscription returns the current state.
     let mut again = socket(&system, 0, "alice").await.unwrap();
     let subscribed = again.subscribe("drop").await.unwrap();
@@ -125,7 +125,7 @@ async fn a_malformed_message_is_answered_with_a_problem() {
     ];
     for (text, expected) in cases {
         alice.send(Message::text(text)).await.unwrap();
-        let answer = alice.hear(PATIENCE).await.unwrap();
+        let answer = alice.receive(PATIENCE).await.unwrap();
         assert_eq!((problem(&answer), &answer["ends"]), (expected, &Value::Null), "{text}: {answer}");
     }
     let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_malformed_message_is_answered_with_a_problem() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
     assert_eq!(pong["items"], json!([]));
-    assert_eq!(alice.newest.item("drop").unwrap()["stock_total"], 10, "no message after unsubscribing");
+    assert_eq!(alice.latest.item("drop").unwrap()["stock_total"], 10, "no message after unsubscribing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +154,7 @@ async fn a_connection_watches_eight_items() {
         alice.subscribe(&format!("item-{number}")).await.unwrap();
     }
     alice.subscribe("item-7").await.unwrap();
-    alice.say(&subscribe("item-8")).await.unwrap();
+    alice.send_message(&subscribe("item-8")).await.unwrap();
     let answer = next_problem(&mut alice).await;
     assert_eq!(
         (problem(&answer), &answer["item_id"]),
@@ -210,9 +210,9 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
     let mut flood = socket(&system, 0, "mallory").await.unwrap();
     let (mut pongs, mut told) = (0, Vec::new());
     for _ in 0..150 {
-        let _ = flood.say(&json!({ "action": "ping" })).await;
+        let _ = flood.send_message(&json!({ "action": "ping" })).await;
     }
-    while let Some(message) = flood.hear(PATIENCE).await {
+    while let Some(message) = flood.receive(PATIENCE).await {
         match message["type"].as_str() {
             Some("pong") => pongs += 1,
             _ => told.push(problem(&message).to_owned()),
@@ -228,7 +228,7 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
     for _ in 0..60 {
         match Socket::connect(&url, &token).await {
             Ok(_) => {}
-            Err(NotConnected::Refused(429)) => refused += 1,
+            Err(HandshakeError::Refused(429)) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }
@@ -254,13 +254,13 @@ async fn after_the_loss_of_the_registry_all_clients_reconnect() {
     let mut alice = socket(&system, 0, "alice").await.unwrap();
     alice.subscribe("drop").await.unwrap();
     let url = live(&system, 0).unwrap().sockets.url();
-    let bob = Watcher::sit_down(url, system.identity.token("bob").unwrap(), "drop".into());
+    let bob = Watcher::start(url, system.identity.token("bob").unwrap(), "drop".into());
     eventually("bob is subscribed", PATIENCE, async || Ok(bob.is_subscribed().then_some(()))).await.unwrap();
     let registry = system.registry.as_mut().unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut registry.connect().await.unwrap()).await.unwrap();
     registry.restart().await.unwrap();
     let told = loop {
-        alice.say(&json!({ "action": "ping" })).await.unwrap();
+        alice.send_message(&json!({ "action": "ping" })).await.unwrap();
         let message = next_problem(&mut alice).await;
         if problem(&message) != "status-unavailable" {
             break message;
@@ -275,7 +275,7 @@ async fn after_the_loss_of_the_registry_all_clients_reconnect() {
     })
     .await
     .unwrap();
-    assert_eq!(bob.known().subscribed, 2);
+    assert_eq!(bob.state().subscribed, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,9 +290,9 @@ async fn an_order_outside_the_gates_is_reported_as_refused() {
     // The opening is postponed while the order waits.
     let later = json!({ "opens_at": local::system::clock::micros_now() + 60_000_000 });
     system.admin(&json!({ "command": "update", "item_id": "drop", "changes": later })).await.unwrap();
-    while alice.newest.status("drop") != Some("refused") {
-        alice.hear(PATIENCE).await.expect("an order message");
+    while alice.latest.status("drop") != Some("refused") {
+        alice.receive(PATIENCE).await.expect("an order message");
     }
-    assert_eq!(alice.newest.order("drop").unwrap()["reason"], "not-open-yet");
-    assert_eq!(alice.newest.item("drop").unwrap()["phase"], "upcoming");
+    assert_eq!(alice.latest.order("drop").unwrap()["reason"], "not-open-yet");
+    assert_eq!(alice.latest.item("drop").unwrap()["phase"], "upcoming");
 }

@@ -1,13 +1,13 @@
 //! The pages in a real browser, against the real system: `tests/browser/` drives it, and this does what a browser
-//! cannot: it cuts lines and lets the shop be paid. What the pages decide has tests of its own there.
+//! cannot: it cuts connections and lets the shop be paid. What the pages decide has tests of its own there.
 
 use anyhow::{Context, Result, bail, ensure};
 use local::aws::metrics::Metrics;
 use local::aws::sockets::SocketLimits;
 use local::system::clock::micros_now;
-use local::system::pages::{Desk, PageRegion, Site, operator_token};
+use local::system::pages::{PageRegion, PagesAddress, PagesContext, operator_token};
 use local::system::process::workspace;
-use local::system::wan::{Line, LineState};
+use local::system::wan::{ConnectionState, WanConnection};
 use local::system::{Options, System};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -35,28 +35,28 @@ fn node() -> Command {
     node
 }
 
-/// A region's front doors behind lines that can be cut, as a buyer's own line is.
-struct Lines([Line; 2]);
+/// A region's front doors behind connections that can be cut, as a buyer's own line is.
+struct RegionConnections([WanConnection; 2]);
 
-impl Lines {
+impl RegionConnections {
     async fn before(region: &mut PageRegion) -> Result<Self> {
-        let lay = async |url: &mut String| -> Result<Line> {
+        let open = async |url: &mut String| -> Result<WanConnection> {
             let authority = url.split('/').nth(2).context("an address has a host")?.to_owned();
             let target: SocketAddr = authority.parse()?;
-            let line = Line::lay(target, Duration::ZERO).await?;
-            *url = url.replace(&authority, &format!("127.0.0.1:{}", line.port()));
-            Ok(line)
+            let connection = WanConnection::open(target, Duration::ZERO).await?;
+            *url = url.replace(&authority, &format!("127.0.0.1:{}", connection.port()));
+            Ok(connection)
         };
-        Ok(Self([lay(&mut region.api).await?, lay(&mut region.live).await?]))
+        Ok(Self([open(&mut region.api).await?, open(&mut region.live).await?]))
     }
 
-    fn set(&self, state: LineState) {
-        self.0.iter().for_each(|line| line.set(state));
+    fn set(&self, state: ConnectionState) {
+        self.0.iter().for_each(|connection| connection.set(state));
     }
 }
 
 /// Does what the browsers' side asks for, until it ends.
-async fn serve(child: &mut Child, system: &System, lines: &[Lines]) -> Result<()> {
+async fn serve(child: &mut Child, system: &System, connections: &[RegionConnections]) -> Result<()> {
     let mut answers = child.stdin.take().context("there is a pipe")?;
     let mut asked = BufReader::new(child.stdout.take().context("there is a pipe")?).lines();
     while let Some(line) = asked.next_line().await? {
@@ -66,8 +66,14 @@ async fn serve(child: &mut Child, system: &System, lines: &[Lines]) -> Result<()
         };
         let (what, of_what) = request.split_once(' ').unwrap_or((request, ""));
         match what {
-            "cut" => lines.get(of_what.parse::<usize>()?).context("no such line")?.set(LineState::Refusing),
-            "mend" => lines.get(of_what.parse::<usize>()?).context("no such line")?.set(LineState::Up),
+            "cut" => connections
+                .get(of_what.parse::<usize>()?)
+                .context("no such connection")?
+                .set(ConnectionState::Refusing),
+            "restore" => connections
+                .get(of_what.parse::<usize>()?)
+                .context("no such connection")?
+                .set(ConnectionState::Up),
             "change" => {
                 let changes: Value = serde_json::from_str(of_what)?;
                 let update = json!({ "command": "update", "item_id": "drop", "changes": changes });
@@ -106,17 +112,17 @@ async fn two_buyers_in_two_regions_and_one_unit() {
         folder().join("node_modules").is_dir(),
         "what drives the browser is not there; run `make setup-deploy`"
     );
-    let site = Site::reserve().await.unwrap();
-    let options = Options { origins: vec![site.origin()], ..options(2, SocketLimits::default()) };
+    let address = PagesAddress::reserve().await.unwrap();
+    let options = Options { origins: vec![address.origin()], ..options(2, SocketLimits::default()) };
     let system = System::start(&options).await.unwrap();
     let mut regions: Vec<PageRegion> = system.regions.iter().filter_map(PageRegion::of).collect();
-    let mut lines = Vec::new();
+    let mut connections = Vec::new();
     for region in &mut regions {
-        lines.push(Lines::before(region).await.unwrap());
+        connections.push(RegionConnections::before(region).await.unwrap());
     }
     let operator_token = operator_token();
     let names: Vec<String> = regions.iter().map(|region| region.name.clone()).collect();
-    let pages = site.open(Desk {
+    let pages = address.open(PagesContext {
         item_id: "drop".to_owned(),
         regions,
         identity: system.identity.clone(),
@@ -138,7 +144,7 @@ async fn two_buyers_in_two_regions_and_one_unit() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node is installed by `make setup-deploy`");
-    timeout(LIMIT, serve(&mut child, &system, &lines)).await.expect("it is over in time").unwrap();
+    timeout(LIMIT, serve(&mut child, &system, &connections)).await.expect("it is over in time").unwrap();
 }
 
 #[tokio::test]
@@ -154,9 +160,9 @@ async fn what_the_pages_decide() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_server_gives_nothing_to_strangers() {
     let folder = tempfile::tempdir().unwrap();
-    let site = Site::reserve().await.unwrap();
-    let origin = site.origin();
-    let pages = site.open(Desk {
+    let address = PagesAddress::reserve().await.unwrap();
+    let origin = address.origin();
+    let pages = address.open(PagesContext {
         item_id: "drop".to_owned(),
         regions: Vec::new(),
         identity: local::aws::identity::IdentityProvider::new().unwrap(),

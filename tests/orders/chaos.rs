@@ -1,7 +1,7 @@
 //! Processes killed and servers restarted in the middle of a drop.
 
-use local::crowd::Told;
-use local::crowd::audit::{Findings, Outcome};
+use local::crowd::OrderAnswer;
+use local::crowd::audit::{AuditFindings, DropResult};
 use local::system::System;
 use local::system::regions;
 use rand::rngs::StdRng;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tests::{Client, announce, drop_of, eventually, quick};
 
-async fn settled(system: &System) -> Outcome {
+async fn settled(system: &System) -> DropResult {
     eventually("the drain has finished", Duration::from_secs(60), async || {
         let item = system.admin(&json!({ "command": "describe", "item_id": "drop" })).await?;
         let is_drained = item["stock_left"] == 0 || item["orders_waiting"] == 0;
@@ -19,7 +19,7 @@ async fn settled(system: &System) -> Outcome {
     })
     .await
     .unwrap();
-    system.outcome(&"drop".parse().unwrap()).await.unwrap()
+    system.drop_result(&"drop".parse().unwrap()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,9 +49,9 @@ async fn after_120_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
     let ((), sent) = tokio::join!(killer, dropping);
     let sent = sent.unwrap();
     let outcome = settled(&system).await;
-    assert_eq!(outcome.check(&sent), Findings::default());
+    assert_eq!(outcome.check(&sent), AuditFindings::default());
     assert!(kills.into_inner() >= 120);
-    let queued = sent.iter().filter(|order| order.told == Told::Queued).count();
+    let queued = sent.iter().filter(|order| order.answer == OrderAnswer::Queued).count();
     assert!(queued >= 400, "only {queued} were queued");
     assert_eq!(outcome.reservations.len(), 400);
 }
@@ -61,7 +61,7 @@ async fn orders_are_refused_while_main_s_redis_is_down_and_accepted_after_its_re
     let mut system = System::start(&quick(regions::first(2))).await.unwrap();
     announce(&system, "drop", json!({ "stock_total": 300, "settle_window_ms": 1_000 })).await.unwrap();
     let mut sent = drop_of(&system, 100, 100, "before").await.unwrap();
-    assert!(sent.iter().all(|order| order.told == Told::Queued), "{sent:?}");
+    assert!(sent.iter().all(|order| order.answer == OrderAnswer::Queued), "{sent:?}");
     let intake_process = system.regions[1].intake.process_id();
 
     system.redis.kill();
@@ -79,14 +79,14 @@ async fn orders_are_refused_while_main_s_redis_is_down_and_accepted_after_its_re
 
     system.redis.restart().await.unwrap();
     sent.extend(drop_of(&system, 100, 100, "after").await.unwrap());
-    assert!(sent.iter().all(|order| order.told == Told::Queued), "{sent:?}");
+    assert!(sent.iter().all(|order| order.answer == OrderAnswer::Queued), "{sent:?}");
     assert_eq!(
         system.regions[1].intake.process_id(),
         intake_process,
         "intake must reconnect without a restart"
     );
     let outcome = settled(&system).await;
-    assert_eq!(outcome.check(&sent), Findings::default());
+    assert_eq!(outcome.check(&sent), AuditFindings::default());
     assert_eq!(outcome.reservations.len(), 200);
     assert!(!outcome.taken.contains("meanwhile"));
 }

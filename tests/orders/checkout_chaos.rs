@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::join_all;
 use local::crowd::SentOrder;
-use local::crowd::audit::{Findings, Outcome};
+use local::crowd::audit::{AuditFindings, DropResult};
 use local::crowd::payments::{Habits, Pays, Shop};
 use local::system::System;
 use local::system::regions;
@@ -37,14 +37,14 @@ async fn setup(stock_total: u32) -> (System, Shop) {
 }
 
 /// Waits until every unit is sold, or no buyer is left.
-async fn over(system: &System, stock_total: u64) -> Outcome {
+async fn over(system: &System, stock_total: u64) -> DropResult {
     let started = Instant::now();
     loop {
         let item = system.admin(&json!({ "command": "describe", "item_id": "drop" })).await;
         let figure = |field: &str| item.as_ref().ok().and_then(|item| item[field].as_u64());
         let no_buyer_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
         if figure("sold") == Some(stock_total) || no_buyer_left && figure("tasks_waiting") == Some(0) {
-            return system.outcome(&item_id()).await.unwrap();
+            return system.drop_result(&item_id()).await.unwrap();
         }
         assert!(started.elapsed() < Duration::from_secs(120), "the drop does not end: {item:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -79,9 +79,9 @@ async fn count_premature_sales(system: &System, over: &AtomicBool) -> Result<u64
 }
 
 /// A payment was answered with *sold* if and only if the ledger has the sale.
-fn payments_are_true(shop: &Shop, outcome: &Outcome) {
+fn payments_are_true(shop: &Shop, outcome: &DropResult) {
     let sold = outcome.in_ledger.as_ref().unwrap();
-    for (subject, answer) in shop.told() {
+    for (subject, answer) in shop.answers() {
         assert_eq!(answer["status"] == "sold", sold.contains(&subject), "{subject}: {answer}");
     }
 }
@@ -125,8 +125,8 @@ async fn after_200_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
 }
 
 /// Nothing is oversold, lost, doubled or falsely reported, and all paid units are sold.
-fn check(outcome: &Outcome, sent: &[SentOrder], shop: &Shop, stock: u32) {
-    assert_eq!(outcome.check(sent), Findings::default());
+fn check(outcome: &DropResult, sent: &[SentOrder], shop: &Shop, stock: u32) {
+    assert_eq!(outcome.check(sent), AuditFindings::default());
     payments_are_true(shop, outcome);
     let sold = outcome.in_ledger.as_ref().unwrap().len();
     assert!(
@@ -203,7 +203,7 @@ async fn redis_is_lost_in_the_middle_and_rebuilt() {
     let outcome = over(&system, STOCK.into()).await;
     // The rebuild starts a new stream; earlier reservations are in the ledger.
     let findings = outcome.check(&[]);
-    assert_eq!(Findings { lost: 0, ..findings }, Findings::default());
+    assert_eq!(AuditFindings { lost: 0, ..findings }, AuditFindings::default());
     let after = sold(&system).await;
     assert!(sold_before.is_subset(&after), "a sale was lost");
     assert!(after.len() <= STOCK as usize);
@@ -214,7 +214,7 @@ async fn redis_is_lost_in_the_middle_and_rebuilt() {
         (&json!({}), &item["stock_counted"]),
         "{reconciled}"
     );
-    for order in again.iter().chain(&more).filter(|order| order.told == local::crowd::Told::Queued) {
+    for order in again.iter().chain(&more).filter(|order| order.answer == local::crowd::OrderAnswer::Queued) {
         let has_place = outcome.taken.contains(&order.subject)
             || outcome.queued.contains(&order.subject)
             || outcome.released.contains_key(&order.subject)

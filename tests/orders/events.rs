@@ -1,7 +1,7 @@
 //! The sample event of every trigger works, and no other event stops a function's process.
 
 use anyhow::{Context, Result};
-use local::aws::functions::{Function, Launch};
+use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
 use local::system::System;
 use serde_json::{Value, json};
@@ -169,7 +169,7 @@ async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
         wrapper: Vec::new(),
         binaries: None,
     };
-    let function = Function::start(launch, &invoke, folder.path()).unwrap();
+    let function = FunctionProcess::start(launch, &invoke, folder.path()).unwrap();
     let process_id = function.process_id();
     let request = |path: &str| {
         let (invoke, event) = (

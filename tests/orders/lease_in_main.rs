@@ -45,7 +45,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     announce(&system, "sneaker-42", json!({ "stock_total": 50 })).await.unwrap();
     let client = Client::of(&system, 0).unwrap();
     let sold = async || -> anyhow::Result<usize> {
-        Ok(system.outcome(&item_id).await?.in_ledger.unwrap_or_default().len())
+        Ok(system.drop_result(&item_id).await?.in_ledger.unwrap_or_default().len())
     };
 
     eventually("the item is sold by a lease", A_WHILE, async || {
@@ -66,7 +66,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
         client.order(ITEM, &system.identity.token(&format!("late-{buyer}")).unwrap()).await.unwrap();
     }
     eventually("the drain has reserved them", A_WHILE, async || {
-        Ok((system.outcome(&item_id).await?.taken.len() == 10).then_some(()))
+        Ok((system.drop_result(&item_id).await?.taken.len() == 10).then_some(()))
     })
     .await
     .unwrap();

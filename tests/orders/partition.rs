@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::crowd::audit::Outcome;
+use local::crowd::audit::DropResult;
 use local::system::System;
 use local::system::regions;
-use local::system::wan::LineState;
+use local::system::wan::ConnectionState;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::{Answer, Client, announce, eventually, quick};
@@ -24,7 +24,7 @@ async fn orders(system: &System, region: usize, name: &str, count: u32) -> Resul
     join_all(orders).await.into_iter().collect()
 }
 
-async fn cut_and_restore(cut: LineState) {
+async fn cut_and_restore(cut: ConnectionState) {
     let system = System::start(&quick(regions::first(2))).await.unwrap();
     let window_ms = u64::try_from(SETTLE_WINDOW.as_millis()).unwrap();
     announce(&system, "a", json!({ "stock_total": 1_000, "settle_window_ms": window_ms })).await.unwrap();
@@ -36,7 +36,7 @@ async fn cut_and_restore(cut: LineState) {
         }
     }
 
-    far.line.set(cut);
+    far.connection.set(cut);
     let (cut_off, near) = tokio::join!(orders(&system, 1, "cut-off", 20), orders(&system, 0, "near", 20));
     for (answer, took) in cut_off.unwrap() {
         assert_eq!(answer.status, 503, "{answer:?}");
@@ -59,7 +59,7 @@ async fn cut_and_restore(cut: LineState) {
     let asked = status.mine("a", &system.identity.token("later-0").unwrap()).await.unwrap();
     assert_eq!((asked.status, asked.problem()), (503, Some("status-unavailable")));
 
-    far.line.set(LineState::Up);
+    far.connection.set(ConnectionState::Up);
     eventually("the region works again", Duration::from_secs(10), async || {
         let answers = orders(&system, 1, "after", 1).await?;
         Ok(answers.iter().all(|(answer, _)| matches!(answer.status, 200 | 202)).then_some(()))
@@ -69,7 +69,7 @@ async fn cut_and_restore(cut: LineState) {
     assert_eq!(far.intake.process_id(), process, "intake must reconnect without a restart");
     tokio::time::sleep(SETTLE_WINDOW * 2).await;
     let outcome =
-        Outcome::read(&mut system.redis.connect().await.unwrap(), &"a".parse().unwrap()).await.unwrap();
+        DropResult::read(&mut system.redis.connect().await.unwrap(), &"a".parse().unwrap()).await.unwrap();
     let late = outcome
         .taken
         .iter()
@@ -80,17 +80,17 @@ async fn cut_and_restore(cut: LineState) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_whose_connection_to_main_is_silent_refuses_orders() {
-    cut_and_restore(LineState::Silent).await;
+    cut_and_restore(ConnectionState::Silent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_whose_connection_to_main_is_refused_refuses_orders() {
-    cut_and_restore(LineState::Refusing).await;
+    cut_and_restore(ConnectionState::Refusing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_travels_longer_than_its_window_is_too_late() {
-    let slow = regions::Region { name: "ap-southeast-2", round_trip_ms: 700.0 };
+    let slow = regions::WorldRegion { name: "ap-southeast-2", round_trip_ms: 700.0 };
     let system = System::start(&quick(vec![regions::WORLD[0], slow])).await.unwrap();
     announce(&system, "a", json!({ "settle_window_ms": 300 })).await.unwrap();
     // The connection is open by now, so that only the transit time counts.

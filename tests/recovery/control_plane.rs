@@ -11,8 +11,8 @@ use aws_sdk_lambda::types::Environment;
 use aws_sdk_rds::error::ProvideErrorMetadata;
 use aws_sdk_rds::types::Tag;
 use aws_sdk_scheduler::types::ScheduleState;
-use drill::control_plane::Reach;
-use drill::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use drill::control_plane::Reachability;
+use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use std::fmt::Debug;
 use std::time::Duration;
 use tests::eventually;
@@ -41,7 +41,7 @@ fn code<T: Debug, E: ProvideErrorMetadata + Debug>(answer: std::result::Result<T
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_answers_as_the_sdks_expect_and_acts_on_the_servers() {
     let folder = tempfile::tempdir().unwrap();
-    let two = TwoRegions::start_in(folder.path(), &Settings::default()).await.unwrap();
+    let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     functions(&two).await.unwrap();
     schedules(&two).await.unwrap();
     regions_that_do_not_answer(&two).await;
@@ -122,7 +122,7 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     sqlx::query("SELECT 1").execute(&through_door).await?;
     let fence = there.modify_db_instance().db_instance_identifier("main-ledger");
     fence.vpc_security_group_ids("sg-fence").apply_immediately(true).send().await?;
-    eventually("the door is closed", A_WHILE, async || {
+    eventually("the proxy is closed", A_WHILE, async || {
         Ok(sqlx::query("SELECT 1").execute(&through_door).await.is_err().then_some(()))
     })
     .await?;
@@ -264,12 +264,12 @@ async fn schedules(two: &TwoRegions) -> Result<()> {
 
 async fn regions_that_do_not_answer(two: &TwoRegions) {
     let client = aws_sdk_rds::Client::new(&aws(two, THERE).await);
-    let reaches = two.control_plane.account().reaches();
-    reaches.set(THERE, Reach::Silent);
+    let reaches = two.control_plane.account().reachability();
+    reaches.set(THERE, Reachability::Silent);
     let silent = client.describe_db_instances().send().await.unwrap_err();
     assert!(silent.as_service_error().is_none(), "{silent:?}");
-    reaches.set(THERE, Reach::Gone);
+    reaches.set(THERE, Reachability::Gone);
     assert_eq!(code(client.describe_db_instances().send().await), "ServiceUnavailable");
-    reaches.set(THERE, Reach::Up);
+    reaches.set(THERE, Reachability::Up);
     client.describe_db_instances().send().await.unwrap();
 }

@@ -1,15 +1,15 @@
 //! The standby takes over, whole: two regions with real servers, buyers ordering throughout, AWS's control plane
 //! on this machine. The long form is `make drill`.
 
-use drill::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
-use drill::{Accident, Course, Outcome, carry_out};
+use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
+use drill::{Accident, DrillOutcome, Scenario, run_scenario};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tests::eventually;
 
-/// A drill's course without anything by lot.
-fn course(seed: u64, accident: Option<Accident>) -> Course {
-    Course {
+/// A drill's scenario without anything by lot.
+fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
+    Scenario {
         seed,
         accident,
         reaches_table: false,
@@ -24,33 +24,33 @@ fn course(seed: u64, accident: Option<Accident>) -> Course {
     }
 }
 
-async fn carried_out(course: Course) -> Outcome {
+async fn carried_out(scenario: Scenario) -> DrillOutcome {
     let folder = tempfile::tempdir().unwrap();
-    let outcome = carry_out(&course, folder.path(), 12, &|what| println!("{what}")).await.unwrap();
+    let outcome = run_scenario(&scenario, folder.path(), 12, &|what| println!("{what}")).await.unwrap();
     println!("{}", serde_json::to_string_pretty(&outcome.report["steps"]).unwrap());
     println!("{outcome:?}");
-    assert_eq!(outcome.faults(), Vec::<String>::new(), "{}", course.words());
+    assert_eq!(outcome.faults(), Vec::<String>::new(), "{}", scenario.words());
     assert!(outcome.buyers > 100, "{} buyers say little", outcome.buyers);
     outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_failover_loses_nothing_and_nobody_sells_beside_another_there_and_back() {
-    let course = Course { is_small: true, throttled: 3, fails_back: true, ..course(1, None) };
-    let outcome = carried_out(course).await;
+    let scenario = Scenario { is_small: true, throttled: 3, fails_back: true, ..scenario(1, None) };
+    let outcome = carried_out(scenario).await;
     assert_eq!((outcome.findings.lost_sales, outcome.findings.lost_places), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_main_that_is_killed_whole_is_taken_over_with_redis_detached_and_harmless_when_it_is_back() {
-    carried_out(Course { redis_hangs: true, ..course(2, Some(Accident::Kill)) }).await;
+    carried_out(Scenario { redis_hangs: true, ..scenario(2, Some(Accident::Kill)) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_main_that_is_cut_off_and_lives_stops_before_the_standby_sells() {
     let kills_after_ms = vec![3_000, 4_000];
-    let outcome = carried_out(Course { kills_after_ms, ..course(3, Some(Accident::Cut)) }).await;
-    let told = &outcome.told_by_old_main;
+    let outcome = carried_out(Scenario { kills_after_ms, ..scenario(3, Some(Accident::Cut)) }).await;
+    let told = &outcome.answers_of_old_main;
     let refused: u64 = told.iter().filter(|(what, _)| what.starts_with("503 ")).map(|(_, times)| times).sum();
     assert!(refused > 0, "the buyers of a main that is cut off were told {told:?}");
 }
@@ -69,7 +69,7 @@ fn instances(two: &TwoRegions) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let two = TwoRegions::start_in(folder.path(), &Settings::default()).await.unwrap();
+    let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     let lease = || async { two.admin(MAIN, &json!({ "command": "lease" })).await.unwrap() };
     eventually("main sells", Duration::from_secs(15), async || {
         Ok((lease().await["means"] == "main sells").then_some(()))

@@ -5,7 +5,7 @@ use lease::{Lease, Record, Table, TableError, Timing};
 use ledger::LedgerError;
 use local::aws::emulators::Moto;
 use local::system::clock::micros_now;
-use local::system::wan::{Line, LineState};
+use local::system::wan::{ConnectionState, WanConnection};
 use redis::AsyncCommands;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
@@ -33,7 +33,7 @@ fn leased(epoch: u64, until: u64) -> Permit {
 /// A table behind a line.
 struct Stand {
     _moto: Moto,
-    line: Line,
+    line: WanConnection,
     table: Table,
     _folder: tempfile::TempDir,
 }
@@ -43,7 +43,7 @@ impl Stand {
         let folder = tempfile::tempdir()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         moto.make_table(HERE, "lease").await?;
-        let line = Line::lay(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
+        let line = WanConnection::open(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
         let table = lease_table(&format!("http://127.0.0.1:{}", line.port()), HERE).await;
         Ok(Self { _moto: moto, line, table, _folder: folder })
     }
@@ -89,14 +89,14 @@ async fn a_process_that_hears_nothing_of_the_table_stops_by_itself() {
     let kept = tokio::spawn(async move { keeping.keep_until(until).await });
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(lease.permit().is_ok(), "it is kept for longer than it lasts: {:?}", lease.permit());
-    stand.line.set(LineState::Silent);
+    stand.line.set(ConnectionState::Silent);
     let cut = Instant::now();
     while lease.permit().is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(cut.elapsed() < TIMING.lasts, "it sells by a lease that is over");
     }
     println!("without the table it stopped after {:.1} s", cut.elapsed().as_secs_f64());
-    stand.line.set(LineState::Up);
+    stand.line.set(ConnectionState::Up);
     let back = Instant::now();
     while lease.permit().is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 use local::aws::emulators::{Moto, elements};
-use local::aws::functions::{Function, Launch};
+use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
 use serde_json::{Value, json};
 use shared::item::NewItem;
@@ -20,7 +20,7 @@ const THERE: &str = "eu-west-1";
 struct Drill {
     moto: Moto,
     emulator: Emulator,
-    function: Function,
+    function: FunctionProcess,
     _folder: tempfile::TempDir,
 }
 
@@ -63,7 +63,7 @@ impl Drill {
             wrapper: Vec::new(),
             binaries: None,
         };
-        let function = Function::start(launch, &emulator.invoke_api(), folder.path())?;
+        let function = FunctionProcess::start(launch, &emulator.invoke_api(), folder.path())?;
         Ok(Self { moto, emulator, function, _folder: folder })
     }
 

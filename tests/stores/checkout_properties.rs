@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
 use ledger::Ledger;
-use local::crowd::audit::Outcome;
+use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
 use order_confirm::App;
 use proptest::prelude::*;
@@ -245,10 +245,10 @@ async fn judge(
     case: &DropCase,
     told: &HashSet<u8>,
 ) -> Result<()> {
-    let mut outcome = Outcome::read(&mut servers.redis.redis.connect().await?, item_id).await?;
+    let mut outcome = DropResult::read(&mut servers.redis.redis.connect().await?, item_id).await?;
     outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
     let findings = outcome.check(&[]);
-    if findings != local::crowd::audit::Findings::default() {
+    if findings != local::crowd::audit::AuditFindings::default() {
         bail!("{findings:?} {outcome:?}");
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::crowd::audit::Outcome;
+use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::{ItemChanges, ItemId};
@@ -142,7 +142,7 @@ async fn equal_stamps_go_by_token() {
     let stamp = micros_now() - 10_000_000;
     backdate(&server, &item_id, &[(stamp, "c"), (stamp, "a"), (stamp, "b"), (stamp - 1, "z")]).await.unwrap();
     server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
-    let outcome = Outcome::read(&mut server.redis.connect().await.unwrap(), &item_id).await.unwrap();
+    let outcome = DropResult::read(&mut server.redis.connect().await.unwrap(), &item_id).await.unwrap();
     let order: Vec<&str> = outcome.reservations.iter().map(|r| r.user_token.as_str()).collect();
     assert_eq!(order, ["z", "a", "b", "c"]);
     assert_eq!(outcome.reservations[0].placed_at, stamp - 1);

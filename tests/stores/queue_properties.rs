@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use local::crowd::audit::Outcome;
+use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -97,11 +97,11 @@ async fn run(server: &RedisQueue, name: &str, stock: u32, steps: Vec<Step>) -> R
     server.queue.pause_item(&item_id, false).await?;
     tokio::time::sleep(Duration::from_millis(u64::from(SETTLE_WINDOW_MS) + 110)).await;
     while server.queue.drain(&item_id, 7, Permit::Unleased).await?.looked_at > 0 {}
-    let outcome = Outcome::read(&mut server.redis.connect().await?, &item_id).await?;
+    let outcome = DropResult::read(&mut server.redis.connect().await?, &item_id).await?;
     Ok(judge(&outcome, &came, stock))
 }
 
-fn judge(outcome: &Outcome, came: &[Came], stock: u32) -> Result<(), String> {
+fn judge(outcome: &DropResult, came: &[Came], stock: u32) -> Result<(), String> {
     let require =
         |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}: {outcome:?} {came:?}")) };
     let sold = outcome.reservations.len();

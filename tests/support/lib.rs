@@ -9,11 +9,11 @@ pub mod template;
 use anyhow::{Context, Result};
 use futures::future::join_all;
 use ledger::Ledger;
-use local::crowd::{SentOrder, Told};
+use local::crowd::{OrderAnswer, SentOrder};
 use local::system::clock::micros_now;
 use local::system::postgres::Postgres;
 use local::system::redis_server::Redis;
-use local::system::regions::{self, Region};
+use local::system::regions::{self, WorldRegion};
 use local::system::{Options, System};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -83,7 +83,7 @@ pub async fn one_region() -> Result<System> {
 }
 
 /// Options for tests: `regions`, and a drain that starts again every second.
-pub fn quick(regions: Vec<Region>) -> Options {
+pub fn quick(regions: Vec<WorldRegion>) -> Options {
     Options {
         run_every: Duration::from_secs(1),
         answer_limit: Duration::from_secs(5),
@@ -210,16 +210,18 @@ pub async fn eventually<T>(
 }
 
 /// A buyer who asks again until somebody gives a definite answer.
-pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> Told {
+pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> OrderAnswer {
     let started = Instant::now();
-    let mut told = Told::Nothing("no-answer".into());
+    let mut told = OrderAnswer::None("no-answer".into());
     while started.elapsed() < patience {
         if let Ok(answer) = client.order(item_id, token).await {
             told = match (answer.status, answer.problem()) {
-                (200 | 202, _) | (409, Some("already-sold" | "already-reserved")) => return Told::Queued,
-                (409 | 410, Some(problem)) => return Told::Refused(problem.to_owned()),
-                (_, Some(problem)) => Told::Refused(problem.to_owned()),
-                (status, None) => Told::Nothing(format!("http-{status}")),
+                (200 | 202, _) | (409, Some("already-sold" | "already-reserved")) => {
+                    return OrderAnswer::Queued;
+                }
+                (409 | 410, Some(problem)) => return OrderAnswer::Refused(problem.to_owned()),
+                (_, Some(problem)) => OrderAnswer::Refused(problem.to_owned()),
+                (status, None) => OrderAnswer::None(format!("http-{status}")),
             };
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -238,8 +240,8 @@ pub async fn drop_of(system: &System, buyers: u32, per_second: u32, first: &str)
         let token = system.identity.token(&subject);
         async move {
             tokio::time::sleep(Duration::from_secs(1) * number / per_second).await;
-            let told = insist(&client, "drop", &token?, Duration::from_secs(40)).await;
-            Ok(SentOrder { subject, region, arrived_at: None, told, answer_ms: 0.0 })
+            let answer = insist(&client, "drop", &token?, Duration::from_secs(40)).await;
+            Ok(SentOrder { subject, region, arrived_at: None, answer, answer_ms: 0.0 })
         }
     });
     join_all(orders).await.into_iter().collect()

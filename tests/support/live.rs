@@ -60,7 +60,7 @@ pub fn watchers(system: &System, count: usize) -> Result<Vec<Watcher>> {
         .map(|number| {
             let url = live(system, number % system.regions.len())?.sockets.url();
             let token = system.identity.token(&format!("buyer-{number}"))?;
-            Ok(Watcher::sit_down(url, token, "drop".into()))
+            Ok(Watcher::start(url, token, "drop".into()))
         })
         .collect()
 }
@@ -115,7 +115,7 @@ pub async fn all_show_the_truth(system: &System, watchers: &[Watcher]) -> Result
 /// A sold order stays sold, and a reserved one does not go back to the queue without a release.
 pub fn no_watcher_went_back(watchers: &[Watcher]) {
     for (number, watcher) in watchers.iter().enumerate() {
-        let shown: Vec<String> = watcher.known().shown.into_iter().map(|(status, _)| status).collect();
+        let shown: Vec<String> = watcher.state().shown.into_iter().map(|(status, _)| status).collect();
         for pair in shown.windows(2) {
             let is_back = pair[0] == "sold" || pair[0] == "reserved" && pair[1] == "queued";
             assert!(!is_back, "buyer-{number} was shown {shown:?}");

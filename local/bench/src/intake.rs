@@ -5,7 +5,7 @@ use crate::figure::{Figure, median, range};
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use local::system::process::free_port;
-use local::system::regions::Region;
+use local::system::regions::WorldRegion;
 use local::system::{Options, System};
 use serde_json::json;
 use std::path::Path;
@@ -74,8 +74,8 @@ fn zipped(program: &Path) -> Result<Figure> {
 
 /// Orders a second with main 150 ms away, and what the process weighs after them.
 async fn far_main(program: &Path) -> Result<Vec<Figure>> {
-    let far = Region { name: "far", round_trip_ms: 150.0 };
-    let main = Region { name: "us-east-1", round_trip_ms: 1.0 };
+    let far = WorldRegion { name: "far", round_trip_ms: 150.0 };
+    let main = WorldRegion { name: "us-east-1", round_trip_ms: 1.0 };
     let mut options = Options::for_regions(vec![main, far]);
     options.binaries = program.parent().map(Path::to_owned);
     options.intake_concurrency = u32::try_from(IN_FLIGHT)?;

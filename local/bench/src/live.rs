@@ -5,22 +5,22 @@
 //! own. So orders come at a rate that the machine bears in either case, and what main's Redis does is counted
 //! in its own processor time, too.
 
-mod sitters;
+mod watchers;
 
-pub(crate) use sitters::sit;
+pub(crate) use watchers::watch_from_file;
 
 use crate::figure::{Figure, median, range};
 use anyhow::{Context, Result, ensure};
 use local::aws::sockets::SocketLimits;
 use local::system::clock::micros_now;
-use local::system::regions::Region;
+use local::system::regions::WorldRegion;
 use local::system::{Live, Options, System};
 use serde_json::{Value, json};
-use sitters::{Shown, Sitters};
 use sqlx::Connection;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use watchers::{ShownOrder, WatcherProcess};
 
 /// Connections.
 const SOCKETS: usize = 10_000;
@@ -37,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     let release = std::path::absolute(release)?;
     ensure!(release.join("live-publish").is_file(), "the functions are not built; run `make release`");
-    let mut options = Options::for_regions(vec![Region { name: "us-east-1", round_trip_ms: 1.0 }]);
+    let mut options = Options::for_regions(vec![WorldRegion { name: "us-east-1", round_trip_ms: 1.0 }]);
     options.binaries = Some(release);
     options.live = Some(SocketLimits::default());
     let system = System::start(&options).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     let url = live(&system)?.sockets.url();
     let mut rounds = Vec::new();
     let items: Vec<String> = (0..ROUNDS).map(|round| format!("watched-{round}")).collect();
-    let mut sitters = Sitters::sit_down(&system, &url, SOCKETS, &items).await?;
+    let mut watchers = WatcherProcess::start(&system, &url, SOCKETS, &items).await?;
     for round in 0..ROUNDS {
         let alone = drop_of(&system, &format!("alone-{round}")).await?;
         let watched = drop_of(&system, &format!("watched-{round}")).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     }
     let mut late = Vec::new();
     for item in &items {
-        late.extend(sitters_know(&system, &mut sitters, item).await?);
+        late.extend(watchers_know(&system, &mut watchers, item).await?);
     }
     let mut figures = ratios(&rounds);
     late.sort_by(f64::total_cmp);
@@ -73,7 +73,7 @@ pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     );
     figures.push(Figure::measured("live_commit_to_message_p50_ms", at(0.5), "ms", told.clone()));
     figures.push(Figure::measured("live_commit_to_message_p99_ms", at(0.99), "ms", told));
-    figures.extend(one_change(&system, &mut sitters, &items).await?);
+    figures.extend(one_change(&system, &mut watchers, &items).await?);
     Ok(figures)
 }
 
@@ -88,7 +88,7 @@ async fn create(system: &System, item_id: &str) -> Result<()> {
 }
 
 /// What a drop came to.
-struct Drop {
+struct DropSpeed {
     /// Orders a second, from the first to the last answer.
     intake: f64,
     /// Sales a second, from the first to the last commit.
@@ -97,7 +97,7 @@ struct Drop {
     redis_ms: f64,
 }
 
-async fn drop_of(system: &System, item_id: &str) -> Result<Drop> {
+async fn drop_of(system: &System, item_id: &str) -> Result<DropSpeed> {
     let redis = system.redis.process_id();
     let (before, began) = (cpu_ms(redis)?, Instant::now());
     let client = reqwest::Client::new();
@@ -130,7 +130,7 @@ async fn drop_of(system: &System, item_id: &str) -> Result<Drop> {
     let (first, last) = (commits.values().min(), commits.values().max());
     let (first, last) = (first.copied().unwrap_or_default(), last.copied().unwrap_or_default());
     let sales = UNITS as f64 / ((last - first).max(1) as f64 / 1e6);
-    Ok(Drop { intake, sales, redis_ms: cpu_ms(redis)? - before })
+    Ok(DropSpeed { intake, sales, redis_ms: cpu_ms(redis)? - before })
 }
 
 /// When each sale was committed, in microseconds since 1970.
@@ -157,13 +157,13 @@ fn cpu_ms(process: u32) -> Result<f64> {
 }
 
 /// Everybody's socket says what the ledger says; how long after the commit each buyer heard it.
-async fn sitters_know(system: &System, sitters: &mut Sitters, item_id: &str) -> Result<Vec<f64>> {
+async fn watchers_know(system: &System, watchers: &mut WatcherProcess, item_id: &str) -> Result<Vec<f64>> {
     let commits = commits(system, item_id).await?;
     let began = Instant::now();
     loop {
-        let shown = sitters.report(item_id).await?;
+        let shown = watchers.report(item_id).await?;
         let is_true =
-            |(buyer, shown): (&String, &Shown)| commits.contains_key(buyer) == (shown.status == "sold");
+            |(buyer, shown): (&String, &ShownOrder)| commits.contains_key(buyer) == (shown.status == "sold");
         let wrong = shown.iter().filter(|one| !is_true(*one)).count();
         if wrong == 0 && shown.len() == SOCKETS {
             let late = shown.iter().filter_map(|(buyer, shown)| {
@@ -180,8 +180,8 @@ async fn sitters_know(system: &System, sitters: &mut Sitters, item_id: &str) -> 
     }
 }
 
-fn ratios(rounds: &[(Drop, Drop)]) -> Vec<Figure> {
-    let ratio = |name, what: &str, of: fn(&Drop) -> f64| {
+fn ratios(rounds: &[(DropSpeed, DropSpeed)]) -> Vec<Figure> {
+    let ratio = |name, what: &str, of: fn(&DropSpeed) -> f64| {
         let each: Vec<f64> = rounds.iter().map(|(alone, watched)| of(watched) / of(alone)).collect();
         let (alone, watched): (Vec<f64>, Vec<f64>) =
             rounds.iter().map(|(alone, watched)| (of(alone), of(watched))).unzip();
@@ -202,7 +202,7 @@ fn ratios(rounds: &[(Drop, Drop)]) -> Vec<Figure> {
 }
 
 /// One change of an item, told to all of its watchers; and what it would be for 100,000.
-async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) -> Result<Vec<Figure>> {
+async fn one_change(system: &System, watchers: &mut WatcherProcess, items: &[String]) -> Result<Vec<Figure>> {
     let publish = live(system)?.publish.process_id();
     let (mut seconds, mut cpu_us) = (Vec::new(), Vec::new());
     for item in items {
@@ -211,7 +211,7 @@ async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) ->
         let changed_at = micros_now();
         let changes = json!({ "command": "update", "item_id": item, "changes": { "name": name } });
         system.admin(&changes).await?;
-        let last = sitters.all_read(item, &name, LIMIT).await?;
+        let last = watchers.all_read(item, &name, LIMIT).await?;
         seconds.push(last.saturating_sub(changed_at) as f64 / 1e6);
         cpu_us.push((cpu_ms(publish)? - before) * 1_000.0 / SOCKETS as f64);
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -249,7 +249,7 @@ async fn one_change(system: &System, sitters: &mut Sitters, items: &[String]) ->
     ])
 }
 
-/// A line of what the sitters' process is told: whose socket it is.
-fn seat(buyer: &str, token: &str) -> Value {
+/// A line of what the watchers' process is told: whose socket it is.
+fn buyer_line(buyer: &str, token: &str) -> Value {
     json!([buyer, token])
 }

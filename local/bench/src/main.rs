@@ -9,7 +9,7 @@ mod resp;
 
 use clap::Parser;
 use figure::{Figure, median, range};
-use local::command::demo::{self, Demo};
+use local::command::demo::{self, DemoOptions};
 use local::system::process::workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// limit, and writes target/bench/NAME.json for each. Exits with 1 where one falls short.
 #[derive(Parser)]
 #[command(name = "fairdrop-bench")]
-struct Cli {
+struct BenchCli {
     /// Measure only figures whose name contains this
     #[arg(default_value = "")]
     only: String,
@@ -33,12 +33,12 @@ struct Cli {
     out: PathBuf,
     /// The process of those who watch: for the figures of live updates
     #[arg(long, hide = true)]
-    sit: Option<PathBuf>,
+    watch: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(&Cli::parse()).await {
+    match run(&BenchCli::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -48,9 +48,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli) -> anyhow::Result<bool> {
-    if let Some(seats) = &cli.sit {
-        return live::sit(seats).await.map(|()| true);
+async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
+    if let Some(buyers_file) = &cli.watch {
+        return live::watch_from_file(buyers_file).await.map(|()| true);
     }
     let wanted = |group: &str| group.contains(&cli.only) || cli.only.contains(group);
     let mut figures = Vec::new();
@@ -97,7 +97,7 @@ async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
     let out = workspace().join("target/bench/demo");
     let (mut list, mut zset, mut fairdrop) = (Vec::new(), Vec::new(), Vec::new());
     for seed in [42, 43, 44] {
-        let report = demo::measure(&Demo { out: out.clone(), seed, ..Demo::default() }).await?;
+        let report = demo::measure(&DemoOptions { out: out.clone(), seed, ..DemoOptions::default() }).await?;
         list.push(report.right_winners.list * 100.0);
         zset.push(report.right_winners.zset * 100.0);
         fairdrop.push(report.right_winners.fairdrop * 100.0);

@@ -19,7 +19,7 @@ const CONNECTIONS: u64 = 50;
 const ROUNDS: usize = 10;
 
 /// A way to put orders into the queue, against a bare `ZADD NX` in turns.
-struct Load {
+struct PlaceLoad {
     name: &'static str,
     pipeline: u64,
     /// Orders a round.
@@ -29,15 +29,15 @@ struct Load {
     bound: Option<f64>,
 }
 
-const LOADS: [Load; 3] = [
-    Load {
+const LOADS: [PlaceLoad; 3] = [
+    PlaceLoad {
         name: "place_over_zadd_pipeline_1",
         pipeline: 1,
         orders: 60_000,
         waiting: 1_000_000,
         bound: Some(0.7),
     },
-    Load {
+    PlaceLoad {
         name: "place_over_zadd_pipeline_16",
         pipeline: 16,
         orders: 200_000,
@@ -45,7 +45,7 @@ const LOADS: [Load; 3] = [
         // Three commands in a script against one without: the clock, whether the buyer has a unit, the place.
         bound: Some(0.45),
     },
-    Load {
+    PlaceLoad {
         name: "place_empty_over_zadd_pipeline_16",
         pipeline: 16,
         orders: 200_000,
@@ -64,7 +64,7 @@ pub(crate) async fn place() -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-impl Load {
+impl PlaceLoad {
     async fn measure(&self) -> Result<Figure> {
         let folder = tempfile::tempdir()?;
         let redis = Redis::start(folder.path(), "redis").await?;
@@ -133,8 +133,8 @@ pub(crate) async fn drain() -> Result<Vec<Figure>> {
     let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
     let queue = Queue::new(Link::new(RedisConfig::main(&source)?));
 
-    let few = Drop::fill(&queue, &mut connection, "few", 10_000).await?;
-    let many = Drop::fill(&queue, &mut connection, "many", 5_000_000).await?;
+    let few = FilledItem::fill(&queue, &mut connection, "few", 10_000).await?;
+    let many = FilledItem::fill(&queue, &mut connection, "many", 5_000_000).await?;
     let mut calls = Vec::new();
     let mut ratios = Vec::new();
     let mut rates = Vec::new();
@@ -179,11 +179,11 @@ pub(crate) async fn drain() -> Result<Vec<Figure>> {
 }
 
 /// An item with settled orders.
-struct Drop {
+struct FilledItem {
     item_id: ItemId,
 }
 
-impl Drop {
+impl FilledItem {
     async fn fill(
         queue: &Queue,
         connection: &mut MultiplexedConnection,

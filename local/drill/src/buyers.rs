@@ -1,8 +1,8 @@
-//! Buyers who order throughout, from all regions, and note what they are told.
+//! Buyers who order throughout, from all regions, and note the answers that they get.
 
 use crate::two_regions::TwoRegions;
 use anyhow::Result;
-use local::crowd::Told;
+use local::crowd::OrderAnswer;
 use local::system::clock::micros_now;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,11 +13,11 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Between two tries of a buyer.
 const PAUSE: Duration = Duration::from_millis(400);
 /// How long a buyer waits for one answer.
-const PATIENCE: Duration = Duration::from_secs(12);
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
 /// An answer that somebody got to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct OrderAttempt {
     /// When, in milliseconds since the Unix epoch.
     pub(super) at_ms: u64,
     /// The index of the buyer's region.
@@ -25,12 +25,12 @@ pub(super) struct Answer {
     /// The HTTP status; 0 where there was no answer.
     pub(super) status: u16,
     /// What it said.
-    pub(super) told: Told,
+    pub(super) answer: OrderAnswer,
 }
 
 /// What became of one buyer, by their own account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Buyer {
+pub(super) struct BuyerRecord {
     pub(super) subject: String,
     pub(super) item_id: &'static str,
     /// When they were first told that they are in the queue.
@@ -40,18 +40,18 @@ pub(super) struct Buyer {
     /// How often they had a place in the queue, and then had none.
     pub(super) places_lost: u64,
     /// What they were told last about an order.
-    pub(super) told: Told,
+    pub(super) answer: OrderAnswer,
     /// All that they were told about an order, and how often in a row.
-    pub(super) heard: Vec<String>,
+    pub(super) answers_seen: Vec<String>,
 }
 
 /// A crowd that goes on until it is ended.
 #[derive(Debug)]
 pub(super) struct Buyers {
-    coming: JoinHandle<Vec<Buyer>>,
+    coming: JoinHandle<Vec<BuyerRecord>>,
     comes: Arc<AtomicBool>,
     stays: Arc<AtomicBool>,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Arc<Mutex<Vec<OrderAttempt>>>,
     sold: Arc<AtomicU64>,
 }
 
@@ -70,22 +70,22 @@ struct Shopper {
     token: String,
     site: usize,
     stays: Arc<AtomicBool>,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Arc<Mutex<Vec<OrderAttempt>>>,
     sold: Arc<AtomicU64>,
 }
 
 impl Buyers {
     /// `per_second` come each second, in turns from all regions, and in turns for each of `items`.
-    pub(super) fn come(
+    pub(super) fn start(
         two: &TwoRegions,
         first: &str,
         per_second: u32,
         items: &'static [&'static str],
     ) -> Result<Self> {
         let urls: Vec<String> = two.sites.iter().map(|site| site.url()).collect();
-        let client = reqwest::Client::builder().tcp_nodelay(true).timeout(PATIENCE).build()?;
+        let client = reqwest::Client::builder().tcp_nodelay(true).timeout(ANSWER_LIMIT).build()?;
         let [comes, stays] = [true, true].map(|yes| Arc::new(AtomicBool::new(yes)));
-        let (answers, sold): (Arc<Mutex<Vec<Answer>>>, Arc<AtomicU64>) = Default::default();
+        let (answers, sold): (Arc<Mutex<Vec<OrderAttempt>>>, Arc<AtomicU64>) = Default::default();
         let (still_comes, still_stays) = (comes.clone(), stays.clone());
         let (all_answers, all_sold, first) = (answers.clone(), sold.clone(), first.to_owned());
         let identity = two.identity.clone();
@@ -132,7 +132,10 @@ impl Buyers {
     }
 
     /// Lets nobody come any more, and those who are there go on for `patience`.
-    pub(super) async fn leave(mut self, patience: Duration) -> Result<(Vec<Buyer>, Vec<Answer>)> {
+    pub(super) async fn finish(
+        mut self,
+        patience: Duration,
+    ) -> Result<(Vec<BuyerRecord>, Vec<OrderAttempt>)> {
         self.comes.store(false, Ordering::Relaxed);
         let started = Instant::now();
         while !self.coming.is_finished() && started.elapsed() < patience {
@@ -147,16 +150,16 @@ impl Buyers {
 
 impl Shopper {
     /// Orders until there is an answer that stays, and asks for the order until it is sold.
-    async fn shop(self, subject: String, item_id: &'static str) -> Buyer {
-        let told = Told::Nothing("no-answer".into());
-        let mut buyer = Buyer {
+    async fn shop(self, subject: String, item_id: &'static str) -> BuyerRecord {
+        let answer = OrderAnswer::None("no-answer".into());
+        let mut buyer = BuyerRecord {
             subject,
             item_id,
             queued_ms: None,
             sold_ms: None,
             places_lost: 0,
-            told,
-            heard: Vec::new(),
+            answer,
+            answers_seen: Vec::new(),
         };
         let (mut in_a_row, mut is_unsure) = (0, false);
         while self.stays.load(Ordering::Relaxed) {
@@ -165,18 +168,18 @@ impl Shopper {
                 (status, None) => status.to_string(),
                 (status, Some(slug)) => format!("{status} {slug}"),
             };
-            in_a_row = match buyer.heard.last() {
+            in_a_row = match buyer.answers_seen.last() {
                 Some(last) if last.starts_with(&word) => in_a_row + 1,
                 _ => 1,
             };
             if in_a_row > 1 {
-                buyer.heard.pop();
+                buyer.answers_seen.pop();
             }
-            buyer.heard.push(if in_a_row > 1 { format!("{word} x{in_a_row}") } else { word });
+            buyer.answers_seen.push(if in_a_row > 1 { format!("{word} x{in_a_row}") } else { word });
             let is_over = match answer {
                 (200 | 202, _) => {
                     buyer.queued_ms.get_or_insert_with(now_ms);
-                    buyer.told = Told::Queued;
+                    buyer.answer = OrderAnswer::Queued;
                     self.wait_for_the_unit(&mut buyer).await
                 }
                 (_, Some(slug)) if slug == "already-sold" => {
@@ -184,26 +187,26 @@ impl Shopper {
                     true
                 }
                 (_, Some(slug)) if slug == "already-reserved" => {
-                    buyer.told = Told::Queued;
+                    buyer.answer = OrderAnswer::Queued;
                     self.wait_for_the_unit(&mut buyer).await
                 }
                 // An earlier order that had no answer may be in the queue, or served.
                 (409 | 410, Some(_)) if is_unsure && self.has_place().await => {
-                    buyer.told = Told::Queued;
+                    buyer.answer = OrderAnswer::Queued;
                     self.wait_for_the_unit(&mut buyer).await
                 }
                 (409 | 410, Some(slug)) => {
-                    buyer.told = Told::Refused(slug);
+                    buyer.answer = OrderAnswer::Refused(slug);
                     true
                 }
                 (_, Some(slug)) => {
                     is_unsure |= slug == "outcome-unknown";
-                    buyer.told = Told::Refused(slug);
+                    buyer.answer = OrderAnswer::Refused(slug);
                     false
                 }
                 (status, None) => {
                     is_unsure = true;
-                    buyer.told = Told::Nothing(format!("http-{status}"));
+                    buyer.answer = OrderAnswer::None(format!("http-{status}"));
                     false
                 }
             };
@@ -219,7 +222,7 @@ impl Shopper {
     }
 
     /// True once it is over; false where the place is gone, and the buyer orders again.
-    async fn wait_for_the_unit(&self, buyer: &mut Buyer) -> bool {
+    async fn wait_for_the_unit(&self, buyer: &mut BuyerRecord) -> bool {
         while self.stays.load(Ordering::Relaxed) {
             tokio::time::sleep(PAUSE).await;
             match self.ask().await.as_deref() {
@@ -267,12 +270,12 @@ impl Shopper {
                 (status, slug.map(str::to_owned))
             }
         };
-        let told = match &answer {
-            (200 | 202, _) => Told::Queued,
-            (_, Some(slug)) => Told::Refused(slug.clone()),
-            (status, None) => Told::Nothing(format!("http-{status}")),
+        let kind = match &answer {
+            (200 | 202, _) => OrderAnswer::Queued,
+            (_, Some(slug)) => OrderAnswer::Refused(slug.clone()),
+            (status, None) => OrderAnswer::None(format!("http-{status}")),
         };
-        let noted = Answer { at_ms: now_ms(), site: self.site, status: answer.0, told };
+        let noted = OrderAttempt { at_ms: now_ms(), site: self.site, status: answer.0, answer: kind };
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
         answer
     }

@@ -6,7 +6,7 @@
 //! takes time here, descriptions lag behind as they do there, and a region that is cut off or gone does
 //! not answer. What it does not know it refuses, and never passes over.
 
-pub mod copies;
+mod api_error;
 pub mod database;
 mod database_calls;
 pub mod datastore;
@@ -14,19 +14,19 @@ mod datastore_calls;
 mod function_calls;
 pub mod functions;
 mod query;
-mod refusal;
+pub mod replicas;
 mod schedules;
 mod tables;
 
 use anyhow::{Context, Result};
+use api_error::ApiError;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response};
-use database::Databases;
-use datastore::Datastore;
+use database::DatabaseInstances;
+use datastore::GlobalDatastore;
 use functions::Fleet;
-use refusal::Refusal;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,7 +44,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Whether a region's control plane can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Reachability {
     /// It answers.
     Up,
     /// No word arrives, and none comes back.
@@ -55,29 +55,32 @@ pub enum Reach {
 
 /// All that there is in the account.
 #[derive(Debug)]
-pub struct Account {
+pub struct ControlledAccount {
     /// Database instances.
-    pub databases: Arc<Databases>,
-    datastore: OnceLock<Arc<Datastore>>,
+    pub databases: Arc<DatabaseInstances>,
+    datastore: OnceLock<Arc<GlobalDatastore>>,
     fleets: Mutex<HashMap<String, Arc<Fleet>>>,
     tables: Tables,
-    reaches: Reaches,
+    reachability: RegionReachability,
     throttled: AtomicU32,
 }
 
 /// Which regions can be reached.
 #[derive(Clone, Debug, Default)]
-pub struct Reaches(Arc<Mutex<HashMap<String, watch::Sender<Reach>>>>);
+pub struct RegionReachability(Arc<Mutex<HashMap<String, watch::Sender<Reachability>>>>);
 
-impl Reaches {
+impl RegionReachability {
     /// A region's, now and from now on.
-    pub fn watch(&self, region: &str) -> watch::Receiver<Reach> {
-        let mut reaches = locked(&self.0);
-        reaches.entry(region.to_owned()).or_insert_with(|| watch::channel(Reach::Up).0).subscribe()
+    pub fn watch(&self, region: &str) -> watch::Receiver<Reachability> {
+        let mut reachability = locked(&self.0);
+        reachability
+            .entry(region.to_owned())
+            .or_insert_with(|| watch::channel(Reachability::Up).0)
+            .subscribe()
     }
 
     /// Cuts a region off, or restores it.
-    pub fn set(&self, region: &str, reach: Reach) {
+    pub fn set(&self, region: &str, reach: Reachability) {
         let _watched = self.watch(region);
         if let Some(known) = locked(&self.0).get(region) {
             known.send_replace(reach);
@@ -85,19 +88,19 @@ impl Reaches {
     }
 }
 
-impl Account {
+impl ControlledAccount {
     /// Whether each region can be reached.
-    pub fn reaches(&self) -> &Reaches {
-        &self.reaches
+    pub fn reachability(&self) -> &RegionReachability {
+        &self.reachability
     }
 
     /// The global datastore, once there is one.
-    pub fn datastore(&self) -> Option<&Arc<Datastore>> {
+    pub fn datastore(&self) -> Option<&Arc<GlobalDatastore>> {
         self.datastore.get()
     }
 
     /// Makes the global datastore. There is one.
-    pub fn set_datastore(&self, datastore: Datastore) -> Result<()> {
+    pub fn set_datastore(&self, datastore: GlobalDatastore) -> Result<()> {
         self.datastore.set(Arc::new(datastore)).ok().context("there is a global datastore already")
     }
 
@@ -126,7 +129,7 @@ impl Account {
 #[derive(Debug)]
 pub struct ControlPlane {
     port: u16,
-    account: Arc<Account>,
+    account: Arc<ControlledAccount>,
     serving: JoinHandle<()>,
 }
 
@@ -136,12 +139,12 @@ impl ControlPlane {
     pub async fn open(tables_url: &str, home: &str) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let account = Arc::new(Account {
+        let account = Arc::new(ControlledAccount {
             databases: Arc::default(),
             datastore: OnceLock::new(),
             fleets: Mutex::default(),
             tables: Tables::new(tables_url, home),
-            reaches: Reaches::default(),
+            reachability: RegionReachability::default(),
             throttled: AtomicU32::new(0),
         });
         let router = axum::Router::new().fallback(answer).with_state(account.clone());
@@ -162,7 +165,7 @@ impl ControlPlane {
     }
 
     /// What is in the account.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &ControlledAccount {
         &self.account
     }
 }
@@ -181,34 +184,35 @@ struct Call {
     body: Bytes,
 }
 
-async fn answer(State(account): State<Arc<Account>>, request: Request) -> Response<Body> {
+async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Some((region, service)) = scope(&parts.headers) else {
         let why = "the request's signature has no scope that says for which region and service it is";
-        return Refusal::new(403, "MissingAuthenticationToken", why).into_json();
+        return ApiError::new(403, "MissingAuthenticationToken", why).into_json();
     };
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
-        return Refusal::new(413, "RequestTooLargeException", "the request is too long").into_json();
+        return ApiError::new(413, "RequestTooLargeException", "the request is too long").into_json();
     };
     let call = Call { region, service, parts, body };
     match call.service.as_str() {
         // Tables are everywhere: a region that is cut off from them is so on its own line.
         "dynamodb" => account.tables.pass_on(&call).await,
         "rds" | "elasticache" => query::answer(&account, &call).await,
-        "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(Refusal::into_json),
-        "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(Refusal::into_json),
-        other => Refusal::unknown(&format!("the service {other}")).into_json(),
+        "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
+        "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
+        other => ApiError::unknown(&format!("the service {other}")).into_json(),
     }
 }
 
-impl Account {
+impl ControlledAccount {
     /// Waits as long as the region is silent, and refuses where it is gone or there is too much to do.
-    async fn admit(&self, call: &Call, throttling: Refusal) -> Result<(), Refusal> {
-        let mut reach = self.reaches.watch(&call.region);
-        let heard = tokio::time::timeout(SILENCE, reach.wait_for(|reach| *reach != Reach::Silent)).await;
-        let is_up = heard.is_ok_and(|heard| heard.is_ok_and(|reach| *reach == Reach::Up));
+    async fn admit(&self, call: &Call, throttling: ApiError) -> Result<(), ApiError> {
+        let mut reach = self.reachability.watch(&call.region);
+        let heard =
+            tokio::time::timeout(SILENCE, reach.wait_for(|reach| *reach != Reachability::Silent)).await;
+        let is_up = heard.is_ok_and(|heard| heard.is_ok_and(|reach| *reach == Reachability::Up));
         if !is_up {
-            return Err(Refusal::new(503, "ServiceUnavailable", "the region does not answer"));
+            return Err(ApiError::new(503, "ServiceUnavailable", "the region does not answer"));
         }
         if self.is_throttled() { Err(throttling) } else { Ok(()) }
     }

@@ -1,24 +1,24 @@
-//! What must be true after a failover, held against what was told, and what is in the books.
+//! What must be true after a failover, held against the answers that buyers got, and what is in the records.
 
-use super::books::Book;
-use super::buyers::{Answer, Buyer};
-use local::crowd::Told;
+use super::buyers::{BuyerRecord, OrderAttempt};
+use super::sales::ItemSales;
+use local::crowd::OrderAnswer;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
 /// An item after a run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ItemBooks {
+pub(super) struct ItemRecords {
     pub(super) stock: u64,
-    pub(super) old: Book,
-    pub(super) new: Book,
+    pub(super) old: ItemSales,
+    pub(super) new: ItemSales,
     /// Buyers in the new main's queue, or with a unit there.
     pub(super) in_queue: HashSet<String>,
 }
 
 /// How often each promise was broken, and what was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Findings {
+pub struct DrillFindings {
     /// Units sold beyond the stock, both ledgers counted.
     pub oversold: u64,
     /// Buyers who were told that a unit is theirs, and have none at the new main.
@@ -37,13 +37,13 @@ pub struct Findings {
 /// The most untrue answers that are listed.
 const MAX_LISTED: usize = 20;
 
-/// Holds the books against what buyers were told.
+/// Holds the records against the answers that buyers got.
 pub(super) fn find(
-    items: &BTreeMap<&'static str, ItemBooks>,
-    buyers: &[Buyer],
-    told_by_old_main: &[Answer],
-) -> Findings {
-    let mut findings = Findings::default();
+    items: &BTreeMap<&'static str, ItemRecords>,
+    buyers: &[BuyerRecord],
+    answers_of_old_main: &[OrderAttempt],
+) -> DrillFindings {
+    let mut findings = DrillFindings::default();
     for item in items.values() {
         let everybody = item.old.sold.union(&item.new.sold).count() as u64;
         findings.oversold += everybody.saturating_sub(item.stock);
@@ -61,19 +61,19 @@ pub(super) fn find(
             }
         }
         let has_place = is_sold_here || item.in_queue.contains(&buyer.subject);
-        let is_refused = matches!(&buyer.told, Told::Refused(why) if is_for_good(why));
+        let is_refused = matches!(&buyer.answer, OrderAnswer::Refused(why) if is_for_good(why));
         if is_refused && has_place && buyer.queued_ms.is_none() {
             untrue.push(format!(
                 "{} was told {:?} of {} and has {}; all answers: {}",
                 buyer.subject,
-                buyer.told,
+                buyer.answer,
                 buyer.item_id,
                 if is_sold_here { "a unit" } else { "a place" },
-                buyer.heard.join(", "),
+                buyer.answers_seen.join(", "),
             ));
         }
     }
-    let late = told_by_old_main.iter().filter(|answer| answer.told == Told::Queued);
+    let late = answers_of_old_main.iter().filter(|answer| answer.answer == OrderAnswer::Queued);
     untrue.extend(late.map(|answer| format!("the old main took an order at {} ms", answer.at_ms)));
     findings.untrue = untrue.len() as u64;
     untrue.truncate(MAX_LISTED);
@@ -90,15 +90,15 @@ fn is_for_good(why: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn buyer(subject: &str, told: Told, sold: bool) -> Buyer {
-        Buyer {
+    fn buyer(subject: &str, answer: OrderAnswer, sold: bool) -> BuyerRecord {
+        BuyerRecord {
             subject: subject.into(),
             item_id: "a",
-            queued_ms: (told == Told::Queued).then_some(1),
+            queued_ms: (answer == OrderAnswer::Queued).then_some(1),
             sold_ms: sold.then_some(2),
             places_lost: 0,
-            told,
-            heard: Vec::new(),
+            answer,
+            answers_seen: Vec::new(),
         }
     }
 
@@ -106,27 +106,30 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn books(old: &[&str], new: &[&str], stock: u64) -> BTreeMap<&'static str, ItemBooks> {
-        let book = |sold| Book { sold: names(sold), reserved: HashSet::new() };
-        let item = ItemBooks { stock, old: book(old), new: book(new), in_queue: names(&["q"]) };
+    fn records(old: &[&str], new: &[&str], stock: u64) -> BTreeMap<&'static str, ItemRecords> {
+        let book = |sold| ItemSales { sold: names(sold), reserved: HashSet::new() };
+        let item = ItemRecords { stock, old: book(old), new: book(new), in_queue: names(&["q"]) };
         [("a", item)].into()
     }
 
     #[test]
     fn a_sound_failover_has_no_findings_and_every_fault_is_found() {
-        let buyers = [buyer("x", Told::Queued, true), buyer("y", Told::Refused("sold-out".into()), false)];
-        let sound = find(&books(&["x"], &["x"], 1), &buyers, &[]);
-        assert_eq!(sound, Findings::default());
-        let twice = find(&books(&["x"], &["z"], 1), &buyers, &[]);
+        let buyers = [
+            buyer("x", OrderAnswer::Queued, true),
+            buyer("y", OrderAnswer::Refused("sold-out".into()), false),
+        ];
+        let sound = find(&records(&["x"], &["x"], 1), &buyers, &[]);
+        assert_eq!(sound, DrillFindings::default());
+        let twice = find(&records(&["x"], &["z"], 1), &buyers, &[]);
         assert_eq!((twice.oversold, twice.lost_sales, twice.only_in_old, twice.untrue), (1, 1, 1, 0));
-        let nowhere = find(&books(&[], &[], 1), &buyers, &[]);
+        let nowhere = find(&records(&[], &[], 1), &buyers, &[]);
         assert_eq!((nowhere.lost_sales, nowhere.untrue), (1, 1));
-        let refused = [buyer("q", Told::Refused("sold-out".into()), false)];
-        assert_eq!(find(&books(&[], &[], 1), &refused, &[]).untrue, 1);
+        let refused = [buyer("q", OrderAnswer::Refused("sold-out".into()), false)];
+        assert_eq!(find(&records(&[], &[], 1), &refused, &[]).untrue, 1);
         // Who may come again has been told nothing untrue.
-        let busy = [buyer("q", Told::Refused("main-unreachable".into()), false)];
-        assert_eq!(find(&books(&[], &[], 1), &busy, &[]).untrue, 0);
-        let late = Answer { at_ms: 1, site: 0, status: 202, told: Told::Queued };
-        assert_eq!(find(&books(&[], &[], 1), &[], &[late]).untrue, 1);
+        let busy = [buyer("q", OrderAnswer::Refused("main-unreachable".into()), false)];
+        assert_eq!(find(&records(&[], &[], 1), &busy, &[]).untrue, 0);
+        let late = OrderAttempt { at_ms: 1, site: 0, status: 202, answer: OrderAnswer::Queued };
+        assert_eq!(find(&records(&[], &[], 1), &[], &[late]).untrue, 1);
     }
 }

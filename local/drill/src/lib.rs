@@ -1,21 +1,21 @@
 //! `drill`: the standby takes over from main, again and again, with buyers ordering throughout.
 
-mod back;
-mod books;
 mod buyers;
-mod carry_out;
 pub mod control_plane;
-mod course;
+mod failback;
 mod findings;
 mod outcome;
 mod report;
+mod run;
+mod sales;
+mod scenario;
 pub mod two_regions;
 
-pub use back::Back;
-pub use course::{Accident, Course, Modes};
-pub use findings::Findings;
-pub use outcome::{Outcome, Stated};
-pub use report::Report;
+pub use failback::Failback;
+pub use findings::DrillFindings;
+pub use outcome::{DrillOutcome, StatedLoss};
+pub use report::DrillReport;
+pub use scenario::{Accident, DrillMode, Scenario};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,13 +27,13 @@ const PER_SECOND: u32 = 12;
 
 /// What is drilled.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Drill {
+pub struct DrillOptions {
     /// How many failovers, each with regions of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub runs: u32,
     /// From a main that answers, from one that is gone, or by lot
-    #[arg(long, value_enum, default_value_t = Modes::Mixed)]
-    pub mode: Modes,
+    #[arg(long, value_enum, default_value_t = DrillMode::Mixed)]
+    pub mode: DrillMode,
     /// What becomes of main in a forced failover: all its processes are killed, or it is cut off and
     /// lives [default: by lot]
     #[arg(long, value_enum)]
@@ -59,30 +59,30 @@ pub struct Drill {
 }
 
 /// Runs the drill, prints and writes its report; true where every promise was kept.
-pub async fn run(drill: &Drill) -> Result<bool> {
+pub async fn run(drill: &DrillOptions) -> Result<bool> {
     let bar = ProgressBar::new(drill.runs.into());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {elapsed} {wide_msg}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
-    let mut report = Report { seed: drill.seed, outcomes: Vec::new(), failed: Vec::new() };
+    let mut report = DrillReport { seed: drill.seed, outcomes: Vec::new(), failed: Vec::new() };
     for number in 0..drill.runs {
-        let course = Course::draw(drill.seed + u64::from(number), drill.mode, drill.accident);
-        let course = Course {
-            redis_hangs: course.redis_hangs || (drill.redis_hangs && course.accident.is_some()),
-            fails_back: course.fails_back || drill.fail_back,
-            ..course
+        let scenario = Scenario::draw(drill.seed + u64::from(number), drill.mode, drill.accident);
+        let scenario = Scenario {
+            redis_hangs: scenario.redis_hangs || (drill.redis_hangs && scenario.accident.is_some()),
+            fails_back: scenario.fails_back || drill.fail_back,
+            ..scenario
         };
-        let says = |what: &str| {
-            bar.set_message(format!("{}: {what}", course.words()));
+        let progress = |what: &str| {
+            bar.set_message(format!("{}: {what}", scenario.words()));
             if bar.is_hidden() {
                 eprintln!("{:6.1} s  {}/{}  {what}", bar.elapsed().as_secs_f64(), number + 1, drill.runs);
             }
         };
-        match one(&course, drill, number, &says).await {
+        match one(&scenario, drill, number, &progress).await {
             Ok(outcome) => report.outcomes.push(outcome),
             Err(error) => {
-                report.failed.push(format!("seed {}: {}: {error:#}", course.seed, course.words()));
+                report.failed.push(format!("seed {}: {}: {error:#}", scenario.seed, scenario.words()));
             }
         }
         // After each run: what is known so far is there, too, where the rest is not waited for.
@@ -100,19 +100,24 @@ pub async fn run(drill: &Drill) -> Result<bool> {
     Ok(report.is_sound())
 }
 
-async fn one(course: &Course, drill: &Drill, number: u32, says: &(dyn Fn(&str) + Sync)) -> Result<Outcome> {
+async fn one(
+    scenario: &Scenario,
+    drill: &DrillOptions,
+    number: u32,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<DrillOutcome> {
     let folder = fresh_folder(&drill.out, number)?;
-    carry_out(course, &folder, drill.rate, says).await
+    run_scenario(scenario, &folder, drill.rate, progress).await
 }
 
 /// Carries out one run, with data and logs in `folder`. `says` is told what is done now.
-pub async fn carry_out(
-    course: &Course,
+pub async fn run_scenario(
+    scenario: &Scenario,
     folder: &Path,
     per_second: u32,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Outcome> {
-    carry_out::carry_out(course, folder, per_second, says).await
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<DrillOutcome> {
+    run::run_scenario(scenario, folder, per_second, progress).await
 }
 
 /// A folder for data and logs, emptied.

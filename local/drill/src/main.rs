@@ -1,19 +1,19 @@
 //! Failovers between two regions on one machine, with buyers ordering throughout.
 
 use clap::Parser;
-use drill::Drill;
+use drill::DrillOptions;
 use std::process::ExitCode;
 
 /// Fails over from main to its standby, with buyers ordering throughout, and reports what was lost.
 #[derive(Parser)]
 #[command(name = "fairdrop-drill")]
-struct Cli {
+struct DrillCli {
     #[command(flatten)]
-    drill: Drill,
+    drill: DrillOptions,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = DrillCli::parse();
     local::command::run("fairdrop-drill", false, drill::run(&cli.drill)).await
 }

@@ -1,8 +1,8 @@
 //! What came of one run, and what was promised and not kept.
 
-use super::back::Back;
-use super::course::Course;
-use super::findings::Findings;
+use super::failback::Failback;
+use super::findings::DrillFindings;
+use super::scenario::Scenario;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ const COMMIT_TAKES_MS: u64 = 500;
 
 /// What came of one run. Moments are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub struct DrillOutcome {
     /// What was to happen.
-    pub course: Course,
+    pub scenario: Scenario,
     /// When main was killed or cut off, or the failover was begun.
     pub began_ms: u64,
     /// Buyers who came.
@@ -25,35 +25,35 @@ pub struct Outcome {
     /// The new main's first, by its own.
     pub new_first_sale_ms: Option<u64>,
     /// Sales that the old main took after the new one had begun.
-    pub sold_beside: u64,
+    pub sold_concurrently: u64,
     /// Sales that the old main took after its return.
     pub sold_after_return: u64,
     /// The first commit of a sale that is in the old main's ledger alone.
     pub first_lost_ms: Option<u64>,
     /// What a plan had stated; nothing in a planned failover.
-    pub stated: Option<Stated>,
+    pub stated: Option<StatedLoss>,
     /// What buyers at the old main were told from the accident until it was back, by answer.
-    pub told_by_old_main: BTreeMap<String, u64>,
-    /// Findings.
-    pub findings: Findings,
+    pub answers_of_old_main: BTreeMap<String, u64>,
+    /// DrillFindings.
+    pub findings: DrillFindings,
     /// What region-failover found when the old main was back.
     pub compared: Value,
     /// region-failover's own report.
     pub report: Value,
     /// The way back, where that was gone.
-    pub back: Option<Back>,
+    pub back: Option<Failback>,
 }
 
 /// What a forced failover would lose, by its plan.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Stated {
+pub struct StatedLoss {
     /// Seconds of main's time.
     pub seconds: u64,
     /// Sales at most.
     pub sales: u64,
 }
 
-impl Outcome {
+impl DrillOutcome {
     /// How long nobody sold.
     pub fn pause_ms(&self) -> Option<i64> {
         let between = |new: u64, old: u64| i64::try_from(new).ok()?.checked_sub(i64::try_from(old).ok()?);
@@ -62,11 +62,14 @@ impl Outcome {
 
     /// What was promised and not kept, in words.
     pub fn faults(&self) -> Vec<String> {
-        let Findings { oversold, lost_sales, untrue, lost_places, .. } = self.findings;
+        let DrillFindings { oversold, lost_sales, untrue, lost_places, .. } = self.findings;
         let mut faults = Vec::new();
         let mut must = |is_so: bool, what: String| faults.extend((!is_so).then_some(what));
         must(oversold == 0, format!("{oversold} units oversold"));
-        must(self.sold_beside == 0, format!("{} sales of the old main beside the new one", self.sold_beside));
+        must(
+            self.sold_concurrently == 0,
+            format!("{} sales of the old main beside the new one", self.sold_concurrently),
+        );
         must(self.pause_ms().is_some_and(|ms| ms > 0), "two sellers at once, or none".into());
         must(self.sold_after_return == 0, format!("{} sales after the return", self.sold_after_return));
         must(untrue == 0, format!("{untrue} untrue answers"));
@@ -83,10 +86,10 @@ impl Outcome {
         );
         // A Redis that was detached still has what it had taken; one that was moved follows, and does not.
         let are_known = self.compared["compared"]["orders_lost"].is_u64();
-        must(are_known == self.course.redis_hangs, format!("orders lost are known: {are_known}"));
+        must(are_known == self.scenario.redis_hangs, format!("orders lost are known: {are_known}"));
         let state = self.report["run"]["state"].as_str().unwrap_or("nothing");
         must(state == "done", format!("the failover ended as {state}"));
-        faults.extend(self.back.iter().flat_map(Back::faults));
+        faults.extend(self.back.iter().flat_map(Failback::faults));
         faults
     }
 

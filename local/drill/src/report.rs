@@ -1,6 +1,6 @@
 //! A drill's report: for a terminal, plain ASCII, and for programs.
 
-use super::outcome::Outcome;
+use super::outcome::DrillOutcome;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 
 /// What came of all runs.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DrillReport {
     /// The seed of the first.
     pub seed: u64,
     /// The runs that came to an end.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<DrillOutcome>,
     /// Those that did not, and why.
     pub failed: Vec<String>,
 }
 
-impl Report {
+impl DrillReport {
     /// Whether every promise was kept in every run.
     pub fn is_sound(&self) -> bool {
         self.failed.is_empty() && self.outcomes.iter().all(|outcome| outcome.faults().is_empty())
@@ -25,7 +25,7 @@ impl Report {
 
     /// For programs.
     pub fn to_json(&self) -> Result<String> {
-        let faults: Vec<Vec<String>> = self.outcomes.iter().map(Outcome::faults).collect();
+        let faults: Vec<Vec<String>> = self.outcomes.iter().map(DrillOutcome::faults).collect();
         let mut report = serde_json::to_value(self)?;
         report["is_sound"] = json!(self.is_sound());
         report["faults"] = json!(faults);
@@ -43,12 +43,12 @@ impl Report {
         lines.push(String::new());
         lines.extend(self.steps());
         lines.extend(self.failed.iter().map(|why| format!("Came to no end: {why}")));
-        let sum = |figure: fn(&Outcome) -> u64| self.outcomes.iter().map(figure).sum::<u64>();
+        let sum = |figure: fn(&DrillOutcome) -> u64| self.outcomes.iter().map(figure).sum::<u64>();
         lines.push(format!(
             "Verdict: {} (oversold {}, two sellers {}, sold after the return {}, untrue answers {})",
             if self.is_sound() { "OK" } else { "NOT KEPT" },
             sum(|outcome| outcome.findings.oversold),
-            sum(|outcome| outcome.sold_beside),
+            sum(|outcome| outcome.sold_concurrently),
             sum(|outcome| outcome.sold_after_return),
             sum(|outcome| outcome.findings.untrue),
         ));
@@ -85,8 +85,8 @@ impl Report {
     }
 }
 
-fn run(outcome: &Outcome) -> Vec<String> {
-    let mut lines = vec![format!("seed {}: {}", outcome.course.seed, outcome.course.words())];
+fn run(outcome: &DrillOutcome) -> Vec<String> {
+    let mut lines = vec![format!("seed {}: {}", outcome.scenario.seed, outcome.scenario.words())];
     let since = |at: Option<u64>| {
         at.map_or("never".to_owned(), |at| {
             format!("{:+.1} s", (at as f64 - outcome.began_ms as f64) / 1_000.0)
@@ -124,9 +124,9 @@ fn run(outcome: &Outcome) -> Vec<String> {
             findings.lost_places,
         ),
     });
-    if outcome.course.accident.is_some() {
+    if outcome.scenario.accident.is_some() {
         let told: Vec<String> =
-            outcome.told_by_old_main.iter().map(|(what, times)| format!("{what}: {times}")).collect();
+            outcome.answers_of_old_main.iter().map(|(what, times)| format!("{what}: {times}")).collect();
         lines.extend(compared["orders_lost"].as_u64().map(|orders| {
             format!(
                 "  Redis was detached; {orders} orders in the old main's queue were not here, each listed."
@@ -134,8 +134,8 @@ fn run(outcome: &Outcome) -> Vec<String> {
         }));
         lines.push(format!("  Orders at the old main until it was back: {}.", told.join(", ")));
     }
-    lines.extend(kept_back(compared));
-    lines.extend(back(outcome));
+    lines.extend(withheld(compared));
+    lines.extend(failback(outcome));
     let faults = outcome.faults();
     lines.push(match faults.is_empty() {
         true => "  Kept: oversold 0, two sellers 0, sold after the return 0, untrue 0".into(),
@@ -146,7 +146,7 @@ fn run(outcome: &Outcome) -> Vec<String> {
 }
 
 /// The way back.
-fn back(outcome: &Outcome) -> Option<String> {
+fn failback(outcome: &DrillOutcome) -> Option<String> {
     let back = outcome.back.as_ref()?;
     let pause = back.new_first_sale_ms.zip(back.old_last_sale_ms).map(|(new, old)| new.saturating_sub(old));
     let figure = |ms: Option<u64>| ms.map_or("an unknown time".into(), |ms| format!("{} s", seconds(ms)));
@@ -159,7 +159,7 @@ fn back(outcome: &Outcome) -> Option<String> {
 }
 
 /// What lacks of each item, beside what is withheld for it.
-fn kept_back(compared: &Value) -> Option<String> {
+fn withheld(compared: &Value) -> Option<String> {
     let items: BTreeMap<String, Value> = serde_json::from_value(compared["items"].clone()).ok()?;
     let words = items.iter().map(|(item_id, lacking)| {
         format!("{item_id} {} of {} withheld", lacking["lost"], lacking["withheld"])
@@ -168,7 +168,7 @@ fn kept_back(compared: &Value) -> Option<String> {
     (!words.is_empty()).then(|| format!("  Lost, and withheld for it: {}.", words.join(", ")))
 }
 
-fn steps(outcome: &Outcome) -> Vec<(String, u64)> {
+fn steps(outcome: &DrillOutcome) -> Vec<(String, u64)> {
     let steps = outcome.report["steps"].as_array().into_iter().flatten();
     steps
         .filter_map(|step| Some((step["step"].as_str()?.replace('_', " "), step["took_ms"].as_u64()?)))

@@ -2,31 +2,31 @@
 //! failover meets.
 //!
 //! Each region has servers, functions, an emulator and a gateway of its own. Whatever one of them has
-//! to do with another goes by one of the [`Lines`], so that main can be cut off while it lives, or
+//! to do with another goes by one of the [`Connections`], so that main can be cut off while it lives, or
 //! killed whole. The [`ControlPlane`] is AWS's, and acts on all of it.
 
-mod exchange;
-mod lines;
+mod connections;
+mod deployment;
+mod region;
+mod role_exchange;
 mod servers;
-mod settings;
-mod site;
 
-pub use lines::{Cut, Lines};
-pub use settings::Settings;
-pub use site::Site;
+pub use connections::{Connections, Cut};
+pub use deployment::TwoRegionsSettings;
+pub use region::RegionDeployment;
 
-use crate::control_plane::copies::Nursery;
-use crate::control_plane::database::Instance;
-use crate::control_plane::datastore::{Datastore, Member};
-use crate::control_plane::{ControlPlane, Reach};
+use crate::control_plane::database::DatabaseInstance;
+use crate::control_plane::datastore::{GlobalDatastore, Member};
+use crate::control_plane::replicas::ReplicaSource;
+use crate::control_plane::{ControlPlane, Reachability};
 use anyhow::{Context, Result, bail};
 use ledger::Ledger;
 use local::aws::emulators::{Moto, Service, query};
 use local::aws::identity::IdentityProvider;
 use local::aws::lambda::Invoked;
-use local::system::regions::Region;
+use local::system::regions::WorldRegion;
 use serde_json::{Value, json};
-use servers::Servers;
+use servers::RegionServers;
 use shared::item::ItemId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,16 +38,16 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct TwoRegions {
     /// The regions: main, the standby, an edge.
-    pub sites: Vec<Site>,
+    pub sites: Vec<RegionDeployment>,
     /// What lies between them.
-    pub lines: Lines,
+    pub connections: Connections,
     /// AWS.
     pub control_plane: ControlPlane,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
     /// As they are deployed.
     roles: Roles,
-    settings: Settings,
+    settings: TwoRegionsSettings,
     folder: PathBuf,
     tables: Moto,
 }
@@ -68,22 +68,22 @@ pub const STANDBY: usize = 1;
 
 impl TwoRegions {
     /// Starts everything, with data and logs in `folder`: main sells, the standby follows.
-    pub async fn start_in(folder: &Path, settings: &Settings) -> Result<Self> {
+    pub async fn start_in(folder: &Path, settings: &TwoRegionsSettings) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let [main, standby, edge] = settings::REGIONS;
+        let [main, standby, edge] = deployment::REGIONS;
         let tables = Moto::start(folder, &[]).await?;
-        tables.make_table(main.name, settings::TABLE).await?;
+        tables.make_table(main.name, deployment::TABLE).await?;
         let control_plane = ControlPlane::open(&tables.url(), main.name).await?;
         let identity = IdentityProvider::new()?;
 
-        let of_main = Servers::start_main(folder).await?;
-        let to_main = lines::ToMain::lay(&of_main, [main, standby, edge]).await?;
-        let of_standby = Servers::start_standby(folder, &to_main).await?;
-        let lines = Lines::lay(to_main, &of_standby, control_plane.port()).await?;
+        let of_main = RegionServers::start_main(folder).await?;
+        let to_main = connections::ToMain::lay(&of_main, [main, standby, edge]).await?;
+        let of_standby = RegionServers::start_standby(folder, &to_main).await?;
+        let connections = Connections::lay(to_main, &of_standby, control_plane.port()).await?;
         let roles = Roles { main: MAIN, standby: STANDBY };
-        let plan = settings::Plan {
+        let plan = deployment::DeploymentPlan {
             settings,
-            lines: &lines,
+            connections: &connections,
             identity: &identity,
             folder,
             aws: control_plane.url(),
@@ -93,29 +93,34 @@ impl TwoRegions {
         let servers = [Some((&of_main, true)), Some((&of_standby, false)), None];
         let opening = servers.into_iter().enumerate().zip([main, standby, edge]);
         let opening = opening.map(|((index, servers), region)| {
-            Site::open(&plan, region, servers, lines.addresses(index, &of_main, &of_standby))
+            RegionDeployment::open(
+                &plan,
+                region,
+                servers,
+                connections.addresses(index, &of_main, &of_standby),
+            )
         });
         let sites = futures::future::try_join_all(opening).await?;
         for (index, site) in sites.iter().enumerate() {
             plan.deployments(index).into_iter().try_for_each(|one| site.fleet.deploy(one))?;
         }
         let (settings, folder) = (settings.clone(), folder.to_owned());
-        let two = Self { sites, lines, control_plane, identity, roles, settings, folder, tables };
+        let two = Self { sites, connections, control_plane, identity, roles, settings, folder, tables };
         two.describe_to_aws([&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
     }
 
     /// What AWS knows of the servers.
-    fn describe_to_aws(&self, servers: [&Servers; 2]) -> Result<()> {
+    fn describe_to_aws(&self, servers: [&RegionServers; 2]) -> Result<()> {
         let (account, settings) = (self.control_plane.account(), &self.settings);
         let [main, standby] = servers;
         let mut source = None;
         for (index, of, class) in
             [(MAIN, main, settings.main_class.as_str()), (STANDBY, standby, settings.replica_class.as_str())]
         {
-            let id = settings::instance(index);
-            let instance = Instance {
+            let id = deployment::instance(index);
+            let instance = DatabaseInstance {
                 id: id.into(),
                 region: self.region(index).name.into(),
                 class: class.into(),
@@ -124,32 +129,37 @@ impl TwoRegions {
                 source: source.take(),
                 // The standby's slot on main bears the end of it, as on RDS.
                 resource_id: id.to_uppercase(),
-                groups: vec![(settings::LEDGER_GROUP.into(), "active")],
+                groups: vec![(deployment::LEDGER_GROUP.into(), "active")],
                 tags: [].into(),
                 pending_class: None,
                 server: of.postgres.clone(),
-                door: of.ledger_door.clone(),
+                proxy: of.ledger_proxy.clone(),
             };
             source = Some(instance.arn());
             account.databases.add(instance);
         }
-        account.databases.add_deny_all(settings::FENCE_GROUP);
-        for (region, source) in [(STANDBY, &self.lines.ledger_to_main), (MAIN, &self.lines.ledger_to_standby)]
+        account.databases.add_deny_all(deployment::FENCE_GROUP);
+        for (region, source) in
+            [(STANDBY, &self.connections.ledger_to_main), (MAIN, &self.connections.ledger_to_standby)]
         {
-            let nursery = Nursery { logs: self.folder.clone(), source: source.port() };
-            account.databases.let_copies_be_made(self.region(region).name, nursery);
+            let sources = ReplicaSource { logs: self.folder.clone(), source: source.port() };
+            account.databases.let_copies_be_made(self.region(region).name, sources);
         }
-        let member = |index: usize, of: &Servers, ports: [(usize, u16); 1]| Member {
-            group: settings::redis_group(self.region(index).name),
+        let member = |index: usize, of: &RegionServers, ports: [(usize, u16); 1]| Member {
+            group: deployment::redis_group(self.region(index).name),
             region: self.region(index).name.into(),
             server: of.redis.clone(),
             ports: ports.map(|(from, port)| (self.region(from).name.to_owned(), port)).into(),
         };
         let members = vec![
-            member(MAIN, main, [(STANDBY, self.lines.redis_to_main.port())]),
-            member(STANDBY, standby, [(MAIN, self.lines.redis_to_standby.port())]),
+            member(MAIN, main, [(STANDBY, self.connections.redis_to_main.port())]),
+            member(STANDBY, standby, [(MAIN, self.connections.redis_to_standby.port())]),
         ];
-        account.set_datastore(Datastore::new(settings::DATASTORE, members, account.reaches().clone()))?;
+        account.set_datastore(GlobalDatastore::new(
+            deployment::DATASTORE,
+            members,
+            account.reachability().clone(),
+        ))?;
         self.sites.iter().for_each(|site| account.add_fleet(site.fleet.clone()));
         Ok(())
     }
@@ -168,12 +178,12 @@ impl TwoRegions {
         of_standby.plan_schedules(false)
     }
 
-    fn region(&self, index: usize) -> Region {
-        settings::region(index)
+    fn region(&self, index: usize) -> WorldRegion {
+        deployment::region(index)
     }
 
     /// A region.
-    pub fn site(&self, index: usize) -> Result<&Site> {
+    pub fn site(&self, index: usize) -> Result<&RegionDeployment> {
         self.sites.get(index).context("there is no such region")
     }
 
@@ -197,7 +207,7 @@ impl TwoRegions {
     /// Whether main may renew its lease, by the table itself.
     pub async fn lease_is_open(&self) -> Result<bool> {
         let input = json!({
-            "TableName": settings::TABLE, "Key": { "id": { "S": "main-lease" } }, "ConsistentRead": true,
+            "TableName": deployment::TABLE, "Key": { "id": { "S": "main-lease" } }, "ConsistentRead": true,
         });
         let home = (self.region(MAIN).name, "dynamodb");
         let found = self.tables.json(home, "DynamoDB_20120810.GetItem", &input).await?;
@@ -207,7 +217,7 @@ impl TwoRegions {
     /// The replica's region and instance, as AWS knows it.
     pub fn replica(&self) -> (String, String) {
         let Roles { standby, .. } = self.roles;
-        (self.region(standby).name.to_owned(), settings::instance(standby).to_owned())
+        (self.region(standby).name.to_owned(), deployment::instance(standby).to_owned())
     }
 
     /// Kills region-failover's process as SIGKILL does, wherever it is; a new one follows.
@@ -218,19 +228,19 @@ impl TwoRegions {
 
     /// Cuts main off while it lives: its buyers reach it, and it reaches nobody.
     pub fn cut_main_off(&self, cut: Cut) {
-        self.lines.cut(Some(cut));
-        self.control_plane.account().reaches().set(self.region(MAIN).name, Reach::Silent);
+        self.connections.cut(Some(cut));
+        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Silent);
     }
 
     /// Restores what was cut.
     pub fn restore(&self) {
-        self.lines.cut(None);
-        self.control_plane.account().reaches().set(self.region(MAIN).name, Reach::Up);
+        self.connections.cut(None);
+        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Up);
     }
 
     /// Kills main whole: every process of it, as SIGKILL does.
     pub async fn kill_main(&self) -> Result<()> {
-        self.control_plane.account().reaches().set(self.region(MAIN).name, Reach::Gone);
+        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Gone);
         self.site(MAIN)?.kill().await;
         Ok(())
     }
@@ -238,19 +248,19 @@ impl TwoRegions {
     /// Brings main back with what it has on disk.
     pub async fn revive_main(&self) -> Result<()> {
         self.site(MAIN)?.revive().await?;
-        self.control_plane.account().reaches().set(self.region(MAIN).name, Reach::Up);
+        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Up);
         Ok(())
     }
 
     /// Takes main's ledger out from behind the fence, as a person does who is to look into it.
     pub async fn reopen_main_ledger(&self) -> Result<()> {
         let parameters = [
-            ("DBInstanceIdentifier", settings::instance(MAIN)),
-            ("VpcSecurityGroupIds.VpcSecurityGroupId.1", settings::LEDGER_GROUP),
+            ("DBInstanceIdentifier", deployment::instance(MAIN)),
+            ("VpcSecurityGroupIds.VpcSecurityGroupId.1", deployment::LEDGER_GROUP),
             ("ApplyImmediately", "true"),
         ];
         self.rds(MAIN, "ModifyDBInstance", &parameters).await?;
-        // The door opens a moment later.
+        // The proxy opens a moment later.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     }
@@ -262,7 +272,7 @@ impl TwoRegions {
         query(&reqwest::Client::new(), &url, service, action, parameters).await.map(drop)
     }
 
-    /// A region's ledger itself, whatever its door and its lines are like, over connections of the
+    /// A region's ledger itself, whatever its proxy and its lines are like, over connections of the
     /// caller's own.
     pub async fn ledger(&self, index: usize) -> Result<Ledger> {
         let url = self.ledger_url(index).await?;

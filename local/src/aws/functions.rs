@@ -31,12 +31,12 @@ pub struct Launch {
 
 /// A function that is kept running.
 #[derive(Debug)]
-pub struct Function {
+pub struct FunctionProcess {
     process: Arc<Mutex<Process>>,
     keeper: JoinHandle<()>,
 }
 
-impl Function {
+impl FunctionProcess {
     /// Starts the process and keeps it running.
     pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
@@ -89,7 +89,7 @@ impl Function {
     }
 }
 
-impl Drop for Function {
+impl Drop for FunctionProcess {
     fn drop(&mut self) {
         self.keeper.abort();
         lock(&self.process).kill();

@@ -1,4 +1,4 @@
-//! A region's front door: turns HTTP into API Gateway v2 events and back, as AWS does.
+//! A region's front gateway: turns HTTP into API HttpGateway v2 events and back, as AWS does.
 
 mod cors;
 
@@ -24,17 +24,17 @@ use tokio::task::JoinHandle;
 pub const ARRIVED_AT: &str = "x-local-arrived-at";
 /// The route of the shop's backend.
 const PAYMENTS: &str = "POST /items/{item_id}/payments";
-/// API Gateway's limit for a request's body.
+/// API HttpGateway's limit for a request's body.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
 /// A running gateway.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct HttpGateway {
     port: u16,
     serving: JoinHandle<()>,
 }
 
-struct Door {
+struct GatewayState {
     region: String,
     is_main: bool,
     invoke: Invoke,
@@ -53,7 +53,7 @@ struct Route {
     is_guarded: bool,
 }
 
-impl Gateway {
+impl HttpGateway {
     /// Opens a region's gateway on a free port. Payments are taken in main alone. Its
     /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`. Pages of
     /// `origins` may call it from a browser.
@@ -70,7 +70,7 @@ impl Gateway {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        let door = Door {
+        let gateway = GatewayState {
             region: region.to_owned(),
             is_main,
             invoke,
@@ -79,7 +79,7 @@ impl Gateway {
             origins,
             requests: AtomicU64::new(0),
         };
-        let router = axum::Router::new().fallback(answer).with_state(Arc::new(door));
+        let router = axum::Router::new().fallback(answer).with_state(Arc::new(gateway));
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
@@ -92,29 +92,29 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for HttpGateway {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response<Body> {
+async fn answer(State(gateway): State<Arc<GatewayState>>, request: Request) -> Response<Body> {
     let arrived_at = micros_now();
     let (parts, body) = request.into_parts();
-    if let Some(answer) = cors::preflight(&door.origins, &parts.method, &parts.headers) {
+    if let Some(answer) = cors::preflight(&gateway.origins, &parts.method, &parts.headers) {
         return answer;
     }
-    let origin = cors::allowed(&door.origins, &parts.headers);
-    let mut response = serve(&door, parts, body, arrived_at).await;
+    let origin = cors::allowed(&gateway.origins, &parts.headers);
+    let mut response = serve(&gateway, parts, body, arrived_at).await;
     if let Some(origin) = origin {
         cors::open(&mut response, origin);
     }
     response
 }
 
-async fn serve(door: &Door, parts: Parts, body: Body, arrived_at: u64) -> Response<Body> {
+async fn serve(gateway: &GatewayState, parts: Parts, body: Body, arrived_at: u64) -> Response<Body> {
     let Some(route) =
-        route(parts.method.as_str(), parts.uri.path()).filter(|route| door.is_main || !route.is_guarded)
+        route(parts.method.as_str(), parts.uri.path()).filter(|route| gateway.is_main || !route.is_guarded)
     else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
@@ -124,9 +124,9 @@ async fn serve(door: &Door, parts: Parts, body: Body, arrived_at: u64) -> Respon
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
     };
-    let event = door.event(&route, parts.method.as_str(), &parts.uri, &parts.headers, &body, arrived_at);
+    let event = gateway.event(&route, parts.method.as_str(), &parts.uri, &parts.headers, &body, arrived_at);
     let mut response =
-        match door.invoke.call_within(route.function, event.to_string(), door.answer_limit).await {
+        match gateway.invoke.call_within(route.function, event.to_string(), gateway.answer_limit).await {
             Ok(Invoked::Answer(answer)) => from_function(&answer)
                 .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
             Ok(Invoked::FunctionError(_)) => {
@@ -159,7 +159,7 @@ fn is_signed(headers: &HeaderMap) -> bool {
     authorization.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
 }
 
-impl Door {
+impl GatewayState {
     fn event(
         &self,
         route: &Route,

@@ -9,7 +9,7 @@ mod series;
 
 use crate::system::clock::micros_now;
 use series::Series;
-pub use series::{Results, STEP_SECONDS, STEPS};
+pub use series::{MetricResults, STEP_SECONDS, STEPS};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Metrics {
     }
 
     /// What was measured in the last [`STEPS`] steps that are over.
-    pub fn results(&self) -> Results {
+    pub fn results(&self) -> MetricResults {
         lock(&self.series).results(micros_now() / 1_000)
     }
 }
@@ -68,7 +68,7 @@ fn lock(series: &Mutex<Series>) -> MutexGuard<'_, Series> {
     series.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is new in each log. One that cannot be read now is read at the next look.
+/// Reads what is new in each log. MetricSeries that cannot be read now is read at the next look.
 fn look(folder: &Path, read: &mut HashMap<PathBuf, u64>, series: &Mutex<Series>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

@@ -75,23 +75,23 @@ impl Default for SocketLimits {
 #[derive(Debug)]
 pub struct Sockets {
     port: u16,
-    hub: Arc<Hub>,
+    hub: Arc<ConnectionHub>,
     serving: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Hub {
+struct ConnectionHub {
     region: String,
     invoke: Invoke,
     limits: SocketLimits,
     connects: Bucket,
     requests: Bucket,
-    held: Mutex<HashMap<String, Held>>,
+    held: Mutex<HashMap<String, OpenConnection>>,
 }
 
 /// A connection.
 #[derive(Clone, Debug)]
-struct Held {
+struct OpenConnection {
     out: mpsc::Sender<Outgoing>,
     connected_at_ms: u64,
     last_active_ms: u64,
@@ -112,7 +112,7 @@ impl Sockets {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        let hub = Arc::new(Hub {
+        let hub = Arc::new(ConnectionHub {
             region: region.to_owned(),
             invoke,
             limits,
@@ -144,7 +144,7 @@ impl Sockets {
 
     /// Cuts off every `nth` connection without a word, as a broken line does.
     pub fn cut(&self, nth: usize) {
-        let some: Vec<Held> = self.hub.held().values().step_by(nth.max(1)).cloned().collect();
+        let some: Vec<OpenConnection> = self.hub.held().values().step_by(nth.max(1)).cloned().collect();
         for held in some {
             tokio::spawn(async move { held.out.send(Outgoing::Cut).await });
         }
@@ -158,8 +158,8 @@ impl Drop for Sockets {
     }
 }
 
-impl Hub {
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+impl ConnectionHub {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, OpenConnection>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,7 +174,7 @@ impl Hub {
     }
 }
 
-async fn answer(State(hub): State<Arc<Hub>>, request: Request) -> Response<Body> {
+async fn answer(State(hub): State<Arc<ConnectionHub>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
     match path.strip_prefix('/').and_then(|path| path.strip_prefix(STAGE)) {
         Some("" | "/") => connect(hub, request).await,
@@ -193,7 +193,7 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-async fn connect(hub: Arc<Hub>, request: Request) -> Response<Body> {
+async fn connect(hub: Arc<ConnectionHub>, request: Request) -> Response<Body> {
     let (mut parts, _) = request.into_parts();
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
         return plain(StatusCode::BAD_REQUEST, "Bad Request");
@@ -228,7 +228,7 @@ async fn connect(hub: Arc<Hub>, request: Request) -> Response<Body> {
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
             let (out, outgoing) = mpsc::channel(BUFFERED);
-            let held = Held { out, connected_at_ms, last_active_ms: connected_at_ms };
+            let held = OpenConnection { out, connected_at_ms, last_active_ms: connected_at_ms };
             hub.held().insert(id.clone(), held);
             let (code, reason) = carry(&hub, &id, connected_at_ms, socket, outgoing).await;
             hub.held().remove(&id);
@@ -238,7 +238,7 @@ async fn connect(hub: Arc<Hub>, request: Request) -> Response<Body> {
 
 /// Carries messages both ways until either side, or AWS, has had enough; says with which code it ended.
 async fn carry(
-    hub: &Arc<Hub>,
+    hub: &Arc<ConnectionHub>,
     id: &str,
     connected_at_ms: u64,
     socket: WebSocket,
@@ -286,7 +286,7 @@ async fn carry(
 }
 
 /// Runs the function for a message and sends its answer back, as the route's response.
-async fn message(hub: Arc<Hub>, id: String, connected_at_ms: u64, text: String) {
+async fn message(hub: Arc<ConnectionHub>, id: String, connected_at_ms: u64, text: String) {
     let out = hub.held().get(&id).map(|held| held.out.clone());
     let Some(out) = out else { return };
     let event = events::message(&hub.region, &id, connected_at_ms, &text);

@@ -1,12 +1,12 @@
 //! `demo`: one drop from opening to the last unit, and its report.
 
-use crate::command::report::{ByStrategy, Holds, Percentiles, RegionReport, Report};
+use crate::command::report::{ByStrategy, DropReport, Holds, Percentiles, RegionFigures};
 use crate::command::strategies;
-use crate::crowd::audit::{self, Findings, Outcome};
+use crate::crowd::audit::{self, AuditFindings, DropResult};
 use crate::crowd::payments::{self, Habits, Pays, Shop, share};
-use crate::crowd::{self, SentOrder, Told};
+use crate::crowd::{self, OrderAnswer, SentOrder};
 use crate::system::clock::micros_now;
-use crate::system::regions::{self, Region};
+use crate::system::regions::{self, WorldRegion};
 use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +32,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the drop is like.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Demo {
+pub struct DemoOptions {
     /// How many orders are placed, spread evenly over the regions
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub orders: u32,
@@ -65,7 +65,7 @@ pub struct Demo {
     pub out: PathBuf,
 }
 
-impl Default for Demo {
+impl Default for DemoOptions {
     fn default() -> Self {
         Self {
             orders: 20_000,
@@ -83,7 +83,7 @@ impl Default for Demo {
 }
 
 /// Runs the drop, prints and writes the report; true where every promise was kept.
-pub async fn run(demo: &Demo) -> Result<bool> {
+pub async fn run(demo: &DemoOptions) -> Result<bool> {
     let report = measure(demo).await?;
     std::fs::write(demo.out.join("report.json"), report.to_json())?;
     std::fs::write(demo.out.join("report.html"), report.to_html())?;
@@ -97,7 +97,7 @@ pub async fn run(demo: &Demo) -> Result<bool> {
 }
 
 /// Runs the drop.
-pub async fn measure(demo: &Demo) -> Result<Report> {
+pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let world = regions::first(demo.regions.into());
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", world.len());
     let mut options = Options::for_regions(world.clone());
@@ -124,7 +124,7 @@ pub async fn measure(demo: &Demo) -> Result<Report> {
 
     wait_until_over(&system, demo, &item_id).await?;
     let mut connection = system.redis.connect().await?;
-    let outcome = system.outcome(&item_id).await?;
+    let outcome = system.drop_result(&item_id).await?;
     // Whoever does not pay in time wins nothing, whatever the strategy.
     let buying: Vec<SentOrder> =
         sent.iter().filter(|order| habits.of(&order.subject) == Pays::InTime).cloned().collect();
@@ -135,7 +135,7 @@ pub async fn measure(demo: &Demo) -> Result<Report> {
         zset: strategies::zset_popped_at_once(&mut connection, &landings, stock).await?,
         fairdrop: outcome.sold.clone(),
     };
-    let payments = shop.told();
+    let payments = shop.answers();
     Ok(Measured {
         demo,
         world: &world,
@@ -150,7 +150,7 @@ pub async fn measure(demo: &Demo) -> Result<Report> {
     .report())
 }
 
-fn announcement(demo: &Demo, item_id: &ItemId, opens_at: u64) -> Value {
+fn announcement(demo: &DemoOptions, item_id: &ItemId, opens_at: u64) -> Value {
     json!({ "command": "create", "item": {
         "item_id": item_id,
         "name": "The demo drop",
@@ -181,7 +181,7 @@ fn bar(what: &'static str, length: usize) -> ProgressBar {
 }
 
 /// Waits until every unit is sold, or nobody is left who could buy one.
-async fn wait_until_over(system: &System, demo: &Demo, item_id: &ItemId) -> Result<()> {
+async fn wait_until_over(system: &System, demo: &DemoOptions, item_id: &ItemId) -> Result<()> {
     let settle_window = Duration::from_millis(demo.settle_window_ms.into());
     let started = Instant::now();
     // Each unit may wait for one buyer after another.
@@ -205,21 +205,21 @@ async fn wait_until_over(system: &System, demo: &Demo, item_id: &ItemId) -> Resu
 
 /// All that a report is made from.
 struct Measured<'a> {
-    demo: &'a Demo,
-    world: &'a [Region],
+    demo: &'a DemoOptions,
+    world: &'a [WorldRegion],
     sent: &'a [SentOrder],
     /// Orders of those who pay in time.
     buying: &'a [SentOrder],
-    outcome: &'a Outcome,
+    outcome: &'a DropResult,
     winners: ByStrategy<HashSet<String>>,
-    payments: payments::Told,
+    payments: payments::PaymentAnswers,
     opens_at: u64,
     seconds: f64,
 }
 
 impl Measured<'_> {
-    fn report(&self) -> Report {
-        let Findings { oversold, lost, duplicates, inversions, untrue, unfounded } =
+    fn report(&self) -> DropReport {
+        let AuditFindings { oversold, lost, duplicates, inversions, untrue, unfounded } =
             self.outcome.check(self.sent);
         let right = audit::right_buyers(self.buying, self.demo.stock as usize);
         let share = |winners: &HashSet<String>| {
@@ -228,7 +228,7 @@ impl Measured<'_> {
         };
         let last_ms = self.outcome.reservations.last().map(|reservation| reservation.reserved_at_ms);
         let sold_out = self.outcome.stock_left == 0;
-        Report {
+        DropReport {
             item_id: "demo-drop".into(),
             seed: self.demo.seed,
             settle_window_ms: self.demo.settle_window_ms.into(),
@@ -279,7 +279,7 @@ impl Measured<'_> {
         }
     }
 
-    fn region(&self, index: usize) -> Option<RegionReport> {
+    fn region(&self, index: usize) -> Option<RegionFigures> {
         let region = self.world.get(index)?;
         let sent: Vec<&SentOrder> = self.sent.iter().filter(|order| order.region == index).collect();
         let wins =
@@ -290,13 +290,13 @@ impl Measured<'_> {
             fairdrop: wins(&self.winners.fairdrop) as u64,
         };
         let share = |wins: u64, all: usize| wins as f64 / all.max(1) as f64;
-        Some(RegionReport {
+        Some(RegionFigures {
             name: region.name.into(),
             is_main: index == 0,
             round_trip_ms: region.round_trip_ms,
             orders: sent.len() as u64,
             demand_share: share(sent.len() as u64, self.sent.len()),
-            queued: sent.iter().filter(|order| order.told == Told::Queued).count() as u64,
+            queued: sent.iter().filter(|order| order.answer == OrderAnswer::Queued).count() as u64,
             refused: refused(sent.iter().copied()),
             answer_ms: percentiles(sent.iter().map(|order| order.answer_ms)),
             wins,
@@ -311,7 +311,7 @@ impl Measured<'_> {
 
 fn refused<'a>(sent: impl Iterator<Item = &'a SentOrder>) -> BTreeMap<String, u64> {
     let mut refused = BTreeMap::new();
-    for reason in sent.filter_map(|order| order.told.reason()) {
+    for reason in sent.filter_map(|order| order.answer.reason()) {
         *refused.entry(reason.to_owned()).or_default() += 1;
     }
     refused

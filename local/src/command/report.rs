@@ -1,7 +1,7 @@
 //! What one drop did, and its three renderings.
 //!
 //! The same arrivals go through three strategies: a Redis LIST, a Redis ZSET
-//! popped at once, and fairdrop. A [`Report`] holds who won under each.
+//! popped at once, and fairdrop. A [`DropReport`] holds who won under each.
 //! `text` is for the terminal, `html` for a browser (with its plots in `plot`),
 //! and the JSON is for programs. `figures` writes numbers for both readers.
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 /// One drop, as measured.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct DropReport {
     /// The item that was sold.
     pub item_id: String,
     /// Seed of the simulated crowd: the same seed places the same orders.
@@ -55,7 +55,7 @@ pub struct Report {
     /// Where the round-trip figures come from: one sentence.
     pub transit_source: String,
     /// The regions the orders came from.
-    pub regions: Vec<RegionReport>,
+    pub regions: Vec<RegionFigures>,
 }
 
 /// What became of reservations that waited for payment.
@@ -75,7 +75,7 @@ pub struct Holds {
 
 /// What the drop looked like from one region.
 #[derive(Debug, Clone, Serialize)]
-pub struct RegionReport {
+pub struct RegionFigures {
     /// The region's name, such as `eu-west-1`.
     pub name: String,
     /// Whether this region holds the queue.
@@ -121,13 +121,13 @@ pub struct Percentiles {
 }
 
 /// One promise of fairdrop and how often the drop broke it.
-struct Check {
+struct PromiseCheck {
     name: &'static str,
     broken: u64,
     meaning: &'static str,
 }
 
-impl Report {
+impl DropReport {
     /// Whether the drop kept every promise: nothing oversold, lost, sold to the
     /// same buyer twice or served out of order.
     pub fn is_sound(&self) -> bool {
@@ -166,8 +166,8 @@ impl Report {
         )
     }
 
-    fn checks(&self) -> [Check; 6] {
-        let check = |name, broken, meaning| Check { name, broken, meaning };
+    fn checks(&self) -> [PromiseCheck; 6] {
+        let check = |name, broken, meaning| PromiseCheck { name, broken, meaning };
         [
             check("oversold", self.oversold, "units sold beyond the stock"),
             check("lost", self.lost, "orders that were queued and then disappeared"),
@@ -219,8 +219,8 @@ mod tests {
     use super::*;
 
     /// A drop of 500 units to five regions, the nearest beside the queue.
-    pub(super) fn sample() -> Report {
-        Report {
+    pub(super) fn sample() -> DropReport {
+        DropReport {
             item_id: "sneaker-42".to_owned(),
             seed: 7,
             settle_window_ms: 2_000,
@@ -257,10 +257,10 @@ mod tests {
         }
     }
 
-    fn region(name: &str, round_trip_ms: f64, orders: u64, wins: [u64; 3]) -> RegionReport {
+    fn region(name: &str, round_trip_ms: f64, orders: u64, wins: [u64; 3]) -> RegionFigures {
         let share = |wins: u64| wins as f64 / 500.0;
         let [list, zset, fairdrop] = wins;
-        RegionReport {
+        RegionFigures {
             name: name.to_owned(),
             is_main: name == "us-east-1",
             round_trip_ms,
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn each_fault_alone_makes_a_drop_unsound() {
         assert!(sample().is_sound());
-        let faults: [fn(&mut Report); 5] = [
+        let faults: [fn(&mut DropReport); 5] = [
             |report| report.oversold = 1,
             |report| report.lost = 1,
             |report| report.duplicates = 1,

@@ -7,7 +7,7 @@
 //! moments are computed; Redis decides who wins.
 
 use crate::crowd::SentOrder;
-use crate::system::regions::Region;
+use crate::system::regions::WorldRegion;
 use anyhow::{Context, Result};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
@@ -30,7 +30,7 @@ pub struct Landing {
 }
 
 /// The moments at which the orders that reached their region land at main.
-pub fn landings(sent: &[SentOrder], regions: &[Region]) -> Result<Vec<Landing>> {
+pub fn landings(sent: &[SentOrder], regions: &[WorldRegion]) -> Result<Vec<Landing>> {
     let mut landings = sent
         .iter()
         .filter_map(|order| Some((order, order.arrived_at?)))

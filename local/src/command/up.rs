@@ -5,7 +5,7 @@ use crate::aws::sockets::SocketLimits;
 use crate::crowd;
 use crate::crowd::payments::{Habits, Shop, share};
 use crate::system::clock::micros_now;
-use crate::system::pages::{Desk, PageRegion, Pages, Site, operator_token};
+use crate::system::pages::{PageRegion, Pages, PagesAddress, PagesContext, operator_token};
 use crate::system::regions;
 use crate::system::{Options, System};
 use anyhow::Result;
@@ -19,7 +19,7 @@ const RUSH: f64 = 150.0;
 
 /// What is kept running.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Up {
+pub struct UpOptions {
     /// How many regions, main included
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub regions: u8,
@@ -41,12 +41,12 @@ pub struct Up {
 }
 
 /// Runs until it is dropped.
-pub async fn run(up: &Up) -> Result<bool> {
+pub async fn run(up: &UpOptions) -> Result<bool> {
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
-    let site = Site::reserve().await?;
+    let address = PagesAddress::reserve().await?;
     let options = Options {
         live: Some(SocketLimits::default()),
-        origins: vec![site.origin()],
+        origins: vec![address.origin()],
         ..Options::for_regions(regions::first(up.regions.into()))
     };
     let system = System::start(&options).await?;
@@ -63,7 +63,7 @@ pub async fn run(up: &Up) -> Result<bool> {
     let hold = Duration::from_secs(up.hold_seconds.into());
     let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &ITEM_ID.parse()?, hold, habits);
     let operator_token = operator_token();
-    let pages = site.open(Desk {
+    let pages = address.open(PagesContext {
         item_id: ITEM_ID.to_owned(),
         regions: system.regions.iter().filter_map(PageRegion::of).collect(),
         identity: system.identity.clone(),
@@ -81,7 +81,7 @@ pub async fn run(up: &Up) -> Result<bool> {
     std::future::pending().await
 }
 
-fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &Up) {
+fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &UpOptions) {
     println!("\nThe buyer's page, in each region (docs/PAGES.md):");
     for running in &system.regions {
         println!("  {:<16} {}", running.region.name, pages.buyer(running.region.name));
@@ -93,7 +93,7 @@ fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &Up) {
     }
 }
 
-fn print(system: &System, item_id: &str, up: &Up) -> Result<()> {
+fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
     println!("\nGateways (each region's front door):");
     for running in &system.regions {
         let region = running.region;

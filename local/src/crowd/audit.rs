@@ -1,6 +1,6 @@
 //! What came out of a drop, held against what must be true.
 
-use crate::crowd::{SentOrder, Told};
+use crate::crowd::{OrderAnswer, SentOrder};
 use anyhow::{Context, Result};
 use ledger::{Ledger, SaleState};
 use redis::AsyncCommands;
@@ -15,7 +15,7 @@ const LEDGER_PAGE: u32 = 5_000;
 
 /// A reservation, in the order in which it was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reservation {
+pub struct AuditedReservation {
     /// The stamp that counted.
     pub placed_at: u64,
     /// Which buyer.
@@ -26,9 +26,9 @@ pub struct Reservation {
 
 /// What Redis holds of an item after a drop.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct DropResult {
     /// Reservations as the task queue has them, oldest first.
-    pub reservations: Vec<Reservation>,
+    pub reservations: Vec<AuditedReservation>,
     /// Buyers with a reservation or a unit.
     pub taken: HashSet<String>,
     /// Buyers who are told that the unit is theirs.
@@ -47,7 +47,7 @@ pub struct Outcome {
 
 /// How often each promise was broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct AuditFindings {
     /// Units reserved beyond the stock.
     pub oversold: u64,
     /// Orders that were accepted and are neither queued nor reserved.
@@ -63,7 +63,7 @@ pub struct Findings {
     pub unfounded: u64,
 }
 
-impl Outcome {
+impl DropResult {
     /// Reads an item's keys.
     pub async fn read(connection: &mut MultiplexedConnection, item_id: &ItemId) -> Result<Self> {
         let keys = Keys::of(item_id);
@@ -78,7 +78,7 @@ impl Outcome {
             .iter()
             .filter(|task| task.get::<String>("kind").as_deref() == Some("reserved"))
             .map(|task| {
-                Ok(Reservation {
+                Ok(AuditedReservation {
                     placed_at: task.get("placed_at").context("a task without placed_at")?,
                     user_token: task.get("user_token").context("a task without user_token")?,
                     reserved_at_ms: task.id.split('-').next().context("a task without an id")?.parse()?,
@@ -117,7 +117,7 @@ impl Outcome {
     }
 
     /// Holds the outcome against what buyers were told.
-    pub fn check(&self, sent: &[SentOrder]) -> Findings {
+    pub fn check(&self, sent: &[SentOrder]) -> AuditFindings {
         let taken = self.taken.len() as u64;
         let stock_total = self.stock_total.max(0).unsigned_abs();
         let mut reserved: HashMap<&str, u64> = HashMap::new();
@@ -135,19 +135,20 @@ impl Outcome {
         };
         let accepted: HashSet<&str> = sent
             .iter()
-            .filter(|order| order.told == Told::Queued)
+            .filter(|order| order.answer == OrderAnswer::Queued)
             .map(|order| order.subject.as_str())
             .collect();
         // A unit that left the stock without a reservation is lost, too.
         let missing_units = stock_total.saturating_sub(self.stock_left.max(0).unsigned_abs()).abs_diff(taken);
-        let lost_orders = sent.iter().filter(|order| order.told == Told::Queued && !has_place(order)).count();
+        let lost_orders =
+            sent.iter().filter(|order| order.answer == OrderAnswer::Queued && !has_place(order)).count();
         let untrue = sent
             .iter()
-            .filter(|order| order.told.is_firm_refusal() && has_place(order))
+            .filter(|order| order.answer.is_firm_refusal() && has_place(order))
             .filter(|order| !accepted.contains(order.subject.as_str()) && !is_about_own_unit(order))
             .count();
         let in_ledger = self.in_ledger.as_ref().map_or(0, HashSet::len) as u64;
-        Findings {
+        AuditFindings {
             oversold: taken.max(in_ledger).saturating_sub(stock_total),
             lost: lost_orders as u64 + missing_units,
             duplicates: duplicates.sum(),
@@ -164,11 +165,11 @@ impl Outcome {
 
 /// "You have it already" is no denial.
 fn is_about_own_unit(order: &SentOrder) -> bool {
-    matches!(order.told.reason(), Some("already-reserved" | "already-sold"))
+    matches!(order.answer.reason(), Some("already-reserved" | "already-sold"))
 }
 
 /// Pairs that stand in the wrong order.
-fn inversions(reservations: &[Reservation]) -> u64 {
+fn inversions(reservations: &[AuditedReservation]) -> u64 {
     let mut before: BTreeSet<(u64, &str, usize)> = BTreeSet::new();
     let mut pairs = 0;
     for (position, reservation) in reservations.iter().enumerate() {
@@ -197,16 +198,16 @@ pub fn right_buyers(sent: &[SentOrder], stock: usize) -> HashSet<&str> {
 mod tests {
     use super::*;
 
-    fn reservation(placed_at: u64, user_token: &str) -> Reservation {
-        Reservation { placed_at, user_token: user_token.into(), reserved_at_ms: 0 }
+    fn reservation(placed_at: u64, user_token: &str) -> AuditedReservation {
+        AuditedReservation { placed_at, user_token: user_token.into(), reserved_at_ms: 0 }
     }
 
-    fn order(subject: &str, told: Told) -> SentOrder {
-        SentOrder { subject: subject.into(), region: 0, arrived_at: Some(1), told, answer_ms: 1.0 }
+    fn order(subject: &str, answer: OrderAnswer) -> SentOrder {
+        SentOrder { subject: subject.into(), region: 0, arrived_at: Some(1), answer, answer_ms: 1.0 }
     }
 
-    fn sound() -> (Outcome, Vec<SentOrder>) {
-        let outcome = Outcome {
+    fn sound() -> (DropResult, Vec<SentOrder>) {
+        let outcome = DropResult {
             reservations: vec![reservation(1, "a"), reservation(1, "b")],
             taken: ["a".into(), "b".into()].into(),
             sold: ["a".into()].into(),
@@ -216,11 +217,11 @@ mod tests {
             stock_left: 0,
             stock_total: 2,
         };
-        let refused = Told::Refused("sold-out".into());
+        let refused = OrderAnswer::Refused("sold-out".into());
         let sent = vec![
-            order("a", Told::Queued),
-            order("b", Told::Queued),
-            order("c", Told::Queued),
+            order("a", OrderAnswer::Queued),
+            order("b", OrderAnswer::Queued),
+            order("c", OrderAnswer::Queued),
             order("d", refused),
         ];
         (outcome, sent)
@@ -229,13 +230,13 @@ mod tests {
     #[test]
     fn a_sound_drop_has_no_findings() {
         let (outcome, sent) = sound();
-        assert_eq!(outcome.check(&sent), Findings::default());
+        assert_eq!(outcome.check(&sent), AuditFindings::default());
     }
 
     #[test]
     fn every_fault_is_found() {
         let (outcome, sent) = sound();
-        let with = |change: fn(&mut Outcome)| {
+        let with = |change: fn(&mut DropResult)| {
             let mut outcome = outcome.clone();
             change(&mut outcome);
             outcome.check(&sent)
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(with(|o| o.in_ledger = Some(HashSet::new())).unfounded, 1);
         assert_eq!(with(|o| o.sold.clear()).unfounded, 1);
         assert_eq!(with(|o| o.taken.extend(["d".to_owned()])).lost, 1);
-        let released = |o: &mut Outcome| {
+        let released = |o: &mut DropResult| {
             o.reservations.push(reservation(2, "b"));
             o.released.insert("b".into(), 1);
         };

@@ -64,22 +64,22 @@ pub(crate) fn share(text: &str) -> std::result::Result<f64, String> {
     share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
 }
 
-/// What the shop was told: for each buyer who paid, the last word on their payment.
-pub type Told = BTreeMap<String, Value>;
+/// What the shop was answers: for each buyer who paid, the last word on their payment.
+pub type PaymentAnswers = BTreeMap<String, Value>;
 
 /// A shop that watches one item until it is dropped.
 #[derive(Debug)]
 pub struct Shop {
     watching: JoinHandle<()>,
-    told: Arc<Mutex<Told>>,
+    answers: Arc<Mutex<PaymentAnswers>>,
 }
 
 impl Shop {
     /// Opens the shop for `item_id`, whose holds last `hold`.
     pub fn open(redis: &Redis, invoke: Invoke, item_id: &ItemId, hold: Duration, habits: Habits) -> Self {
-        let told = Arc::new(Mutex::new(Told::new()));
+        let answers = Arc::new(Mutex::new(PaymentAnswers::new()));
         let client = redis::Client::open(redis.url());
-        let (item_id, book) = (item_id.clone(), told.clone());
+        let (item_id, known) = (item_id.clone(), answers.clone());
         let watching = tokio::spawn(async move {
             let Ok(client) = client else { return };
             let mut last = "0".to_owned();
@@ -92,18 +92,18 @@ impl Shop {
                         Pays::Late => hold + PAYMENT_TIME,
                         Pays::Never => continue,
                     };
-                    payments.spawn(pay(invoke.clone(), item_id.clone(), subject, delay, book.clone()));
+                    payments.spawn(pay(invoke.clone(), item_id.clone(), subject, delay, known.clone()));
                 }
                 while payments.try_join_next().is_some() {}
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        Self { watching, told }
+        Self { watching, answers }
     }
 
     /// What the shop was told so far.
-    pub fn told(&self) -> Told {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn answers(&self) -> PaymentAnswers {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -131,7 +131,13 @@ async fn reserved(client: &redis::Client, item_id: &ItemId, last: &mut String) -
 }
 
 /// Tells of one payment until there is an answer that stays.
-async fn pay(invoke: Invoke, item_id: ItemId, subject: String, delay: Duration, book: Arc<Mutex<Told>>) {
+async fn pay(
+    invoke: Invoke,
+    item_id: ItemId,
+    subject: String,
+    delay: Duration,
+    known: Arc<Mutex<PaymentAnswers>>,
+) {
     tokio::time::sleep(delay).await;
     let notice = json!({
         "item_id": item_id,
@@ -143,7 +149,7 @@ async fn pay(invoke: Invoke, item_id: ItemId, subject: String, delay: Duration, 
         if let Ok(Invoked::Answer(answer)) =
             invoke.call_within("order-confirm", notice.to_string(), TRY_LIMIT).await
         {
-            book.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, answer);
+            known.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, answer);
             return;
         }
         tokio::time::sleep(RETRY_PAUSE).await;

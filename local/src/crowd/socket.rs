@@ -1,4 +1,4 @@
-//! A buyer's socket, as a browser holds it: it keeps the newest of what it hears, and drops what is older.
+//! A buyer's socket, as a browser holds it: it keeps the latest of what it hears, and drops what is older.
 
 use anyhow::{Result, bail};
 use futures::{SinkExt, StreamExt};
@@ -22,21 +22,21 @@ const BUFFER_BYTES: usize = 2_048;
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What is known from it.
-    pub newest: Newest,
+    pub latest: LatestMessages,
     /// The code with which the server has closed it.
     pub closed_with: Option<u16>,
 }
 
-/// The newest of what was heard; it may outlive a socket.
+/// The latest of what was heard; it may outlive a socket.
 #[derive(Clone, Debug, Default)]
-pub struct Newest {
+pub struct LatestMessages {
     items: HashMap<String, Value>,
     orders: HashMap<String, Value>,
     /// Messages that were older than what was known.
     pub dropped: u64,
 }
 
-impl Newest {
+impl LatestMessages {
     /// Keeps what is newer than what is known.
     fn take(&mut self, message: &Value) {
         let parts = match message["type"].as_str() {
@@ -75,7 +75,7 @@ impl Newest {
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotConnected {
+pub enum HandshakeError {
     /// The gateway's answer was not `101`.
     #[error("the handshake is answered {0}")]
     Refused(u16),
@@ -86,28 +86,29 @@ pub enum NotConnected {
 
 impl Socket {
     /// Connects to `url` with the buyer's token.
-    pub async fn connect(url: &str, token: &str) -> Result<Self, NotConnected> {
+    pub async fn connect(url: &str, token: &str) -> Result<Self, HandshakeError> {
         Self::offer(url, &format!("fairdrop.live.v1, bearer.{token}")).await
     }
 
     /// Connects to `url`, and offers these subprotocols.
-    pub async fn offer(url: &str, protocols: &str) -> Result<Self, NotConnected> {
+    pub async fn offer(url: &str, protocols: &str) -> Result<Self, HandshakeError> {
         let failed = |error: Error| match error {
-            Error::Http(response) => NotConnected::Refused(response.status().as_u16()),
-            error => NotConnected::Failed(error.to_string()),
+            Error::Http(response) => HandshakeError::Refused(response.status().as_u16()),
+            error => HandshakeError::Failed(error.to_string()),
         };
         let mut request = url.into_client_request().map_err(failed)?;
-        let protocols = protocols.parse().map_err(|_| NotConnected::Failed("no header".into()))?;
+        let protocols = protocols.parse().map_err(|_| HandshakeError::Failed("no header".into()))?;
         request.headers_mut().insert("sec-websocket-protocol", protocols);
         let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
         let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
         let connected = timeout(CONNECT_LIMIT, connecting).await;
-        let (stream, _) = connected.map_err(|_| NotConnected::Failed("no answer".into()))?.map_err(failed)?;
-        Ok(Self { stream, newest: Newest::default(), closed_with: None })
+        let (stream, _) =
+            connected.map_err(|_| HandshakeError::Failed("no answer".into()))?.map_err(failed)?;
+        Ok(Self { stream, latest: LatestMessages::default(), closed_with: None })
     }
 
     /// Says something.
-    pub async fn say(&mut self, message: &Value) -> Result<()> {
+    pub async fn send_message(&mut self, message: &Value) -> Result<()> {
         self.send(Message::text(message.to_string())).await
     }
 
@@ -117,13 +118,13 @@ impl Socket {
     }
 
     /// The next message within `limit`; `None` where none comes, or the socket is closed.
-    pub async fn hear(&mut self, limit: Duration) -> Option<Value> {
+    pub async fn receive(&mut self, limit: Duration) -> Option<Value> {
         let deadline = Instant::now() + limit;
         while self.closed_with.is_none() {
             match timeout_at(deadline, self.stream.next()).await.ok()? {
                 Some(Ok(Message::Text(text))) => {
                     let message: Value = serde_json::from_str(&text).ok()?;
-                    self.newest.take(&message);
+                    self.latest.take(&message);
                     return Some(message);
                 }
                 Some(Ok(Message::Close(frame))) => {
@@ -138,9 +139,9 @@ impl Socket {
 
     /// Says something and waits for an answer of the type `expected`.
     pub async fn ask(&mut self, message: &Value, expected: &str, limit: Duration) -> Result<Value> {
-        self.say(message).await?;
+        self.send_message(message).await?;
         let deadline = Instant::now() + limit;
-        while let Some(answer) = self.hear(deadline.saturating_duration_since(Instant::now())).await {
+        while let Some(answer) = self.receive(deadline.saturating_duration_since(Instant::now())).await {
             if answer["type"] == expected {
                 return Ok(answer);
             }

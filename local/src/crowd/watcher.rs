@@ -1,6 +1,6 @@
 //! A buyer who watches an item, and comes back whenever the line breaks, as docs/LIVE.md asks for.
 
-use crate::crowd::socket::{Newest, NotConnected, Socket};
+use crate::crowd::socket::{HandshakeError, LatestMessages, Socket};
 use crate::system::clock::micros_now;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,21 +17,21 @@ const PONG_LIMIT: Duration = Duration::from_secs(10);
 /// A buyer at their page.
 #[derive(Debug)]
 pub struct Watcher {
-    known: Arc<Mutex<Known>>,
+    state: Arc<Mutex<WatcherState>>,
     watching: JoinHandle<()>,
 }
 
 /// What they know.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct WatcherState {
     /// Of item and order.
-    pub newest: Newest,
+    pub latest: LatestMessages,
     /// Whether they are subscribed at the moment.
     pub is_subscribed: bool,
     /// How often they have subscribed.
     pub subscribed: u64,
     /// Messages heard.
-    pub heard: u64,
+    pub received: u64,
     /// Handshakes that failed.
     pub refused: u64,
     /// Each status that was shown, and when (µs).
@@ -40,25 +40,25 @@ pub struct Known {
 
 impl Watcher {
     /// Watches `item_id` until it is dropped.
-    pub fn sit_down(url: String, token: String, item_id: String) -> Self {
-        let known = Arc::new(Mutex::new(Known::default()));
-        let watching = tokio::spawn(watch(known.clone(), url, token, item_id));
-        Self { known, watching }
+    pub fn start(url: String, token: String, item_id: String) -> Self {
+        let state = Arc::new(Mutex::new(WatcherState::default()));
+        let watching = tokio::spawn(watch(state.clone(), url, token, item_id));
+        Self { state, watching }
     }
 
     /// What they know now.
-    pub fn known(&self) -> Known {
-        lock(&self.known).clone()
+    pub fn state(&self) -> WatcherState {
+        lock(&self.state).clone()
     }
 
-    /// The order's status as it is shown; empty where nothing is known.
+    /// The order's status as it is shown; empty where nothing is state.
     pub fn status(&self) -> String {
-        lock(&self.known).shown.last().map(|(status, _)| status.clone()).unwrap_or_default()
+        lock(&self.state).shown.last().map(|(status, _)| status.clone()).unwrap_or_default()
     }
 
     /// Whether they are subscribed at the moment.
     pub fn is_subscribed(&self) -> bool {
-        lock(&self.known).is_subscribed
+        lock(&self.state).is_subscribed
     }
 }
 
@@ -68,42 +68,42 @@ impl Drop for Watcher {
     }
 }
 
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<WatcherState>) -> MutexGuard<'_, WatcherState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn watch(known: Arc<Mutex<Known>>, url: String, token: String, item_id: String) {
+async fn watch(state: Arc<Mutex<WatcherState>>, url: String, token: String, item_id: String) {
     let mut pause = PAUSES.0;
     loop {
         match Socket::connect(&url, &token).await {
             Ok(socket) => {
-                if sit(&known, socket, &item_id).await {
+                if watch_connection(&state, socket, &item_id).await {
                     pause = PAUSES.0;
                 }
             }
-            Err(NotConnected::Refused(_) | NotConnected::Failed(_)) => lock(&known).refused += 1,
+            Err(HandshakeError::Refused(_) | HandshakeError::Failed(_)) => lock(&state).refused += 1,
         }
-        lock(&known).is_subscribed = false;
+        lock(&state).is_subscribed = false;
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
 /// Until the line breaks; says whether anything was heard.
-async fn sit(known: &Mutex<Known>, mut socket: Socket, item_id: &str) -> bool {
-    socket.newest = lock(known).newest.clone();
+async fn watch_connection(state: &Mutex<WatcherState>, mut socket: Socket, item_id: &str) -> bool {
+    socket.latest = lock(state).latest.clone();
     let subscribe = json!({ "action": "subscribe", "item_id": item_id });
-    if socket.say(&subscribe).await.is_err() {
+    if socket.send_message(&subscribe).await.is_err() {
         return false;
     }
-    let mut was_heard = false;
+    let mut has_received = false;
     let mut is_waiting_for_pong = false;
     loop {
         let limit = if is_waiting_for_pong { PONG_LIMIT } else { PING_INTERVAL };
-        match socket.hear(limit).await {
+        match socket.receive(limit).await {
             Some(message) => {
-                was_heard = true;
-                note(known, &socket, &message, item_id);
+                has_received = true;
+                note(state, &socket, &message, item_id);
                 let ends = message["ends"] == true || message["message"].is_string();
                 let is_forgotten = message["type"] == "pong"
                     && !message["items"]
@@ -111,14 +111,14 @@ async fn sit(known: &Mutex<Known>, mut socket: Socket, item_id: &str) -> bool {
                         .is_some_and(|items| items.iter().any(|item| item == item_id));
                 // A refused subscription is asked for again, on a new line.
                 if ends || is_forgotten || message["type"] == "problem" {
-                    return was_heard;
+                    return has_received;
                 }
                 is_waiting_for_pong &= message["type"] != "pong";
             }
-            None if socket.closed_with.is_some() || is_waiting_for_pong => return was_heard,
+            None if socket.closed_with.is_some() || is_waiting_for_pong => return has_received,
             None => {
-                if socket.say(&json!({ "action": "ping" })).await.is_err() {
-                    return was_heard;
+                if socket.send_message(&json!({ "action": "ping" })).await.is_err() {
+                    return has_received;
                 }
                 is_waiting_for_pong = true;
             }
@@ -126,16 +126,16 @@ async fn sit(known: &Mutex<Known>, mut socket: Socket, item_id: &str) -> bool {
     }
 }
 
-fn note(known: &Mutex<Known>, socket: &Socket, message: &Value, item_id: &str) {
-    let mut known = lock(known);
-    known.heard += 1;
+fn note(state: &Mutex<WatcherState>, socket: &Socket, message: &Value, item_id: &str) {
+    let mut state = lock(state);
+    state.received += 1;
     if message["type"] == "subscribed" {
-        known.is_subscribed = true;
-        known.subscribed += 1;
+        state.is_subscribed = true;
+        state.subscribed += 1;
     }
-    known.newest = socket.newest.clone();
-    let Some(status) = socket.newest.status(item_id) else { return };
-    if known.shown.last().is_none_or(|(last, _)| last != status) {
-        known.shown.push((status.to_owned(), micros_now()));
+    state.latest = socket.latest.clone();
+    let Some(status) = socket.latest.status(item_id) else { return };
+    if state.shown.last().is_none_or(|(last, _)| last != status) {
+        state.shown.push((status.to_owned(), micros_now()));
     }
 }

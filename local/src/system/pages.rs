@@ -63,7 +63,7 @@ pub fn operator_token() -> String {
 
 /// What the pages are about.
 #[derive(Debug)]
-pub struct Desk {
+pub struct PagesContext {
     /// The item whose page opens first.
     pub item_id: String,
     /// Main first.
@@ -78,12 +78,12 @@ pub struct Desk {
 
 /// An address for the pages, before there is anything to show: gateways must know the pages' origin when they start.
 #[derive(Debug)]
-pub struct Site {
+pub struct PagesAddress {
     listener: TcpListener,
     port: u16,
 }
 
-impl Site {
+impl PagesAddress {
     /// Takes a free port.
     pub async fn reserve() -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -97,23 +97,23 @@ impl Site {
     }
 
     /// Serves the pages until what is returned is dropped.
-    pub fn open(self, desk: Desk) -> Pages {
+    pub fn open(self, context: PagesContext) -> Pages {
         let (origin, port) = (self.origin(), self.port);
-        let policy = policy(&desk.regions);
-        let counter = Arc::new(Counter {
-            desk,
+        let policy = policy(&context.regions);
+        let server = Arc::new(PagesServer {
+            context,
             policy,
             hosts: [format!("localhost:{port}"), format!("127.0.0.1:{port}")],
         });
         let router = Router::new()
-            .route("/", get(|| async { found("/buyer/") }))
+            .route("/", get(|| async { redirect("/buyer/") }))
             .route("/buyer/settings.json", get(buyer_settings))
             .route("/operator/settings.json", get(operator_settings))
             .route("/operator/figures.json", get(figures))
             .route("/local/token", post(login))
             .route("/{*path}", get(file))
-            .layer(from_fn_with_state(counter.clone(), guard))
-            .with_state(counter);
+            .layer(from_fn_with_state(server.clone(), guard))
+            .with_state(server);
         let listener = self.listener;
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
@@ -148,8 +148,8 @@ impl Drop for Pages {
 }
 
 #[derive(Debug)]
-struct Counter {
-    desk: Desk,
+struct PagesServer {
+    context: PagesContext,
     policy: HeaderValue,
     hosts: [String; 2],
 }
@@ -170,16 +170,16 @@ fn policy(regions: &[PageRegion]) -> HeaderValue {
 
 /// Who came by another name is sent away (a foreign page that has its own name point here), and every answer has
 /// the same strict headers.
-async fn guard(State(counter): State<Arc<Counter>>, request: Request, next: Next) -> Response<Body> {
+async fn guard(State(server): State<Arc<PagesServer>>, request: Request, next: Next) -> Response<Body> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_ours = counter.hosts.iter().any(|ours| ours == host);
+    let is_ours = server.hosts.iter().any(|ours| ours == host);
     let mut response = if is_ours {
         next.run(request).await
     } else {
-        said(StatusCode::MISDIRECTED_REQUEST, &json!({ "message": "no such host" }))
+        json_response(StatusCode::MISDIRECTED_REQUEST, &json!({ "message": "no such host" }))
     };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, counter.policy.clone());
+    headers.insert(CONTENT_SECURITY_POLICY, server.policy.clone());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -192,33 +192,36 @@ async fn guard(State(counter): State<Arc<Counter>>, request: Request, next: Next
 async fn file(Path(path): Path<String>) -> Response<Body> {
     match files::read(&path).await {
         Some((kind, content)) => with_type(Response::new(Body::from(content)), kind),
-        None => said(StatusCode::NOT_FOUND, &json!({ "message": "no such page" })),
+        None => json_response(StatusCode::NOT_FOUND, &json!({ "message": "no such page" })),
     }
 }
 
-async fn buyer_settings(State(counter): State<Arc<Counter>>) -> Response<Body> {
-    let desk = &counter.desk;
-    said(StatusCode::OK, &json!({ "item_id": desk.item_id, "regions": desk.regions }))
+async fn buyer_settings(State(server): State<Arc<PagesServer>>) -> Response<Body> {
+    let context = &server.context;
+    json_response(StatusCode::OK, &json!({ "item_id": context.item_id, "regions": context.regions }))
 }
 
-async fn operator_settings(State(counter): State<Arc<Counter>>) -> Response<Body> {
-    buyer_settings(State(counter)).await
+async fn operator_settings(State(server): State<Arc<PagesServer>>) -> Response<Body> {
+    buyer_settings(State(server)).await
 }
 
-async fn figures(State(counter): State<Arc<Counter>>, headers: HeaderMap) -> Response<Body> {
+async fn figures(State(server): State<Arc<PagesServer>>, headers: HeaderMap) -> Response<Body> {
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let token = counter.desk.operator_token.as_bytes();
+    let token = server.context.operator_token.as_bytes();
     if shown.is_none_or(|shown| verify_slices_are_equal(shown, token).is_err()) {
-        let mut response =
-            said(StatusCode::UNAUTHORIZED, &json!({ "message": "this is not the operator's token" }));
+        let mut response = json_response(
+            StatusCode::UNAUTHORIZED,
+            &json!({ "message": "this is not the operator's token" }),
+        );
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
-    match serde_json::to_value(counter.desk.metrics.results()) {
-        Ok(results) => said(StatusCode::OK, &results),
-        Err(_) => {
-            said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "message": "the figures cannot be written" }))
-        }
+    match serde_json::to_value(server.context.metrics.results()) {
+        Ok(results) => json_response(StatusCode::OK, &results),
+        Err(_) => json_response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!({ "message": "the figures cannot be written" }),
+        ),
     }
 }
 
@@ -230,28 +233,30 @@ struct Login {
 }
 
 /// A token for whoever a buyer says they are. Only JSON: a form of a foreign page cannot send it.
-async fn login(State(counter): State<Arc<Counter>>, headers: HeaderMap, body: Body) -> Response<Body> {
+async fn login(State(server): State<Arc<PagesServer>>, headers: HeaderMap, body: Body) -> Response<Body> {
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json");
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
     let login: Option<Login> = serde_json::from_slice(&body).ok().filter(|_| is_json);
     let buyer = login.and_then(|login| UserToken::parse(login.buyer).ok());
     let Some(buyer) = buyer else {
         let text = "send {\"buyer\": NAME} as application/json; a name is 1 to 255 visible ASCII characters";
-        return said(StatusCode::BAD_REQUEST, &json!({ "message": text }));
+        return json_response(StatusCode::BAD_REQUEST, &json!({ "message": text }));
     };
-    match counter.desk.identity.token(buyer.as_str()) {
-        Ok(token) => said(StatusCode::OK, &json!({ "token": token })),
-        Err(_) => said(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "message": "no token can be signed" })),
+    match server.context.identity.token(buyer.as_str()) {
+        Ok(token) => json_response(StatusCode::OK, &json!({ "token": token })),
+        Err(_) => {
+            json_response(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "message": "no token can be signed" }))
+        }
     }
 }
 
-fn said(status: StatusCode, body: &Value) -> Response<Body> {
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     with_type(response, "application/json")
 }
 
-fn found(path: &'static str) -> Response<Body> {
+fn redirect(path: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
     response.headers_mut().insert(LOCATION, HeaderValue::from_static(path));

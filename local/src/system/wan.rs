@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 16_384;
 
 /// What the line does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineState {
+pub enum ConnectionState {
     /// It carries bytes.
     Up,
     /// Nothing passes and nobody is told, as when a cable is cut. What was sent
@@ -32,21 +32,21 @@ pub enum LineState {
 
 /// A line to `target` with a listening end on 127.0.0.1.
 #[derive(Debug)]
-pub struct Line {
+pub struct WanConnection {
     port: u16,
-    state: watch::Sender<LineState>,
+    state: watch::Sender<ConnectionState>,
     accepting: JoinHandle<()>,
 }
 
-impl Line {
+impl WanConnection {
     /// Lays a line to `target` that takes `one_way` in each direction.
-    pub async fn lay(target: SocketAddr, one_way: Duration) -> Result<Self> {
+    pub async fn open(target: SocketAddr, one_way: Duration) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let (state, states) = watch::channel(LineState::Up);
+        let (state, states) = watch::channel(ConnectionState::Up);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                if *states.borrow() != LineState::Refusing {
+                if *states.borrow() != ConnectionState::Refusing {
                     tokio::spawn(carry(near, target, one_way, states.clone()));
                 }
             }
@@ -60,15 +60,15 @@ impl Line {
     }
 
     /// Cuts or restores the line.
-    pub fn set(&self, state: LineState) {
+    pub fn set(&self, state: ConnectionState) {
         self.state.send_replace(state);
     }
 }
 
-impl Drop for Line {
+impl Drop for WanConnection {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.state.send_replace(LineState::Refusing);
+        self.state.send_replace(ConnectionState::Refusing);
     }
 }
 
@@ -76,7 +76,7 @@ async fn carry(
     near: TcpStream,
     target: SocketAddr,
     one_way: Duration,
-    mut states: watch::Receiver<LineState>,
+    mut states: watch::Receiver<ConnectionState>,
 ) {
     // The handshake travels, too.
     tokio::time::sleep(one_way * 2).await;
@@ -91,7 +91,7 @@ async fn carry(
     tokio::select! {
         () = one_direction(near_read, far_write, one_way, states.clone()) => {}
         () = one_direction(far_read, near_write, one_way, states.clone()) => {}
-        _ = states.wait_for(|state| *state == LineState::Refusing) => {}
+        _ = states.wait_for(|state| *state == ConnectionState::Refusing) => {}
     }
 }
 
@@ -99,7 +99,7 @@ async fn one_direction(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     one_way: Duration,
-    mut states: watch::Receiver<LineState>,
+    mut states: watch::Receiver<ConnectionState>,
 ) {
     let (on_the_way, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_PIECES);
     let sending = async move {
@@ -123,9 +123,9 @@ async fn one_direction(
 }
 
 /// Waits out a silence; false where the line refuses.
-async fn wait_until_up(states: &mut watch::Receiver<LineState>) -> bool {
-    let state = states.wait_for(|state| *state != LineState::Silent).await;
-    state.is_ok_and(|state| *state == LineState::Up)
+async fn wait_until_up(states: &mut watch::Receiver<ConnectionState>) -> bool {
+    let state = states.wait_for(|state| *state != ConnectionState::Silent).await;
+    state.is_ok_and(|state| *state == ConnectionState::Up)
 }
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn delays_both_ways_and_pieces_overlap() {
-        let line = Line::lay(echo().await, Duration::from_millis(50)).await.unwrap();
+        let line = WanConnection::open(echo().await, Duration::from_millis(50)).await.unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", line.port())).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0; 1]).await.unwrap();
@@ -165,19 +165,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_line_keeps_and_a_refusing_line_closes() {
-        let line = Line::lay(echo().await, Duration::ZERO).await.unwrap();
+        let line = WanConnection::open(echo().await, Duration::ZERO).await.unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", line.port())).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0; 1]).await.unwrap();
-        line.set(LineState::Silent);
+        line.set(ConnectionState::Silent);
         stream.write_all(b"y").await.unwrap();
         let mut byte = [0; 1];
         let silent = tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut byte)).await;
         assert!(silent.is_err());
-        line.set(LineState::Up);
+        line.set(ConnectionState::Up);
         stream.read_exact(&mut byte).await.unwrap();
         assert_eq!(&byte, b"y");
-        line.set(LineState::Refusing);
+        line.set(ConnectionState::Refusing);
         assert!(stream.read_exact(&mut byte).await.is_err());
     }
 }

@@ -4,7 +4,7 @@
 mod pair;
 mod stand;
 
-use local::system::wan::LineState;
+use local::system::wan::ConnectionState;
 use serde_json::{Value, json};
 use stand::{HERE, Instead, Stand, alarm};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ async fn an_idle_main_is_no_lag() {
 async fn a_cut_line_is_broken_and_loses_what_was_sold_since() {
     let stand = Stand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
-    stand.pair.line.set(LineState::Silent);
+    stand.pair.line.set(ConnectionState::Silent);
     let (report, took) = stand.until("broken", A_MINUTE).await.unwrap();
     println!("a cut line was told after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
     assert_eq!(report["cause"], "nothing-arrives", "{report}");
@@ -102,8 +102,8 @@ async fn a_main_that_is_silent_is_told_and_the_loss_is_bounded() {
     stand.until("healthy", A_MINUTE).await.unwrap();
     // Its busiest second; after it never more than 50 are sold in one.
     stand.pair.burst(60).await.unwrap();
-    stand.pair.line.set(LineState::Silent);
-    stand.main_line.set(LineState::Refusing);
+    stand.pair.line.set(ConnectionState::Silent);
+    stand.main_line.set(ConnectionState::Refusing);
     let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
     assert_eq!(
         (&report["cause"], &report["at_risk"]["basis"]),
@@ -181,7 +181,7 @@ async fn while_the_table_and_the_topic_are_away_a_notice_waits_and_no_run_hangs(
     let stand = Stand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
-    for away in [LineState::Silent, LineState::Refusing] {
+    for away in [ConnectionState::Silent, ConnectionState::Refusing] {
         stand.table_line.set(away);
         stand.topic_line.set(away);
         let began = Instant::now();
@@ -195,8 +195,8 @@ async fn while_the_table_and_the_topic_are_away_a_notice_waits_and_no_run_hangs(
     let on_the_bus = stand.received("bus").await.unwrap();
     let on_the_bus: Vec<Value> = on_the_bus.iter().map(|event| event["detail"].clone()).collect();
     assert_eq!(short(&on_the_bus), ["changed broken"]);
-    stand.topic_line.set(LineState::Up);
-    stand.table_line.set(LineState::Up);
+    stand.topic_line.set(ConnectionState::Up);
+    stand.table_line.set(ConnectionState::Up);
     for _ in 0..4 {
         stand.watch().await.unwrap();
     }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use ledger::Ledger;
 use local::system::clock::micros_now;
 use local::system::postgres::Postgres;
-use local::system::wan::Line;
+use local::system::wan::WanConnection;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 /// Main with its heartbeat and its buyers, and a replica behind a line.
 pub(crate) struct Pair {
     pub(crate) main: LedgerServer,
-    pub(crate) line: Line,
+    pub(crate) line: WanConnection,
     pub(crate) replica: Postgres,
     copy: Ledger,
     item_id: ItemId,
@@ -37,7 +37,8 @@ impl Pair {
     pub(crate) async fn start(sales: u32) -> Result<Self> {
         let main = LedgerServer::start().await?;
         let line =
-            Line::lay(([127, 0, 0, 1], main.postgres.port()).into(), Duration::from_millis(20)).await?;
+            WanConnection::open(([127, 0, 0, 1], main.postgres.port()).into(), Duration::from_millis(20))
+                .await?;
         let folder = tempfile::tempdir()?;
         let item_id: ItemId = "a".parse()?;
         let new = NewItem {

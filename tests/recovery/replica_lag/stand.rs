@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use local::aws::emulators::{Ministack, Moto, elements};
-use local::aws::functions::{Function, Launch};
+use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
-use local::system::wan::Line;
+use local::system::wan::WanConnection;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -40,14 +40,14 @@ pub(crate) struct Stand {
     pub(crate) moto: Arc<Moto>,
     pub(crate) ministack: Ministack,
     /// From the watcher to main's ledger.
-    pub(crate) main_line: Line,
+    pub(crate) main_line: WanConnection,
     /// From the watcher to its table.
-    pub(crate) table_line: Line,
+    pub(crate) table_line: WanConnection,
     /// From the watcher to the topic.
-    pub(crate) topic_line: Line,
+    pub(crate) topic_line: WanConnection,
     rds: Arc<Mutex<Instead>>,
     emulator: Emulator,
-    _functions: Vec<Function>,
+    _functions: Vec<FunctionProcess>,
     _folder: tempfile::TempDir,
 }
 
@@ -66,14 +66,14 @@ impl Stand {
             Ministack::start(folder.path())
         )?;
         let main_at = ([127, 0, 0, 1], pair.main.postgres.port()).into();
-        let main_line = Line::lay(main_at, Duration::from_millis(20)).await?;
+        let main_line = WanConnection::open(main_at, Duration::from_millis(20)).await?;
         let moto = Arc::new(moto);
         prepare(&moto).await?;
         let rds = Arc::new(Mutex::new(Instead::Nothing));
         let rds_line = line_to_rds(moto.clone(), rds.clone()).await?;
         let moto_at = ([127, 0, 0, 1], moto.port()).into();
-        let table_line = Line::lay(moto_at, Duration::ZERO).await?;
-        let topic_line = Line::lay(moto_at, Duration::ZERO).await?;
+        let table_line = WanConnection::open(moto_at, Duration::ZERO).await?;
+        let topic_line = WanConnection::open(moto_at, Duration::ZERO).await?;
         let emulator = Emulator::start(folder.path(), HERE).await?;
         let mut environment = Moto::environment_at(&moto.url());
         let settings = [
@@ -105,7 +105,7 @@ impl Stand {
             binaries: None,
         };
         let functions = (0..processes)
-            .map(|_| Function::start(launch.clone(), &emulator.invoke_api(), folder.path()))
+            .map(|_| FunctionProcess::start(launch.clone(), &emulator.invoke_api(), folder.path()))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             pair,

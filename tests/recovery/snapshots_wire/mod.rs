@@ -6,7 +6,7 @@ mod line;
 use anyhow::{Context, Result, bail};
 use line::{Line, NONE, Trouble};
 use local::aws::emulators::{Moto, elements};
-use local::aws::functions::{Function, Launch};
+use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ struct Account {
     line: Arc<Line>,
     emulator: Emulator,
     clock: std::path::PathBuf,
-    _functions: Vec<Function>,
+    _functions: Vec<FunctionProcess>,
     _folder: tempfile::TempDir,
 }
 
@@ -92,7 +92,7 @@ impl Account {
             binaries: None,
         };
         let invoke = emulator.invoke_api();
-        let start = |_| Function::start(launch.clone(), &invoke, folder.path());
+        let start = |_| FunctionProcess::start(launch.clone(), &invoke, folder.path());
         let functions = (0..processes).map(start).collect::<Result<Vec<_>>>()?;
         Ok(Self { moto, line, emulator, clock, _functions: functions, _folder: folder })
     }

@@ -1,10 +1,10 @@
 //! RDS's instances, each a real PostgreSQL, and what is done to them in the background.
 
-use super::copies::Copies;
-use super::refusal::Refusal;
+use super::api_error::ApiError;
+use super::replicas::Replicas;
 use super::{ACCOUNT, locked};
 use local::system::postgres::Postgres;
-use local::system::wan::{Line, LineState};
+use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub type Server = Arc<tokio::sync::Mutex<Postgres>>;
 
 /// A database instance.
 #[derive(Clone, Debug)]
-pub struct Instance {
+pub struct DatabaseInstance {
     /// Its identifier, unique in its region.
     pub id: String,
     /// Its region.
@@ -43,10 +43,10 @@ pub struct Instance {
     /// The server.
     pub server: Server,
     /// The line by which everybody reaches the server: a security group that lets nobody in closes it.
-    pub door: Arc<Line>,
+    pub proxy: Arc<WanConnection>,
 }
 
-impl Instance {
+impl DatabaseInstance {
     /// Its ARN.
     pub fn arn(&self) -> String {
         format!("arn:aws:rds:{}:{ACCOUNT}:db:{}", self.region, self.id)
@@ -60,15 +60,15 @@ impl Instance {
 
 /// All instances, and the security groups that let nobody in.
 #[derive(Debug, Default)]
-pub struct Databases {
-    instances: Mutex<Vec<Instance>>,
+pub struct DatabaseInstances {
+    instances: Mutex<Vec<DatabaseInstance>>,
     deny_all: Mutex<Vec<String>>,
-    pub(super) copies: Copies,
+    pub(super) copies: Replicas,
 }
 
-impl Databases {
+impl DatabaseInstances {
     /// Adds an instance.
-    pub fn add(&self, instance: Instance) {
+    pub fn add(&self, instance: DatabaseInstance) {
         locked(&self.instances).push(instance);
     }
 
@@ -78,7 +78,7 @@ impl Databases {
     }
 
     /// The instances of a region.
-    pub fn of_region(&self, region: &str) -> Vec<Instance> {
+    pub fn of_region(&self, region: &str) -> Vec<DatabaseInstance> {
         locked(&self.instances).iter().filter(|instance| instance.region == region).cloned().collect()
     }
 
@@ -103,21 +103,21 @@ impl Databases {
         });
     }
 
-    pub(super) fn find(&self, region: &str, id: &str) -> Result<Instance, Refusal> {
+    pub(super) fn find(&self, region: &str, id: &str) -> Result<DatabaseInstance, ApiError> {
         let found = self.of_region(region).into_iter().find(|instance| instance.id == id);
-        found.ok_or_else(|| Refusal::new(404, "DBInstanceNotFound", format!("DBInstance {id} not found.")))
+        found.ok_or_else(|| ApiError::new(404, "DBInstanceNotFound", format!("DBInstance {id} not found.")))
     }
 
-    pub(super) fn find_by_arn(&self, arn: &str) -> Result<Instance, Refusal> {
+    pub(super) fn find_by_arn(&self, arn: &str) -> Result<DatabaseInstance, ApiError> {
         let found = locked(&self.instances).iter().find(|instance| instance.arn() == arn).cloned();
-        found.ok_or_else(|| Refusal::new(404, "DBInstanceNotFound", format!("DBInstance {arn} not found.")))
+        found.ok_or_else(|| ApiError::new(404, "DBInstanceNotFound", format!("DBInstance {arn} not found.")))
     }
 
     /// Ends the replica's following. Its description says for a while that nothing has begun.
-    pub(super) fn promote(self: &Arc<Self>, region: &str, id: &str) -> Result<Instance, Refusal> {
+    pub(super) fn promote(self: &Arc<Self>, region: &str, id: &str) -> Result<DatabaseInstance, ApiError> {
         let instance = self.find(region, id)?;
         if instance.source.is_none() {
-            return Err(invalid_state(format!("DB Instance {id} is not a read replica.")));
+            return Err(invalid_state(format!("DB DatabaseInstance {id} is not a read replica.")));
         }
         available(&instance)?;
         let (all, key) = (self.clone(), instance.key());
@@ -143,7 +143,7 @@ impl Databases {
 
     /// Gives the instance another class, with a restart, now or in the next maintenance window, which
     /// never comes here.
-    pub(super) fn resize(self: &Arc<Self>, instance: &Instance, class: &str, now: bool) {
+    pub(super) fn resize(self: &Arc<Self>, instance: &DatabaseInstance, class: &str, now: bool) {
         let (all, key, class) = (self.clone(), instance.key(), class.to_owned());
         all.change(&key, |one| one.pending_class = Some(class.clone()));
         if !now {
@@ -162,36 +162,40 @@ impl Databases {
         });
     }
 
-    /// Puts the instance into other security groups. Where none of them lets anybody in, its door is
+    /// Puts the instance into other security groups. Where none of them lets anybody in, its proxy is
     /// closed, and connections end.
-    pub(super) fn regroup(self: &Arc<Self>, instance: &Instance, groups: &[&str]) {
+    pub(super) fn regroup(self: &Arc<Self>, instance: &DatabaseInstance, groups: &[&str]) {
         let (all, key) = (self.clone(), instance.key());
         let is_closed = groups.iter().all(|group| locked(&self.deny_all).iter().any(|deny| deny == group));
         let statuses = |status| groups.iter().map(|group| ((*group).to_owned(), status)).collect::<Vec<_>>();
         let (adding, active) = (statuses("adding"), statuses("active"));
         all.change(&key, |one| one.groups = adding);
-        let door = instance.door.clone();
+        let proxy = instance.proxy.clone();
         tokio::spawn(async move {
             tokio::time::sleep(GROUPS_TAKE).await;
-            door.set(if is_closed { LineState::Refusing } else { LineState::Up });
+            proxy.set(if is_closed { ConnectionState::Refusing } else { ConnectionState::Up });
             all.change(&key, |one| one.groups = active);
         });
     }
 
-    pub(super) fn tag(&self, instance: &Instance, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+    pub(super) fn tag(
+        &self,
+        instance: &DatabaseInstance,
+        change: impl FnOnce(&mut BTreeMap<String, String>),
+    ) {
         self.change(&instance.key(), |one| change(&mut one.tags));
     }
 
-    pub(super) fn deleting(&self, instance: &Instance) {
+    pub(super) fn deleting(&self, instance: &DatabaseInstance) {
         self.change(&instance.key(), |one| one.status = "deleting");
     }
 
     /// Ends the server with its last owner.
-    pub(super) fn forget(&self, instance: &Instance) {
+    pub(super) fn forget(&self, instance: &DatabaseInstance) {
         locked(&self.instances).retain(|one| one.key() != instance.key());
     }
 
-    fn change(&self, key: &(String, String), change: impl FnOnce(&mut Instance)) {
+    fn change(&self, key: &(String, String), change: impl FnOnce(&mut DatabaseInstance)) {
         if let Some(instance) = locked(&self.instances).iter_mut().find(|one| one.key() == *key) {
             change(instance);
         }
@@ -199,7 +203,7 @@ impl Databases {
 }
 
 /// Refuses what cannot be done to an instance that something is being done to.
-pub(super) fn available(instance: &Instance) -> Result<(), Refusal> {
+pub(super) fn available(instance: &DatabaseInstance) -> Result<(), ApiError> {
     match instance.status {
         "available" if !instance.is_stale => Ok(()),
         status => {
@@ -208,6 +212,6 @@ pub(super) fn available(instance: &Instance) -> Result<(), Refusal> {
     }
 }
 
-fn invalid_state(message: String) -> Refusal {
-    Refusal::new(400, "InvalidDBInstanceState", message)
+fn invalid_state(message: String) -> ApiError {
+    ApiError::new(400, "InvalidDBInstanceState", message)
 }

@@ -1,13 +1,13 @@
 //! The calls of RDS.
 
-use super::Account;
-use super::copies;
-use super::database::{Databases, Instance, available};
-use super::query::{Answer, Form, element, text};
-use super::refusal::Refusal;
+use super::ControlledAccount;
+use super::api_error::ApiError;
+use super::database::{DatabaseInstance, DatabaseInstances, available};
+use super::query::{Form, QueryResult, element, text};
+use super::replicas;
 use std::sync::Arc;
 
-pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form) -> Answer {
+pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, form: &Form) -> QueryResult {
     let databases = &account.databases;
     match action {
         "DescribeDBInstances" => describe(databases, region, form),
@@ -18,8 +18,8 @@ pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form)
             described(databases, region, id)
         }
         "ModifyDBInstance" => modify(databases, region, form),
-        "CreateDBInstanceReadReplica" => copies::create(databases, region, form),
-        "DeleteDBInstance" => copies::delete(databases, region, form),
+        "CreateDBInstanceReadReplica" => replicas::create(databases, region, form),
+        "DeleteDBInstance" => replicas::delete(databases, region, form),
         "AddTagsToResource" => {
             form.check(&["ResourceName", "Tags"])?;
             let instance = databases.find_by_arn(form.required("ResourceName")?)?;
@@ -40,17 +40,17 @@ pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form)
             form.check(&["ResourceName"])?;
             Ok(tags(&databases.find_by_arn(form.required("ResourceName")?)?))
         }
-        other => Err(Refusal::unknown(&format!("RDS's action {other}"))),
+        other => Err(ApiError::unknown(&format!("RDS's action {other}"))),
     }
 }
 
-fn describe(databases: &Databases, region: &str, form: &Form) -> Answer {
+fn describe(databases: &DatabaseInstances, region: &str, form: &Form) -> QueryResult {
     form.check(&["DBInstanceIdentifier", "MaxRecords"])?;
     // AWS takes an ARN, too.
     let instances = match form.get("DBInstanceIdentifier") {
         Some(arn) if arn.starts_with("arn:") => vec![databases.find_by_arn(arn)?],
-        Some(id) => match databases.unborn(region, id) {
-            Some(unborn) => return Ok(element("DBInstances", &unborn)),
+        Some(id) => match databases.pending_replica(region, id) {
+            Some(pending_replica) => return Ok(element("DBInstances", &pending_replica)),
             None => vec![databases.find(region, id)?],
         },
         None => databases.of_region(region),
@@ -59,7 +59,7 @@ fn describe(databases: &Databases, region: &str, form: &Form) -> Answer {
     Ok(element("DBInstances", &instances.collect::<String>()))
 }
 
-fn modify(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+fn modify(databases: &Arc<DatabaseInstances>, region: &str, form: &Form) -> QueryResult {
     form.check(&["DBInstanceIdentifier", "DBInstanceClass", "ApplyImmediately", "VpcSecurityGroupIds"])?;
     let id = form.required("DBInstanceIdentifier")?;
     let instance = databases.find(region, id)?;
@@ -74,17 +74,17 @@ fn modify(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
     described(databases, region, id)
 }
 
-fn described(databases: &Databases, region: &str, id: &str) -> Answer {
+fn described(databases: &DatabaseInstances, region: &str, id: &str) -> QueryResult {
     Ok(element("DBInstance", &instance(databases, &databases.find(region, id)?)))
 }
 
-fn instance(databases: &Databases, one: &Instance) -> String {
+fn instance(databases: &DatabaseInstances, one: &DatabaseInstance) -> String {
     let pending = one.pending_class.iter().map(|class| text("DBInstanceClass", class));
     let group = |(id, status): &(String, &'static str)| {
         let group = [text("VpcSecurityGroupId", id), text("Status", status)].concat();
         element("VpcSecurityGroupMembership", &group)
     };
-    let endpoint = [text("Address", "127.0.0.1"), text("Port", &one.door.port().to_string())].concat();
+    let endpoint = [text("Address", "127.0.0.1"), text("Port", &one.proxy.port().to_string())].concat();
     let followers = databases.followers(&one.arn());
     let follower = |arn: &String| text("ReadReplicaDBInstanceIdentifier", arn);
     let mut fields = vec![
@@ -109,7 +109,7 @@ fn instance(databases: &Databases, one: &Instance) -> String {
     fields.concat()
 }
 
-fn tags(one: &Instance) -> String {
+fn tags(one: &DatabaseInstance) -> String {
     let tag =
         |(key, value): (&String, &String)| element("Tag", &[text("Key", key), text("Value", value)].concat());
     element("TagList", &one.tags.iter().map(tag).collect::<String>())

@@ -1,8 +1,8 @@
-//! ElastiCache's Global Datastore over real Redis servers: one primary, and one that follows it in
+//! ElastiCache's Global GlobalDatastore over real Redis servers: one primary, and one that follows it in
 //! another region.
 
-use super::refusal::Refusal;
-use super::{Reach, Reaches, locked};
+use super::api_error::ApiError;
+use super::{Reachability, RegionReachability, locked};
 use anyhow::{Context, Result};
 use local::system::redis_server::Redis;
 use std::collections::BTreeMap;
@@ -32,16 +32,16 @@ pub struct Member {
 
 /// The datastore.
 #[derive(Debug)]
-pub struct Datastore {
+pub struct GlobalDatastore {
     /// Its id.
     pub id: String,
     members: Vec<Member>,
-    reaches: Reaches,
-    state: Mutex<State>,
+    reachability: RegionReachability,
+    state: Mutex<DatastoreState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct DatastoreState {
     status: &'static str,
     /// Index of the primary.
     primary: usize,
@@ -52,7 +52,7 @@ struct State {
     following: Option<JoinHandle<()>>,
 }
 
-impl Drop for Datastore {
+impl Drop for GlobalDatastore {
     fn drop(&mut self) {
         if let Some(following) = locked(&self.state).following.take() {
             following.abort();
@@ -68,12 +68,17 @@ pub(super) enum MemberRole {
     Alone,
 }
 
-impl Datastore {
+impl GlobalDatastore {
     /// A datastore whose first member is the primary, and the others follow it.
-    pub fn new(id: &str, members: Vec<Member>, reaches: Reaches) -> Self {
-        let state =
-            State { status: "available", primary: 0, alone: Vec::new(), hangs: false, following: None };
-        Self { id: id.to_owned(), members, reaches, state: Mutex::new(state) }
+    pub fn new(id: &str, members: Vec<Member>, reachability: RegionReachability) -> Self {
+        let state = DatastoreState {
+            status: "available",
+            primary: 0,
+            alone: Vec::new(),
+            hangs: false,
+            following: None,
+        };
+        Self { id: id.to_owned(), members, reachability, state: Mutex::new(state) }
     }
 
     /// Whether failovers hang for as long as the old primary cannot be reached.
@@ -102,13 +107,13 @@ impl Datastore {
     }
 
     /// Makes a secondary the primary; the old one follows it, as soon as it can be reached.
-    pub(super) fn fail_over(self: &Arc<Self>, region: &str, group: &str) -> Result<(), Refusal> {
+    pub(super) fn fail_over(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (to, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
         self.must_be_available(&state)?;
         if role != MemberRole::Secondary {
             let why = format!("{group} in {region} is not a secondary of {}", self.id);
-            return Err(Refusal::new(400, "InvalidParameterValue", why));
+            return Err(ApiError::new(400, "InvalidParameterValue", why));
         }
         let from = state.primary;
         state.status = "modifying";
@@ -152,7 +157,7 @@ impl Datastore {
 
     /// Takes a secondary out of the datastore, as the last resort where a failover hangs: it takes
     /// writes then, and nobody follows it.
-    pub(super) fn disassociate(self: &Arc<Self>, region: &str, group: &str) -> Result<(), Refusal> {
+    pub(super) fn disassociate(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (index, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
         if !state.hangs {
@@ -160,7 +165,7 @@ impl Datastore {
         }
         if role != MemberRole::Secondary {
             let why = format!("{group} in {region} is not a secondary of {}", self.id);
-            return Err(Refusal::new(400, "InvalidParameterValue", why));
+            return Err(ApiError::new(400, "InvalidParameterValue", why));
         }
         state.alone.push(index);
         state.status = "modifying";
@@ -176,7 +181,7 @@ impl Datastore {
 
     /// What a person does after the last resort: the datastore is deleted, and made anew of the member that has left
     /// it, and of a new one in the place of the other. Nothing is done where none has left it.
-    pub async fn make_anew(&self) -> Result<()> {
+    pub async fn recreate(&self) -> Result<()> {
         let Some(primary) = locked(&self.state).alone.first().copied() else { return Ok(()) };
         let new = self.members.get(primary).context("no such member")?;
         for (index, member) in self.members.iter().enumerate() {
@@ -185,29 +190,30 @@ impl Datastore {
             }
         }
         let mut state = locked(&self.state);
-        *state = State { status: "available", primary, alone: Vec::new(), hangs: false, following: None };
+        *state =
+            DatastoreState { status: "available", primary, alone: Vec::new(), hangs: false, following: None };
         Ok(())
     }
 
-    fn named(&self, region: &str, group: &str) -> Result<(usize, MemberRole), Refusal> {
+    fn named(&self, region: &str, group: &str) -> Result<(usize, MemberRole), ApiError> {
         let members = self.members().into_iter().enumerate();
         let mut found = members.filter(|(_, (member, _))| member.region == region && member.group == group);
         let why = || format!("{group} in {region} is not a member of {}", self.id);
         let (index, (_, role)) =
-            found.next().ok_or_else(|| Refusal::new(400, "InvalidParameterValue", why()))?;
+            found.next().ok_or_else(|| ApiError::new(400, "InvalidParameterValue", why()))?;
         Ok((index, role))
     }
 
-    fn must_be_available(&self, state: &State) -> Result<(), Refusal> {
+    fn must_be_available(&self, state: &DatastoreState) -> Result<(), ApiError> {
         let why = || format!("Global Replication Group {} is not available: it is {}", self.id, state.status);
         match state.status {
             "available" => Ok(()),
-            _ => Err(Refusal::new(400, "InvalidGlobalReplicationGroupState", why())),
+            _ => Err(ApiError::new(400, "InvalidGlobalReplicationGroupState", why())),
         }
     }
 
     fn is_up(&self, member: &Member) -> bool {
-        *self.reaches.watch(&member.region).borrow() == Reach::Up
+        *self.reachability.watch(&member.region).borrow() == Reachability::Up
     }
 }
 

@@ -1,13 +1,13 @@
 //! The calls of ElastiCache.
 
-use super::Account;
-use super::datastore::{Datastore, MemberRole};
-use super::query::{Answer, Form, element, text};
-use super::refusal::Refusal;
+use super::ControlledAccount;
+use super::api_error::ApiError;
+use super::datastore::{GlobalDatastore, MemberRole};
+use super::query::{Form, QueryResult, element, text};
 use std::sync::Arc;
 
-pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form) -> Answer {
-    let found = || -> Result<&Arc<Datastore>, Refusal> {
+pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, form: &Form) -> QueryResult {
+    let found = || -> Result<&Arc<GlobalDatastore>, ApiError> {
         let id = form.required("GlobalReplicationGroupId")?;
         account.datastore().filter(|datastore| datastore.id == id).ok_or_else(|| no_datastore(id))
     };
@@ -18,7 +18,7 @@ pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form)
                 Some(_) => vec![found()?],
                 None => account.datastore().into_iter().collect(),
             };
-            let described = |datastore: &Arc<Datastore>| {
+            let described = |datastore: &Arc<GlobalDatastore>| {
                 element("GlobalReplicationGroup", &describe(datastore, form.is_true("ShowMemberInfo")))
             };
             Ok(element("GlobalReplicationGroups", &datastores.into_iter().map(described).collect::<String>()))
@@ -38,20 +38,20 @@ pub(super) fn answer(account: &Account, region: &str, action: &str, form: &Form)
             Ok(element("GlobalReplicationGroup", &describe(datastore, true)))
         }
         "DescribeReplicationGroups" => groups(account, region, form),
-        other => Err(Refusal::unknown(&format!("ElastiCache's action {other}"))),
+        other => Err(ApiError::unknown(&format!("ElastiCache's action {other}"))),
     }
 }
 
-fn no_datastore(id: &str) -> Refusal {
+fn no_datastore(id: &str) -> ApiError {
     let why = format!("Global Replication Group {id} does not exist");
-    Refusal::new(404, "GlobalReplicationGroupNotFoundFault", why)
+    ApiError::new(404, "GlobalReplicationGroupNotFoundFault", why)
 }
 
 fn word(role: MemberRole) -> &'static str {
     if role == MemberRole::Primary { "PRIMARY" } else { "SECONDARY" }
 }
 
-fn describe(datastore: &Datastore, with_members: bool) -> String {
+fn describe(datastore: &GlobalDatastore, with_members: bool) -> String {
     let mut fields =
         vec![text("GlobalReplicationGroupId", &datastore.id), text("Status", datastore.status())];
     if with_members {
@@ -70,7 +70,7 @@ fn describe(datastore: &Datastore, with_members: bool) -> String {
     fields.concat()
 }
 
-fn groups(account: &Account, region: &str, form: &Form) -> Answer {
+fn groups(account: &ControlledAccount, region: &str, form: &Form) -> QueryResult {
     form.check(&["ReplicationGroupId", "MaxRecords"])?;
     let wanted = form.get("ReplicationGroupId");
     let mut groups = String::new();
@@ -97,7 +97,7 @@ fn groups(account: &Account, region: &str, form: &Form) -> Answer {
     match wanted {
         Some(wanted) if groups.is_empty() => {
             let why = format!("Replication group {wanted} not found.");
-            Err(Refusal::new(404, "ReplicationGroupNotFoundFault", why))
+            Err(ApiError::new(404, "ReplicationGroupNotFoundFault", why))
         }
         _ => Ok(element("ReplicationGroups", &groups)),
     }

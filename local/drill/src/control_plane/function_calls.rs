@@ -1,8 +1,8 @@
 //! The calls of Lambda.
 
+use super::api_error::{ApiError, json_answer, respond};
 use super::functions::{Deployed, Environment, Fleet};
-use super::refusal::{Refusal, json_answer, respond};
-use super::{Account, Call};
+use super::{Call, ControlledAccount};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response};
 use local::aws::lambda::Invoked;
@@ -14,11 +14,11 @@ use std::time::Duration;
 /// Lambda's limit for an invocation.
 const INVOKE_LIMIT: Duration = Duration::from_secs(900);
 
-pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Body>, Refusal> {
-    let throttling = Refusal::new(429, "TooManyRequestsException", "Rate exceeded");
+pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<Response<Body>, ApiError> {
+    let throttling = ApiError::new(429, "TooManyRequestsException", "Rate exceeded");
     account.admit(call, throttling).await?;
     let fleet = account.fleet(&call.region).ok_or_else(|| {
-        Refusal::new(404, "ResourceNotFoundException", format!("there is nothing in {}", call.region))
+        ApiError::new(404, "ResourceNotFoundException", format!("there is nothing in {}", call.region))
     })?;
     let path: Vec<String> = call
         .parts
@@ -29,7 +29,7 @@ pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Bo
         .map(|step| percent_decode_str(step).decode_utf8_lossy().into_owned())
         .collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let unknown = || Refusal::unknown(&format!("Lambda's {} {}", call.parts.method, call.parts.uri.path()));
+    let unknown = || ApiError::unknown(&format!("Lambda's {} {}", call.parts.method, call.parts.uri.path()));
     let ["2015-03-31" | "2017-10-31" | "2019-09-30", "functions", name, rest @ ..] = path.as_slice() else {
         return Err(unknown());
     };
@@ -66,20 +66,20 @@ pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Bo
     }
 }
 
-fn input(call: &Call) -> Result<Value, Refusal> {
+fn input(call: &Call) -> Result<Value, ApiError> {
     if call.body.is_empty() {
         return Ok(json!({}));
     }
     serde_json::from_slice(&call.body)
-        .map_err(|error| Refusal::new(400, "InvalidRequestContentException", error.to_string()))
+        .map_err(|error| ApiError::new(400, "InvalidRequestContentException", error.to_string()))
 }
 
-fn bad(why: &str) -> Refusal {
-    Refusal::new(400, "InvalidParameterValueException", why)
+fn bad(why: &str) -> ApiError {
+    ApiError::new(400, "InvalidParameterValueException", why)
 }
 
 /// Refuses what would be passed over.
-pub(super) fn known(input: &Value, fields: &[&str]) -> Result<(), Refusal> {
+pub(super) fn known(input: &Value, fields: &[&str]) -> Result<(), ApiError> {
     let mut names = input.as_object().into_iter().flatten().map(|(name, _)| name);
     match names.find(|name| !fields.contains(&name.as_str())) {
         None => Ok(()),
@@ -93,7 +93,7 @@ fn qualifier(call: &Call) -> Option<String> {
     found.map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
-fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>) -> Result<Value, Refusal> {
+fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>) -> Result<Value, ApiError> {
     let (environment, version) = match qualifier {
         None | Some("$LATEST") => (deployed.latest(), "$LATEST".to_owned()),
         Some(qualifier) => {
@@ -101,7 +101,7 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
             let number = if is_alias { Some(deployed.live) } else { qualifier.parse().ok() };
             let found = number.and_then(|number| deployed.versions.get(number.checked_sub(1)?));
             let missing = format!("Function not found: {}:{qualifier}", fleet.arn(name));
-            let found = found.ok_or_else(|| Refusal::new(404, "ResourceNotFoundException", missing))?;
+            let found = found.ok_or_else(|| ApiError::new(404, "ResourceNotFoundException", missing))?;
             (found, number.unwrap_or_default().to_string())
         }
     };
@@ -125,21 +125,21 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
 }
 
 /// Refuses what was made of another revision, and what comes while a change is under way.
-fn may_change(deployed: &Deployed, revision: Option<&str>, input: &Value) -> Result<(), Refusal> {
+fn may_change(deployed: &Deployed, revision: Option<&str>, input: &Value) -> Result<(), ApiError> {
     if deployed.is_updating {
         let why = "The operation cannot be performed at this time. An update is in progress.";
-        return Err(Refusal::new(409, "ResourceConflictException", why));
+        return Err(ApiError::new(409, "ResourceConflictException", why));
     }
     match (input["RevisionId"].as_str(), revision) {
         (Some(named), Some(is)) if named != is => {
             let why = "The Revision Id provided does not match the latest Revision Id.";
-            Err(Refusal::new(412, "PreconditionFailedException", why))
+            Err(ApiError::new(412, "PreconditionFailedException", why))
         }
         _ => Ok(()),
     }
 }
 
-fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body>, Refusal> {
+fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
     known(input, &["Environment", "RevisionId"])?;
     let variables = input["Environment"]["Variables"].clone();
     let environment: Environment = serde_json::from_value(variables)
@@ -150,7 +150,7 @@ fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body
 }
 
 /// As on AWS, nothing new is published where nothing has changed since the last time.
-fn publish(fleet: &Fleet, name: &str, input: &Value) -> Result<Response<Body>, Refusal> {
+fn publish(fleet: &Fleet, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
     known(input, &["RevisionId", "Description"])?;
     let shown = fleet.with(name, |deployed| {
         may_change(deployed, Some(&format!("r-{}", deployed.revision)), input)?;
@@ -165,10 +165,10 @@ fn publish(fleet: &Fleet, name: &str, input: &Value) -> Result<Response<Body>, R
     Ok(json_answer(201, &shown))
 }
 
-fn show_alias(fleet: &Fleet, name: &str, deployed: &Deployed, alias: &str) -> Result<Value, Refusal> {
+fn show_alias(fleet: &Fleet, name: &str, deployed: &Deployed, alias: &str) -> Result<Value, ApiError> {
     if deployed.alias() != Some(alias) {
         let why = format!("Cannot find alias arn: {}:{alias}", fleet.arn(name));
-        return Err(Refusal::new(404, "ResourceNotFoundException", why));
+        return Err(ApiError::new(404, "ResourceNotFoundException", why));
     }
     Ok(json!({
         "AliasArn": format!("{}:{alias}", fleet.arn(name)),
@@ -183,7 +183,7 @@ async fn update_alias(
     name: &str,
     alias: &str,
     input: &Value,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     known(input, &["FunctionVersion", "RevisionId", "Description"])?;
     let is_changed = fleet.with(name, |deployed| {
         show_alias(fleet, name, deployed, alias)?;
@@ -191,7 +191,7 @@ async fn update_alias(
         let Some(version) = input["FunctionVersion"].as_str() else { return Ok(false) };
         let number = version.parse::<usize>().ok().filter(|n| (1..=deployed.versions.len()).contains(n));
         let why = format!("Function not found: {}:{version}", fleet.arn(name));
-        let number = number.ok_or_else(|| Refusal::new(404, "ResourceNotFoundException", why))?;
+        let number = number.ok_or_else(|| ApiError::new(404, "ResourceNotFoundException", why))?;
         let is_changed = deployed.live != number;
         (deployed.live, deployed.alias_revision) = (number, deployed.alias_revision + 1);
         Ok(is_changed)
@@ -207,7 +207,7 @@ fn show_concurrency(reserved: Option<u32>) -> Value {
 }
 
 /// A function behind an alias has one process here, which is the alias's.
-async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>, Refusal> {
+async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>, ApiError> {
     let (name, named) = match name.split(':').collect::<Vec<_>>().as_slice() {
         ["arn", .., function, qualifier] if *function != "function" => (*function, Some(*qualifier)),
         [function, qualifier] => (*function, Some(*qualifier)),
@@ -217,14 +217,14 @@ async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>
     let binary = fleet.with(name, |deployed| match (deployed.alias(), qualifier.as_deref()) {
         (alias, qualifier) if alias == qualifier => Ok(deployed.binary()),
         (None, Some("$LATEST")) => Ok(deployed.binary()),
-        (alias, _) => Err(Refusal::unknown(&format!("another version of {name} than {alias:?}"))),
+        (alias, _) => Err(ApiError::unknown(&format!("another version of {name} than {alias:?}"))),
     })?;
     if fleet.invoke_api().is_parked(binary) {
-        return Err(Refusal::new(429, "TooManyRequestsException", "Rate Exceeded."));
+        return Err(ApiError::new(429, "TooManyRequestsException", "Rate Exceeded."));
     }
     let payload = if call.body.is_empty() { "{}".into() } else { call.body.to_vec() };
     let payload = String::from_utf8(payload)
-        .map_err(|error| Refusal::new(400, "InvalidRequestContentException", error.to_string()))?;
+        .map_err(|error| ApiError::new(400, "InvalidRequestContentException", error.to_string()))?;
     let invoke = fleet.invoke_api().clone();
     let kind = call.parts.headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok());
     match kind {
@@ -239,8 +239,8 @@ async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>
                 response.headers_mut().insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
                 Ok(response)
             }
-            Err(error) => Err(Refusal::new(500, "ServiceException", format!("{error:#}"))),
+            Err(error) => Err(ApiError::new(500, "ServiceException", format!("{error:#}"))),
         },
-        Some(other) => Err(Refusal::unknown(&format!("the invocation type {other}"))),
+        Some(other) => Err(ApiError::unknown(&format!("the invocation type {other}"))),
     }
 }

@@ -1,11 +1,11 @@
 //! A region's Lambda functions, as they are deployed: configuration, versions, the alias that requests
 //! go to, concurrency, and the process that runs; and the schedules that start them.
 
+use super::api_error::ApiError;
 use super::locked;
-use super::refusal::Refusal;
 use super::schedules::Planned;
 use anyhow::Result;
-use local::aws::functions::{Function, Launch};
+use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::Invoke;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub(super) struct Deployed {
     pub(super) live: usize,
     pub(super) alias_revision: u64,
     pub(super) reserved: Option<u32>,
-    process: Option<Function>,
+    process: Option<FunctionProcess>,
 }
 
 impl Deployed {
@@ -100,7 +100,7 @@ pub struct FleetOptions {
     pub folder: PathBuf,
     /// Where the built functions are; by default where this program was built.
     pub binaries: Option<PathBuf>,
-    /// Servers' addresses, and where each leads from this region.
+    /// RegionServers' addresses, and where each leads from this region.
     pub addresses: HashMap<String, String>,
     /// What a minute of a schedule takes here.
     pub minute: Duration,
@@ -157,14 +157,14 @@ impl Fleet {
     pub fn kill(&self, binary: &str) {
         let functions = locked(&self.functions);
         let processes = functions.values().filter(|deployed| deployed.binary() == binary);
-        processes.filter_map(|deployed| deployed.process.as_ref()).for_each(Function::kill);
+        processes.filter_map(|deployed| deployed.process.as_ref()).for_each(FunctionProcess::kill);
     }
 
     /// The process of a function, where it has one.
     pub fn process_id(&self, binary: &str) -> Option<u32> {
         let functions = locked(&self.functions);
         let found = functions.values().find(|deployed| deployed.binary() == binary)?;
-        found.process.as_ref().map(Function::process_id)
+        found.process.as_ref().map(FunctionProcess::process_id)
     }
 
     /// Starts every function that may run, as it is configured now.
@@ -188,7 +188,7 @@ impl Fleet {
         };
         // The old one is gone before the new one comes.
         deployed.process = None;
-        deployed.process = Some(Function::start(launch, &self.invoke, Path::new(&self.folder))?);
+        deployed.process = Some(FunctionProcess::start(launch, &self.invoke, Path::new(&self.folder))?);
         Ok(())
     }
 
@@ -196,13 +196,13 @@ impl Fleet {
     pub(super) fn with<T>(
         &self,
         name: &str,
-        work: impl FnOnce(&mut Deployed) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        work: impl FnOnce(&mut Deployed) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         let name = name.rsplit(':').next().unwrap_or(name);
         let mut functions = locked(&self.functions);
         let missing = || {
             let arn = self.arn(name);
-            Refusal::new(404, "ResourceNotFoundException", format!("Function not found: {arn}"))
+            ApiError::new(404, "ResourceNotFoundException", format!("Function not found: {arn}"))
         };
         work(functions.get_mut(name).ok_or_else(missing)?)
     }
@@ -214,7 +214,7 @@ impl Fleet {
     }
 
     /// Gives a function another environment.
-    pub(super) fn configure(self: &Arc<Self>, name: &str, environment: Environment) -> Result<(), Refusal> {
+    pub(super) fn configure(self: &Arc<Self>, name: &str, environment: Environment) -> Result<(), ApiError> {
         self.with(name, |deployed| {
             deployed.deployment.environment = environment;
             deployed.revision += 1;
@@ -251,14 +251,14 @@ impl Fleet {
     }
 
     /// Reserves so much concurrency for a function; nothing is the account's.
-    pub(super) fn reserve(&self, name: &str, reserved: Option<u32>) -> Result<(), Refusal> {
+    pub(super) fn reserve(&self, name: &str, reserved: Option<u32>) -> Result<(), ApiError> {
         self.with(name, |deployed| {
             let was_parked = deployed.reserved == Some(0);
             deployed.reserved = reserved;
             self.invoke.park(deployed.binary(), reserved == Some(0));
             if was_parked && reserved != Some(0) {
                 let failed =
-                    |error: anyhow::Error| Refusal::new(500, "ServiceException", format!("{error:#}"));
+                    |error: anyhow::Error| ApiError::new(500, "ServiceException", format!("{error:#}"));
                 self.start(deployed).map_err(failed)?;
             }
             Ok(())

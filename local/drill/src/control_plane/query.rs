@@ -1,14 +1,14 @@
 //! The query protocol of RDS and ElastiCache: a form comes in, XML goes out.
 
-use super::refusal::{Refusal, respond};
-use super::{Account, Call, database_calls, datastore_calls};
+use super::api_error::{ApiError, respond};
+use super::{Call, ControlledAccount, database_calls, datastore_calls};
 use axum::body::Body;
 use axum::http::Response;
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 
 /// What an action answers with.
-pub(super) type Answer = Result<String, Refusal>;
+pub(super) type QueryResult = Result<String, ApiError>;
 
 /// The form of a request.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ impl Form {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn required(&self, name: &str) -> Result<&str, Refusal> {
-        let missing = || Refusal::new(400, "MissingParameter", format!("{name} is missing"));
+    pub(super) fn required(&self, name: &str) -> Result<&str, ApiError> {
+        let missing = || ApiError::new(400, "MissingParameter", format!("{name} is missing"));
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(missing)
     }
 
@@ -51,25 +51,25 @@ impl Form {
     }
 
     /// Refuses a parameter that would be passed over.
-    pub(super) fn check(&self, known: &[&str]) -> Result<(), Refusal> {
+    pub(super) fn check(&self, known: &[&str]) -> Result<(), ApiError> {
         let is_known = |name: &str| {
             let first = name.split('.').next().unwrap_or(name);
             ["Action", "Version"].contains(&first) || known.contains(&first)
         };
         match self.0.iter().find(|(name, _)| !is_known(name)) {
             None => Ok(()),
-            Some((name, _)) => Err(Refusal {
+            Some((name, _)) => Err(ApiError {
                 code: "InvalidParameterValue",
-                ..Refusal::unknown(&format!("the parameter {name}"))
+                ..ApiError::unknown(&format!("the parameter {name}"))
             }),
         }
     }
 }
 
 /// Answers a call of one of the two services.
-pub(super) async fn answer(account: &Arc<Account>, call: &Call) -> Response<Body> {
+pub(super) async fn answer(account: &Arc<ControlledAccount>, call: &Call) -> Response<Body> {
     let form = Form::parse(&call.body);
-    let throttling = Refusal::new(400, "Throttling", "Rate exceeded");
+    let throttling = ApiError::new(400, "Throttling", "Rate exceeded");
     if let Err(refusal) = account.admit(call, throttling).await {
         return refusal.as_xml();
     }

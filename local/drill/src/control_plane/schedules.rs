@@ -1,9 +1,9 @@
 //! EventBridge Scheduler: schedules that start a region's functions.
 
+use super::api_error::{ApiError, json_answer};
 use super::function_calls::known;
 use super::functions::Fleet;
-use super::refusal::{Refusal, json_answer};
-use super::{ACCOUNT, Account, Call, locked};
+use super::{ACCOUNT, Call, ControlledAccount, locked};
 use axum::body::Body;
 use axum::http::Response;
 use local::aws::schedule::Schedule;
@@ -35,7 +35,7 @@ impl Fleet {
         self.replace(name, definition).map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
     }
 
-    fn replace(&self, name: &str, definition: Value) -> Result<(), Refusal> {
+    fn replace(&self, name: &str, definition: Value) -> Result<(), ApiError> {
         let every = interval(&definition, self.minute)?;
         let arn = definition["Target"]["Arn"].as_str().unwrap_or_default();
         let binary = self.with(arn, |deployed| Ok(deployed.binary()))?;
@@ -55,25 +55,25 @@ impl Fleet {
 }
 
 /// How often it fires: `rate(N minutes)`.
-fn interval(definition: &Value, minute: Duration) -> Result<Duration, Refusal> {
+fn interval(definition: &Value, minute: Duration) -> Result<Duration, ApiError> {
     let expression = definition["ScheduleExpression"].as_str().unwrap_or_default();
     let inner = expression.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
     let minutes = inner.and_then(|inner| inner.split_once(' ')).and_then(|(number, unit)| {
         unit.starts_with("minute").then_some(number.parse::<u32>().ok().filter(|n| *n > 0)).flatten()
     });
     let why = format!("the control plane on this machine does not know the expression {expression}");
-    minutes.map(|minutes| minute * minutes).ok_or_else(|| Refusal::new(400, "ValidationException", why))
+    minutes.map(|minutes| minute * minutes).ok_or_else(|| ApiError::new(400, "ValidationException", why))
 }
 
-pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Body>, Refusal> {
-    let throttling = Refusal::new(429, "ThrottlingException", "Rate exceeded");
+pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<Response<Body>, ApiError> {
+    let throttling = ApiError::new(429, "ThrottlingException", "Rate exceeded");
     account.admit(call, throttling).await?;
     let path = call.parts.uri.path();
     let name = path.strip_prefix("/schedules/").filter(|name| !name.contains('/'));
-    let unknown = || Refusal::unknown(&format!("Scheduler's {} {path}", call.parts.method));
+    let unknown = || ApiError::unknown(&format!("Scheduler's {} {path}", call.parts.method));
     let name = name.ok_or_else(unknown)?;
     let missing =
-        || Refusal::new(404, "ResourceNotFoundException", format!("Schedule {name} does not exist."));
+        || ApiError::new(404, "ResourceNotFoundException", format!("Schedule {name} does not exist."));
     let fleet = account.fleet(&call.region).ok_or_else(missing)?;
     let arn = format!("arn:aws:scheduler:{}:{ACCOUNT}:schedule/default/{name}", call.region);
     let definition = locked(&fleet.schedules).get(name).map(|planned| planned.definition.clone());
@@ -87,7 +87,7 @@ pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Bo
         }
         "PUT" => {
             let mut input: Value = serde_json::from_slice(&call.body)
-                .map_err(|error| Refusal::new(400, "ValidationException", error.to_string()))?;
+                .map_err(|error| ApiError::new(400, "ValidationException", error.to_string()))?;
             let fields = ["State", "ScheduleExpression", "Target", "FlexibleTimeWindow"];
             known(
                 &input,
@@ -106,7 +106,7 @@ pub(super) async fn answer(account: &Account, call: &Call) -> Result<Response<Bo
             // What is left out of an update is gone, and these three there must be.
             for field in ["ScheduleExpression", "Target", "FlexibleTimeWindow"] {
                 if input[field].is_null() {
-                    return Err(Refusal::new(400, "ValidationException", format!("{field} is missing")));
+                    return Err(ApiError::new(400, "ValidationException", format!("{field} is missing")));
                 }
             }
             if let Some(input) = input.as_object_mut() {

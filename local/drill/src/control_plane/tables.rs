@@ -1,7 +1,7 @@
 //! DynamoDB: passed on to an emulator, as calls of one region whatever the region of the caller.
 
 use super::Call;
-use super::refusal::{Refusal, respond};
+use super::api_error::{ApiError, respond};
 use axum::body::Body;
 use axum::http::Response;
 use local::aws::emulators::authorization;
@@ -34,7 +34,7 @@ impl Tables {
         };
         match answered.await {
             Ok((status, body)) => respond(status, "application/x-amz-json-1.0", body),
-            Err(error) => Refusal::new(500, "InternalServerError", error.to_string()).into_json(),
+            Err(error) => ApiError::new(500, "InternalServerError", error.to_string()).into_json(),
         }
     }
 }

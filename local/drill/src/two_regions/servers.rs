@@ -1,11 +1,11 @@
-//! A region's servers: the ledger's PostgreSQL behind a door, Redis, and its read replica.
+//! A region's servers: the ledger's PostgreSQL behind a proxy, Redis, and its read replica.
 
-use super::lines::ToMain;
+use super::connections::ToMain;
 use crate::control_plane::database::Server;
 use anyhow::Result;
 use local::system::postgres::Postgres;
 use local::system::redis_server::Redis;
-use local::system::wan::Line;
+use local::system::wan::WanConnection;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio::sync::Mutex;
 
 /// A region's servers. Cloning shares them.
 #[derive(Clone, Debug)]
-pub struct Servers {
+pub struct RegionServers {
     /// The ledger's.
     pub postgres: Server,
     /// By which everybody reaches the ledger: a security group can close it.
-    pub ledger_door: Arc<Line>,
+    pub ledger_proxy: Arc<WanConnection>,
     /// The primary node of the region's replication group.
     pub redis: Arc<Mutex<Redis>>,
     /// Its read replica.
@@ -29,7 +29,7 @@ pub struct Servers {
 /// Where a region's servers are.
 #[derive(Clone, Debug)]
 pub struct Urls {
-    /// The ledger, by its door.
+    /// The ledger, by its proxy.
     pub ledger: String,
     /// Redis.
     pub redis: String,
@@ -37,7 +37,7 @@ pub struct Urls {
     pub replica: String,
 }
 
-impl Servers {
+impl RegionServers {
     pub(super) async fn start_main(folder: &Path) -> Result<Self> {
         let (redis, postgres) =
             tokio::try_join!(Redis::start(folder, "redis-main"), Postgres::start(folder, "postgres-main"))?;
@@ -55,12 +55,12 @@ impl Servers {
 
     async fn around(folder: &Path, replica: &str, redis: Redis, postgres: Postgres) -> Result<Self> {
         let replica = Redis::start_replica(folder, replica, &redis).await?;
-        let door = Line::lay(([127, 0, 0, 1], postgres.port()).into(), Duration::ZERO).await?;
-        let urls = Urls { ledger: ledger_url(door.port()), redis: redis.url(), replica: replica.url() };
+        let proxy = WanConnection::open(([127, 0, 0, 1], postgres.port()).into(), Duration::ZERO).await?;
+        let urls = Urls { ledger: ledger_url(proxy.port()), redis: redis.url(), replica: replica.url() };
         let [redis, replica] = [redis, replica].map(|server| Arc::new(Mutex::new(server)));
         Ok(Self {
             postgres: Arc::new(Mutex::new(postgres)),
-            ledger_door: Arc::new(door),
+            ledger_proxy: Arc::new(proxy),
             redis,
             replica,
             urls,
@@ -68,9 +68,9 @@ impl Servers {
     }
 
     /// Takes another server for the ledger.
-    pub(super) fn take_ledger(&mut self, postgres: Server, door: Arc<Line>) {
-        self.urls.ledger = ledger_url(door.port());
-        (self.postgres, self.ledger_door) = (postgres, door);
+    pub(super) fn take_ledger(&mut self, postgres: Server, proxy: Arc<WanConnection>) {
+        self.urls.ledger = ledger_url(proxy.port());
+        (self.postgres, self.ledger_proxy) = (postgres, proxy);
     }
 
     pub(super) async fn kill(&self) {

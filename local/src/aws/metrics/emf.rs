@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What one metric of a line says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct EmfSample {
     pub(super) metric: String,
     pub(super) dimensions: BTreeMap<String, String>,
     pub(super) at_ms: u64,
@@ -15,41 +15,41 @@ pub(super) struct Sample {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct EmfLine {
     #[serde(rename = "_aws")]
-    aws: Aws,
+    aws: EmfMetadata,
     #[serde(flatten)]
     members: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Aws {
+struct EmfMetadata {
     timestamp: u64,
-    cloud_watch_metrics: Vec<Directive>,
+    cloud_watch_metrics: Vec<MetricDirective>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Directive {
+struct MetricDirective {
     namespace: String,
     dimensions: Vec<Vec<String>>,
-    metrics: Vec<Definition>,
+    metrics: Vec<MetricDefinition>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Definition {
+struct MetricDefinition {
     name: String,
 }
 
 /// The samples of a line; `None` where it carries no metrics of this project.
-pub(super) fn parse(line: &[u8]) -> Option<Vec<Sample>> {
+pub(super) fn parse(line: &[u8]) -> Option<Vec<EmfSample>> {
     // Most lines are logs.
     if !line.starts_with(br#"{"_aws""#) {
         return None;
     }
-    let line: Line = serde_json::from_slice(line).ok()?;
+    let line: EmfLine = serde_json::from_slice(line).ok()?;
     let mut samples = Vec::new();
     for directive in &line.aws.cloud_watch_metrics {
         if directive.namespace != NAMESPACE {
@@ -61,7 +61,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Vec<Sample>> {
             for definition in &directive.metrics {
                 let values = line.members.get(&definition.name).map(numbers).unwrap_or_default();
                 if !values.is_empty() {
-                    samples.push(Sample {
+                    samples.push(EmfSample {
                         metric: definition.name.clone(),
                         dimensions: dimensions.clone(),
                         at_ms: line.aws.timestamp,

@@ -1,6 +1,6 @@
 //! Samples by step of time, and the statistics that are asked of them.
 
-use super::emf::Sample;
+use super::emf::EmfSample;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -59,49 +59,49 @@ const SHOWN: [(&str, Statistic); 22] = [
 
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
-pub struct Results {
+pub struct MetricResults {
     /// When it was made, in microseconds since the Unix epoch.
     pub at: u64,
     /// When the first step began, in the same.
     pub from: u64,
     /// How long a step is.
     pub step_seconds: u64,
-    /// One for each metric, statistic and set of dimensions.
-    pub results: Vec<One>,
+    /// MetricSeries for each metric, statistic and set of dimensions.
+    pub results: Vec<MetricSeries>,
 }
 
-/// One series.
+/// MetricSeries series.
 #[derive(Clone, Debug, Serialize)]
-pub struct One {
+pub struct MetricSeries {
     /// The metric.
     pub metric: &'static str,
     /// What its values say of each step.
     pub statistic: Statistic,
     /// The dimensions' values.
     pub dimensions: BTreeMap<String, String>,
-    /// One for each step, `null` where nothing was measured.
+    /// MetricSeries for each step, `null` where nothing was measured.
     pub values: Vec<Option<f64>>,
     /// The sum of all that was ever measured.
     pub total: f64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Series(BTreeMap<Key, Kept>);
+pub(super) struct Series(BTreeMap<SeriesKey, SeriesValues>);
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct SeriesKey {
     metric: &'static str,
     dimensions: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct SeriesValues {
     total: f64,
-    steps: BTreeMap<u64, Step>,
+    steps: BTreeMap<u64, StepValues>,
 }
 
 #[derive(Debug, Default)]
-struct Step {
+struct StepValues {
     sum: f64,
     count: f64,
     values: Vec<f64>,
@@ -109,9 +109,9 @@ struct Step {
 
 impl Series {
     /// Counts a sample, if it is one that is shown.
-    pub(super) fn add(&mut self, sample: Sample) {
+    pub(super) fn add(&mut self, sample: EmfSample) {
         let Some((metric, _)) = SHOWN.iter().find(|(metric, _)| *metric == sample.metric) else { return };
-        let key = Key { metric, dimensions: sample.dimensions };
+        let key = SeriesKey { metric, dimensions: sample.dimensions };
         if self.0.len() >= MAX_SERIES && !self.0.contains_key(&key) {
             return;
         }
@@ -131,14 +131,14 @@ impl Series {
     }
 
     /// The steps that are over at `now_ms`.
-    pub(super) fn results(&mut self, now_ms: u64) -> Results {
+    pub(super) fn results(&mut self, now_ms: u64) -> MetricResults {
         let until = now_ms / (STEP_SECONDS * 1_000);
         let from = until.saturating_sub(STEPS);
         let mut results = Vec::new();
         for (metric, statistic) in SHOWN {
             for (key, kept) in self.0.iter().filter(|(key, _)| key.metric == metric) {
                 let values = (from..until).map(|step| kept.steps.get(&step).map(|step| step.say(statistic)));
-                results.push(One {
+                results.push(MetricSeries {
                     metric,
                     statistic,
                     dimensions: key.dimensions.clone(),
@@ -148,11 +148,11 @@ impl Series {
             }
         }
         let micros = |step: u64| step * STEP_SECONDS * 1_000_000;
-        Results { at: now_ms * 1_000, from: micros(from), step_seconds: STEP_SECONDS, results }
+        MetricResults { at: now_ms * 1_000, from: micros(from), step_seconds: STEP_SECONDS, results }
     }
 }
 
-impl Step {
+impl StepValues {
     fn say(&self, statistic: Statistic) -> f64 {
         match statistic {
             Sum => self.sum,
@@ -176,8 +176,8 @@ impl Step {
 mod tests {
     use super::*;
 
-    fn sample(metric: &str, region: &str, at_ms: u64, values: &[f64]) -> Sample {
-        Sample {
+    fn sample(metric: &str, region: &str, at_ms: u64, values: &[f64]) -> EmfSample {
+        EmfSample {
             metric: metric.into(),
             dimensions: [("Region".to_owned(), region.to_owned())].into(),
             at_ms,

@@ -1,6 +1,6 @@
 //! `@connections`: what functions do to sockets.
 
-use super::{Hub, Outgoing};
+use super::{ConnectionHub, Outgoing};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc::error::TrySendError;
 
 /// Answers POST (a message), GET (how it stands) and DELETE (its end) of a connection.
-pub(super) async fn answer(hub: &Hub, id: &str, request: Request) -> Response<Body> {
+pub(super) async fn answer(hub: &ConnectionHub, id: &str, request: Request) -> Response<Body> {
     let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let is_signed = authorization.is_some_and(|value| {
         value.starts_with("AWS4-HMAC-SHA256 ") && value.contains("/execute-api/aws4_request")

@@ -1,9 +1,9 @@
 //! The report as one HTML page: the frame is `page.html`, the look that of the
 //! other pages, and `style.css`.
 
-use super::{Check, RIGHT_BUYER, RegionReport, Report, figures, plot};
+use super::{DropReport, PromiseCheck, RIGHT_BUYER, RegionFigures, figures, plot};
 
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &DropReport) -> String {
     let right = report.right_winners;
     format!(
         include_str!("page.html"),
@@ -60,7 +60,7 @@ fn ok_word(ok: bool) -> &'static str {
     if ok { "OK" } else { "NOT OK" }
 }
 
-fn check_tile(check: &Check) -> String {
+fn check_tile(check: &PromiseCheck) -> String {
     let ok = check.broken == 0;
     format!(
         r#"<div class="tile"><dt>{name} <span class="mark {class}">{word}</span></dt>
@@ -74,7 +74,7 @@ fn check_tile(check: &Check) -> String {
     )
 }
 
-fn region_row(region: &RegionReport) -> String {
+fn region_row(region: &RegionFigures) -> String {
     let won: String = region
         .wins
         .named()
@@ -103,7 +103,7 @@ fn region_row(region: &RegionReport) -> String {
 }
 
 /// The cells of the last row: units won in all regions, for each strategy.
-fn won_in_all(report: &Report) -> String {
+fn won_in_all(report: &DropReport) -> String {
     (0..3)
         .map(|strategy| {
             let units = report.regions.iter().map(|region| *region.wins.named()[strategy].1).sum();

@@ -5,7 +5,7 @@
 //! a wide screen with letters of the same size, and needs no script.
 
 use super::html::escape;
-use super::{ByStrategy, Report, figures};
+use super::{ByStrategy, DropReport, figures};
 
 /// Left edge of the bars, in percent of the width.
 const LEFT: f64 = 20.0;
@@ -24,7 +24,7 @@ struct Axis {
 }
 
 /// Wins by region for the three strategies, with the region's demand as a line.
-pub(super) fn wins_by_region(report: &Report) -> String {
+pub(super) fn wins_by_region(report: &DropReport) -> String {
     let axis = axis_for(report);
     let height = report.regions.len() * GROUP_PX + AXIS_PX;
     let groups: String = report
@@ -63,7 +63,7 @@ pub(super) fn wins_by_region(report: &Report) -> String {
 }
 
 /// The share of the units that went to the right buyers, by strategy.
-pub(super) fn right_buyers(report: &Report) -> String {
+pub(super) fn right_buyers(report: &DropReport) -> String {
     let axis = Axis { end: 1.0, step: 0.25 };
     let height = 3 * ROW_PX + 8 + AXIS_PX;
     let figures: Vec<String> = report
@@ -149,7 +149,7 @@ fn ticks(axis: &Axis, y: usize) -> String {
 }
 
 /// An axis just long enough for every share, in round steps.
-fn axis_for(report: &Report) -> Axis {
+fn axis_for(report: &DropReport) -> Axis {
     let longest = report
         .regions
         .iter()

@@ -1,11 +1,11 @@
 //! The report for a terminal: plain ASCII, no colour, at most 100 columns.
 
-use super::{RIGHT_BUYER, RegionReport, Report, figures};
+use super::{DropReport, RIGHT_BUYER, RegionFigures, figures};
 
 const COLUMNS: usize = 100;
 const REGION_COLUMNS: usize = 22;
 
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &DropReport) -> String {
     let mut lines = heading(report);
     lines.push(String::new());
     lines.extend(region_table(report));
@@ -20,7 +20,7 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-fn heading(report: &Report) -> Vec<String> {
+fn heading(report: &DropReport) -> Vec<String> {
     let mut lines = wrap("", &format!("fairdrop report: {}", report.item_id));
     lines.extend(wrap(
         "",
@@ -46,7 +46,7 @@ fn heading(report: &Report) -> Vec<String> {
     lines
 }
 
-fn region_table(report: &Report) -> Vec<String> {
+fn region_table(report: &DropReport) -> Vec<String> {
     let rule = "-".repeat(COLUMNS);
     let header =
         ["region", "trip ms", "orders", "demand", "LIST", "ZSET", "fairdrop", "refused", "p50", "p99"];
@@ -57,7 +57,7 @@ fn region_table(report: &Report) -> Vec<String> {
     lines
 }
 
-fn region_row(region: &RegionReport) -> String {
+fn region_row(region: &RegionFigures) -> String {
     let won = region.win_share;
     row([
         &region_label(region),
@@ -82,13 +82,13 @@ fn row(cells: [&str; 10]) -> String {
     )
 }
 
-fn region_label(region: &RegionReport) -> String {
+fn region_label(region: &RegionFigures) -> String {
     let mark = if region.is_main { " (main)" } else { "" };
     let name: String = printable(&region.name).chars().take(REGION_COLUMNS - 1 - mark.len()).collect();
     format!("{name}{mark}")
 }
 
-fn refusals(report: &Report) -> Vec<String> {
+fn refusals(report: &DropReport) -> Vec<String> {
     let line =
         |label: &str, reasons: Vec<String>| wrap(&format!("  {label:<REGION_COLUMNS$}"), &reasons.join(", "));
     let mut lines = vec!["Refused orders, by reason".to_owned()];
@@ -99,7 +99,7 @@ fn refusals(report: &Report) -> Vec<String> {
     lines
 }
 
-fn verdict(report: &Report) -> Vec<String> {
+fn verdict(report: &DropReport) -> Vec<String> {
     let right_winners: Vec<String> = report
         .right_winners
         .named()

@@ -1,13 +1,13 @@
-//! One region: its front door, its emulator, its functions, and its servers where it has some.
+//! One region: its front proxy, its emulator, its functions, and its servers where it has some.
 
-use super::servers::Servers;
-use super::settings::{DRAIN_SCHEDULE, Plan, STACK, WORKER_SCHEDULE, named};
+use super::deployment::{DRAIN_SCHEDULE, DeploymentPlan, STACK, WORKER_SCHEDULE, named};
+use super::servers::RegionServers;
 use crate::control_plane::functions::{Fleet, FleetOptions};
 use anyhow::{Context, Result};
-use local::aws::gateway::Gateway;
+use local::aws::gateway::HttpGateway;
 use local::aws::lambda::{Emulator, Invoke};
-use local::system::regions::Region;
-use local::system::wan::{Line, LineState};
+use local::system::regions::WorldRegion;
+use local::system::wan::{ConnectionState, WanConnection};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -17,33 +17,33 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A region.
 #[derive(Debug)]
-pub struct Site {
+pub struct RegionDeployment {
     /// Which one.
-    pub region: Region,
+    pub region: WorldRegion,
     /// Its functions and schedules.
     pub fleet: Arc<Fleet>,
     /// Its servers; an edge has none.
-    pub servers: Option<Servers>,
+    pub servers: Option<RegionServers>,
     /// By which buyers come.
-    door: Line,
-    _gateway: Gateway,
+    proxy: WanConnection,
+    _gateway: HttpGateway,
     emulator: Mutex<Emulator>,
 }
 
-impl Site {
+impl RegionDeployment {
     pub(super) async fn open(
-        plan: &Plan<'_>,
-        region: Region,
-        servers: Option<(&Servers, bool)>,
+        plan: &DeploymentPlan<'_>,
+        region: WorldRegion,
+        servers: Option<(&RegionServers, bool)>,
         addresses: std::collections::HashMap<String, String>,
     ) -> Result<Self> {
         let emulator = Emulator::start(plan.folder, region.name).await?;
         let invoke = emulator.invoke_api();
         let is_main = servers.is_some_and(|(_, is_main)| is_main);
         let gateway =
-            Gateway::open(region.name, is_main, invoke.clone(), 0, ANSWER_LIMIT, Vec::new()).await?;
+            HttpGateway::open(region.name, is_main, invoke.clone(), 0, ANSWER_LIMIT, Vec::new()).await?;
         let port: u16 = gateway.url().rsplit(':').next().unwrap_or_default().parse()?;
-        let door = Line::lay(([127, 0, 0, 1], port).into(), Duration::ZERO).await?;
+        let proxy = WanConnection::open(([127, 0, 0, 1], port).into(), Duration::ZERO).await?;
         let options = FleetOptions {
             region: region.name.into(),
             stack: STACK.into(),
@@ -56,7 +56,7 @@ impl Site {
             region,
             fleet: Arc::new(Fleet::new(invoke, options)),
             servers: servers.map(|(servers, _)| servers.clone()),
-            door,
+            proxy,
             _gateway: gateway,
             emulator: Mutex::new(emulator),
         })
@@ -73,7 +73,7 @@ impl Site {
 
     /// Where buyers reach it.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.door.port())
+        format!("http://127.0.0.1:{}", self.proxy.port())
     }
 
     /// The region's Invoke API.
@@ -89,7 +89,7 @@ impl Site {
 
     /// Kills every process of the region as SIGKILL does.
     pub(super) async fn kill(&self) {
-        self.door.set(LineState::Refusing);
+        self.proxy.set(ConnectionState::Refusing);
         self.fleet.kill_all();
         self.emulator.lock().await.kill();
         if let Some(servers) = &self.servers {
@@ -104,7 +104,7 @@ impl Site {
         }
         self.emulator.lock().await.restart().await?;
         self.fleet.revive()?;
-        self.door.set(LineState::Up);
+        self.proxy.set(ConnectionState::Up);
         Ok(())
     }
 }

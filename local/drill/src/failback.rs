@@ -1,31 +1,31 @@
 //! The way back: the old region becomes the standby, and main is moved to it as by plan.
 
-use super::books;
-use super::carry_out::{ITEMS, RUN_LIMIT, until};
+use super::run::{ITEMS, RUN_LIMIT, until};
+use super::sales;
 use crate::two_regions::{MAIN, STANDBY, TwoRegions};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The reigns before and after it.
-const REIGNS: [i64; 2] = [2, 3];
+const EPOCHS: [i64; 2] = [2, 3];
 
 /// What came of it. Moments are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize)]
-pub struct Back {
+pub struct Failback {
     /// The last commit of a sale by the main that was left.
     pub old_last_sale_ms: Option<u64>,
     /// The first by the main that it was moved to.
     pub new_first_sale_ms: Option<u64>,
     /// Sales of the one after the first of the other.
-    pub sold_beside: u64,
+    pub sold_concurrently: u64,
     /// Sales of the main that was left which the other does not have.
     pub lost: u64,
     /// region-failover's own report.
     pub report: Value,
 }
 
-impl Back {
+impl Failback {
     /// What was promised and not kept, in words.
     pub(super) fn faults(&self) -> Vec<String> {
         let is_in_turn =
@@ -33,7 +33,8 @@ impl Back {
         let state = self.report["run"]["state"].as_str().unwrap_or("nothing");
         let faults = [
             (!is_in_turn).then(|| "two sellers at once on the way back, or none".into()),
-            (self.sold_beside > 0).then(|| format!("{} sales beside on the way back", self.sold_beside)),
+            (self.sold_concurrently > 0)
+                .then(|| format!("{} sales beside on the way back", self.sold_concurrently)),
             (self.lost > 0).then(|| format!("{} sales lost on the way back", self.lost)),
             (state != "done").then(|| format!("the way back ended as {state}")),
         ];
@@ -53,37 +54,37 @@ async fn leaves_the_last_one_alone(two: &TwoRegions) -> Result<()> {
 }
 
 /// Moves main back to the region that was main at first.
-pub(super) async fn go_back(two: &mut TwoRegions, says: &(dyn Fn(&str) + Sync)) -> Result<Back> {
-    says("the old region becomes the standby");
+pub(super) async fn fail_back(two: &mut TwoRegions, progress: &(dyn Fn(&str) + Sync)) -> Result<Failback> {
+    progress("the old region becomes the standby");
     two.make_old_main_the_standby().await?;
     leaves_the_last_one_alone(two).await?;
     two.can_move().await?;
-    says("main moves back");
+    progress("main moves back");
     // The last failover was a moment ago.
     let command = json!({ "command": "run", "mode": "planned", "hurry": true });
     let run = tokio::time::timeout(RUN_LIMIT, two.failover(&command));
     let sells = until("the old region sells again", RUN_LIMIT, async || {
-        Ok(books::commits(two, MAIN, REIGNS[1], 0).await.is_ok_and(|commits| commits.sales > 3))
+        Ok(sales::commits(two, MAIN, EPOCHS[1], 0).await.is_ok_and(|commits| commits.sales > 3))
     });
     let (report, sells) = tokio::join!(run, sells);
     let report = report.context("the way back has no end")??;
     sells.with_context(|| format!("the way back: {}", report["means"]))?;
 
-    let left = books::commits(two, STANDBY, REIGNS[0], 0).await?;
-    let here = books::commits(two, MAIN, REIGNS[1], 0).await?;
+    let left = sales::commits(two, STANDBY, EPOCHS[0], 0).await?;
+    let here = sales::commits(two, MAIN, EPOCHS[1], 0).await?;
     let since = here.first_ms.unwrap_or(u64::from(u32::MAX));
-    let beside = books::commits(two, STANDBY, REIGNS[0], since).await?;
+    let beside = sales::commits(two, STANDBY, EPOCHS[0], since).await?;
     let (of_left, of_here) = (two.ledger(STANDBY).await?, two.ledger(MAIN).await?);
     let mut lost = 0;
     for (name, _) in ITEMS {
         let item_id = name.parse()?;
-        let [left, here] = [books::read(&of_left, &item_id).await?, books::read(&of_here, &item_id).await?];
+        let [left, here] = [sales::read(&of_left, &item_id).await?, sales::read(&of_here, &item_id).await?];
         lost += left.sold.difference(&here.sold).count() as u64;
     }
-    Ok(Back {
+    Ok(Failback {
         old_last_sale_ms: left.last_ms,
         new_first_sale_ms: here.first_ms,
-        sold_beside: beside.sales,
+        sold_concurrently: beside.sales,
         lost,
         report,
     })

@@ -1,14 +1,14 @@
 //! One run of a drill: buyers, an accident, a failover, and the old main's return.
 
-use super::back::go_back;
-use super::books::{self, Book, Commits};
-use super::buyers::{Answer, Buyers, now_ms};
-use super::course::{Accident, Course};
-use super::findings::{ItemBooks, find};
-use super::outcome::{Outcome, Stated};
-use crate::two_regions::{MAIN, STANDBY, Settings, TwoRegions};
+use super::buyers::{Buyers, OrderAttempt, now_ms};
+use super::failback::fail_back;
+use super::findings::{ItemRecords, find};
+use super::outcome::{DrillOutcome, StatedLoss};
+use super::sales::{self, Commits, ItemSales};
+use super::scenario::{Accident, Scenario};
+use crate::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use anyhow::{Context, Result, bail, ensure};
-use local::crowd::Told;
+use local::crowd::OrderAnswer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
 /// Units of each item that are withheld in a forced failover: what a main that is cut off can sell to its
 /// own buyers before its lease ends, several times over.
 const WITHHOLD: u32 = 40;
-/// How long the Global Datastore is waited for, in seconds: as short as it may be.
+/// How long the Global GlobalDatastore is waited for, in seconds: as short as it may be.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
 /// The longest that a failover may take.
@@ -36,78 +36,78 @@ const AWAY: Duration = Duration::from_secs(3);
 /// How long the old main is watched after its return.
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long buyers still wait in the end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// An accepted loss is this much more than the plan's, in seconds: a person types, and a main that is silent is waited
 /// for at each look.
 const TYPING_SECONDS: u64 = 30;
 
 /// What the old main leaves behind, read while it is there.
-struct Left {
-    books: BTreeMap<&'static str, Book>,
+struct OldMainState {
+    records: BTreeMap<&'static str, ItemSales>,
     /// Its sales, those after the new main's first, and those after its return.
     sales: [Commits; 3],
     new_first_ms: Option<u64>,
     first_lost_ms: Option<u64>,
 }
 
-/// Carries `course` out, with data and logs in `folder`; `says` is told what is done now.
-pub(super) async fn carry_out(
-    course: &Course,
+/// Carries `scenario` out, with data and logs in `folder`; `says` is told what is done now.
+pub(super) async fn run_scenario(
+    scenario: &Scenario,
     folder: &Path,
     per_second: u32,
-    says: &(dyn Fn(&str) + Sync),
-) -> Result<Outcome> {
-    says("two regions are started");
-    let settings = Settings::default();
-    let replica_class = if course.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
-    let settings = Settings { replica_class: replica_class.into(), ..settings };
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<DrillOutcome> {
+    progress("two regions are started");
+    let settings = TwoRegionsSettings::default();
+    let replica_class = if scenario.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
+    let settings = TwoRegionsSettings { replica_class: replica_class.into(), ..settings };
     let mut two = TwoRegions::start_in(folder, &settings).await?;
     announce(&two).await?;
-    let buyers = Buyers::come(&two, &format!("buyer-{}", course.seed), per_second, NAMES)?;
-    says("buyers order");
+    let buyers = Buyers::start(&two, &format!("buyer-{}", scenario.seed), per_second, NAMES)?;
+    progress("buyers order");
     until("the first sale", Duration::from_secs(30), async || Ok(buyers.sold() > 0)).await?;
-    tokio::time::sleep(course.before()).await;
+    tokio::time::sleep(scenario.before()).await;
 
     let began_ms = now_ms();
-    let stated = befall(&two, course, says).await?;
-    let (report, returned_ms) = fail_over(&two, course, stated, says).await?;
+    let stated = cause_accident(&two, scenario, progress).await?;
+    let (report, returned_ms) = fail_over(&two, scenario, stated, progress).await?;
 
-    says("the old main is watched");
+    progress("the old main is watched");
     two.reopen_main_ledger().await?;
     tokio::time::sleep(WATCHED).await;
     let compared = two.failover(&json!({ "command": "compare" })).await?;
     let mut left = None;
     let mut back = None;
-    if course.fails_back {
-        left = Some(leave_behind(&two, returned_ms).await?);
-        back = Some(go_back(&mut two, says).await?);
+    if scenario.fails_back {
+        left = Some(read_old_main(&two, returned_ms).await?);
+        back = Some(fail_back(&mut two, progress).await?);
     }
-    says("the last buyers are served");
-    let (buyers, answers) = buyers.leave(PATIENCE).await?;
+    progress("the last buyers are served");
+    let (buyers, answers) = buyers.finish(ANSWER_LIMIT).await?;
     let left = match left {
         Some(left) => left,
-        None => leave_behind(&two, returned_ms).await?,
+        None => read_old_main(&two, returned_ms).await?,
     };
     let [old, beside, after_return] = left.sales;
-    let at_old_main = |answer: &&Answer| {
+    let at_old_main = |answer: &&OrderAttempt| {
         answer.site == MAIN && (began_ms..returned_ms.unwrap_or(began_ms)).contains(&answer.at_ms)
     };
-    let at_old_main: Vec<Answer> = answers.iter().filter(at_old_main).cloned().collect();
-    let is_late = |answer: &&Answer| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
-    let late: Vec<Answer> = at_old_main.iter().filter(is_late).cloned().collect();
-    Ok(Outcome {
-        course: course.clone(),
+    let at_old_main: Vec<OrderAttempt> = answers.iter().filter(at_old_main).cloned().collect();
+    let is_late = |answer: &&OrderAttempt| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
+    let late: Vec<OrderAttempt> = at_old_main.iter().filter(is_late).cloned().collect();
+    Ok(DrillOutcome {
+        scenario: scenario.clone(),
         began_ms,
         buyers: buyers.len() as u64,
         old_last_sale_ms: old.last_ms,
         new_first_sale_ms: left.new_first_ms,
-        sold_beside: beside.sales,
+        sold_concurrently: beside.sales,
         sold_after_return: after_return.sales,
         first_lost_ms: left.first_lost_ms,
         stated,
-        told_by_old_main: by_answer(&at_old_main),
+        answers_of_old_main: by_answer(&at_old_main),
         findings: find(
-            &item_books(&two, if back.is_some() { MAIN } else { STANDBY }, left.books).await?,
+            &item_records(&two, if back.is_some() { MAIN } else { STANDBY }, left.records).await?,
             &buyers,
             &late,
         ),
@@ -134,52 +134,56 @@ async fn announce(two: &TwoRegions) -> Result<()> {
 }
 
 /// What happens to main, and what a plan says of it.
-async fn befall(two: &TwoRegions, course: &Course, says: &(dyn Fn(&str) + Sync)) -> Result<Option<Stated>> {
+async fn cause_accident(
+    two: &TwoRegions,
+    scenario: &Scenario,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<Option<StatedLoss>> {
     let account = two.control_plane.account();
     if let Some(datastore) = account.datastore() {
-        datastore.hang(course.redis_hangs);
+        datastore.hang(scenario.redis_hangs);
     }
-    match course.accident {
-        None => says("a planned failover is begun"),
+    match scenario.accident {
+        None => progress("a planned failover is begun"),
         Some(Accident::Kill) => {
-            says("main is killed");
+            progress("main is killed");
             two.kill_main().await?;
         }
         Some(Accident::Cut) => {
-            says("main is cut off");
-            two.cut_main_off(course.cut());
+            progress("main is cut off");
+            two.cut_main_off(scenario.cut());
         }
     }
-    if course.accident.is_none() {
-        account.throttle(course.throttled);
+    if scenario.accident.is_none() {
+        account.throttle(scenario.throttled);
         return Ok(None);
     }
-    tokio::time::sleep(Duration::from_millis(course.decides_after_ms)).await;
+    tokio::time::sleep(Duration::from_millis(scenario.decides_after_ms)).await;
     let plan = two.failover(&json!({ "command": "plan", "mode": "forced" })).await?;
-    account.throttle(course.throttled);
+    account.throttle(scenario.throttled);
     let figure = |name: &str| plan["at_risk"][name].as_u64().with_context(|| format!("no {name} in {plan}"));
-    Ok(Some(Stated { seconds: figure("seconds")?, sales: figure("sales_at_most")? }))
+    Ok(Some(StatedLoss { seconds: figure("seconds")?, sales: figure("sales_at_most")? }))
 }
 
-/// Runs the failover to its end, killed and resumed where that is the course; main comes back once the new one
+/// Runs the failover to its end, killed and resumed where that is the scenario; main comes back once the new one
 /// sells. Returns the report, and when the old main was back.
 async fn fail_over(
     two: &TwoRegions,
-    course: &Course,
-    stated: Option<Stated>,
-    says: &(dyn Fn(&str) + Sync),
+    scenario: &Scenario,
+    stated: Option<StatedLoss>,
+    progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(Value, Option<u64>)> {
-    says("the standby takes over");
+    progress("the standby takes over");
     let command = match stated {
         None => json!({ "command": "run", "mode": "planned" }),
-        Some(Stated { seconds, sales }) => json!({
+        Some(StatedLoss { seconds, sales }) => json!({
             "command": "run", "mode": "forced", "withhold": WITHHOLD, "redis_wait_seconds": REDIS_WAIT_SECONDS,
             "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
         }),
     };
-    let runs = carried_through(two, course, command);
+    let runs = carried_through(two, scenario, command);
     let backs_up = async {
-        if course.backs_up {
+        if scenario.backs_up {
             // After the precheck, which would refuse, and until the promotion has been refused for a while.
             until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
             let (region, id) = two.replica();
@@ -189,16 +193,16 @@ async fn fail_over(
     };
     let returns = async {
         until("the new main sells", RUN_LIMIT, async || {
-            Ok(books::commits(two, STANDBY, 2, 0).await.is_ok_and(|commits| commits.sales > 3))
+            Ok(sales::commits(two, STANDBY, 2, 0).await.is_ok_and(|commits| commits.sales > 3))
         })
         .await?;
-        if course.accident.is_none() {
+        if scenario.accident.is_none() {
             return Ok(None);
         }
         tokio::time::sleep(AWAY).await;
-        says("the old main comes back");
+        progress("the old main comes back");
         let returned_ms = now_ms();
-        match course.accident {
+        match scenario.accident {
             Some(Accident::Kill) => two.revive_main().await?,
             _ => two.restore(),
         }
@@ -210,16 +214,16 @@ async fn fail_over(
         if report["run"]["state"] != "degraded" {
             break;
         }
-        says("what was left out is made up for");
+        progress("what was left out is made up for");
         report = two.failover(&json!({ "command": "resume" })).await?;
     }
     Ok((report, returned_ms))
 }
 
-async fn carried_through(two: &TwoRegions, course: &Course, command: Value) -> Result<Value> {
+async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) -> Result<Value> {
     let started = Instant::now();
     let mut command = command;
-    for after_ms in &course.kills_after_ms {
+    for after_ms in &scenario.kills_after_ms {
         let after = Duration::from_millis(*after_ms);
         match tokio::time::timeout(after, two.failover(&command)).await {
             Ok(report) => return report,
@@ -262,53 +266,58 @@ async fn status(two: &TwoRegions) -> Result<Value> {
     bail!("region-failover does not answer after it was killed")
 }
 
-/// What the old main leaves behind: its books, and when it sold beside when the new one did.
-async fn leave_behind(two: &TwoRegions, returned_ms: Option<u64>) -> Result<Left> {
-    let [old, new] = [books::commits(two, MAIN, 1, 0).await?, books::commits(two, STANDBY, 2, 0).await?];
+/// What the old main leaves behind: its records, and when it sold beside when the new one did.
+async fn read_old_main(two: &TwoRegions, returned_ms: Option<u64>) -> Result<OldMainState> {
+    let [old, new] = [sales::commits(two, MAIN, 1, 0).await?, sales::commits(two, STANDBY, 2, 0).await?];
     let since_new = new.first_ms.unwrap_or(u64::from(u32::MAX));
-    let beside = books::commits(two, MAIN, 1, since_new).await?;
-    let after_return = books::commits(two, MAIN, 1, returned_ms.unwrap_or(since_new)).await?;
+    let beside = sales::commits(two, MAIN, 1, since_new).await?;
+    let after_return = sales::commits(two, MAIN, 1, returned_ms.unwrap_or(since_new)).await?;
     let (of_old, of_new) = (two.ledger(MAIN).await?, two.ledger(STANDBY).await?);
     let (mut all, mut lost) = (BTreeMap::new(), Vec::new());
     for (name, _) in ITEMS {
         let item_id = name.parse()?;
-        let [old, new] = [books::read(&of_old, &item_id).await?, books::read(&of_new, &item_id).await?];
+        let [old, new] = [sales::read(&of_old, &item_id).await?, sales::read(&of_new, &item_id).await?];
         lost.extend(old.sold.difference(&new.sold).cloned());
         all.insert(name, old);
     }
-    let first_lost_ms = books::first_commit_of(two, MAIN, &lost).await?;
-    Ok(Left { books: all, sales: [old, beside, after_return], new_first_ms: new.first_ms, first_lost_ms })
+    let first_lost_ms = sales::first_commit_of(two, MAIN, &lost).await?;
+    Ok(OldMainState {
+        records: all,
+        sales: [old, beside, after_return],
+        new_first_ms: new.first_ms,
+        first_lost_ms,
+    })
 }
 
-/// The books of the region that is main now, beside those that the first main has left.
-async fn item_books(
+/// The records of the region that is main now, beside those that the first main has left.
+async fn item_records(
     two: &TwoRegions,
     site: usize,
-    mut left: BTreeMap<&'static str, Book>,
-) -> Result<BTreeMap<&'static str, ItemBooks>> {
+    mut left: BTreeMap<&'static str, ItemSales>,
+) -> Result<BTreeMap<&'static str, ItemRecords>> {
     let new = two.ledger(site).await?;
     let mut items = BTreeMap::new();
     for (name, stock) in ITEMS {
         let item_id = name.parse()?;
-        let books = ItemBooks {
+        let records = ItemRecords {
             stock,
             old: left.remove(name).unwrap_or_default(),
-            new: books::read(&new, &item_id).await?,
-            in_queue: books::in_queue(two, site, &item_id).await?,
+            new: sales::read(&new, &item_id).await?,
+            in_queue: sales::in_queue(two, site, &item_id).await?,
         };
-        items.insert(name, books);
+        items.insert(name, records);
     }
     Ok(items)
 }
 
-fn by_answer(answers: &[Answer]) -> BTreeMap<String, u64> {
+fn by_answer(answers: &[OrderAttempt]) -> BTreeMap<String, u64> {
     let mut by_answer = BTreeMap::new();
     for answer in answers {
-        let what = match &answer.told {
-            Told::Queued => format!("{} queued", answer.status),
-            Told::Refused(why) => format!("{} {why}", answer.status),
-            Told::Nothing(_) if answer.status == 0 => "no answer".into(),
-            Told::Nothing(_) => answer.status.to_string(),
+        let what = match &answer.answer {
+            OrderAnswer::Queued => format!("{} queued", answer.status),
+            OrderAnswer::Refused(why) => format!("{} {why}", answer.status),
+            OrderAnswer::None(_) if answer.status == 0 => "no answer".into(),
+            OrderAnswer::None(_) => answer.status.to_string(),
         };
         *by_answer.entry(what).or_default() += 1;
     }

@@ -1,7 +1,7 @@
 //! The way back, by the runbook: the old region becomes the new main's standby.
 
-use super::{MAIN, Roles, STANDBY, TwoRegions, settings};
-use crate::control_plane::database::Instance;
+use super::{MAIN, Roles, STANDBY, TwoRegions, deployment};
+use crate::control_plane::database::DatabaseInstance;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ impl TwoRegions {
     /// made anew as a replica, and both regions are deployed with their roles exchanged. Its Redis follows already, or,
     /// where the new main's was detached, as soon as the datastore is made anew.
     pub async fn make_old_main_the_standby(&mut self) -> Result<()> {
-        let [old, new] = [settings::instance(MAIN), settings::instance(STANDBY)];
+        let [old, new] = [deployment::instance(MAIN), deployment::instance(STANDBY)];
         ensure!(self.roles.main == MAIN, "{} is the standby already", self.region(MAIN).name);
         let deleted = [("DBInstanceIdentifier", old), ("SkipFinalSnapshot", "true")];
         self.rds(MAIN, "DeleteDBInstance", &deleted).await?;
@@ -25,17 +25,17 @@ impl TwoRegions {
             ("DBInstanceIdentifier", old),
             ("SourceDBInstanceIdentifier", source.as_str()),
             ("DBInstanceClass", self.settings.main_class.as_str()),
-            ("VpcSecurityGroupIds.VpcSecurityGroupId.1", settings::LEDGER_GROUP),
+            ("VpcSecurityGroupIds.VpcSecurityGroupId.1", deployment::LEDGER_GROUP),
         ];
         self.rds(MAIN, "CreateDBInstanceReadReplica", &replica).await?;
         self.until("the new replica is made", |two| two.instance(MAIN, old).is_some()).await?;
         let made = self.instance(MAIN, old).context("the new replica is gone")?;
 
         if let Some(datastore) = self.control_plane.account().datastore() {
-            datastore.make_anew().await?;
+            datastore.recreate().await?;
         }
         let servers = self.sites.get_mut(MAIN).and_then(|site| site.servers.as_mut());
-        servers.context("the old main has no servers")?.take_ledger(made.server, made.door);
+        servers.context("the old main has no servers")?.take_ledger(made.server, made.proxy);
         self.roles = Roles { main: STANDBY, standby: MAIN };
         self.deploy_again()?;
         self.site(MAIN)?.answers("region-failover").await
@@ -48,9 +48,9 @@ impl TwoRegions {
         let (Some(of_old), Some(of_new)) = (&old.servers, &new.servers) else {
             bail!("a region has no servers");
         };
-        let plan = settings::Plan {
+        let plan = deployment::DeploymentPlan {
             settings: &self.settings,
-            lines: &self.lines,
+            connections: &self.connections,
             identity: &self.identity,
             folder: &self.folder,
             aws: self.control_plane.url(),
@@ -89,7 +89,7 @@ impl TwoRegions {
         Ok(())
     }
 
-    fn instance(&self, index: usize, id: &str) -> Option<Instance> {
+    fn instance(&self, index: usize, id: &str) -> Option<DatabaseInstance> {
         let all = self.control_plane.account().databases.of_region(self.region(index).name);
         all.into_iter().find(|one| one.id == id)
     }

@@ -15,14 +15,14 @@ const PAGE: u32 = 5_000;
 
 /// Who has a unit of an item, by a ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Book {
+pub(super) struct ItemSales {
     pub(super) sold: HashSet<String>,
     pub(super) reserved: HashSet<String>,
 }
 
 /// The book of an item.
-pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<Book> {
-    let mut book = Book::default();
+pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<ItemSales> {
+    let mut book = ItemSales::default();
     let mut last = None;
     loop {
         let page = ledger.sales(item_id, last.as_ref(), PAGE).await?;

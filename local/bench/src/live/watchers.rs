@@ -1,7 +1,7 @@
 //! Ten thousand buyers at their sockets, in a process of their own: two ends of each would be more open files
 //! than one process may have.
 
-use crate::live::seat;
+use crate::live::buyer_line;
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use local::crowd::socket::Socket;
@@ -23,7 +23,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(240);
 
 /// What a buyer's page shows of their order, and since when (µs).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Shown {
+pub(crate) struct ShownOrder {
     pub(crate) status: String,
     pub(crate) since: u64,
     name: String,
@@ -31,48 +31,48 @@ pub(crate) struct Shown {
 }
 
 /// What one buyer's page shows, by item.
-type Page = Arc<Mutex<HashMap<String, Shown>>>;
+type BuyerPage = Arc<Mutex<HashMap<String, ShownOrder>>>;
 
 /// The process.
-pub(crate) struct Sitters {
+pub(crate) struct WatcherProcess {
     _child: Child,
     ask: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
     _seats: tempfile::NamedTempFile,
 }
 
-impl Sitters {
+impl WatcherProcess {
     /// Starts it: `count` buyers, each of whom watches all of `items`.
-    pub(crate) async fn sit_down(system: &System, url: &str, count: usize, items: &[String]) -> Result<Self> {
-        let seats = tempfile::NamedTempFile::new()?;
+    pub(crate) async fn start(system: &System, url: &str, count: usize, items: &[String]) -> Result<Self> {
+        let buyers_file = tempfile::NamedTempFile::new()?;
         let mut lines = vec![json!([url, items]).to_string()];
         for number in 0..count {
             let buyer = format!("buyer-{number}");
-            lines.push(seat(&buyer, &system.identity.token(&buyer)?).to_string());
+            lines.push(buyer_line(&buyer, &system.identity.token(&buyer)?).to_string());
         }
-        std::fs::write(seats.path(), lines.join("\n"))?;
+        std::fs::write(buyers_file.path(), lines.join("\n"))?;
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("--sit")
-            .arg(seats.path())
+            .arg("--watch")
+            .arg(buyers_file.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let ask = child.stdin.take().context("no stdin")?;
         let answers = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        let mut sitters = Self { _child: child, ask, answers, _seats: seats };
-        let ready = sitters.answer().await?;
+        let mut watchers = Self { _child: child, ask, answers, _seats: buyers_file };
+        let ready = watchers.answer().await?;
         ensure!(ready == count.to_string(), "{ready} of {count} buyers could sit down");
-        Ok(sitters)
+        Ok(watchers)
     }
 
     async fn answer(&mut self) -> Result<String> {
         let answer = tokio::time::timeout(Duration::from_secs(300), self.answers.next_line()).await;
-        answer.context("the sitters do not answer")??.context("the sitters have gone")
+        answer.context("the watchers do not answer")??.context("the watchers have gone")
     }
 
     /// What everybody's page shows of their order of `item_id`.
-    pub(crate) async fn report(&mut self, item_id: &str) -> Result<HashMap<String, Shown>> {
+    pub(crate) async fn report(&mut self, item_id: &str) -> Result<HashMap<String, ShownOrder>> {
         self.ask.write_all(format!("{item_id}\n").as_bytes()).await?;
         Ok(serde_json::from_str(&self.answer().await?)?)
     }
@@ -92,24 +92,24 @@ impl Sitters {
 }
 
 /// The process itself: sits everybody down, says how many, and answers each item's id with what they see.
-pub(crate) async fn sit(seats: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(seats)?;
+pub(crate) async fn watch_from_file(buyers_file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(buyers_file)?;
     let mut lines = text.lines();
     let (url, items): (String, Vec<String>) = serde_json::from_str(lines.next().context("no first line")?)?;
-    let seated = lines.map(|line| {
+    let connected = lines.map(|line| {
         let (url, items) = (url.clone(), items.clone());
         async move {
             let (buyer, token): (String, String) = serde_json::from_str(line)?;
-            let page = Page::default();
-            let socket = sit_one(&url, &token, &items, &page).await?;
+            let page = BuyerPage::default();
+            let socket = connect_one(&url, &token, &items, &page).await?;
             tokio::spawn(watch(socket, page.clone()));
             anyhow::Ok((buyer, page))
         }
     });
-    let seated: Vec<Result<(String, Page)>> =
-        futures::stream::iter(seated).buffer_unordered(AT_ONCE).collect().await;
+    let connected: Vec<Result<(String, BuyerPage)>> =
+        futures::stream::iter(connected).buffer_unordered(AT_ONCE).collect().await;
     let mut pages = HashMap::new();
-    for one in seated {
+    for one in connected {
         match one {
             Ok((buyer, page)) => drop(pages.insert(buyer, page)),
             Err(error) => eprintln!("a buyer cannot sit down: {error:#}"),
@@ -119,10 +119,10 @@ pub(crate) async fn sit(seats: &Path) -> Result<()> {
     tokio::task::spawn_blocking(move || answer_questions(&pages)).await?
 }
 
-fn answer_questions(pages: &HashMap<String, Page>) -> Result<()> {
+fn answer_questions(pages: &HashMap<String, BuyerPage>) -> Result<()> {
     for item_id in std::io::stdin().lines() {
         let item_id = item_id?;
-        let shown: HashMap<&String, Shown> = pages
+        let shown: HashMap<&String, ShownOrder> = pages
             .iter()
             .filter_map(|(buyer, page)| {
                 let page = page.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +134,7 @@ fn answer_questions(pages: &HashMap<String, Page>) -> Result<()> {
     Ok(())
 }
 
-async fn sit_one(url: &str, token: &str, items: &[String], page: &Page) -> Result<Socket> {
+async fn connect_one(url: &str, token: &str, items: &[String], page: &BuyerPage) -> Result<Socket> {
     for _ in 0..20 {
         match Socket::connect(url, token).await {
             Ok(mut socket) => {
@@ -151,27 +151,27 @@ async fn sit_one(url: &str, token: &str, items: &[String], page: &Page) -> Resul
     bail!("there is no handshake")
 }
 
-async fn watch(mut socket: Socket, page: Page) {
+async fn watch(mut socket: Socket, page: BuyerPage) {
     while socket.closed_with.is_none() {
-        match socket.hear(PING_INTERVAL).await {
+        match socket.receive(PING_INTERVAL).await {
             Some(message) => {
                 if let Some(item_id) = message["item_id"].as_str() {
                     note(&socket, item_id, &page);
                 }
             }
-            None => drop(socket.say(&json!({ "action": "ping" })).await),
+            None => drop(socket.send_message(&json!({ "action": "ping" })).await),
         }
     }
 }
 
-fn note(socket: &Socket, item_id: &str, page: &Page) {
+fn note(socket: &Socket, item_id: &str, page: &BuyerPage) {
     let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
     let shown = page.entry(item_id.to_owned()).or_default();
-    let status = socket.newest.status(item_id).unwrap_or_default();
+    let status = socket.latest.status(item_id).unwrap_or_default();
     if shown.status != status {
         (shown.status, shown.since) = (status.to_owned(), micros_now());
     }
-    let name = socket.newest.item(item_id).and_then(|item| item["name"].as_str()).unwrap_or_default();
+    let name = socket.latest.item(item_id).and_then(|item| item["name"].as_str()).unwrap_or_default();
     if shown.name != name {
         (shown.name, shown.named_at) = (name.to_owned(), micros_now());
     }

@@ -1,17 +1,17 @@
 //! What the functions of each region are given, and what AWS calls everything.
 
-use super::lines::Lines;
-use super::servers::Servers;
+use super::connections::Connections;
+use super::servers::RegionServers;
 use super::{MAIN, Roles, STANDBY};
 use crate::control_plane::functions::{Deployment, Environment};
 use local::aws::emulators::Moto;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
-use local::system::regions::{Region, WORLD};
+use local::system::regions::{WORLD, WorldRegion};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Main, the standby, and an edge.
-pub(super) const REGIONS: [Region; 3] = [WORLD[0], WORLD[1], WORLD[3]];
+pub(super) const REGIONS: [WorldRegion; 3] = [WORLD[0], WORLD[1], WORLD[3]];
 pub(super) const STACK: &str = "fairdrop";
 pub(super) const TABLE: &str = "fairdrop-main-lease";
 pub(super) const LEDGER_GROUP: &str = "sg-ledger";
@@ -24,7 +24,7 @@ const CONCURRENCY: u32 = 32;
 
 /// How the regions are started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TwoRegionsSettings {
     /// How long the lease lasts, in seconds.
     pub lease_seconds: u64,
     /// How far clocks may be apart, in milliseconds.
@@ -39,7 +39,7 @@ pub struct Settings {
     pub binaries: Option<PathBuf>,
 }
 
-impl Default for Settings {
+impl Default for TwoRegionsSettings {
     fn default() -> Self {
         Self {
             lease_seconds: 4,
@@ -62,7 +62,7 @@ pub(super) fn instance(index: usize) -> &'static str {
 }
 
 /// A region; the first one where there is no such.
-pub(super) fn region(index: usize) -> Region {
+pub(super) fn region(index: usize) -> WorldRegion {
     REGIONS.get(index).copied().unwrap_or(REGIONS[MAIN])
 }
 
@@ -71,20 +71,20 @@ pub(super) fn redis_group(region: &str) -> String {
 }
 
 /// All that is known when functions are deployed.
-pub(super) struct Plan<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) lines: &'a Lines,
+pub(super) struct DeploymentPlan<'a> {
+    pub(super) settings: &'a TwoRegionsSettings,
+    pub(super) connections: &'a Connections,
     pub(super) identity: &'a IdentityProvider,
     pub(super) folder: &'a Path,
     pub(super) aws: String,
     pub(super) roles: Roles,
     /// Of the two regions that have any.
-    pub(super) servers: [&'a Servers; 2],
+    pub(super) servers: [&'a RegionServers; 2],
 }
 
-type Pair = (&'static str, String);
+type Variable = (&'static str, String);
 
-impl Plan<'_> {
+impl DeploymentPlan<'_> {
     /// The functions of a region.
     pub(super) fn deployments(&self, index: usize) -> Vec<Deployment> {
         let mut deployments = self.everywhere(index);
@@ -93,16 +93,16 @@ impl Plan<'_> {
         deployments
     }
 
-    fn of(&self, index: usize) -> &Servers {
+    fn of(&self, index: usize) -> &RegionServers {
         let [first, second] = self.servers;
         if index == STANDBY { second } else { first }
     }
 
-    fn main(&self) -> &Servers {
+    fn main(&self) -> &RegionServers {
         self.of(self.roles.main)
     }
 
-    fn standby(&self) -> &Servers {
+    fn standby(&self) -> &RegionServers {
         self.of(self.roles.standby)
     }
 
@@ -154,9 +154,13 @@ impl Plan<'_> {
     }
 
     /// What whoever acts by the lease needs.
-    fn leased(&self, index: usize) -> Vec<Pair> {
-        let line = if index == MAIN { &self.lines.main_to_tables } else { &self.lines.standby_to_tables };
-        let tables = format!("http://127.0.0.1:{}", line.port());
+    fn leased(&self, index: usize) -> Vec<Variable> {
+        let connection = if index == MAIN {
+            &self.connections.main_to_tables
+        } else {
+            &self.connections.standby_to_tables
+        };
+        let tables = format!("http://127.0.0.1:{}", connection.port());
         let mut pairs = vec![
             ("FAIRDROP_REGION", region(index).name.to_owned()),
             ("FAIRDROP_LEASE_TABLE", TABLE.into()),
@@ -211,6 +215,6 @@ impl Plan<'_> {
     }
 }
 
-fn table(pairs: impl IntoIterator<Item = Pair>) -> Environment {
+fn table(pairs: impl IntoIterator<Item = Variable>) -> Environment {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

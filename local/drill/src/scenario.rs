@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How the standby takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum Modes {
+pub enum DrillMode {
     /// By plan, from a main that answers.
     Planned,
     /// From a main that is gone.
@@ -30,7 +30,7 @@ pub enum Accident {
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Course {
+pub struct Scenario {
     /// What it was drawn by.
     pub seed: u64,
     /// What happens to main; nothing in a planned failover.
@@ -55,14 +55,14 @@ pub struct Course {
     pub fails_back: bool,
 }
 
-impl Course {
+impl Scenario {
     /// Draws one.
-    pub fn draw(seed: u64, modes: Modes, accident: Option<Accident>) -> Self {
+    pub fn draw(seed: u64, modes: DrillMode, accident: Option<Accident>) -> Self {
         let mut lot = StdRng::seed_from_u64(seed);
         let is_planned = match modes {
-            Modes::Planned => true,
-            Modes::Forced => false,
-            Modes::Mixed => lot.random_bool(1.0 / 3.0),
+            DrillMode::Planned => true,
+            DrillMode::Forced => false,
+            DrillMode::Mixed => lot.random_bool(1.0 / 3.0),
         };
         let drawn = if lot.random_bool(0.5) { Accident::Kill } else { Accident::Cut };
         let accident = (!is_planned).then_some(accident.unwrap_or(drawn));
@@ -120,16 +120,16 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_course_and_every_kind_is_drawn() {
-        let draw = |seed| Course::draw(seed, Modes::Mixed, None);
+        let draw = |seed| Scenario::draw(seed, DrillMode::Mixed, None);
         assert_eq!(draw(7), draw(7));
-        let courses: Vec<Course> = (0..60).map(draw).collect();
+        let scenarios: Vec<Scenario> = (0..60).map(draw).collect();
         for wanted in [None, Some(Accident::Kill), Some(Accident::Cut)] {
-            assert!(courses.iter().any(|course| course.accident == wanted), "{wanted:?}");
+            assert!(scenarios.iter().any(|scenario| scenario.accident == wanted), "{wanted:?}");
         }
-        assert!(courses.iter().any(|course| course.kills_after_ms.len() > 1));
-        assert!(courses.iter().any(|course| course.redis_hangs && course.fails_back));
-        assert!(courses.iter().all(|course| !course.redis_hangs || course.accident.is_some()));
-        assert_eq!(Course::draw(1, Modes::Planned, Some(Accident::Cut)).accident, None);
-        assert_eq!(Course::draw(1, Modes::Forced, Some(Accident::Cut)).accident, Some(Accident::Cut));
+        assert!(scenarios.iter().any(|scenario| scenario.kills_after_ms.len() > 1));
+        assert!(scenarios.iter().any(|scenario| scenario.redis_hangs && scenario.fails_back));
+        assert!(scenarios.iter().all(|scenario| !scenario.redis_hangs || scenario.accident.is_some()));
+        assert_eq!(Scenario::draw(1, DrillMode::Planned, Some(Accident::Cut)).accident, None);
+        assert_eq!(Scenario::draw(1, DrillMode::Forced, Some(Accident::Cut)).accident, Some(Accident::Cut));
     }
 }

@@ -1,9 +1,9 @@
 //! What lies between the regions, each line as long as the way is far.
 
-use super::servers::{Servers, ledger_url};
+use super::servers::{RegionServers, ledger_url};
 use anyhow::Result;
-use local::system::regions::Region;
-use local::system::wan::{Line, LineState};
+use local::system::regions::WorldRegion;
+use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -27,23 +27,23 @@ pub enum Cut {
 #[derive(Debug)]
 pub(super) struct ToMain {
     /// From the standby to the ledger.
-    pub(super) ledger: Line,
+    pub(super) ledger: WanConnection,
     /// From the standby to Redis.
-    pub(super) redis: Line,
-    from_main: Line,
-    from_edge: Line,
+    pub(super) redis: WanConnection,
+    from_main: WanConnection,
+    from_edge: WanConnection,
     one_way: Duration,
 }
 
 impl ToMain {
-    pub(super) async fn lay(main: &Servers, [_, standby, edge]: [Region; 3]) -> Result<Self> {
-        let one_way = |region: Region| Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
+    pub(super) async fn lay(main: &RegionServers, [_, standby, edge]: [WorldRegion; 3]) -> Result<Self> {
+        let one_way = |region: WorldRegion| Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
         let redis = port(&main.urls.redis)?;
         Ok(Self {
-            ledger: line(main.ledger_door.port(), one_way(standby)).await?,
-            redis: line(redis, one_way(standby)).await?,
-            from_main: line(redis, WITHIN).await?,
-            from_edge: line(redis, one_way(edge)).await?,
+            ledger: connection(main.ledger_proxy.port(), one_way(standby)).await?,
+            redis: connection(redis, one_way(standby)).await?,
+            from_main: connection(redis, WITHIN).await?,
+            from_edge: connection(redis, one_way(edge)).await?,
             one_way: one_way(standby),
         })
     }
@@ -51,38 +51,38 @@ impl ToMain {
 
 /// All lines.
 #[derive(Debug)]
-pub struct Lines {
+pub struct Connections {
     /// From the standby to main's ledger.
-    pub ledger_to_main: Line,
+    pub ledger_to_main: WanConnection,
     /// From main to the standby's ledger: the other way round, once the roles are exchanged.
-    pub ledger_to_standby: Line,
+    pub ledger_to_standby: WanConnection,
     /// From the standby to main's Redis.
-    pub redis_to_main: Line,
+    pub redis_to_main: WanConnection,
     /// From main to the standby's Redis.
-    pub redis_to_standby: Line,
+    pub redis_to_standby: WanConnection,
     /// From the edge to main's Redis.
-    pub edge_to_main: Line,
+    pub edge_to_main: WanConnection,
     /// From the edge to the standby's Redis.
-    pub edge_to_standby: Line,
+    pub edge_to_standby: WanConnection,
     /// From main to the tables.
-    pub main_to_tables: Line,
+    pub main_to_tables: WanConnection,
     /// From the standby to the tables.
-    pub standby_to_tables: Line,
+    pub standby_to_tables: WanConnection,
     /// From main's and the standby's functions to Redis of their own region, where distance is none.
-    within: [Line; 2],
+    within: [WanConnection; 2],
 }
 
-impl Lines {
-    pub(super) async fn lay(to_main: ToMain, standby: &Servers, tables: u16) -> Result<Self> {
+impl Connections {
+    pub(super) async fn lay(to_main: ToMain, standby: &RegionServers, tables: u16) -> Result<Self> {
         let redis = port(&standby.urls.redis)?;
         Ok(Self {
-            ledger_to_standby: line(standby.ledger_door.port(), to_main.one_way).await?,
-            redis_to_standby: line(redis, to_main.one_way).await?,
-            edge_to_standby: line(redis, EDGE_TO_STANDBY).await?,
+            ledger_to_standby: connection(standby.ledger_proxy.port(), to_main.one_way).await?,
+            redis_to_standby: connection(redis, to_main.one_way).await?,
+            edge_to_standby: connection(redis, EDGE_TO_STANDBY).await?,
             // Strong consistency between regions costs each call a way to another region.
-            main_to_tables: line(tables, to_main.one_way).await?,
-            standby_to_tables: line(tables, to_main.one_way).await?,
-            within: [to_main.from_main, line(redis, WITHIN).await?],
+            main_to_tables: connection(tables, to_main.one_way).await?,
+            standby_to_tables: connection(tables, to_main.one_way).await?,
+            within: [to_main.from_main, connection(redis, WITHIN).await?],
             ledger_to_main: to_main.ledger,
             redis_to_main: to_main.redis,
             edge_to_main: to_main.from_edge,
@@ -93,10 +93,10 @@ impl Lines {
     pub(super) fn addresses(
         &self,
         region: usize,
-        main: &Servers,
-        standby: &Servers,
+        main: &RegionServers,
+        standby: &RegionServers,
     ) -> HashMap<String, String> {
-        let redis = |line: &Line| format!("redis://127.0.0.1:{}", line.port());
+        let redis = |connection: &WanConnection| format!("redis://127.0.0.1:{}", connection.port());
         let [within_main, within_standby] = &self.within;
         let to = match region {
             super::MAIN => vec![
@@ -119,7 +119,7 @@ impl Lines {
 
     /// Cuts main off from the others, or restores all.
     pub(super) fn cut(&self, cut: Option<Cut>) {
-        let state = |is_cut| if is_cut { LineState::Silent } else { LineState::Up };
+        let state = |is_cut| if is_cut { ConnectionState::Silent } else { ConnectionState::Up };
         let others = [
             &self.ledger_to_main,
             &self.ledger_to_standby,
@@ -127,13 +127,13 @@ impl Lines {
             &self.redis_to_standby,
             &self.edge_to_main,
         ];
-        others.iter().for_each(|line| line.set(state(cut.is_some())));
+        others.iter().for_each(|connection| connection.set(state(cut.is_some())));
         self.main_to_tables.set(state(cut == Some(Cut::Whole)));
     }
 }
 
-async fn line(port: u16, one_way: Duration) -> Result<Line> {
-    Line::lay(([127, 0, 0, 1], port).into(), one_way).await
+async fn connection(port: u16, one_way: Duration) -> Result<WanConnection> {
+    WanConnection::open(([127, 0, 0, 1], port).into(), one_way).await
 }
 
 fn port(url: &str) -> Result<u16> {

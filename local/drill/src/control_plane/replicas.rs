@@ -1,11 +1,11 @@
 //! Read replicas that are made and deleted by a call: a drill's throw-away copy.
 
-use super::database::{Databases, Instance, available};
+use super::api_error::ApiError;
+use super::database::{DatabaseInstance, DatabaseInstances, available};
 use super::locked;
-use super::query::{Answer, Form, element, text};
-use super::refusal::Refusal;
+use super::query::{Form, QueryResult, element, text};
 use local::system::postgres::Postgres;
-use local::system::wan::Line;
+use local::system::wan::WanConnection;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -16,15 +16,15 @@ const TAKES: Duration = Duration::from_millis(800);
 
 /// Where new replicas are made, and those that are not there yet.
 #[derive(Debug, Default)]
-pub(super) struct Copies {
+pub(super) struct Replicas {
     /// By region.
-    nurseries: Mutex<BTreeMap<String, Nursery>>,
-    unborn: Mutex<Vec<Unborn>>,
+    sources: Mutex<BTreeMap<String, ReplicaSource>>,
+    pending_replica: Mutex<Vec<PendingReplica>>,
 }
 
 /// What a region's new replicas need.
 #[derive(Clone, Debug)]
-pub struct Nursery {
+pub struct ReplicaSource {
     /// The folder for their logs.
     pub logs: PathBuf,
     /// The port by which they reach the one they copy.
@@ -33,7 +33,7 @@ pub struct Nursery {
 
 /// A replica that is being made.
 #[derive(Clone, Debug)]
-pub(super) struct Unborn {
+pub(super) struct PendingReplica {
     id: String,
     region: String,
     class: String,
@@ -42,16 +42,16 @@ pub(super) struct Unborn {
     tags: BTreeMap<String, String>,
 }
 
-impl Databases {
+impl DatabaseInstances {
     /// Lets replicas be made in a region.
-    pub fn let_copies_be_made(&self, region: &str, nursery: Nursery) {
-        locked(&self.copies.nurseries).insert(region.to_owned(), nursery);
+    pub fn let_copies_be_made(&self, region: &str, sources: ReplicaSource) {
+        locked(&self.copies.sources).insert(region.to_owned(), sources);
     }
 
     /// A replica that is being made, as it is described.
-    pub(super) fn unborn(&self, region: &str, id: &str) -> Option<String> {
-        let unborn = locked(&self.copies.unborn);
-        let one = unborn.iter().find(|one| one.region == region && one.id == id)?;
+    pub(super) fn pending_replica(&self, region: &str, id: &str) -> Option<String> {
+        let pending_replica = locked(&self.copies.pending_replica);
+        let one = pending_replica.iter().find(|one| one.region == region && one.id == id)?;
         let tags = one
             .tags
             .iter()
@@ -67,7 +67,7 @@ impl Databases {
     }
 }
 
-pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+pub(super) fn create(databases: &Arc<DatabaseInstances>, region: &str, form: &Form) -> QueryResult {
     form.check(&[
         "DBInstanceIdentifier",
         "SourceDBInstanceIdentifier",
@@ -79,14 +79,14 @@ pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> A
         "Tags",
     ])?;
     let id = form.required("DBInstanceIdentifier")?;
-    let exists = databases.find(region, id).is_ok() || databases.unborn(region, id).is_some();
+    let exists = databases.find(region, id).is_ok() || databases.pending_replica(region, id).is_some();
     if exists {
-        return Err(Refusal::new(400, "DBInstanceAlreadyExists", format!("{id} exists")));
+        return Err(ApiError::new(400, "DBInstanceAlreadyExists", format!("{id} exists")));
     }
     let source = databases.find_by_arn(form.required("SourceDBInstanceIdentifier")?)?;
     available(&source)?;
     let keys = form.list("Tags", Some("Key")).into_iter().map(str::to_owned);
-    let one = Unborn {
+    let one = PendingReplica {
         id: id.into(),
         region: region.into(),
         class: form.required("DBInstanceClass")?.into(),
@@ -94,27 +94,28 @@ pub(super) fn create(databases: &Arc<Databases>, region: &str, form: &Form) -> A
         groups: form.list("VpcSecurityGroupIds", None).into_iter().map(str::to_owned).collect(),
         tags: keys.zip(form.list("Tags", Some("Value")).into_iter().map(str::to_owned)).collect(),
     };
-    let Some(nursery) = locked(&databases.copies.nurseries).get(region).cloned() else {
-        return Err(Refusal::unknown("where replicas are made"));
+    let Some(sources) = locked(&databases.copies.sources).get(region).cloned() else {
+        return Err(ApiError::unknown("where replicas are made"));
     };
-    locked(&databases.copies.unborn).push(one.clone());
+    locked(&databases.copies.pending_replica).push(one.clone());
     let all = databases.clone();
     tokio::spawn(async move {
         tokio::time::sleep(TAKES).await;
-        match born(&one, nursery).await {
+        match start_replica(&one, sources).await {
             Ok(instance) => all.add(instance),
             Err(error) => eprintln!("{} was not made: {error:#}", one.id),
         }
-        locked(&all.copies.unborn).retain(|other| (&other.region, &other.id) != (&one.region, &one.id));
+        locked(&all.copies.pending_replica)
+            .retain(|other| (&other.region, &other.id) != (&one.region, &one.id));
     });
-    databases.unborn(region, id).ok_or_else(|| Refusal::new(500, "InternalFailure", "it is gone"))
+    databases.pending_replica(region, id).ok_or_else(|| ApiError::new(500, "InternalFailure", "it is gone"))
 }
 
-async fn born(one: &Unborn, nursery: Nursery) -> anyhow::Result<Instance> {
+async fn start_replica(one: &PendingReplica, sources: ReplicaSource) -> anyhow::Result<DatabaseInstance> {
     let slot = format!("rds_{}", one.id.replace('-', "_"));
-    let server = Postgres::start_replica(&nursery.logs, &slot, nursery.source).await?;
-    let door = Line::lay(([127, 0, 0, 1], server.port()).into(), Duration::ZERO).await?;
-    Ok(Instance {
+    let server = Postgres::start_replica(&sources.logs, &slot, sources.source).await?;
+    let proxy = WanConnection::open(([127, 0, 0, 1], server.port()).into(), Duration::ZERO).await?;
+    Ok(DatabaseInstance {
         id: one.id.clone(),
         region: one.region.clone(),
         class: one.class.clone(),
@@ -126,20 +127,20 @@ async fn born(one: &Unborn, nursery: Nursery) -> anyhow::Result<Instance> {
         tags: one.tags.clone(),
         pending_class: None,
         server: Arc::new(tokio::sync::Mutex::new(server)),
-        door: Arc::new(door),
+        proxy: Arc::new(proxy),
     })
 }
 
-pub(super) fn delete(databases: &Arc<Databases>, region: &str, form: &Form) -> Answer {
+pub(super) fn delete(databases: &Arc<DatabaseInstances>, region: &str, form: &Form) -> QueryResult {
     form.check(&["DBInstanceIdentifier", "SkipFinalSnapshot", "DeleteAutomatedBackups"])?;
     let id = form.required("DBInstanceIdentifier")?;
-    if databases.unborn(region, id).is_some() {
-        return Err(Refusal::new(400, "InvalidDBInstanceState", format!("{id} is being created")));
+    if databases.pending_replica(region, id).is_some() {
+        return Err(ApiError::new(400, "InvalidDBInstanceState", format!("{id} is being created")));
     }
     let instance = databases.find(region, id)?;
     available(&instance)?;
     if !form.is_true("SkipFinalSnapshot") {
-        return Err(Refusal::unknown("final snapshots"));
+        return Err(ApiError::unknown("final snapshots"));
     }
     databases.deleting(&instance);
     let all = databases.clone();
