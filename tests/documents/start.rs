@@ -100,8 +100,6 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_SAMPLE_SECONDS", "10", AtStart(&["0", "61"])),
     ("FAIRDROP_WATCH_SECONDS", "55", AtStart(&["0", "61"])),
     ("FAIRDROP_RUNBOOK_URL", "docs/runbook", AtDeployment("RunbookUrl")),
-    ("FAIRDROP_RAISE_CLASSES", "db.t4g.medium", AtStart(&["db.made.up", "db.t4g.medium,"])),
-    ("FAIRDROP_RAISE_WINDOW", "sun:03:00-sun:05:00", AtStart(&["sunday"])),
 ];
 
 /// The template gives these to every function, and these functions speak to no Redis.

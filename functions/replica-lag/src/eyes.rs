@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// The longest that one question to AWS may take.
-pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(7);
+const ASK_LIMIT: Duration = Duration::from_secs(7);
 /// RDS's word is asked for again after this ...
 const INSTANCES_EVERY: Duration = Duration::from_secs(20);
 /// ... CloudWatch's, which changes once a minute, after this ...

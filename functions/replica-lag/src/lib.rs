@@ -6,7 +6,7 @@
 //! `broken` and `size`). What a look changes in what is remembered ([`memory`]), and what
 //! people are told ([`notice`]), is pure, too; `store` and `post` carry it out.
 //!
-//! It restarts nothing. It raises the replica's class only where that was asked for ([`raise`]).
+//! It restarts and changes nothing.
 
 mod broken;
 mod eyes;
@@ -15,7 +15,6 @@ mod instances;
 pub mod memory;
 pub mod notice;
 mod post;
-pub mod raise;
 pub mod report;
 pub mod sample;
 mod size;
@@ -29,7 +28,6 @@ use eyes::{Eyes, Recent};
 use ledger::Ledger;
 use memory::Settings;
 use post::Post;
-use raise::RaisePolicy;
 use shared::config::{self, ConfigError, Source};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -80,7 +78,6 @@ impl App {
             repeat_ms: repeat_minutes * 60_000,
             runbook: config::optional(source, "FAIRDROP_RUNBOOK_URL")
                 .unwrap_or_else(|| "docs/runbook/replica-lag.md".into()),
-            raise: RaisePolicy::from_config(source)?,
             has_topic: topic_arn.is_some(),
         };
         let (aws, aws_of_main) = (rds::sdk_config(region).await, rds::sdk_config(&main_region).await);

@@ -2,7 +2,6 @@
 //! function of what was remembered and what is seen.
 
 use crate::notice::{self, About, Notice, Occasion, Told};
-use crate::raise::{RaisePolicy, Raised};
 use crate::sample::Sample;
 use crate::trigger::{Alarm, AlarmState};
 use crate::verdict::{Assessment, Standing, judge};
@@ -34,8 +33,6 @@ pub struct Memory {
     pub alarms: BTreeMap<String, SeenAlarm>,
     /// Notices that are written and not sent.
     pub outbox: Vec<Letter>,
-    /// The class that was raised.
-    pub raised: Option<Raised>,
 }
 
 /// The newest state of an alarm.
@@ -73,19 +70,8 @@ pub struct Settings {
     pub repeat_ms: i64,
     /// Where the runbook is.
     pub runbook: String,
-    /// What may be raised.
-    pub raise: Option<RaisePolicy>,
     /// Whether there is a topic, and a bus.
     pub has_topic: bool,
-}
-
-/// What a look came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Looked {
-    /// The verdict with its reasons.
-    pub assessment: Assessment,
-    /// The class to be raised now; it is remembered already as raised.
-    pub raise: Option<Raised>,
 }
 
 impl Memory {
@@ -95,7 +81,7 @@ impl Memory {
     }
 
     /// Takes in a look.
-    pub fn look(&mut self, sample: &Sample, alarm: Option<&Alarm>, settings: &Settings) -> Looked {
+    pub fn look(&mut self, sample: &Sample, alarm: Option<&Alarm>, settings: &Settings) -> Assessment {
         let now_ms = sample.at_ms;
         self.first_seen_ms.get_or_insert(now_ms);
         if let Some(alarm) = alarm {
@@ -114,14 +100,7 @@ impl Memory {
             self.write(occasion, &assessment, sample, settings);
             self.told = notice::told(self.told, occasion, assessment.verdict, now_ms);
         }
-        let raise = settings
-            .raise
-            .as_ref()
-            .and_then(|policy| policy.due(&assessment, standing, sample, self.raised.as_ref()));
-        if let Some(raise) = &raise {
-            self.raised = Some(raise.clone());
-        }
-        Looked { assessment, raise }
+        assessment
     }
 
     /// Writes a notice, to be sent.

@@ -35,10 +35,6 @@ pub enum Occasion {
     Repeated,
     /// The standby could take over again.
     Over,
-    /// The replica's class is being raised.
-    Raised,
-    /// It was to be raised, and RDS has refused or not answered in time: then it may have been.
-    NotRaised,
 }
 
 impl Occasion {
@@ -47,8 +43,6 @@ impl Occasion {
             Self::Changed => "changed",
             Self::Repeated => "repeated",
             Self::Over => "over",
-            Self::Raised => "raised",
-            Self::NotRaised => "not-raised",
         }
     }
 }
@@ -173,10 +167,6 @@ impl Notice {
         let verdict = self.verdict.name();
         match self.occasion {
             Occasion::Over => format!("fairdrop: {} could take over again", self.replica),
-            Occasion::Raised => format!("fairdrop: the class of {} is being raised", self.replica),
-            Occasion::NotRaised => {
-                format!("fairdrop: RDS did not confirm a bigger class for {}", self.replica)
-            }
             Occasion::Changed => format!("fairdrop: {} is {verdict} ({})", self.replica, self.cause),
             Occasion::Repeated => format!("fairdrop: {} is still {verdict} ({})", self.replica, self.cause),
         }

@@ -1,9 +1,8 @@
 //! What a run has found: the invocation's answer, and metrics.
 
 use crate::App;
-use crate::memory::{Looked, Memory};
+use crate::memory::Memory;
 use crate::notice::{self, Notice};
-use crate::raise::Raised;
 use crate::sample::Sample;
 use crate::verdict::{Assessment, Verdict};
 use ledger::AtRisk;
@@ -35,10 +34,6 @@ pub struct Report {
     pub notices: Vec<Notice>,
     /// Notices that still have to be.
     pub notices_waiting: usize,
-    /// The class that was raised, ever.
-    pub raised: Option<Raised>,
-    /// Whether the class may be raised again, where that was asked for.
-    pub raise_allowed: bool,
     /// All that was seen.
     pub seen: Sample,
 }
@@ -46,15 +41,14 @@ pub struct Report {
 impl Report {
     /// The report of one look, with what is remembered after it. The notices that were sent are
     /// the caller's to add.
-    pub fn of(app: &App, sample: &Sample, looked: &Looked, memory: &Memory) -> Self {
+    pub fn of(app: &App, sample: &Sample, assessment: &Assessment, memory: &Memory) -> Self {
         Self {
-            assessment: Some(looked.assessment.clone()),
+            assessment: Some(assessment.clone()),
             since_ms: memory.standing.map(|standing| standing.since_ms),
             at_risk: sample.at_risk,
             findings: notice::findings(sample),
             looks: 1,
             notices_waiting: memory.outbox.len(),
-            raised: memory.raised.clone(),
             ..Self::that_saw(app, sample)
         }
     }

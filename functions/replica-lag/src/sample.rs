@@ -94,8 +94,6 @@ pub struct Instance {
     pub status: String,
     /// Its class, such as `db.r6g.large`.
     pub class: String,
-    /// Whether a change waits to be made.
-    pub is_changing: bool,
     /// Whom it is a replica of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_of: Option<String>,
@@ -107,8 +105,6 @@ pub struct Instance {
     pub replication_is_normal: Option<bool>,
     /// Its resource id, by which main's slot is named.
     pub resource_id: String,
-    /// Whether a failover has it in hand.
-    pub is_in_failover: bool,
 }
 
 /// CloudWatch's newest figures; each is absent where there is no datapoint.

@@ -13,8 +13,6 @@ pub enum Trigger {
     Alarm(Alarm),
     /// A person wants to know: nothing is remembered, told or changed.
     Look,
-    /// A person has seen that the class was raised: it may be raised again.
-    AllowRaise,
 }
 
 /// An alarm's new state.
@@ -47,8 +45,7 @@ pub enum AlarmState {
 pub enum BadEvent {
     /// It is of no known kind.
     #[error(
-        "this function expects an EventBridge schedule's event, a CloudWatch alarm's, {{\"look\": true}} \
-         or {{\"allow_raise\": true}}"
+        "this function expects an EventBridge schedule's event, a CloudWatch alarm's, or {{\"look\": true}}"
     )]
     Unknown,
     /// It is an alarm's, but of another stack, region or account.
@@ -85,16 +82,13 @@ struct StateOfAlarm {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum ByHand {
     Look(bool),
-    AllowRaise(bool),
 }
 
 impl Trigger {
     /// Reads an event. Alarms are taken if their ARN begins with `own_alarms`.
     pub fn parse(event: Value, own_alarms: &str) -> Result<Self, BadEvent> {
-        match serde_json::from_value(event.clone()) {
-            Ok(ByHand::Look(true)) => return Ok(Self::Look),
-            Ok(ByHand::AllowRaise(true)) => return Ok(Self::AllowRaise),
-            _ => {}
+        if let Ok(ByHand::Look(true)) = serde_json::from_value(event.clone()) {
+            return Ok(Self::Look);
         }
         if serde_json::from_value::<ScheduledEvent>(event.clone()).is_ok() {
             return Ok(Self::Schedule);

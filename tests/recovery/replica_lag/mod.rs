@@ -275,41 +275,15 @@ fn undersized(now_ms: i64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_class_is_raised_once_and_only_as_configured() {
-    let with = [
-        ("FAIRDROP_RAISE_CLASSES", "db.r6g.xlarge,db.r6g.2xlarge"),
-        ("FAIRDROP_RAISE_WINDOW", "mon:00:00-sun:23:59"),
-    ];
-    let stand = Stand::start_with(20, 2, &with).await.unwrap();
-    stand.remember(&undersized(stand::now_ms())).await.unwrap();
-    assert_eq!(stand.class().await.unwrap(), "db.r6g.large");
-    let (one, other) = tokio::join!(stand.watch(), stand.watch());
-    for report in [one.unwrap(), other.unwrap()] {
-        assert_eq!(report["verdict"], "undersized", "{report}");
-        assert_eq!(report["raised"]["to"], "db.r6g.xlarge", "{report}");
-    }
-    assert_eq!(stand.class().await.unwrap(), "db.r6g.xlarge");
-    // It is too small all the same: not again, and never down.
-    stand
-        .remember(&{
-            let mut memory = undersized(stand::now_ms());
-            memory["raised"] = json!({ "from": "db.r6g.large", "to": "db.r6g.xlarge", "at_ms": 1 });
-            memory
-        })
-        .await
-        .unwrap();
-    stand.watch().await.unwrap();
-    assert_eq!(stand.class().await.unwrap(), "db.r6g.xlarge");
-    let told = short(&stand.received("topic").await.unwrap());
-    assert_eq!(told.iter().filter(|one| *one == "raised undersized").count(), 1, "{told:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_being_asked_nothing_is_changed() {
+async fn a_bigger_class_is_recommended_and_never_set() {
     let stand = Stand::start(20).await.unwrap();
     stand.remember(&undersized(stand::now_ms())).await.unwrap();
     let report = stand.watch().await.unwrap();
-    assert_eq!((&report["verdict"], &report["raised"]), (&json!("undersized"), &Value::Null), "{report}");
+    assert_eq!(
+        (&report["verdict"], &report["recommendation"]["class"]),
+        (&json!("undersized"), &json!("db.r6g.xlarge")),
+        "{report}"
+    );
     assert_eq!(stand.class().await.unwrap(), "db.r6g.large");
     // A look by hand changes nothing and tells nobody.
     stand.remember(&json!({})).await.unwrap();

@@ -86,7 +86,6 @@ impl Model {
                 behind_seconds: BEHIND_SECONDS,
                 repeat_ms: 900_000,
                 runbook: "runbook".into(),
-                raise: None,
                 has_topic: true,
             },
             notices: Vec::new(),
@@ -212,7 +211,7 @@ impl Model {
     fn look(&mut self) -> Assessment {
         let before = self.memory.standing;
         let sample = self.sample();
-        let assessment = self.memory.look(&sample, None, &self.settings).assessment;
+        let assessment = self.memory.look(&sample, None, &self.settings);
         if before.is_none_or(|standing| standing.verdict != assessment.verdict) {
             self.changes.push((self.second, assessment.clone()));
         }

@@ -17,7 +17,6 @@ fn settings() -> Settings {
         behind_seconds: 10.0,
         repeat_ms: REPEAT_MS,
         runbook: "runbook".into(),
-        raise: None,
         has_topic: true,
     }
 }
@@ -64,8 +63,8 @@ fn two_notices_of_one_look_are_two() {
     model.pass(60, |_, _| {});
     let mut memory = model.memory().clone();
     let sample = memory.window.newest().unwrap().clone();
-    let assessment = memory.look(&sample, None, &settings()).assessment;
-    for occasion in [Occasion::Changed, Occasion::Raised, Occasion::NotRaised] {
+    let assessment = memory.look(&sample, None, &settings());
+    for occasion in [Occasion::Changed, Occasion::Repeated, Occasion::Over] {
         memory.write(occasion, &assessment, &sample, &settings());
     }
     let claimed = memory.claim(sample.at_ms);
