@@ -1,5 +1,5 @@
-//! The restore drill: the built function against moto's RDS, and a real PostgreSQL where the
-//! restored instance would answer.
+//! The restore drill: the built function against moto's RDS, with a real PostgreSQL in place of the restored
+//! instance.
 
 use anyhow::{Result, bail};
 use local::aws::emulators::{Moto, elements};
@@ -15,17 +15,17 @@ use sqlx::{Connection, Executor, PgConnection};
 use std::time::Duration;
 use tests::{LedgerServer, sample};
 
-const THERE: &str = "eu-west-1";
+const REGION: &str = "eu-west-1";
 
-struct Drill {
+struct DrillFixture {
     moto: Moto,
     emulator: Emulator,
     function: FunctionProcess,
     _folder: tempfile::TempDir,
 }
 
-impl Drill {
-    /// A region with a snapshot of the ledger, whose restored instance answers at `ledger_url`.
+impl DrillFixture {
+    /// A region with a snapshot of the ledger. The restored instance answers at `ledger_url`.
     async fn start(ledger_url: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let moto = Moto::start(folder.path(), &[]).await?;
@@ -36,17 +36,17 @@ impl Drill {
         ];
         let mut parameters = database.to_vec();
         parameters.push(("AllocatedStorage", "20"));
-        moto.rds(THERE, "CreateDBInstance", &parameters).await?;
-        for (id, tag) in [("drops-ledger-1", "drops"), ("drops-ledger-other", "somebody")] {
+        moto.rds(REGION, "CreateDBInstance", &parameters).await?;
+        for (id, tag) in [("drops-ledger-1", "drops"), ("drops-ledger-other", "another-stack")] {
             let parameters = [
                 ("DBInstanceIdentifier", "ledger"),
                 ("DBSnapshotIdentifier", id),
                 ("Tags.Tag.1.Key", "fairdrop:snapshots"),
                 ("Tags.Tag.1.Value", tag),
             ];
-            moto.rds(THERE, "CreateDBSnapshot", &parameters).await?;
+            moto.rds(REGION, "CreateDBSnapshot", &parameters).await?;
         }
-        let emulator = Emulator::start(folder.path(), THERE).await?;
+        let emulator = Emulator::start(folder.path(), REGION).await?;
         let mut environment = Moto::environment_at(&moto.url());
         let own = [
             ("FAIRDROP_SNAPSHOT_PREFIX", "drops"),
@@ -57,7 +57,7 @@ impl Drill {
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let launch = Launch {
             function: "restore-drill",
-            region: THERE.into(),
+            region: REGION.into(),
             concurrency: 1,
             environment,
             wrapper: Vec::new(),
@@ -76,12 +76,12 @@ impl Drill {
     }
 
     async fn instances(&self) -> Result<Vec<String>> {
-        let xml = self.moto.rds(THERE, "DescribeDBInstances", &[]).await?;
+        let xml = self.moto.rds(REGION, "DescribeDBInstances", &[]).await?;
         Ok(elements(&xml, "DBInstanceIdentifier").into_iter().map(str::to_owned).collect())
     }
 }
 
-/// A ledger in which two units of three were sold, and one reservation was released.
+/// A ledger in which two of three units are sold.
 async fn ledger_with_sales() -> Result<LedgerServer> {
     let server = LedgerServer::start().await?;
     let at = |micros| Stamp::from_micros(micros);
@@ -112,9 +112,9 @@ async fn ledger_with_sales() -> Result<LedgerServer> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_snapshot_is_restored_checked_and_thrown_away() {
+async fn the_newest_snapshot_is_restored_checked_and_deleted() {
     let server = ledger_with_sales().await.unwrap();
-    let drill = Drill::start(&server.postgres.url()).await.unwrap();
+    let drill = DrillFixture::start(&server.postgres.url()).await.unwrap();
     let planned = drill.invoke(&sample("restore-drill.dry-run.json")).await.unwrap();
     assert_eq!((&planned["state"], &planned["snapshot"]), (&json!("planned"), &json!("drops-ledger-1")));
     assert!(planned["next"].as_str().unwrap().contains("would restore drops-ledger-1 as drops-drill-ledger"));
@@ -134,25 +134,25 @@ async fn the_newest_snapshot_is_restored_checked_and_thrown_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_is_not_whole_does_not_pass_and_is_thrown_away_too() {
+async fn an_inconsistent_ledger_does_not_pass_and_is_deleted_too() {
     let server = ledger_with_sales().await.unwrap();
-    let mut by_hand = PgConnection::connect(&server.postgres.url()).await.unwrap();
-    let torn = "ALTER TABLE fairdrop.sales DISABLE TRIGGER USER; DELETE FROM fairdrop.sales WHERE user_token = 'bob'";
-    by_hand.execute(torn).await.unwrap();
-    let drill = Drill::start(&server.postgres.url()).await.unwrap();
+    let mut connection = PgConnection::connect(&server.postgres.url()).await.unwrap();
+    let inconsistent = "ALTER TABLE fairdrop.sales DISABLE TRIGGER USER; DELETE FROM fairdrop.sales WHERE user_token = 'bob'";
+    connection.execute(inconsistent).await.unwrap();
+    let drill = DrillFixture::start(&server.postgres.url()).await.unwrap();
     let report = drill.invoke(&json!({ "run": true })).await.unwrap();
     assert_eq!((&report["state"], &report["check"]["passed"]), (&json!("done"), &json!(false)), "{report}");
     assert!(report["check"]["problems"][0].as_str().unwrap().contains("2 units are taken"), "{report}");
-    by_hand.execute("DROP SCHEMA fairdrop CASCADE").await.unwrap();
+    connection.execute("DROP SCHEMA fairdrop CASCADE").await.unwrap();
     let report = drill.invoke(&json!({ "run": true })).await.unwrap();
     assert!(report["check"]["problems"][0].as_str().unwrap().contains("migration 0"), "{report}");
     assert_eq!(drill.instances().await.unwrap(), ["ledger"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_that_died_is_gone_on_with_and_others_are_left_alone() {
-    // Nobody answers there: the drill is killed while it waits for the ledger.
-    let drill = Drill::start("postgres://fairdrop@127.0.0.1:1/fairdrop").await.unwrap();
+async fn a_drill_that_died_is_continued_and_foreign_instances_are_not_changed() {
+    // No server listens at this address: the drill is killed while it waits for the ledger.
+    let drill = DrillFixture::start("postgres://fairdrop@127.0.0.1:1/fairdrop").await.unwrap();
     let run = json!({ "run": true });
     let killed = tokio::time::timeout(Duration::from_secs(4), drill.invoke(&run)).await;
     assert!(killed.is_err(), "{killed:?}");
@@ -161,12 +161,12 @@ async fn a_drill_that_died_is_gone_on_with_and_others_are_left_alone() {
     let planned = drill.invoke(&json!({})).await.unwrap();
     assert!(planned["next"].as_str().unwrap().contains("from an earlier drill"), "{planned}");
 
-    // An instance that has the name and not the tag is somebody's.
+    // An instance with the name of the drill but without its tag is not the drill's.
     let remove = [("DBInstanceIdentifier", "drops-drill-ledger"), ("SkipFinalSnapshot", "true")];
-    drill.moto.rds(THERE, "DeleteDBInstance", &remove).await.unwrap();
+    drill.moto.rds(REGION, "DeleteDBInstance", &remove).await.unwrap();
     let restore =
         [("DBInstanceIdentifier", "drops-drill-ledger"), ("DBSnapshotIdentifier", "drops-ledger-1")];
-    drill.moto.rds(THERE, "RestoreDBInstanceFromDBSnapshot", &restore).await.unwrap();
+    drill.moto.rds(REGION, "RestoreDBInstanceFromDBSnapshot", &restore).await.unwrap();
     let refused = drill.invoke(&run).await.unwrap_err().to_string();
     assert!(refused.contains("ForeignInstance"), "{refused}");
     assert_eq!(drill.instances().await.unwrap().len(), 2);

@@ -1,80 +1,81 @@
-//! Whether a restored ledger is one that the shop could go on with.
+//! Checks whether the shop could continue with a restored ledger.
 
 use crate::App;
 use ledger::{LATEST_MIGRATION, Ledger, LedgerError, Vitals};
-use rds::Moment;
+use rds::Timestamp;
 use serde::Serialize;
 use shared::config::{ConfigError, Source};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An instance that is available may take this long to let clients in.
-const PATIENCE: Duration = Duration::from_secs(180);
-const PAUSE: Duration = Duration::from_secs(5);
+/// An instance that is `available` may take this long until it accepts connections.
+const CONNECT_LIMIT: Duration = Duration::from_secs(180);
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the restored ledger says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// Whether the shop could go on with it.
+pub struct LedgerCheck {
+    /// Whether the shop could continue with this ledger.
     pub passed: bool,
-    /// What is wrong.
     pub problems: Vec<String>,
-    /// The number of its latest migration, and of the one that the functions are made for.
+    /// The latest migration of the restored ledger.
     pub schema_version: i64,
-    /// See `schema_version`.
+    /// The migration that the functions need.
     pub expected_version: i64,
-    /// Items in it.
     pub items: i64,
-    /// Sales in it, released reservations counted.
+    /// The number of sales and of reservations, including released ones.
     pub sales: i64,
-    /// Its newest reservation.
+    /// The time of the newest reservation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub newest_sale_at: Option<Moment>,
-    /// How long before the recovery point that was. Of a ledger that was idle it may be any
-    /// number; of one that was busy it is seconds.
+    pub newest_sale_at: Option<Timestamp>,
+    /// How long before the recovery point the newest reservation was made. During a drop this is some seconds;
+    /// without one it may be any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_sale_seconds_before_recovery_point: Option<i64>,
 }
 
-/// Asks the ledger at `host`, once it answers or `deadline` has come.
+/// Checks the ledger at `host`. Retries until it answers, for 180 s and until `deadline` at most.
 pub(crate) async fn check(
     app: &App,
     host: &str,
     port: u16,
-    recovery_point: Option<Moment>,
+    recovery_point: Option<Timestamp>,
     deadline: Instant,
-) -> Check {
-    let until = (Instant::now() + PATIENCE).min(deadline);
+) -> LedgerCheck {
+    let until = (Instant::now() + CONNECT_LIMIT).min(deadline);
     let vitals = loop {
-        match ask(app, host, port).await {
-            Err(Refusal::Ledger(LedgerError::Unavailable(_))) if Instant::now() + PAUSE < until => {
-                tokio::time::sleep(PAUSE).await;
+        match read_vitals(app, host, port).await {
+            Err(LedgerCheckError::Ledger(LedgerError::Unavailable(_)))
+                if Instant::now() + RETRY_PAUSE < until =>
+            {
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             other => break other,
         }
     };
     match vitals {
-        Ok(vitals) => judge(&vitals, recovery_point),
-        Err(why) => {
-            Check { problems: vec![why.to_string()], expected_version: LATEST_MIGRATION, ..Check::default() }
+        Ok(vitals) => evaluate(&vitals, recovery_point),
+        Err(error) => {
+            let problems = vec![error.to_string()];
+            LedgerCheck { problems, expected_version: LATEST_MIGRATION, ..LedgerCheck::default() }
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("the ledger cannot be asked: {0}")]
+enum LedgerCheckError {
+    #[error("the connection to the restored ledger is misconfigured: {0}")]
     Config(#[from] ConfigError),
-    #[error("the ledger does not answer as it should: {0}")]
+    #[error("could not read the restored ledger: {0}")]
     Ledger(#[from] LedgerError),
 }
 
-async fn ask(app: &App, host: &str, port: u16) -> Result<Vitals, Refusal> {
+async fn read_vitals(app: &App, host: &str, port: u16) -> Result<Vitals, LedgerCheckError> {
     Ok(ledger_at(&app.environment, host, port)?.vitals().await?)
 }
 
-/// The ledger at `host`: the configuration names its user and database, and not where it is restored to.
+/// The restored ledger at `host`. The configuration names its user and database; its address is known only after
+/// the restore.
 pub(crate) fn ledger_at(
     environment: &BTreeMap<&'static str, String>,
     host: &str,
@@ -87,23 +88,23 @@ pub(crate) fn ledger_at(
     Ledger::from_config(source)
 }
 
-fn judge(vitals: &Vitals, recovery_point: Option<Moment>) -> Check {
+fn evaluate(vitals: &Vitals, recovery_point: Option<Timestamp>) -> LedgerCheck {
     let seconds = |micros: u64| i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX);
-    let newest = vitals.newest_reservation.map(|at| Moment::from_unix_seconds(seconds(at.as_micros())));
+    let newest = vitals.newest_reservation.map(|at| Timestamp::from_unix_seconds(seconds(at.as_micros())));
     let mut problems = Vec::new();
     if vitals.version != LATEST_MIGRATION {
         problems.push(format!(
-            "its schema is at migration {}, and the functions are made for {LATEST_MIGRATION}",
+            "the schema is at migration {}, and the functions need migration {LATEST_MIGRATION}",
             vitals.version
         ));
     }
     if vitals.units_taken != vitals.units_counted {
         problems.push(format!(
-            "its items say that {} units are taken, and its sales say {}",
+            "by the items table {} units are taken, by the sales table {}",
             vitals.units_taken, vitals.units_counted
         ));
     }
-    Check {
+    LedgerCheck {
         passed: problems.is_empty(),
         problems,
         schema_version: vitals.version,

@@ -1,25 +1,25 @@
-//! The throw-away instance on RDS.
+//! The temporary DB instance in RDS.
 
-use crate::step::Instance;
+use crate::step::DrillInstance;
 use crate::{App, DRILL_TAG};
 use aws_sdk_rds::types::{DbInstance, Tag};
-use rds::{Moment, RdsError, Snapshot, State, manual_snapshots, refusal};
+use rds::{RdsError, Snapshot, SnapshotState, Timestamp, manual_snapshots, refusal};
 
-/// Tags that remember what the drill needs from one invocation to the next.
+/// Tags that carry the drill's state from one invocation to the next.
 const SNAPSHOT_TAG: &str = "fairdrop:snapshot";
 const RECOVERY_POINT_TAG: &str = "fairdrop:recovery-point";
 const STARTED_TAG: &str = "fairdrop:started-at";
 
 impl App {
-    /// The newest usable snapshot of the database that is fairdrop's and in this region.
+    /// The newest usable snapshot of the database in this region that fairdrop made.
     pub(crate) async fn newest_snapshot(&self) -> Result<Option<Snapshot>, RdsError> {
         let all = manual_snapshots(&self.client).await?.into_iter();
         let own = all.filter(|one| one.database == self.database && one.is_own(&self.prefix));
-        Ok(own.filter(|one| one.state == State::Available).max_by_key(Snapshot::usable))
+        Ok(own.filter(|one| one.state == SnapshotState::Available).max_by_key(Snapshot::recovery_point))
     }
 
-    /// The instance, where there is one.
-    pub(crate) async fn instance(&self) -> Result<Option<Instance>, RdsError> {
+    /// `None` if the instance does not exist.
+    pub(crate) async fn instance(&self) -> Result<Option<DrillInstance>, RdsError> {
         let call = self.client.describe_db_instances().db_instance_identifier(&self.instance_id);
         match call.send().await.map_err(refusal) {
             Ok(found) => Ok(found.db_instances().first().map(|one| self.read(one))),
@@ -28,29 +28,29 @@ impl App {
         }
     }
 
-    fn read(&self, found: &DbInstance) -> Instance {
+    fn read(&self, found: &DbInstance) -> DrillInstance {
         let tag = |key: &str| {
             let tag = found.tag_list().iter().find(|tag| tag.key() == Some(key));
             tag.and_then(|tag| tag.value()).unwrap_or_default()
         };
-        let moment = |key: &str| tag(key).parse().ok().map(Moment::from_unix_seconds);
+        let timestamp = |key: &str| tag(key).parse().ok().map(Timestamp::from_unix_seconds);
         let endpoint = found.endpoint().and_then(|endpoint| {
             Some((endpoint.address()?.to_owned(), u16::try_from(endpoint.port()?).ok()?))
         });
-        Instance {
+        DrillInstance {
             status: found.db_instance_status().unwrap_or_default().to_owned(),
             endpoint,
-            is_ours: tag(DRILL_TAG) == self.prefix,
+            is_own: tag(DRILL_TAG) == self.prefix,
             snapshot: tag(SNAPSHOT_TAG).to_owned(),
-            recovery_point: moment(RECOVERY_POINT_TAG),
-            started_at: moment(STARTED_TAG),
+            recovery_point: timestamp(RECOVERY_POINT_TAG),
+            started_at: timestamp(STARTED_TAG),
         }
     }
 
-    /// Begins to restore `snapshot` under the throw-away name.
-    pub(crate) async fn restore(&self, snapshot: &Snapshot, now: Moment) -> Result<(), RdsError> {
+    /// Begins to restore `snapshot` as the temporary instance.
+    pub(crate) async fn restore(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), RdsError> {
         let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
-        let at = snapshot.usable().unwrap_or(now);
+        let at = snapshot.recovery_point().unwrap_or(now);
         self.client
             .restore_db_instance_from_db_snapshot()
             .db_instance_identifier(&self.instance_id)
@@ -75,7 +75,7 @@ impl App {
             .map_err(refusal)
     }
 
-    /// Throws the instance away, with its automated backups and without a last snapshot.
+    /// Deletes the instance and its automated backups, without a final snapshot.
     pub(crate) async fn delete(&self) -> Result<(), RdsError> {
         let call = self.client.delete_db_instance().db_instance_identifier(&self.instance_id);
         let deleted = call.skip_final_snapshot(true).delete_automated_backups(true).send().await;

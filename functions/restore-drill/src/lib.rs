@@ -1,19 +1,18 @@
-//! The restore drill: is what would be restored in this region worth anything?
+//! The restore drill: could the newest snapshot in this region be restored and used?
 //!
-//! It restores the newest snapshot of the ledger under a throw-away name, checks it and
-//! deletes it. Without `{"run": true}` it only says what it would do. RDS takes its
-//! time: an invocation that ends before the drill does is followed by another one, which goes
-//! on where the first ended, since all that must be remembered stands in the instance's tags.
+//! The drill restores the newest snapshot of the ledger as a temporary DB instance, checks the ledger and deletes the
+//! instance. Without `{"run": true}` it reports only what it would do. A restore may take longer than an invocation:
+//! the operator then invokes the function again, and the drill continues from the state in the instance's tags.
 
 mod check;
 mod instance;
 mod step;
 
-pub use check::Check;
-pub use step::{Instance, Next, next};
+pub use check::LedgerCheck;
+pub use step::{DrillInstance, DrillStep, next_step};
 
 use lambda_runtime::Diagnostic;
-use rds::{Moment, RdsError, Snapshot};
+use rds::{RdsError, Snapshot, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::config::{self, ConfigError, Source};
@@ -21,13 +20,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an invocation takes at most, where it has no usable deadline.
+/// Limits an invocation that has no usable deadline.
 pub const RUN_LIMIT: Duration = Duration::from_secs(880);
-/// The tag that makes an instance the drill's, if its value is the prefix.
+/// The tag of the drill's instance. Its value is the prefix.
 const DRILL_TAG: &str = "fairdrop:restore-drill";
-/// The longest identifier of a DB instance.
+/// In characters: the longest identifier of a DB instance.
 const MAX_INSTANCE_ID: usize = 63;
-/// What the ledger is reached by; the rest of the environment is none of its business.
+/// The variables that configure the connection to the ledger.
 const LEDGER_VARIABLES: [&str; 5] = [
     "FAIRDROP_LEDGER_URL",
     "FAIRDROP_LEDGER_AUTH",
@@ -52,19 +51,21 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the configuration. Nothing is connected yet.
+    /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
         let prefix = config::required(source, "FAIRDROP_SNAPSHOT_PREFIX")?;
         let database = config::required(source, "FAIRDROP_DRILL_DATABASE")?;
         let instance_id = format!("{prefix}-drill-{database}");
         if instance_id.len() > MAX_INSTANCE_ID {
-            let why = format!("{instance_id} has more than {MAX_INSTANCE_ID} characters; shorten the prefix");
+            let why = format!(
+                "{instance_id} has more than {MAX_INSTANCE_ID} characters; use a shorter FAIRDROP_SNAPSHOT_PREFIX"
+            );
             return Err(ConfigError::bad("FAIRDROP_DRILL_DATABASE", why));
         }
         let known = LEDGER_VARIABLES.into_iter();
         let environment: BTreeMap<_, _> =
             known.filter_map(|name| Some((name, config::optional(source, name)?))).collect();
-        // Checked now, and not after half an hour of restoring.
+        // An invalid configuration fails now, not after half an hour of restoring.
         check::ledger_at(&environment, "restored.example", 5432)?;
         let groups = config::optional(source, "FAIRDROP_DRILL_SECURITY_GROUPS").unwrap_or_default();
         Ok(Self {
@@ -92,52 +93,45 @@ struct Command {
 
 /// The answer to an invocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct RestoreReport {
     /// `planned`, `restoring`, `deleting` or `done`.
     pub state: &'static str,
-    /// What to do now.
+    /// What the operator does next.
     pub next: String,
-    /// Whose snapshot.
     pub database: String,
-    /// Where.
     pub region: String,
-    /// The throw-away instance.
+    /// Identifier of the temporary instance.
     pub instance: String,
-    /// What is restored.
+    /// Identifier of the restored snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// The moment whose data it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovery_point: Option<Moment>,
-    /// How old they were when the restore began, or are now in a dry run: what would have
-    /// been lost.
+    pub recovery_point: Option<Timestamp>,
+    /// The age of the recovery point when the restore began; in a dry run, now. A real restore would have lost
+    /// the changes of this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_point_age_seconds: Option<i64>,
-    /// From the call that restores to the ledger's first answer.
+    /// From the start of the restore to the first answer of the ledger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usable_after_seconds: Option<i64>,
-    /// From that call to the end of the invocation.
+    /// From the start of the restore to the end of the invocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_seconds: Option<i64>,
-    /// What the ledger said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub check: Option<Check>,
+    pub check: Option<LedgerCheck>,
 }
 
-/// Why a drill ended early; the name is the invocation's `errorType`.
+/// Why a drill failed. The name is the invocation's `errorType`.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// The payload is no command.
-    #[error("not a command: {0}; send {{}} for a dry run, or {{\"run\": true}}")]
+    #[error("the payload is no command: {0}; send {{}} for a dry run, or {{\"run\": true}}")]
     BadCommand(#[from] serde_json::Error),
-    /// There is nothing to restore.
-    #[error("there is no usable snapshot of {0} here; see the runbook on snapshots")]
+    #[error("this region has no usable snapshot of {0}; see docs/runbook/snapshots.md")]
     NoSnapshot(String),
-    /// Somebody else's instance has the name.
-    #[error("the instance {0} is not the drill's; nothing is done to it")]
+    /// An instance without the drill's tag has the name.
+    #[error("the DB instance {0} lacks the tag of the drill; the drill changes nothing")]
     Foreign(String),
-    /// RDS did not do it.
-    #[error("RDS: {0}")]
+    #[error("a call to RDS failed: {0}; invoke again to continue the drill")]
     Rds(#[from] RdsError),
 }
 
@@ -153,14 +147,14 @@ impl From<DrillError> for Diagnostic {
     }
 }
 
-/// Carries out the command that `payload` holds, for at most `time`.
-pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Report, DrillError> {
+/// Executes the command in `payload`, for at most `time`.
+pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<RestoreReport, DrillError> {
     let Command { run } = serde_json::from_value(payload)?;
     let deadline = Instant::now() + time;
     let newest = app.newest_snapshot().await?;
     let mut report = app.report(newest.as_ref());
     if !run {
-        return plan(app, newest.as_ref(), report).await;
+        return dry_run(app, newest.as_ref(), report).await;
     }
     let mut started_at = None;
     loop {
@@ -169,31 +163,32 @@ pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Report,
             started_at = instance.started_at.or(started_at);
             report.resume(instance);
         }
-        match next(newest.as_ref(), instance.as_ref(), report.check.is_some()) {
-            Next::Restore(snapshot) => {
-                let now = Moment::now();
+        match next_step(newest.as_ref(), instance.as_ref(), report.check.is_some()) {
+            DrillStep::Restore(snapshot) => {
+                let now = Timestamp::now();
                 app.restore(&snapshot, now).await?;
                 started_at = Some(now);
-                report.age(started_at);
+                report.set_age(started_at);
             }
-            Next::Check(host, port) => {
+            DrillStep::Check(host, port) => {
                 let check = check::check(app, &host, port, report.recovery_point, deadline).await;
-                report.usable_after_seconds = started_at.map(|at| Moment::now().seconds_since(at));
+                report.usable_after_seconds = started_at.map(|at| Timestamp::now().seconds_since(at));
                 report.check = Some(check);
-                report.measure();
+                report.write_metrics();
                 continue;
             }
-            Next::Broken(status) => {
-                let problems = vec![format!("RDS could not restore it: the instance is {status}")];
-                report.check = Some(Check { problems, ..Check::default() });
-                report.measure();
+            DrillStep::RestoreFailed(status) => {
+                let problems =
+                    vec![format!("RDS could not restore the snapshot: the DB instance is {status}")];
+                report.check = Some(LedgerCheck { problems, ..LedgerCheck::default() });
+                report.write_metrics();
                 continue;
             }
-            Next::Delete => app.delete().await?,
-            Next::Over => return Ok(report.end("done", started_at)),
-            Next::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
-            Next::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
-            Next::Wait => {}
+            DrillStep::Delete => app.delete().await?,
+            DrillStep::Done => return Ok(report.end("done", started_at)),
+            DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
+            DrillStep::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
+            DrillStep::Wait => {}
         }
         if Instant::now() + app.poll >= deadline {
             let state = if report.check.is_some() { "deleting" } else { "restoring" };
@@ -203,17 +198,21 @@ pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Report,
     }
 }
 
-async fn plan(app: &App, newest: Option<&Snapshot>, mut report: Report) -> Result<Report, DrillError> {
+async fn dry_run(
+    app: &App,
+    newest: Option<&Snapshot>,
+    mut report: RestoreReport,
+) -> Result<RestoreReport, DrillError> {
     let instance = app.instance().await?;
-    report.next = match next(newest, instance.as_ref(), false) {
-        Next::Restore(snapshot) => format!(
-            "would restore {} as {} ({}), check it and delete it; send {{\"run\": true}}",
+    report.next = match next_step(newest, instance.as_ref(), false) {
+        DrillStep::Restore(snapshot) => format!(
+            "would restore {} as {} ({}), check the ledger and delete the instance; send {{\"run\": true}}",
             snapshot.id, app.instance_id, app.class
         ),
-        Next::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
-        Next::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
+        DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
+        DrillStep::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
         _ => format!(
-            "{} is there from an earlier drill ({}); {{\"run\": true}} goes on with it",
+            "{} exists from an earlier drill ({}); {{\"run\": true}} continues with it",
             app.instance_id,
             instance.map(|instance| instance.status).unwrap_or_default()
         ),
@@ -222,9 +221,9 @@ async fn plan(app: &App, newest: Option<&Snapshot>, mut report: Report) -> Resul
 }
 
 impl App {
-    fn report(&self, newest: Option<&Snapshot>) -> Report {
-        let at = newest.and_then(Snapshot::usable);
-        Report {
+    fn report(&self, newest: Option<&Snapshot>) -> RestoreReport {
+        let at = newest.and_then(Snapshot::recovery_point);
+        RestoreReport {
             state: "planned",
             next: String::new(),
             database: self.database.clone(),
@@ -232,7 +231,7 @@ impl App {
             instance: self.instance_id.clone(),
             snapshot: newest.map(|newest| newest.id.clone()),
             recovery_point: at,
-            recovery_point_age_seconds: at.map(|at| Moment::now().seconds_since(at)),
+            recovery_point_age_seconds: at.map(|at| Timestamp::now().seconds_since(at)),
             usable_after_seconds: None,
             total_seconds: None,
             check: None,
@@ -240,44 +239,44 @@ impl App {
     }
 }
 
-impl Report {
-    /// Takes over what an earlier invocation has begun.
-    fn resume(&mut self, instance: &Instance) {
-        if instance.is_ours && !instance.snapshot.is_empty() {
+impl RestoreReport {
+    /// Takes over the state of an earlier invocation.
+    fn resume(&mut self, instance: &DrillInstance) {
+        if instance.is_own && !instance.snapshot.is_empty() {
             self.snapshot = Some(instance.snapshot.clone());
             self.recovery_point = instance.recovery_point;
-            self.age(instance.started_at);
+            self.set_age(instance.started_at);
         }
     }
 
-    fn age(&mut self, started_at: Option<Moment>) {
+    fn set_age(&mut self, started_at: Option<Timestamp>) {
         self.recovery_point_age_seconds =
             started_at.zip(self.recovery_point).map(|(started, point)| started.seconds_since(point));
     }
 
-    fn measure(&self) {
+    fn write_metrics(&self) {
         let passed = self.check.as_ref().is_some_and(|check| check.passed);
         metrics::gauge!("restore_drill_passed").set(if passed { 1.0 } else { 0.0 });
         if let Some(seconds) = self.usable_after_seconds {
             metrics::gauge!("restore_drill_usable_after_seconds").set(seconds as f64);
         }
         if let Some(check) = &self.check {
-            tracing::info!(passed, problems = ?check.problems, "the restored ledger was checked");
+            tracing::info!(passed, problems = ?check.problems, "checked the restored ledger");
         }
     }
 
-    fn end(mut self, state: &'static str, started_at: Option<Moment>) -> Self {
+    fn end(mut self, state: &'static str, started_at: Option<Timestamp>) -> Self {
         self.state = state;
-        self.total_seconds = started_at.map(|at| Moment::now().seconds_since(at));
-        let verdict = match &self.check {
-            Some(check) if check.passed => "it passed",
-            Some(_) => "it did not pass: see check.problems",
-            None => "it is not checked yet",
+        self.total_seconds = started_at.map(|at| Timestamp::now().seconds_since(at));
+        let result = match &self.check {
+            Some(check) if check.passed => "the drill passed",
+            Some(_) => "the drill did not pass: see check.problems",
+            None => "the ledger is not checked yet",
         };
         self.next = match state {
-            "done" => format!("nothing; {verdict}"),
-            "deleting" => format!("nothing; {verdict}, and RDS is deleting {}", self.instance),
-            _ => format!("invoke again with {{\"run\": true}}; {verdict}"),
+            "done" => format!("nothing; {result}"),
+            "deleting" => format!("nothing; {result}, and RDS is deleting {}", self.instance),
+            _ => format!("invoke again with {{\"run\": true}}; {result}"),
         };
         self
     }

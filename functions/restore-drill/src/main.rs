@@ -1,5 +1,4 @@
-//! Restores the newest snapshot of the ledger that is in this region, checks it, and throws
-//! it away.
+//! Restores the newest snapshot of the ledger in this region, checks the restored ledger and deletes it.
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use restore_drill::{App, RUN_LIMIT};

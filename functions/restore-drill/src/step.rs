@@ -1,63 +1,59 @@
-//! What a drill does next: a pure function of what there is, so that an invocation goes on
-//! where another one ended.
+//! The next step of a drill: a pure function of what exists, so that an invocation continues where an earlier one
+//! ended.
 
-use rds::{Moment, Snapshot};
+use rds::{Snapshot, Timestamp};
 
-/// The throw-away instance, as RDS has it.
+/// The temporary instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
-    /// As RDS says it.
+pub struct DrillInstance {
+    /// As RDS reports it.
     pub status: String,
-    /// Where it answers, once it does.
+    /// Host and port, once RDS has assigned them.
     pub endpoint: Option<(String, u16)>,
-    /// Whether it carries the drill's tag.
-    pub is_ours: bool,
-    /// What it was restored from.
+    /// Whether it has the drill's tag.
+    pub is_own: bool,
+    /// Identifier of the restored snapshot.
     pub snapshot: String,
-    /// The moment whose data that holds.
-    pub recovery_point: Option<Moment>,
-    /// When the restore was begun.
-    pub started_at: Option<Moment>,
+    pub recovery_point: Option<Timestamp>,
+    /// When the restore began.
+    pub started_at: Option<Timestamp>,
 }
 
-/// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Restore this snapshot.
+pub enum DrillStep {
     Restore(Snapshot),
-    /// RDS is at work.
+    /// RDS is changing the instance.
     Wait,
-    /// Look at the ledger at this address.
+    /// Check the ledger at this host and port.
     Check(String, u16),
-    /// Throw the instance away.
     Delete,
-    /// It is all over: the instance is gone.
-    Over,
-    /// There is nothing to restore.
+    /// The ledger was checked, and the instance is deleted.
+    Done,
+    /// There is no snapshot to restore.
     NoSnapshot,
-    /// An instance of the drill's name is somebody else's.
+    /// The instance with the drill's name lacks the drill's tag.
     Foreign,
-    /// RDS could not make a working instance of it.
-    Broken(String),
+    /// RDS could not restore the snapshot; the instance is in this status.
+    RestoreFailed(String),
 }
 
-/// What comes next, where the ledger `is_checked` and the newest snapshot is `newest`.
-pub fn next(newest: Option<&Snapshot>, instance: Option<&Instance>, is_checked: bool) -> Next {
+/// The next step. `newest` is the newest snapshot; `is_checked` says whether this invocation has checked the ledger.
+pub fn next_step(newest: Option<&Snapshot>, instance: Option<&DrillInstance>, is_checked: bool) -> DrillStep {
     let Some(instance) = instance else {
         return match newest {
-            _ if is_checked => Next::Over,
-            Some(newest) => Next::Restore(newest.clone()),
-            None => Next::NoSnapshot,
+            _ if is_checked => DrillStep::Done,
+            Some(newest) => DrillStep::Restore(newest.clone()),
+            None => DrillStep::NoSnapshot,
         };
     };
-    if !instance.is_ours {
-        return Next::Foreign;
+    if !instance.is_own {
+        return DrillStep::Foreign;
     }
     match (instance.status.as_str(), &instance.endpoint) {
-        ("deleting", _) => Next::Wait,
-        ("available", _) if is_checked => Next::Delete,
-        ("available", Some((host, port))) => Next::Check(host.clone(), *port),
-        // States out of which an instance does not come by itself.
+        ("deleting", _) => DrillStep::Wait,
+        ("available", _) if is_checked => DrillStep::Delete,
+        ("available", Some((host, port))) => DrillStep::Check(host.clone(), *port),
+        // An instance does not leave these states by itself.
         (status, _)
             if status == "failed"
                 || status == "restore-error"
@@ -66,19 +62,19 @@ pub fn next(newest: Option<&Snapshot>, instance: Option<&Instance>, is_checked: 
                 || status.starts_with("inaccessible-") =>
         {
             if is_checked {
-                Next::Delete
+                DrillStep::Delete
             } else {
-                Next::Broken(status.to_owned())
+                DrillStep::RestoreFailed(status.to_owned())
             }
         }
-        _ => Next::Wait,
+        _ => DrillStep::Wait,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rds::State;
+    use rds::SnapshotState;
 
     #[test]
     fn each_state_has_one_next_step() {
@@ -86,37 +82,40 @@ mod tests {
             id: "fairdrop-ledger-1".into(),
             arn: "arn".into(),
             database: "ledger".into(),
-            state: State::Available,
-            created: Some(Moment::from_unix_seconds(1)),
-            made: None,
+            state: SnapshotState::Available,
+            taken_at: Some(Timestamp::from_unix_seconds(1)),
+            created_at: None,
             database_time: None,
             is_encrypted: true,
             is_copy: true,
             tag: Some("fairdrop".into()),
         };
-        let instance = |status: &str| Instance {
+        let instance = |status: &str| DrillInstance {
             status: status.into(),
             endpoint: Some(("host".into(), 5432)),
-            is_ours: true,
+            is_own: true,
             snapshot: snapshot.id.clone(),
             recovery_point: None,
             started_at: None,
         };
-        let of = |status: &str, is_checked| next(Some(&snapshot), Some(&instance(status)), is_checked);
-        assert_eq!(next(Some(&snapshot), None, false), Next::Restore(snapshot.clone()));
-        assert_eq!(next(None, None, false), Next::NoSnapshot);
-        assert_eq!(next(Some(&snapshot), None, true), Next::Over);
+        let of = |status: &str, is_checked| next_step(Some(&snapshot), Some(&instance(status)), is_checked);
+        assert_eq!(next_step(Some(&snapshot), None, false), DrillStep::Restore(snapshot.clone()));
+        assert_eq!(next_step(None, None, false), DrillStep::NoSnapshot);
+        assert_eq!(next_step(Some(&snapshot), None, true), DrillStep::Done);
         for status in ["creating", "backing-up", "modifying", "rebooting", "something-new"] {
-            assert_eq!(of(status, false), Next::Wait, "{status}");
+            assert_eq!(of(status, false), DrillStep::Wait, "{status}");
         }
-        assert_eq!(of("available", false), Next::Check("host".into(), 5432));
-        assert_eq!(of("available", true), Next::Delete);
-        assert_eq!(of("deleting", true), Next::Wait);
-        assert_eq!(of("incompatible-restore", false), Next::Broken("incompatible-restore".into()));
-        assert_eq!(of("incompatible-restore", true), Next::Delete);
-        let without_address = Instance { endpoint: None, ..instance("available") };
-        assert_eq!(next(Some(&snapshot), Some(&without_address), false), Next::Wait);
-        let foreign = Instance { is_ours: false, ..instance("available") };
-        assert_eq!(next(Some(&snapshot), Some(&foreign), true), Next::Foreign);
+        assert_eq!(of("available", false), DrillStep::Check("host".into(), 5432));
+        assert_eq!(of("available", true), DrillStep::Delete);
+        assert_eq!(of("deleting", true), DrillStep::Wait);
+        assert_eq!(
+            of("incompatible-restore", false),
+            DrillStep::RestoreFailed("incompatible-restore".into())
+        );
+        assert_eq!(of("incompatible-restore", true), DrillStep::Delete);
+        let without_endpoint = DrillInstance { endpoint: None, ..instance("available") };
+        assert_eq!(next_step(Some(&snapshot), Some(&without_endpoint), false), DrillStep::Wait);
+        let foreign = DrillInstance { is_own: false, ..instance("available") };
+        assert_eq!(next_step(Some(&snapshot), Some(&foreign), true), DrillStep::Foreign);
     }
 }

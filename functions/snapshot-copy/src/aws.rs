@@ -1,36 +1,27 @@
-//! RDS itself, one client for each region.
+//! The calls to RDS through the SDK, with one client for each region.
 
-use crate::api::{CopyOrder, Rds};
-use crate::presign;
-use crate::round::Regions;
-use crate::snapshot::{Database, Quota};
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use crate::api::{CopyRequest, Rds};
+use crate::run::Regions;
+use crate::snapshot::{Database, SnapshotQuota};
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Tag};
 use rds::{PAGE, RdsError, Snapshot, pages, refusal};
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 /// RDS in one region.
 #[derive(Debug)]
 pub struct AwsRds {
     client: Client,
-    region: String,
-    credentials: Option<SharedCredentialsProvider>,
 }
 
-/// Clients for the function's own region and the others. Nothing is connected yet.
-pub async fn regions(own: &str, targets: impl Iterator<Item = String>) -> Regions<AwsRds> {
-    let config = rds::sdk_config(own).await;
-    let in_region = |region: String| AwsRds {
-        client: rds::client(&config, &region),
-        region,
-        credentials: config.credentials_provider(),
-    };
+/// Builds the clients of the function's own region and of the targets. Opens no connection.
+pub async fn regions(source_region: &str, targets: impl Iterator<Item = String>) -> Regions<AwsRds> {
+    let config = rds::sdk_config(source_region).await;
+    let in_region = |region: &str| AwsRds { client: rds::client(&config, region) };
     Regions {
-        own: own.to_owned(),
-        source: in_region(own.to_owned()),
-        targets: targets.map(|region| (region.clone(), in_region(region))).collect(),
+        source_region: source_region.to_owned(),
+        source: in_region(source_region),
+        targets: targets.map(|region| (region.clone(), in_region(&region))).collect(),
     }
 }
 
@@ -53,27 +44,27 @@ impl Rds for AwsRds {
         rds::one_snapshot(&self.client, id).await
     }
 
-    async fn quota(&self) -> Result<Option<Quota>, RdsError> {
+    async fn quota(&self) -> Result<Option<SnapshotQuota>, RdsError> {
         let answer = self.client.describe_account_attributes().send().await.map_err(refusal)?;
         let mut quotas = answer.account_quotas().iter();
         let quota = quotas.find(|quota| quota.account_quota_name() == Some("ManualSnapshots"));
         let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
-        Ok(quota.and_then(|quota| Some(Quota { used: number(quota.used)?, most: number(quota.max)? })))
+        Ok(quota.and_then(|quota| Some(SnapshotQuota { used: number(quota.used)?, max: number(quota.max)? })))
     }
 
     async fn create(&self, database: &str, id: &str, tag: (&str, &str)) -> Result<(), RdsError> {
         let call =
             self.client.create_db_snapshot().db_instance_identifier(database).db_snapshot_identifier(id);
-        call.tags(sent(tag)).send().await.map(drop).map_err(refusal)
+        call.tags(sdk_tag(tag)).send().await.map(drop).map_err(refusal)
     }
 
-    async fn copy(&self, order: CopyOrder<'_>) -> Result<(), RdsError> {
-        let url = if presign::is_needed(order.source_arn) { Some(self.signed(order).await?) } else { None };
-        let call = self.client.copy_db_snapshot().source_db_snapshot_identifier(order.source_arn);
-        let call =
-            call.target_db_snapshot_identifier(order.id).set_kms_key_id(order.kms_key_id.map(str::to_owned));
-        // The original's own tags are not copied: there may be some that nobody can send.
-        call.tags(sent(order.tag)).set_pre_signed_url(url).send().await.map(drop).map_err(refusal)
+    async fn copy(&self, request: CopyRequest<'_>) -> Result<(), RdsError> {
+        let call = self.client.copy_db_snapshot().source_db_snapshot_identifier(request.source_arn);
+        let call = call
+            .target_db_snapshot_identifier(request.id)
+            .set_kms_key_id(request.kms_key_id.map(str::to_owned));
+        // Tags of the original are not copied: a tag that begins with `aws:` cannot be sent.
+        call.tags(sdk_tag(request.tag)).send().await.map(drop).map_err(refusal)
     }
 
     async fn delete(&self, id: &str) -> Result<(), RdsError> {
@@ -81,17 +72,7 @@ impl Rds for AwsRds {
     }
 }
 
-impl AwsRds {
-    async fn signed(&self, order: CopyOrder<'_>) -> Result<String, RdsError> {
-        let unsigned = |why: String| RdsError::Denied(format!("the copy's URL cannot be signed: {why}"));
-        let provider = self.credentials.as_ref().ok_or_else(|| unsigned("no credentials".into()))?;
-        let credentials =
-            provider.provide_credentials().await.map_err(|error| unsigned(error.to_string()))?;
-        presign::url(order, &self.region, credentials, SystemTime::now()).map_err(unsigned)
-    }
-}
-
-fn sent((key, value): (&str, &str)) -> Tag {
+fn sdk_tag((key, value): (&str, &str)) -> Tag {
     Tag::builder().key(key).value(value).build()
 }
 

@@ -1,27 +1,26 @@
 //! Snapshots of the ledger in more than one region, as a reconciler.
 //!
-//! Each run looks at what there is ([`snapshot`]), plans what is due under the policy
-//! ([`policy`], [`plan`], [`retention`]), and carries it out as far as RDS lets it
-//! ([`round`]). It never waits for a snapshot or a copy: the next run sees what has become
-//! of it. What the plan knows of RDS, [`aws`] has asked; the tests ask a simulator.
+//! Each run takes an inventory ([`snapshot`]), plans what is due under the policy ([`policy`], [`plan`],
+//! [`retention`]), and executes the plan ([`run`]). It never waits until RDS has made a snapshot or a copy: the
+//! next run finds it in its inventory. [`aws`] makes the calls to RDS; tests replace it by a simulator.
 
+pub mod action;
 pub mod api;
 pub mod aws;
 mod copies;
 pub mod managed;
 pub mod plan;
 pub mod policy;
-mod presign;
 pub mod report;
 pub mod retention;
-pub mod round;
+pub mod run;
 pub mod snapshot;
 
 use aws::AwsRds;
 use policy::Policy;
-use rds::Moment;
-use report::Report;
-use round::{Blind, Regions};
+use rds::Timestamp;
+use report::SnapshotReport;
+use run::{InventoryError, Regions};
 use serde::Deserialize;
 use serde_json::Value;
 use shared::config::{ConfigError, Source};
@@ -31,7 +30,7 @@ use tokio::time::Instant;
 
 pub use copies::IN_PROGRESS_LIMIT;
 
-/// How long a run takes at most, where the invocation has no usable deadline.
+/// Limits a run if the invocation has no usable deadline.
 pub const RUN_LIMIT: Duration = Duration::from_secs(100);
 
 /// What one process of the function keeps between runs.
@@ -42,7 +41,7 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the policy of a function in `own_region`. Nothing is connected yet.
+    /// Reads the policy of a function in `own_region`. Opens no connection.
     pub async fn from_config(source: Source<'_>, own_region: &str) -> Result<Self, ConfigError> {
         let policy = Policy::from_config(source, own_region)?;
         let names = policy.targets.iter().map(|target| target.region.clone());
@@ -50,43 +49,44 @@ impl App {
     }
 }
 
-/// What starts a run: the schedule, or a person.
+/// What starts a run: the schedule, or an operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trigger {
-    /// Whether only the plan is wanted.
+pub struct RunRequest {
+    /// Whether the run only plans.
     pub dry_run: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ByHand {
+struct OperatorCommand {
     dry_run: bool,
 }
 
-impl TryFrom<Value> for Trigger {
+impl TryFrom<Value> for RunRequest {
     type Error = &'static str;
 
     fn try_from(event: Value) -> Result<Self, Self::Error> {
-        if let Ok(ByHand { dry_run }) = serde_json::from_value(event.clone()) {
+        if let Ok(OperatorCommand { dry_run }) = serde_json::from_value(event.clone()) {
             return Ok(Self { dry_run });
         }
         match serde_json::from_value::<ScheduledEvent>(event) {
             Ok(_) => Ok(Self { dry_run: false }),
             Err(_) => Err(
-                "this function expects an EventBridge schedule's event, or {\"dry_run\": true} or {\"dry_run\": false}",
+                "unknown event; send the event of an EventBridge schedule, {\"dry_run\": true} or {\"dry_run\": false}",
             ),
         }
     }
 }
 
-/// Carries out a run that ends within `time`.
-pub async fn run(app: &App, trigger: Trigger, time: Duration) -> Result<Report, Blind> {
+/// A run that ends within `time`.
+pub async fn run(app: &App, request: RunRequest, time: Duration) -> Result<SnapshotReport, InventoryError> {
     let deadline = Instant::now() + time;
     // Boxed: an SDK's futures are deep.
-    let report = Box::pin(app.regions.run(&app.policy, Moment::now(), deadline, trigger.dry_run)).await?;
-    report.measure();
+    let run = app.regions.run(&app.policy, Timestamp::now(), deadline, request.dry_run);
+    let report = Box::pin(run).await?;
+    report.write_metrics();
     for notice in &report.notices {
-        tracing::warn!(notice = notice.notice, of = %notice.of, "{}", notice.text);
+        tracing::warn!(notice = notice.notice, subject = %notice.subject, "{}", notice.text);
     }
     Ok(report)
 }
@@ -97,10 +97,10 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_what_is_meant_starts_a_run() {
+    fn only_a_schedule_or_a_command_starts_a_run() {
         let schedule = json!({ "detail-type": "Scheduled Event", "source": "aws.scheduler", "detail": "{}" });
-        assert_eq!(Trigger::try_from(schedule), Ok(Trigger { dry_run: false }));
-        assert_eq!(Trigger::try_from(json!({ "dry_run": true })), Ok(Trigger { dry_run: true }));
+        assert_eq!(RunRequest::try_from(schedule), Ok(RunRequest { dry_run: false }));
+        assert_eq!(RunRequest::try_from(json!({ "dry_run": true })), Ok(RunRequest { dry_run: true }));
         for other in [
             json!(null),
             json!({}),
@@ -108,7 +108,7 @@ mod tests {
             json!({ "dry_run": true, "x": 1 }),
             json!([]),
         ] {
-            assert!(Trigger::try_from(other.clone()).is_err(), "{other}");
+            assert!(RunRequest::try_from(other.clone()).is_err(), "{other}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Keeps the policy's snapshots in existence, one run every quarter of an hour.
+//! Takes, copies and deletes snapshots by the policy. A schedule starts a run every 15 minutes.
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::schedule::run_time;
 use shared::{config, http, telemetry::Telemetry};
-use snapshot_copy::{App, RUN_LIMIT, Trigger};
+use snapshot_copy::{App, RUN_LIMIT, RunRequest};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,8 +20,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
                 error_type: error_type.into(),
                 error_message: why,
             };
-            let trigger = Trigger::try_from(event.payload).map_err(|why| failure("BadEvent", why.into()))?;
-            let report = snapshot_copy::run(&app, trigger, run_time(&event.context, RUN_LIMIT)).await;
+            let request =
+                RunRequest::try_from(event.payload).map_err(|why| failure("BadEvent", why.into()))?;
+            let report = snapshot_copy::run(&app, request, run_time(&event.context, RUN_LIMIT)).await;
             telemetry.invocation_done();
             report.map_err(|why| failure("RegionUnreachable", why.to_string()))
         }

@@ -1,223 +1,177 @@
-//! What is due: a pure function of what should exist and what does.
+//! What is due: a pure function of the policy and of what exists.
 //!
-//! The plan is made anew from what is seen at each run, and nothing is remembered between
-//! runs. It must be right for two runs at once and for a run that died after any of its
-//! calls, and where a list is a moment old.
+//! Each run plans from its own observation, and nothing is remembered between runs. A plan must be right for two
+//! runs at the same time, after a run that died at any of its calls, and with lists that are slightly old.
 
-use crate::copies;
-use crate::managed::{Managed, RecoveryPoint, dated, managed, recovery_points};
-use crate::policy::{Keeping, Policy};
-use crate::snapshot::{World, snapshot_id};
-use rds::{Snapshot, State};
+use crate::action::{ActionKind, DueActions, SnapshotAction, SnapshotNotice};
+use crate::copies::{due_copies, originals_to_keep};
+use crate::managed::{ManagedDatabase, RecoveryPoint, dated, managed_databases, recovery_points};
+use crate::policy::{Policy, RetentionRule};
+use crate::snapshot::{Inventory, snapshot_id};
+use rds::{Snapshot, SnapshotState};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// A snapshot that is this much younger than now says that the clocks disagree.
+/// A snapshot that is later than now by more than this shows that two clocks disagree.
 const CLOCK_TOLERANCE_SECONDS: i64 = 300;
 
-/// One step, and why it is due.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Action {
-    /// What is done.
-    #[serde(flatten)]
-    pub step: Step,
-    /// In which region.
-    pub region: String,
-    /// Whose snapshot.
-    pub database: String,
-    /// The snapshot's identifier.
-    pub id: String,
-    /// Why.
-    pub reason: &'static str,
-}
-
-/// What is done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum Step {
-    /// Take a snapshot.
-    Create,
-    /// Copy one to the action's region.
-    Copy {
-        /// The original.
-        source_arn: String,
-        /// The key of the action's region that encrypts the copy.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        kms_key_id: Option<String>,
-    },
-    /// Delete one.
-    Delete,
-}
-
-impl Step {
-    /// Its name in the report and in metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Copy { .. } => "copy",
-            Self::Delete => "delete",
-        }
-    }
-}
-
-/// Something that a person should know.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Notice {
-    /// A stable name.
-    pub notice: &'static str,
-    /// Of what: a database, a region or both.
-    pub of: String,
-    /// What it means.
-    pub text: String,
-}
-
-/// What is due, and how things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Plan {
-    /// In the order in which they are carried out in each region.
-    pub actions: Vec<Action>,
-    /// Due, and left to the next run by the policy's limits or by RDS's.
+pub struct SnapshotPlan {
+    /// In the order in which each region executes them.
+    pub actions: Vec<SnapshotAction>,
+    /// The number of due actions that the limits of the policy or of RDS leave to the next run.
     pub deferred: usize,
-    /// What a person should know.
-    pub notices: BTreeSet<Notice>,
-    /// Before the actions.
+    pub notices: BTreeSet<SnapshotNotice>,
+    /// The recovery points before the actions.
     pub recovery_points: Vec<RecoveryPoint>,
 }
 
-impl Plan {
-    pub(crate) fn notice(&mut self, notice: &'static str, of: impl Into<String>, text: impl Into<String>) {
-        self.notices.insert(Notice { notice, of: of.into(), text: text.into() });
+impl SnapshotPlan {
+    fn add(&mut self, due: DueActions) {
+        self.actions.extend(due.actions);
+        self.deferred += due.deferred;
+        self.notices.extend(due.notices);
     }
 }
 
-/// What is due under `policy`, as `world` is.
-pub fn plan(policy: &Policy, world: &World) -> Plan {
-    let mut plan = Plan::default();
-    let managed = managed(policy, world, &mut plan);
-    for region in world.targets.iter().filter(|(_, view)| view.is_none()).map(|(region, _)| region) {
-        plan.notice(
-            "region-unreachable",
-            region,
-            "the region does not answer; its copies are left as they are",
-        );
-    }
-    plan.recovery_points = recovery_points(world, &managed);
-    if clock_is_wrong(policy, world) {
-        plan.notice(
-            "clock-off",
-            &world.own_region,
-            "a snapshot is younger than now: nothing is taken and nothing deleted until the clocks agree",
-        );
+/// What is due under `policy`.
+pub fn plan(policy: &Policy, inventory: &Inventory) -> SnapshotPlan {
+    let (managed, mut notices) = managed_databases(policy, inventory);
+    let unreachable = inventory.targets.iter().filter(|(_, region)| region.is_none());
+    notices.extend(unreachable.map(|(region, _)| {
+        let text = "RDS in this region does not answer; fairdrop changes nothing there";
+        SnapshotNotice::new("region-unreachable", region, text)
+    }));
+    let recovery_points = recovery_points(inventory, &managed);
+    let mut plan = SnapshotPlan { notices, recovery_points, ..SnapshotPlan::default() };
+    if is_clock_wrong(policy, inventory) {
+        let text = "a snapshot is later than now; fairdrop neither takes nor deletes snapshots until the clocks agree";
+        plan.notices.insert(SnapshotNotice::new("clock-off", &inventory.source_region, text));
         return plan;
     }
-    create(policy, world, &managed, &mut plan);
+    plan.add(due_creates(policy, inventory, &managed));
     for target in &policy.targets {
-        if let Some(Some(view)) = world.targets.get(&target.region) {
-            copies::copy(policy, target, world.now, view, &managed, &mut plan);
+        if let Some(Some(region)) = inventory.targets.get(&target.region) {
+            plan.add(due_copies(policy, target, inventory.now, region, &managed));
         }
     }
-    delete(policy, world, &managed, &mut plan);
+    due_deletes(policy, inventory, &managed).into_iter().for_each(|due| plan.add(due));
     plan
 }
 
-/// Ages only look into the past. Where they do not, a slot would be judged wrongly.
-fn clock_is_wrong(policy: &Policy, world: &World) -> bool {
-    let views = world.targets.values().flatten().chain([&world.source]);
-    let mut own = views.flat_map(|view| &view.snapshots).filter(|one| one.is_own(&policy.id_prefix));
+/// Ages are never negative unless a clock is wrong. Then the slot would be wrong, too.
+fn is_clock_wrong(policy: &Policy, inventory: &Inventory) -> bool {
+    let regions = inventory.targets.values().flatten().chain([&inventory.source]);
+    let mut own = regions.flat_map(|region| &region.snapshots).filter(|one| one.is_own(&policy.id_prefix));
     own.any(|one| {
-        one.created.is_some_and(|created| created.seconds_since(world.now) > CLOCK_TOLERANCE_SECONDS)
+        one.taken_at.is_some_and(|taken_at| taken_at.seconds_since(inventory.now) > CLOCK_TOLERANCE_SECONDS)
     })
 }
 
-/// The slot's snapshot, of each database that has none yet; who has waited longest comes first.
-fn create(policy: &Policy, world: &World, managed: &[Managed<'_>], plan: &mut Plan) {
-    let slot = world.now.slot(policy.interval_minutes);
+/// The snapshot of the current slot, for each database that has none yet. The database with the oldest recovery
+/// point comes first.
+fn due_creates(policy: &Policy, inventory: &Inventory, managed: &[ManagedDatabase<'_>]) -> DueActions {
+    let slot = inventory.now.slot(policy.interval_minutes);
     let mut due = Vec::new();
+    let mut notices = BTreeSet::new();
     for one in managed {
         let Some(database) = one.database else { continue };
         let id = snapshot_id(policy, one.id, slot);
-        match world.source.snapshots.iter().find(|snapshot| snapshot.id == id) {
-            // One that failed is deleted first.
-            Some(known) if known.is_own(&policy.id_prefix) => continue,
+        match inventory.source.snapshots.iter().find(|snapshot| snapshot.id == id) {
+            // If it failed, it is deleted first.
+            Some(existing) if existing.is_own(&policy.id_prefix) => continue,
             Some(_) => {
-                plan.notice("id-taken", id, "somebody else's snapshot has the id that the slot's would have");
+                let text = "a snapshot that fairdrop did not make has the identifier of this slot; rename it";
+                notices.insert(SnapshotNotice::new("id-taken", id, text));
                 continue;
             }
             None => {}
         }
-        // RDS takes one at a time of a database.
-        if one.here.iter().any(|snapshot| snapshot.state == State::InProgress) {
+        // RDS takes one snapshot of a database at a time.
+        if one.in_source.iter().any(|snapshot| snapshot.state == SnapshotState::InProgress) {
             continue;
         }
         if database.status != "available" {
-            let text = format!("it is {}: its snapshot waits until it is available", database.status);
-            plan.notice("database-busy", one.id, text);
+            let text =
+                format!("the DB instance is {}; fairdrop waits until it is available", database.status);
+            notices.insert(SnapshotNotice::new("database-busy", one.id, text));
             continue;
         }
-        let newest = one.here.iter().filter_map(|snapshot| snapshot.usable()).max();
+        let newest = one.in_source.iter().filter_map(|snapshot| snapshot.recovery_point()).max();
         due.push((newest, one.id, id));
     }
     due.sort_unstable();
-    let most = policy.limits.creates as usize;
-    plan.deferred += due.len().saturating_sub(most);
-    plan.actions.extend(due.into_iter().take(most).map(|(_, database, id)| Action {
-        step: Step::Create,
-        region: world.own_region.clone(),
+    let actions = due.into_iter().map(|(_, database, id)| SnapshotAction {
+        kind: ActionKind::Create,
+        region: inventory.source_region.clone(),
         database: database.to_owned(),
         id,
         reason: "the slot has no snapshot yet",
-    }));
-}
-
-/// What failed, and what retention gives up.
-fn delete(policy: &Policy, world: &World, managed: &[Managed<'_>], plan: &mut Plan) {
-    let here = managed.iter().map(|one| {
-        let mut kept = one.originals_needed_elsewhere(policy, world);
-        kept.extend(keep(policy.keeping(), &one.here));
-        (one, one.here.as_slice(), kept)
     });
-    let here: Vec<_> = here.collect();
-    delete_in(policy, &world.own_region, here, plan);
-    for target in &policy.targets {
-        let there = managed.iter().filter_map(|one| {
-            let own = one.there.get(target.region.as_str())?;
-            Some((one, own.as_slice(), keep(policy.keeping_in(target), own)))
+    DueActions::limited(actions, policy.limits.creates as usize, notices)
+}
+
+/// Failed snapshots, and those that retention does not keep, region by region.
+fn due_deletes(policy: &Policy, inventory: &Inventory, managed: &[ManagedDatabase<'_>]) -> Vec<DueActions> {
+    let in_source = managed.iter().map(|database| {
+        let mut kept = originals_to_keep(policy, inventory, database);
+        kept.extend(kept_by(policy.source_retention(), &database.in_source));
+        DeleteCandidates { database, snapshots: &database.in_source, kept }
+    });
+    let mut due = vec![due_deletes_in(policy, &inventory.source_region, in_source)];
+    due.extend(policy.targets.iter().map(|target| {
+        let in_target = managed.iter().filter_map(|database| {
+            let snapshots = database.in_targets.get(target.region.as_str())?;
+            let kept = kept_by(policy.retention_in(target), snapshots);
+            Some(DeleteCandidates { database, snapshots, kept })
         });
-        let there: Vec<_> = there.collect();
-        delete_in(policy, &target.region, there, plan);
-    }
+        due_deletes_in(policy, &target.region, in_target)
+    }));
+    due
 }
 
-fn keep<'a>(keeping: Keeping, own: &[&'a Snapshot]) -> BTreeSet<&'a str> {
-    keeping.retention.kept(keeping.floor, own.iter().filter_map(|one| dated(one)))
+fn kept_by<'a>(rule: RetentionRule, snapshots: &[&'a Snapshot]) -> BTreeSet<&'a str> {
+    rule.retention.kept(rule.floor, snapshots.iter().filter_map(|one| dated(one)))
 }
 
-type Kept<'p, 'a> = (&'p Managed<'a>, &'p [&'a Snapshot], BTreeSet<&'a str>);
+/// The snapshots of one database in one region.
+struct DeleteCandidates<'a> {
+    database: &'a ManagedDatabase<'a>,
+    snapshots: &'a [&'a Snapshot],
+    /// Identifiers of those that stay.
+    kept: BTreeSet<&'a str>,
+}
 
-fn delete_in(policy: &Policy, region: &str, databases: Vec<Kept<'_, '_>>, plan: &mut Plan) {
+fn due_deletes_in<'a>(
+    policy: &Policy,
+    region: &str,
+    candidates: impl Iterator<Item = DeleteCandidates<'a>>,
+) -> DueActions {
     let mut due = Vec::new();
-    for (one, own, kept) in databases {
-        for snapshot in own {
+    for DeleteCandidates { database, snapshots, kept } in candidates {
+        for snapshot in snapshots {
             let reason = match snapshot.state {
-                State::Failed => "it failed",
-                // Of a database that is gone nothing is given up.
-                State::Available if one.database.is_none() => continue,
-                State::Available if snapshot.created.is_some() && !kept.contains(snapshot.id.as_str()) => {
+                SnapshotState::Failed => "the snapshot failed",
+                // The usable snapshots of a database that does not exist any more all stay.
+                SnapshotState::Available if database.database.is_none() => continue,
+                SnapshotState::Available
+                    if snapshot.taken_at.is_some() && !kept.contains(snapshot.id.as_str()) =>
+                {
                     "no tier of retention keeps it"
                 }
                 _ => continue,
             };
-            due.push((snapshot.state != State::Failed, snapshot.created, one.id, &snapshot.id, reason));
+            let is_usable = snapshot.state != SnapshotState::Failed;
+            due.push((is_usable, snapshot.taken_at, database.id, &snapshot.id, reason));
         }
     }
     due.sort_unstable();
-    let most = policy.limits.deletes as usize;
-    plan.deferred += due.len().saturating_sub(most);
-    plan.actions.extend(due.into_iter().take(most).map(|(_, _, database, id, reason)| Action {
-        step: Step::Delete,
+    let actions = due.into_iter().map(|(_, _, database, id, reason)| SnapshotAction {
+        kind: ActionKind::Delete,
         region: region.to_owned(),
         database: database.to_owned(),
         id: id.clone(),
         reason,
-    }));
+    });
+    DueActions::limited(actions, policy.limits.deletes as usize, BTreeSet::new())
 }

@@ -1,65 +1,57 @@
-//! What should exist: which databases, how often, where, and for how long. Read once, from
-//! `FAIRDROP_SNAPSHOT_POLICY`, and refused as a whole where any of it makes no sense. The
-//! prefix stands in `FAIRDROP_SNAPSHOT_PREFIX`, because the function's rights name it too.
+//! What should exist: snapshots of which databases, how often, where, and for how long. The function reads the
+//! policy once, from `FAIRDROP_SNAPSHOT_POLICY`, and does not start if any part of it is invalid. The prefix is
+//! in `FAIRDROP_SNAPSHOT_PREFIX`, because the function's rights name it, too.
 
 use crate::retention::Retention;
 use serde::Deserialize;
 use shared::config::{self, ConfigError, Source};
 use std::collections::BTreeSet;
 
-/// The environment variable with the policy, as JSON.
+/// The policy as JSON.
 const VARIABLE: &str = "FAIRDROP_SNAPSHOT_POLICY";
 const PREFIX_VARIABLE: &str = "FAIRDROP_SNAPSHOT_PREFIX";
-/// The most target regions.
 const MAX_TARGETS: usize = 5;
-/// The most databases named by id.
 const MAX_DATABASES: usize = 50;
-/// The most snapshots that a tier may keep.
+/// The highest number of snapshots that a tier may keep.
 const MAX_TIER: u32 = 1_000;
-/// The longest prefix: with a database's id of 63 characters and a slot it stays far below
-/// the 255 that RDS allows.
+/// In characters. With an identifier of 63 characters and a slot, a snapshot's identifier stays below the 255
+/// characters that RDS allows.
 const MAX_PREFIX: usize = 40;
 
-/// What should exist.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// What the id of every snapshot begins with, followed by a hyphen. Two stacks in one
-    /// account have different ones. From `FAIRDROP_SNAPSHOT_PREFIX`.
+    /// The identifier of every snapshot begins with it and a hyphen. Two stacks in one account have different
+    /// prefixes. From `FAIRDROP_SNAPSHOT_PREFIX`.
     #[serde(skip)]
     pub id_prefix: String,
-    /// Which databases.
-    pub databases: Databases,
+    pub databases: DatabaseSelection,
     /// Minutes from one snapshot to the next: 15 to 1,440, and a divisor of 1,440.
-    #[serde(default = "an_hour")]
+    #[serde(default = "default_interval_minutes")]
     pub interval_minutes: u32,
-    /// What is kept in the databases' own region.
+    /// Applies in the region of the databases, and in targets without a retention of their own.
     pub retention: Retention,
-    /// The newest snapshots of each database and region that are never deleted: 1 to 100.
-    #[serde(default = "two")]
+    /// The number of newest snapshots of each database and region that are never deleted: 1 to 100.
+    #[serde(default = "default_floor")]
     pub floor: u32,
-    /// Where copies go.
+    /// The regions that get copies.
     #[serde(default)]
-    pub targets: Vec<Target>,
-    /// What one run may do.
+    pub targets: Vec<TargetRegion>,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: RunLimits,
 }
 
-/// Which databases: those with one of the ids, and those with the tag.
+/// Selects DB instances by identifier, and those that have the tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Databases {
-    /// DB instance identifiers.
+pub struct DatabaseSelection {
     pub ids: Vec<String>,
-    /// A tag on the DB instance.
-    pub tag: Option<Tag>,
+    pub tag: Option<DatabaseTag>,
 }
 
-/// A tag with its value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tag {
+pub struct DatabaseTag {
     /// 1 to 128 characters, not beginning with `aws:`.
     pub key: String,
     /// 0 to 256 characters.
@@ -67,56 +59,52 @@ pub struct Tag {
     pub value: String,
 }
 
-/// A region that gets copies.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Target {
-    /// Its code.
+pub struct TargetRegion {
     pub region: String,
-    /// The key of that region which encrypts the copies: an ARN of the region, or an
-    /// alias in it. Copies of encrypted snapshots are impossible without one.
+    /// The key that encrypts the copies: an ARN or an alias in the target region. Encrypted snapshots cannot
+    /// be copied without one.
     #[serde(default)]
     pub kms_key_id: Option<String>,
-    /// What is kept there; as in the databases' own region where nothing is said.
+    /// The policy's retention if it is missing.
     #[serde(default)]
     pub retention: Option<Retention>,
-    /// As the policy's floor, for the copies there.
+    /// The policy's floor if it is missing.
     #[serde(default)]
     pub floor: Option<u32>,
 }
 
-/// What one run may do at most. What is left over is done by the next.
+/// Limits one run. The next run does the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Snapshots taken: 1 to 100.
+pub struct RunLimits {
+    /// Snapshots that a run takes: 1 to 100.
     pub creates: u32,
-    /// Copies begun in each target region: 1 to 20, which is all that RDS lets be in progress.
+    /// Copies that a run begins in each target region: 1 to 20, the most that RDS allows in progress.
     pub copies: u32,
-    /// Snapshots deleted in each region: 1 to 500.
+    /// Snapshots that a run deletes in each region: 1 to 500.
     pub deletes: u32,
 }
 
-impl Default for Limits {
+impl Default for RunLimits {
     fn default() -> Self {
         Self { creates: 20, copies: 20, deletes: 50 }
     }
 }
 
-fn an_hour() -> u32 {
+fn default_interval_minutes() -> u32 {
     60
 }
 
-fn two() -> u32 {
+fn default_floor() -> u32 {
     2
 }
 
-/// What is kept in one region.
+/// What one region keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keeping {
-    /// By calendar period.
+pub struct RetentionRule {
     pub retention: Retention,
-    /// The newest, whatever else.
     pub floor: u32,
 }
 
@@ -130,49 +118,52 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What is kept in the databases' own region.
-    pub fn keeping(&self) -> Keeping {
-        Keeping { retention: self.retention, floor: self.floor }
+    /// What the region of the databases keeps.
+    pub fn source_retention(&self) -> RetentionRule {
+        RetentionRule { retention: self.retention, floor: self.floor }
     }
 
-    /// What is kept in `target`.
-    pub fn keeping_in(&self, target: &Target) -> Keeping {
-        Keeping {
+    /// What `target` keeps.
+    pub fn retention_in(&self, target: &TargetRegion) -> RetentionRule {
+        RetentionRule {
             retention: target.retention.unwrap_or(self.retention),
             floor: target.floor.unwrap_or(self.floor),
         }
     }
 
-    /// The policy, or what is wrong with it.
+    /// Checks the policy. The error says what is wrong with it.
     pub fn check(&self, own_region: &str) -> Result<(), String> {
         self.databases.check()?;
         if !(15..=1_440).contains(&self.interval_minutes) || 1_440 % self.interval_minutes != 0 {
-            return Err("interval_minutes must divide a day, from 15 to 1440".into());
+            return Err("interval_minutes must divide a day (1440) and be 15 to 1440".into());
         }
-        check_keeping("", self.keeping())?;
+        check_retention("", self.source_retention())?;
         if self.targets.len() > MAX_TARGETS {
-            return Err(format!("there may be at most {MAX_TARGETS} targets"));
+            return Err(format!("targets: at most {MAX_TARGETS} regions are allowed"));
         }
         let mut regions = BTreeSet::new();
         for target in &self.targets {
             let region = &target.region;
             if !is_region(region) {
-                return Err(format!("targets: {region:?} is no region's code, as eu-west-1 is"));
+                return Err(format!("targets: {region:?} is no region code such as eu-west-1"));
+            }
+            if region.starts_with("us-gov-") {
+                return Err(format!("targets: {region}: copies between GovCloud regions are not supported"));
             }
             if region == own_region {
-                return Err(format!("targets: {region} is where the databases are; name another region"));
+                return Err(format!("targets: {region} is the region of the databases; name another region"));
             }
             if !regions.insert(region) {
-                return Err(format!("targets: {region} is there twice"));
+                return Err(format!("targets: {region} occurs twice"));
             }
-            check_keeping(&format!("target {region}: "), self.keeping_in(target))?;
+            check_retention(&format!("target {region}: "), self.retention_in(target))?;
             if let Some(key) = &target.kms_key_id {
                 check_key(key, region)?;
             }
         }
-        let Limits { creates, copies, deletes } = self.limits;
+        let RunLimits { creates, copies, deletes } = self.limits;
         if !(1..=100).contains(&creates) || !(1..=20).contains(&copies) || !(1..=500).contains(&deletes) {
-            return Err("limits: creates is 1 to 100, copies 1 to 20, deletes 1 to 500".into());
+            return Err("limits: creates must be 1 to 100, copies 1 to 20, deletes 1 to 500".into());
         }
         Ok(())
     }
@@ -183,48 +174,51 @@ fn prefix(source: Source) -> Result<String, ConfigError> {
     if is_identifier(&prefix) && prefix.len() <= MAX_PREFIX {
         return Ok(prefix);
     }
-    let why =
-        format!("it must be 1 to {MAX_PREFIX} lower-case letters, digits and single hyphens, a letter first");
+    let why = format!(
+        "the prefix must be 1 to {MAX_PREFIX} lower-case letters, digits and single hyphens, beginning with a letter"
+    );
     Err(ConfigError::bad(PREFIX_VARIABLE, why))
 }
 
-impl Databases {
+impl DatabaseSelection {
     fn check(&self) -> Result<(), String> {
         if self.ids.is_empty() && self.tag.is_none() {
             return Err("databases must have ids or a tag".into());
         }
         if self.ids.len() > MAX_DATABASES {
-            return Err(format!("databases: at most {MAX_DATABASES} ids"));
+            return Err(format!("databases: at most {MAX_DATABASES} ids are allowed"));
         }
         if let Some(id) = self.ids.iter().find(|id| !is_identifier(id) || id.len() > 63) {
-            return Err(format!("databases: {id:?} is no DB instance identifier in lower case"));
+            return Err(format!(
+                "databases: {id:?} is no DB instance identifier (lower case, at most 63 characters)"
+            ));
         }
         match &self.tag {
             Some(tag)
                 if tag.key.is_empty() || tag.key.starts_with("aws:") || tag.key.chars().count() > 128 =>
             {
-                Err("databases: the tag's key is 1 to 128 characters and does not begin with aws:".into())
+                Err("databases: the tag's key must have 1 to 128 characters and not begin with aws:".into())
             }
             Some(tag) if tag.value.chars().count() > 256 => {
-                Err("databases: the tag's value is at most 256 characters".into())
+                Err("databases: the tag's value may have at most 256 characters".into())
             }
             _ => Ok(()),
         }
     }
 }
 
-fn check_keeping(of: &str, keeping: Keeping) -> Result<(), String> {
-    let Retention { hourly, daily, weekly, monthly } = keeping.retention;
+fn check_retention(of: &str, rule: RetentionRule) -> Result<(), String> {
+    let Retention { hourly, daily, weekly, monthly } = rule.retention;
     if [hourly, daily, weekly, monthly].iter().any(|tier| *tier > MAX_TIER) {
-        return Err(format!("{of}a tier of retention is at most {MAX_TIER}"));
+        return Err(format!("{of}a tier of retention may keep at most {MAX_TIER} snapshots"));
     }
-    if !(1..=100).contains(&keeping.floor) {
-        return Err(format!("{of}floor is 1 to 100: the newest good snapshot is never deleted"));
+    if !(1..=100).contains(&rule.floor) {
+        return Err(format!("{of}floor must be 1 to 100: the newest usable snapshot is never deleted"));
     }
     Ok(())
 }
 
-/// A copy encrypted with a key of another region than its own cannot be made.
+/// RDS encrypts a copy only with a key of the copy's region.
 fn check_key(key: &str, region: &str) -> Result<(), String> {
     let parts: Vec<&str> = key.split(':').collect();
     let is_arn = matches!(parts[..], ["arn", _, "kms", of, _, _] if of == region);
@@ -234,8 +228,8 @@ fn check_key(key: &str, region: &str) -> Result<(), String> {
     Err(format!("target {region}: kms_key_id must be the ARN of a key of {region}, or alias/... in it"))
 }
 
-/// What RDS takes for an identifier: lower-case letters, digits and hyphens, a letter first,
-/// no two hyphens in a row and none at the end.
+/// Whether RDS accepts it as an identifier: lower-case letters, digits and hyphens; it begins with a letter, has
+/// no two hyphens in a row and does not end with one.
 fn is_identifier(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_lowercase())
         && !text.ends_with('-')
@@ -270,7 +264,7 @@ mod tests {
             "floor": 2,
             "targets": [
                 { "region": "eu-west-1", "kms_key_id": "arn:aws:kms:eu-west-1:111122223333:key/abc" },
-                { "region": "us-gov-west-1", "kms_key_id": "alias/drops", "retention": { "daily": 3 }, "floor": 1 }
+                { "region": "ap-southeast-2", "kms_key_id": "alias/drops", "retention": { "daily": 3 }, "floor": 1 }
             ],
             "limits": { "creates": 5 }
         });
@@ -285,9 +279,9 @@ mod tests {
     #[test]
     fn a_whole_policy_is_read() {
         let policy = read(|_| {}).unwrap();
-        assert_eq!(policy.limits, Limits { creates: 5, copies: 20, deletes: 50 });
-        assert_eq!(policy.keeping_in(&policy.targets[0]), policy.keeping());
-        let other = policy.keeping_in(&policy.targets[1]);
+        assert_eq!(policy.limits, RunLimits { creates: 5, copies: 20, deletes: 50 });
+        assert_eq!(policy.retention_in(&policy.targets[0]), policy.source_retention());
+        let other = policy.retention_in(&policy.targets[1]);
         assert_eq!((other.retention.daily, other.retention.hourly, other.floor), (3, 0, 1));
         let short = read(|policy| *policy = json!({ "databases": { "ids": ["b"] }, "retention": {} }));
         let short = short.unwrap();
@@ -295,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn an_invalid_policy_is_refused_with_the_reason() {
         let key = |arn: &str| json!([{ "region": "eu-west-1", "kms_key_id": arn }]);
         let cases = [
             ("/databases", json!({}), "ids or a tag"),
@@ -308,7 +302,8 @@ mod tests {
             ("/retention", json!({ "yearly": 1 }), "yearly"),
             ("/floor", json!(0), "never deleted"),
             ("/targets", json!([{ "region": "us-east-1" }]), "name another region"),
-            ("/targets", json!([{ "region": "Europe" }]), "no region's code"),
+            ("/targets", json!([{ "region": "us-gov-west-1" }]), "GovCloud"),
+            ("/targets", json!([{ "region": "Europe" }]), "no region code"),
             ("/targets", json!([{ "region": "eu-west-1" }, { "region": "eu-west-1" }]), "twice"),
             ("/targets", json!([{ "region": "eu-west-1", "floor": 0 }]), "target eu-west-1: floor"),
             ("/targets", key("arn:aws:kms:us-east-1:111122223333:key/abc"), "of a key of eu-west-1"),
@@ -323,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_what_rds_takes() {
+    fn a_prefix_must_be_valid_in_an_identifier_of_rds() {
         for wrong in ["rds:x", "a--b", "a-", "1a", "A", &"a".repeat(41)] {
             let error = prefix(&|_: &str| Some(wrong.to_owned())).unwrap_err().to_string();
             assert!(error.contains(PREFIX_VARIABLE), "{error}");

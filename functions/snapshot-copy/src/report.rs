@@ -1,77 +1,62 @@
-//! What a run has found and done: the invocation's answer, and metrics.
+//! The invocation's answer, and the metrics of a run.
 
+use crate::action::{SnapshotAction, SnapshotNotice};
 use crate::managed::RecoveryPoint;
-use crate::plan::{Action, Notice};
-use rds::Moment;
+use rds::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The answer to an invocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Whether nothing was changed.
+pub struct SnapshotReport {
+    /// Whether the run only planned.
     pub dry_run: bool,
-    /// The moment of the run.
-    pub now: Moment,
-    /// How each region stands.
-    pub regions: BTreeMap<String, RegionReport>,
-    /// How far a restore would throw one back, before the run's actions.
+    /// The time of the run.
+    pub now: Timestamp,
+    pub regions: BTreeMap<String, RegionSummary>,
+    /// The recovery points before the run's actions.
     pub recovery_points: Vec<RecoveryPoint>,
-    /// What was due, and what came of it.
-    pub actions: Vec<Carried>,
-    /// Due, and left to the next run by a limit.
+    pub actions: Vec<ActionReport>,
+    /// The number of due actions that a limit leaves to the next run.
     pub deferred: usize,
-    /// What a person should know.
-    pub notices: BTreeSet<Notice>,
+    pub notices: BTreeSet<SnapshotNotice>,
 }
 
-/// How a region stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct RegionReport {
-    /// Whether it could be asked.
+pub struct RegionSummary {
     pub answers: bool,
-    /// Manual snapshots there, others' too.
+    /// The number of manual snapshots, including those that fairdrop did not make.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<usize>,
-    /// How many more there may be.
+    /// The number of manual snapshots that the region still accepts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_left: Option<u32>,
+    pub quota_remaining: Option<u32>,
 }
 
-/// An action, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Carried {
-    /// The action.
+pub struct ActionReport {
     #[serde(flatten)]
-    pub action: Action,
-    /// What came of it.
+    pub action: SnapshotAction,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: ActionOutcome,
 }
 
-/// What came of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It would be carried out.
+pub enum ActionOutcome {
+    /// A dry run: the action would be executed.
     Planned,
-    /// RDS has taken it on.
+    /// RDS has accepted the call.
     Done,
-    /// It had been done by another run.
+    /// Another run has done it.
     Existed,
-    /// The next run sees to it.
-    Deferred {
-        /// Why.
-        why: &'static str,
-    },
-    /// It was refused for a reason that does not pass by itself.
-    Failed {
-        /// What RDS said.
-        error: String,
-    },
+    /// The next run tries again.
+    Deferred { why: &'static str },
+    /// RDS refused the call for a reason that does not pass by itself.
+    Failed { error: String },
 }
 
-impl Outcome {
+impl ActionOutcome {
     /// Its name in metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -84,21 +69,20 @@ impl Outcome {
     }
 }
 
-impl Report {
-    /// The age of the oldest recovery point of any database in any region, in seconds;
-    /// nothing where one is not known or there is none.
+impl SnapshotReport {
+    /// The age of the oldest recovery point of any database in any region, in seconds. `None` if one is
+    /// unknown or missing.
     pub fn oldest_recovery_point_seconds(&self) -> Option<i64> {
         let ages = self.recovery_points.iter().map(|point| point.age_seconds);
         ages.collect::<Option<Vec<i64>>>()?.into_iter().max()
     }
 
-    /// The smallest quota left in any region that tells.
-    pub fn least_quota_left(&self) -> Option<u32> {
-        self.regions.values().filter_map(|region| region.quota_left).min()
+    /// The lowest remaining quota of the regions that report one.
+    pub fn lowest_quota_remaining(&self) -> Option<u32> {
+        self.regions.values().filter_map(|region| region.quota_remaining).min()
     }
 
-    /// Writes the run's metrics.
-    pub fn measure(&self) {
+    pub fn write_metrics(&self) {
         for point in &self.recovery_points {
             if let Some(age) = point.age_seconds {
                 let (database, region) = (point.database.clone(), point.region.clone());
@@ -106,23 +90,24 @@ impl Report {
                     .set(age as f64);
             }
         }
-        // Not written where it is not known: the alarm on it takes silence for the worst.
+        // Not written if it is unknown: the alarm treats missing data as breaching.
         if let Some(age) = self.oldest_recovery_point_seconds() {
             metrics::gauge!("oldest_recovery_point_seconds").set(age as f64);
         }
         for (name, region) in &self.regions {
-            if let Some(left) = region.quota_left {
-                metrics::gauge!("snapshot_quota_left", "SnapshotRegion" => name.clone()).set(f64::from(left));
+            if let Some(remaining) = region.quota_remaining {
+                metrics::gauge!("snapshot_quota_remaining", "SnapshotRegion" => name.clone())
+                    .set(f64::from(remaining));
             }
         }
-        if let Some(left) = self.least_quota_left() {
-            metrics::gauge!("least_snapshot_quota_left").set(f64::from(left));
+        if let Some(remaining) = self.lowest_quota_remaining() {
+            metrics::gauge!("lowest_snapshot_quota_remaining").set(f64::from(remaining));
         }
         let mut failed = 0;
         for one in &self.actions {
-            let (action, outcome) = (one.action.step.name(), one.outcome.name());
+            let (action, outcome) = (one.action.kind.name(), one.outcome.name());
             metrics::counter!("snapshot_actions", "Action" => action, "Outcome" => outcome).increment(1);
-            failed += u64::from(matches!(one.outcome, Outcome::Failed { .. }));
+            failed += u64::from(matches!(one.outcome, ActionOutcome::Failed { .. }));
         }
         metrics::counter!("snapshot_actions_failed").increment(failed);
         metrics::counter!("snapshot_actions_deferred").increment(self.deferred as u64);

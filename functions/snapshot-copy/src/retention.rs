@@ -1,66 +1,68 @@
-//! Which snapshots are kept: the newest of each of the last hours, days, weeks and months
-//! that have any, and never fewer than the floor.
+//! Which snapshots are kept: the newest of each of the last hours, days, weeks and months that have one, and
+//! never fewer than the floor.
 //!
-//! What is kept depends on the snapshots alone and not on the clock: where none are taken
-//! any more, none are given up. And it can be decided bit by bit: what one run keeps of
-//! what an earlier run kept is what it would have kept of all.
+//! The decision depends on the snapshots alone, not on the clock: if no snapshots are taken any more, none are
+//! deleted. It is also incremental: what a run keeps of what earlier runs kept is what it would keep of all.
 
-use rds::Moment;
+use rds::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// How many periods of each kind keep their newest snapshot.
+/// The number of periods of each kind that keep their newest snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Hours, 0 to 1,000.
+    /// 0 to 1,000.
     pub hourly: u32,
-    /// Days, 0 to 1,000.
+    /// 0 to 1,000.
     pub daily: u32,
-    /// Weeks from Monday, 0 to 1,000.
+    /// 0 to 1,000. Weeks begin on Monday.
     pub weekly: u32,
-    /// Months, 0 to 1,000.
+    /// 0 to 1,000.
     pub monthly: u32,
 }
 
-/// A snapshot, as far as retention cares. The newest comes first.
+/// Identifier and time of a snapshot, ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Dated<'a> {
-    /// When the data in it were written.
-    pub created: Moment,
-    /// Its identifier.
+pub struct DatedSnapshot<'a> {
+    /// When the data was read.
+    pub taken_at: Timestamp,
     pub id: &'a str,
 }
 
 impl Retention {
-    /// The most snapshots that are kept of one database with this floor.
+    /// The highest number of snapshots of one database that are kept with this floor.
     pub fn most(&self, floor: u32) -> u32 {
         let tiers = self.hourly.saturating_add(self.daily).saturating_add(self.weekly);
         tiers.saturating_add(self.monthly).max(floor)
     }
 
-    /// Which of `snapshots` are kept; the `floor` newest are, whatever else is said.
-    pub fn kept<'a>(&self, floor: u32, snapshots: impl IntoIterator<Item = Dated<'a>>) -> BTreeSet<&'a str> {
-        let mut newest_first: Vec<Dated<'a>> = snapshots.into_iter().collect();
+    /// Which of `snapshots` are kept. The newest `floor` always are.
+    pub fn kept<'a>(
+        &self,
+        floor: u32,
+        snapshots: impl IntoIterator<Item = DatedSnapshot<'a>>,
+    ) -> BTreeSet<&'a str> {
+        let mut newest_first: Vec<DatedSnapshot<'a>> = snapshots.into_iter().collect();
         newest_first.sort_unstable_by(|one, other| other.cmp(one));
         let mut kept: BTreeSet<&str> = newest_first.iter().take(floor as usize).map(|one| one.id).collect();
         let tiers = [
-            (Period::Hour, self.hourly),
-            (Period::Day, self.daily),
-            (Period::Week, self.weekly),
-            (Period::Month, self.monthly),
+            (CalendarPeriod::Hour, self.hourly),
+            (CalendarPeriod::Day, self.daily),
+            (CalendarPeriod::Week, self.weekly),
+            (CalendarPeriod::Month, self.monthly),
         ];
-        for (kind, mut left) in tiers {
+        for (kind, mut remaining) in tiers {
             let mut last = None;
             for one in &newest_first {
-                let period = Some(kind.of(one.created));
+                let period = Some(kind.of(one.taken_at));
                 if period == last {
                     continue;
                 }
-                if left == 0 {
+                if remaining == 0 {
                     break;
                 }
-                left -= 1;
+                remaining -= 1;
                 last = period;
                 kept.insert(one.id);
             }
@@ -69,23 +71,22 @@ impl Retention {
     }
 }
 
-/// A calendar period that retention counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Period {
+enum CalendarPeriod {
     Hour,
     Day,
     Week,
     Month,
 }
 
-impl Period {
-    /// Which period of this kind `at` is in, in UTC. Later periods have higher numbers.
-    fn of(self, at: Moment) -> i64 {
+impl CalendarPeriod {
+    /// The number of the period that contains `at`, in UTC. Later periods have higher numbers.
+    fn of(self, at: Timestamp) -> i64 {
         let seconds = at.unix_seconds();
         match self {
             Self::Hour => seconds.div_euclid(3_600),
             Self::Day => seconds.div_euclid(86_400),
-            // Weeks begin on Monday, as ISO 8601 has it; 1970 began on a Thursday.
+            // Weeks begin on Monday, as in ISO 8601; 1970 began on a Thursday.
             Self::Week => (seconds.div_euclid(86_400) + 3).div_euclid(7),
             Self::Month => {
                 let date = at.date_time();
@@ -104,13 +105,13 @@ mod tests {
     /// 2026-11-23T00:00:00Z, a Monday.
     const MONDAY: i64 = 1_795_392_000;
 
-    fn series(from: i64, to: i64, every: i64) -> Vec<(String, Moment)> {
-        let moments = (from..to).step_by(every as usize).map(Moment::from_unix_seconds);
+    fn series(from: i64, to: i64, every: i64) -> Vec<(String, Timestamp)> {
+        let moments = (from..to).step_by(every as usize).map(Timestamp::from_unix_seconds);
         moments.map(|at| (at.compact(), at)).collect()
     }
 
-    fn dated(series: &[(String, Moment)]) -> impl Iterator<Item = Dated<'_>> {
-        series.iter().map(|(id, created)| Dated { created: *created, id })
+    fn dated(series: &[(String, Timestamp)]) -> impl Iterator<Item = DatedSnapshot<'_>> {
+        series.iter().map(|(id, taken_at)| DatedSnapshot { taken_at: *taken_at, id })
     }
 
     #[test]
@@ -128,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn deciding_bit_by_bit_is_deciding_at_once() {
+    fn incremental_decisions_equal_one_decision() {
         let retention = Retention { hourly: 5, daily: 4, weekly: 3, monthly: 2 };
         let all = series(MONDAY - 100 * DAY, MONDAY, 5 * HOUR);
-        let mut survivors: Vec<(String, Moment)> = Vec::new();
+        let mut survivors: Vec<(String, Timestamp)> = Vec::new();
         for (taken, next) in all.iter().enumerate() {
             survivors.push(next.clone());
             let kept = retention.kept(2, dated(&survivors));
@@ -139,12 +140,12 @@ mod tests {
             let kept: BTreeSet<String> = kept.into_iter().map(str::to_owned).collect();
             survivors.retain(|(id, _)| kept.contains(id));
         }
-        // Hours and days overlap in the newest, weeks and months in what ends them.
+        // Tiers overlap: the newest snapshot belongs to all of them.
         assert!(survivors.len() <= retention.most(2) as usize);
     }
 
     #[test]
-    fn the_floor_stands_whatever_the_tiers_say() {
+    fn the_floor_is_kept_with_empty_tiers() {
         let series = series(MONDAY, MONDAY + 10 * HOUR, HOUR);
         let none = Retention::default();
         assert_eq!(none.kept(3, dated(&series)).len(), 3);
@@ -162,15 +163,20 @@ mod tests {
     #[test]
     fn periods_follow_the_calendar_in_utc() {
         // 2026-12-31T23:59:59Z, a Thursday, and the second after it.
-        let last = Moment::from_unix_seconds(1_798_761_599);
-        let first = Moment::from_unix_seconds(1_798_761_600);
+        let last = Timestamp::from_unix_seconds(1_798_761_599);
+        let first = Timestamp::from_unix_seconds(1_798_761_600);
         assert_eq!(last.to_string(), "2026-12-31T23:59:59Z");
-        for (kind, apart) in [(Period::Hour, 1), (Period::Day, 1), (Period::Week, 0), (Period::Month, 1)] {
+        for (kind, apart) in [
+            (CalendarPeriod::Hour, 1),
+            (CalendarPeriod::Day, 1),
+            (CalendarPeriod::Week, 0),
+            (CalendarPeriod::Month, 1),
+        ] {
             assert_eq!(kind.of(first) - kind.of(last), apart, "{kind:?}");
         }
         // Sunday to Monday: 2027-01-03 to 2027-01-04.
-        let sunday = Moment::from_unix_seconds(1_799_020_799);
-        let monday = Moment::from_unix_seconds(1_799_020_800);
-        assert_eq!(Period::Week.of(monday) - Period::Week.of(sunday), 1);
+        let sunday = Timestamp::from_unix_seconds(1_799_020_799);
+        let monday = Timestamp::from_unix_seconds(1_799_020_800);
+        assert_eq!(CalendarPeriod::Week.of(monday) - CalendarPeriod::Week.of(sunday), 1);
     }
 }

@@ -1,59 +1,59 @@
-//! What there is: databases and snapshots, as far as the plan cares.
+//! What exists: DB instances and snapshots.
 
 use crate::policy::Policy;
-use rds::{Moment, Snapshot, TAG_KEY};
+use rds::{Snapshot, TAG_KEY, Timestamp};
 use std::collections::BTreeMap;
 
 /// A DB instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Database {
-    /// Its identifier.
     pub id: String,
-    /// As RDS says it; a snapshot can be taken of one that is `available`.
+    /// As RDS reports it. RDS takes snapshots of an `available` instance only.
     pub status: String,
-    /// The cluster that it belongs to, whose snapshots are another matter.
+    /// The cluster that the instance belongs to. Cluster snapshots are not supported.
     pub cluster: Option<String>,
-    /// Its tags.
     pub tags: BTreeMap<String, String>,
 }
 
-/// How many snapshots a region holds, and may.
+/// The quota of manual snapshots of one region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Manual snapshots that there are.
+pub struct SnapshotQuota {
     pub used: u32,
-    /// Manual snapshots that there may be.
-    pub most: u32,
+    pub max: u32,
 }
 
-/// What there is in one region.
+impl SnapshotQuota {
+    pub fn remaining(self) -> u32 {
+        self.max.saturating_sub(self.used)
+    }
+}
+
+/// What exists in one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RegionView {
-    /// All manual snapshots, those of others too.
+pub struct RegionInventory {
+    /// All manual snapshots, including those that fairdrop did not make.
     pub snapshots: Vec<Snapshot>,
-    /// Where RDS tells it.
-    pub quota: Option<Quota>,
+    /// `None` if RDS does not report it.
+    pub quota: Option<SnapshotQuota>,
 }
 
-/// What there is.
+/// What exists in all regions of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct World {
-    /// The moment of the run.
-    pub now: Moment,
-    /// The databases' own region.
-    pub own_region: String,
-    /// All DB instances there.
+pub struct Inventory {
+    /// The time of the run.
+    pub now: Timestamp,
+    /// The region of the databases.
+    pub source_region: String,
+    /// All DB instances of the source region.
     pub databases: Vec<Database>,
-    /// The snapshots there.
-    pub source: RegionView,
-    /// The policy's target regions; nothing where a region does not answer.
-    pub targets: BTreeMap<String, Option<RegionView>>,
+    pub source: RegionInventory,
+    /// By target region. `None` if the region does not answer.
+    pub targets: BTreeMap<String, Option<RegionInventory>>,
 }
 
-/// The identifier of the snapshot of `database` for the slot that begins at `slot`. A second
-/// run finds it taken, which is how two runs at once make one snapshot. Its age is never
-/// read from it.
-pub fn snapshot_id(policy: &Policy, database: &str, slot: Moment) -> String {
+/// The identifier of the snapshot of `database` for the slot that begins at `slot`. A concurrent run finds it
+/// taken, so that two runs make one snapshot. The age of a snapshot is never read from its identifier.
+pub fn snapshot_id(policy: &Policy, database: &str, slot: Timestamp) -> String {
     format!("{}-{database}-{}", policy.id_prefix, slot.compact())
 }
 

@@ -1,7 +1,7 @@
-//! Instance classes of RDS, as far as one is bigger than another.
+//! Compares the sizes of RDS instance classes.
 
-/// Sizes of a family, smallest first, and how much of a machine each is: `large` is 8, and
-/// doubling a size doubles its processors or, below `large`, its memory.
+/// Sizes of a family, smallest first, with their relative capacity: `large` is 8. Twice the number means twice
+/// the processors or, below `large`, twice the memory.
 const SIZES: [(&str, u32); 13] = [
     ("micro", 1),
     ("small", 2),
@@ -22,12 +22,12 @@ const SIZES: [(&str, u32); 13] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class<'a> {
     family: &'a str,
-    /// How much of a machine it is.
+    /// Relative capacity: `large` is 8.
     pub size: u32,
 }
 
 impl<'a> Class<'a> {
-    /// Reads a class's name; nothing where its size is not known here.
+    /// `None` if the size is unknown here.
     pub fn parse(name: &'a str) -> Option<Self> {
         let (family, size) = name.strip_prefix("db.")?.split_once('.')?;
         let (_, size) = SIZES.iter().find(|(known, _)| *known == size)?;
@@ -35,13 +35,13 @@ impl<'a> Class<'a> {
     }
 }
 
-/// Whether `replica` is a smaller machine than `main`; nothing where one of them is not known.
+/// Whether class `replica` is smaller than class `main`. `None` if one of the two is unknown.
 pub fn is_smaller(replica: &str, main: &str) -> Option<bool> {
     Some(Class::parse(replica)?.size < Class::parse(main)?.size)
 }
 
-/// The class that a replica of class `replica` should have: `times` as big, but not bigger than
-/// main's, unless it is as big already; then the next size. Main's own class where one is not known.
+/// The class that a replica of class `replica` should have: `times` as large, but at most as large as main's.
+/// A replica that is as large as main already gets the next size. If `replica` is unknown, main's class.
 pub fn recommended(replica: &str, main: Option<&str>, times: f64) -> Option<String> {
     let Some(own) = Class::parse(replica) else { return main.map(str::to_owned) };
     let of_main = main.and_then(Class::parse);
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_that_suffices_is_recommended_and_main_s_is_the_most() {
+    fn the_smallest_sufficient_class_is_recommended_up_to_the_class_of_main() {
         let of = |replica, main, times| recommended(replica, main, times).unwrap();
         let main = Some("db.r6g.4xlarge");
         assert_eq!(of("db.r6g.large", main, 1.7), "db.r6g.xlarge");
         assert_eq!(of("db.r6g.large", main, 3.0), "db.r6g.2xlarge");
         assert_eq!(of("db.r6g.large", main, 50.0), "db.r6g.4xlarge");
         assert_eq!(of("db.r6g.large", main, 1.0), "db.r6g.xlarge");
-        // As big as main already, and yet not enough.
+        // As large as main already, and still too small.
         assert_eq!(of("db.r6g.4xlarge", main, 1.2), "db.r6g.8xlarge");
         assert_eq!(of("db.x9.gigantic", main, 2.0), "db.r6g.4xlarge");
         assert_eq!(recommended("db.x9.gigantic", None, 2.0), None);

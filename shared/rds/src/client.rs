@@ -1,4 +1,4 @@
-//! The SDK's client, with every wait limited, and lists page by page.
+//! The SDK's client with time limits on every wait, and paged lists.
 
 use crate::{RdsError, Snapshot, refusal, snapshot};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -7,32 +7,32 @@ use aws_sdk_rds::config::retry::RetryConfig;
 use aws_sdk_rds::config::timeout::TimeoutConfig;
 use std::time::Duration;
 
-/// How much RDS lists in one answer at most.
+/// The page size: the most that RDS returns in one answer.
 pub const PAGE: i32 = 100;
 /// The most pages of one list: 20,000 snapshots in a region.
 const MAX_PAGES: usize = 200;
-/// Tries of one call, the first one counted. Between two the client waits, with jitter,
-/// up to 1, 2 and 4 seconds.
-const MAX_TRIES: u32 = 4;
+/// Attempts of one call, including the first. Between attempts the client waits up to 1, 2 and 4 seconds,
+/// with jitter.
+const MAX_ATTEMPTS: u32 = 4;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const TRY_LIMIT: Duration = Duration::from_secs(10);
-/// The longest that one call may take, all tries and waits counted.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+/// Limits one call with all its attempts and waits.
 const CALL_LIMIT: Duration = Duration::from_secs(25);
 
-/// What all clients have in common: credentials, limits, tries. Nothing is connected yet.
+/// The configuration that all clients share: credentials, time limits, retries. Opens no connection.
 pub async fn sdk_config(region: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .retry_config(
             RetryConfig::standard()
-                .with_max_attempts(MAX_TRIES)
+                .with_max_attempts(MAX_ATTEMPTS)
                 .with_initial_backoff(Duration::from_secs(1))
                 .with_max_backoff(Duration::from_secs(5)),
         )
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_LIMIT)
-                .operation_attempt_timeout(TRY_LIMIT)
+                .operation_attempt_timeout(ATTEMPT_LIMIT)
                 .operation_timeout(CALL_LIMIT)
                 .build(),
         )
@@ -42,12 +42,12 @@ pub async fn sdk_config(region: &str) -> SdkConfig {
 
 /// A client for one region.
 pub fn client(config: &SdkConfig, region: &str) -> Client {
-    let of_region = aws_sdk_rds::config::Builder::from(config).region(Region::new(region.to_owned())).build();
-    Client::from_conf(of_region)
+    let config = aws_sdk_rds::config::Builder::from(config).region(Region::new(region.to_owned())).build();
+    Client::from_conf(config)
 }
 
-/// All manual snapshots of the client's region, others' too. Their tags come with them: no
-/// call for each.
+/// All manual snapshots of the client's region, including those that fairdrop did not make. RDS returns their
+/// tags in the same answer.
 pub async fn manual_snapshots(client: &Client) -> Result<Vec<Snapshot>, RdsError> {
     let call = client.describe_db_snapshots().snapshot_type("manual").max_records(PAGE);
     pages(async |marker| {
@@ -58,13 +58,12 @@ pub async fn manual_snapshots(client: &Client) -> Result<Vec<Snapshot>, RdsError
     .await
 }
 
-/// One snapshot of the client's region.
 pub async fn one_snapshot(client: &Client, id: &str) -> Result<Snapshot, RdsError> {
     let found = client.describe_db_snapshots().db_snapshot_identifier(id).send().await.map_err(refusal)?;
     found.db_snapshots().iter().find_map(snapshot::snapshot).ok_or(RdsError::NotFound)
 }
 
-/// All pages of a list.
+/// Reads all pages of a list.
 pub async fn pages<T>(
     mut page: impl AsyncFnMut(Option<String>) -> Result<(Vec<T>, Option<String>), RdsError>,
 ) -> Result<Vec<T>, RdsError> {
@@ -78,6 +77,6 @@ pub async fn pages<T>(
             return Ok(all);
         }
     }
-    let message = format!("there are more than {MAX_PAGES} pages");
+    let message = format!("the list has more than {MAX_PAGES} pages");
     Err(RdsError::Refused { code: "TooManyPages".into(), message })
 }

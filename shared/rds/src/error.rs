@@ -1,58 +1,46 @@
-//! Why RDS says no.
+//! What an RDS call can fail with.
 
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 
-/// Why RDS did not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RdsError {
-    /// There is a snapshot of this id already.
-    #[error("a snapshot of this id exists")]
+    #[error("a snapshot with this identifier exists already")]
     Exists,
-    /// What the call is about does not exist, or not any more.
-    #[error("it does not exist")]
+    #[error("the database instance or snapshot does not exist")]
     NotFound,
-    /// It cannot be done in the state that the database or snapshot is in.
-    #[error("it is not in a state for this")]
+    /// The state of the database instance or snapshot does not allow the call.
+    #[error("the database instance or snapshot is in a state that does not allow this call")]
     NotInState,
-    /// Too many copies are in progress to the region. RDS reports it with the same code as
-    /// [`RdsError::TooManySnapshots`].
-    #[error("too many copies are in progress to the region")]
+    /// RDS reports it with the same code as [`RdsError::TooManySnapshots`].
+    #[error("too many snapshot copies to the region are in progress")]
     TooManyCopies,
-    /// The region holds as many manual snapshots as it may.
-    #[error("the region holds as many manual snapshots as its quota allows")]
+    #[error("the region's quota of manual snapshots is used up")]
     TooManySnapshots,
-    /// RDS wants fewer calls; the client has waited and tried again before.
-    #[error("RDS is throttling")]
+    /// The client has already retried with backoff.
+    #[error("RDS throttled the call, and retries did not help")]
     Throttled,
-    /// The call may not be made.
     #[error("access denied: {0}")]
     Denied(String),
-    /// No answer, or none that counts. It may have been done.
-    #[error("no answer: {0}")]
+    /// No usable answer: RDS may have carried out the call.
+    #[error("no answer from RDS: {0}")]
     Unreachable(String),
-    /// RDS says no, with its code and words.
-    #[error("{code}: {message}")]
-    Refused {
-        /// The error code.
-        code: String,
-        /// What RDS says about it.
-        message: String,
-    },
+    #[error("RDS refused the call: {code}: {message}")]
+    Refused { code: String, message: String },
 }
 
-/// What an error of the SDK means here.
+/// Translates an error of the SDK.
 pub fn refusal<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> RdsError {
     match &error {
         SdkError::ServiceError(_) => {
             meaning(error.code().unwrap_or_default(), error.message().unwrap_or_default())
         }
-        SdkError::TimeoutError(_) => RdsError::Unreachable("it took too long".into()),
-        SdkError::DispatchFailure(_) => RdsError::Unreachable("no connection".into()),
-        _ => RdsError::Unreachable("an answer that makes no sense".into()),
+        SdkError::TimeoutError(_) => RdsError::Unreachable("the call timed out".into()),
+        SdkError::DispatchFailure(_) => RdsError::Unreachable("the connection failed".into()),
+        _ => RdsError::Unreachable("the answer is malformed".into()),
     }
 }
 
-/// The codes are those of the RDS API reference; throttling has several names.
+/// The codes are those of the RDS API reference. Throttling has several codes.
 fn meaning(code: &str, message: &str) -> RdsError {
     match code {
         "DBSnapshotAlreadyExists" => RdsError::Exists,
@@ -61,8 +49,8 @@ fn meaning(code: &str, message: &str) -> RdsError {
         | "DBSnapshotNotFoundFault"
         | "DBInstanceNotFoundFault" => RdsError::NotFound,
         "InvalidDBInstanceState" | "InvalidDBSnapshotState" => RdsError::NotInState,
-        // "Cannot copy more than 20 snapshots across regions" and "Cannot create more than
-        // 100 manual snapshots" have one code.
+        // "Cannot copy more than 20 snapshots across regions" and "Cannot create more than 100 manual
+        // snapshots" have the same code.
         "SnapshotQuotaExceeded" if message.contains("across regions") || message.contains("in progress") => {
             RdsError::TooManyCopies
         }
@@ -74,7 +62,7 @@ fn meaning(code: &str, message: &str) -> RdsError {
             RdsError::Denied(message.to_owned())
         }
         "InternalFailure" | "InternalError" | "ServiceUnavailable" | "" => {
-            RdsError::Unreachable(format!("RDS is not well: {code}"))
+            RdsError::Unreachable(format!("RDS failed internally ({code:?})"))
         }
         _ => RdsError::Refused { code: code.to_owned(), message: message.to_owned() },
     }
@@ -85,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_quotas_with_one_code_are_told_apart() {
+    fn the_message_distinguishes_two_quotas_with_the_same_code() {
         let quota = |message| meaning("SnapshotQuotaExceeded", message);
         assert_eq!(quota("Cannot copy more than 20 snapshots across regions"), RdsError::TooManyCopies);
         assert_eq!(quota("Cannot create more than 100 manual snapshots"), RdsError::TooManySnapshots);

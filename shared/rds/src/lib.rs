@@ -1,16 +1,16 @@
-//! Amazon RDS, as the functions of disaster recovery speak to it: clients whose every wait is
-//! limited, errors with a meaning, snapshots with what matters of them, and moments.
+//! Amazon RDS for the functions of disaster recovery: clients whose every wait is limited, errors with a
+//! meaning, snapshots with what matters of them, and timestamps.
 //!
-//! The functions on the way of an order do not link this crate.
+//! Functions that an order passes through do not link this crate.
 
 mod class;
 mod client;
 mod error;
-mod moment;
 mod snapshot;
+mod timestamp;
 
 pub use class::{Class, is_smaller, recommended};
 pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages, sdk_config};
 pub use error::{RdsError, refusal};
-pub use moment::Moment;
-pub use snapshot::{Snapshot, State, TAG_KEY};
+pub use snapshot::{Snapshot, SnapshotState, TAG_KEY};
+pub use timestamp::Timestamp;

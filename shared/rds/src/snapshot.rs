@@ -1,26 +1,25 @@
-//! Snapshots, as far as fairdrop cares.
+//! Manual snapshots of DB instances.
 
-use crate::Moment;
+use crate::Timestamp;
 use aws_sdk_rds::types::DbSnapshot;
 
-/// The tag that makes a snapshot fairdrop's, if its value is the policy's prefix.
+/// The tag of every snapshot that fairdrop makes. Its value is the prefix of the policy.
 pub const TAG_KEY: &str = "fairdrop:snapshots";
 
-/// What can be done with a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SnapshotState {
     /// It can be restored and copied.
     Available,
-    /// It is being made; a copy that waits for its turn, too.
+    /// RDS is making it. A copy that waits for an earlier copy counts, too.
     InProgress,
     /// It will never be usable.
     Failed,
-    /// Something else: it is being deleted, for example, or in a state that is not known here.
+    /// Any other state: being deleted, for example, or unknown here.
     Other,
 }
 
-impl State {
-    /// What RDS's word for it means.
+impl SnapshotState {
+    /// Reads the `Status` that RDS reports.
     pub fn of(status: &str) -> Self {
         match status {
             "available" => Self::Available,
@@ -31,26 +30,22 @@ impl State {
     }
 }
 
-/// A snapshot that somebody made by hand or by program; RDS's own automated ones are not listed.
+/// A manual snapshot, made by fairdrop, by an operator or by another program. RDS's automated snapshots are
+/// not listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its identifier.
     pub id: String,
-    /// Its ARN.
     pub arn: String,
-    /// The DB instance that it is of.
+    /// Identifier of the DB instance that it was taken of.
     pub database: String,
-    /// What can be done with it.
-    pub state: State,
-    /// When the data in it were written, which for a copy is when its original was taken.
-    /// Nothing while it is being made.
-    pub created: Option<Moment>,
-    /// When it was made itself, which for a copy is when it was copied.
-    pub made: Option<Moment>,
-    /// What the snapshot restores to: of one taken from a read replica that lagged, this is
-    /// earlier than `created`.
-    pub database_time: Option<Moment>,
-    /// Whether it is encrypted.
+    pub state: SnapshotState,
+    /// When the data was read. A copy has the time of its original. `None` while RDS is making it.
+    pub taken_at: Option<Timestamp>,
+    /// When this snapshot was created. For a copy this is when it was copied.
+    pub created_at: Option<Timestamp>,
+    /// The database time that the snapshot restores to. It is earlier than `taken_at` if the snapshot was
+    /// taken from a read replica that lagged.
+    pub database_time: Option<Timestamp>,
     pub is_encrypted: bool,
     /// Whether it is a copy of another snapshot.
     pub is_copy: bool,
@@ -59,37 +54,37 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it is fairdrop's: by tag *and* by prefix.
+    /// Whether fairdrop made it: it has the tag *and* the prefix.
     pub fn is_own(&self, prefix: &str) -> bool {
         let rest = self.id.strip_prefix(prefix);
         self.tag.as_deref() == Some(prefix) && rest.is_some_and(|rest| rest.starts_with('-'))
     }
 
-    /// The moment whose data a restore would bring back, where it can be restored.
-    pub fn usable(&self) -> Option<Moment> {
-        let created = self.created.filter(|_| self.state == State::Available)?;
-        Some(self.database_time.map_or(created, |time| time.min(created)))
+    /// The point in time that a restore brings back. `None` if the snapshot cannot be restored.
+    pub fn recovery_point(&self) -> Option<Timestamp> {
+        let taken_at = self.taken_at.filter(|_| self.state == SnapshotState::Available)?;
+        Some(self.database_time.map_or(taken_at, |time| time.min(taken_at)))
     }
 }
 
-/// What RDS says of a snapshot.
+/// Reads a snapshot as RDS lists it. `None` if it lacks an identifier.
 pub(crate) fn snapshot(found: &DbSnapshot) -> Option<Snapshot> {
     let tag = found.tag_list().iter().find(|tag| tag.key() == Some(TAG_KEY));
     Some(Snapshot {
         id: found.db_snapshot_identifier()?.to_owned(),
         arn: found.db_snapshot_arn()?.to_owned(),
         database: found.db_instance_identifier()?.to_owned(),
-        state: State::of(found.status().unwrap_or_default()),
-        // A copy's own time of creation is when it was copied.
-        created: moment(found.original_snapshot_create_time().or(found.snapshot_create_time())),
-        made: moment(found.snapshot_create_time()),
-        database_time: moment(found.snapshot_database_time()),
+        state: SnapshotState::of(found.status().unwrap_or_default()),
+        // For a copy, SnapshotCreateTime is when it was copied.
+        taken_at: timestamp(found.original_snapshot_create_time().or(found.snapshot_create_time())),
+        created_at: timestamp(found.snapshot_create_time()),
+        database_time: timestamp(found.snapshot_database_time()),
         is_encrypted: found.encrypted().unwrap_or(false),
         is_copy: found.source_db_snapshot_identifier().is_some_and(|source| !source.is_empty()),
         tag: tag.and_then(|tag| tag.value()).map(str::to_owned),
     })
 }
 
-fn moment(at: Option<&aws_sdk_rds::primitives::DateTime>) -> Option<Moment> {
-    at.map(|at| Moment::from_unix_seconds(at.secs()))
+fn timestamp(at: Option<&aws_sdk_rds::primitives::DateTime>) -> Option<Timestamp> {
+    at.map(|at| Timestamp::from_unix_seconds(at.secs()))
 }

@@ -1,29 +1,29 @@
-//! Random histories: calm weather and storms, runs that overlap, die and are late, and
-//! after all of it what must be true.
+//! Random histories: quiet periods and periods with faults, runs that overlap, die and are late. At the end
+//! exactly what the policy keeps must exist.
 
-use crate::snapshots::account::{Durations, PREFIX, Weather};
+use crate::snapshots::account::{Durations, PREFIX, RdsFaults};
+use crate::snapshots::invariants::{HistoryInvariants, expected_by_policy};
 use crate::snapshots::simulator::Simulator;
-use crate::snapshots::watch::{Watch, kept_by_hand};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use snapshot_copy::policy::{Keeping, Policy};
-use snapshot_copy::round::Regions;
+use snapshot_copy::policy::{Policy, RetentionRule};
+use snapshot_copy::run::Regions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub(crate) const HERE: &str = "us-east-1";
-const FAR: [&str; 2] = ["ap-southeast-2", "eu-west-1"];
-/// The function's own limit of a run.
+pub(crate) const SOURCE: &str = "us-east-1";
+const TARGETS: [&str; 2] = ["ap-southeast-2", "eu-west-1"];
+/// As in the function.
 const RUN_LIMIT: Duration = Duration::from_secs(100);
 pub(crate) const DAY: i64 = 86_400;
-/// The longest that a change is missing in lists, in seconds.
+/// The longest time in seconds until lists show a change.
 const LIST_LAG: i64 = 90;
 
-/// What is drawn for a history before it begins.
-pub(crate) struct History {
+/// What is drawn at random before a history begins.
+pub(crate) struct SnapshotHistory {
     seed: u64,
     pub(crate) policy: Policy,
     pub(crate) databases: Vec<(String, bool)>,
@@ -32,32 +32,32 @@ pub(crate) struct History {
     days: i64,
 }
 
-/// What a history came to.
+/// The result of one or more histories.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lived {
+pub(crate) struct HistoryResult {
     pub(crate) digest: u64,
     pub(crate) runs: u64,
-    /// Ages held against the bound.
-    pub(crate) looks: u64,
+    /// The number of ages compared with their bound.
+    pub(crate) ages_checked: u64,
     pub(crate) days: i64,
 }
 
-/// Lives the histories of `seeds` one after the other, up to the first that goes wrong.
-pub(crate) fn histories(seeds: &[u64]) -> Result<Lived, (u64, String)> {
-    let mut all = Lived::default();
+/// Runs the histories of `seeds` one after the other, up to the first that fails.
+pub(crate) fn run_histories(seeds: &[u64]) -> Result<HistoryResult, (u64, String)> {
+    let mut all = HistoryResult::default();
     for seed in seeds {
-        let one = History::of(*seed).live().map_err(|why| (*seed, why))?;
+        let one = SnapshotHistory::of(*seed).run().map_err(|why| (*seed, why))?;
         all.runs += one.runs;
-        all.looks += one.looks;
+        all.ages_checked += one.ages_checked;
         all.days += one.days;
     }
     Ok(all)
 }
 
-impl History {
+impl SnapshotHistory {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
-        // Every tenth lives for two years, the others for some weeks.
+        // Every tenth history covers two years, the others some weeks.
         let is_long = seed.is_multiple_of(10);
         let interval_minutes = if is_long {
             1_440
@@ -67,7 +67,7 @@ impl History {
         let interval = i64::from(interval_minutes) * 60;
         let run_every = (interval / rng.random_range(1..=4)).max(900);
         let runs = if is_long { 730 * DAY / run_every } else { rng.random_range(150..500) };
-        // A third keep next to nothing: what is not needed any more goes at once.
+        // A third of the policies keep almost nothing: what is not needed any more is deleted at once.
         let is_tight = rng.random_bool(0.33);
         let tier = |rng: &mut SmallRng| match rng.random_range(0..3) {
             0 => 0,
@@ -76,8 +76,8 @@ impl History {
         };
         let floor = |rng: &mut SmallRng| if is_tight { 1 } else { rng.random_range(1..4) };
         let retention = |rng: &mut SmallRng| json!({ "hourly": tier(rng), "daily": tier(rng), "weekly": tier(rng), "monthly": tier(rng) });
-        let far = &FAR[..rng.random_range(0..=2)];
-        let targets: Vec<_> = far
+        let targets = &TARGETS[..rng.random_range(0..=2)];
+        let targets: Vec<_> = targets
             .iter()
             .map(|region| {
                 let key = format!("arn:aws:kms:{region}:111122223333:key/drops");
@@ -97,7 +97,7 @@ impl History {
         });
         let policy: Policy = serde_json::from_value(policy).expect("a policy");
         let policy = Policy { id_prefix: PREFIX.into(), ..policy };
-        policy.check(HERE).expect("a policy that makes sense");
+        policy.check(SOURCE).expect("a valid policy");
         let slowest = interval * *[1, 1, 2, 6].get(rng.random_range(0..4)).unwrap_or(&1);
         let durations = Durations {
             create: rng.random_range(60..=(interval / 3).min(6 * 3_600)),
@@ -106,13 +106,13 @@ impl History {
         Self { seed, policy, databases, durations, run_every, days: runs * run_every / DAY + 1 }
     }
 
-    pub(crate) fn live(&self) -> Result<Lived, String> {
+    pub(crate) fn run(&self) -> Result<HistoryResult, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.map_err(|error| error.to_string())?.block_on(self.pass())
+        runtime.map_err(|error| error.to_string())?.block_on(self.run_all())
     }
 
-    async fn pass(&self) -> Result<Lived, String> {
-        let regions: Vec<&'static str> = [HERE].into_iter().chain(self.far()).collect();
+    async fn run_all(&self) -> Result<HistoryResult, String> {
+        let regions: Vec<&'static str> = [SOURCE].into_iter().chain(self.targets()).collect();
         let simulator = Simulator::new(self.seed, &regions, 1_000);
         {
             let mut account = simulator.account();
@@ -123,33 +123,33 @@ impl History {
         }
         self.add_foreign(&simulator, &regions);
         let rds = Regions {
-            own: HERE.to_owned(),
-            source: simulator.rds(HERE),
-            targets: self.far().map(|region| (region.to_owned(), simulator.rds(region))).collect(),
+            source_region: SOURCE.to_owned(),
+            source: simulator.rds(SOURCE),
+            targets: self.targets().map(|region| (region.to_owned(), simulator.rds(region))).collect(),
         };
-        let mut lived = Lived { days: self.days, ..Lived::default() };
-        let mut watch = Watch::default();
+        let mut result = HistoryResult { days: self.days, ..HistoryResult::default() };
+        let mut invariants = HistoryInvariants::default();
         let end = Instant::now() + Duration::from_secs((self.days * DAY).unsigned_abs());
         let mut next = Instant::now();
-        let mut storm_until = Instant::now();
-        let mut calm_until = Instant::now() + self.seconds(20 * self.run_every);
+        let mut faulty_until = Instant::now();
+        let mut quiet_until = Instant::now() + self.seconds(20 * self.run_every);
         while Instant::now() < end {
-            let is_storm = Instant::now() < storm_until;
-            if !is_storm && Instant::now() >= calm_until {
-                let storm = self.seconds(self.run_every * simulator.chance(|rng| rng.random_range(1..12)));
-                let calm = self.settling()
+            let is_faulty = Instant::now() < faulty_until;
+            if !is_faulty && Instant::now() >= quiet_until {
+                let faulty = self.seconds(self.run_every * simulator.chance(|rng| rng.random_range(1..12)));
+                let quiet = self.settling()
                     + self.seconds(self.run_every * simulator.chance(|rng| rng.random_range(5..60)));
-                storm_until = Instant::now() + storm;
-                calm_until = storm_until + calm;
+                faulty_until = Instant::now() + faulty;
+                quiet_until = faulty_until + quiet;
             }
-            self.set_weather(&simulator, Instant::now() < storm_until);
-            if Instant::now() < storm_until {
-                watch.disturbed(simulator.account().now());
+            self.set_faults(&simulator, Instant::now() < faulty_until);
+            if Instant::now() < faulty_until {
+                invariants.disturbed(simulator.account().now());
             }
             let is_complete = self.run_or_two(&simulator, &rds).await?;
-            lived.runs += 1;
-            watch.ran(simulator.account().now(), is_complete);
-            // Looked at between two runs, at a moment that nobody has chosen.
+            result.runs += 1;
+            invariants.ran(simulator.account().now(), is_complete);
+            // Checked between two runs, at a random time.
             next += self.seconds(self.run_every);
             let late = simulator.chance(|rng| rng.random_range(0..60));
             let in_between = simulator.chance(|rng| rng.random_range(0.0..1.0));
@@ -157,38 +157,37 @@ impl History {
                 Instant::now() + (next.saturating_duration_since(Instant::now())).mul_f64(in_between),
             )
             .await;
-            watch.look(self, &simulator)?;
+            invariants.check(self, &simulator)?;
             sleep_until(next + Duration::from_secs(late)).await;
-            watch.look(self, &simulator)?;
-            simulator.account().forget();
+            invariants.check(self, &simulator)?;
+            simulator.account().drop_deleted();
         }
-        self.end(&simulator, &rds, &mut watch).await?;
-        lived.looks = watch.looks;
-        lived.digest = simulator.account().digest.finish();
-        Ok(lived)
+        self.end(&simulator, &rds, &mut invariants).await?;
+        result.ages_checked = invariants.ages_checked;
+        result.digest = simulator.account().digest.finish();
+        Ok(result)
     }
 
-    pub(crate) fn far(&self) -> impl Iterator<Item = &'static str> {
-        FAR.into_iter().take(self.policy.targets.len())
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &'static str> {
+        TARGETS.into_iter().take(self.policy.targets.len())
     }
 
     fn seconds(&self, seconds: i64) -> Duration {
         Duration::from_secs(seconds.unsigned_abs())
     }
 
-    /// After so long a calm the bound holds again.
+    /// How long after the last fault the bound holds again.
     pub(crate) fn settling(&self) -> Duration {
         self.seconds(self.bound(self.run_every, true) + 2 * self.run_every)
     }
 
-    /// What one run costs that sees too late what it waits for: the list is behind, the run
-    /// itself takes its time, and the schedule is not to the second.
+    /// The delay of a run that finds a change only at the next run: the list is old, the run takes time, and the
+    /// schedule is not exact to the second.
     const SLACK: i64 = LIST_LAG + RUN_LIMIT.as_secs().cast_signed() + 60;
 
-    /// The oldest that the newest usable copy may be: interval + copy time + one run. The copy
-    /// time is that from taking the snapshot to the end of its copy; another copy of the same
-    /// database may be before it, where copies take longer than the interval or an older one
-    /// was missing. Runs that were lost are counted on top.
+    /// The greatest allowed age in seconds of the newest usable copy: interval + copy time + one run. The copy time
+    /// is from taking the snapshot to the end of its copy. It may wait for another copy of the same database, if
+    /// copies take longer than the interval or an older one was missing. Lost runs are added.
     pub(crate) fn bound(&self, longest_gap: i64, waits_for_another: bool) -> i64 {
         let interval = i64::from(self.policy.interval_minutes) * 60;
         let Durations { create, copy } = self.durations;
@@ -199,8 +198,8 @@ impl History {
         interval + create + copies * copy + self.run_every + waiting_runs + lost + 3 * Self::SLACK
     }
 
-    /// The same for the databases' own region.
-    pub(crate) fn bound_here(&self, longest_gap: i64) -> i64 {
+    /// The same for the source region.
+    pub(crate) fn source_bound(&self, longest_gap: i64) -> i64 {
         let interval = i64::from(self.policy.interval_minutes) * 60;
         interval + self.durations.create + 2 * (longest_gap - self.run_every) + 2 * Self::SLACK
     }
@@ -208,7 +207,7 @@ impl History {
     fn add_foreign(&self, simulator: &Simulator, regions: &[&'static str]) {
         for region in regions {
             for (database, _) in &self.databases {
-                // The prefix without the tag, the tag without the prefix, another stack's.
+                // The prefix without the tag, the tag without the prefix, and the prefix of another stack.
                 simulator.add_foreign(region, &format!("fairdrop-{database}-before-upgrade"), database, None);
                 simulator.add_foreign(region, &format!("kept-{database}"), database, Some(PREFIX));
                 simulator.add_foreign(region, &format!("fairdropped-{database}"), database, Some(PREFIX));
@@ -220,15 +219,15 @@ impl History {
                 );
             }
         }
-        // A copy from a time when another region was main: fairdrop's own, and no original.
+        // A copy from a time when another region was main: fairdrop made it, and it is no original.
         for (database, _) in &self.databases {
             let id = format!("fairdrop-{database}-20251231-0000");
-            simulator.add_known(HERE, &id, database, Some(PREFIX), Some("eu-west-1"));
+            simulator.add_known(SOURCE, &id, database, Some(PREFIX), Some("eu-west-1"));
         }
     }
 
-    fn set_weather(&self, simulator: &Simulator, is_storm: bool) {
-        let mut drawn = simulator.chance(|rng| Weather {
+    fn set_faults(&self, simulator: &Simulator, is_faulty: bool) {
+        let mut drawn = simulator.chance(|rng| RdsFaults {
             throttled: 0.0,
             failing: 0.0,
             hanging: 0.0,
@@ -237,7 +236,7 @@ impl History {
             others_snapshots: rng.random_range(0..50),
         });
         let mut down = BTreeSet::new();
-        if is_storm {
+        if is_faulty {
             drawn.throttled =
                 *[0.0, 0.1, 0.6].get(simulator.chance(|rng| rng.random_range(0..3))).unwrap_or(&0.0);
             drawn.failing =
@@ -255,14 +254,13 @@ impl History {
             down.extend(regions.into_iter().filter(|_| simulator.chance(|rng| rng.random_bool(0.3))));
         }
         let mut account = simulator.account();
-        account.weather = drawn;
+        account.faults = drawn;
         for (region, state) in &mut account.regions {
             state.is_down = down.contains(region);
         }
     }
 
-    /// A run, sometimes two at once, and sometimes one that is killed. Whether one of them
-    /// came to its end.
+    /// One run or two concurrent runs, of which some are killed. Returns whether one of them was complete.
     async fn run_or_two<R: snapshot_copy::api::Rds>(
         &self,
         simulator: &Simulator,
@@ -288,21 +286,21 @@ impl History {
         Ok(first || second)
     }
 
-    /// Nothing new is taken any more, all copies come to their end, and some runs later
-    /// exactly what the policy keeps is there.
+    /// The end of a history: no new snapshot is taken, all copies end, and some runs later exactly what the policy
+    /// keeps exists.
     async fn end<R: snapshot_copy::api::Rds>(
         &self,
         simulator: &Simulator,
         rds: &Regions<R>,
-        watch: &mut Watch,
+        invariants: &mut HistoryInvariants,
     ) -> Result<(), String> {
         simulator.account().busy = true;
-        self.set_weather(simulator, false);
-        // Older copies are made one by one, and deletes are limited in each run.
+        self.set_faults(simulator, false);
+        // Older copies are made one by one, and each run limits its deletes.
         let mut quiet = 0;
         for _ in 0..2_000 {
             sleep(self.seconds(self.durations.copy + 300)).await;
-            watch.see(&simulator.account());
+            invariants.record(&simulator.account());
             let report = rds.run(&self.policy, simulator.now(), Instant::now() + RUN_LIMIT, false).await;
             let report = report.map_err(|error| error.to_string())?;
             let is_quiet = report.actions.is_empty() && !simulator.account().is_anything_in_progress();
@@ -311,13 +309,13 @@ impl History {
                 break;
             }
         }
-        watch.violations(simulator)?;
+        invariants.violations(simulator)?;
         if quiet <= 3 {
-            return Err("it does not come to rest".into());
+            return Err("runs still find something to do after 2,000 runs without faults".into());
         }
         let account = simulator.account();
         let now = account.now();
-        for (region, keeping) in self.keepings() {
+        for (region, rule) in self.retention_rules() {
             for (database, _) in &self.databases {
                 let there = &account.regions[region].made;
                 let own = there.iter().filter(|made| made.is_own() && made.database == *database);
@@ -325,14 +323,14 @@ impl History {
                     own.clone().filter(|made| made.is_usable(now)).map(|made| made.id.as_str()).collect();
                 if let Some(made) = own.clone().find(|made| made.deleted_at.is_none() && !made.is_usable(now))
                 {
-                    return Err(format!("{} in {region} is neither usable nor gone", made.id));
+                    return Err(format!("{} in {region} is neither usable nor deleted", made.id));
                 }
                 let none = BTreeMap::new();
-                let ever = watch.ever.get(&(region, database.clone())).unwrap_or(&none);
-                let expected = kept_by_hand(keeping, ever);
+                let ever = invariants.ever.get(&(region, database.clone())).unwrap_or(&none);
+                let expected = expected_by_policy(rule, ever);
                 if left != expected {
                     return Err(format!(
-                        "{database} in {region}: there are {left:?}, and the policy keeps {expected:?}"
+                        "{database} in {region}: usable are {left:?}, and the policy keeps {expected:?}"
                     ));
                 }
             }
@@ -340,11 +338,11 @@ impl History {
         Ok(())
     }
 
-    fn keepings(&self) -> Vec<(&'static str, Keeping)> {
-        let far = self
-            .far()
+    fn retention_rules(&self) -> Vec<(&'static str, RetentionRule)> {
+        let targets = self
+            .targets()
             .zip(&self.policy.targets)
-            .map(|(region, target)| (region, self.policy.keeping_in(target)));
-        [(HERE, self.policy.keeping())].into_iter().chain(far).collect()
+            .map(|(region, target)| (region, self.policy.retention_in(target)));
+        [(SOURCE, self.policy.source_retention())].into_iter().chain(targets).collect()
     }
 }

@@ -1,13 +1,15 @@
-//! A simulator of RDS, stricter than AWS: what it does is the [`Account`]'s; here are its clients,
-//! whose calls take time, are throttled, or get no answer. Its clock is tokio's paused one, and
-//! its chance has a seed: the same seed is the same history.
+//! The clients of the simulated RDS, whose calls take time, are throttled or get no answer. The
+//! [`SimulatedAccount`] behind them is stricter than RDS. Time is tokio's paused clock, and chance has a seed: the
+//! same seed gives the same history.
 
-use crate::snapshots::account::{Account, Durations, Made, RegionState, Weather, show};
+use crate::snapshots::account::{
+    Durations, RdsFaults, SimulatedAccount, SimulatedRegion, SimulatedSnapshot, show,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use rds::{Moment, RdsError, Snapshot};
-use snapshot_copy::api::{CopyOrder, Rds};
-use snapshot_copy::snapshot::{Database, Quota};
+use rds::{RdsError, Snapshot, Timestamp};
+use snapshot_copy::api::{CopyRequest, Rds};
+use snapshot_copy::snapshot::{Database, SnapshotQuota};
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash};
@@ -15,14 +17,14 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A region that is down lets a call hang for so long.
+/// How long a call to a region hangs if the region is down.
 const HANG: Duration = Duration::from_secs(25);
-/// What throttling costs the client's own tries, at most.
+/// The longest time in ms that a throttled call takes with the client's own retries.
 const THROTTLED: u64 = 12_000;
 
 /// The account, shared by the regions' clients.
 #[derive(Clone, Debug)]
-pub(crate) struct Simulator(pub(crate) Rc<RefCell<Account>>);
+pub(crate) struct Simulator(pub(crate) Rc<RefCell<SimulatedAccount>>);
 
 /// RDS in one region of the account.
 #[derive(Debug)]
@@ -33,19 +35,19 @@ pub(crate) struct SimulatedRds {
 
 impl Simulator {
     pub(crate) fn new(seed: u64, regions: &[&'static str], quota: u32) -> Self {
-        let new = |region: &&'static str| (*region, RegionState { quota, ..RegionState::default() });
-        Self(Rc::new(RefCell::new(Account {
+        let new = |region: &&'static str| (*region, SimulatedRegion { quota, ..SimulatedRegion::default() });
+        Self(Rc::new(RefCell::new(SimulatedAccount {
             rng: SmallRng::seed_from_u64(seed),
             start: Instant::now(),
             regions: regions.iter().map(new).collect(),
             databases: BTreeMap::new(),
             busy: false,
-            weather: Weather::default(),
+            faults: RdsFaults::default(),
             durations: Durations { create: 60, copy: 60 },
             floor: 1,
             violations: Vec::new(),
             calls: 0,
-            is_told: std::env::var_os("FAIRDROP_SEED").is_some(),
+            is_verbose: std::env::var_os("FAIRDROP_SEED").is_some(),
             digest: DefaultHasher::new(),
         })))
     }
@@ -54,24 +56,24 @@ impl Simulator {
         SimulatedRds { simulator: self.clone(), region }
     }
 
-    pub(crate) fn account(&self) -> RefMut<'_, Account> {
+    pub(crate) fn account(&self) -> RefMut<'_, SimulatedAccount> {
         self.0.borrow_mut()
     }
 
-    pub(crate) fn now(&self) -> Moment {
-        Moment::from_unix_seconds(self.account().now())
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(self.account().now())
     }
 
     pub(crate) fn chance<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
         draw(&mut self.account().rng)
     }
 
-    /// Somebody else's snapshot.
+    /// Adds a snapshot that fairdrop did not make.
     pub(crate) fn add_foreign(&self, region: &'static str, id: &str, database: &str, tag: Option<&str>) {
         self.add_known(region, id, database, tag, None);
     }
 
-    /// A snapshot from before the history.
+    /// Adds a snapshot from before the history.
     pub(crate) fn add_known(
         &self,
         region: &'static str,
@@ -82,7 +84,7 @@ impl Simulator {
     ) {
         let mut account = self.account();
         let now = account.now();
-        let made = Made {
+        let made = SimulatedSnapshot {
             id: id.to_owned(),
             database: database.to_owned(),
             tag: tag.map(str::to_owned),
@@ -103,12 +105,12 @@ impl Simulator {
 }
 
 impl SimulatedRds {
-    /// A call: it takes time, and its effect comes somewhere in the middle of that.
+    /// A call takes time before and after its effect.
     async fn call<T>(
         &self,
         what: &str,
         id: &str,
-        effect: impl FnOnce(&mut Account) -> Result<T, RdsError>,
+        effect: impl FnOnce(&mut SimulatedAccount) -> Result<T, RdsError>,
     ) -> Result<T, RdsError> {
         let ms = |from: u64, to: u64| {
             Duration::from_millis(self.simulator.chance(|rng| rng.random_range(from..=to)))
@@ -118,7 +120,7 @@ impl SimulatedRds {
             tokio::time::sleep(HANG).await;
             return Err(RdsError::Unreachable("the region is down".into()));
         }
-        let throttled = self.simulator.account().weather.throttled;
+        let throttled = self.simulator.account().faults.throttled;
         if self.simulator.chance(|rng| rng.random_bool(throttled)) {
             tokio::time::sleep(ms(1_000, THROTTLED)).await;
             return Err(RdsError::Throttled);
@@ -126,9 +128,13 @@ impl SimulatedRds {
         let done = {
             let mut account = self.simulator.account();
             let done = effect(&mut account);
-            if account.is_told {
+            if account.is_verbose {
                 let failed = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
-                println!("{} {} {what} {id} {failed}", Moment::from_unix_seconds(account.now()), self.region);
+                println!(
+                    "{} {} {what} {id} {failed}",
+                    Timestamp::from_unix_seconds(account.now()),
+                    self.region
+                );
             }
             account.calls += 1;
             let now = account.now();
@@ -143,7 +149,7 @@ impl SimulatedRds {
 
 impl Rds for SimulatedRds {
     async fn databases(&self) -> Result<Vec<Database>, RdsError> {
-        let status = |account: &Account| if account.busy { "modifying" } else { "available" };
+        let status = |account: &SimulatedAccount| if account.busy { "modifying" } else { "available" };
         self.call("databases", "", |account| {
             let database = |id: &String| Database {
                 id: id.clone(),
@@ -160,7 +166,7 @@ impl Rds for SimulatedRds {
     }
 
     async fn snapshot(&self, id: &str) -> Result<Snapshot, RdsError> {
-        let find = |account: &mut Account| {
+        let find = |account: &mut SimulatedAccount| {
             let now = account.now();
             let mut there = account.regions[self.region].made.iter();
             let made = there.find(|made| made.id == id && made.deleted_at.is_none());
@@ -169,10 +175,10 @@ impl Rds for SimulatedRds {
         self.call("snapshot", id, find).await
     }
 
-    async fn quota(&self) -> Result<Option<Quota>, RdsError> {
-        let quota = |account: &Account| Quota {
+    async fn quota(&self) -> Result<Option<SnapshotQuota>, RdsError> {
+        let quota = |account: &SimulatedAccount| SnapshotQuota {
             used: account.used(self.region),
-            most: account.regions[self.region].quota,
+            max: account.regions[self.region].quota,
         };
         self.call("quota", "", |account| Ok(Some(quota(account)))).await
     }
@@ -181,8 +187,8 @@ impl Rds for SimulatedRds {
         self.call("create", id, |account| account.create(self.region, database, id, tag.1)).await
     }
 
-    async fn copy(&self, order: CopyOrder<'_>) -> Result<(), RdsError> {
-        self.call("copy", order.id, |account| account.copy(self.region, order)).await
+    async fn copy(&self, request: CopyRequest<'_>) -> Result<(), RdsError> {
+        self.call("copy", request.id, |account| account.copy(self.region, request)).await
     }
 
     async fn delete(&self, id: &str) -> Result<(), RdsError> {

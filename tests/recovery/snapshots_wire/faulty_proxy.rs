@@ -1,4 +1,4 @@
-//! A line to moto that does to lists and calls what RDS does and moto does not.
+//! A proxy in front of moto that adds what RDS does and moto does not: pages, throttling and failures.
 
 use anyhow::Result;
 use axum::Router;
@@ -12,44 +12,44 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// What goes wrong on the line.
+/// The faults that the proxy injects.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trouble {
-    /// How many elements a page of a list has.
+pub(crate) struct ProxyFaults {
+    /// The number of elements on a page of a list.
     pub(crate) page: usize,
     pub(crate) throttled: f64,
     pub(crate) failing: f64,
 }
 
-pub(crate) const NONE: Trouble = Trouble { page: 100, throttled: 0.0, failing: 0.0 };
+pub(crate) const NO_FAULTS: ProxyFaults = ProxyFaults { page: 100, throttled: 0.0, failing: 0.0 };
 
-/// A line to moto that pages lists as RDS does, and counts calls.
-pub(crate) struct Line {
+/// It also counts calls.
+pub(crate) struct FaultyProxy {
     pub(crate) url: String,
     moto: Arc<Moto>,
     client: reqwest::Client,
-    pub(crate) trouble: Mutex<Trouble>,
+    pub(crate) faults: Mutex<ProxyFaults>,
     chance: Mutex<SmallRng>,
     calls: Mutex<BTreeMap<String, u64>>,
-    /// The last list of each region, so that moto need not write it for each page.
+    /// By region: the last list, so that moto writes it once for all pages.
     lists: Mutex<BTreeMap<String, Arc<String>>>,
 }
 
-impl Line {
-    pub(crate) async fn start(moto: Arc<Moto>, trouble: Trouble) -> Result<Arc<Self>> {
+impl FaultyProxy {
+    pub(crate) async fn start(moto: Arc<Moto>, faults: ProxyFaults) -> Result<Arc<Self>> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let line = Arc::new(Self {
+        let proxy = Arc::new(Self {
             url: format!("http://{}", listener.local_addr()?),
             moto,
             client: reqwest::Client::new(),
-            trouble: Mutex::new(trouble),
+            faults: Mutex::new(faults),
             chance: Mutex::new(SmallRng::seed_from_u64(7)),
             calls: Mutex::default(),
             lists: Mutex::default(),
         });
-        let router = Router::new().fallback(pass).with_state(line.clone());
+        let router = Router::new().fallback(pass).with_state(proxy.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(line)
+        Ok(proxy)
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
@@ -57,22 +57,22 @@ impl Line {
     }
 }
 
-async fn pass(State(line): State<Arc<Line>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn pass(State(proxy): State<Arc<FaultyProxy>>, headers: HeaderMap, body: Bytes) -> Response {
     let body = String::from_utf8_lossy(&body).into_owned();
     let field = |name: &str| {
         body.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}="))).map(str::to_owned)
     };
     let action = field("Action").unwrap_or_default();
-    *line.calls.lock().unwrap().entry(action.clone()).or_default() += 1;
-    let trouble = *line.trouble.lock().unwrap();
-    let drawn: f64 = line.chance.lock().unwrap().random();
-    if drawn < trouble.throttled {
+    *proxy.calls.lock().unwrap().entry(action.clone()).or_default() += 1;
+    let faults = *proxy.faults.lock().unwrap();
+    let drawn: f64 = proxy.chance.lock().unwrap().random();
+    if drawn < faults.throttled {
         return refuse(StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded");
     }
-    if drawn < trouble.throttled + trouble.failing {
+    if drawn < faults.throttled + faults.failing {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "");
     }
-    // Moto does not know this one: the answer is as the API reference has it.
+    // Moto lacks this call. The answer has the form of the API reference.
     if action == "DescribeAccountAttributes" {
         return xml(StatusCode::OK, "<DescribeAccountAttributesResponse><DescribeAccountAttributesResult><AccountQuotas>\
             <AccountQuota><AccountQuotaName>DBInstances</AccountQuotaName><Used>1</Used><Max>40</Max></AccountQuota>\
@@ -84,15 +84,15 @@ async fn pass(State(line): State<Arc<Line>>, headers: HeaderMap, body: Bytes) ->
     let region = scope.split('/').nth(2).unwrap_or_default().to_owned();
     let marker: usize = field("Marker").and_then(|marker| marker.parse().ok()).unwrap_or(0);
     let is_list = action == "DescribeDBSnapshots" && field("DBSnapshotIdentifier").is_none();
-    let kept = line.lists.lock().unwrap().get(&region).cloned();
-    let whole = match kept {
-        Some(kept) if is_list && marker > 0 => kept,
+    let cached = proxy.lists.lock().unwrap().get(&region).cloned();
+    let whole = match cached {
+        Some(cached) if is_list && marker > 0 => cached,
         _ => {
             let forwarded: Vec<&str> = body
                 .split('&')
                 .filter(|pair| !pair.starts_with("Marker=") && !pair.starts_with("MaxRecords="))
                 .collect();
-            let request = line.client.post(line.moto.url()).header("authorization", scope);
+            let request = proxy.client.post(proxy.moto.url()).header("authorization", scope);
             let request = request.header("content-type", "application/x-www-form-urlencoded");
             let answer = request.body(forwarded.join("&")).send().await.unwrap();
             let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
@@ -101,15 +101,14 @@ async fn pass(State(line): State<Arc<Line>>, headers: HeaderMap, body: Bytes) ->
                 return xml(status, text);
             }
             let text = Arc::new(text);
-            line.lists.lock().unwrap().insert(region, text.clone());
+            proxy.lists.lock().unwrap().insert(region, text.clone());
             text
         }
     };
     let all = elements(&whole, "DBSnapshot");
-    let page =
-        all.iter().skip(marker).take(trouble.page).map(|one| format!("<DBSnapshot>{one}</DBSnapshot>"));
+    let page = all.iter().skip(marker).take(faults.page).map(|one| format!("<DBSnapshot>{one}</DBSnapshot>"));
     let page: String = page.collect();
-    let next = marker + trouble.page;
+    let next = marker + faults.page;
     let next = if next < all.len() { format!("<Marker>{next}</Marker>") } else { String::new() };
     xml(
         StatusCode::OK,

@@ -1,10 +1,10 @@
-//! Snapshot-copy over the wire: the built function and the real SDK against moto, straight
-//! and through a line that pages, throttles and fails.
+//! Snapshot-copy over the wire: the built function and the real SDK against moto, directly and through a proxy that
+//! pages, throttles and fails.
 
-mod line;
+mod faulty_proxy;
 
 use anyhow::{Context, Result, bail};
-use line::{Line, NONE, Trouble};
+use faulty_proxy::{FaultyProxy, NO_FAULTS, ProxyFaults};
 use local::aws::emulators::{Moto, elements};
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
@@ -15,40 +15,39 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tests::sample;
 
-const HERE: &str = "us-east-1";
-const FAR: [&str; 2] = ["eu-west-1", "ap-southeast-2"];
+const SOURCE: &str = "us-east-1";
+const TARGETS: [&str; 2] = ["eu-west-1", "ap-southeast-2"];
 const FUNCTION: &str = "snapshot-copy";
 
-/// AWS, as far as moto has it, and the function that works on it.
-struct Account {
+/// Moto's account, and the function that works on it.
+struct MotoAccount {
     moto: Arc<Moto>,
-    line: Arc<Line>,
+    proxy: Arc<FaultyProxy>,
     emulator: Emulator,
     clock: std::path::PathBuf,
     _functions: Vec<FunctionProcess>,
     _folder: tempfile::TempDir,
 }
 
-/// What an account is started with.
-struct Setup<'a> {
+struct AccountSetup<'a> {
     databases: &'a [&'a str],
     retention: Value,
-    trouble: Trouble,
-    /// Processes of the function, each for one invocation at a time.
+    faults: ProxyFaults,
+    /// The number of processes of the function. Each serves one invocation at a time.
     processes: usize,
-    /// Whether the clock can be set, which makes every look at it dear.
+    /// Whether the clock can be set. This makes every reading of the clock slow.
     moves_clock: bool,
 }
 
-impl<'a> Setup<'a> {
+impl<'a> AccountSetup<'a> {
     fn of(databases: &'a [&'a str], retention: Value) -> Self {
-        Self { databases, retention, trouble: NONE, processes: 1, moves_clock: true }
+        Self { databases, retention, faults: NO_FAULTS, processes: 1, moves_clock: true }
     }
 }
 
-impl Account {
-    async fn start(setup: Setup<'_>) -> Result<Self> {
-        let Setup { databases, retention, trouble, processes, moves_clock } = setup;
+impl MotoAccount {
+    async fn start(setup: AccountSetup<'_>) -> Result<Self> {
+        let AccountSetup { databases, retention, faults, processes, moves_clock } = setup;
         let folder = tempfile::tempdir()?;
         let clock = folder.path().join("clock");
         std::fs::write(&clock, "+0")?;
@@ -64,28 +63,28 @@ impl Account {
                 ("AllocatedStorage", "20"),
                 ("StorageEncrypted", "true"),
             ];
-            moto.rds(HERE, "CreateDBInstance", &parameters).await?;
+            moto.rds(SOURCE, "CreateDBInstance", &parameters).await?;
         }
-        let line = Line::start(moto.clone(), trouble).await?;
-        let targets = FAR.map(|region| json!({ "region": region, "kms_key_id": "alias/aws/rds" }));
+        let proxy = FaultyProxy::start(moto.clone(), faults).await?;
+        let targets = TARGETS.map(|region| json!({ "region": region, "kms_key_id": "alias/aws/rds" }));
         let policy = json!({
             "databases": { "ids": databases },
             "interval_minutes": 15,
             "retention": retention,
             "targets": targets,
         });
-        let emulator = Emulator::start(folder.path(), HERE).await?;
-        let mut function_environment = Moto::environment_at(&line.url);
+        let emulator = Emulator::start(folder.path(), SOURCE).await?;
+        let mut function_environment = Moto::environment_at(&proxy.url);
         function_environment.push(("FAIRDROP_SNAPSHOT_POLICY".into(), policy.to_string()));
         function_environment.push(("FAIRDROP_SNAPSHOT_PREFIX".into(), "drops".into()));
-        // No time zone may matter: this one is fourteen hours ahead.
+        // The time zone must not matter: this one is 14 hours ahead of UTC.
         function_environment.push(("TZ".into(), "Pacific/Kiritimati".into()));
         let wrapper: Vec<String> = std::iter::once("env".to_owned())
             .chain(clock_environment.iter().map(|(name, value)| format!("{name}={value}")))
             .collect();
         let launch = Launch {
             function: FUNCTION,
-            region: HERE.into(),
+            region: SOURCE.into(),
             concurrency: 1,
             environment: function_environment,
             wrapper,
@@ -94,10 +93,10 @@ impl Account {
         let invoke = emulator.invoke_api();
         let start = |_| FunctionProcess::start(launch.clone(), &invoke, folder.path());
         let functions = (0..processes).map(start).collect::<Result<Vec<_>>>()?;
-        Ok(Self { moto, line, emulator, clock, _functions: functions, _folder: folder })
+        Ok(Self { moto, proxy, emulator, clock, _functions: functions, _folder: folder })
     }
 
-    /// Sets the clock of account and function.
+    /// Sets the clock of moto and of the function.
     fn later(&self, seconds: u64) -> Result<()> {
         Ok(std::fs::write(&self.clock, format!("+{seconds}"))?)
     }
@@ -127,8 +126,7 @@ fn scheduled() -> Value {
     sample("snapshot-copy.schedule.json")
 }
 
-/// The environment in which a program's calendar is as far ahead as the file says; its
-/// timers stay true.
+/// The environment that sets a program's calendar ahead by what the file says. Its timers stay correct.
 fn moved_clock(file: &std::path::Path) -> Result<Vec<(String, String)>> {
     let shown = Command::new("faketime").args(["-f", "+0", "env"]).output()?;
     let shown = String::from_utf8(shown.stdout)?;
@@ -153,24 +151,24 @@ fn outcomes(report: &Value) -> Vec<String> {
         .collect()
 }
 
-/// How far into a slot of 15 minutes a moment such as `2026-11-23T14:35:10Z` is, in seconds.
+/// The seconds since the beginning of the 15-minute slot, for a time such as `2026-11-23T14:35:10Z`.
 fn seconds_into_the_slot(moment: &str) -> u64 {
     let number = |range: std::ops::Range<usize>| moment[range].parse::<u64>().unwrap();
     number(14..16) % 15 * 60 + number(17..19)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn takes_copies_tags_and_prunes_in_three_regions() {
-    let account = Account::start(Setup::of(&["ledger"], json!({ "hourly": 2 }))).await.unwrap();
+async fn snapshots_are_taken_copied_tagged_and_deleted_in_three_regions() {
+    let account = MotoAccount::start(AccountSetup::of(&["ledger"], json!({ "hourly": 2 }))).await.unwrap();
     let foreign = [("DBInstanceIdentifier", "ledger"), ("DBSnapshotIdentifier", "drops-ledger-by-hand")];
-    account.moto.rds(HERE, "CreateDBSnapshot", &foreign).await.unwrap();
+    account.moto.rds(SOURCE, "CreateDBSnapshot", &foreign).await.unwrap();
     // A dry run shows the plan and changes nothing.
     let planned = account.run(&sample("snapshot-copy.dry-run.json")).await.unwrap();
     assert_eq!(outcomes(&planned), ["create us-east-1 planned"], "{planned}");
-    assert_eq!(planned["regions"]["eu-west-1"]["quota_left"], 88, "{planned}");
-    assert_eq!(account.snapshots(HERE).await.unwrap().len(), 1);
+    assert_eq!(planned["regions"]["eu-west-1"]["quota_remaining"], 88, "{planned}");
+    assert_eq!(account.snapshots(SOURCE).await.unwrap().len(), 1);
 
-    // From five seconds into a slot on.
+    // The first run is five seconds after the beginning of a slot.
     let into_the_slot = seconds_into_the_slot(planned["now"].as_str().unwrap());
     let beginning = 905 - into_the_slot;
     let mut report = Value::Null;
@@ -179,22 +177,22 @@ async fn takes_copies_tags_and_prunes_in_three_regions() {
         account.later(slot).unwrap();
         let report_of_slot = account.run(&scheduled()).await.unwrap();
         assert!(outcomes(&report_of_slot).contains(&"create us-east-1 done".to_owned()), "{report_of_slot}");
-        // A minute later it is there and is copied.
+        // A minute later the snapshot is available and is copied.
         account.later(slot + 60).unwrap();
         let copying = account.run(&scheduled()).await.unwrap();
-        for region in FAR {
+        for region in TARGETS {
             assert!(outcomes(&copying).contains(&format!("copy {region} done")), "{copying}");
         }
-        // The originals are pruned once nobody can be copying them any more.
+        // The originals are deleted once no run can be copying them any more.
         account.later(slot + 700).unwrap();
         account.run(&scheduled()).await.unwrap();
-        // And again: there is nothing left to do.
+        // The next run has nothing to do.
         report = account.run(&scheduled()).await.unwrap();
         assert_eq!(outcomes(&report), [""; 0], "{report}");
     }
-    let here = account.snapshots(HERE).await.unwrap();
+    let here = account.snapshots(SOURCE).await.unwrap();
     assert!(here.contains_key("drops-ledger-by-hand"));
-    for region in [HERE].into_iter().chain(FAR) {
+    for region in [SOURCE].into_iter().chain(TARGETS) {
         let own: Vec<String> = account
             .snapshots(region)
             .await
@@ -212,7 +210,7 @@ async fn takes_copies_tags_and_prunes_in_three_regions() {
             assert_eq!(elements(&one, "Encrypted"), ["true"], "{one}");
         }
     }
-    // The recovery point is as old as the data, and not as the copy.
+    // The age is that of the data, not of the copy.
     let points = report["recovery_points"].as_array().unwrap();
     assert!(
         points
@@ -223,11 +221,13 @@ async fn takes_copies_tags_and_prunes_in_three_regions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_runs_at_once_make_one_snapshot() {
-    let account =
-        Account::start(Setup { processes: 2, ..Setup::of(&["a", "b", "c"], json!({ "hourly": 3 })) })
-            .await
-            .unwrap();
+async fn two_concurrent_runs_make_one_snapshot() {
+    let account = MotoAccount::start(AccountSetup {
+        processes: 2,
+        ..AccountSetup::of(&["a", "b", "c"], json!({ "hourly": 3 }))
+    })
+    .await
+    .unwrap();
     for round in 0..4_u64 {
         account.later(round * 900).unwrap();
         let event = scheduled();
@@ -241,27 +241,29 @@ async fn two_runs_at_once_make_one_snapshot() {
             "{both:?}"
         );
     }
-    let here = account.snapshots(HERE).await.unwrap();
+    let here = account.snapshots(SOURCE).await.unwrap();
     assert!(here.len() >= 3 && here.len() <= 12, "{here:?}");
-    for region in FAR {
+    for region in TARGETS {
         let there = account.snapshots(region).await.unwrap();
         assert!(there.len() >= 3, "{there:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_pages_throttles_and_fails_delays_and_loses_nothing() {
-    let trouble = Trouble { page: 3, throttled: 0.15, failing: 0.05 };
+async fn pages_throttling_and_failures_delay_runs_and_lose_no_snapshot() {
+    let faults = ProxyFaults { page: 3, throttled: 0.15, failing: 0.05 };
     let databases: Vec<String> = (0..4).map(|n| format!("db{n}")).collect();
     let databases: Vec<&str> = databases.iter().map(String::as_str).collect();
-    let account =
-        Account::start(Setup { trouble, ..Setup::of(&databases, json!({ "hourly": 1, "daily": 1 })) })
-            .await
-            .unwrap();
+    let account = MotoAccount::start(AccountSetup {
+        faults,
+        ..AccountSetup::of(&databases, json!({ "hourly": 1, "daily": 1 }))
+    })
+    .await
+    .unwrap();
     let mut complete = 0;
     for round in 0..8_u64 {
         account.later(round * 900).unwrap();
-        // Whoever is throttled for too long says so, and the next run goes on.
+        // A run that is throttled for too long fails, and the next run continues.
         if let Ok(report) = account.run(&scheduled()).await {
             complete += u32::from(
                 report["regions"].as_object().unwrap().values().all(|region| region["answers"] == true),
@@ -269,8 +271,8 @@ async fn a_line_that_pages_throttles_and_fails_delays_and_loses_nothing() {
             assert!(!outcomes(&report).iter().any(|outcome| outcome.ends_with("failed")), "{report}");
         }
     }
-    assert!(complete >= 4, "{complete} runs saw all regions");
-    *account.line.trouble.lock().unwrap() = NONE;
+    assert!(complete >= 4, "{complete} runs listed all regions");
+    *account.proxy.faults.lock().unwrap() = NO_FAULTS;
     let mut report = Value::Null;
     for round in 8..11_u64 {
         account.later(round * 900).unwrap();
@@ -285,13 +287,15 @@ async fn a_line_that_pages_throttles_and_fails_delays_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_grow_with_pages_and_not_with_snapshots() {
+async fn the_number_of_calls_grows_with_pages_not_with_snapshots() {
     let databases: Vec<String> = (0..10).map(|n| format!("db{n}")).collect();
     let names: Vec<&str> = databases.iter().map(String::as_str).collect();
-    let account =
-        Account::start(Setup { moves_clock: false, ..Setup::of(&names, json!({ "hourly": 1000 })) })
-            .await
-            .unwrap();
+    let account = MotoAccount::start(AccountSetup {
+        moves_clock: false,
+        ..AccountSetup::of(&names, json!({ "hourly": 1000 }))
+    })
+    .await
+    .unwrap();
     let mut known = 0_u64;
     for snapshots in [500_u64, 5_000] {
         while known < snapshots {
@@ -302,23 +306,23 @@ async fn calls_grow_with_pages_and_not_with_snapshots() {
                 ("Tags.Tag.1.Key", "fairdrop:snapshots"),
                 ("Tags.Tag.1.Value", "drops"),
             ];
-            account.moto.rds(HERE, "CreateDBSnapshot", &parameters).await.unwrap();
+            account.moto.rds(SOURCE, "CreateDBSnapshot", &parameters).await.unwrap();
             known += 1;
         }
-        account.line.calls();
+        account.proxy.calls();
         let started = Instant::now();
         let report = account.run(&sample("snapshot-copy.dry-run.json")).await.unwrap();
-        let (took, calls) = (started.elapsed(), account.line.calls());
+        let (took, calls) = (started.elapsed(), account.proxy.calls());
         println!(
             "{snapshots} snapshots of 10 databases: {} calls, {:.2} s",
             calls.values().sum::<u64>(),
             took.as_secs_f64()
         );
-        assert_eq!(report["regions"][HERE]["snapshots"], snapshots);
+        assert_eq!(report["regions"][SOURCE]["snapshots"], snapshots);
         let expected = [
             ("DescribeAccountAttributes", 3),
             ("DescribeDBInstances", 1),
-            // Two regions are empty: a page each.
+            // Two regions are empty: one page each.
             ("DescribeDBSnapshots", snapshots / 100 + 2),
         ];
         assert_eq!(calls, expected.map(|(action, count)| (action.to_owned(), count)).into());

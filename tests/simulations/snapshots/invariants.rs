@@ -1,24 +1,22 @@
-//! What is watched through a history: that nothing happens that must not, and that no
-//! recovery point grows older than it may.
+//! What must hold all through a history: no violation, and no recovery point older than its bound.
 
-use crate::snapshots::account::Account;
-use crate::snapshots::history::{DAY, HERE, History};
+use crate::snapshots::account::SimulatedAccount;
+use crate::snapshots::history::{DAY, SOURCE, SnapshotHistory};
 use crate::snapshots::simulator::Simulator;
-use rds::Moment;
-use snapshot_copy::policy::Keeping;
+use rds::Timestamp;
+use snapshot_copy::policy::RetentionRule;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a policy keeps of all that ever was, by the letter: of each kind of period the last
-/// ones that have anything, and of each of these its newest.
-pub(crate) fn kept_by_hand(keeping: Keeping, ever: &BTreeMap<String, i64>) -> BTreeSet<&str> {
+/// A second implementation of retention, from the words of the policy: of each kind of period the last ones that
+/// have a snapshot, and of each of these the newest snapshot.
+pub(crate) fn expected_by_policy(rule: RetentionRule, ever: &BTreeMap<String, i64>) -> BTreeSet<&str> {
     let mut newest_first: Vec<(&i64, &str)> =
         ever.iter().map(|(id, taken_at)| (taken_at, id.as_str())).collect();
     newest_first.sort_unstable_by(|one, other| other.cmp(one));
-    let mut kept: BTreeSet<&str> =
-        newest_first.iter().take(keeping.floor as usize).map(|(_, id)| *id).collect();
-    let text = |at: i64| Moment::from_unix_seconds(at).to_string();
-    let retention = keeping.retention;
-    // A moment's text up to the hour, the day or the month; a week by its Monday.
+    let mut kept: BTreeSet<&str> = newest_first.iter().take(rule.floor as usize).map(|(_, id)| *id).collect();
+    let text = |at: i64| Timestamp::from_unix_seconds(at).to_string();
+    let retention = rule.retention;
+    // The text of a time up to the hour, the day or the month; a week by its Monday.
     let monday = |at: i64| text(at - (at / DAY + 3) % 7 * DAY)[..10].to_owned();
     let tiers: [(u32, &dyn Fn(i64) -> String); 4] = [
         (retention.hourly, &|at| text(at)[..13].to_owned()),
@@ -36,21 +34,20 @@ pub(crate) fn kept_by_hand(keeping: Keeping, ever: &BTreeMap<String, i64>) -> BT
     kept
 }
 
-/// What is watched all along.
 #[derive(Default)]
-pub(crate) struct Watch {
-    /// Ages held against the bound.
-    pub(crate) looks: u64,
+pub(crate) struct HistoryInvariants {
+    /// The number of ages compared with their bound.
+    pub(crate) ages_checked: u64,
     disturbed_at: i64,
     /// The ends of complete runs.
     completed: Vec<i64>,
-    /// When the last copy came to its end that was of an older original: by region and database.
+    /// By region and database: when the last copy of an older original ended.
     late_until: BTreeMap<(&'static str, String), i64>,
-    /// All that was ever usable: by region and database, when it was taken.
+    /// By region and database: every snapshot that was ever usable, and when it was taken.
     pub(crate) ever: BTreeMap<(&'static str, String), BTreeMap<String, i64>>,
 }
 
-impl Watch {
+impl HistoryInvariants {
     pub(crate) fn disturbed(&mut self, now: i64) {
         self.disturbed_at = now;
     }
@@ -68,12 +65,12 @@ impl Watch {
         }
     }
 
-    /// Remembers what is usable; returns the newest of each region and database.
-    pub(crate) fn see(&mut self, account: &Account) -> BTreeMap<(&'static str, String), i64> {
+    /// Records what is usable. Returns the newest of each region and database.
+    pub(crate) fn record(&mut self, account: &SimulatedAccount) -> BTreeMap<(&'static str, String), i64> {
         let now = account.now();
         let mut newest = BTreeMap::new();
         for (region, state) in &account.regions {
-            // A copy that hangs is passed by once its original is half a day old.
+            // A stuck copy is ignored once its original is 12 hours old.
             let hanging = state.made.iter().filter(|made| made.is_own() && made.hangs && made.ready_at > now);
             let is_stuck = hanging.clone().count() >= 4;
             if let Some(last) = hanging.map(|made| made.taken_at + DAY / 2).max() {
@@ -96,9 +93,9 @@ impl Watch {
         newest
     }
 
-    pub(crate) fn look(&mut self, history: &History, simulator: &Simulator) -> Result<(), String> {
+    pub(crate) fn check(&mut self, history: &SnapshotHistory, simulator: &Simulator) -> Result<(), String> {
         self.violations(simulator)?;
-        let newest = self.see(&simulator.account());
+        let newest = self.record(&simulator.account());
         let now = simulator.account().now();
         let first = self.completed.first().copied().unwrap_or(now);
         let settled_at = self.disturbed_at.max(first) + history.settling().as_secs().cast_signed();
@@ -106,19 +103,20 @@ impl Watch {
             return Ok(());
         }
         let gap = self.longest_gap(now, history);
-        for region in [HERE].into_iter().chain(history.far()) {
+        for region in [SOURCE].into_iter().chain(history.targets()) {
             for (database, _) in &history.databases {
                 let late = self.late_until.get(&(region, database.clone())).copied().unwrap_or(0);
                 let waits = late > now - history.settling().as_secs().cast_signed();
-                let bound = if region == HERE { history.bound_here(gap) } else { history.bound(gap, waits) };
+                let bound =
+                    if region == SOURCE { history.source_bound(gap) } else { history.bound(gap, waits) };
                 let newest = newest.get(&(region, database.clone()));
                 let age = newest.map_or(i64::MAX, |newest| now - newest);
-                self.looks += 1;
+                self.ages_checked += 1;
                 if age > bound {
                     return Err(format!(
-                        "{}: the newest of {database} in {region} is {age} s old, and may be {bound} \
-                         (interval {} min, run every {} s, {:?})",
-                        Moment::from_unix_seconds(now),
+                        "{}: the newest snapshot of {database} in {region} is {age} s old, and at most {bound} s are allowed \
+                         (interval {} min, a run every {} s, {:?})",
+                        Timestamp::from_unix_seconds(now),
                         history.policy.interval_minutes,
                         history.run_every,
                         history.durations
@@ -129,8 +127,8 @@ impl Watch {
         Ok(())
     }
 
-    /// The longest time between two complete runs in the stretch that the bound looks at.
-    fn longest_gap(&self, now: i64, history: &History) -> i64 {
+    /// The longest time between two complete runs in the period that the bound depends on.
+    fn longest_gap(&self, now: i64, history: &SnapshotHistory) -> i64 {
         let from = now - history.settling().as_secs().cast_signed();
         let recent: Vec<i64> = self
             .completed
