@@ -1,6 +1,7 @@
 //! All of it together: servers, regions, functions, schedule.
 
 pub mod clock;
+pub mod folder;
 pub mod pages;
 pub mod postgres;
 pub mod process;
@@ -16,6 +17,7 @@ use crate::aws::lambda::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATION
 use crate::aws::schedule::Schedule;
 use crate::aws::sockets::{SocketLimits, Sockets};
 use crate::crowd::audit::DropResult;
+use crate::system::folder::WorkFolder;
 use crate::system::postgres::Postgres;
 use crate::system::redis_server::Redis;
 use crate::system::regions::WorldRegion;
@@ -104,7 +106,7 @@ pub struct System {
     _admin: FunctionProcess,
     _schedules: [Schedule; 2],
     logs: PathBuf,
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<WorkFolder>,
 }
 
 /// A running region.
@@ -146,7 +148,7 @@ impl RunningRegion {
 impl System {
     /// Starts everything, with data and logs in a folder that goes with it.
     pub async fn start(options: &Options) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let mut system = Self::start_in(folder.path(), options).await?;
         system._folder = Some(folder);
         Ok(system)

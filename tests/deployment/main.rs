@@ -8,6 +8,7 @@ mod refused;
 use cloud::{Cloud, parameters};
 use local::aws::identity::IdentityProvider;
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::postgres::Postgres;
 use local::system::redis_server::Redis;
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ fn request(file: &str, token: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_regions_are_deployed_and_main_sells() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let build = match std::env::var_os("FAIRDROP_SAM_BUILD") {
         Some(built) => PathBuf::from(built),
         None => {

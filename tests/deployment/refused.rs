@@ -2,6 +2,7 @@
 
 use crate::cloud::{Cloud, parameters};
 use local::aws::identity::IdentityProvider;
+use local::system::folder::WorkFolder;
 use std::collections::BTreeSet;
 use tests::parameters::{CHECKED_ELSEWHERE, WRONG, WRONG_TOGETHER};
 use tests::template::{self, MAIN, STANDBY};
@@ -10,7 +11,7 @@ const EDGE: &str = "ap-southeast-1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_parameter_is_refused_by_name_where_it_is_wrong() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let cloud = Cloud::start(folder.path()).await.unwrap();
     let template = template::read().unwrap();
     let jwks = IdentityProvider::new().unwrap().jwks();
@@ -55,7 +56,7 @@ async fn every_parameter_is_refused_by_name_where_it_is_wrong() {
 /// The same by the SAM CLI, as a person meets it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sam_cli_names_a_wrong_parameter() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     template::build(folder.path()).unwrap();
     let cloud = Cloud::start(folder.path()).await.unwrap();
     let jwks = IdentityProvider::new().unwrap().jwks();

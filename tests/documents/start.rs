@@ -2,6 +2,7 @@
 //! functions are started as Lambda does, with what the template gives them.
 
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::folder::WorkFolder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -203,7 +204,7 @@ fn first_word(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Result
 
 #[test]
 fn a_wrong_variable_ends_a_function_at_its_start_and_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let jwks = IdentityProvider::new().unwrap().jwks().to_string();
     let mut tried = 0;
     for (function, names) in read_by(&template::read().unwrap()) {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use local::aws::metrics::Metrics;
 use local::aws::sockets::SocketLimits;
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::pages::{PageRegion, PagesAddress, PagesContext, operator_token};
 use local::system::process::workspace;
 use local::system::wan::{ConnectionState, WanConnection};
@@ -159,7 +160,7 @@ async fn what_the_pages_decide() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_server_gives_nothing_to_strangers() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let address = PagesAddress::reserve().await.unwrap();
     let origin = address.origin();
     let pages = address.open(PagesContext {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
 use local::system::System;
+use local::system::folder::WorkFolder;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -158,7 +159,7 @@ async fn events_of_other_services_are_refused_and_the_process_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let emulator = Emulator::start(folder.path(), "nowhere").await.unwrap();
     let invoke = emulator.invoke_api();
     let launch = Launch {

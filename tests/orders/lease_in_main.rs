@@ -2,6 +2,7 @@
 
 use lease::{Record, Timing};
 use local::aws::emulators::Moto;
+use local::system::folder::WorkFolder;
 use local::system::regions;
 use local::system::{Options, System};
 use serde_json::json;
@@ -25,7 +26,7 @@ fn now() -> Stamp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let moto = Moto::start(folder.path(), &[]).await.unwrap();
     moto.make_table(MAIN, "lease").await.unwrap();
     let mut of_main = Moto::environment_at(&moto.url());

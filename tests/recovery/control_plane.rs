@@ -13,6 +13,7 @@ use aws_sdk_rds::types::Tag;
 use aws_sdk_scheduler::types::ScheduleState;
 use drill::control_plane::Reachability;
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
+use local::system::folder::WorkFolder;
 use std::fmt::Debug;
 use std::time::Duration;
 use tests::eventually;
@@ -40,7 +41,7 @@ fn code<T: Debug, E: ProvideErrorMetadata + Debug>(answer: std::result::Result<T
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_answers_as_the_sdks_expect_and_acts_on_the_servers() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     functions(&two).await.unwrap();
     schedules(&two).await.unwrap();

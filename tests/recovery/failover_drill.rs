@@ -3,6 +3,7 @@
 
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use drill::{Accident, DrillOutcome, Scenario, run_scenario};
+use local::system::folder::WorkFolder;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tests::eventually;
@@ -25,7 +26,7 @@ fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
 }
 
 async fn carried_out(scenario: Scenario) -> DrillOutcome {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let outcome = run_scenario(&scenario, folder.path(), 12, &|what| println!("{what}")).await.unwrap();
     println!("{}", serde_json::to_string_pretty(&outcome.report["steps"]).unwrap());
     println!("{outcome:?}");
@@ -68,7 +69,7 @@ fn instances(two: &TwoRegions) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     let lease = || async { two.admin(MAIN, &json!({ "command": "lease" })).await.unwrap() };
     eventually("main sells", Duration::from_secs(15), async || {

@@ -5,6 +5,7 @@ use lease::{Lease, Record, Table, TableError, Timing};
 use ledger::LedgerError;
 use local::aws::emulators::Moto;
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::wan::{ConnectionState, WanConnection};
 use redis::AsyncCommands;
 use shared::item::{ItemId, NewItem};
@@ -35,12 +36,12 @@ struct Stand {
     _moto: Moto,
     line: WanConnection,
     table: Table,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl Stand {
     async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         moto.make_table(HERE, "lease").await?;
         let line = WanConnection::open(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use local::aws::emulators::{Moto, elements};
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
+use local::system::folder::WorkFolder;
 use serde_json::{Value, json};
 use shared::item::NewItem;
 use shared::permit::Permit;
@@ -21,13 +22,13 @@ struct DrillFixture {
     moto: Moto,
     emulator: Emulator,
     function: FunctionProcess,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl DrillFixture {
     /// A region with a snapshot of the ledger. The restored instance answers at `ledger_url`.
     async fn start(ledger_url: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         let database = [
             ("DBInstanceIdentifier", "ledger"),

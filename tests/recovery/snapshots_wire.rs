@@ -8,6 +8,7 @@ use faulty_proxy::{FaultyProxy, NO_FAULTS, ProxyFaults};
 use local::aws::emulators::{Moto, elements};
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
+use local::system::folder::WorkFolder;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -26,7 +27,7 @@ struct MotoAccount {
     emulator: Emulator,
     clock: std::path::PathBuf,
     _functions: Vec<FunctionProcess>,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 struct AccountSetup<'a> {
@@ -48,7 +49,7 @@ impl<'a> AccountSetup<'a> {
 impl MotoAccount {
     async fn start(setup: AccountSetup<'_>) -> Result<Self> {
         let AccountSetup { databases, retention, faults, processes, moves_clock } = setup;
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let clock = folder.path().join("clock");
         std::fs::write(&clock, "+0")?;
         let clock_environment = if moves_clock { moved_clock(&clock)? } else { Vec::new() };

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::redis_server::Redis;
 use redis::RedisResult;
 use shared::config::RedisConfig;
@@ -71,7 +72,7 @@ async fn is_acknowledged(server: &RedisQueue) -> Result<bool> {
 #[tokio::test]
 async fn a_connection_that_has_written_nothing_waits_for_replicas_all_the_same() {
     let server = RedisQueue::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let replica = Redis::start_replica(folder.path(), "replica", &server.redis).await.unwrap();
     let soon = Duration::from_secs(10);
     eventually("the replica follows", soon, async || Ok(is_acknowledged(&server).await?.then_some(())))

@@ -11,7 +11,9 @@ use futures::future::join_all;
 use ledger::Ledger;
 use local::crowd::{OrderAnswer, SentOrder};
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::postgres::Postgres;
+use local::system::process::scaled;
 use local::system::redis_server::Redis;
 use local::system::regions::{self, WorldRegion};
 use local::system::{Options, System};
@@ -33,13 +35,13 @@ pub struct RedisQueue {
     pub queue: Queue,
     /// The machine's clock.
     pub clock: Clock,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl RedisQueue {
     /// Starts a server.
     pub async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let redis = Redis::start(folder.path(), "redis").await?;
         let queue = queue_at(redis.url())?;
         Ok(Self { redis, queue, clock: Clock::machine(), _folder: folder })
@@ -62,9 +64,18 @@ impl RedisQueue {
     }
 }
 
+/// How long a busy machine's Redis may take to answer, in milliseconds.
+const REDIS_LIMIT_MS: &str = "10000";
+
 /// A queue over a connection of its own.
 pub fn queue_at(url: String) -> Result<Queue> {
-    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let source = |name: &str| match name {
+        "FAIRDROP_MAIN_REDIS_URL" => Some(url.clone()),
+        "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS" | "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS" => {
+            Some(REDIS_LIMIT_MS.to_owned())
+        }
+        _ => None,
+    };
     Ok(Queue::new(Link::new(RedisConfig::main(&source)?)))
 }
 
@@ -190,13 +201,13 @@ impl Client {
     }
 }
 
-/// Tries `attempt` every 50 ms until it yields something, for at most `limit`.
+/// Tries `attempt` every 50 ms until it yields something, for at most `limit` on an idle machine (see [`scaled`]).
 pub async fn eventually<T>(
     what: &str,
     limit: Duration,
     mut attempt: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let started = Instant::now();
+    let (started, limit) = (Instant::now(), scaled(limit));
     loop {
         match attempt().await {
             Ok(Some(value)) => return Ok(value),
@@ -211,7 +222,7 @@ pub async fn eventually<T>(
 
 /// A buyer who asks again until somebody gives a definite answer.
 pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> OrderAnswer {
-    let started = Instant::now();
+    let (started, patience) = (Instant::now(), scaled(patience));
     let mut told = OrderAnswer::None("no-answer".into());
     while started.elapsed() < patience {
         if let Ok(answer) = client.order(item_id, token).await {
@@ -254,13 +265,13 @@ pub struct LedgerServer {
     pub postgres: Postgres,
     /// The ledger, migrated.
     pub ledger: Ledger,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl LedgerServer {
     /// Starts a server.
     pub async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let postgres = Postgres::start(folder.path(), "postgres").await?;
         let url = postgres.url();
         let ledger = Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?;
@@ -275,6 +286,9 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
     move |name| match name {
         "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
         "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
+        "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS" | "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS" => {
+            Some(REDIS_LIMIT_MS.to_owned())
+        }
         "FAIRDROP_TASK_IDLE_AFTER_MS" => Some("100".to_owned()),
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! PostgreSQL: the ledger's server.
 
-use crate::system::process::{Process, free_port};
+use crate::system::process::{Process, free_port, scaled};
 use anyhow::{Context, Result, ensure};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ impl Postgres {
         // SIGINT is PostgreSQL's fast shutdown.
         let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
         let started = Instant::now();
-        while self.process.is_running() && started.elapsed() < READY_LIMIT {
+        while self.process.is_running() && started.elapsed() < scaled(READY_LIMIT) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.restart().await
@@ -148,7 +148,7 @@ impl Postgres {
             self.process = spawn(&self.folder.path().join("data"), self.port, &self.log, self.tls)?;
             match self.wait_until_ready().await {
                 Ok(()) => return Ok(()),
-                Err(error) if started.elapsed() > READY_LIMIT => return Err(error),
+                Err(error) if started.elapsed() > scaled(READY_LIMIT) => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
@@ -164,7 +164,11 @@ impl Postgres {
                 return Ok(());
             }
             ensure!(self.process.is_running(), "PostgreSQL ended; see {}", self.log.display());
-            ensure!(started.elapsed() < READY_LIMIT, "PostgreSQL lets nobody in; see {}", self.log.display());
+            ensure!(
+                started.elapsed() < scaled(READY_LIMIT),
+                "PostgreSQL lets nobody in; see {}",
+                self.log.display()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

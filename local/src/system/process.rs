@@ -1,13 +1,18 @@
 //! Child processes that end with their owner.
 
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+const PORT_TRIES: u32 = 1_000;
+/// How much longer than on an idle machine a wait may take, unless `FAIRDROP_TIMEOUT_FACTOR` says otherwise.
+const TIMEOUT_FACTOR: u32 = 4;
 /// Of a log, what is shown of a process that ended too soon.
 const LAST_LINES: usize = 5;
 
@@ -49,7 +54,7 @@ impl Process {
     /// Waits until `port` answers on 127.0.0.1.
     pub async fn wait_for_port(&mut self, port: u16) -> Result<()> {
         let started = Instant::now();
-        while started.elapsed() < START_LIMIT {
+        while started.elapsed() < scaled(START_LIMIT) {
             if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return Ok(());
             }
@@ -80,13 +85,32 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on at this moment: drawn by lot from below the range
-/// that the system gives to outgoing connections, so that nobody takes it meanwhile.
+/// `limit`, multiplied by `FAIRDROP_TIMEOUT_FACTOR`: the one setting that says how busy this machine may be. It
+/// applies to waits for servers and for results. They end as soon as what they wait for is there, so that a large
+/// factor only delays the report of a failure.
+pub fn scaled(limit: Duration) -> Duration {
+    let factor = std::env::var("FAIRDROP_TIMEOUT_FACTOR").ok().and_then(|text| text.parse().ok());
+    limit * factor.unwrap_or(TIMEOUT_FACTOR).clamp(1, 100)
+}
+
+/// A port on 127.0.0.1 for a server of this process, below the range that the system gives to outgoing connections.
+///
+/// A locked file for each port keeps other processes of this project from it until this one ends. Without the
+/// lock two tests could find the same port free before either of their servers listens.
 pub fn free_port() -> Result<u16> {
-    (0..100)
-        .map(|_| rand::random_range(15_000..32_000))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .context("no free port was found from 15000 to 32000")
+    static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("fairdrop-ports");
+    std::fs::create_dir_all(&folder)?;
+    for _ in 0..PORT_TRIES {
+        let port = rand::random_range(15_000..32_000);
+        // Another user's file cannot be opened: that port is taken, too.
+        let Ok(file) = File::create(folder.join(port.to_string())) else { continue };
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+            return Ok(port);
+        }
+    }
+    bail!("found no free port between 15000 and 32000 in {PORT_TRIES} attempts")
 }
 
 /// The workspace's folder.

@@ -1,6 +1,6 @@
 //! Redis: the main region's primary, and a read replica.
 
-use crate::system::process::{Process, free_port};
+use crate::system::process::{Process, free_port, scaled};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// How long a connection may take: this machine may stand still for seconds while it starts other servers.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a new replica may take to copy its primary.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running redis-server.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Redis {
     pub async fn start_follower(folder: &Path, name: &str, port_of_primary: u16) -> Result<Self> {
         let replica = Self::start_with(folder, name, Some(port_of_primary)).await?;
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
+        while started.elapsed() < scaled(CATCH_UP_LIMIT) {
             let mut connection = replica.connect().await?;
             let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
             if info.contains("master_link_status:up") {
@@ -86,7 +88,7 @@ impl Redis {
     /// A connection of its own.
     pub async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
         let options = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_connection_timeout(Some(scaled(CONNECT_LIMIT)))
             .set_response_timeout(Some(Duration::from_secs(30)));
         let client = redis::Client::open(self.url())?;
         client.get_multiplexed_async_connection_with_config(&options).await.context("redis does not answer")

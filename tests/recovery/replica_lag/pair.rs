@@ -4,6 +4,7 @@
 use anyhow::Result;
 use ledger::Ledger;
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use local::system::postgres::Postgres;
 use local::system::wan::WanConnection;
 use shared::item::{ItemId, NewItem};
@@ -29,7 +30,7 @@ pub(crate) struct Pair {
     acknowledged: Arc<Mutex<Vec<(String, u64)>>>,
     tasks: Vec<JoinHandle<()>>,
     slowed: Option<JoinHandle<()>>,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl Pair {
@@ -39,7 +40,7 @@ impl Pair {
         let line =
             WanConnection::open(([127, 0, 0, 1], main.postgres.port()).into(), Duration::from_millis(20))
                 .await?;
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let item_id: ItemId = "a".parse()?;
         let new = NewItem {
             item_id: item_id.clone(),

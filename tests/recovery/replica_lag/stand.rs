@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use local::aws::emulators::{Ministack, Moto, elements};
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::{Emulator, Invoked};
+use local::system::folder::WorkFolder;
 use local::system::wan::WanConnection;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,7 @@ pub(crate) struct Stand {
     rds: Arc<Mutex<Instead>>,
     emulator: Emulator,
     _functions: Vec<FunctionProcess>,
-    _folder: tempfile::TempDir,
+    _folder: WorkFolder,
 }
 
 impl Stand {
@@ -59,7 +60,7 @@ impl Stand {
 
     /// The same, with `processes` of the function and a configuration of its own on top.
     pub(crate) async fn start_with(sales: u32, processes: usize, with: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = WorkFolder::new()?;
         let (pair, moto, ministack) = tokio::try_join!(
             Pair::start(sales),
             Moto::start(folder.path(), &[]),

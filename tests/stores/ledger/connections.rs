@@ -1,6 +1,7 @@
 //! Connections that die, a server that cannot write, and whom TLS lets in.
 
 use super::*;
+use local::system::folder::WorkFolder;
 use local::system::postgres::Certificate;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +80,7 @@ async fn tls_is_verified_by_name_and_authority() {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
     let certificate = certificate.signed_by(&key, &issuer).unwrap().pem();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let tls = Certificate { certificate: &certificate, key: &key.serialize_pem() };
     let server = Postgres::start_with_tls(folder.path(), "postgres", tls).await.unwrap();
     let with = async |host: &str, authority: &str| {

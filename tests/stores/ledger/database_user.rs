@@ -2,6 +2,7 @@
 
 use super::*;
 use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
 use std::path::Path;
 
 /// The statements of docs/DEPLOYING.md, with which a user called `shop` is made here: `fairdrop` is the
@@ -22,7 +23,7 @@ fn documented() -> Vec<String> {
 
 #[tokio::test]
 async fn the_documented_user_is_enough() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = WorkFolder::new().unwrap();
     let postgres = Postgres::start(folder.path(), "postgres").await.unwrap();
     let mut superuser = PgConnection::connect(&postgres.url()).await.unwrap();
     // RDS has it.

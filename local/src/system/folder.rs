@@ -1,0 +1,31 @@
+//! A temporary folder for servers' files and logs, which stays if a test fails.
+
+use anyhow::Result;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// The folder: removed when dropped, unless its test panics.
+#[derive(Debug)]
+pub struct WorkFolder(Option<TempDir>);
+
+impl WorkFolder {
+    /// Makes one below the system's folder for temporary files.
+    pub fn new() -> Result<Self> {
+        Ok(Self(Some(tempfile::Builder::new().prefix("fairdrop-").tempdir()?)))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.take()
+            && std::thread::panicking()
+        {
+            eprintln!("the logs of this test's servers are in {}", folder.keep().display());
+        }
+    }
+}
