@@ -1,4 +1,4 @@
-//! An emulated account, and what a deployment does to it.
+//! An emulated AWS account, and deployments into it.
 
 use anyhow::{Context, Result, bail, ensure};
 use local::aws::emulators::{Ministack, authorization};
@@ -10,7 +10,6 @@ use std::process::Command;
 use std::time::Duration;
 use tests::template::{Adapted, MAIN, STANDBY, adapt};
 
-/// The account.
 pub(crate) struct Cloud {
     pub(crate) ministack: Ministack,
     client: reqwest::Client,
@@ -21,7 +20,7 @@ impl Cloud {
         Ok(Self { ministack: Ministack::start(folder).await?, client: reqwest::Client::new() })
     }
 
-    /// Deploys what was built into `region`, by the very SAM CLI, and returns what was left out.
+    /// Deploys `build` into `region` with the SAM CLI. Returns the resources that the emulator does not support.
     pub(crate) fn deploy(
         &self,
         build: &Path,
@@ -52,13 +51,13 @@ impl Cloud {
                 ("SAM_CLI_TELEMETRY", "0"),
             ])
             .output()
-            .context("the SAM CLI cannot be started; try `make setup-deploy`")?;
+            .context("could not start the SAM CLI; `make setup-deploy` installs it")?;
         let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "sam deploy failed: {out}\n{error}");
         Ok(left_out)
     }
 
-    /// Makes a stack of `template` in `region`, or says why CloudFormation does not even begin.
+    /// Creates a stack of `template` in `region`. Fails if CloudFormation refuses the request.
     pub(crate) async fn ask(
         &self,
         region: &str,
@@ -79,7 +78,7 @@ impl Cloud {
         self.ministack.stacks(region, "CreateStack", &form).await.map(drop)
     }
 
-    /// Calls Lambda's own API.
+    /// Calls Lambda's API.
     pub(crate) async fn lambda(&self, region: &str, method: &str, path: &str, body: String) -> Result<Value> {
         let scope = authorization(region, "lambda");
         let request = self
@@ -92,15 +91,16 @@ impl Cloud {
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    /// The functions of a region, by name without the stack's, and their environments.
+    /// The functions of a region, by name without the stack's prefix, and their environments.
     pub(crate) async fn functions(&self, region: &str) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
         let listed = self.lambda(region, "GET", "/", String::new()).await?;
         let functions = listed["Functions"].as_array().context("no list of functions")?;
         functions
             .iter()
             .map(|function| {
-                let name = function["FunctionName"].as_str().context("a function without a name")?;
-                let name = name.strip_prefix("fairdrop-").context("its name is not the stack's")?;
+                let name = function["FunctionName"].as_str().context("a function in the list has no name")?;
+                let name =
+                    name.strip_prefix("fairdrop-").context("a function's name lacks the stack's prefix")?;
                 let variables = serde_json::from_value(function["Environment"]["Variables"].clone())?;
                 Ok((name.to_owned(), variables))
             })
@@ -110,13 +110,13 @@ impl Cloud {
     /// Changes some variables of a function.
     pub(crate) async fn set(&self, region: &str, function: &str, with: &[(&str, String)]) -> Result<()> {
         let mut variables =
-            self.functions(region).await?.remove(function).context("there is no such function")?;
+            self.functions(region).await?.remove(function).context("the region has no such function")?;
         variables.extend(with.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let body = json!({ "Environment": { "Variables": variables } }).to_string();
         self.lambda(region, "PUT", &format!("/fairdrop-{function}/configuration"), body).await.map(drop)
     }
 
-    /// Makes what a function is now what its alias `live` stands for, as a deployment does.
+    /// Publishes a version of a function and sets the alias `live` to it, as a deployment does.
     pub(crate) async fn publish(&self, region: &str, function: &str) -> Result<()> {
         let path = format!("/fairdrop-{function}");
         let published = self.lambda(region, "POST", &format!("{path}/versions"), "{}".into()).await?;
@@ -124,7 +124,7 @@ impl Cloud {
         self.lambda(region, "PUT", &format!("{path}/aliases/live"), alias).await.map(drop)
     }
 
-    /// Sends a buyer's request to the region's HTTP API, by its own host name; returns status and body.
+    /// Sends a buyer's request to the host name of the region's HTTP API. Returns status and body.
     pub(crate) async fn http(
         &self,
         region: &str,
@@ -145,7 +145,6 @@ impl Cloud {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
-    /// Invokes a function.
     pub(crate) async fn invoke(&self, region: &str, function: &str, event: &Value) -> Result<Value> {
         let answer = self
             .lambda(region, "POST", &format!("/fairdrop-{function}/invocations"), event.to_string())

@@ -1,6 +1,5 @@
-//! The template deployed by the SAM CLI into an emulator of AWS, in three regions, and a drop on
-//! what was deployed. With `FAIRDROP_SAM_BUILD` it takes what `sam build` made, otherwise the
-//! functions that the other tests run.
+//! The SAM CLI deploys the template into an emulator of AWS, in three regions, and a drop runs on the result.
+//! With `FAIRDROP_SAM_BUILD` it deploys the output of `sam build`, otherwise the functions that the other tests run.
 
 mod cloud;
 mod refused;
@@ -28,7 +27,7 @@ fn names(lists: &[&[&str]]) -> BTreeSet<String> {
     lists.iter().flat_map(|list| list.iter()).map(ToString::to_string).collect()
 }
 
-/// An HTTP request, as API Gateway would hand it on.
+/// An HTTP request, as API Gateway passes it to a function.
 fn request(file: &str, token: &str) -> Value {
     let mut event = tests::sample(file);
     event["headers"]["authorization"] = json!(format!("Bearer {token}"));
@@ -59,7 +58,7 @@ async fn three_regions_are_deployed_and_main_sells() {
         );
         deployed.insert(region, cloud.functions(region).await.unwrap());
     }
-    // What belongs to a region is there, and nothing else.
+    // Each region has its own functions and no others.
     let there = |region: &str| deployed[region].keys().cloned().collect::<BTreeSet<String>>();
     assert_eq!(there(MAIN), names(&[&EVERYWHERE, &OF_MAIN]));
     assert_eq!(there(STANDBY), names(&[&EVERYWHERE, &OF_MAIN, &["replica-lag", "region-failover"]]));
@@ -71,7 +70,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     let ledger = |region: &str| deployed[region]["checkout-worker"]["FAIRDROP_LEDGER_URL"].clone();
     assert!(ledger(MAIN).contains("@ledger.example:") && ledger(STANDBY).contains("@replica.example:"));
 
-    // The emulator has neither ElastiCache nor RDS: these functions get this machine's servers.
+    // The emulator has neither ElastiCache nor RDS: these functions use servers on this machine.
     let redis = Redis::start(folder.path(), "redis").await.unwrap();
     let postgres = Postgres::start(folder.path(), "postgres").await.unwrap();
     let with = [
@@ -82,7 +81,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     for function in EVERYWHERE.iter().chain(&OF_MAIN) {
         cloud.set(MAIN, function, &with).await.unwrap();
     }
-    // The API leads to order-intake by its alias, and that to a version that never changes.
+    // The API invokes order-intake's alias, which stands for an immutable version.
     cloud.publish(MAIN, "order-intake").await.unwrap();
     let admin = async |command: Value| cloud.invoke(MAIN, "drop-admin", &command).await.unwrap();
     admin(json!({ "command": "migrate" })).await;
@@ -95,10 +94,10 @@ async fn three_regions_are_deployed_and_main_sells() {
     let queued =
         cloud.invoke(MAIN, "order-intake", &request("order-intake.post.json", &token)).await.unwrap();
     assert_eq!(queued["statusCode"], 202, "{queued}");
-    // Nobody here starts the drain or the worker: their schedules do, once a minute.
+    // The test does not invoke the drain or the worker: their schedules do, once a minute.
     let began = Instant::now();
     let mine = request("order-status.mine.json", &token);
-    eventually("the schedules have sold the unit", Duration::from_secs(150), async || {
+    eventually("the schedules sell the unit", Duration::from_secs(150), async || {
         let answer = cloud.invoke(MAIN, "order-status", &mine).await?;
         let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or("null"))?;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -108,7 +107,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     .unwrap();
     println!("sold by the schedules after {:.0} s", began.elapsed().as_secs_f64());
 
-    // And by the front door: the API's routes lead to the functions.
+    // The API's routes lead to the functions.
     let token = identity.token("bob").unwrap();
     let call = async |method, path| cloud.http(MAIN, method, path, &token).await.unwrap();
     let (status, body) = call("GET", "/items/sneaker-42").await;
@@ -120,7 +119,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     let (status, body) = call("PUT", "/items/sneaker-42/orders").await;
     assert_eq!((status, &body["type"]), (405, &json!("urn:fairdrop:problem:method-not-allowed")), "{body}");
 
-    // A version never changes: another value reaches what the API leads to with another revision.
+    // A version is immutable: another value of a parameter reaches the alias only with another revision.
     let mut changed = parameters(MAIN, &identity.jwks());
     changed.insert("RedisResponseTimeoutMs", "700".into());
     changed.insert("Revision", "second".into());
@@ -132,7 +131,7 @@ async fn three_regions_are_deployed_and_main_sells() {
         let limit = &live["Environment"]["Variables"]["FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS"];
         assert_eq!(limit, "700", "{function}: {live}");
     }
-    // And the routes lead to the function on instances now: it alone is given this machine's servers.
+    // The routes now lead to the function on instances: only it gets the servers on this machine.
     cloud.set(MAIN, "order-intake-managed", &with).await.unwrap();
     cloud.publish(MAIN, "order-intake-managed").await.unwrap();
     let token = identity.token("carol").unwrap();

@@ -1,4 +1,4 @@
-//! A parameter that is missing or makes no sense is refused before anything is made, and named.
+//! CloudFormation refuses a missing or invalid parameter by name, before it creates anything.
 
 use crate::cloud::{Cloud, parameters};
 use local::aws::identity::IdentityProvider;
@@ -10,7 +10,7 @@ use tests::template::{self, MAIN, STANDBY};
 const EDGE: &str = "ap-southeast-1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_parameter_is_refused_by_name_where_it_is_wrong() {
+async fn an_invalid_parameter_is_refused_by_name() {
     let folder = WorkFolder::new().unwrap();
     let cloud = Cloud::start(folder.path()).await.unwrap();
     let template = template::read().unwrap();
@@ -44,18 +44,18 @@ async fn every_parameter_is_refused_by_name_where_it_is_wrong() {
         let refusal = cloud.ask(MAIN, "wrong", &questions, &parameters).await.unwrap_err().to_string();
         assert!(refusal.contains(name), "{name} is missing: {refusal}");
     }
-    for (region, with, said) in WRONG_TOGETHER {
+    for (region, with, error) in WRONG_TOGETHER {
         let mut parameters = parameters(region, &jwks);
         parameters.extend(with.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let refusal = cloud.ask(region, "wrong", &questions, &parameters).await;
         let refusal = refusal.expect_err(&format!("{with:?} in {region}")).to_string();
-        assert!(refusal.contains(said), "{with:?} in {region}: {refusal}");
+        assert!(refusal.contains(error), "{with:?} in {region}: {refusal}");
     }
 }
 
-/// The same by the SAM CLI, as a person meets it.
+/// The same through the SAM CLI, as an operator uses it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sam_cli_names_a_wrong_parameter() {
+async fn the_sam_cli_names_an_invalid_parameter() {
     let folder = WorkFolder::new().unwrap();
     template::build(folder.path()).unwrap();
     let cloud = Cloud::start(folder.path()).await.unwrap();

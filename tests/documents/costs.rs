@@ -1,4 +1,4 @@
-//! docs/COSTS.md is what docs/costs.py prints, and that script can count.
+//! docs/COSTS.md must be the output of docs/costs.py, and the script must calculate correctly.
 
 use serde_json::Value;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn sum(table: &Value) -> f64 {
 }
 
 #[test]
-fn the_page_is_what_the_script_prints() {
+fn the_page_is_the_output_of_the_script() {
     let page = std::fs::read_to_string(local::system::process::workspace().join("docs/COSTS.md")).unwrap();
     for printed in [costs(&[]), costs(&["--prices"])] {
         assert!(page.contains(printed.trim()), "docs/COSTS.md is not what docs/costs.py prints:\n{printed}");
@@ -24,12 +24,12 @@ fn the_page_is_what_the_script_prints() {
     let stores =
         tables.as_object().unwrap().iter().find(|(title, _)| title.contains("default sizes")).unwrap().1;
     let readme = std::fs::read_to_string(local::system::process::workspace().join("README.md")).unwrap();
-    let said = format!("{:.0} USD a month", sum(stores));
-    assert!(readme.contains(&said), "README.md does not say that the stores cost {said}");
+    let cost = format!("{:.0} USD a month", sum(stores));
+    assert!(readme.contains(&cost), "README.md does not state the stores' cost, {cost}");
 }
 
 #[test]
-fn the_arithmetic_holds() {
+fn costs_are_calculated_correctly() {
     let drop = |orders: &str, polls: &str| -> Value {
         let tables: Value =
             serde_json::from_str(&costs(&["--json", "--orders", orders, "--polls", polls])).unwrap();
@@ -38,7 +38,7 @@ fn the_arithmetic_holds() {
     assert_eq!(sum(&drop("0", "5")), 0.0);
     let (one, two) = (sum(&drop("1000000", "5")), sum(&drop("2000000", "5")));
     assert!((two - 2.0 * one).abs() < 1e-9, "{one} {two}");
-    // By hand: a million requests without questions, at 1.00 and 0.20 a million.
+    // By hand: a million requests without status polls, at 1.00 and 0.20 USD a million.
     let alone = drop("1000000", "0");
     assert_eq!((&alone["API Gateway"], &alone["Lambda, requests"]), (&1.0.into(), &0.2.into()));
     assert_eq!(alone["Lambda, order-status"], 0.0);
@@ -47,7 +47,7 @@ fn the_arithmetic_holds() {
     );
 }
 
-/// Each price says what it is for, where AWS has it, and where and when it was seen.
+/// Each price names what it is for, AWS's page, and when and how it was read.
 #[test]
 fn every_price_has_a_source() {
     let printed = costs(&["--prices"]);

@@ -1,5 +1,5 @@
-//! The HTTP API as an OpenAPI document, made from the code's own types and problems. It is held by
-//! `docs/openapi.json`: after a change on purpose, `FAIRDROP_UPDATE=1` writes that anew.
+//! The HTTP API as an OpenAPI document, generated from the code's types and problems. `docs/openapi.json` holds it:
+//! after an intended change, `FAIRDROP_UPDATE=1` writes that file and the routes of `template.yaml` again.
 
 use order_confirm::{Confirmed, PaymentBody};
 use order_intake::AcceptedOrder;
@@ -11,7 +11,7 @@ use shared::problem::{Problem, TYPE_PREFIX};
 use shared::stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use tests::code::{self, Function};
+use tests::code::{self, SourceFunction};
 use tests::template;
 
 /// Who may call a route.
@@ -43,12 +43,12 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             method: "get",
             path: "/items/{item_id}",
             name: "getItem",
-            summary: "What is on sale",
+            summary: "Get an item on sale",
             caller: Caller::Anybody,
             body: None,
             answers: vec![
                 (200, "The item, at most two seconds old", Some(schema::<ItemResponse<'_>>(schemas))),
-                (304, "You have it already (If-None-Match)", None),
+                (304, "Not modified since the ETag in If-None-Match", None),
             ],
             function: "order-status",
             begins: &["show_item"],
@@ -57,7 +57,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             method: "post",
             path: "/items/{item_id}/orders",
             name: "placeOrder",
-            summary: "Order one unit; your place in line is the moment at which this reached your region",
+            summary: "Order one unit; the time at which the request reaches your region is your place in the queue",
             caller: Caller::Buyer,
             body: None,
             answers: vec![
@@ -75,10 +75,10 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             method: "get",
             path: "/items/{item_id}/orders/me",
             name: "getMyOrder",
-            summary: "What has become of your order",
+            summary: "Get the status of your order",
             caller: Caller::Buyer,
             body: None,
-            answers: vec![(200, "How it stands", Some(schema::<OrderResponse<'_>>(schemas)))],
+            answers: vec![(200, "The status of the order", Some(schema::<OrderResponse<'_>>(schemas)))],
             function: "order-status",
             begins: &["show_order"],
         },
@@ -86,7 +86,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             method: "delete",
             path: "/items/{item_id}/orders/me",
             name: "leaveQueue",
-            summary: "Leave the queue, or give a reservation back",
+            summary: "Leave the queue, or cancel a reservation",
             caller: Caller::Buyer,
             body: None,
             answers: vec![
@@ -100,25 +100,29 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             method: "post",
             path: "/items/{item_id}/payments",
             name: "confirmPayment",
-            summary: "Say what became of a buyer's payment",
+            summary: "Send a payment notice for a buyer",
             caller: Caller::Shop,
             body: Some(schema::<PaymentBody>(schemas)),
-            answers: vec![(200, "How the reservation stands now", Some(schema::<Confirmed>(schemas)))],
+            answers: vec![(
+                200,
+                "The state of the reservation after the notice",
+                Some(schema::<Confirmed>(schemas)),
+            )],
             function: "order-confirm",
             begins: &["from_http", "carry_out"],
         },
     ]
 }
 
-/// What `operation` may be refused for: what the code makes of [`Problem`] between its beginning and its
-/// answer.
+/// The problems that `operation` may answer with: those that the code constructs between its first function and
+/// its answer.
 fn problems(operation: &Operation) -> Vec<Problem> {
     let workspace = local::system::process::workspace();
     let folders = [
         (operation.function, workspace.join("functions").join(operation.function)),
         ("shared", workspace.join("shared")),
     ];
-    let functions: Vec<Function> = folders
+    let functions: Vec<SourceFunction> = folders
         .iter()
         .flat_map(|(package, folder)| code::functions(package, &folder.join("src")).unwrap())
         .collect();
@@ -126,16 +130,17 @@ fn problems(operation: &Operation) -> Vec<Problem> {
         let is_there = functions.iter().any(|one| one.package == operation.function && one.name == *name);
         assert!(is_there, "{} has no function {name}", operation.function);
     }
-    let begins =
-        |one: &Function| one.package == operation.function && operation.begins.contains(&one.name.as_str());
-    let refuses = |from: &Function, to: &Function| {
+    let begins = |one: &SourceFunction| {
+        one.package == operation.function && operation.begins.contains(&one.name.as_str())
+    };
+    let refuses = |from: &SourceFunction, to: &SourceFunction| {
         (to.package == from.package || to.package == "shared") && to.returns.contains("Problem")
     };
     let made: BTreeSet<&str> = code::reached(&functions, begins, refuses)
         .into_iter()
         .flat_map(|function| &function.makes)
         .filter_map(|made| made.strip_prefix("Problem::"))
-        // A method that a path has not is no operation of it.
+        // A method that a path does not have belongs to no operation.
         .filter(|name| *name != "MethodNotAllowed")
         .collect();
     let known = Problem::one_of_each();
@@ -222,7 +227,7 @@ fn document() -> Value {
     definitions.insert(
         "Problem".into(),
         json!({
-            "description": "A refusal (RFC 9457). Its type is stable; title and detail are for people.",
+            "description": "A problem (RFC 9457). The type is stable; title and detail are for humans and may change.",
             "type": "object",
             "required": ["type", "title", "status", "detail"],
             "properties": {
@@ -262,7 +267,7 @@ fn docs() -> PathBuf {
 }
 
 #[test]
-fn the_document_is_the_code_s() {
+fn the_document_is_generated_from_the_code() {
     let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
     let path = docs().join("openapi.json");
     if std::env::var_os("FAIRDROP_UPDATE").is_some() {
@@ -271,11 +276,11 @@ fn the_document_is_the_code_s() {
     let held = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         held == text,
-        "docs/openapi.json is not what the code says; look at it, then run with FAIRDROP_UPDATE=1"
+        "docs/openapi.json differs from the code; if the change is intended, run with FAIRDROP_UPDATE=1"
     );
 }
 
-/// Problems that are met on a socket alone: docs/LIVE.md is their document.
+/// Problems that occur only on a socket: docs/LIVE.md documents them.
 const OF_SOCKETS: [&str; 6] = [
     "bad-message",
     "bad-subprotocol",
@@ -299,10 +304,10 @@ fn every_problem_is_in_the_document() {
     let page = std::fs::read_to_string(docs().join("PROBLEMS.md")).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     for slug in rows {
-        // A method that a path has not is no operation of it.
+        // A method that a path does not have belongs to no operation.
         let is_there = text.contains(&format!("\"{TYPE_PREFIX}{slug}\""));
         let is_elsewhere = slug == "method-not-allowed" || OF_SOCKETS.contains(&slug);
-        assert!(is_there || is_elsewhere, "{slug} is the problem of no operation");
+        assert!(is_there || is_elsewhere, "no operation answers with {slug}");
         assert!(
             Problem::one_of_each().iter().any(|problem| problem.slug() == slug),
             "{slug} is not in Problem::one_of_each"
@@ -310,18 +315,17 @@ fn every_problem_is_in_the_document() {
     }
 }
 
-/// What `template.yaml` says of the routes is written from the document, too: between these lines.
-const ROUTES_BEGIN: &str =
-    "  # ---- Routes, as docs/openapi.json has them. Written by tests/openapi.rs, which says how\n";
-const ROUTES_END: &str = "  # ---- End of what is written by tests/openapi.rs\n";
+/// The routes of `template.yaml` are generated, too, between these lines.
+const ROUTES_BEGIN: &str = "  # ---- Routes of docs/openapi.json, generated by tests/documents/openapi.rs\n";
+const ROUTES_END: &str = "  # ---- End of the generated routes\n";
 
-/// `orders` as the name of a resource has it.
+/// `order-status` as a part of a resource's name: `OrderStatus`.
 fn capitalised(word: &str) -> String {
     let parts = word.split(|one: char| !one.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
     parts.map(|part| part[..1].to_uppercase() + &part[1..]).collect()
 }
 
-/// One route; only main and the standby have those of the shop.
+/// One route. The shop's routes exist only in main and in the standby.
 fn route(name: &str, key: &str, caller: Caller, function: &str, why: &str) -> String {
     let condition = if matches!(caller, Caller::Shop) { "    Condition: MayBeMain\n" } else { "" };
     let access = match caller {
@@ -339,8 +343,8 @@ fn route(name: &str, key: &str, caller: Caller, function: &str, why: &str) -> St
     )
 }
 
-/// All routes: one for each operation, and one for each path that buyers may call, so that the function
-/// itself says which methods there are, and to a browser's preflight.
+/// All routes: one for each operation, and one for all other methods of each path that buyers may call. On that
+/// route the function answers with the allowed methods, also to a browser's preflight.
 fn routes() -> String {
     let mut text = String::new();
     let mut paths = BTreeSet::new();
@@ -351,7 +355,8 @@ fn routes() -> String {
         let last = operation.path.rsplit('/').next().unwrap_or_default();
         if !matches!(operation.caller, Caller::Shop) && paths.insert(operation.path) {
             let key = format!("ANY {}", operation.path);
-            let why = "Any other method: the function says which there are; and a browser's preflight";
+            let why =
+                "Other methods and a browser's preflight: the function answers with the allowed methods";
             text +=
                 &route(&format!("Any{}", capitalised(last)), &key, Caller::Anybody, operation.function, why);
         }
@@ -360,7 +365,7 @@ fn routes() -> String {
 }
 
 #[test]
-fn the_template_s_routes_are_the_document_s() {
+fn the_routes_of_the_template_are_those_of_the_document() {
     let path = local::system::process::workspace().join("template.yaml");
     let held = template::read().unwrap();
     let (before, rest) = held.split_once(ROUTES_BEGIN).unwrap();
@@ -371,7 +376,7 @@ fn the_template_s_routes_are_the_document_s() {
     } else {
         assert!(
             written == wanted,
-            "template.yaml's routes are not the document's; run with FAIRDROP_UPDATE=1"
+            "the routes of template.yaml differ from the document; run with FAIRDROP_UPDATE=1"
         );
     }
     for (name, text) in template::resources(&held) {
@@ -380,9 +385,9 @@ fn the_template_s_routes_are_the_document_s() {
     }
 }
 
-/// The stage waits for the routes whose throttling it sets, and sets it for all that are no operation.
+/// The stage depends on the routes whose throttling it sets, and throttles every route that is no operation.
 #[test]
-fn what_is_no_operation_is_throttled_first() {
+fn a_route_that_is_no_operation_is_throttled() {
     let template = template::read().unwrap();
     let resources = template::resources(&template);
     let stage = &resources["OrdersApiStage"];
@@ -393,11 +398,8 @@ fn what_is_no_operation_is_throttled_first() {
         assert!(stage.contains(name), "the stage does not depend on {name}");
         let key = text.split("RouteKey: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
         if key.starts_with("ANY ") {
-            let settings = stage.split(&format!("\"{key}\":\n")).nth(1).unwrap_or_default();
-            assert!(
-                settings.trim_start().starts_with("ThrottlingRateLimit: 1000\n"),
-                "{key} is not throttled"
-            );
+            let settings = stage.split(&format!("\"{key}\": {{")).nth(1).unwrap_or_default();
+            assert!(settings.starts_with("ThrottlingRateLimit: 1000,"), "{key} is not throttled");
         }
     }
 }

@@ -1,44 +1,48 @@
-//! Each role against the code of its function: what the code asks of AWS is found in its sources, and in
-//! those of the SDKs that it is built with.
+//! Each role against the code of its function. The sources of the function and of its SDKs show which of AWS's actions
+//! it calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use tests::code::{self, Function, Packages};
+use tests::code::{self, Packages, SourceFunction};
 use tests::template;
 
-/// What IAM calls a service, where that is not the name of its SDK.
+/// IAM's name of a service, if it differs from the name of its SDK.
 const SERVICES: [(&str, &str); 3] = [
     ("eventbridge", "events"),
     ("apigatewaymanagement", "execute-api"),
     ("elasticloadbalancingv2", "elasticloadbalancing"),
 ];
-/// What IAM calls a right, where that is not the name of the call.
+/// IAM's name of an action, if it differs from the name of the call.
 const RENAMED: [(&str, &str); 3] = [
     ("lambda:Invoke", "lambda:InvokeFunction"),
     ("execute-api:PostToConnection", "execute-api:ManageConnections"),
     ("execute-api:DeleteConnection", "execute-api:ManageConnections"),
 ];
-/// Rights that a call needs besides its own, by the name of a method.
-const BESIDES: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
+/// Further actions that a call needs, by the name of a method.
+const FURTHER: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
 
-/// Calls that two of a function's SDKs have, and whose each is.
-const WHOSE: [(&str, &str); 2] = [
+/// Calls that two SDKs of a function have in common, and the action that is meant.
+const AMBIGUOUS: [(&str, &str); 2] = [
     ("add_tags_to_resource", "rds:AddTagsToResource"),
     ("remove_tags_from_resource", "rds:RemoveTagsFromResource"),
 ];
 
-/// Rights for what AWS does on a function's behalf, and no line of code says.
+/// Actions that AWS performs with a role's permissions, so that no line of code shows them.
 const IMPLIED: [(&str, &str, &str); 8] = [
-    ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's rights"),
-    ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's rights"),
-    ("restore-drill", "kms:DescribeKey", "RDS decrypts what it restores with the role's rights"),
-    ("restore-drill", "kms:CreateGrant", "RDS decrypts what it restores with the role's rights"),
-    ("region-failover", "iam:PassRole", "a schedule is written with the role that it has"),
-    ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy with the role's rights"),
-    ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy with the role's rights"),
-    ("order-confirm", "sqs:SendMessage", "Lambda puts aside what it gives up with the role's rights"),
+    ("snapshot-copy", "kms:DescribeKey", "RDS encrypts the copies with the role's permissions"),
+    ("snapshot-copy", "kms:CreateGrant", "RDS encrypts the copies with the role's permissions"),
+    ("restore-drill", "kms:DescribeKey", "RDS decrypts the snapshot with the role's permissions"),
+    ("restore-drill", "kms:CreateGrant", "RDS decrypts the snapshot with the role's permissions"),
+    ("region-failover", "iam:PassRole", "UpdateSchedule replaces the whole schedule, its role included"),
+    ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy with the role's permissions"),
+    ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy with the role's permissions"),
+    (
+        "order-confirm",
+        "sqs:SendMessage",
+        "Lambda sends failed events to the queue with the role's permissions",
+    ),
 ];
 
-/// The methods of an SDK's client, and the right that each needs.
+/// The methods of an SDK's client, and the action that each needs.
 fn operations(packages: &Packages, sdk: &str) -> BTreeMap<String, String> {
     let name = sdk.trim_start_matches("aws-sdk-");
     let service = SERVICES.iter().find(|(of, _)| *of == name).map_or(name, |(_, service)| service);
@@ -59,7 +63,7 @@ fn operations(packages: &Packages, sdk: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The rights that the code of `package` needs.
+/// The actions that the code of `package` needs.
 fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
     let parts = packages.parts(package, |name| packages.is_own(name) || name.starts_with("aws-sdk-"));
     let (sdks, own): (Vec<&String>, Vec<&String>) =
@@ -71,13 +75,13 @@ fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
             ambiguous.insert(method);
         }
     }
-    let functions: Vec<Function> = own
+    let functions: Vec<SourceFunction> = own
         .iter()
         .flat_map(|part| code::functions(part, &packages.folder(part).unwrap().join("src")).unwrap())
         .collect();
     let below: BTreeMap<&str, BTreeSet<String>> =
         own.iter().map(|part| (part.as_str(), packages.parts(part, |name| packages.is_own(name)))).collect();
-    // Nobody calls what is in a package that they do not depend on, whatever its name.
+    // A package can call only the packages that it depends on, whatever the names of their functions.
     let reached = code::reached(
         &functions,
         |one| one.package == package,
@@ -86,28 +90,28 @@ fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
     asked(&reached, &rights, &ambiguous)
 }
 
-/// The rights that `functions` need, by what each method of an SDK needs.
+/// The actions that `functions` need, given the action of each method of an SDK.
 fn asked(
-    functions: &[&Function],
+    functions: &[&SourceFunction],
     rights: &BTreeMap<String, String>,
     ambiguous: &BTreeSet<String>,
 ) -> BTreeSet<String> {
     let mut needed = BTreeSet::new();
     for function in functions {
         for method in &function.begins {
-            let known = WHOSE.iter().find(|(of, _)| of == method && ambiguous.contains(method));
+            let known = AMBIGUOUS.iter().find(|(of, _)| of == method && ambiguous.contains(method));
             let is_known = known.is_some() || !ambiguous.contains(method);
-            assert!(is_known, "{} calls {method}, which two SDKs have: whose is it?", function.name);
+            assert!(is_known, "{} calls {method}, which two SDKs have: add it to AMBIGUOUS", function.name);
             needed
                 .extend(known.map(|(_, right)| (*right).to_owned()).or_else(|| rights.get(method).cloned()));
         }
-        let besides = BESIDES.iter().filter(|(method, _)| function.calls.contains(*method));
-        needed.extend(besides.map(|(_, right)| (*right).to_owned()));
+        let further = FURTHER.iter().filter(|(method, _)| function.calls.contains(*method));
+        needed.extend(further.map(|(_, right)| (*right).to_owned()));
     }
     needed
 }
 
-/// Actions that a role allows; what every function needs of Lambda is left out.
+/// Actions that a role allows, without those that every function needs.
 fn allowed(role: &str) -> BTreeSet<String> {
     let lines = role.lines().map(str::trim);
     let lists = lines.filter_map(|line| line.strip_prefix("Action:")).flat_map(|list| list.split(','));
@@ -135,17 +139,17 @@ fn each_role_allows_what_its_function_calls_and_nothing_else() {
         assert_eq!(
             allowed(&resources[role]),
             expected,
-            "{function}: what its role allows, and what it calls"
+            "{function}: its role must allow exactly what it calls"
         );
         seen.insert(function);
     }
-    // What has no program yet is not deployed.
+    // A function without a program is not deployed.
     let folders = std::fs::read_dir(local::system::process::workspace().join("functions")).unwrap();
     let programs = folders.filter(|folder| folder.as_ref().unwrap().path().join("src/main.rs").is_file());
     assert_eq!(seen.len(), programs.count());
 }
 
-/// The test above sees a call wherever it hides.
+/// The test above depends on this.
 #[test]
 fn a_call_is_found_however_it_is_written() {
     let rights = BTreeMap::from([("delete_db_instance".to_owned(), "rds:DeleteDBInstance".to_owned())]);
@@ -168,7 +172,7 @@ fn a_call_is_found_however_it_is_written() {
     assert_eq!(code::parsed("a", in_a_test).unwrap(), []);
 }
 
-/// Where AWS knows no narrower resource.
+/// Statements whose actions AWS does not support on a narrower resource.
 const ANY_RESOURCE: [&str; 3] = ["ReadQuotas", "ReadMetrics", "JoinVpc"];
 
 #[test]

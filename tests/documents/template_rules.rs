@@ -14,7 +14,7 @@ fn sources(folder: &Path) -> String {
     all_sources(folder, true)
 }
 
-/// All Rust sources below `folder`; without what follows `#[cfg(test)]`, where only code is wanted.
+/// All Rust sources below `folder`. With `only_code`, each file ends at `#[cfg(test)]`.
 fn all_sources(folder: &Path, only_code: bool) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -30,11 +30,11 @@ fn all_sources(folder: &Path, only_code: bool) -> String {
     text
 }
 
-/// What the code reads and the template does not set, and why.
+/// Variables that the code reads and the template does not set, and why.
 const NOT_SET: [(&str, &str); 8] = [
-    ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is none: IAM proves who asks"),
+    ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is no password: the functions log in with IAM"),
     ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
-    ("FAIRDROP_LEDGER_REGION", "Ledger::of_main is given it, from FAIRDROP_MAIN_REGION"),
+    ("FAIRDROP_LEDGER_REGION", "Ledger::of_main sets it from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
     ("FAIRDROP_LOOK_PAUSE_MS", "for tests"),
@@ -60,7 +60,7 @@ fn every_variable_that_is_read_is_set_and_every_one_that_is_set_is_read() {
 }
 
 #[test]
-fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
+fn functions_of_main_are_disabled_in_the_standby() {
     let template = template::read().unwrap();
     let mut checked = 0;
     for (name, text) in template::resources(&template) {
@@ -74,7 +74,7 @@ fn in_the_standby_nobody_can_run_what_is_main_s_alone() {
 }
 
 #[test]
-fn every_alarm_says_what_it_means_and_where_to_read_on() {
+fn every_alarm_has_a_runbook_heading_and_a_reason_for_missing_data() {
     let template = template::read().unwrap();
     let alarms: BTreeMap<String, String> = template::resources(&template)
         .into_iter()
@@ -101,10 +101,10 @@ fn every_alarm_says_what_it_means_and_where_to_read_on() {
     }
 }
 
-/// EC2 refuses any other sign in what describes a security group or a rule of one, and no linter says so.
+/// EC2 refuses other characters in the descriptions of security groups and of their rules, and no linter reports it.
 #[test]
-fn security_groups_are_described_with_the_signs_that_ec2_takes() {
-    let is_taken = |one: char| one.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(one);
+fn descriptions_of_security_groups_have_only_characters_that_ec2_accepts() {
+    let is_accepted = |one: char| one.is_ascii_alphanumeric() || " ._-:/()#,@[]+=&;{}!$*".contains(one);
     let mut checked = 0;
     for file in ["template.yaml", "stores.yaml"] {
         let template = std::fs::read_to_string(workspace().join(file)).unwrap();
@@ -113,7 +113,7 @@ fn security_groups_are_described_with_the_signs_that_ec2_takes() {
             for line in text.lines().map(|line| line.trim().trim_start_matches("- ")) {
                 let Some((key, described)) = line.split_once(": ") else { continue };
                 if ["GroupDescription", "Description"].contains(&key) {
-                    let is_right = described.len() <= 255 && described.chars().all(is_taken);
+                    let is_right = described.len() <= 255 && described.chars().all(is_accepted);
                     assert!(is_right, "{file}: {name}: {described}");
                     checked += 1;
                 }
@@ -137,19 +137,19 @@ fn every_sample_event_is_used_by_a_test() {
     }
 }
 
-/// What the script says of functions that were built into `folder`, and whether it is content.
+/// Whether local/artefacts.py accepts the functions in `folder`, and its output.
 fn artefacts(folder: &Path) -> (bool, String) {
     let script = workspace().join("local/artefacts.py");
     let output = std::process::Command::new("python3").arg(script).arg(folder).output().unwrap();
-    let said =
+    let printed =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    (output.status.success(), said)
+    (output.status.success(), printed)
 }
 
-/// `make sam-build` ends with that script: what is built by it needs no newer glibc than Amazon Linux 2023 has,
-/// and intake is small.
+/// `make sam-build` ends with this script: no function may need a newer glibc than Amazon Linux 2023 has, and
+/// order-intake must be small.
 #[test]
-fn what_does_not_run_on_amazon_linux_2023_or_is_too_large_is_refused() {
+fn a_function_that_needs_a_newer_glibc_or_is_too_large_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let build = |name: &str, content: &[u8]| {
         std::fs::create_dir_all(folder.path().join(name)).unwrap();
@@ -162,25 +162,25 @@ fn what_does_not_run_on_amazon_linux_2023_or_is_too_large_is_refused() {
     assert!(!artefacts(folder.path()).0, "an empty folder");
     build("OrderIntakeFunction", &noise(2_900_000));
     build("DropAdminFunction", &noise(3_100_000));
-    let (is_right, said) = artefacts(folder.path());
-    assert!(is_right && said.contains("2.90") && said.contains("2.34"), "{said}");
+    let (is_right, printed) = artefacts(folder.path());
+    assert!(is_right && printed.contains("2.90") && printed.contains("2.34"), "{printed}");
     build("DropAdminFunction", b"GLIBC_2.17 GLIBC_2.35 GLIBC_2.9");
-    let (is_right, said) = artefacts(folder.path());
-    assert!(!is_right && said.contains("DropAdminFunction needs glibc 2.35"), "{said}");
+    let (is_right, printed) = artefacts(folder.path());
+    assert!(!is_right && printed.contains("DropAdminFunction needs glibc 2.35"), "{printed}");
     build("DropAdminFunction", b"no program");
     assert!(!artefacts(folder.path()).0);
     build("DropAdminFunction", b"GLIBC_2.17");
     build("OrderIntakeFunction", &noise(3_100_000));
-    let (is_right, said) = artefacts(folder.path());
-    assert!(!is_right && said.contains("OrderIntakeFunction has 3,1"), "{said}");
+    let (is_right, printed) = artefacts(folder.path());
+    assert!(!is_right && printed.contains("OrderIntakeFunction has 3,1"), "{printed}");
     if let Some(built) = std::env::var_os("FAIRDROP_SAM_BUILD") {
-        let (is_right, said) = artefacts(Path::new(&built));
-        println!("{said}");
-        assert!(is_right, "{said}");
+        let (is_right, printed) = artefacts(Path::new(&built));
+        println!("{printed}");
+        assert!(is_right, "{printed}");
     }
 }
 
-/// Translates the template as CloudFormation does before it looks at a condition, and prints the result.
+/// Translates the template as CloudFormation does before it evaluates conditions, and prints the result.
 const TRANSLATE: &str = r#"
 import json, sys
 from samcli.yamlhelper import yaml_parse
@@ -193,7 +193,8 @@ for resource in template["Resources"].values():
 print(json.dumps(Translator({}, Parser()).translate(template, {})))
 "#;
 
-/// `sam validate` does not try this, and CloudFormation refuses what SAM cannot translate, whatever the conditions.
+/// `sam validate` does not test this. CloudFormation refuses a template that SAM cannot translate, whatever the
+/// conditions.
 #[test]
 fn sam_translates_the_template_with_every_option() {
     let mut translating = std::process::Command::new(local::system::process::tool("python"))
@@ -218,7 +219,7 @@ fn sam_translates_the_template_with_every_option() {
         (&managed["Condition"], managed["Properties"].get("VpcConfig")),
         (&json!("HasManagedIntake"), None)
     );
-    // The same program with the same settings, wherever it runs.
+    // On instances and on classic Lambda, the same program has the same settings.
     let classic = &resources["OrderIntakeFunction"]["Properties"];
     for same in ["Environment", "Handler", "Runtime", "Timeout", "Architectures"] {
         assert_eq!(managed["Properties"][same], classic[same], "{same}");
@@ -230,7 +231,7 @@ fn sam_translates_the_template_with_every_option() {
         versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
         "{versions:?}"
     );
-    // And where nothing of the function itself is new, Lambda makes no version, however it is described.
+    // Lambda publishes a version only if the function itself has changed, so its own description must change, too.
     for function in [classic, &managed["Properties"]] {
         let described = function["Description"]["Fn::Sub"].as_str().unwrap_or_default();
         assert!(described.contains("${Revision}"), "{described:?}");
@@ -243,7 +244,8 @@ fn sam_translates_the_template_with_every_option() {
     );
 }
 
-/// Programs and their modules are listed by hand: what is not listed is not compiled, and its tests never run.
+/// Test programs and their modules are listed by hand: a file that is not listed is not compiled, and its tests
+/// never run.
 #[test]
 fn every_test_file_is_compiled() {
     let listed = std::fs::read_to_string(workspace().join("tests/Cargo.toml")).unwrap();

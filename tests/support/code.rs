@@ -1,4 +1,4 @@
-//! The project's own sources, read as the compiler reads them: who calls what. Unit tests are left out.
+//! Call graph of the project's own sources, as `syn` parses them. Unit tests are left out.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -10,23 +10,23 @@ use syn::visit::{self, Visit};
 
 /// One function, method or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Function {
+pub struct SourceFunction {
     /// The package that it is in.
     pub package: String,
-    /// Its name, without type or module: calls are told apart by no more than that.
+    /// Its name without type or module. Calls are matched by this name alone.
     pub name: String,
-    /// Types that its result names.
+    /// Names of the types in its return type.
     pub returns: BTreeSet<String>,
-    /// Names of what it calls, or hands on to be called.
+    /// Names of the functions that it calls, or passes as arguments.
     pub calls: BTreeSet<String>,
-    /// Methods that it calls without an argument, as an SDK's operations are begun.
+    /// Methods that it calls without an argument: an SDK's operations start that way.
     pub begins: BTreeSet<String>,
-    /// Variants that it makes, as `Type::Variant`.
+    /// Variants that it constructs, as `Type::Variant`.
     pub makes: BTreeSet<String>,
 }
 
 /// All functions of `package`, whose sources are below `folder`.
-pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
+pub fn functions(package: &str, folder: &Path) -> Result<Vec<SourceFunction>> {
     let mut found = Vec::new();
     let mut of_tests = BTreeSet::new();
     let (mut files, mut folders) = (Vec::new(), Vec::new());
@@ -44,7 +44,7 @@ pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
             files.push((path, file));
         }
     }
-    // A module of tests may have a file of its own, or a folder.
+    // A test module may have a file or a folder of its own.
     let is_code = |path: &Path| {
         path.file_stem().is_some_and(|stem| !of_tests.contains(stem.to_string_lossy().as_ref()))
     };
@@ -57,7 +57,7 @@ pub fn functions(package: &str, folder: &Path) -> Result<Vec<Function>> {
     Ok(found)
 }
 
-/// What a module's file or folder is called, without `.rs`.
+/// Name of a module's file or folder, without `.rs`.
 fn place(module: &syn::ItemMod) -> String {
     let named = module.attrs.iter().find_map(|attribute| match &attribute.meta {
         syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
@@ -70,48 +70,49 @@ fn place(module: &syn::ItemMod) -> String {
 }
 
 /// The functions in a source file's `text`.
-pub fn parsed(package: &str, text: &str) -> Result<Vec<Function>> {
+pub fn parsed(package: &str, text: &str) -> Result<Vec<SourceFunction>> {
     Ok(read(package, &syn::parse_file(text)?))
 }
 
-fn read(package: &str, file: &syn::File) -> Vec<Function> {
-    let mut reader = Reader { package, found: Vec::new(), open: Vec::new(), variables: Vec::new() };
+fn read(package: &str, file: &syn::File) -> Vec<SourceFunction> {
+    let mut reader = CallReader { package, found: Vec::new(), open: Vec::new(), variables: Vec::new() };
     reader.visit_file(file);
     reader.found
 }
 
-/// Those of `all` that `first` are, and all that may be called from them, as far as `follow` says.
+/// The functions of `all` that `first` accepts, and every function that they may call, directly or not.
+/// `follow(from, to)` says whether a call is followed.
 pub fn reached(
-    all: &[Function],
-    first: impl Fn(&Function) -> bool,
-    follow: impl Fn(&Function, &Function) -> bool,
-) -> Vec<&Function> {
+    all: &[SourceFunction],
+    first: impl Fn(&SourceFunction) -> bool,
+    follow: impl Fn(&SourceFunction, &SourceFunction) -> bool,
+) -> Vec<&SourceFunction> {
     let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, function) in all.iter().enumerate() {
         by_name.entry(&function.name).or_default().push(at);
     }
-    let mut seen: BTreeSet<usize> = (0..all.len()).filter(|at| first(&all[*at])).collect();
-    let mut open: Vec<usize> = seen.iter().copied().collect();
+    let mut reached: BTreeSet<usize> = (0..all.len()).filter(|at| first(&all[*at])).collect();
+    let mut open: Vec<usize> = reached.iter().copied().collect();
     while let Some(at) = open.pop() {
         for called in all[at].calls.iter().filter_map(|name| by_name.get(name.as_str())).flatten() {
-            if follow(&all[at], &all[*called]) && seen.insert(*called) {
+            if follow(&all[at], &all[*called]) && reached.insert(*called) {
                 open.push(*called);
             }
         }
     }
-    seen.into_iter().map(|at| &all[at]).collect()
+    reached.into_iter().map(|at| &all[at]).collect()
 }
 
-struct Reader<'a> {
+struct CallReader<'a> {
     package: &'a str,
-    found: Vec<Function>,
+    found: Vec<SourceFunction>,
     /// Functions that are being read, the innermost last.
-    open: Vec<Function>,
+    open: Vec<SourceFunction>,
     /// The names of their variables.
     variables: Vec<BTreeSet<String>>,
 }
 
-impl Reader<'_> {
+impl CallReader<'_> {
     fn enter(&mut self, signature: &syn::Signature, block: &syn::Block) {
         let mut returns = Names::default();
         returns.visit_return_type(&signature.output);
@@ -119,11 +120,11 @@ impl Reader<'_> {
         variables.visit_signature(signature);
         variables.visit_block(block);
         self.variables.push(variables.0);
-        self.open.push(Function {
+        self.open.push(SourceFunction {
             package: self.package.to_owned(),
             name: signature.ident.to_string(),
             returns: returns.0,
-            ..Function::default()
+            ..SourceFunction::default()
         });
         self.visit_block(block);
         self.found.extend(self.open.pop());
@@ -136,8 +137,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A function that is handed on is called by somebody.
-    fn handed_on<'e>(&mut self, arguments: impl IntoIterator<Item = &'e syn::Expr>) {
+    /// Counts a function that is passed as an argument as called.
+    fn passed_on<'e>(&mut self, arguments: impl IntoIterator<Item = &'e syn::Expr>) {
         for argument in arguments {
             if let syn::Expr::Path(path) = argument
                 && let Some(last) = path.path.segments.last()
@@ -148,7 +149,7 @@ impl Reader<'_> {
         }
     }
 
-    fn made(&mut self, path: &syn::Path) {
+    fn constructed(&mut self, path: &syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if let ([.., kind, variant], Some(function)) = (parts.as_slice(), self.open.last_mut())
             && [kind, variant].iter().all(|part| part.starts_with(char::is_uppercase))
@@ -165,7 +166,7 @@ fn is_of_tests(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-impl<'ast> Visit<'ast> for Reader<'_> {
+impl<'ast> Visit<'ast> for CallReader<'_> {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         if !is_of_tests(&module.attrs) {
             visit::visit_item_mod(self, module);
@@ -192,7 +193,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         {
             self.called(&last.ident);
         }
-        self.handed_on(&call.args);
+        self.passed_on(&call.args);
         visit::visit_expr_call(self, call);
     }
 
@@ -201,20 +202,20 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         if let (true, Some(function)) = (call.args.is_empty(), self.open.last_mut()) {
             function.begins.insert(call.method.to_string());
         }
-        self.handed_on(&call.args);
+        self.passed_on(&call.args);
         visit::visit_expr_method_call(self, call);
     }
 
     fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
-        self.made(&path.path);
+        self.constructed(&path.path);
     }
 
     fn visit_expr_struct(&mut self, made: &'ast syn::ExprStruct) {
-        self.made(&made.path);
+        self.constructed(&made.path);
         visit::visit_expr_struct(self, made);
     }
 
-    /// What is only compared is not made.
+    /// A pattern compares and constructs nothing.
     fn visit_pat(&mut self, _: &'ast syn::Pat) {}
 
     fn visit_macro(&mut self, used: &'ast syn::Macro) {
@@ -249,7 +250,7 @@ impl<'ast> Visit<'ast> for Variables {
     }
 }
 
-/// What cargo prints when the workspace asks it.
+/// Standard output of cargo, run in the workspace.
 fn cargo(arguments: &[&str]) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output =
@@ -270,8 +271,8 @@ struct Package {
 }
 
 impl Packages {
-    /// The packages of the workspace and their dependencies on this machine's platform. A build downloads no
-    /// others, so cargo answers without the network on a new machine, too.
+    /// The packages of the workspace and their dependencies on this machine's platform. A build downloads only
+    /// those, so that cargo answers without the network on a new machine, too.
     pub fn of_workspace() -> Result<Self> {
         let version = cargo(&["-vV"])?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: "));
@@ -285,11 +286,11 @@ impl Packages {
             "--filter-platform",
             host,
         ])?)?;
-        let packages = metadata["packages"].as_array().context("cargo knows no packages")?;
+        let packages = metadata["packages"].as_array().context("`cargo metadata` lists no packages")?;
         let read = |package: &Value| -> Option<(String, Package)> {
             let folder = Path::new(package["manifest_path"].as_str()?).parent()?.to_owned();
             let dependencies = package["dependencies"].as_array()?.iter();
-            // Not those of tests.
+            // Without dev-dependencies.
             let used = dependencies.filter(|one| one["kind"].is_null());
             let dependencies = used.filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect();
             Some((package["name"].as_str()?.to_owned(), Package { folder, dependencies }))
@@ -302,8 +303,8 @@ impl Packages {
         Ok(&self.0.get(name).with_context(|| format!("there is no package {name}"))?.folder)
     }
 
-    /// The packages that `name` is made of and that `wanted` says, itself included; what others are made of is
-    /// not looked at.
+    /// `name` and its dependencies, direct or not, that `wanted` accepts. Dependencies of other packages are not
+    /// followed.
     pub fn parts(&self, name: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
         let (mut parts, mut open) = (BTreeSet::from([name.to_owned()]), vec![name.to_owned()]);
         while let Some(part) = open.pop() {
@@ -316,7 +317,7 @@ impl Packages {
         parts
     }
 
-    /// Whether a package is the project's own.
+    /// Whether a package belongs to the workspace.
     pub fn is_own(&self, name: &str) -> bool {
         let workspace = local::system::process::workspace();
         self.0.get(name).is_some_and(|package| package.folder.starts_with(&workspace))

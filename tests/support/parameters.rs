@@ -1,9 +1,9 @@
-//! Values that the template must refuse, for each of its parameters.
+//! Values that the template must refuse, by parameter.
 
-/// A parameter, and values that cannot be right.
+/// A parameter and invalid values.
 pub type Wrong = (&'static str, &'static [&'static str]);
 
-/// Every parameter that has a rule of its own.
+/// Every parameter that has a pattern or limits.
 pub const WRONG: &[Wrong] = &[
     ("MainRegion", &["", "us-east", "Virginia", "us-east-1 "]),
     ("StandbyRegion", &["eu-west", "eu-west-1,eu-west-2"]),
@@ -76,17 +76,17 @@ pub const WRONG: &[Wrong] = &[
     ("LogRetentionDays", &["2", "0"]),
 ];
 
-/// Parameters without a rule of their own, and who refuses what is wrong with them.
+/// Parameters without a pattern or limits, and what refuses an invalid value.
 pub const CHECKED_ELSEWHERE: &[(&str, &str)] = &[
-    ("SnapshotPolicy", "snapshot-copy at its start; the template limits its length"),
+    ("SnapshotPolicy", "snapshot-copy when it starts; the template limits the length"),
     ("SubnetIds", "CloudFormation, by their type: they must exist in the region"),
     ("SecurityGroupIds", "CloudFormation, by their type: they must exist in the region"),
 ];
 
-/// Parameters and what each is given.
+/// Parameters and their values.
 pub type Given = &'static [(&'static str, &'static str)];
 
-/// Parameters that do not go together, in the region where they are given: what is said then.
+/// Invalid combinations: the region, the values, and a part of the error.
 pub const WRONG_TOGETHER: &[(&str, Given, &str)] = &[
     ("us-east-1", &[("StandbyRegion", "us-east-1")], "StandbyRegion must be another region"),
     ("us-east-1", &[("LedgerEndpoint", "")], "LedgerEndpoint is required in the main region"),

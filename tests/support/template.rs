@@ -1,4 +1,4 @@
-//! The template, taken apart, and as an emulator can take it.
+//! Parses template.yaml, and adapts it to the emulator.
 
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +9,11 @@ pub const MAIN: &str = "us-east-1";
 /// Its standby region.
 pub const STANDBY: &str = "eu-west-1";
 
-/// A built template, adapted.
+/// A built template that the emulator accepts.
 #[derive(Debug)]
 pub struct Adapted {
-    /// The template.
     pub text: String,
-    /// Resources that the emulator does not know.
+    /// Names of the resources that the emulator does not support.
     pub left_out: Vec<String>,
 }
 
@@ -46,7 +45,7 @@ pub fn parameters(template: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// The template's questions alone: parameters and rules, with nothing to be made.
+/// The template's parameters and rules, with one resource that does nothing.
 pub fn without_resources(template: &str) -> String {
     let asked = blocks(template)
         .into_iter()
@@ -62,7 +61,7 @@ pub fn variables(text: &str) -> BTreeSet<&str> {
     words(text, "FAIRDROP_", |one| one.is_ascii_uppercase() || one == '_')
 }
 
-/// The pieces of `text` that begin with `start` and go on while `is_part`.
+/// The pieces of `text` that begin with `start` and continue as long as `is_part` accepts.
 pub fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> BTreeSet<&'a str> {
     let places = text.match_indices(start).map(|(place, _)| place);
     places
@@ -73,10 +72,10 @@ pub fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> 
         .collect()
 }
 
-/// `template` as ministack 1.5 can take it in `region`.
+/// `template` as ministack 1.5 accepts it in `region`.
 ///
-/// It has no alarms on an expression, no route responses and no capacity provider, in whose place there is something
-/// else that has an ARN, and it takes `AWS::Region` in a condition for those very letters.
+/// ministack supports neither alarms on an expression nor route responses: they are left out. It has no capacity
+/// provider: a queue, which also has an ARN, replaces it. In a condition it takes `AWS::Region` literally.
 pub fn adapt(template: &str, region: &str) -> Adapted {
     let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
@@ -104,12 +103,12 @@ pub fn adapt(template: &str, region: &str) -> Adapted {
 #[derive(Debug)]
 struct Block {
     section: String,
-    /// Of a resource alone.
+    /// Set for a resource only.
     name: Option<String>,
     text: String,
 }
 
-/// The template in pieces: each resource is one, and so is each line of anything else.
+/// The template in blocks: one for each resource, and one for each line outside of Resources.
 fn blocks(template: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut section = String::new();
@@ -139,13 +138,13 @@ pub fn read() -> Result<String> {
     Ok(std::fs::read_to_string(local::system::process::workspace().join("template.yaml"))?)
 }
 
-/// Lays out `folder` as `sam build` does, with the functions that this machine's tests run.
+/// Fills `folder` as `sam build` does, with the functions that the tests of this machine run.
 pub fn build(folder: &Path) -> Result<()> {
     let mut template = read()?;
     let binaries = local::system::process::binaries()?;
     for (name, text) in resources(&template) {
         let Some(at) = text.split("CodeUri: functions/").nth(1) else { continue };
-        let function = at.split('/').next().context("a CodeUri without an end")?;
+        let function = at.split('/').next().context("a CodeUri without a closing slash")?;
         std::fs::create_dir_all(folder.join(&name))?;
         std::fs::copy(binaries.join(function), folder.join(&name).join("bootstrap"))?;
         template = template.replace(&format!("CodeUri: functions/{function}/"), &format!("CodeUri: {name}"));
