@@ -6,10 +6,16 @@ ARGS ?=
 RUNS ?= 3
 # One profile for everything that runs on this machine; `release` is what is deployed.
 BIN := $(TARGET)/local
-# cargo-nextest where it is installed: each test in a process of its own.
-RUN_TESTS := $(if $(shell command -v cargo-nextest),cargo nextest run --cargo-profile local,cargo test --profile local)
-SHOW := $(if $(shell command -v cargo-nextest),--success-output immediate,-- --nocapture)
-FUNCTIONS := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker snapshot-copy restore-drill replica-lag region-failover live-updates live-publish
+BUILD := cargo build --locked --profile local
+# cargo-nextest if it is installed: a process for each test, all tests also if one fails (.config/nextest.toml).
+NEXTEST := $(shell command -v cargo-nextest)
+RUN_TESTS := $(if $(NEXTEST),cargo nextest run --cargo-profile local,cargo test --no-fail-fast --profile local)
+SHOW := $(if $(NEXTEST),--success-output immediate,-- --nocapture)
+# What a drop needs: no recovery, no benchmark, no test.
+ORDER_PATH := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker
+LIVE := live-updates live-publish
+RECOVERY := snapshot-copy restore-drill replica-lag region-failover
+FUNCTIONS := $(ORDER_PATH) $(LIVE) $(RECOVERY)
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto
@@ -17,27 +23,33 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-deploy build demo up drill test screenshots bench check fmt release sam-build deploy deploy-local clean
+.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: ## Install what is missing: redis-server, PostgreSQL, cargo-lambda, moto, ministack
+setup: ## Install what a drop needs: redis-server, PostgreSQL, cargo-lambda
 	@local/setup $(VENV) run
+
+setup-recovery: ## Install the emulators of AWS, too: moto, ministack
+	@local/setup $(VENV) recovery
 
 setup-deploy: ## Install the AWS SAM CLI, the linters and a browser, too
 	@local/setup $(VENV) deploy
 
 build: ## Build functions and the local system
-	cargo build --locked --profile local --workspace
+	$(BUILD) --workspace
 
-demo: setup build ## A whole drop on this machine; ARGS="--orders 5000 --stock 200"
+demo: setup ## A whole drop on this machine; ARGS="--orders 5000 --stock 200"
+	@echo "demo: building the order path (the first time: some minutes; later: seconds)" >&2
+	$(BUILD) $(addprefix -p ,$(ORDER_PATH) local)
 	$(BIN)/fairdrop-local demo $(ARGS)
 
-up: setup build ## The system kept running, with curl lines for every route
+up: setup ## The system kept running, with curl lines for every route
+	$(BUILD) $(addprefix -p ,$(ORDER_PATH) $(LIVE) local)
 	$(BIN)/fairdrop-local up $(ARGS)
 
-drill: setup build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
+drill: setup-recovery build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
 	$(BIN)/fairdrop-drill --runs $(RUNS) $(ARGS)
 
 test: setup-deploy build ## All tests, against real servers
@@ -46,7 +58,7 @@ test: setup-deploy build ## All tests, against real servers
 screenshots: setup-deploy build ## Take the pictures of the pages that README.md shows
 	cd tests/browser && FAIRDROP_LOCAL=$(BIN)/fairdrop-local node screenshots.mjs $(CURDIR)/docs
 
-bench: setup build release ## All figures, into target/bench/
+bench: setup-recovery build release ## All figures, into target/bench/
 	FAIRDROP_RELEASE_DIR=$(TARGET)/release $(BIN)/fairdrop-bench $(ARGS)
 
 check: setup-deploy ## Format, lints, documentation, dependencies, templates
