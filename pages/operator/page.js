@@ -100,7 +100,7 @@ function show({ from, step_seconds: stepSeconds, results }) {
 
   const sold = total(find(results, "payments", "Sum", { Status: "sold" }));
   const [waiting, drainLag, recordLag] = ["orders_waiting", "drain_lag_ms", "record_lag_ms"].map((metric) => held(largest(of(metric, "Maximum"), steps)));
-  const failures = ["drain_failures", "worker_failures", "dead_letters", "leases_missed"].map((metric) => total(of(metric))).reduce((a, b) => a + b);
+  const failures = ["drain_failures", "worker_failures", "dead_letters", "lease_renewals_failed"].map((metric) => total(of(metric))).reduce((a, b) => a + b);
   tiles([
     ["Units left", item ? whole(item.stock_left) : "–", item ? `of ${whole(item.stock_total)}` : ""],
     ["Orders queued", whole(total(of("orders_queued"))), `${end(rate(of("orders_queued")))} a second`],

@@ -92,7 +92,7 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_WORKER_SCHEDULE", "worker", Made),
     ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),
     ("FAIRDROP_FENCE_GROUP", "", AtDeployment("FenceSecurityGroup")),
-    ("FAIRDROP_LOOK_PAUSE_MS", "2000", AtStart(&["49", "10001"])),
+    ("FAIRDROP_OBSERVE_INTERVAL_MS", "2000", AtStart(&["49", "10001"])),
     ("!FAIRDROP_WATCH_TABLE", "watch", Made),
     ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
     ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Made),
@@ -107,7 +107,7 @@ const VARIABLES: &[Variable] = &[
 const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag"];
 /// What a function reads besides what the template sets.
 const READ_BESIDES: [(&str, &str); 6] = [
-    ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_LOOK_PAUSE_MS"),
+    ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_OBSERVE_INTERVAL_MS"),
     ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_IDLE_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
     ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),

@@ -37,7 +37,7 @@ const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_LEDGER_REGION", "Ledger::of_main sets it from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
-    ("FAIRDROP_LOOK_PAUSE_MS", "for tests"),
+    ("FAIRDROP_OBSERVE_INTERVAL_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),
     ("FAIRDROP_WATCH_SECONDS", "for tests"),
 ];

@@ -1,6 +1,6 @@
 //! A main that sells by a lease, whole: what happens when it is taken away from it.
 
-use lease::{Record, Timing};
+use lease::{LeaseRecord, LeaseTiming};
 use local::aws::emulators::Moto;
 use local::system::folder::WorkFolder;
 use local::system::regions;
@@ -36,7 +36,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
         ("FAIRDROP_LEASE_TOLERANCE_MS", "200"),
     ];
     of_main.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
+    let timing = LeaseTiming { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
     let table = lease_table(&moto.url(), MAIN).await;
     // Long runs: what is frozen is in the middle of one.
     let options =
@@ -97,7 +97,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
 
     // Given back, it goes on, and every promise is kept.
     let opened =
-        Record { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
+        LeaseRecord { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
     table.change(&opened).await.unwrap();
     eventually("all ten are sold", A_WHILE, async || Ok((sold().await? == 10).then_some(()))).await.unwrap();
 

@@ -110,7 +110,7 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     assert!(promote["took_in_the_last_drill_seconds"].as_f64().unwrap() > 0.0, "{plan}");
     assert_eq!(plan["at_risk"]["basis"], "main", "{plan}");
 
-    // One that is given up leaves nothing either: the schedule sees to it.
+    // An aborted drill leaves no copy either: the schedule deletes it.
     let again = tokio::time::timeout(Duration::from_secs(3), two.failover(&drill)).await;
     assert!(again.is_err(), "{again:?}");
     two.kill_failover().unwrap();
@@ -118,7 +118,7 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     assert_eq!(drilled(&two).await["run"]["state"], "aborted");
     eventually("the copy is gone", Duration::from_secs(30), async || {
         // Refused as long as it is being made.
-        let _ = two.failover(&json!({ "command": "tend" })).await;
+        let _ = two.failover(&json!({ "command": "resume_pending" })).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok((instances(&two) == ["standby-ledger"] && !is_being_made(&two).await).then_some(()))
     })
@@ -128,6 +128,6 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
 
 /// Whether there is a copy that is not there yet.
 async fn is_being_made(two: &TwoRegions) -> bool {
-    let tended = two.failover(&json!({ "command": "tend" })).await;
-    tended.is_err()
+    let resumed = two.failover(&json!({ "command": "resume_pending" })).await;
+    resumed.is_err()
 }

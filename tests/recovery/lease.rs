@@ -1,7 +1,7 @@
 //! The main lease: against a real table's protocol, a real Redis and a real PostgreSQL.
 
 use anyhow::Result;
-use lease::{Lease, Record, Table, TableError, Timing};
+use lease::{Lease, LeaseRecord, LeaseTable, LeaseTableError, LeaseTiming};
 use ledger::LedgerError;
 use local::aws::emulators::Moto;
 use local::system::clock::micros_now;
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tests::{LedgerServer, RedisQueue, lease_table, order};
 
 const HERE: &str = "us-east-1";
-const TIMING: Timing = Timing { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(100) };
+const TIMING: LeaseTiming =
+    LeaseTiming { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(100) };
 
 fn at(micros: u64) -> Stamp {
     Stamp::from_micros(micros).unwrap()
@@ -35,7 +36,7 @@ fn leased(epoch: u64, until: u64) -> Permit {
 struct Stand {
     _moto: Moto,
     line: WanConnection,
-    table: Table,
+    table: LeaseTable,
     _folder: WorkFolder,
 }
 
@@ -54,10 +55,10 @@ impl Stand {
 async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
     let stand = Stand::start().await.unwrap();
     let table = &stand.table;
-    assert_eq!(table.load().await, Err(TableError::Missing));
-    let first = table.write_first(&Record::first(HERE, 7)).await.unwrap();
+    assert_eq!(table.load().await, Err(LeaseTableError::Missing));
+    let first = table.write_first(&LeaseRecord::first(HERE, 7)).await.unwrap();
     // Whoever comes second finds what is there.
-    assert_eq!(table.write_first(&Record::first("eu-west-1", 9)).await.unwrap(), first);
+    assert_eq!(table.write_first(&LeaseRecord::first("eu-west-1", 9)).await.unwrap(), first);
 
     let renewed = table.renew(HERE, now(), TIMING).await.unwrap();
     assert!(renewed.expires_at > now() && renewed.version == 2 && renewed.epoch == 7, "{renewed:?}");
@@ -77,14 +78,14 @@ async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
     let taken = closed.taken("eu-west-1", &run, late, TIMING).unwrap();
     table.change(&taken).await.unwrap();
     assert_eq!(table.load().await.unwrap(), taken);
-    assert_eq!(table.change(&taken).await, Err(TableError::Conflict));
+    assert_eq!(table.change(&taken).await, Err(LeaseTableError::Conflict));
 }
 
 #[tokio::test]
 async fn a_process_that_hears_nothing_of_the_table_stops_by_itself() {
     let stand = Stand::start().await.unwrap();
     let lease = Lease::over(stand.table.clone(), HERE, TIMING);
-    lease.found(1).await.unwrap();
+    lease.create(1).await.unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     let keeping = lease.clone();
     let kept = tokio::spawn(async move { keeping.keep_until(until).await });

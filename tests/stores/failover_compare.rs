@@ -4,7 +4,7 @@ use ledger::LastSigns;
 use local::system::clock::micros_now;
 use reconcile::Stores;
 use redis::AsyncCommands;
-use region_failover::compare::{Compared, Listed, LostOrder, MAX_LISTED, compare};
+use region_failover::compare::{Comparison, ComparisonPage, LostOrder, MAX_LISTED, compare};
 use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
@@ -84,7 +84,7 @@ fn order(item: &str, buyer: &str, there: &'static str, placed_at: Option<Stamp>)
     LostOrder { item_id: id(item), user_token: buyer.into(), there, placed_at }
 }
 
-async fn compared(old: &Side, new: &Side) -> (Compared, Listed) {
+async fn compared(old: &Side, new: &Side) -> (Comparison, ComparisonPage) {
     compare(&old.witnesses(), &new.witnesses(), 0).await.unwrap()
 }
 

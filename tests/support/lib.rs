@@ -295,12 +295,12 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
 }
 
 /// The table called `lease` of the emulator at `url`, as it is seen from `region`.
-pub async fn lease_table(url: &str, region: &str) -> lease::Table {
+pub async fn lease_table(url: &str, region: &str) -> lease::LeaseTable {
     let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
     let aws = aws_config::defaults(aws_config::BehaviorVersion::latest())
         .endpoint_url(url)
         .credentials_provider(credentials);
-    lease::Table::new(aws, region, "lease").await
+    lease::LeaseTable::new(aws, region, "lease").await
 }
 
 /// A sample event of `events/`.

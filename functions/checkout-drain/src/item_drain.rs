@@ -1,6 +1,6 @@
 //! Draining one item.
 
-use lease::{Lease, NotHeld};
+use lease::{Lease, LeaseError};
 use serde::Serialize;
 use shared::item::ItemId;
 use shared::item_runs::ItemRunEnd;
@@ -52,7 +52,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
                 return ItemRunEnd { done, restart: true };
             }
             // The lease keeper logs this once, for all items.
-            Err(DrainError::NotHeld(_)) => FAILURE_PAUSE,
+            Err(DrainError::LeaseError(_)) => FAILURE_PAUSE,
             Err(error) => {
                 done.failures += 1;
                 metrics::counter!("drain_failures", "Item" => item_id.to_string()).increment(1);
@@ -70,7 +70,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
 enum DrainError {
     /// This region may not sell at the moment.
     #[error(transparent)]
-    NotHeld(#[from] NotHeld),
+    LeaseError(#[from] LeaseError),
     #[error(transparent)]
     Redis(#[from] LinkError),
 }

@@ -1,7 +1,7 @@
 //! The work on one item: rounds of new tasks and ended holds.
 
 use crate::WorkerContext;
-use lease::NotHeld;
+use lease::LeaseError;
 use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
@@ -54,7 +54,7 @@ pub enum RoundError {
     Redis(#[from] LinkError),
     /// This region may not sell at the moment.
     #[error(transparent)]
-    NotHeld(#[from] NotHeld),
+    LeaseError(#[from] LeaseError),
     /// The worker does not act on a reservation that a failover could lose.
     #[error("too few Redis replicas have acknowledged the reservations")]
     TooFewReplicas,
@@ -115,7 +115,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
                 return ItemRunEnd { done: work.done, restart: true };
             }
             // The lease keeper logs this once, for all items.
-            Err(RoundError::NotHeld(_)) => FAILURE_PAUSE,
+            Err(RoundError::LeaseError(_)) => FAILURE_PAUSE,
             Err(error) => {
                 ledger_is_ready &= !matches!(error, RoundError::Ledger(LedgerError::Unavailable(_)));
                 work.done.failures += 1;

@@ -5,7 +5,7 @@ mod items;
 
 use audit::{AuditCursor, AuditFormat};
 use lambda_runtime::Diagnostic;
-use lease::{Lease, Record, Shown, TableError};
+use lease::{Lease, LeaseRecord, LeaseStatus, LeaseTableError};
 use ledger::{Ledger, LedgerError};
 use reconcile::{RebuildError, ReconcileError, Stores};
 use serde::Deserialize;
@@ -119,7 +119,7 @@ pub enum AdminError {
     #[error(transparent)]
     NotRebuilt(RebuildError),
     #[error(transparent)]
-    Lease(#[from] TableError),
+    Lease(#[from] LeaseTableError),
     #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
     NoLease,
     #[error("the lease belongs to main region {0}; run the command there")]
@@ -232,8 +232,8 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
 
 /// Creates the lease for this region, if a lease table is configured and has none yet. From then on
 /// the ledger refuses sales without a lease.
-async fn create_lease(app: &App) -> Result<Option<Record>, AdminError> {
-    let Some(record) = app.lease.found(app.ledger.epoch().await?).await? else { return Ok(None) };
+async fn create_lease(app: &App) -> Result<Option<LeaseRecord>, AdminError> {
+    let Some(record) = app.lease.create(app.ledger.epoch().await?).await? else { return Ok(None) };
     if Some(record.region.as_str()) != app.lease.region() {
         return Err(AdminError::NotMain(record.region));
     }
@@ -243,19 +243,23 @@ async fn create_lease(app: &App) -> Result<Option<Record>, AdminError> {
 
 /// The lease record, the ledger's epoch, and what they mean for this region.
 async fn show_lease(app: &App) -> Result<Value, AdminError> {
-    let shown = app.lease.look().await?.ok_or(AdminError::NoLease)?;
+    let lease = app.lease.status().await?.ok_or(AdminError::NoLease)?;
     let ledger_epoch = app.ledger.epoch().await.ok();
-    let means = meaning(&shown, app.lease.region().unwrap_or_default(), ledger_epoch);
-    let Shown { record, left_ms } = shown;
-    Ok(json!({ "lease": record, "left_ms": left_ms, "ledger_epoch": ledger_epoch, "means": means }))
+    let means = meaning(&lease, app.lease.region().unwrap_or_default(), ledger_epoch);
+    let LeaseStatus { record, remaining_ms } = lease;
+    Ok(json!({ "lease": record, "remaining_ms": remaining_ms, "ledger_epoch": ledger_epoch, "means": means }))
 }
 
-fn meaning(Shown { record, left_ms }: &Shown, here: &str, ledger_epoch: Option<u64>) -> String {
+fn meaning(
+    LeaseStatus { record, remaining_ms }: &LeaseStatus,
+    here: &str,
+    ledger_epoch: Option<u64>,
+) -> String {
     if !record.is_open {
         "a failover has closed the lease: no region sells".into()
     } else if record.region != here {
         format!("main is {}: this region does not sell", record.region)
-    } else if *left_ms <= 0 {
+    } else if *remaining_ms <= 0 {
         "the lease has expired: no region sells until main renews it".into()
     } else if ledger_epoch.is_some_and(|epoch| epoch != record.epoch) {
         "the ledger that this region reaches has another epoch: it refuses sales".into()
@@ -270,9 +274,9 @@ mod tests {
 
     #[test]
     fn the_meaning_of_a_lease_names_the_reason_for_not_selling() {
-        let record = Record::first("here", 2);
-        let says = |record: &Record, left_ms, epoch, word: &str| {
-            let text = meaning(&Shown { record: record.clone(), left_ms }, "here", epoch);
+        let record = LeaseRecord::first("here", 2);
+        let says = |record: &LeaseRecord, remaining_ms, epoch, word: &str| {
+            let text = meaning(&LeaseStatus { record: record.clone(), remaining_ms }, "here", epoch);
             assert!(text.contains(word), "{text}");
         };
         says(&record, 1, Some(2), "main sells");
@@ -280,6 +284,6 @@ mod tests {
         says(&record, 0, Some(2), "expired");
         says(&record, 1, Some(1), "another epoch");
         says(&record.closed("run"), 1, Some(2), "closed");
-        says(&Record::first("there", 3), 1, Some(2), "main is there");
+        says(&LeaseRecord::first("there", 3), 1, Some(2), "main is there");
     }
 }

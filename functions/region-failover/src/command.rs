@@ -1,8 +1,8 @@
 //! What a person or the schedule may ask for.
 
+use crate::observation::Loss;
 use crate::run::Mode;
-use crate::seen::Loss;
-use crate::step::Step;
+use crate::step::FailoverStep;
 use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub enum Command {
     /// Says what a failover would do now, and what would be lost; changes nothing.
     Plan {
         /// Which kind.
-        mode: Kind,
+        mode: FailoverKind,
     },
     /// Begins one, and goes on until it has ended or the invocation's time is over.
     Run(Start),
@@ -42,7 +42,7 @@ pub enum Command {
         drill: bool,
     },
     /// What the schedule asks every minute: goes on where nobody else does. It begins nothing.
-    Tend {},
+    ResumePending {},
     /// Gives it up, as long as nothing has been moved.
     Abort {
         /// The newest drill.
@@ -66,7 +66,7 @@ pub enum Command {
     /// Gives up what is outstanding, by a person's word: it is not tried any more.
     Waive {
         /// Which step.
-        step: Step,
+        step: FailoverStep,
         /// Why: for the report.
         why: String,
     },
@@ -77,16 +77,16 @@ pub enum Command {
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// Which kind.
-    pub mode: Kind,
+    pub mode: FailoverKind,
     /// What may be lost: for a forced one.
     #[serde(default)]
-    pub accept: Option<Accepted>,
+    pub accept: Option<AcceptedLoss>,
     /// Units of each item to be withheld until a person has reconciled: for a forced one.
     #[serde(default)]
     pub withhold: u32,
     /// Whether it may come within an hour of the last one.
     #[serde(default)]
-    pub hurry: bool,
+    pub skip_cooldown: bool,
     /// How long to wait for the Global Datastore before this region's Redis is detached from it: for a forced one,
     /// 10 to 900 seconds; 300 where it is not said.
     #[serde(default)]
@@ -96,7 +96,7 @@ pub struct Start {
 /// The kinds of failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum FailoverKind {
     /// Main answers, and nothing is lost.
     Planned,
     /// Main is gone.
@@ -106,7 +106,7 @@ pub enum Kind {
 /// What a person accepts to lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Accepted {
+pub struct AcceptedLoss {
     /// Seconds of main's time.
     pub seconds: u64,
     /// Sales.
@@ -115,10 +115,10 @@ pub struct Accepted {
 
 /// Why something is no command.
 #[derive(Debug, thiserror::Error)]
-pub enum BadCommand {
+pub enum InvalidCommandError {
     /// It cannot be read.
     #[error(
-        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive and tend"
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive and resume_pending"
     )]
     Unreadable(#[from] serde_json::Error),
     /// The loss is not accepted.
@@ -143,19 +143,21 @@ pub enum BadCommand {
     Why,
 }
 
-impl From<BadCommand> for Diagnostic {
-    fn from(error: BadCommand) -> Self {
-        Diagnostic { error_type: "BadCommand".into(), error_message: error.to_string() }
+impl From<InvalidCommandError> for Diagnostic {
+    fn from(error: InvalidCommandError) -> Self {
+        Diagnostic { error_type: "InvalidCommand".into(), error_message: error.to_string() }
     }
 }
 
 impl Command {
     /// Reads a payload.
-    pub fn parse(payload: Value) -> Result<Self, BadCommand> {
+    pub fn parse(payload: Value) -> Result<Self, InvalidCommandError> {
         let command: Self = serde_json::from_value(payload)?;
         match &command {
             Self::Run(start) => drop(start.mode()?),
-            Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => return Err(BadCommand::Why),
+            Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => {
+                return Err(InvalidCommandError::Why);
+            }
             _ => {}
         }
         Ok(command)
@@ -164,17 +166,17 @@ impl Command {
 
 impl Start {
     /// The mode that is meant.
-    pub fn mode(&self) -> Result<Mode, BadCommand> {
+    pub fn mode(&self) -> Result<Mode, InvalidCommandError> {
         let is_plain = self.withhold == 0 && self.redis_wait_seconds.is_none();
         match (self.mode, self.accept) {
-            _ if self.withhold > MAX_WITHHOLD => Err(BadCommand::Withhold),
+            _ if self.withhold > MAX_WITHHOLD => Err(InvalidCommandError::Withhold),
             _ if self.redis_wait_seconds.is_some_and(|wait| !REDIS_WAIT.contains(&wait)) => {
-                Err(BadCommand::RedisWait)
+                Err(InvalidCommandError::RedisWait)
             }
-            (Kind::Planned, None) if is_plain => Ok(Mode::Planned),
-            (Kind::Planned, _) => Err(BadCommand::NothingToAccept),
-            (Kind::Forced, None) => Err(BadCommand::NothingAccepted),
-            (Kind::Forced, Some(accepted)) => {
+            (FailoverKind::Planned, None) if is_plain => Ok(Mode::Planned),
+            (FailoverKind::Planned, _) => Err(InvalidCommandError::NothingToAccept),
+            (FailoverKind::Forced, None) => Err(InvalidCommandError::NothingAccepted),
+            (FailoverKind::Forced, Some(accepted)) => {
                 let ms = accepted.seconds.saturating_mul(1_000);
                 Ok(Mode::Forced { accepted: Loss { ms, sales: accepted.sales } })
             }

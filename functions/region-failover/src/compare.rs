@@ -19,7 +19,7 @@ pub const MAX_LISTED: usize = 1_000;
 
 /// What was found, in numbers. Moments are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Compared {
+pub struct Comparison {
     /// The old main's own.
     pub last: LastSigns,
     /// Sales of the old main that are not sold here.
@@ -35,12 +35,12 @@ pub struct Compared {
     /// From the first of the sales and reservations to the old main's last sale: its heart may have beaten on.
     pub rpo_ms: u64,
     /// Items that lack any, with the units that are withheld for them.
-    pub items: BTreeMap<ItemId, Lacking>,
+    pub items: BTreeMap<ItemId, ItemComparison>,
 }
 
 /// What lacks of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lacking {
+pub struct ItemComparison {
     /// Sales and reservations of the old main that are not here.
     pub lost: u64,
     /// Units that are withheld here.
@@ -49,7 +49,7 @@ pub struct Lacking {
 
 /// A sale or a reservation, for the person who decides about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Lost {
+pub struct LostSale {
     /// Of which item.
     pub item_id: ItemId,
     /// Who.
@@ -68,14 +68,14 @@ pub struct Lost {
 
 /// What was found, one by one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Listed {
+pub struct ComparisonPage {
     /// Sales and reservations of the old main's ledger.
-    pub lost: Vec<Lost>,
+    pub lost: Vec<LostSale>,
     /// Orders in its Redis that had not come into a ledger.
     pub lost_orders: Vec<LostOrder>,
 }
 
-impl Compared {
+impl Comparison {
     /// Up to which it is listed where `skip` were not; nothing where that is the end.
     pub fn listed_up_to(&self, skip: u64) -> Option<u64> {
         let most = (self.sales_lost + self.reservations_lost).max(self.orders_lost.unwrap_or(0));
@@ -86,9 +86,13 @@ impl Compared {
 
 /// Compares the old main with the new one, and lists what comes after the first `skip`. Where the old one's Redis does
 /// not answer, the ledgers alone are compared.
-pub async fn compare(old: &Stores, new: &Stores, skip: u64) -> Result<(Compared, Listed), LedgerError> {
+pub async fn compare(
+    old: &Stores,
+    new: &Stores,
+    skip: u64,
+) -> Result<(Comparison, ComparisonPage), LedgerError> {
     let (mut compared, lost) = compare_ledgers(&old.ledger, &new.ledger, skip).await?;
-    let mut listed = Listed { lost, ..Listed::default() };
+    let mut listed = ComparisonPage { lost, ..ComparisonPage::default() };
     match orders::lost(old, new, skip).await {
         Ok((count, lost_orders)) => {
             compared.orders_lost = Some(count);
@@ -103,11 +107,11 @@ async fn compare_ledgers(
     old: &Ledger,
     new: &Ledger,
     skip: u64,
-) -> Result<(Compared, Vec<Lost>), LedgerError> {
-    let mut compared = Compared { last: old.last_signs().await?, ..Compared::default() };
+) -> Result<(Comparison, Vec<LostSale>), LedgerError> {
+    let mut compared = Comparison { last: old.last_signs().await?, ..Comparison::default() };
     let (mut all, mut first_lost) = (Vec::new(), None::<u64>);
     for item_id in old.item_ids().await? {
-        let mut lacking = Lacking::default();
+        let mut lacking = ItemComparison::default();
         let mut last = None;
         loop {
             let page = old.sales(&item_id, last.as_ref(), PAGE).await?;
@@ -159,8 +163,8 @@ fn is_lost(there: SaleState, here: Option<SaleState>) -> bool {
     }
 }
 
-fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> Lost {
-    Lost {
+fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> LostSale {
+    LostSale {
         item_id: item_id.clone(),
         user_token: sale.user_token.as_str().to_owned(),
         there: word(sale.state),
@@ -180,7 +184,7 @@ fn word(state: SaleState) -> &'static str {
 }
 
 fn ms(stamp: Stamp) -> u64 {
-    crate::execute::ms(stamp)
+    stamp.as_micros() / 1_000
 }
 
 #[cfg(test)]

@@ -1,35 +1,35 @@
 //! Why a command was not carried out, and what its invocation is told.
 
-use crate::{Step, Trouble, command};
+use crate::{FailoverStep, Obstacle, command};
 use lambda_runtime::Diagnostic;
 use versioned::StoreError;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum FailoverError {
     /// One at a time.
     #[error(
         "the failover {0} is under way: `status` says where it stands, `resume` goes on with it, `abort` gives it up"
     )]
-    UnderWay(String),
+    AlreadyActive(String),
     /// There is nothing to go on with.
     #[error("no failover is under way; `plan` says what one would do")]
-    NothingUnderWay,
+    NoActiveRun,
     /// There is none.
     #[error("there is no failover {0}")]
     NoSuchRun(String),
     /// Something has been moved.
     #[error("it is at {0:?}, past the point of no return: only `resume` leads out")]
-    NoWayBack(Step),
+    PastNoReturn(FailoverStep),
     /// Each region carries out its own alone: here everything would be pointed the wrong way.
     #[error("the newest failover moved main to {0}: ask there")]
     Elsewhere(String),
     /// The new main does not sell yet.
     #[error("it is at {0:?}: the old main can be compared once the new one sells")]
-    NotOver(Step),
+    NotSellingYet(FailoverStep),
     /// It is done, or was never begun.
     #[error("{0:?} is not outstanding: see `status`")]
-    NotOutstanding(Step),
+    NotOutstanding(FailoverStep),
     /// This region is main already.
     #[error("{0} is main already")]
     IsMain(String),
@@ -38,40 +38,40 @@ pub enum CommandError {
     Store(#[from] StoreError),
     /// Something that was asked did not answer.
     #[error("{}", .0.0)]
-    Trouble(Trouble),
+    Obstacle(Obstacle),
     /// The lease cannot be read.
     #[error(transparent)]
-    Lease(#[from] lease::TableError),
+    Lease(#[from] lease::LeaseTableError),
     /// How it is to begin makes no sense.
     #[error(transparent)]
-    Bad(#[from] command::BadCommand),
+    Bad(#[from] command::InvalidCommandError),
     /// A ledger did not answer.
     #[error("a ledger does not answer: {0}; is the old main still fenced?")]
     Ledger(#[from] ledger::LedgerError),
 }
 
-impl From<Trouble> for CommandError {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<Obstacle> for FailoverError {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::Obstacle(obstacle)
     }
 }
 
-impl From<CommandError> for Diagnostic {
-    fn from(error: CommandError) -> Self {
+impl From<FailoverError> for Diagnostic {
+    fn from(error: FailoverError) -> Self {
         let error_type = match &error {
-            CommandError::UnderWay(_) => "UnderWay",
-            CommandError::NothingUnderWay => "NothingUnderWay",
-            CommandError::NoSuchRun(_) => "NoSuchRun",
-            CommandError::NoWayBack(_) => "NoWayBack",
-            CommandError::Elsewhere(_) => "Elsewhere",
-            CommandError::NotOver(_) => "NotOver",
-            CommandError::NotOutstanding(_) => "NotOutstanding",
-            CommandError::IsMain(_) => "IsMain",
-            CommandError::Store(_) => "StoreUnavailable",
-            CommandError::Trouble(_) => "NoAnswer",
-            CommandError::Lease(_) => "LeaseUnavailable",
-            CommandError::Bad(_) => "BadCommand",
-            CommandError::Ledger(_) => "LedgerUnavailable",
+            FailoverError::AlreadyActive(_) => "AlreadyActive",
+            FailoverError::NoActiveRun => "NoActiveRun",
+            FailoverError::NoSuchRun(_) => "NoSuchRun",
+            FailoverError::PastNoReturn(_) => "PastNoReturn",
+            FailoverError::Elsewhere(_) => "Elsewhere",
+            FailoverError::NotSellingYet(_) => "NotSellingYet",
+            FailoverError::NotOutstanding(_) => "NotOutstanding",
+            FailoverError::IsMain(_) => "IsMain",
+            FailoverError::Store(_) => "StoreUnavailable",
+            FailoverError::Obstacle(_) => "NoAnswer",
+            FailoverError::Lease(_) => "LeaseUnavailable",
+            FailoverError::Bad(_) => "InvalidCommand",
+            FailoverError::Ledger(_) => "LedgerUnavailable",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
     }

@@ -1,126 +1,143 @@
-//! An execution: look, decide, write down, act, and look again, until it is over or the time is.
+//! An execution: observe, decide, save, act, and observe again, until the run ends or the time is up.
 //!
-//! Whoever executes has written the newest version of the run. One that finds that another has written
-//! since stops at once: it was overtaken, and has done nothing that was not written down.
+//! An execution has saved the newest version of the run. If it finds that another execution has saved since, it stops
+//! at once: it was overtaken, and has done nothing that was not saved.
 
 use crate::App;
-use crate::run::Next;
-use crate::seen::Trouble;
-use crate::store::{Kept, Written};
-use shared::stamp::Stamp;
+use crate::observation::Obstacle;
+use crate::store::{RunRecord, StoredRun};
+use crate::transition::Decision;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use versioned::StoreError;
 
-/// The longest that one look may take: main may be gone, and each of its servers is waited for.
-const LOOK_LIMIT: Duration = Duration::from_secs(20);
-/// The longest that one act may take; a reconciliation goes on in the next one.
-const ACT_LIMIT: Duration = Duration::from_secs(60);
-/// An execution that has not written for so long is taken for dead, in milliseconds ...
+/// Limit of one observation: main may be lost, and each of its servers is waited for.
+const OBSERVE_LIMIT: Duration = Duration::from_secs(20);
+/// Limit of one action. The next action goes on with an unfinished reconciliation.
+const ACTION_LIMIT: Duration = Duration::from_secs(60);
+/// An execution that has not saved for this long counts as dead, in milliseconds.
 pub(crate) const HELD_MS: u64 = 90_000;
-/// ... and one that lives writes at least this often.
-const WRITE_EVERY: Duration = Duration::from_secs(20);
+/// A live execution saves at least this often.
+const SAVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Why an execution ended before the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Its time was over; the schedule goes on with it.
+    /// The invocation's time limit. The schedule resumes the run.
     TimeOver,
-    /// Another execution has taken it up.
+    /// Another execution has taken over the run.
     Overtaken,
 }
 
-/// Goes on with the run in `kept` until it has ended, or until `until`. Returns the run as it was written last.
-pub async fn execute(app: &App, mut kept: Kept, until: Instant) -> (Kept, Option<Stopped>) {
-    let Some(mut written) = kept.written.clone() else { return (kept, None) };
-    if !written.run.is_under_way() {
-        return (kept, None);
+/// Executes the run in `stored` until it ends, or until `until`. Returns the run as it was saved last.
+pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (StoredRun, Option<Stopped>) {
+    let Some(mut record) = stored.record.clone() else { return (stored, None) };
+    if !record.run.is_active() {
+        return (stored, None);
     }
-    if !written.run.is_drill {
-        app.servers.mark(Some(&written.run.id)).await;
+    if !record.run.is_drill {
+        app.servers.tag_replica(Some(&record.run.id)).await;
     }
-    let mut wrote_at = Instant::now();
+    let mut saved_at = Instant::now();
     let stopped = loop {
-        let Some(look) = written.run.look() else { break None };
-        if Instant::now() + LOOK_LIMIT > until {
+        let Some(kind) = record.run.observation_kind() else { break None };
+        if Instant::now() + OBSERVE_LIMIT > until {
             break Some(Stopped::TimeOver);
         }
-        let looked_at = app.servers.clock.now();
-        let seen = timeout(LOOK_LIMIT, Box::pin(app.servers.look(look, &written.run)));
-        let seen = seen.await.unwrap_or_else(|_| Err(Trouble("no answer in time".into())));
-        if let Err(Trouble(why)) = &seen {
-            tracing::warn!(step = ?written.run.step, why, "nothing was seen");
+        let observed_at = app.servers.clock.now();
+        let observation = timeout(OBSERVE_LIMIT, Box::pin(app.servers.observe(kind, &record.run)));
+        let observation = observation.await.unwrap_or_else(|_| Err(timed_out("observation", OBSERVE_LIMIT)));
+        if let Err(Obstacle(why)) = &observation {
+            tracing::warn!(
+                run = record.run.id,
+                step = ?record.run.step,
+                why,
+                "observation failed; the next one follows after the observe interval"
+            );
         }
-        let mut run = written.run.clone();
-        let next = run.saw(&seen, looked_at, app.servers.timing);
-        let is_due = run != written.run || wrote_at.elapsed() > WRITE_EVERY;
-        written.run = run;
+        let mut run = record.run.clone();
+        let next = run.observed(&observation, observed_at, app.servers.timing);
+        let is_due = run != record.run || saved_at.elapsed() > SAVE_INTERVAL;
+        record.run = run;
         if is_due {
-            if written.run.step != kept.written.as_ref().map_or(written.run.step, |before| before.run.step) {
-                tracing::info!(run = written.run.id, step = ?written.run.step, state = ?written.run.state, "next step");
+            if record.run.step != stored.record.as_ref().map_or(record.run.step, |before| before.run.step) {
+                tracing::info!(run = record.run.id, step = ?record.run.step, state = ?record.run.state, "step begins");
             }
-            written.held_until_ms = ms(looked_at) + HELD_MS;
-            match write(app, &kept, &written, until).await {
-                Ok(saved) => (kept, wrote_at) = (saved, Instant::now()),
+            record.held_until_ms = observed_at.as_micros() / 1_000 + HELD_MS;
+            match save(app, &stored, &record, until).await {
+                Ok(saved) => (stored, saved_at) = (saved, Instant::now()),
                 Err(stopped) => break Some(stopped),
             }
         }
         match next {
-            Next::Act(act) => {
-                let done = timeout(ACT_LIMIT, Box::pin(app.servers.act(&act, &written.run))).await;
-                let done = done.unwrap_or_else(|_| Err(Trouble("no answer in time".into())));
-                let (Ok(what) | Err(Trouble(what))) = &done;
+            Decision::Do(action) => {
+                let done = timeout(ACTION_LIMIT, Box::pin(app.servers.perform(&action, &record.run))).await;
+                let done = done.unwrap_or_else(|_| Err(timed_out("action", ACTION_LIMIT)));
+                let (Ok(what) | Err(Obstacle(what))) = &done;
                 if done.is_err() {
-                    tracing::warn!(step = ?written.run.step, what, "an act was refused, or not answered");
-                    sleep(app.pause).await;
+                    tracing::warn!(
+                        run = record.run.id,
+                        step = ?record.run.step,
+                        why = what,
+                        "action failed; the next observation decides whether to repeat it"
+                    );
+                    sleep(app.observe_interval).await;
                 }
                 if !what.is_empty() {
-                    written.run.acted(what);
+                    record.run.set_last(what);
                 }
             }
-            Next::Again => {}
-            Next::Pause => sleep(app.pause).await,
-            Next::End => break None,
+            Decision::Again => {}
+            Decision::Pause => sleep(app.observe_interval).await,
+            Decision::End => break None,
         }
     };
-    let is_over = kept.written.as_ref().is_some_and(|written| !written.run.is_under_way());
+    let is_over = stored.record.as_ref().is_some_and(|record| !record.run.is_active());
     if is_over {
-        if !written.run.is_drill {
-            app.servers.mark(None).await;
+        if !record.run.is_drill {
+            app.servers.tag_replica(None).await;
         }
-        file(app, &written).await;
+        archive(app, &record).await;
     }
-    (kept, stopped)
+    (stored, stopped)
 }
 
-/// Writes down what the run has become; a table that does not answer is asked again.
-async fn write(app: &App, kept: &Kept, written: &Written, until: Instant) -> Result<Kept, Stopped> {
+/// Saves the run; tries again while the table does not answer.
+async fn save(
+    app: &App,
+    stored: &StoredRun,
+    record: &RunRecord,
+    until: Instant,
+) -> Result<StoredRun, Stopped> {
     loop {
-        match app.store(written.run.is_drill).save(kept.version, written.clone()).await {
+        match app.store(record.run.is_drill).save(stored.version, record.clone()).await {
             Ok(saved) => return Ok(saved),
-            // It may be this very write, whose answer was lost.
-            Err(StoreError::Conflict) => match app.store(written.run.is_drill).load().await {
-                Ok(newest) if newest.written.as_ref() == Some(written) => return Ok(newest),
+            // The conflict may be this very save, whose answer was lost.
+            Err(StoreError::Conflict) => match app.store(record.run.is_drill).load().await {
+                Ok(newest) if newest.record.as_ref() == Some(record) => return Ok(newest),
                 Ok(_) => return Err(Stopped::Overtaken),
-                Err(error) => tracing::warn!(%error, "the run cannot be read"),
+                Err(error) => {
+                    tracing::warn!(%error, run = record.run.id, "could not load the run; trying again")
+                }
             },
-            Err(error) => tracing::warn!(%error, "the run is not written down; nothing is done before it is"),
+            Err(error) => {
+                tracing::warn!(%error, run = record.run.id, "could not save the run; no action is taken before it is saved")
+            }
         }
-        if Instant::now() + app.pause > until {
+        if Instant::now() + app.observe_interval > until {
             return Err(Stopped::TimeOver);
         }
-        sleep(app.pause).await;
+        sleep(app.observe_interval).await;
     }
 }
 
-/// Keeps the report of a run that has ended.
-async fn file(app: &App, written: &Written) {
-    if let Err(error) = app.store(written.run.is_drill).file(written).await {
-        tracing::warn!(%error, run = written.run.id, "the ended run is kept as the newest one alone");
+/// Archives a run that has ended.
+async fn archive(app: &App, record: &RunRecord) {
+    if let Err(error) = app.store(record.run.is_drill).file(record).await {
+        tracing::warn!(%error, run = record.run.id, "could not archive the ended run; its report is lost when the next run begins");
     }
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn ms(stamp: Stamp) -> u64 {
-    stamp.as_micros() / 1_000
+fn timed_out(what: &str, limit: Duration) -> Obstacle {
+    Obstacle(format!("the {what} timed out after {} s", limit.as_secs()))
 }

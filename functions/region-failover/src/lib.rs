@@ -1,82 +1,50 @@
-//! The standby takes over: step by step, each step looked at before and after, and every decision
-//! written down before it is acted on, so that whoever is killed can be followed by another.
+//! Moves main to the standby region, step by step. Each step is observed before and after, and every decision is
+//! stored before it is acted on, so that another execution can go on after a kill.
 //!
-//! What decides is pure and asks nobody: a [`Run`] is told what a [`Look`] has [`Seen`], and says
-//! what is [`Next`]. It is told the same whether it is the first time or after a kill, and decides
-//! the same. Each step is one function in [`step`], and reads like the runbook.
+//! What decides is pure and calls no server: a [`Run`] takes an [`Observation`] and returns a [`Decision`]. It decides
+//! the same the first time and after a kill. [`step`] lists the steps; [`verdict`] has one function for each of them.
 //!
-//! [`mod@execute`] carries it through: [`servers`] looks and acts, [`store`] keeps the run. [`mod@plan`],
-//! [`mod@report`] and [`compare`] tell people what would be, what was, and what was lost.
+//! [`mod@execute`] runs the loop: [`servers`] observes and acts, [`store`] stores the run. [`mod@plan`],
+//! [`mod@report`] and [`compare`] tell the operator what would be done, what was done, and what was lost.
 
+mod app;
 pub mod command;
 pub mod compare;
 mod error;
 pub mod execute;
 pub mod loss;
+pub mod observation;
 pub mod plan;
 pub mod report;
 pub mod run;
-pub mod seen;
 pub mod servers;
 pub mod step;
 pub mod store;
+pub mod transition;
+pub mod verdict;
 
-pub use error::CommandError;
-pub use run::{Mode, Next, Run, State};
-pub use seen::{Act, Look, Loss, Role, Seen, Trouble};
-pub use step::{Step, Verdict};
+pub use app::App;
+pub use error::FailoverError;
+pub use observation::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+pub use run::{Mode, Run, RunState};
+pub use step::FailoverStep;
+pub use transition::Decision;
+pub use verdict::StepVerdict;
 
 use command::{Command, Start};
-use execute::{Stopped, execute, ms};
-use report::Report;
+use execute::{Stopped, execute};
+use report::FailoverReport;
 use serde_json::{Value, json};
-use servers::Servers;
-use shared::config::{self, ConfigError, Source};
 use std::time::Duration;
-use store::{Kept, Store, Written};
+use store::{RunRecord, StoredRun};
 use tokio::time::Instant;
 use versioned::StoreError;
 
-/// How often it is tried to keep what a comparison has found beside a run that is written meanwhile.
+/// Attempts to save a comparison's result if other executions save the run at the same time.
 const SAVE_TRIES: u32 = 5;
 
-/// How long an invocation goes on at most, where it has no usable deadline; the schedule's next one goes on.
+/// An invocation's time limit if Lambda gives no usable deadline. The schedule's next invocation goes on.
 pub const RUN_LIMIT: Duration = Duration::from_secs(840);
-
-/// What one process of the function keeps.
-#[derive(Debug)]
-pub struct App {
-    here: String,
-    servers: Servers,
-    failovers: Store,
-    drills: Store,
-    /// From one look to the next, where there is something to wait for.
-    pause: Duration,
-}
-
-impl App {
-    /// Reads the configuration of a function in `region`. Nothing is connected yet.
-    pub async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
-        let table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
-        let client = aws_sdk_dynamodb::Client::new(&rds::sdk_config(region).await);
-        let pause_ms = config::number(source, "FAIRDROP_LOOK_PAUSE_MS", 2_000, 50, 10_000)?;
-        Ok(Self {
-            here: region.into(),
-            servers: Servers::from_config(source, region).await?,
-            failovers: Store::new(client.clone(), &table, store::FAILOVERS),
-            drills: Store::new(client, &table, store::DRILLS),
-            pause: Duration::from_millis(pause_ms),
-        })
-    }
-
-    fn store(&self, is_drill: bool) -> &Store {
-        if is_drill { &self.drills } else { &self.failovers }
-    }
-
-    fn now_ms(&self) -> u64 {
-        ms(self.servers.clock.now())
-    }
-}
 
 /// Carries out `command` for the invocation `holder`, and ends within `time`.
 pub async fn handle(
@@ -84,224 +52,224 @@ pub async fn handle(
     command: Command,
     holder: &str,
     time: Duration,
-) -> Result<Value, CommandError> {
+) -> Result<Value, FailoverError> {
     let until = Instant::now() + time;
     match command {
         Command::Plan { mode } => plan::plan(app, mode).await,
         Command::Run(start) => {
-            let kept = begin(app, &start, holder).await?;
-            go_on(app, kept, until).await
+            let stored = begin(app, &start, holder).await?;
+            advance(app, stored, until).await
         }
         Command::Drill {} => {
-            let kept = begin_drill(app, holder).await?;
-            go_on(app, kept, until).await
+            let stored = begin_drill(app, holder).await?;
+            advance(app, stored, until).await
         }
         Command::Status { drill } => Ok(report(app, &newest(&app.store(drill).load().await?)?)),
         Command::Resume { drill } => {
-            let kept = take_up(app, drill, holder, Run::resume).await?;
-            go_on(app, kept, until).await
+            let stored = take_over(app, drill, holder, Run::resume).await?;
+            advance(app, stored, until).await
         }
-        Command::Tend {} => tend(app, holder, until).await,
+        Command::ResumePending {} => resume_pending(app, holder, until).await,
         Command::Abort { drill } => {
-            let written = newest_of(app, &app.store(drill).load().await?)?;
-            if written.run.state == State::Running && !written.run.can_abort() {
-                return Err(CommandError::NoWayBack(written.run.step));
+            let record = newest_of(app, &app.store(drill).load().await?)?;
+            if record.run.state == RunState::Running && !record.run.can_abort() {
+                return Err(FailoverError::PastNoReturn(record.run.step));
             }
-            let kept = take_up(app, drill, holder, |run| {
-                run.abort("by a person");
+            let stored = take_over(app, drill, holder, |run| {
+                run.abort("by the operator");
             })
             .await?;
-            go_on(app, kept, until).await
+            advance(app, stored, until).await
         }
         Command::Report { run, drill } => {
-            let written = match run {
+            let record = match run {
                 None => newest(&app.store(drill).load().await?)?,
-                Some(id) => app.store(drill).filed(&id).await?.ok_or(CommandError::NoSuchRun(id))?,
+                Some(id) => app.store(drill).filed(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
             };
-            Ok(report(app, &written))
+            Ok(report(app, &record))
         }
         Command::Compare { skip } => compared(app, skip).await,
         Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
     }
 }
 
-/// Begins a failover, unless one is under way.
-async fn begin(app: &App, start: &Start, holder: &str) -> Result<Kept, CommandError> {
+/// Begins a failover, unless one is active.
+async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, FailoverError> {
     let mode = start.mode()?;
-    let (kept, mut run) = first(app, false, mode).await?;
+    let (stored, mut run) = first(app, false, mode).await?;
     run.withhold = start.withhold;
-    run.may_hurry = start.hurry;
-    run.redis_wait_ms = start.redis_wait_seconds.map_or(step::REDIS_WAIT_MS, |seconds| seconds * 1_000);
-    run.follow_on(kept.written.as_ref().map(|last| &last.run), app.now_ms());
-    tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "a failover begins");
-    save(app, kept.version, run, None, holder).await
+    run.skip_cooldown = start.skip_cooldown;
+    run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
+    run.set_previous(stored.record.as_ref().map(|last| &last.run), app.now_ms());
+    tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "failover begins");
+    save(app, stored.version, run, None, holder).await
 }
 
-/// Begins a drill, unless one is under way, or what an earlier one has made is still there.
-async fn begin_drill(app: &App, holder: &str) -> Result<Kept, CommandError> {
-    let (kept, mut run) = first(app, true, Mode::Planned).await?;
+/// Begins a drill, unless one is active.
+async fn begin_drill(app: &App, holder: &str) -> Result<StoredRun, FailoverError> {
+    let (stored, mut run) = first(app, true, Mode::Planned).await?;
     run.is_drill = true;
-    tracing::info!(run = run.id, "a drill begins");
-    save(app, kept.version, run, None, holder).await
+    tracing::info!(run = run.id, "drill begins");
+    save(app, stored.version, run, None, holder).await
 }
 
-/// The newest run, which must be over, and a new one as it stands before its first step.
-async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(Kept, Run), CommandError> {
-    let kept = app.store(is_drill).load().await?;
-    if let Some(written) = &kept.written
-        && written.run.is_under_way()
+/// Loads the newest run, which must be over, and makes a new one.
+async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(StoredRun, Run), FailoverError> {
+    let stored = app.store(is_drill).load().await?;
+    if let Some(record) = &stored.record
+        && record.run.is_active()
     {
-        return Err(CommandError::UnderWay(written.run.id.clone()));
+        return Err(FailoverError::AlreadyActive(record.run.id.clone()));
     }
     let lease = app.servers.lease.load().await?;
     if lease.region == app.here && lease.is_open {
-        return Err(CommandError::IsMain(app.here.clone()));
+        return Err(FailoverError::IsMain(app.here.clone()));
     }
     let kind = if is_drill { "-drill" } else { "" };
     let id = format!("{}-{}{kind}-{}", app.here, lease.epoch + 1, app.now_ms());
-    Ok((kept, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
+    Ok((stored, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
 }
 
-/// Takes up the newest run, changed by `change`, whoever else is at it.
-async fn take_up(
+/// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops.
+async fn take_over(
     app: &App,
     is_drill: bool,
     holder: &str,
     change: impl FnOnce(&mut Run),
-) -> Result<Kept, CommandError> {
-    let kept = app.store(is_drill).load().await?;
-    let Written { mut run, compared, .. } = newest_of(app, &kept)?;
-    let was_over = !run.is_under_way();
+) -> Result<StoredRun, FailoverError> {
+    let stored = app.store(is_drill).load().await?;
+    let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
+    let was_over = !run.is_active();
     change(&mut run);
-    if was_over && !run.is_under_way() {
-        return Err(CommandError::NothingUnderWay);
+    if was_over && !run.is_active() {
+        return Err(FailoverError::NoActiveRun);
     }
-    save(app, kept.version, run, compared, holder).await
+    save(app, stored.version, run, compared, holder).await
 }
 
 async fn save(
     app: &App,
     version: u64,
     run: Run,
-    compared: Option<compare::Compared>,
+    compared: Option<compare::Comparison>,
     holder: &str,
-) -> Result<Kept, CommandError> {
+) -> Result<StoredRun, FailoverError> {
     let held_until_ms = app.now_ms() + execute::HELD_MS;
     let is_drill = run.is_drill;
-    let written = Written { run, holder: holder.into(), held_until_ms, compared };
-    Ok(app.store(is_drill).save(version, written).await?)
+    let record = RunRecord { run, holder: holder.into(), held_until_ms, compared };
+    Ok(app.store(is_drill).save(version, record).await?)
 }
 
-/// What the schedule does: a run that nobody carries on is carried on, and what was left out is tried again.
-/// A failover goes first.
-async fn tend(app: &App, holder: &str, until: Instant) -> Result<Value, CommandError> {
-    let mut tended = Vec::new();
+/// What the schedule does: resumes a run whose execution has stopped, and retries outstanding steps. Failovers come
+/// before drills.
+async fn resume_pending(app: &App, holder: &str, until: Instant) -> Result<Value, FailoverError> {
+    let mut resumed = Vec::new();
     for is_drill in [false, true] {
-        let newest = app.store(is_drill).load().await?.written;
-        // What another region has begun, it carries out by its own configuration.
-        let Some(written) = newest.filter(|written| written.run.to == app.here) else { continue };
-        let run = &written.run;
+        let newest = app.store(is_drill).load().await?.record;
+        // Another region's run is executed there: this region's configuration would repoint functions wrongly.
+        let Some(record) = newest.filter(|record| record.run.to == app.here) else { continue };
+        let run = &record.run;
         if !is_drill {
-            let waits = run.is_under_way() && !run.is_done(Step::OpenSales);
-            metrics::gauge!("failover_under_way").set(f64::from(u8::from(waits)));
+            let waits = run.is_active() && !run.is_done(FailoverStep::OpenSales);
+            metrics::gauge!("failover_running").set(f64::from(u8::from(waits)));
             metrics::gauge!("failover_outstanding").set(run.outstanding.len() as f64);
         }
-        let is_left = run.is_under_way() && written.held_until_ms < app.now_ms();
-        if is_left || run.state == State::Degraded {
-            let kept = take_up(app, is_drill, holder, Run::resume).await?;
-            tended.push(go_on(app, kept, until).await?);
-        } else if is_drill && run.state == State::Aborted {
-            app.servers.throw_away().await?;
+        let is_abandoned = run.is_active() && record.held_until_ms < app.now_ms();
+        if is_abandoned || run.state == RunState::Degraded {
+            let stored = take_over(app, is_drill, holder, Run::resume).await?;
+            resumed.push(advance(app, stored, until).await?);
+        } else if is_drill && run.state == RunState::Aborted {
+            app.servers.delete_drill_copy().await?;
         }
     }
-    Ok(json!({ "tended": tended }))
+    Ok(json!({ "resumed": resumed }))
 }
 
-/// Executes, and says what has become of it.
-async fn go_on(app: &App, kept: Kept, until: Instant) -> Result<Value, CommandError> {
-    let (kept, stopped) = execute(app, kept, until).await;
-    let mut said = report(app, &newest(&kept)?);
+/// Executes the run, and returns its report.
+async fn advance(app: &App, stored: StoredRun, until: Instant) -> Result<Value, FailoverError> {
+    let (stored, stopped) = execute(app, stored, until).await;
+    let mut answer = report(app, &newest(&stored)?);
     let next = match stopped {
-        Some(Stopped::TimeOver) => {
-            Some("this invocation's time is over; the schedule goes on within two minutes, `resume` at once")
-        }
-        Some(Stopped::Overtaken) => Some("another invocation goes on with it; see `status`"),
+        Some(Stopped::TimeOver) => Some(
+            "this invocation reached its time limit; the schedule resumes the run within two minutes, `resume` at once",
+        ),
+        Some(Stopped::Overtaken) => Some("another invocation has taken over the run; see `status`"),
         None => None,
     };
-    if let (Some(next), Some(fields)) = (next, said.as_object_mut()) {
+    if let (Some(next), Some(fields)) = (next, answer.as_object_mut()) {
         fields.insert("next".into(), next.into());
     }
-    Ok(said)
+    Ok(answer)
 }
 
-/// Compares with the old main, and keeps the numbers with the run.
-async fn compared(app: &App, skip: u64) -> Result<Value, CommandError> {
-    let written = newest_of(app, &app.failovers.load().await?)?;
-    if !written.run.is_done(Step::OpenSales) {
-        return Err(CommandError::NotOver(written.run.step));
+/// Compares with the old main, and saves the counts with the run.
+async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
+    let record = newest_of(app, &app.failovers.load().await?)?;
+    if !record.run.is_done(FailoverStep::OpenSales) {
+        return Err(FailoverError::NotSellingYet(record.run.step));
     }
     let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby, skip).await?;
-    let kept = keep_compared(app, &compared).await?;
-    let mut said = json!(listed);
-    if let Some(fields) = said.as_object_mut() {
+    let stored = save_comparison(app, &compared).await?;
+    let mut answer = json!(listed);
+    if let Some(fields) = answer.as_object_mut() {
         let more = compared.listed_up_to(skip).map(|next| json!({ "command": "compare", "skip": next }));
-        let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &kept))];
+        let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &stored))];
         fields.extend(others.map(|(name, value)| (name.to_owned(), value)));
     }
-    Ok(said)
+    Ok(answer)
 }
 
-/// Keeps the numbers with the run, whatever has become of that meanwhile: what is outstanding is tried every minute.
-async fn keep_compared(app: &App, compared: &compare::Compared) -> Result<Written, CommandError> {
+/// Saves the counts with the run. The schedule may save the run at the same time, so that a conflict is retried.
+async fn save_comparison(app: &App, compared: &compare::Comparison) -> Result<RunRecord, FailoverError> {
     let mut tries = 0;
     loop {
-        let kept = app.failovers.load().await?;
-        let written = Written { compared: Some(compared.clone()), ..newest_of(app, &kept)? };
-        match app.failovers.save(kept.version, written.clone()).await {
+        let stored = app.failovers.load().await?;
+        let record = RunRecord { compared: Some(compared.clone()), ..newest_of(app, &stored)? };
+        match app.failovers.save(stored.version, record.clone()).await {
             Err(StoreError::Conflict) if tries < SAVE_TRIES => tries += 1,
             saved => {
                 saved?;
-                app.failovers.file(&written).await?;
-                return Ok(written);
+                app.failovers.file(&record).await?;
+                return Ok(record);
             }
         }
     }
 }
 
-/// Gives up what is outstanding of a step.
+/// Gives up an outstanding step permanently.
 async fn waive(
     app: &App,
-    step: Step,
+    step: FailoverStep,
     why: &str,
     holder: &str,
     until: Instant,
-) -> Result<Value, CommandError> {
-    let kept = app.failovers.load().await?;
-    let Written { mut run, compared, .. } = newest_of(app, &kept)?;
+) -> Result<Value, FailoverError> {
+    let stored = app.failovers.load().await?;
+    let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
     if !run.waive(step, why, app.now_ms()) {
-        return Err(CommandError::NotOutstanding(step));
+        return Err(FailoverError::NotOutstanding(step));
     }
-    tracing::warn!(run = run.id, ?step, why, "what was outstanding is given up");
-    let kept = save(app, kept.version, run, compared, holder).await?;
-    let written = newest(&kept)?;
-    if written.run.is_under_way() {
-        // Whoever was at it was overtaken by this word.
-        return go_on(app, kept, until).await;
+    tracing::warn!(run = run.id, ?step, why, "outstanding step waived");
+    let stored = save(app, stored.version, run, compared, holder).await?;
+    let record = newest(&stored)?;
+    if record.run.is_active() {
+        // This save has overtaken the execution that worked on the run.
+        return advance(app, stored, until).await;
     }
-    app.failovers.file(&written).await?;
-    Ok(report(app, &written))
+    app.failovers.file(&record).await?;
+    Ok(report(app, &record))
 }
 
-/// The newest run, which must be one that made, or is to make, this region main.
-fn newest_of(app: &App, kept: &Kept) -> Result<Written, CommandError> {
-    let written = newest(kept)?;
-    if written.run.to == app.here { Ok(written) } else { Err(CommandError::Elsewhere(written.run.to)) }
+/// The newest run, which must be a failover to this region.
+fn newest_of(app: &App, stored: &StoredRun) -> Result<RunRecord, FailoverError> {
+    let record = newest(stored)?;
+    if record.run.to == app.here { Ok(record) } else { Err(FailoverError::Elsewhere(record.run.to)) }
 }
 
-fn newest(kept: &Kept) -> Result<Written, CommandError> {
-    kept.written.clone().ok_or(CommandError::NothingUnderWay)
+fn newest(stored: &StoredRun) -> Result<RunRecord, FailoverError> {
+    stored.record.clone().ok_or(FailoverError::NoActiveRun)
 }
 
-fn report(app: &App, written: &Written) -> Value {
-    json!(Report::of(written, app.now_ms()))
+fn report(app: &App, record: &RunRecord) -> Value {
+    json!(FailoverReport::of(record, app.now_ms()))
 }

@@ -1,8 +1,8 @@
 //! The loss that an operator has to accept before a forced failover: [`ledger::at_risk`], up to the last moment at
 //! which main may have sold by its lease.
 
-use crate::seen::Loss;
-use lease::{Record, Timing};
+use crate::observation::Loss;
+use lease::{LeaseRecord, LeaseTiming};
 use ledger::AtRisk;
 use shared::stamp::Stamp;
 
@@ -16,7 +16,7 @@ impl From<AtRisk> for Loss {
 /// The last moment at which main can have sold, or could sell if it were stopped now. `now` is by the caller's clock.
 ///
 /// A main that does not answer may have gone on selling until its lease ended.
-pub fn sells_until(lease: &Record, now: Stamp, timing: Timing) -> Stamp {
+pub fn sells_until(lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -> Stamp {
     let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
     let renewed_now = Stamp::from_micros(now.as_micros().saturating_add(lasts)).unwrap_or(now);
     if may_be_renewed(lease, now, timing) { renewed_now } else { lease.expires_at }
@@ -24,7 +24,7 @@ pub fn sells_until(lease: &Record, now: Stamp, timing: Timing) -> Stamp {
 
 /// Whether main may still renew its lease. Main renews four times in a lease: if the lease ended a whole lease ago,
 /// main does not renew it any more.
-pub fn may_be_renewed(lease: &Record, now: Stamp, timing: Timing) -> bool {
+pub fn may_be_renewed(lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -> bool {
     let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
     let ended_long_ago = now.as_micros() > lease.expires_at.as_micros().saturating_add(lasts);
     lease.is_open && !ended_long_ago
@@ -36,7 +36,8 @@ mod tests {
     use ledger::{Basis, CountedLoss, Main, Replica, at_risk};
     use std::time::Duration;
 
-    const TIMING: Timing = Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+    const TIMING: LeaseTiming =
+        LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
 
     fn at(seconds: u64) -> Stamp {
         Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
@@ -56,8 +57,8 @@ mod tests {
         }
     }
 
-    fn lease(ends: u64) -> Record {
-        Record { expires_at: at(ends), ..Record::first("main", 1) }
+    fn lease(ends: u64) -> LeaseRecord {
+        LeaseRecord { expires_at: at(ends), ..LeaseRecord::first("main", 1) }
     }
 
     #[test]
@@ -77,9 +78,10 @@ mod tests {
 
     #[test]
     fn a_silent_one_may_sell_to_the_end_of_its_lease() {
-        let of = |lease: &Record, beat| at_risk(&replica(beat), None, sells_until(lease, at(100), TIMING));
-        let loss = |lease: &Record, beat| Loss::from(of(lease, beat));
-        let grows = |lease: &Record| may_be_renewed(lease, at(100), TIMING);
+        let of =
+            |lease: &LeaseRecord, beat| at_risk(&replica(beat), None, sells_until(lease, at(100), TIMING));
+        let loss = |lease: &LeaseRecord, beat| Loss::from(of(lease, beat));
+        let grows = |lease: &LeaseRecord| may_be_renewed(lease, at(100), TIMING);
         // Open: main may just have renewed it.
         assert_eq!(loss(&lease(108), Some(at(95))), Loss { ms: 17_000, sales: 90 });
         assert_eq!(of(&lease(108), Some(at(95))).sales_likely, 90);

@@ -1,7 +1,7 @@
 //! Where runs are kept: the one under way in one item of the lease's table, and each that has ended in
 //! one of its own.
 
-use crate::compare::Compared;
+use crate::compare::Comparison;
 use crate::run::Run;
 use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub const DRILLS: &str = "failover-drill";
 
 /// A run, and who carries it out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub struct RunRecord {
     /// The run.
     pub run: Run,
     /// The execution that carries it out.
@@ -22,52 +22,52 @@ pub struct Written {
     /// Nobody else takes it up by itself before this, in milliseconds since the Unix epoch.
     pub held_until_ms: u64,
     /// What the old main had committed that is not here, once it could be asked.
-    pub compared: Option<Compared>,
+    pub compared: Option<Comparison>,
 }
 
 /// The newest run, and the version it has.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct StoredRun {
     /// 0 where nothing has been written yet.
     pub version: u64,
     /// Nothing where there has been no failover yet.
-    pub written: Option<Written>,
+    pub record: Option<RunRecord>,
 }
 
 /// The table.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct RunStore {
     newest: Place,
 }
 
-impl Store {
+impl RunStore {
     /// The runs of a kind, [`FAILOVERS`] or [`DRILLS`], in `table`.
     pub fn new(client: Client, table: &str, kind: &str) -> Self {
         Self { newest: Place { client, table: table.into(), id: kind.into() } }
     }
 
     /// The newest run.
-    pub async fn load(&self) -> Result<Kept, StoreError> {
-        let kept = self.newest.load().await?;
-        let written = kept.text.map(|text| read(&text)).transpose()?;
-        Ok(Kept { version: kept.version, written })
+    pub async fn load(&self) -> Result<StoredRun, StoreError> {
+        let stored = self.newest.load().await?;
+        let record = stored.text.map(|text| read(&text)).transpose()?;
+        Ok(StoredRun { version: stored.version, record })
     }
 
     /// Writes what has become of the version in `kept`, and returns the new one.
-    pub async fn save(&self, version: u64, written: Written) -> Result<Kept, StoreError> {
-        let version = self.newest.save(version, write(&written)?).await?;
-        Ok(Kept { version, written: Some(written) })
+    pub async fn save(&self, version: u64, record: RunRecord) -> Result<StoredRun, StoreError> {
+        let version = self.newest.save(version, write(&record)?).await?;
+        Ok(StoredRun { version, record: Some(record) })
     }
 
     /// Keeps a run that has ended, beside those before it.
-    pub async fn file(&self, written: &Written) -> Result<(), StoreError> {
-        let place = self.place(&written.run.id);
+    pub async fn file(&self, record: &RunRecord) -> Result<(), StoreError> {
+        let place = self.place(&record.run.id);
         let version = place.load().await?.version;
-        place.save(version, write(written)?).await.map(drop)
+        place.save(version, write(record)?).await.map(drop)
     }
 
     /// A run that has ended.
-    pub async fn filed(&self, id: &str) -> Result<Option<Written>, StoreError> {
+    pub async fn filed(&self, id: &str) -> Result<Option<RunRecord>, StoreError> {
         self.place(id).load().await?.text.map(|text| read(&text)).transpose()
     }
 
@@ -76,12 +76,12 @@ impl Store {
     }
 }
 
-fn write(written: &Written) -> Result<String, StoreError> {
-    serde_json::to_string(written).map_err(|error| StoreError::Unavailable(error.to_string()))
+fn write(record: &RunRecord) -> Result<String, StoreError> {
+    serde_json::to_string(record).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 /// One that cannot be read is never begun anew: it may stand past the point of no return.
-fn read(text: &str) -> Result<Written, StoreError> {
+fn read(text: &str) -> Result<RunRecord, StoreError> {
     serde_json::from_str(text)
         .map_err(|error| StoreError::Unavailable(format!("the failover's record cannot be read: {error}")))
 }

@@ -48,8 +48,8 @@ async fn leaves_the_last_one_alone(two: &TwoRegions) -> Result<()> {
     let answer = two.failover(&json!({ "command": "resume" })).await;
     let is_refused = answer.as_ref().is_err_and(|error| format!("{error:#}").contains("Elsewhere"));
     ensure!(is_refused, "resume of the other region's failover: {answer:?}");
-    let tended = two.failover(&json!({ "command": "tend" })).await?;
-    ensure!(tended["tended"] == json!([]), "the other region's failover is tended: {tended}");
+    let answer = two.failover(&json!({ "command": "resume_pending" })).await?;
+    ensure!(answer["resumed"] == json!([]), "the other region's failover is resumed: {answer}");
     Ok(())
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn fail_back(two: &mut TwoRegions, progress: &(dyn Fn(&str) + S
     two.can_move().await?;
     progress("main moves back");
     // The last failover was a moment ago.
-    let command = json!({ "command": "run", "mode": "planned", "hurry": true });
+    let command = json!({ "command": "run", "mode": "planned", "skip_cooldown": true });
     let run = tokio::time::timeout(RUN_LIMIT, two.failover(&command));
     let sells = until("the old region sells again", RUN_LIMIT, async || {
         Ok(sales::commits(two, MAIN, EPOCHS[1], 0).await.is_ok_and(|commits| commits.sales > 3))

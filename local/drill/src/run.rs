@@ -234,7 +234,7 @@ async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) 
             Ok(report) if is_under_way(&report) => command = json!({ "command": "resume" }),
             Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
             Ok(report) => bail!("the failover was given up: {}", report["run"]["why"]),
-            Err(error) if format!("{error}").contains("NothingUnderWay") => {}
+            Err(error) if format!("{error}").contains("NoActiveRun") => {}
             Err(error) => return Err(error),
         }
     }

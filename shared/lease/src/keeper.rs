@@ -1,6 +1,6 @@
 //! A process of main, and the lease it acts by.
 
-use crate::{Record, Table, TableError, Timing};
+use crate::{LeaseRecord, LeaseTable, LeaseTableError, LeaseTiming};
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, Source};
 use shared::permit::Permit;
@@ -8,34 +8,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A permit that lasts no longer than this is not begun with: an act takes a while.
-const LEAST: Duration = Duration::from_millis(500);
+const MIN_REMAINING: Duration = Duration::from_millis(500);
 
 /// What a process knows of the lease. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Lease(Option<Arc<Kept>>);
+pub struct Lease(Option<Arc<CachedLease>>);
 
 #[derive(Debug)]
-struct Kept {
-    table: Table,
+struct CachedLease {
+    table: LeaseTable,
     region: String,
-    timing: Timing,
+    timing: LeaseTiming,
     clock: Clock,
     /// As it was last read or renewed.
-    record: Mutex<Option<Record>>,
+    record: Mutex<Option<LeaseRecord>>,
 }
 
 /// A lease as it is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct LeaseStatus {
     /// The record.
-    pub record: Record,
+    pub record: LeaseRecord,
     /// What is left of it, in milliseconds; negative once it has run out.
-    pub left_ms: i64,
+    pub remaining_ms: i64,
 }
 
 /// This process may not sell at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotHeld {
+pub enum LeaseError {
     /// The table has not been heard of yet, or for too long.
     #[error("this region's lease has run out, and was not renewed")]
     RunOut,
@@ -49,40 +49,40 @@ pub enum NotHeld {
     },
     /// It could not be asked.
     #[error(transparent)]
-    Table(#[from] TableError),
+    Table(#[from] LeaseTableError),
 }
 
 impl Lease {
     /// Reads `FAIRDROP_LEASE_TABLE`; where it is not set no lease is kept. Nothing is connected yet.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
-        let (region, timing) = (config::region(source)?, Timing::from_config(source)?);
-        Ok(Self::over(Table::new(crate::credentials(), &region, &name).await, &region, timing))
+        let (region, timing) = (config::region(source)?, LeaseTiming::from_config(source)?);
+        Ok(Self::over(LeaseTable::new(crate::credentials(), &region, &name).await, &region, timing))
     }
 
     /// The lease in `table`, for a process of `region`.
-    pub fn over(table: Table, region: &str, timing: Timing) -> Self {
+    pub fn over(table: LeaseTable, region: &str, timing: LeaseTiming) -> Self {
         let (region, clock) = (region.to_owned(), Clock::machine());
-        Self(Some(Arc::new(Kept { table, region, timing, clock, record: Mutex::default() })))
+        Self(Some(Arc::new(CachedLease { table, region, timing, clock, record: Mutex::default() })))
     }
 
     /// What this process may do now, by what it knows. Nobody is asked.
-    pub fn permit(&self) -> Result<Permit, NotHeld> {
-        let Some(kept) = &self.0 else { return Ok(Permit::Unleased) };
-        let record = kept.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let record = record.ok_or(NotHeld::RunOut)?;
-        let now = crate::record::later(kept.clock.now(), LEAST);
-        record.permit(&kept.region, now, kept.timing).ok_or({
-            if record.region == kept.region && record.is_open {
-                NotHeld::RunOut
+    pub fn permit(&self) -> Result<Permit, LeaseError> {
+        let Some(cached) = &self.0 else { return Ok(Permit::Unleased) };
+        let record = cached.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let record = record.ok_or(LeaseError::RunOut)?;
+        let now = crate::record::later(cached.clock.now(), MIN_REMAINING);
+        record.permit(&cached.region, now, cached.timing).ok_or({
+            if record.region == cached.region && record.is_open {
+                LeaseError::RunOut
             } else {
-                NotHeld::Elsewhere { region: record.region, epoch: record.epoch }
+                LeaseError::Elsewhere { region: record.region, epoch: record.epoch }
             }
         })
     }
 
     /// What this process may do now; the lease is renewed first where it is about to end.
-    pub async fn permit_now(&self) -> Result<Permit, NotHeld> {
+    pub async fn permit_now(&self) -> Result<Permit, LeaseError> {
         match self.permit() {
             Ok(permit) => Ok(permit),
             Err(_) => {
@@ -93,10 +93,10 @@ impl Lease {
     }
 
     /// Renews the lease, if this region still may.
-    pub async fn renew(&self) -> Result<(), NotHeld> {
-        let Some(kept) = &self.0 else { return Ok(()) };
-        let renewed = kept.table.renew(&kept.region, kept.clock.now(), kept.timing).await?;
-        let mut known = kept.record.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn renew(&self) -> Result<(), LeaseError> {
+        let Some(cached) = &self.0 else { return Ok(()) };
+        let renewed = cached.table.renew(&cached.region, cached.clock.now(), cached.timing).await?;
+        let mut known = cached.record.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_none_or(|known| known.version < renewed.version) {
             *known = Some(renewed);
         }
@@ -115,7 +115,7 @@ impl Lease {
 
     /// Renews the lease again and again until `until`, whatever becomes of a single renewal.
     pub async fn keep_until(&self, until: Instant) {
-        let Some(kept) = &self.0 else { return };
+        let Some(cached) = &self.0 else { return };
         let mut was_missed = false;
         loop {
             let began = Instant::now();
@@ -125,7 +125,7 @@ impl Lease {
             let Ok(renewed) = tokio::time::timeout_at(until.into(), self.renew()).await else { return };
             let permit = self.permit();
             if let Err(error) = renewed.and(permit.clone()) {
-                metrics::counter!("leases_missed").increment(1);
+                metrics::counter!("lease_renewals_failed").increment(1);
                 if !was_missed {
                     tracing::error!(%error, "the lease is not renewed; nothing is sold after its end");
                 }
@@ -134,30 +134,30 @@ impl Lease {
                 was_missed = false;
             }
             let end = permit.ok().and_then(|permit| permit.until());
-            let left_ms = end.map_or(0, |end| end.micros_since(kept.clock.now()) / 1_000);
-            metrics::gauge!("lease_left_ms").set(left_ms as f64);
-            let next = (began + kept.timing.renewed_every()).min(until);
+            let remaining_ms = end.map_or(0, |end| end.micros_since(cached.clock.now()) / 1_000);
+            metrics::gauge!("lease_remaining_ms").set(remaining_ms as f64);
+            let next = (began + cached.timing.renewed_every()).min(until);
             tokio::time::sleep_until(next.into()).await;
         }
     }
 
     /// The region of this process; nothing where no lease is kept.
     pub fn region(&self) -> Option<&str> {
-        self.0.as_ref().map(|kept| kept.region.as_str())
+        self.0.as_ref().map(|cached| cached.region.as_str())
     }
 
     /// The lease as it is now, for people; nothing where none is kept.
-    pub async fn look(&self) -> Result<Option<Shown>, TableError> {
-        let Some(kept) = &self.0 else { return Ok(None) };
-        let record = kept.table.load().await?;
-        let left_ms = record.expires_at.micros_since(kept.clock.now()) / 1_000;
-        Ok(Some(Shown { record, left_ms }))
+    pub async fn status(&self) -> Result<Option<LeaseStatus>, LeaseTableError> {
+        let Some(cached) = &self.0 else { return Ok(None) };
+        let record = cached.table.load().await?;
+        let remaining_ms = record.expires_at.micros_since(cached.clock.now()) / 1_000;
+        Ok(Some(LeaseStatus { record, remaining_ms }))
     }
 
     /// Makes the first record for this region, under `epoch`, where there is none yet, and the table is fit for it.
-    pub async fn found(&self, epoch: u64) -> Result<Option<Record>, TableError> {
-        let Some(kept) = &self.0 else { return Ok(None) };
-        kept.table.must_be_one().await?;
-        kept.table.write_first(&Record::first(&kept.region, epoch)).await.map(Some)
+    pub async fn create(&self, epoch: u64) -> Result<Option<LeaseRecord>, LeaseTableError> {
+        let Some(cached) = &self.0 else { return Ok(None) };
+        cached.table.must_be_consistent().await?;
+        cached.table.write_first(&LeaseRecord::first(&cached.region, epoch)).await.map(Some)
     }
 }

@@ -1,6 +1,6 @@
 //! The record, and what may become of it. Nothing here asks anybody.
 
-use crate::Timing;
+use crate::LeaseTiming;
 use serde::Serialize;
 use shared::permit::Permit;
 use shared::stamp::Stamp;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Who is main. Moments are microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Record {
+pub struct LeaseRecord {
     /// Goes up by one with every change: who writes names the version they have read.
     pub version: u64,
     /// The region that is main.
@@ -23,7 +23,7 @@ pub struct Record {
     pub run: Option<String>,
 }
 
-impl Record {
+impl LeaseRecord {
     /// The first record there is: `region` is main under `epoch`, and has still to renew it.
     pub fn first(region: &str, epoch: u64) -> Self {
         let expires_at = moment(0);
@@ -31,14 +31,14 @@ impl Record {
     }
 
     /// Renewed by a process of `region` at `now` by its clock; nothing where it may not be.
-    pub fn renewed(&self, region: &str, now: Stamp, timing: Timing) -> Option<Self> {
+    pub fn renewed(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Self> {
         let may = self.is_open && self.region == region;
         let expires_at = later(now, timing.lasts).max(self.expires_at);
         may.then(|| Self { version: self.version + 1, expires_at, ..self.clone() })
     }
 
     /// What a process of `region` may do by it at `now`; nothing where that is nothing.
-    pub fn permit(&self, region: &str, now: Stamp, timing: Timing) -> Option<Permit> {
+    pub fn permit(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Permit> {
         let until = earlier(self.expires_at, timing.tolerance);
         let may = self.region == region && now < until;
         may.then_some(Permit::Leased { epoch: self.epoch, until })
@@ -46,7 +46,7 @@ impl Record {
 
     /// Whether nobody can sell by it any more, to one whose clock says `now`. A record that is open
     /// may still be renewed.
-    pub fn has_run_out(&self, now: Stamp, timing: Timing) -> bool {
+    pub fn has_run_out(&self, now: Stamp, timing: LeaseTiming) -> bool {
         !self.is_open && now > later(self.expires_at, timing.tolerance)
     }
 
@@ -62,7 +62,7 @@ impl Record {
 
     /// Taken by `region` for the failover `run` that had closed it, under the next epoch; nothing
     /// as long as anybody might sell by it. It is still closed.
-    pub fn taken(&self, region: &str, run: &str, now: Stamp, timing: Timing) -> Option<Self> {
+    pub fn taken(&self, region: &str, run: &str, now: Stamp, timing: LeaseTiming) -> Option<Self> {
         let may = self.run.as_deref() == Some(run) && self.has_run_out(now, timing);
         may.then(|| Self {
             version: self.version + 1,
@@ -104,7 +104,8 @@ fn moment(micros: u64) -> Stamp {
 mod tests {
     use super::*;
 
-    const TIMING: Timing = Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+    const TIMING: LeaseTiming =
+        LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
 
     fn at(seconds: u64) -> Stamp {
         moment(1_795_000_000_000_000 + seconds * 1_000_000)
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_it_while_anybody_may_sell() {
-        let record = Record::first("main", 3).renewed("main", at(0), TIMING).unwrap();
+        let record = LeaseRecord::first("main", 3).renewed("main", at(0), TIMING).unwrap();
         assert_eq!(record.permit("main", at(10), TIMING), Some(Permit::Leased { epoch: 3, until: at(11) }));
         assert_eq!(record.permit("main", at(11), TIMING), None);
         assert_eq!(record.permit("other", at(1), TIMING), None);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_sells_only_once_it_is_opened() {
-        let closed = Record::first("main", 3).closed("run");
+        let closed = LeaseRecord::first("main", 3).closed("run");
         let taken = closed.taken("other", "run", at(0), TIMING).unwrap();
         assert_eq!(taken.renewed("other", at(1), TIMING), None);
         assert_eq!(taken.permit("other", at(1), TIMING), None);
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_renewal_never_shortens_it() {
-        let record = Record::first("main", 1).renewed("main", at(5), TIMING).unwrap();
+        let record = LeaseRecord::first("main", 1).renewed("main", at(5), TIMING).unwrap();
         assert_eq!(record.renewed("main", at(2), TIMING).unwrap().expires_at, at(17));
     }
 }

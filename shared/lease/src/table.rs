@@ -2,7 +2,7 @@
 //! consistency where there are several regions. Every change names the version it comes from.
 
 use crate::record::later;
-use crate::{Record, Timing};
+use crate::{LeaseRecord, LeaseTiming};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{ConfigLoader, Region};
@@ -25,7 +25,7 @@ const MAX_TRIES: u32 = 2;
 
 /// The table.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct LeaseTable {
     client: Client,
     name: String,
     id: String,
@@ -33,7 +33,7 @@ pub struct Table {
 
 /// Why the record was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TableError {
+pub enum LeaseTableError {
     /// Somebody else has written meanwhile, or the record does not allow it.
     #[error("the lease's record has changed meanwhile")]
     Conflict,
@@ -45,15 +45,15 @@ pub enum TableError {
         "the lease's table has copies that differ for a moment, so that two regions could both sell: \
          it must be made anew with MultiRegionConsistency STRONG"
     )]
-    NotOne,
+    NotStronglyConsistent,
     /// The table does not answer, or not with what was expected.
     #[error("the lease's table does not answer: {0}")]
     Unavailable(String),
 }
 
-type Item = HashMap<String, AttributeValue>;
+type Attributes = HashMap<String, AttributeValue>;
 
-impl Table {
+impl LeaseTable {
     /// The table called `name`, as it is seen from `region`, with `aws`'s credentials and the limits above.
     /// Nothing is connected yet.
     pub async fn new(aws: ConfigLoader, region: &str, name: &str) -> Self {
@@ -83,32 +83,36 @@ impl Table {
         AttributeValue::S(self.id.clone())
     }
 
-    fn item(&self, record: &Record) -> Item {
+    fn item(&self, record: &LeaseRecord) -> Attributes {
         let mut item = write(record);
         item.insert("id".into(), self.key());
         item
     }
 
     /// The record as it is now.
-    pub async fn load(&self) -> Result<Record, TableError> {
+    pub async fn load(&self) -> Result<LeaseRecord, LeaseTableError> {
         let call = self.client.get_item().table_name(&self.name).key("id", self.key()).consistent_read(true);
         let answer = call.send().await.map_err(|error| {
             unavailable(error.as_service_error().and_then(|service| service.meta().code()), &error)
         })?;
-        read(answer.item().ok_or(TableError::Missing)?)
+        read(answer.item().ok_or(LeaseTableError::Missing)?)
     }
 
     /// Refuses a table whose copies are not the same at every instant.
-    pub async fn must_be_one(&self) -> Result<(), TableError> {
+    pub async fn must_be_consistent(&self) -> Result<(), LeaseTableError> {
         let described =
             self.client.describe_table().table_name(&self.name).send().await.map_err(|error| {
                 unavailable(error.as_service_error().and_then(|service| service.meta().code()), &error)
             })?;
-        if described.table().is_some_and(is_one) { Ok(()) } else { Err(TableError::NotOne) }
+        if described.table().is_some_and(is_consistent) {
+            Ok(())
+        } else {
+            Err(LeaseTableError::NotStronglyConsistent)
+        }
     }
 
     /// Writes the first record; leaves one that is there as it is.
-    pub async fn write_first(&self, first: &Record) -> Result<Record, TableError> {
+    pub async fn write_first(&self, first: &LeaseRecord) -> Result<LeaseRecord, LeaseTableError> {
         let call = self.client.put_item().table_name(&self.name).set_item(Some(self.item(first)));
         match call.condition_expression("attribute_not_exists(id)").send().await {
             Ok(_) => Ok(first.clone()),
@@ -121,7 +125,12 @@ impl Table {
 
     /// Renews the record for a process of `region` whose clock says `now`, and returns it as it is
     /// then: renewed, or somebody else's, or closed.
-    pub async fn renew(&self, region: &str, now: Stamp, timing: Timing) -> Result<Record, TableError> {
+    pub async fn renew(
+        &self,
+        region: &str,
+        now: Stamp,
+        timing: LeaseTiming,
+    ) -> Result<LeaseRecord, LeaseTableError> {
         let call = self
             .client
             .update_item()
@@ -137,7 +146,7 @@ impl Table {
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match call.send().await {
-            Ok(answer) => read(answer.attributes().ok_or(TableError::Missing)?),
+            Ok(answer) => read(answer.attributes().ok_or(LeaseTableError::Missing)?),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => self.load().await,
                 service => Err(unavailable(service.and_then(|service| service.meta().code()), &error)),
@@ -146,7 +155,7 @@ impl Table {
     }
 
     /// Writes `to`, which was made of the record that has the version before it.
-    pub async fn change(&self, to: &Record) -> Result<(), TableError> {
+    pub async fn change(&self, to: &LeaseRecord) -> Result<(), LeaseTableError> {
         let call = self
             .client
             .put_item()
@@ -157,7 +166,9 @@ impl Table {
         match call.send().await {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
-                Some(service) if service.is_conditional_check_failed_exception() => Err(TableError::Conflict),
+                Some(service) if service.is_conditional_check_failed_exception() => {
+                    Err(LeaseTableError::Conflict)
+                }
                 service => Err(unavailable(service.and_then(|service| service.meta().code()), &error)),
             },
         }
@@ -168,8 +179,8 @@ fn number(n: u64) -> AttributeValue {
     AttributeValue::N(n.to_string())
 }
 
-fn write(record: &Record) -> Item {
-    let mut item = Item::from([
+fn write(record: &LeaseRecord) -> Attributes {
+    let mut item = Attributes::from([
         ("version".to_owned(), number(record.version)),
         // `region` is one of DynamoDB's reserved words.
         ("main_region".to_owned(), AttributeValue::S(record.region.clone())),
@@ -183,14 +194,15 @@ fn write(record: &Record) -> Item {
     item
 }
 
-fn read(item: &Item) -> Result<Record, TableError> {
-    let wrong = |field: &str| TableError::Unavailable(format!("its record has no {field} that can be read"));
+fn read(item: &Attributes) -> Result<LeaseRecord, LeaseTableError> {
+    let wrong =
+        |field: &str| LeaseTableError::Unavailable(format!("its record has no {field} that can be read"));
     let text = |field: &str| item.get(field).and_then(|value| value.as_s().ok());
-    let number = |field: &str| -> Result<u64, TableError> {
+    let number = |field: &str| -> Result<u64, LeaseTableError> {
         let value = item.get(field).and_then(|value| value.as_n().ok());
         value.and_then(|n| n.parse().ok()).ok_or_else(|| wrong(field))
     };
-    Ok(Record {
+    Ok(LeaseRecord {
         version: number("version")?,
         region: text("main_region").cloned().ok_or_else(|| wrong("main_region"))?,
         epoch: number("epoch")?,
@@ -205,13 +217,13 @@ fn read(item: &Item) -> Result<Record, TableError> {
 }
 
 /// Whether a word written in one region is read in any other from then on: there is one copy, or all are the same.
-fn is_one(table: &TableDescription) -> bool {
+fn is_consistent(table: &TableDescription) -> bool {
     table.replicas().is_empty() || table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong)
 }
 
 /// The service's code, or what became of the connection.
-fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> TableError {
-    TableError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
+fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> LeaseTableError {
+    LeaseTableError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
 }
 
 #[cfg(test)]
@@ -228,20 +240,21 @@ mod tests {
                 .set_multi_region_consistency(consistency)
                 .build()
         };
-        assert!(is_one(&table(0, None)));
-        assert!(is_one(&table(1, Some(MultiRegionConsistency::Strong))));
+        assert!(is_consistent(&table(0, None)));
+        assert!(is_consistent(&table(1, Some(MultiRegionConsistency::Strong))));
         // An ordinary global table says nothing, or that it is eventually consistent.
-        assert!(!is_one(&table(1, None)));
-        assert!(!is_one(&table(1, Some(MultiRegionConsistency::Eventual))));
+        assert!(!is_consistent(&table(1, None)));
+        assert!(!is_consistent(&table(1, Some(MultiRegionConsistency::Eventual))));
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_what_is_missing_is_named() {
-        let record = Record::first("main", 3).closed("run");
+        let record = LeaseRecord::first("main", 3).closed("run");
         let item = write(&record);
         assert_eq!(read(&item), Ok(record));
         for field in ["version", "main_region", "epoch", "expires_at", "is_open"] {
-            let without: Item = item.clone().into_iter().filter(|(name, _)| name.as_str() != field).collect();
+            let without: Attributes =
+                item.clone().into_iter().filter(|(name, _)| name.as_str() != field).collect();
             let mut nonsense = item.clone();
             nonsense.insert(field.into(), AttributeValue::Null(true));
             for wrong in [without, nonsense] {

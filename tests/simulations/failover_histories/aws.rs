@@ -3,15 +3,26 @@
 
 use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, World};
 use ledger::LastSigns;
-use region_failover::{Act, Look, Loss, Role, Seen, Trouble};
+use region_failover::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
 use std::collections::BTreeSet;
 
 impl World {
     /// What an execution in the standby sees.
-    pub(crate) fn look(&mut self, look: Look, clock: i64, run_to: &str) -> Result<Seen, Trouble> {
-        let away = || Trouble("no answer".into());
+    pub(crate) fn observe(
+        &mut self,
+        kind: ObservationKind,
+        clock: i64,
+        run_to: &str,
+    ) -> Result<Observation, Obstacle> {
+        let away = || Obstacle("no answer".into());
         let main_answers = !self.regions[MAIN].is_dead && !self.cut[STANDBY];
-        let needs_table = matches!(look, Look::Readiness | Look::Lease | Look::Lag | Look::Selling);
+        let needs_table = matches!(
+            kind,
+            ObservationKind::Readiness
+                | ObservationKind::Lease
+                | ObservationKind::Lag
+                | ObservationKind::Selling
+        );
         if self.chance(0.1) || needs_table && self.table_cut[STANDBY] {
             return Err(away());
         }
@@ -24,16 +35,16 @@ impl World {
             sales: self.stock.saturating_sub(known.len() as u64),
         };
         let is_settled = standby.instance_settles_at <= now;
-        Ok(match look {
-            Look::Readiness => Seen::Ready {
+        Ok(match kind {
+            ObservationKind::Readiness => Observation::Ready {
                 lease: self.table.clone(),
                 replica_follows: standby.follows && is_settled,
                 main_answers,
                 loss,
                 last_run_seconds: None,
             },
-            Look::Lease => Seen::Lease(self.table.clone()),
-            Look::Lag => Seen::Lag {
+            ObservationKind::Lease => Observation::Lease(self.table.clone()),
+            ObservationKind::Lag => Observation::Lag {
                 lease: self.table.clone(),
                 ledger_is_here: main_answers
                     .then(|| self.regions[MAIN].sales.len() == self.regions[STANDBY].sales.len()),
@@ -42,19 +53,23 @@ impl World {
                 }),
                 loss,
             },
-            Look::Redis => Seen::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now },
-            Look::Instance => Seen::Instance {
+            ObservationKind::Redis => {
+                Observation::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now }
+            }
+            ObservationKind::Instance => Observation::Instance {
                 follows: standby.follows || standby.shown_follows_until > now,
                 is_settled,
                 is_big_enough: standby.is_big,
             },
-            Look::Ledger => Seen::Ledger {
+            ObservationKind::Ledger => Observation::Ledger {
                 follows: standby.follows,
                 epoch: self.regions[STANDBY].epoch,
                 last: LastSigns::default(),
             },
-            Look::Stock => Seen::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) },
-            Look::Pointers => {
+            ObservationKind::Stock => {
+                Observation::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) }
+            }
+            ObservationKind::Pointers => {
                 let mut left = Vec::new();
                 if !self.pointed {
                     left.push(run_to.to_owned());
@@ -62,14 +77,16 @@ impl World {
                 if self.main_unpointable || !self.pointed {
                     left.push(NAMES[MAIN].to_owned());
                 }
-                Seen::Pointers { left }
+                Observation::Pointers { left }
             }
-            Look::Selling => {
-                Seen::Selling { lease: self.table.clone(), may_run: self.regions[STANDBY].may_run }
+            ObservationKind::Selling => {
+                Observation::Selling { lease: self.table.clone(), may_run: self.regions[STANDBY].may_run }
             }
-            Look::Canary => Seen::Canary { is_placed: self.canary.0, is_sold: self.canary.1 },
-            Look::Fence if !main_answers => return Err(away()),
-            Look::Fence => Seen::Fence {
+            ObservationKind::Canary => {
+                Observation::Canary { is_placed: self.canary.0, is_sold: self.canary.1 }
+            }
+            ObservationKind::Fence if !main_answers => return Err(away()),
+            ObservationKind::Fence => Observation::Fence {
                 is_up: self.fence_settles_at.is_some_and(|at| at <= now),
                 is_settled: self.fence_settles_at.is_none_or(|at| at <= now),
             },
@@ -77,13 +94,13 @@ impl World {
     }
 
     /// What an execution has asked for, when it arrives. Whether it is asked again does not matter.
-    pub(crate) fn act(&mut self, act: &Act, withhold: u64) {
+    pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) {
         if self.chance(0.05) {
             return;
         }
         let is_taken = self.table.region == NAMES[STANDBY] && self.table.epoch == 2;
-        match act {
-            Act::WriteLease(record) => {
+        match action {
+            FailoverAction::WriteLease(record) => {
                 if self.table_cut[STANDBY] || self.table.version + 1 != record.version {
                     return;
                 }
@@ -94,11 +111,11 @@ impl World {
                 }
                 self.table = record.clone();
             }
-            Act::MoveRedis | Act::DetachRedis => {
+            FailoverAction::MoveRedis | FailoverAction::DetachRedis => {
                 if !is_taken {
                     self.fault("Redis is moved before the lease is taken");
                 }
-                if *act == Act::DetachRedis {
+                if *action == FailoverAction::DetachRedis {
                     if self.standby.role == Role::Secondary {
                         self.standby.role = Role::Alone;
                         self.standby.redis_settles_at = self.now;
@@ -113,13 +130,15 @@ impl World {
                     self.standby.moves_at = Some(self.now + takes);
                 }
             }
-            Act::RaiseClass if self.standby.instance_settles_at <= self.now && !self.standby.is_big => {
+            FailoverAction::RaiseClass
+                if self.standby.instance_settles_at <= self.now && !self.standby.is_big =>
+            {
                 let takes = self.within(60 * SECOND, 600 * SECOND);
                 self.standby.instance_settles_at = self.now + takes;
                 self.standby.grows_at = Some(self.now + takes);
             }
-            Act::RaiseClass => {}
-            Act::Promote => {
+            FailoverAction::RaiseClass => {}
+            FailoverAction::Promote => {
                 if self.standby.role == Role::Secondary {
                     self.fault("the replica is promoted before Redis is moved");
                 }
@@ -131,14 +150,14 @@ impl World {
                     self.standby.shown_follows_until = self.now + takes + self.within(0, 20 * SECOND);
                 }
             }
-            Act::BeginReign => {
+            FailoverAction::BeginEpoch => {
                 if self.standby.follows {
                     self.fault("an epoch is begun in a ledger that follows");
                 } else if self.regions[STANDBY].epoch == 1 {
                     self.regions[STANDBY].epoch = 2;
                 }
             }
-            Act::Reconcile => {
+            FailoverAction::Reconcile => {
                 if self.regions[STANDBY].epoch != 2 {
                     self.fault("stock is reconciled before the epoch is begun");
                 }
@@ -149,10 +168,10 @@ impl World {
                     own.item_epoch = 2;
                 }
             }
-            Act::Point => self.pointed = true,
-            Act::LetRun => self.regions[STANDBY].may_run = true,
-            Act::PlaceCanary => self.canary = (true, self.chance(0.9)),
-            Act::Fence => {
+            FailoverAction::Repoint => self.pointed = true,
+            FailoverAction::EnableMain => self.regions[STANDBY].may_run = true,
+            FailoverAction::PlaceCanary => self.canary = (true, self.chance(0.9)),
+            FailoverAction::Fence => {
                 // Each one begins anew.
                 if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
                     self.fence_settles_at = Some(self.now + self.within(SECOND / 4, 20 * SECOND));

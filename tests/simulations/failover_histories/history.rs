@@ -1,9 +1,9 @@
 //! One history: sellers, executions, people and accidents, all out of one seed.
 
 use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, TIMING, World};
-use lease::Record;
-use region_failover::{Act, Loss, Mode, Next, Run, State};
-use region_failover::{Seen, Trouble};
+use lease::LeaseRecord;
+use region_failover::{Decision, FailoverAction, Loss, Mode, Run, RunState};
+use region_failover::{Observation, Obstacle};
 use shared::permit::Permit;
 use shared::stamp::Stamp;
 use std::cmp::Reverse;
@@ -18,16 +18,16 @@ const AFTERWARDS: u64 = 40 * SECOND;
 enum Event {
     Renew(usize),
     Renewal { seller: usize, sent: u64, delay: u64 },
-    Renewed { seller: usize, record: Record },
+    Renewed { seller: usize, record: LeaseRecord },
     Sell(usize),
     Drain { region: usize, permit: Permit },
     Record { region: usize, buyer: u64, permit: Permit },
     Copy,
     Copied { reservations: usize, sales: usize, beat: u64 },
     Start,
-    Look(usize),
-    Looked { execution: usize, looked_at: Stamp, seen: Result<Seen, Trouble> },
-    Do { execution: usize, act: Act, forgotten: bool },
+    Observe(usize),
+    Observed { execution: usize, observed_at: Stamp, observation: Result<Observation, Obstacle> },
+    Do { execution: usize, action: FailoverAction, forgotten: bool },
     Accident(u8),
     Heal,
 }
@@ -36,7 +36,7 @@ enum Event {
 struct Seller {
     region: usize,
     clock: i64,
-    known: Option<Record>,
+    known: Option<LeaseRecord>,
 }
 
 /// An execution of the failover, with the run as it has read it.
@@ -48,9 +48,9 @@ struct Execution {
 
 /// How a history ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct HistoryEnd {
     pub(crate) faults: Vec<String>,
-    pub(crate) state: State,
+    pub(crate) state: RunState,
     pub(crate) kills: u32,
     /// What happened, in order: the same for the same seed.
     pub(crate) digest: u64,
@@ -72,7 +72,7 @@ struct History {
 }
 
 /// Plays the history of `seed`.
-pub(crate) fn play(seed: u64) -> Ended {
+pub(crate) fn play(seed: u64) -> HistoryEnd {
     let mut world = World::new(seed);
     let is_planned = world.chance(0.4);
     // Where main lives it is a matter of time; where it does not, it may be for ever.
@@ -86,7 +86,7 @@ pub(crate) fn play(seed: u64) -> Ended {
     let mode = if is_planned { Mode::Planned } else { Mode::Forced { accepted } };
     let withhold = if is_planned { 0 } else { accepted.sales };
     let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, u32::try_from(withhold).unwrap());
-    run.may_hurry = world.chance(0.5);
+    run.skip_cooldown = world.chance(0.5);
     let mut history = History {
         world,
         queue: BinaryHeap::new(),
@@ -102,12 +102,12 @@ pub(crate) fn play(seed: u64) -> Ended {
     history.begin(is_planned);
     history.go_on();
     let mut world = history.world;
-    world.judge(is_planned, withhold, history.run.state == State::Aborted);
+    world.judge(is_planned, withhold, history.run.state == RunState::Aborted);
     if history.ended_at.is_none() {
         world.faults.push(format!("it never ended: {:?} at {:?}", history.run.state, history.run.step));
     }
     let gap_ms = world.first_new_sale.map(|first| (first - world.last_old_sale.min(first)) / 1_000);
-    Ended {
+    HistoryEnd {
         faults: world.faults,
         state: history.run.state,
         kills: history.kills,
@@ -212,14 +212,16 @@ impl History {
             }
             Event::Copied { reservations, sales, beat } => self.world.copy(reservations, sales, beat),
             Event::Start => self.start(),
-            Event::Look(execution) => self.look(execution),
-            Event::Looked { execution, looked_at, seen } => self.looked(execution, looked_at, &seen),
-            Event::Do { execution, act, forgotten } => {
+            Event::Observe(execution) => self.observe(execution),
+            Event::Observed { execution, observed_at, observation } => {
+                self.observed(execution, observed_at, &observation)
+            }
+            Event::Do { execution, action, forgotten } => {
                 let withhold = u64::from(self.run.withhold);
-                self.world.act(&act, withhold);
+                self.world.perform(&action, withhold);
                 if !forgotten {
                     let pause = self.world.within(1_000, SECOND);
-                    self.after(pause, Event::Look(execution));
+                    self.after(pause, Event::Observe(execution));
                 }
             }
             Event::Accident(kind) => self.accident(kind),
@@ -253,14 +255,14 @@ impl History {
 
     /// A person starts an execution: the first, or one after another was killed, or one too many.
     fn start(&mut self) {
-        let is_over = self.ended_at.is_some() || matches!(self.run.state, State::Aborted | State::Done);
+        let is_over = self.ended_at.is_some() || matches!(self.run.state, RunState::Aborted | RunState::Done);
         if !is_over {
             let clock = self.world.within(0, 2_000_000).cast_signed() - 1_000_000;
             let mut run = self.run.clone();
             run.resume();
             self.executions.push(Some(Execution { run, version: self.version, clock }));
             let execution = self.executions.len() - 1;
-            self.after(0, Event::Look(execution));
+            self.after(0, Event::Observe(execution));
             if self.world.chance(0.03) {
                 let mut run = self.run.clone();
                 if run.abort("a person") {
@@ -272,17 +274,17 @@ impl History {
         }
     }
 
-    fn look(&mut self, execution: usize) {
+    fn observe(&mut self, execution: usize) {
         let Some(Some(one)) = self.executions.get(execution) else { return };
-        let (clock, look) = (one.clock, one.run.look());
-        let Some(look) = look else { return };
+        let (clock, kind) = (one.clock, one.run.observation_kind());
+        let Some(kind) = kind else { return };
         if self.world.chance(0.01) {
             return self.kill(execution);
         }
-        let seen = self.world.look(look, clock, NAMES[STANDBY]);
+        let observation = self.world.observe(kind, clock, NAMES[STANDBY]);
         let delay = self.delay();
-        let looked_at = self.world.clock(clock);
-        self.after(delay, Event::Looked { execution, looked_at, seen });
+        let observed_at = self.world.clock(clock);
+        self.after(delay, Event::Observed { execution, observed_at, observation });
     }
 
     fn kill(&mut self, execution: usize) {
@@ -290,12 +292,17 @@ impl History {
         self.executions[execution] = None;
     }
 
-    fn looked(&mut self, execution: usize, looked_at: Stamp, seen: &Result<Seen, Trouble>) {
+    fn observed(
+        &mut self,
+        execution: usize,
+        observed_at: Stamp,
+        observation: &Result<Observation, Obstacle>,
+    ) {
         let Some(Some(mut one)) = self.executions.get_mut(execution).map(Option::take) else { return };
         if self.world.chance(0.01) {
             return self.kill(execution);
         }
-        let next = one.run.saw(seen, looked_at, TIMING);
+        let next = one.run.observed(observation, observed_at, TIMING);
         // Written down first, and only by who has read the newest.
         if one.version != self.version {
             self.kills += 1;
@@ -304,23 +311,23 @@ impl History {
         (self.run, self.version) = (one.run.clone(), self.version + 1);
         one.version = self.version;
         match next {
-            Next::Act(act) => {
+            Decision::Do(action) => {
                 let (delay, forgotten) = (self.delay(), self.world.chance(0.02));
                 if self.world.chance(0.05) {
                     // Sent twice, and the second one late.
                     let late = self.delay() + self.delay();
-                    self.after(late, Event::Do { execution, act: act.clone(), forgotten: true });
+                    self.after(late, Event::Do { execution, action: action.clone(), forgotten: true });
                 }
-                self.after(delay, Event::Do { execution, act, forgotten });
+                self.after(delay, Event::Do { execution, action, forgotten });
                 self.kills += u32::from(forgotten);
             }
-            Next::Again => self.after(1_000, Event::Look(execution)),
-            Next::Pause => {
+            Decision::Again => self.after(1_000, Event::Observe(execution)),
+            Decision::Pause => {
                 let pause = self.world.within(500_000, 5 * SECOND);
-                self.after(pause, Event::Look(execution));
+                self.after(pause, Event::Observe(execution));
             }
-            Next::End => {
-                let may_mend = self.run.state == State::Degraded && self.ended_at.is_none();
+            Decision::End => {
+                let may_mend = self.run.state == RunState::Degraded && self.ended_at.is_none();
                 if !may_mend || self.world.chance(0.5) {
                     self.ended_at.get_or_insert(self.world.now);
                 }

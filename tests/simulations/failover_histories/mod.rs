@@ -8,7 +8,7 @@ mod aws;
 mod history;
 mod world;
 
-use history::{Ended, play};
+use history::{HistoryEnd, play};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 100_000;
@@ -19,7 +19,7 @@ const KEPT: [u64; 1] = [86_519];
 /// Threads: histories know nothing of each other.
 const THREADS: u64 = 2;
 
-fn check(seed: u64) -> Ended {
+fn check(seed: u64) -> HistoryEnd {
     let ended = play(seed);
     assert!(ended.faults.is_empty(), "seed {seed}: {:?}", ended.faults);
     ended

@@ -3,7 +3,7 @@
 //! One item of some stock. Main's Redis gives reservations, main's ledger makes them sales, both
 //! are copied to the standby with a delay, and every message may be slow, late or lost.
 
-use lease::{Record, Timing};
+use lease::{LeaseRecord, LeaseTiming};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use region_failover::Role;
@@ -15,8 +15,8 @@ use std::time::Duration;
 pub(crate) const MAIN: usize = 0;
 pub(crate) const STANDBY: usize = 1;
 pub(crate) const NAMES: [&str; 2] = ["us-east-1", "eu-west-1"];
-pub(crate) const TIMING: Timing =
-    Timing { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+pub(crate) const TIMING: LeaseTiming =
+    LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
 pub(crate) const SECOND: u64 = 1_000_000;
 const START: u64 = 1_795_000_000 * SECOND;
 
@@ -61,7 +61,7 @@ pub(crate) struct World {
     /// The true time, in microseconds.
     pub(crate) now: u64,
     pub(crate) stock: u64,
-    pub(crate) table: Record,
+    pub(crate) table: LeaseRecord,
     pub(crate) regions: [Region; 2],
     pub(crate) standby: Standby,
     pub(crate) next_buyer: u64,
@@ -99,7 +99,7 @@ impl World {
         Self {
             now: START,
             stock,
-            table: Record::first(NAMES[MAIN], 1),
+            table: LeaseRecord::first(NAMES[MAIN], 1),
             regions,
             standby: Standby {
                 role: Role::Secondary,

@@ -30,7 +30,7 @@ pub struct LostOrder {
 
 /// Why it is not known.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unknown {
+pub(super) enum OrdersUnknownError {
     #[error("the old main's Redis follows the new one, and has forgotten what had not come over")]
     Follows,
     #[error("the old main's Redis does not answer: {0}")]
@@ -43,12 +43,16 @@ pub(super) enum Unknown {
 
 /// How many there are, and those that come after the first `skip`. What has left the queue here since, served or not, but for those who
 /// got a unit, counts as lost, too.
-pub(super) async fn lost(old: &Stores, new: &Stores, skip: u64) -> Result<(u64, Vec<LostOrder>), Unknown> {
-    if !old.link.takes_writes().await.map_err(Unknown::Old)? {
-        return Err(Unknown::Follows);
+pub(super) async fn lost(
+    old: &Stores,
+    new: &Stores,
+    skip: u64,
+) -> Result<(u64, Vec<LostOrder>), OrdersUnknownError> {
+    if !old.link.takes_writes().await.map_err(OrdersUnknownError::Old)? {
+        return Err(OrdersUnknownError::Follows);
     }
     let (mut count, mut listed) = (0, Vec::new());
-    for item_id in old.queue.item_ids().await.map_err(Unknown::Old)? {
+    for item_id in old.queue.item_ids().await.map_err(OrdersUnknownError::Old)? {
         for (user_token, there, placed_at) in of_item(old, new, &item_id).await? {
             count += 1;
             if count > skip && listed.len() < MAX_LISTED {
@@ -62,11 +66,11 @@ pub(super) async fn lost(old: &Stores, new: &Stores, skip: u64) -> Result<(u64, 
 
 type Place = (UserToken, &'static str, Option<Stamp>);
 
-async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Place>, Unknown> {
+async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Place>, OrdersUnknownError> {
     let mut lost = Vec::new();
     let mut from = 0;
     loop {
-        let page = old.queue.waiting(item_id, from, PAGE).await.map_err(Unknown::Old)?;
+        let page = old.queue.waiting(item_id, from, PAGE).await.map_err(OrdersUnknownError::Old)?;
         let Some(read) = (!page.is_empty()).then_some(page.len() as u64) else { break };
         let places = page.into_iter().map(|(buyer, placed_at)| (buyer, "queued", Some(placed_at)));
         lost.extend(not_here(old, new, item_id, places.collect()).await?);
@@ -74,7 +78,7 @@ async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Pla
     }
     from = 0;
     loop {
-        let page = old.queue.taken(item_id, from, PAGE).await.map_err(Unknown::Old)?;
+        let page = old.queue.taken(item_id, from, PAGE).await.map_err(OrdersUnknownError::Old)?;
         let Some(read) = (!page.is_empty()).then_some(page.len() as u64) else { break };
         let owed = page.into_iter().filter(|(_, state)| *state != OrderState::Released);
         lost.extend(
@@ -91,15 +95,15 @@ async fn not_here(
     new: &Stores,
     item_id: &ItemId,
     places: Vec<Place>,
-) -> Result<Vec<Place>, Unknown> {
+) -> Result<Vec<Place>, OrdersUnknownError> {
     let mut missing = Vec::new();
     for places in places.chunks(MAX_STATUS_BUYERS) {
         let buyers: Vec<&UserToken> = places.iter().map(|(buyer, ..)| buyer).collect();
         let states = match new.queue.status(ReadFrom::Main, item_id, &buyers).await {
-            Ok(look) => look.orders,
+            Ok(status) => status.orders,
             // An item that was made after the last word that came over.
             Err(ItemError::NoSuchItem(_)) => vec![OrderState::None; buyers.len()],
-            Err(error) => return Err(Unknown::New(error)),
+            Err(error) => return Err(OrdersUnknownError::New(error)),
         };
         let is_missing =
             |(place, state): (&Place, OrderState)| (state == OrderState::None).then(|| place.clone());

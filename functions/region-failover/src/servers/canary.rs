@@ -1,8 +1,8 @@
 //! The smoke test: one real order for one real unit, through queue, drain, worker and ledger.
 
-use super::{Servers, trouble};
+use super::{FailoverServers, obstacle};
+use crate::observation::{Observation, Obstacle};
 use crate::run::Run;
-use crate::seen::{Seen, Trouble};
 use shared::item::{ItemId, NewItem};
 use shared::queue::{ItemError, Order, OrderState};
 use shared::stamp::Stamp;
@@ -11,44 +11,44 @@ use shared::user_token::UserToken;
 /// An order of the canary's that has not become a sale travels so long, in milliseconds.
 const SETTLE_WINDOW_MS: u32 = 500;
 
-impl Servers {
+impl FailoverServers {
     /// How far the canary's order has come. Each reign has a canary of its own, which stays in the ledger.
-    pub(super) async fn look_at_canary(&self, run: &Run) -> Result<Seen, Trouble> {
+    pub(super) async fn observe_canary(&self, run: &Run) -> Result<Observation, Obstacle> {
         let (item_id, buyer) = canary(run)?;
-        let state = self.standby.queue.order_state(&item_id, &buyer).await.map_err(trouble)?;
-        let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(trouble)?;
+        let state = self.standby.queue.order_state(&item_id, &buyer).await.map_err(obstacle)?;
+        let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
         let is_sold = sales.iter().any(|sale| sale.state == ledger::SaleState::Sold);
         let is_placed = !matches!(state, OrderState::None | OrderState::Released);
-        Ok(Seen::Canary { is_placed, is_sold: is_sold && state == OrderState::Sold })
+        Ok(Observation::Canary { is_placed, is_sold: is_sold && state == OrderState::Sold })
     }
 
     /// Puts the canary on sale, where it is not, and orders it.
-    pub(super) async fn place_canary(&self, run: &Run) -> Result<(), Trouble> {
+    pub(super) async fn place_canary(&self, run: &Run) -> Result<(), Obstacle> {
         let (item_id, buyer) = canary(run)?;
         let both = &self.standby;
-        let now = both.queue.main_time().await.map_err(trouble)?;
+        let now = both.queue.main_time().await.map_err(obstacle)?;
         let new = NewItem {
             item_id: item_id.clone(),
             name: "Canary of a failover".into(),
             stock_total: 1,
-            opens_at: Stamp::from_micros(now.as_micros().saturating_sub(1_000_000)).map_err(trouble)?,
+            opens_at: Stamp::from_micros(now.as_micros().saturating_sub(1_000_000)).map_err(obstacle)?,
             closes_at: None,
             hold_seconds: 0,
             settle_window_ms: SETTLE_WINDOW_MS,
         };
-        both.ledger.create_item(&new).await.map_err(trouble)?;
+        both.ledger.create_item(&new).await.map_err(obstacle)?;
         match both.queue.create_item(&new, run.new_epoch()).await {
             Ok(()) | Err(ItemError::Exists(_)) => {}
-            Err(error) => return Err(trouble(error)),
+            Err(error) => return Err(obstacle(error)),
         }
-        let item = both.queue.item(&item_id).await.map_err(trouble)?;
+        let item = both.queue.item(&item_id).await.map_err(obstacle)?;
         // By main's clock: how well the clocks agree is no matter of this test.
         let order = Order { item_id, user_token: buyer, placed_at: now };
-        both.queue.place(&order, item.settle_window(), &self.clock).await.map(drop).map_err(trouble)
+        both.queue.place(&order, item.settle_window(), &self.clock).await.map(drop).map_err(obstacle)
     }
 }
 
-pub(super) fn canary(run: &Run) -> Result<(ItemId, UserToken), Trouble> {
-    let item_id = format!("failover-canary.{}", run.new_epoch()).parse().map_err(trouble)?;
-    Ok((item_id, UserToken::parse("failover-canary").map_err(trouble)?))
+pub(super) fn canary(run: &Run) -> Result<(ItemId, UserToken), Obstacle> {
+    let item_id = format!("failover-canary.{}", run.new_epoch()).parse().map_err(obstacle)?;
+    Ok((item_id, UserToken::parse("failover-canary").map_err(obstacle)?))
 }

@@ -1,7 +1,7 @@
 //! ElastiCache: which replication group of the Global Datastore takes writes.
 
-use super::{ask, trouble};
-use crate::seen::{Role, Seen, Trouble};
+use super::{call_aws, obstacle};
+use crate::observation::{Observation, Obstacle, Role};
 use aws_config::SdkConfig;
 use aws_sdk_elasticache::Client;
 use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupMember};
@@ -10,7 +10,7 @@ use shared::queue::LinkError;
 
 /// The datastore, as it is seen from the standby's region.
 #[derive(Clone, Debug)]
-pub(super) struct Datastore {
+pub(super) struct GlobalDatastore {
     client: Client,
     /// The Global Datastore's id.
     id: String,
@@ -19,7 +19,7 @@ pub(super) struct Datastore {
     region: String,
 }
 
-impl Datastore {
+impl GlobalDatastore {
     pub(super) fn from_config(
         source: Source<'_>,
         aws: &SdkConfig,
@@ -34,16 +34,16 @@ impl Datastore {
     }
 
     /// What ElastiCache says that this region's group is.
-    pub(super) async fn look(&self) -> Result<(Role, bool), Trouble> {
+    pub(super) async fn observe(&self) -> Result<(Role, bool), Obstacle> {
         let call = self.client.describe_global_replication_groups();
         let call = call.global_replication_group_id(&self.id).show_member_info(true);
-        let found = ask("the Global Datastore", call.send()).await?;
+        let found = call_aws("the Global Datastore", call.send()).await?;
         let datastore = found.global_replication_groups().first();
         let member = datastore.and_then(|datastore| self.own(datastore));
         match (datastore, member) {
-            (Some(datastore), Some(member)) => Ok(standing(datastore, member)),
+            (Some(datastore), Some(member)) => Ok(status(datastore, member)),
             // It has left the datastore, and stands for itself.
-            _ => self.look_at_group().await,
+            _ => self.observe_group().await,
         }
     }
 
@@ -54,29 +54,29 @@ impl Datastore {
         })
     }
 
-    async fn look_at_group(&self) -> Result<(Role, bool), Trouble> {
+    async fn observe_group(&self) -> Result<(Role, bool), Obstacle> {
         let call = self.client.describe_replication_groups().replication_group_id(&self.group);
-        let found = ask("this region's Redis", call.send()).await?;
-        let group = found.replication_groups().first().ok_or_else(|| trouble("this region has no Redis"))?;
+        let found = call_aws("this region's Redis", call.send()).await?;
+        let group = found.replication_groups().first().ok_or_else(|| obstacle("this region has no Redis"))?;
         Ok((Role::Alone, group.status() == Some("available")))
     }
 
     /// Makes this region's group the primary. Refused while another such change is under way.
-    pub(super) async fn failover(&self) -> Result<(), Trouble> {
+    pub(super) async fn failover(&self) -> Result<(), Obstacle> {
         let call = self.client.failover_global_replication_group().global_replication_group_id(&self.id);
         let call = call.primary_region(&self.region).primary_replication_group_id(&self.group);
-        ask("moving Redis's primary", call.send()).await.map(drop)
+        call_aws("moving Redis's primary", call.send()).await.map(drop)
     }
 
     /// Takes this region's group out of the datastore.
-    pub(super) async fn detach(&self) -> Result<(), Trouble> {
+    pub(super) async fn detach(&self) -> Result<(), Obstacle> {
         let call = self.client.disassociate_global_replication_group().global_replication_group_id(&self.id);
         let call = call.replication_group_id(&self.group).replication_group_region(&self.region);
-        ask("detaching Redis", call.send()).await.map(drop)
+        call_aws("detaching Redis", call.send()).await.map(drop)
     }
 }
 
-fn standing(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupMember) -> (Role, bool) {
+fn status(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupMember) -> (Role, bool) {
     let is_primary = member.role().is_some_and(|role| role.eq_ignore_ascii_case("primary"));
     let role = if is_primary { Role::Primary } else { Role::Secondary };
     let is_settled =
@@ -86,19 +86,19 @@ fn standing(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupM
 }
 
 /// By AWS's word, and by the server's own: a primary counts once it takes writes.
-pub(super) fn seen(
+pub(super) fn observation(
     (role, is_settled): (Role, bool),
     takes_writes: Result<bool, LinkError>,
-) -> Result<Seen, Trouble> {
+) -> Result<Observation, Obstacle> {
     let is_said_to = is_settled && role != Role::Secondary;
     match takes_writes {
-        Ok(false) if is_said_to => Err(trouble(
+        Ok(false) if is_said_to => Err(obstacle(
             "ElastiCache says that this region's Redis takes writes, and the server itself, StandbyRedisEndpoint, does not",
         )),
-        Err(error) if is_said_to => Err(trouble(format!(
+        Err(error) if is_said_to => Err(obstacle(format!(
             "ElastiCache says that this region's Redis takes writes, and StandbyRedisEndpoint does not answer: {error}"
         ))),
-        _ => Ok(Seen::Redis { role, is_settled }),
+        _ => Ok(Observation::Redis { role, is_settled }),
     }
 }
 
@@ -110,15 +110,21 @@ mod tests {
     fn a_primary_counts_once_the_server_itself_takes_writes() {
         let away = || LinkError::NotSent("no connection in time".into());
         for role in [Role::Primary, Role::Alone] {
-            assert_eq!(seen((role, true), Ok(true)), Ok(Seen::Redis { role, is_settled: true }));
+            assert_eq!(
+                observation((role, true), Ok(true)),
+                Ok(Observation::Redis { role, is_settled: true })
+            );
             for (said, word) in [(Ok(false), "does not"), (Err(away()), "no connection in time")] {
-                let Err(Trouble(why)) = seen((role, true), said) else { panic!("{role:?} counts") };
+                let Err(Obstacle(why)) = observation((role, true), said) else { panic!("{role:?} counts") };
                 assert!(why.contains("StandbyRedisEndpoint") && why.contains(word), "{why}");
             }
             // AWS is not through with it yet.
-            assert_eq!(seen((role, false), Err(away())), Ok(Seen::Redis { role, is_settled: false }));
+            assert_eq!(
+                observation((role, false), Err(away())),
+                Ok(Observation::Redis { role, is_settled: false })
+            );
         }
-        let follows = Seen::Redis { role: Role::Secondary, is_settled: true };
-        assert_eq!(seen((Role::Secondary, true), Ok(false)), Ok(follows));
+        let follows = Observation::Redis { role: Role::Secondary, is_settled: true };
+        assert_eq!(observation((Role::Secondary, true), Ok(false)), Ok(follows));
     }
 }

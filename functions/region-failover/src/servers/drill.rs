@@ -2,10 +2,10 @@
 //! is looked at and not moved: main sells on meanwhile.
 
 use super::instance::Copied;
-use super::{Servers, trouble};
+use super::{FailoverServers, obstacle};
+use crate::observation::{Observation, ObservationKind, Obstacle, Role};
 use crate::run::Run;
-use crate::seen::{Look, Role, Seen, Trouble};
-use lease::Record;
+use lease::LeaseRecord;
 use ledger::Ledger;
 use shared::config::Source;
 use shared::item::NewItem;
@@ -13,39 +13,39 @@ use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use shared::stamp::Stamp;
 
-impl Servers {
+impl FailoverServers {
     /// The servers that a drill's steps work on: the copy in the replica's place, and a lease that nobody sells by.
     /// Where there is no copy yet, it is made.
-    pub(super) async fn of_drill(&self, run: &Run) -> Result<Self, Trouble> {
+    pub(super) async fn for_drill(&self, run: &Run) -> Result<Self, Obstacle> {
         let endpoint = match self.instances.copy().await? {
             Copied::Ready { host, port } => format!("{host}:{port}"),
-            Copied::Missing if run.step == crate::Step::Precheck => {
+            Copied::Missing if run.step == crate::FailoverStep::Precheck => {
                 self.instances.make_copy().await?;
-                return Err(trouble("the copy is being made"));
+                return Err(obstacle("the copy is being made"));
             }
-            Copied::Missing => return Err(trouble("the copy is gone")),
-            Copied::Changing if run.step == crate::Step::Precheck => {
-                return Err(trouble("the copy is being made"));
+            Copied::Missing => return Err(obstacle("the copy is gone")),
+            Copied::Changing if run.step == crate::FailoverStep::Precheck => {
+                return Err(obstacle("the copy is being made"));
             }
             // Its name stays while it is promoted.
             Copied::Changing => self.copy_endpoint()?,
         };
-        self.copy_endpoint.lock().map_err(trouble)?.replace(endpoint.clone());
+        self.copy_endpoint.lock().map_err(obstacle)?.replace(endpoint.clone());
         let mut copied = self.clone();
         copied.lease = self.lease.named(&format!("drill/{}", run.id));
-        copied.lease.write_first(&Record::first(&run.from, run.epoch)).await.map_err(trouble)?;
+        copied.lease.write_first(&LeaseRecord::first(&run.from, run.epoch)).await.map_err(obstacle)?;
         copied.standby.ledger = self.copy_ledger(&endpoint)?;
-        copied.instances = self.instances.of_copy();
+        copied.instances = self.instances.for_copy();
         Ok(copied)
     }
 
-    fn copy_endpoint(&self) -> Result<String, Trouble> {
-        let known = self.copy_endpoint.lock().map_err(trouble)?.clone();
-        known.ok_or_else(|| trouble("the copy is being changed"))
+    fn copy_endpoint(&self) -> Result<String, Obstacle> {
+        let known = self.copy_endpoint.lock().map_err(obstacle)?.clone();
+        known.ok_or_else(|| obstacle("the copy is being changed"))
     }
 
-    fn copy_ledger(&self, endpoint: &str) -> Result<Ledger, Trouble> {
-        let mut known = self.copy_ledger.lock().map_err(trouble)?;
+    fn copy_ledger(&self, endpoint: &str) -> Result<Ledger, Obstacle> {
+        let mut known = self.copy_ledger.lock().map_err(obstacle)?;
         match &*known {
             Some((of, ledger)) if of == endpoint => Ok(ledger.clone()),
             _ => {
@@ -53,62 +53,68 @@ impl Servers {
                     "FAIRDROP_REPLICA_URL" => at(&self.replica_url, endpoint),
                     _ => shared::config::process_environment(name),
                 };
-                let ledger = Ledger::of_replica(source).map_err(trouble)?;
+                let ledger = Ledger::of_replica(source).map_err(obstacle)?;
                 *known = Some((endpoint.into(), ledger.clone()));
                 Ok(ledger)
             }
         }
     }
 
-    /// Looks for a drill, on what [`Servers::of_drill`] has put in place.
-    pub(super) async fn look_in_drill(&self, look: Look, run: &Run) -> Result<Seen, Trouble> {
-        match look {
+    /// Looks for a drill, on what [`FailoverServers::for_drill`] has put in place.
+    pub(super) async fn observe_in_drill(
+        &self,
+        kind: ObservationKind,
+        run: &Run,
+    ) -> Result<Observation, Obstacle> {
+        match kind {
             // It is fit to be moved, and stays where it is.
-            Look::Redis => match self.datastore.look().await? {
-                (Role::Secondary, true) => Ok(Seen::Redis { role: Role::Primary, is_settled: true }),
+            ObservationKind::Redis => match self.datastore.observe().await? {
+                (Role::Secondary, true) => Ok(Observation::Redis { role: Role::Primary, is_settled: true }),
                 (role, is_settled) => {
-                    Err(Trouble(format!("Redis could not be moved now: {role:?}, {is_settled}")))
+                    Err(Obstacle(format!("Redis could not be moved now: {role:?}, {is_settled}")))
                 }
             },
-            Look::Stock => Ok(Seen::Stock { left: self.lost_items().await? }),
-            Look::Pointers => Ok(Seen::Pointers { left: self.functions.not_readable().await }),
-            Look::Selling => {
+            ObservationKind::Stock => Ok(Observation::Stock { left: self.missing_items().await? }),
+            ObservationKind::Pointers => {
+                Ok(Observation::Pointers { left: self.functions.not_readable().await })
+            }
+            ObservationKind::Selling => {
                 self.functions.may_run().await?;
                 let (now, timing) = (self.clock.now(), self.timing);
-                let lease = self.lease.renew(&run.to, now, timing).await.map_err(trouble)?;
-                Ok(Seen::Selling { lease, may_run: true })
+                let lease = self.lease.renew(&run.to, now, timing).await.map_err(obstacle)?;
+                Ok(Observation::Selling { lease, may_run: true })
             }
-            Look::Canary => {
+            ObservationKind::Canary => {
                 let (item_id, _) = super::canary::canary(run)?;
-                let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(trouble)?;
-                Ok(Seen::Canary { is_placed: false, is_sold: !sales.is_empty() })
+                let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
+                Ok(Observation::Canary { is_placed: false, is_sold: !sales.is_empty() })
             }
             // What must not be left of a drill is the copy.
-            Look::Fence => {
+            ObservationKind::Fence => {
                 self.instances.fence_group()?;
                 let copy = self.instances.copy().await?;
                 let is_settled = !matches!(copy, Copied::Changing);
-                Ok(Seen::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
+                Ok(Observation::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
             }
-            _ => self.look_at(look, run).await,
+            _ => self.observe_servers(kind, run).await,
         }
     }
 
     /// Items of the copy that the standby's Redis has not.
-    async fn lost_items(&self) -> Result<u64, Trouble> {
-        let there = self.standby.queue.item_ids().await.map_err(trouble)?;
-        let here = self.standby.ledger.item_ids().await.map_err(trouble)?;
+    async fn missing_items(&self) -> Result<u64, Obstacle> {
+        let there = self.standby.queue.item_ids().await.map_err(obstacle)?;
+        let here = self.standby.ledger.item_ids().await.map_err(obstacle)?;
         let lost: Vec<String> =
             here.iter().filter(|id| !there.contains(id)).map(ToString::to_string).collect();
-        if lost.is_empty() { Ok(0) } else { Err(Trouble(format!("Redis has not {}", lost.join(", ")))) }
+        if lost.is_empty() { Ok(0) } else { Err(Obstacle(format!("Redis has not {}", lost.join(", ")))) }
     }
 
     /// Sells the canary in the copy, under the new epoch and by the drill's lease.
-    pub(super) async fn sell_canary_in_copy(&self, run: &Run) -> Result<(), Trouble> {
+    pub(super) async fn sell_canary_in_copy(&self, run: &Run) -> Result<(), Obstacle> {
         let (item_id, buyer) = super::canary::canary(run)?;
         let ledger = &self.standby.ledger;
         let now = self.clock.now();
-        let moment = |micros: u64| Stamp::from_micros(micros).map_err(trouble);
+        let moment = |micros: u64| Stamp::from_micros(micros).map_err(obstacle);
         let new = NewItem {
             item_id: item_id.clone(),
             name: "Canary of a drill".into(),
@@ -118,8 +124,8 @@ impl Servers {
             hold_seconds: 0,
             settle_window_ms: 500,
         };
-        ledger.create_item(&new).await.map_err(trouble)?;
-        let lease = self.lease.load().await.map_err(trouble)?;
+        ledger.create_item(&new).await.map_err(obstacle)?;
+        let lease = self.lease.load().await.map_err(obstacle)?;
         let permit = lease.permit(&run.to, now, self.timing).unwrap_or(Permit::Unleased);
         let sale = Reservation {
             user_token: buyer,
@@ -128,11 +134,11 @@ impl Servers {
             hold_until: moment(now.as_micros() + NO_HOLD_MICROS)?,
             epoch: run.new_epoch(),
         };
-        ledger.record(&item_id, &[sale], permit).await.map(drop).map_err(trouble)
+        ledger.record(&item_id, &[sale], permit).await.map(drop).map_err(obstacle)
     }
 
     /// Deletes what a drill has made.
-    pub(crate) async fn throw_away(&self) -> Result<(), Trouble> {
+    pub(crate) async fn delete_drill_copy(&self) -> Result<(), Obstacle> {
         match self.instances.copy().await? {
             Copied::Missing => Ok(()),
             Copied::Ready { .. } | Copied::Changing => self.instances.delete_copy().await,

@@ -1,8 +1,8 @@
 //! Lambda and EventBridge Scheduler: where every region's functions send their orders, and whether the
 //! new main's may run.
 
-use super::{ask, trouble};
-use crate::seen::Trouble;
+use super::{call_aws, obstacle};
+use crate::observation::Obstacle;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::{
@@ -28,7 +28,7 @@ const BEHIND_ALIAS: [&str; 2] = ["order-intake", "order-intake-managed"];
 const ALIAS: &str = "live";
 /// How long one look at the lost region, or one act there, may take: what it did not answer to is outstanding, and is
 /// tried again once the new main sells.
-const LOST_LIMIT: Duration = Duration::from_secs(2);
+const LOST_REGION_LIMIT: Duration = Duration::from_secs(2);
 /// By which a function finds main's Redis ...
 const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 /// ... and its own region's copy of it.
@@ -77,12 +77,12 @@ impl Functions {
 
     /// Regions whose functions do not all send their orders here yet; those that cannot be asked, too. One that is
     /// `lost` is not waited for.
-    pub(super) async fn not_pointed(&self, lost: Option<&str>) -> Vec<String> {
+    pub(super) async fn not_repointed(&self, lost: Option<&str>) -> Vec<String> {
         let all = self.regions.iter().map(async |(region, client)| {
-            let asked = self.of_region(region).map(|function| self.is_pointed(client, function));
-            let is_pointed = unless_lost(region, lost, try_join_all(asked)).await;
-            let is_pointed = is_pointed.is_ok_and(|all| all.into_iter().all(|one| one));
-            (!is_pointed).then(|| region.clone())
+            let asked = self.of_region(region).map(|function| self.is_repointed(client, function));
+            let is_repointed = with_lost_limit(region, lost, try_join_all(asked)).await;
+            let is_repointed = is_repointed.is_ok_and(|all| all.into_iter().all(|one| one));
+            (!is_repointed).then(|| region.clone())
         });
         join_all(all).await.into_iter().flatten().collect()
     }
@@ -104,7 +104,7 @@ impl Functions {
         EVERYWHERE.into_iter().chain(OF_MAIN.into_iter().filter(move |_| is_here))
     }
 
-    async fn is_pointed(&self, client: &Client, function: &str) -> Result<bool, Trouble> {
+    async fn is_repointed(&self, client: &Client, function: &str) -> Result<bool, Obstacle> {
         let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
         let Some(found) = self.describe(client, function, alias).await? else { return Ok(true) };
         Ok(!is_changing(&found) && !has_failed(&found) && self.finds_main(&variables(&found)?))
@@ -117,18 +117,23 @@ impl Functions {
     /// Takes every function that is not pointed here one step on. `has_copies` says whether other regions'
     /// Redis still follow this one; where they do not, items are read from here, too. One that is `lost` is not waited
     /// for.
-    pub(super) async fn point(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Trouble> {
+    pub(super) async fn repoint(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Obstacle> {
         let all = self.regions.iter().flat_map(|(region, client)| {
             let is_here = region == &self.here;
             self.of_region(region).map(move |function| {
-                unless_lost(region, lost, self.point_one(client, function, is_here || has_copies))
+                with_lost_limit(region, lost, self.repoint_function(client, function, is_here || has_copies))
             })
         });
         // Each for itself: a region that is gone does not hold up the others.
-        join_all(all).await.into_iter().collect::<Result<Vec<()>, Trouble>>().map(drop)
+        join_all(all).await.into_iter().collect::<Result<Vec<()>, Obstacle>>().map(drop)
     }
 
-    async fn point_one(&self, client: &Client, function: &str, keeps_copy: bool) -> Result<(), Trouble> {
+    async fn repoint_function(
+        &self,
+        client: &Client,
+        function: &str,
+        keeps_copy: bool,
+    ) -> Result<(), Obstacle> {
         let name = self.name(function);
         let found = self.describe(client, function, None).await?;
         let Some(found) = found.filter(|found| !is_changing(found)) else { return Ok(()) };
@@ -142,16 +147,18 @@ impl Functions {
             let environment = Environment::builder().set_variables(Some(variables)).build();
             let call = client.update_function_configuration().function_name(&name).environment(environment);
             // Nobody else has changed it since it was read.
-            return ask(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
+            return call_aws(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
         }
-        if !BEHIND_ALIAS.contains(&function) || self.is_pointed(client, function).await? {
+        if !BEHIND_ALIAS.contains(&function) || self.is_repointed(client, function).await? {
             return Ok(());
         }
         let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id);
-        let version =
-            ask(&name, call.send()).await?.version.ok_or_else(|| trouble("a version without a number"))?;
+        let version = call_aws(&name, call.send())
+            .await?
+            .version
+            .ok_or_else(|| obstacle("a version without a number"))?;
         let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
-        ask(&name, call.send()).await.map(drop)
+        call_aws(&name, call.send()).await.map(drop)
     }
 
     /// How a function is configured; nothing where it is not deployed, and need not be.
@@ -160,12 +167,12 @@ impl Functions {
         client: &Client,
         function: &str,
         alias: Option<&str>,
-    ) -> Result<Option<GetFunctionConfigurationOutput>, Trouble> {
+    ) -> Result<Option<GetFunctionConfigurationOutput>, Obstacle> {
         let name = self.name(function);
         let call = client.get_function_configuration().function_name(&name);
         let call = call.set_qualifier(alias.map(str::to_owned)).send();
         let is_missing = std::cell::Cell::new(false);
-        let found = ask(&name, async {
+        let found = call_aws(&name, async {
             let answer = call.await;
             let missing = |error: &GetFunctionConfigurationError| error.is_resource_not_found_exception();
             is_missing.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(missing)));
@@ -181,22 +188,23 @@ impl Functions {
         format!("{}-{function}", self.stack)
     }
 
-    fn client_here(&self) -> Result<&Client, Trouble> {
-        self.regions.get(&self.here).ok_or_else(|| trouble("this region is none of FAIRDROP_REGIONS"))
+    fn client_here(&self) -> Result<&Client, Obstacle> {
+        self.regions.get(&self.here).ok_or_else(|| obstacle("this region is none of FAIRDROP_REGIONS"))
     }
 
     /// Whether what is main's alone may run here, and is called every minute.
-    pub(super) async fn may_run(&self) -> Result<bool, Trouble> {
+    pub(super) async fn may_run(&self) -> Result<bool, Obstacle> {
         let client = self.client_here()?;
         for function in OF_MAIN {
             let name = self.name(function);
-            let found = ask(&name, client.get_function_concurrency().function_name(&name).send()).await?;
+            let found =
+                call_aws(&name, client.get_function_concurrency().function_name(&name).send()).await?;
             if found.reserved_concurrent_executions() == Some(0) {
                 return Ok(false);
             }
         }
         for name in &self.schedules {
-            let found = ask(name, self.scheduler.get_schedule().name(name).send()).await?;
+            let found = call_aws(name, self.scheduler.get_schedule().name(name).send()).await?;
             if found.state() != Some(&ScheduleState::Enabled) {
                 return Ok(false);
             }
@@ -205,14 +213,14 @@ impl Functions {
     }
 
     /// Lets what is main's alone run here, and puts its schedules on.
-    pub(super) async fn let_run(&self) -> Result<(), Trouble> {
+    pub(super) async fn enable_main(&self) -> Result<(), Obstacle> {
         let client = self.client_here()?;
         for function in OF_MAIN {
             let name = self.name(function);
-            ask(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
+            call_aws(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
         }
         for name in &self.schedules {
-            let found = ask(name, self.scheduler.get_schedule().name(name).send()).await?;
+            let found = call_aws(name, self.scheduler.get_schedule().name(name).send()).await?;
             if found.state() == Some(&ScheduleState::Enabled) {
                 continue;
             }
@@ -232,22 +240,24 @@ impl Functions {
                 .set_target(found.target)
                 .set_flexible_time_window(found.flexible_time_window)
                 .set_action_after_completion(found.action_after_completion);
-            ask(name, call.send()).await?;
+            call_aws(name, call.send()).await?;
         }
         Ok(())
     }
 }
 
 /// Waits for `work` in `region`, and not for long where that is the lost one.
-async fn unless_lost<T>(
+async fn with_lost_limit<T>(
     region: &str,
     lost: Option<&str>,
-    work: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
+    work: impl Future<Output = Result<T, Obstacle>>,
+) -> Result<T, Obstacle> {
     if lost != Some(region) {
         return work.await;
     }
-    timeout(LOST_LIMIT, work).await.unwrap_or_else(|_| Err(trouble("the lost region does not answer")))
+    timeout(LOST_REGION_LIMIT, work)
+        .await
+        .unwrap_or_else(|_| Err(obstacle("the lost region does not answer")))
 }
 
 /// A published version has no update under way.
@@ -260,8 +270,8 @@ fn has_failed(found: &GetFunctionConfigurationOutput) -> bool {
 }
 
 /// All variables of a function. They are written as a whole: without them, nothing may be.
-fn variables(found: &GetFunctionConfigurationOutput) -> Result<HashMap<String, String>, Trouble> {
+fn variables(found: &GetFunctionConfigurationOutput) -> Result<HashMap<String, String>, Obstacle> {
     let variables = found.environment().filter(|environment| environment.error().is_none());
     let variables = variables.and_then(|environment| environment.variables()).cloned();
-    variables.ok_or_else(|| trouble("a function's variables cannot be read: are they under a key of your own, which this role may not use?"))
+    variables.ok_or_else(|| obstacle("a function's variables cannot be read: are they under a key of your own, which this role may not use?"))
 }

@@ -1,7 +1,7 @@
 //! RDS: the replica that is promoted, and the old main that is closed.
 
-use super::{ASK_LIMIT, ask, trouble};
-use crate::seen::{Seen, Trouble};
+use super::{CALL_LIMIT, call_aws, obstacle};
+use crate::observation::{Observation, Obstacle};
 use aws_config::SdkConfig;
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag, VpcSecurityGroupMembership};
@@ -67,12 +67,12 @@ impl Instances {
     }
 
     /// The replica's instance.
-    pub(super) async fn look(&self) -> Result<Seen, Trouble> {
+    pub(super) async fn observe(&self) -> Result<Observation, Obstacle> {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
         let nothing = PendingModifiedValues::builder().build();
         let is_changing = found.pending_modified_values().is_some_and(|pending| *pending != nothing);
-        Ok(Seen::Instance {
+        Ok(Observation::Instance {
             follows: found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty()),
             is_settled: found.db_instance_status() == Some("available") && !is_changing,
             is_big_enough: self.least_class().await.is_none_or(|least| is_enough(class, &least)),
@@ -93,49 +93,51 @@ impl Instances {
         }
     }
 
-    async fn replica(&self) -> Result<DbInstance, Trouble> {
+    async fn replica(&self) -> Result<DbInstance, Obstacle> {
         describe(&self.here, &self.replica).await
     }
 
     /// Gives the replica its bigger class, at once.
-    pub(super) async fn raise(&self) -> Result<(), Trouble> {
-        let class = self.least_class().await.ok_or_else(|| trouble("no class is known to raise it to"))?;
+    pub(super) async fn raise(&self) -> Result<(), Obstacle> {
+        let class = self.least_class().await.ok_or_else(|| obstacle("no class is known to raise it to"))?;
         let call = self.here.modify_db_instance().db_instance_identifier(&self.replica);
-        ask("raising the class", call.db_instance_class(class).apply_immediately(true).send()).await.map(drop)
+        call_aws("raising the class", call.db_instance_class(class).apply_immediately(true).send())
+            .await
+            .map(drop)
     }
 
     /// Promotes the replica. There is no way back.
-    pub(super) async fn promote(&self) -> Result<(), Trouble> {
+    pub(super) async fn promote(&self) -> Result<(), Obstacle> {
         let call = self.here.promote_read_replica().db_instance_identifier(&self.replica);
-        ask("promoting the replica", call.send()).await.map(drop)
+        call_aws("promoting the replica", call.send()).await.map(drop)
     }
 
     /// Whether the old main lets nobody in.
-    pub(super) async fn look_at_fence(&self) -> Result<Seen, Trouble> {
+    pub(super) async fn observe_fence(&self) -> Result<Observation, Obstacle> {
         let fence = self.fence_group()?;
         let found = describe(&self.there, &self.main).await?;
         let groups = found.vpc_security_groups();
         let is_settled = groups.iter().all(|group| group.status() == Some("active"));
         let is_fence = |group: &VpcSecurityGroupMembership| group.vpc_security_group_id() == Some(fence);
         let is_up = is_settled && !groups.is_empty() && groups.iter().all(is_fence);
-        Ok(Seen::Fence { is_up, is_settled })
+        Ok(Observation::Fence { is_up, is_settled })
     }
 
     /// Puts the old main behind a security group that lets nobody in.
-    pub(super) async fn fence(&self) -> Result<(), Trouble> {
+    pub(super) async fn fence(&self) -> Result<(), Obstacle> {
         let call = self.there.modify_db_instance().db_instance_identifier(&self.main);
         let call = call.vpc_security_group_ids(self.fence_group()?).apply_immediately(true);
-        ask("closing the old main", call.send()).await.map(drop)
+        call_aws("closing the old main", call.send()).await.map(drop)
     }
 
-    pub(super) fn fence_group(&self) -> Result<&str, Trouble> {
+    pub(super) fn fence_group(&self) -> Result<&str, Obstacle> {
         self.fence_group.as_deref().ok_or_else(|| {
-            trouble("no FenceSecurityGroup is given: close the old main's database by hand, or give one")
+            obstacle("no FenceSecurityGroup is given: close the old main's database by hand, or give one")
         })
     }
 
     /// These, with the copy in the replica's place.
-    pub(super) fn of_copy(&self) -> Self {
+    pub(super) fn for_copy(&self) -> Self {
         Self { replica: self.copy_id(), ..self.clone() }
     }
 
@@ -144,19 +146,19 @@ impl Instances {
     }
 
     /// How the copy stands.
-    pub(super) async fn copy(&self) -> Result<Copied, Trouble> {
+    pub(super) async fn copy(&self) -> Result<Copied, Obstacle> {
         let id = self.copy_id();
         let call = self.here.describe_db_instances().db_instance_identifier(&id);
-        let answer = timeout(ASK_LIMIT, Box::pin(call.send())).await.map_err(trouble)?;
+        let answer = timeout(CALL_LIMIT, Box::pin(call.send())).await.map_err(obstacle)?;
         let found = match answer.map_err(rds::refusal) {
             Ok(found) => found.db_instances.and_then(|all| all.into_iter().next()),
             Err(RdsError::NotFound) => None,
-            Err(error) => return Err(Trouble(format!("{id}: {error}"))),
+            Err(error) => return Err(Obstacle(format!("{id}: {error}"))),
         };
         let Some(found) = found else { return Ok(Copied::Missing) };
         let is_own = found.tag_list().iter().any(|tag| tag.key() == Some(DRILL_TAG));
         if !is_own {
-            return Err(Trouble(format!("there is an instance {id} that no drill has made")));
+            return Err(Obstacle(format!("there is an instance {id} that no drill has made")));
         }
         let endpoint = found.endpoint();
         let (host, port) = (endpoint.and_then(Endpoint::address), endpoint.and_then(Endpoint::port));
@@ -167,7 +169,7 @@ impl Instances {
     }
 
     /// Makes the copy: a replica of main beside the replica, as that is.
-    pub(super) async fn make_copy(&self) -> Result<(), Trouble> {
+    pub(super) async fn make_copy(&self) -> Result<(), Obstacle> {
         let (replica, main) = (self.replica().await?, describe(&self.there, &self.main).await?);
         let groups = replica.vpc_security_groups().iter().filter_map(|group| group.vpc_security_group_id());
         let mut call = self
@@ -187,39 +189,39 @@ impl Instances {
         for group in groups {
             call = call.vpc_security_group_ids(group);
         }
-        ask("making the copy", call.send()).await.map(drop)
+        call_aws("making the copy", call.send()).await.map(drop)
     }
 
     /// Deletes the copy, with all it holds. Refused while something is done to it.
-    pub(super) async fn delete_copy(&self) -> Result<(), Trouble> {
+    pub(super) async fn delete_copy(&self) -> Result<(), Obstacle> {
         let call = self.here.delete_db_instance().db_instance_identifier(self.copy_id());
         let call = call.skip_final_snapshot(true).delete_automated_backups(true);
-        ask("deleting the copy", call.send()).await.map(drop)
+        call_aws("deleting the copy", call.send()).await.map(drop)
     }
 
     /// Tags the replica for `run`, or takes the tag off.
-    pub(super) async fn mark(&self, run: Option<&str>) -> Result<(), Trouble> {
-        let arn = self.replica().await?.db_instance_arn.ok_or_else(|| trouble("it has no ARN"))?;
+    pub(super) async fn tag_replica(&self, run: Option<&str>) -> Result<(), Obstacle> {
+        let arn = self.replica().await?.db_instance_arn.ok_or_else(|| obstacle("it has no ARN"))?;
         match run {
             Some(run) => {
                 let tag = Tag::builder().key(FAILOVER_TAG).value(run).build();
                 let call = self.here.add_tags_to_resource().resource_name(arn).tags(tag);
-                ask("tagging the replica", call.send()).await.map(drop)
+                call_aws("tagging the replica", call.send()).await.map(drop)
             }
             None => {
                 let call = self.here.remove_tags_from_resource().resource_name(arn).tag_keys(FAILOVER_TAG);
-                ask("taking the tag off", call.send()).await.map(drop)
+                call_aws("taking the tag off", call.send()).await.map(drop)
             }
         }
     }
 }
 
-async fn describe(client: &Client, id: &str) -> Result<DbInstance, Trouble> {
-    let found = ask(id, client.describe_db_instances().db_instance_identifier(id).send()).await?;
+async fn describe(client: &Client, id: &str) -> Result<DbInstance, Obstacle> {
+    let found = call_aws(id, client.describe_db_instances().db_instance_identifier(id).send()).await?;
     found
         .db_instances
         .and_then(|all| all.into_iter().next())
-        .ok_or_else(|| trouble(format!("{id} is not there")))
+        .ok_or_else(|| obstacle(format!("{id} is not there")))
 }
 
 /// A class whose size is not known counts as enough where it is the very one.

@@ -1,29 +1,29 @@
 //! Items under the new reign: a unit is free only if neither the ledger nor Redis has it taken.
 
-use super::{Servers, trouble};
+use super::{FailoverServers, obstacle};
+use crate::observation::Obstacle;
 use crate::run::Run;
-use crate::seen::Trouble;
 use reconcile::{ReconcileError, reconcile_at_rest};
 use shared::item::ItemId;
 use shared::queue::{ItemError, Keys};
 use std::collections::BTreeMap;
 
-impl Servers {
+impl FailoverServers {
     /// Items of the ledger that are not under the new epoch in Redis.
-    pub(super) async fn unreconciled(&self, run: &Run) -> Result<Vec<ItemId>, Trouble> {
+    pub(super) async fn unreconciled(&self, run: &Run) -> Result<Vec<ItemId>, Obstacle> {
         let mut left = Vec::new();
-        for item_id in self.standby.ledger.item_ids().await.map_err(trouble)? {
+        for item_id in self.standby.ledger.item_ids().await.map_err(obstacle)? {
             match self.standby.queue.item(&item_id).await {
                 Ok(item) if item.epoch == run.new_epoch() => {}
                 Ok(_) | Err(ItemError::NoSuchItem(_) | ItemError::Corrupt { .. }) => left.push(item_id),
-                Err(error) => return Err(trouble(error)),
+                Err(error) => return Err(obstacle(error)),
             }
         }
         Ok(left)
     }
 
     /// Reconciles what is left, and says what differed.
-    pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Trouble> {
+    pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Obstacle> {
         let left = self.unreconciled(run).await?;
         let mut differences: BTreeMap<&str, u64> = BTreeMap::new();
         let (mut withheld, mut failed) = (0, None);
@@ -31,7 +31,7 @@ impl Servers {
             match self.reconcile_item(run, item_id, &mut differences).await {
                 Ok(units) => withheld += u64::from(units),
                 // The others need not wait for one.
-                Err(error) => failed = failed.or(Some(Trouble(format!("{item_id}: {error}")))),
+                Err(error) => failed = failed.or(Some(Obstacle(format!("{item_id}: {error}")))),
             }
         }
         failed.map_or(Ok(()), Err)?;

@@ -203,7 +203,7 @@ impl DeploymentPlan<'_> {
             ("FAIRDROP_WORKER_SCHEDULE", WORKER_SCHEDULE.into()),
             ("FAIRDROP_FENCE_GROUP", FENCE_GROUP.into()),
             ("FAIRDROP_FAILOVER_CLASS", self.settings.main_class.clone()),
-            ("FAIRDROP_LOOK_PAUSE_MS", "200".into()),
+            ("FAIRDROP_OBSERVE_INTERVAL_MS", "200".into()),
         ]);
         Deployment {
             binary: "region-failover",

@@ -70,7 +70,7 @@ impl TwoRegions {
         let started = Instant::now();
         loop {
             let plan = self.failover(&json!({ "command": "plan", "mode": "planned" })).await?;
-            // That the last one ended within the hour is what `hurry` is for.
+            // That the last one ended within the hour is what `skip_cooldown` is for.
             let obstacle = plan["obstacle"].as_str().unwrap_or_default().to_owned();
             if plan["can_begin"] == true || obstacle.contains("less than an hour ago") {
                 return Ok(());

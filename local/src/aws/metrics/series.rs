@@ -54,7 +54,7 @@ const SHOWN: [(&str, Statistic); 22] = [
     ("payments_refused", Sum),
     ("live_watchers", Maximum),
     ("live_messages", Sum),
-    ("leases_missed", Sum),
+    ("lease_renewals_failed", Sum),
 ];
 
 /// The answer.

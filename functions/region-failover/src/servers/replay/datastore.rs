@@ -1,7 +1,7 @@
 //! What ElastiCache says of the Global Datastore.
 
-use super::{Aws, refusal};
-use crate::seen::{Role, Trouble};
+use super::{ReplayedAws, refusal};
+use crate::observation::{Obstacle, Role};
 
 fn datastore(status: &str, role: &str, member: &str) -> String {
     format!(
@@ -27,26 +27,26 @@ async fn redis_is_what_the_datastore_says_of_this_region_s_group() {
         ("modifying", "PRIMARY", (Role::Primary, false)),
     ] {
         let answer = datastore(status, role, "redis-here");
-        let aws = Aws::start(&[("DescribeGlobalReplicationGroups", 200, &answer)]).await;
-        assert_eq!(aws.datastore().look().await, Ok(expected), "{status} {role}");
+        let aws = ReplayedAws::start(&[("DescribeGlobalReplicationGroups", 200, &answer)]).await;
+        assert_eq!(aws.datastore().observe().await, Ok(expected), "{status} {role}");
         assert!(aws.sent("DescribeGlobalReplicationGroups")[0].contains("ShowMemberInfo=true"));
     }
     // It is no member any more: detached.
     let group = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>
         <ReplicationGroup><ReplicationGroupId>redis-here</ReplicationGroupId><Status>available</Status>
         </ReplicationGroup></ReplicationGroups></DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>";
-    let aws = Aws::start(&[
+    let aws = ReplayedAws::start(&[
         ("DescribeGlobalReplicationGroups", 200, &datastore("available", "SECONDARY", "another")),
         ("DescribeReplicationGroups", 200, group),
     ])
     .await;
-    assert_eq!(aws.datastore().look().await, Ok((Role::Alone, true)));
+    assert_eq!(aws.datastore().observe().await, Ok((Role::Alone, true)));
 }
 
 #[tokio::test]
 async fn redis_is_moved_to_this_region_and_a_refusal_is_told() {
     let done = "<FailoverGlobalReplicationGroupResponse><FailoverGlobalReplicationGroupResult/></FailoverGlobalReplicationGroupResponse>";
-    let aws = Aws::start(&[("FailoverGlobalReplicationGroup", 200, done)]).await;
+    let aws = ReplayedAws::start(&[("FailoverGlobalReplicationGroup", 200, done)]).await;
     aws.datastore().failover().await.unwrap();
     let sent = &aws.sent("FailoverGlobalReplicationGroup")[0];
     for part in [
@@ -57,13 +57,13 @@ async fn redis_is_moved_to_this_region_and_a_refusal_is_told() {
         assert!(sent.contains(part), "{sent}");
     }
     let refused = refusal("InvalidGlobalReplicationGroupState");
-    let aws = Aws::start(&[
+    let aws = ReplayedAws::start(&[
         ("FailoverGlobalReplicationGroup", 400, &refused),
         ("DisassociateGlobalReplicationGroup", 400, &refused),
     ])
     .await;
-    for trouble in [aws.datastore().failover().await, aws.datastore().detach().await] {
-        let Trouble(why) = trouble.unwrap_err();
+    for obstacle in [aws.datastore().failover().await, aws.datastore().detach().await] {
+        let Obstacle(why) = obstacle.unwrap_err();
         assert!(why.contains("InvalidGlobalReplicationGroupState"), "{why}");
     }
 }

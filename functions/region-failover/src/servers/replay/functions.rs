@@ -1,7 +1,7 @@
 //! What Lambda says of functions, and Scheduler of schedules.
 
-use super::{Aws, function};
-use crate::seen::Trouble;
+use super::{ReplayedAws, function};
+use crate::observation::Obstacle;
 
 fn configuration(redis: &str, status: &str) -> String {
     format!(
@@ -11,7 +11,7 @@ fn configuration(redis: &str, status: &str) -> String {
 }
 
 /// Only `name` is asked about: the others are pointed already.
-async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> Aws {
+async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> ReplayedAws {
     let pointed = configuration("rediss://here:6379", "Successful");
     let all =
         ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
@@ -30,7 +30,7 @@ async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> A
         .iter()
         .map(|(question, status, answer)| (question.as_str(), *status, answer.as_str()))
         .collect();
-    Aws::start(&borrowed).await
+    ReplayedAws::start(&borrowed).await
 }
 
 #[tokio::test]
@@ -38,8 +38,8 @@ async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let aws = pointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
-    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
-    aws.functions().point(true, None).await.unwrap();
+    assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
+    aws.functions().repoint(true, None).await.unwrap();
     let sent = aws.sent(&put);
     assert_eq!(sent.len(), 1, "the others are pointed");
     for part in ["rediss://here:6379", "rediss://copy:6379", "keys", r#""RevisionId":"rev-1""#] {
@@ -47,25 +47,25 @@ async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
     }
     assert!(!sent[0].contains("there"), "{}", sent[0]);
     let aws = pointing("none", (200, ""), &[]).await;
-    assert_eq!(aws.functions().not_pointed(None).await, Vec::<String>::new());
-    aws.functions().point(true, None).await.unwrap();
+    assert_eq!(aws.functions().not_repointed(None).await, Vec::<String>::new());
+    aws.functions().repoint(true, None).await.unwrap();
 }
 
 #[tokio::test]
 async fn variables_that_cannot_be_read_are_not_written_and_a_change_under_way_is_waited_for() {
     let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
     let aws = pointing("order-status", (200, denied), &[]).await;
-    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
+    let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
     assert!(why.contains("cannot be read"), "{why}");
     let busy = configuration("rediss://there:6379", "InProgress");
     let aws = pointing("order-status", (200, &busy), &[]).await;
-    aws.functions().point(true, None).await.unwrap();
-    assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
+    aws.functions().repoint(true, None).await.unwrap();
+    assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let conflict = r#"{"__type":"ResourceConflictException","message":"an update is in progress"}"#;
     let aws = pointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
-    let Trouble(why) = aws.functions().point(true, None).await.unwrap_err();
+    let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
     assert!(why.contains("fairdrop-order-status"), "{why}");
 }
 
@@ -76,8 +76,8 @@ async fn an_update_that_failed_is_made_again() {
         let put = format!("PUT {}", function("order-status"));
         let failed = configuration(redis, "Failed");
         let aws = pointing("order-status", (200, &failed), &[(&put, 200, "{}")]).await;
-        assert_eq!(aws.functions().not_pointed(None).await, ["eu-west-1"]);
-        aws.functions().point(true, None).await.unwrap();
+        assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
+        aws.functions().repoint(true, None).await.unwrap();
         assert!(aws.sent(&put)[0].contains("rediss://here:6379"), "{redis}");
     }
 }
@@ -100,8 +100,8 @@ async fn intake_is_pointed_by_a_version_and_its_alias() {
             .map(|name| format!("GET {}", function(name)))
             .collect();
     answers.extend(questions.iter().map(|question| (question.as_str(), 200, pointed.as_str())));
-    let aws = Aws::start(&answers).await;
-    aws.functions().point(true, None).await.unwrap();
+    let aws = ReplayedAws::start(&answers).await;
+    aws.functions().repoint(true, None).await.unwrap();
     assert!(aws.sent(publish)[0].contains("rev-1"));
     assert!(aws.sent(update)[0].contains(r#""FunctionVersion":"7""#));
 }
@@ -130,9 +130,9 @@ async fn a_schedule_is_put_on_with_all_that_it_was() {
     ];
     answers.extend(lifted.iter().map(|question| (question.as_str(), 204, "")));
     answers.extend(asked.iter().map(|question| (question.as_str(), 200, "{}")));
-    let aws = Aws::start(&answers).await;
+    let aws = ReplayedAws::start(&answers).await;
     assert_eq!(aws.functions().may_run().await, Ok(false));
-    aws.functions().let_run().await.unwrap();
+    aws.functions().enable_main().await.unwrap();
     let sent = &aws.sent("PUT /schedules/drain-every-minute")[0];
     for part in [
         "ENABLED",
@@ -146,6 +146,6 @@ async fn a_schedule_is_put_on_with_all_that_it_was() {
     let mut parked = answers.clone();
     parked.retain(|(question, ..)| *question != asked[0].as_str());
     parked.push((asked[0].as_str(), 200, r#"{"ReservedConcurrentExecutions":0}"#));
-    let aws = Aws::start(&parked).await;
+    let aws = ReplayedAws::start(&parked).await;
     assert_eq!(aws.functions().may_run().await, Ok(false));
 }

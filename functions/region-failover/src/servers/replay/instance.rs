@@ -1,7 +1,7 @@
 //! What RDS says of an instance, of its class and of the fence.
 
-use super::{Aws, refusal};
-use crate::seen::{Seen, Trouble};
+use super::{ReplayedAws, refusal};
+use crate::observation::{Observation, Obstacle};
 
 fn instances(fields: &str) -> String {
     format!(
@@ -27,9 +27,13 @@ async fn an_instance_is_settled_once_nothing_is_done_to_it_and_promoted_once_it_
         ("<DBInstanceStatus>rebooting</DBInstanceStatus>".into(), false, false),
         (AVAILABLE.into(), false, true),
     ] {
-        let aws = Aws::start(&[("DescribeDBInstances", 200, &instances(&fields))]).await;
-        let seen = aws.instances().look().await;
-        assert_eq!(seen, Ok(Seen::Instance { follows, is_settled, is_big_enough: true }), "{fields}");
+        let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, &instances(&fields))]).await;
+        let observation = aws.instances().observe().await;
+        assert_eq!(
+            observation,
+            Ok(Observation::Instance { follows, is_settled, is_big_enough: true }),
+            "{fields}"
+        );
     }
 }
 
@@ -43,15 +47,15 @@ async fn what_rds_refuses_is_told_and_waited_for() {
         ("InternalFailure", 500, "not well"),
         ("InvalidParameterCombination", 400, "InvalidParameterCombination"),
     ] {
-        let aws = Aws::start(&[("PromoteReadReplica", status, &refusal(code))]).await;
-        let Trouble(why) = aws.instances().promote().await.unwrap_err();
+        let aws = ReplayedAws::start(&[("PromoteReadReplica", status, &refusal(code))]).await;
+        let Obstacle(why) = aws.instances().promote().await.unwrap_err();
         assert!(why.contains("promoting the replica") && why.contains(expected), "{code}: {why}");
         assert_eq!(aws.sent("PromoteReadReplica").len(), 1);
     }
-    let aws = Aws::start(&[("DescribeDBInstances", 404, &refusal("DBInstanceNotFound"))]).await;
-    assert!(aws.instances().look().await.is_err());
-    let aws = Aws::start(&[("DescribeDBInstances", 200, "<html>busy</html>")]).await;
-    assert!(aws.instances().look().await.is_err());
+    let aws = ReplayedAws::start(&[("DescribeDBInstances", 404, &refusal("DBInstanceNotFound"))]).await;
+    assert!(aws.instances().observe().await.is_err());
+    let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, "<html>busy</html>")]).await;
+    assert!(aws.instances().observe().await.is_err());
 }
 
 #[tokio::test]
@@ -61,10 +65,10 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_once_it_is_the_only_
             "<VpcSecurityGroupMembership><VpcSecurityGroupId>{id}</VpcSecurityGroupId><Status>{status}</Status></VpcSecurityGroupMembership>"
         )
     };
-    let seen = async |groups: String| {
+    let observation = async |groups: String| {
         let groups = format!("{AVAILABLE}<VpcSecurityGroups>{groups}</VpcSecurityGroups>");
-        let aws = Aws::start(&[("DescribeDBInstances", 200, &instances(&groups))]).await;
-        aws.instances().look_at_fence().await
+        let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, &instances(&groups))]).await;
+        aws.instances().observe_fence().await
     };
     for (groups, is_up, is_settled) in [
         (group("sg-0f", "active"), true, true),
@@ -74,13 +78,14 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_once_it_is_the_only_
         (group("sg-1", "active"), false, true),
         (String::new(), false, true),
     ] {
-        assert_eq!(seen(groups).await, Ok(Seen::Fence { is_up, is_settled }));
+        assert_eq!(observation(groups).await, Ok(Observation::Fence { is_up, is_settled }));
     }
 
     let modified = "<ModifyDBInstanceResponse><ModifyDBInstanceResult/></ModifyDBInstanceResponse>";
     let described = instances(AVAILABLE);
     let aws =
-        Aws::start(&[("DescribeDBInstances", 200, &described), ("ModifyDBInstance", 200, modified)]).await;
+        ReplayedAws::start(&[("DescribeDBInstances", 200, &described), ("ModifyDBInstance", 200, modified)])
+            .await;
     aws.instances().fence().await.unwrap();
     aws.instances().raise().await.unwrap();
     let sent = aws.sent("ModifyDBInstance");

@@ -1,12 +1,12 @@
 //! What a failover looks at, what it sees, and what it does.
 
-use lease::Record;
+use lease::LeaseRecord;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum ObservationKind {
     /// The standby, the lease and the last failover, before anything is done.
     Readiness,
     /// The lease's record.
@@ -60,11 +60,11 @@ pub enum Role {
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observation {
     /// Before anything is done.
     Ready {
         /// The lease.
-        lease: Record,
+        lease: LeaseRecord,
         /// The replica's instance follows main, and nothing is being done to it.
         replica_follows: bool,
         /// Main's ledger and Redis answer.
@@ -75,11 +75,11 @@ pub enum Seen {
         last_run_seconds: Option<u64>,
     },
     /// The lease.
-    Lease(Record),
+    Lease(LeaseRecord),
     /// How far behind the standby is.
     Lag {
         /// The lease, read before the rest.
-        lease: Record,
+        lease: LeaseRecord,
         /// Whether all that main has written is here; nothing where main does not answer.
         ledger_is_here: Option<bool>,
         /// The same of Redis.
@@ -125,7 +125,7 @@ pub enum Seen {
     /// Whether the new main sells.
     Selling {
         /// The lease.
-        lease: Record,
+        lease: LeaseRecord,
         /// Its functions may run, and their schedules are on.
         may_run: bool,
     },
@@ -147,13 +147,13 @@ pub enum Seen {
 
 /// Why nothing was seen: no answer, or one that says to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble(pub String);
+pub struct Obstacle(pub String);
 
 /// What is done. Everything here may be done twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum FailoverAction {
     /// Writes the lease, made of the record that was seen, and of no other.
-    WriteLease(Record),
+    WriteLease(LeaseRecord),
     /// Makes the standby's Redis the primary.
     MoveRedis,
     /// Takes the standby's Redis out of the datastore: the last resort where that does not answer.
@@ -163,13 +163,13 @@ pub enum Act {
     /// Promotes the replica.
     Promote,
     /// Begins the new epoch in the ledger.
-    BeginReign,
+    BeginEpoch,
     /// Reconciles items, keeps units back, and puts them under the new epoch.
     Reconcile,
     /// Points functions to the new main.
-    Point,
+    Repoint,
     /// Lets the new main's functions run, and puts their schedules on.
-    LetRun,
+    EnableMain,
     /// Places the canary's order.
     PlaceCanary,
     /// Closes the old main's database to everybody.

@@ -4,7 +4,7 @@ mod datastore;
 mod functions;
 mod instance;
 
-use super::datastore::Datastore;
+use super::datastore::GlobalDatastore;
 use super::functions::Functions;
 use super::instance::Instances;
 use aws_config::retry::RetryConfig;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 /// Answers by what is asked (`Action` of the query protocol, otherwise method and path); the last of a list
 /// stays.
-struct Aws {
+struct ReplayedAws {
     config: SdkConfig,
     /// What was asked and sent, in order.
     asked: Arc<Mutex<Vec<(String, String)>>>,
@@ -26,7 +26,7 @@ struct Aws {
 
 type Answers = HashMap<String, Vec<(u16, String)>>;
 
-impl Aws {
+impl ReplayedAws {
     async fn start(answers: &[(&str, u16, &str)]) -> Self {
         let mut by_question: Answers = HashMap::new();
         // What is not deployed everywhere is not deployed here.
@@ -93,8 +93,8 @@ impl Aws {
         Instances::from_config(&Self::source, &self.config, "eu-west-1", "us-east-1").unwrap()
     }
 
-    fn datastore(&self) -> Datastore {
-        Datastore::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
+    fn datastore(&self) -> GlobalDatastore {
+        GlobalDatastore::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
     }
 
     fn functions(&self) -> Functions {

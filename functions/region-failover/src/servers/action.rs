@@ -1,0 +1,54 @@
+//! The acts. Each may be done twice; whether it has worked, the next look says.
+
+use super::{FailoverServers, obstacle};
+use crate::observation::{FailoverAction, Obstacle, Role};
+use crate::run::Run;
+
+impl FailoverServers {
+    /// Does `act` for `run`, and says what there is to say of it.
+    pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
+        match action {
+            _ if !run.is_drill => self.perform_on(action, run).await,
+            FailoverAction::Fence => {
+                self.delete_drill_copy().await.map(|()| "the copy is thrown away".into())
+            }
+            _ => {
+                let copied = self.for_drill(run).await?;
+                match action {
+                    FailoverAction::PlaceCanary => {
+                        copied.sell_canary_in_copy(run).await.map(|()| String::new())
+                    }
+                    FailoverAction::WriteLease(_)
+                    | FailoverAction::RaiseClass
+                    | FailoverAction::Promote
+                    | FailoverAction::BeginEpoch => copied.perform_on(action, run).await,
+                    _ => Err(obstacle("a drill moves nothing of main's")),
+                }
+            }
+        }
+    }
+
+    async fn perform_on(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
+        let done = |()| String::new();
+        match action {
+            FailoverAction::WriteLease(record) => self.lease.change(record).await.map(done).map_err(obstacle),
+            FailoverAction::MoveRedis => self.datastore.failover().await.map(done),
+            FailoverAction::DetachRedis => self.datastore.detach().await.map(done),
+            FailoverAction::RaiseClass => self.instances.raise().await.map(done),
+            FailoverAction::Promote => self.instances.promote().await.map(done),
+            FailoverAction::BeginEpoch => {
+                let begun = self.standby.ledger.raise_epoch(run.epoch).await;
+                begun.map(|_| String::new()).map_err(obstacle)
+            }
+            FailoverAction::Reconcile => self.reconcile(run).await,
+            FailoverAction::Repoint => {
+                // Where this Redis has left the datastore, no other region has a copy of it.
+                let (role, _) = self.datastore.observe().await?;
+                self.functions.repoint(role != Role::Alone, run.lost_region()).await.map(done)
+            }
+            FailoverAction::EnableMain => self.functions.enable_main().await.map(done),
+            FailoverAction::PlaceCanary => self.place_canary(run).await.map(done),
+            FailoverAction::Fence => self.instances.fence().await.map(done),
+        }
+    }
+}

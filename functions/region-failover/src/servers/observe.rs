@@ -1,0 +1,227 @@
+//! The looks: each asks whoever knows, and says only what was answered.
+
+use super::{FailoverServers, datastore, obstacle};
+use crate::loss;
+use crate::observation::{Observation, ObservationKind, Obstacle};
+use crate::run::{Mode, Run};
+use lease::LeaseRecord;
+use ledger::{AtRisk, Basis, Main, Replica};
+use redis::AsyncCommands;
+use shared::queue::{Link, LinkError};
+use std::time::Duration;
+
+/// Written on main's Redis once nothing is sold there any more: what the standby has of it came before.
+const MARKER_KEY: &str = "failover-mark";
+/// It is of no use to anybody afterwards, in seconds.
+const MARKER_TTL_SECONDS: u64 = 86_400;
+/// How often it is looked whether what main has written is here, before it counts as not here yet.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How the standby stands to main.
+pub(crate) struct StandbyStatus {
+    pub(crate) lease: LeaseRecord,
+    pub(crate) replica: Replica,
+    /// Nothing where main's ledger does not answer.
+    pub(crate) main: Option<Main>,
+    /// Main's Redis answers.
+    pub(crate) redis_answers: bool,
+    pub(crate) at_risk: AtRisk,
+    /// Main does not answer and may be selling: until it is stopped, each second adds one to the loss.
+    pub(crate) loss_grows: bool,
+}
+
+impl FailoverServers {
+    /// Looks for `run`.
+    pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
+        match kind {
+            // Once it is thrown away, there is nothing else to look at.
+            ObservationKind::Fence if run.is_drill => self.observe_in_drill(kind, run).await,
+            _ if run.is_drill => Box::pin(self.for_drill(run).await?.observe_in_drill(kind, run)).await,
+            _ => self.observe_servers(kind, run).await,
+        }
+    }
+
+    pub(super) async fn observe_servers(
+        &self,
+        kind: ObservationKind,
+        run: &Run,
+    ) -> Result<Observation, Obstacle> {
+        match kind {
+            ObservationKind::Readiness => {
+                let instance = self.instances.observe();
+                let (status, instance, ()) =
+                    futures::try_join!(self.status(), instance, self.redis_is_ready(run))?;
+                let Observation::Instance { follows, is_settled, .. } = instance else {
+                    return Err(obstacle("another thing was looked at"));
+                };
+                Ok(Observation::Ready {
+                    replica_follows: follows && is_settled && status.replica.follows,
+                    main_answers: status.main.is_some() && status.redis_answers,
+                    loss: status.at_risk.into(),
+                    lease: status.lease,
+                    last_run_seconds: run.since_last_seconds,
+                })
+            }
+            ObservationKind::Lease => self.lease.load().await.map(Observation::Lease).map_err(obstacle),
+            ObservationKind::Lag => self.observe_lag(run).await,
+            ObservationKind::Redis => {
+                let said = self.datastore.observe().await?;
+                datastore::observation(said, self.standby.link.takes_writes().await)
+            }
+            ObservationKind::Instance => self.instances.observe().await,
+            ObservationKind::Ledger => {
+                let ledger = &self.standby.ledger;
+                let follows = ledger.follows().await.map_err(obstacle)?;
+                let epoch = ledger.epoch().await.map_err(obstacle)?;
+                let last = ledger.last_signs().await.map_err(obstacle)?;
+                Ok(Observation::Ledger { follows, epoch, last })
+            }
+            ObservationKind::Stock => {
+                Ok(Observation::Stock { left: self.unreconciled(run).await?.len() as u64 })
+            }
+            ObservationKind::Pointers => {
+                Ok(Observation::Pointers { left: self.functions.not_repointed(run.lost_region()).await })
+            }
+            ObservationKind::Selling => {
+                let lease = self.lease.load().await.map_err(obstacle)?;
+                Ok(Observation::Selling { lease, may_run: self.functions.may_run().await? })
+            }
+            ObservationKind::Canary => self.observe_canary(run).await,
+            ObservationKind::Fence => self.instances.observe_fence().await,
+        }
+    }
+
+    /// How the standby stands to main now.
+    pub(crate) async fn status(&self) -> Result<StandbyStatus, Obstacle> {
+        let now = self.clock.now();
+        let lease = self.lease.load().await.map_err(obstacle)?;
+        let replica = self.standby.ledger.replica().await.map_err(obstacle)?;
+        let (main, redis_answers) = tokio::join!(self.main_status(&replica), answers(&self.main.link));
+        let sells_until = loss::sells_until(&lease, now, self.timing);
+        let at_risk = ledger::at_risk(&replica, main.as_ref(), sells_until);
+        let loss_grows = at_risk.basis == Basis::Replica && loss::may_be_renewed(&lease, now, self.timing);
+        Ok(StandbyStatus { lease, replica, main, redis_answers, at_risk, loss_grows })
+    }
+
+    async fn main_status(&self, replica: &Replica) -> Option<Main> {
+        let resource_id = self.instances.resource_id().await;
+        let asked = self.main.ledger.main(replica.received, &resource_id).await;
+        asked.inspect_err(|error| tracing::warn!(%error, "main's ledger does not answer")).ok()
+    }
+
+    /// Whether all of main is here. The lease is read first: if it had run out by then, nothing was sold since.
+    async fn observe_lag(&self, run: &Run) -> Result<Observation, Obstacle> {
+        let now = self.clock.now();
+        let status = self.status().await?;
+        let has_run_out = status.lease.has_run_out(now, self.timing);
+        let (ledger_is_here, redis_is_here) = tokio::join!(
+            async {
+                match &status.main {
+                    Some(main) => Some(self.has_received(main.written).await),
+                    None => None,
+                }
+            },
+            async {
+                match (status.redis_answers, has_run_out) {
+                    (true, true) => self.has_marker(run, &status.lease).await,
+                    (true, false) => Ok(Some(false)),
+                    (false, _) => Ok(None),
+                }
+            }
+        );
+        let redis_is_here = redis_is_here?;
+        Ok(Observation::Lag {
+            lease: status.lease,
+            ledger_is_here,
+            redis_is_here,
+            loss: status.at_risk.into(),
+        })
+    }
+
+    async fn has_received(&self, written: u64) -> bool {
+        for _ in 0..TRIES {
+            let replica = self.standby.ledger.replica().await;
+            if replica.is_ok_and(|replica| replica.received.is_some_and(|received| received >= written)) {
+                return true;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+
+    /// Marks main's Redis, and looks for the mark here. Orders that were stamped before the end of the lease
+    /// may be on their way for as long as their settle window: before that no mark is made where nothing
+    /// may be lost. Nothing where main's Redis does not answer.
+    async fn has_marker(&self, run: &Run, lease: &LeaseRecord) -> Result<Option<bool>, Obstacle> {
+        if run.mode == Mode::Planned {
+            let window = longest_window(&self.standby.queue).await.map_err(standby_redis_obstacle)?;
+            let end = lease.expires_at.as_micros().saturating_add(window);
+            if self.clock.now().as_micros() <= end.saturating_add(self.timing.tolerance.as_micros() as u64) {
+                return Ok(Some(false));
+            }
+        }
+        let id = run.id.as_str();
+        if read_marker(&self.standby.link).await.map_err(standby_redis_obstacle)?.as_deref() == Some(id) {
+            return Ok(Some(true));
+        }
+        let marked = self
+            .main
+            .link
+            .run(self.main.link.call_limit(), async |mut connection| {
+                connection.set_ex::<_, _, ()>(MARKER_KEY, id, MARKER_TTL_SECONDS).await
+            })
+            .await;
+        if marked.is_err() {
+            return Ok(None);
+        }
+        for _ in 0..TRIES {
+            tokio::time::sleep(PAUSE).await;
+            if read_marker(&self.standby.link).await.map_err(standby_redis_obstacle)?.as_deref() == Some(id) {
+                return Ok(Some(true));
+            }
+        }
+        Ok(Some(false))
+    }
+
+    /// Whether this region's Redis answers, and ElastiCache knows it: asked before anything is moved, for past the
+    /// lease there is no way back. Nothing may be under way with it, where main can be waited for.
+    async fn redis_is_ready(&self, run: &Run) -> Result<(), Obstacle> {
+        let (_, is_settled) = self.datastore.observe().await?;
+        self.standby.queue.item_ids().await.map_err(standby_redis_obstacle)?;
+        match is_settled || run.mode != Mode::Planned {
+            true => Ok(()),
+            false => Err(obstacle("the Global Datastore is being changed")),
+        }
+    }
+}
+
+/// The longest settle window of all items, in microseconds.
+async fn longest_window(queue: &shared::queue::Queue) -> Result<u64, LinkError> {
+    let mut longest = 0;
+    for item_id in queue.item_ids().await? {
+        match queue.item(&item_id).await {
+            Ok(item) => longest = longest.max(u64::from(item.settle_window_ms) * 1_000),
+            Err(shared::queue::ItemError::Link(error)) => return Err(error),
+            // What is no item takes no orders.
+            Err(_) => {}
+        }
+    }
+    Ok(longest)
+}
+
+async fn read_marker(link: &Link) -> Result<Option<String>, LinkError> {
+    link.run(link.call_limit(), async |mut connection| connection.get(MARKER_KEY).await).await
+}
+
+/// What stands in the way where this region's own Redis does not answer.
+fn standby_redis_obstacle(error: LinkError) -> Obstacle {
+    Obstacle(format!("this region's Redis, StandbyRedisEndpoint, does not answer: {error}"))
+}
+
+async fn answers(link: &Link) -> bool {
+    let ping = link.run(link.call_limit(), async |mut connection| {
+        redis::cmd("PING").query_async::<String>(&mut connection).await
+    });
+    ping.await.is_ok()
+}

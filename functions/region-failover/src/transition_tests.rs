@@ -1,0 +1,214 @@
+use super::*;
+use crate::observation::{Loss, Role};
+use crate::run::Mode;
+use lease::LeaseRecord;
+use std::time::Duration;
+
+const TIMING: LeaseTiming = LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
+
+fn at(seconds: u64) -> Stamp {
+    Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
+}
+
+fn run(mode: Mode) -> Run {
+    Run::new("run", mode, ("main", "standby"), 1, 0)
+}
+
+fn lease() -> LeaseRecord {
+    LeaseRecord::first("main", 1).renewed("main", at(0), TIMING).unwrap()
+}
+
+fn observed(run: &mut Run, observation: Observation, seconds: u64) -> Decision {
+    run.observed(&Ok(observation), at(seconds), TIMING)
+}
+
+fn ready(lease: LeaseRecord, loss: Loss) -> Observation {
+    Observation::Ready { lease, replica_follows: true, main_answers: false, loss, last_run_seconds: Some(60) }
+}
+
+#[test]
+fn what_is_here_before_the_lease_has_run_out_says_nothing() {
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::LagGate;
+    let all_here = |lease| Observation::Lag {
+        lease,
+        ledger_is_here: Some(true),
+        redis_is_here: Some(true),
+        loss: Loss::default(),
+    };
+    let closed = lease().closed("run");
+    assert_eq!(observed(&mut run, all_here(closed.clone()), 12), Decision::Pause);
+    assert_eq!(observed(&mut run, all_here(closed), 14), Decision::Again);
+    assert_eq!(run.step, FailoverStep::TakeLease);
+}
+
+#[test]
+fn it_begins_only_where_it_may_and_says_why_not() {
+    let loss = Loss { ms: 5_000, sales: 7 };
+    let forced = |ms, sales| Mode::Forced { accepted: Loss { ms, sales } };
+    let refused = |mode, lease, word: &str| {
+        let mut run = run(mode);
+        run.skip_cooldown = word != "an hour";
+        assert_eq!(observed(&mut run, ready(lease, loss), 1), Decision::Again);
+        assert!(run.state == RunState::Aborting && run.why.contains(word), "{word}: {}", run.why);
+    };
+    refused(Mode::Planned, lease(), "main does not answer");
+    refused(forced(4_999, 7), lease(), "5000 ms");
+    refused(forced(5_000, 6), lease(), "7 sales");
+    refused(forced(5_000, 7), lease(), "an hour");
+    refused(forced(5_000, 7), lease().closed("another"), "another failover");
+    refused(forced(5_000, 7), LeaseRecord::first("main", 2), "epoch 2");
+    let mut may = run(forced(5_000, 7));
+    may.skip_cooldown = true;
+    assert_eq!(observed(&mut may, ready(lease(), loss), 1), Decision::Again);
+    assert_eq!(may.step, FailoverStep::StopSales);
+    // Killed after it had closed the lease, and begun again by another.
+    may.step = FailoverStep::Precheck;
+    assert_eq!(observed(&mut may, ready(lease().closed("run"), loss), 1), Decision::Again);
+    assert_eq!(may.state, RunState::Running);
+}
+
+#[test]
+fn there_is_no_way_back_once_anything_is_moved() {
+    let mut early = run(Mode::Planned);
+    early.step = FailoverStep::TakeLease;
+    assert!(early.abort("a person") && early.state == RunState::Aborting);
+    let given_back = observed(&mut early, Observation::Lease(lease().closed("run")), 1);
+    assert!(
+        matches!(given_back, Decision::Do(FailoverAction::WriteLease(record)) if record.is_open && record.epoch == 1)
+    );
+    let mut late = run(Mode::Planned);
+    late.step = FailoverStep::MoveRedis;
+    assert!(!late.abort("a person") && late.state == RunState::Running);
+}
+
+#[test]
+fn what_is_left_out_is_said_and_made_up_for() {
+    let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
+    let mut run = run(Mode::Forced { accepted });
+    run.step = FailoverStep::FenceOldMain;
+    let away = Err(Obstacle("main is gone".into()));
+    assert_eq!(run.observed(&away, at(0), TIMING), Decision::Pause);
+    assert_eq!(run.observed(&away, at(121), TIMING), Decision::End);
+    assert_eq!(
+        (&run.state, run.outstanding.as_slice()),
+        (&RunState::Degraded, [FailoverStep::FenceOldMain].as_slice())
+    );
+    run.resume();
+    let fence = |is_up, is_settled| Observation::Fence { is_up, is_settled };
+    assert_eq!(observed(&mut run, fence(false, true), 500), Decision::Do(FailoverAction::Fence));
+    // What is on its way is not begun anew.
+    assert_eq!(observed(&mut run, fence(false, false), 501), Decision::Pause);
+    assert_eq!(observed(&mut run, fence(true, true), 502), Decision::End);
+    assert_eq!((&run.state, run.outstanding.len()), (&RunState::Done, 0));
+}
+
+#[test]
+fn what_a_person_gives_up_is_not_tried_again() {
+    let mut run = run(Mode::Planned);
+    run.state = RunState::Degraded;
+    run.step = FailoverStep::FenceOldMain;
+    run.outstanding = vec![FailoverStep::SmokeTest, FailoverStep::FenceOldMain];
+    assert!(!run.waive(FailoverStep::Repoint, "why not", 1), "it is not outstanding");
+    assert!(run.waive(FailoverStep::FenceOldMain, "it is deleted", 1));
+    assert_eq!(
+        (run.state, run.outstanding.as_slice()),
+        (RunState::Degraded, [FailoverStep::SmokeTest].as_slice())
+    );
+    // What is left is tried, and what was given up is not.
+    run.resume();
+    assert_eq!(run.step, FailoverStep::SmokeTest);
+    assert_eq!(observed(&mut run, Observation::Canary { is_placed: true, is_sold: true }, 5), Decision::End);
+    assert_eq!((run.state, run.waived.as_slice()), (RunState::Done, [FailoverStep::FenceOldMain].as_slice()));
+    let words =
+        run.log.iter().find(|log| log.step == FailoverStep::FenceOldMain).map(|log| log.last.as_str());
+    assert_eq!(words, Some("waived by the operator: it is deleted"));
+}
+
+#[test]
+fn what_is_being_tried_can_be_given_up_too() {
+    let mut run = run(Mode::Planned);
+    run.state = RunState::Degraded;
+    run.outstanding = vec![FailoverStep::FenceOldMain];
+    run.resume();
+    assert_eq!((run.state, run.step), (RunState::Running, FailoverStep::FenceOldMain));
+    assert!(run.waive(FailoverStep::FenceOldMain, "it is deleted", 1));
+    assert_eq!(run.state, RunState::Done);
+}
+
+#[test]
+fn an_hour_is_an_hour_however_many_were_given_up_in_it() {
+    let mut done = run(Mode::Planned);
+    done.state = RunState::Done;
+    done.log = vec![StepLog {
+        step: FailoverStep::Precheck,
+        began_ms: 0,
+        ended_ms: Some(60_000),
+        actions: 0,
+        last: String::new(),
+    }];
+    let mut given_up = run(Mode::Planned);
+    given_up.set_previous(Some(&done), 100_000);
+    assert_eq!(given_up.since_last_seconds, Some(40));
+    given_up.state = RunState::Aborted;
+    let mut third = run(Mode::Planned);
+    third.set_previous(Some(&given_up), 160_000);
+    assert_eq!(third.since_last_seconds, Some(100));
+    let mut first = run(Mode::Planned);
+    first.set_previous(None, 1);
+    assert_eq!(first.since_last_seconds, None);
+}
+
+#[test]
+fn a_drill_waits_for_its_copy_to_be_deleted_and_is_not_given_up_for_it() {
+    let mut run = run(Mode::Planned);
+    run.is_drill = true;
+    run.step = FailoverStep::FenceOldMain;
+    let fence = || Observation::Fence { is_up: false, is_settled: false };
+    assert_eq!(observed(&mut run, fence(), 0), Decision::Pause);
+    assert_eq!(observed(&mut run, fence(), 29 * 60), Decision::Pause);
+    assert_eq!(observed(&mut run, fence(), 31 * 60), Decision::End);
+    assert_eq!(
+        (run.state, run.outstanding.as_slice()),
+        (RunState::Degraded, [FailoverStep::FenceOldMain].as_slice())
+    );
+}
+
+#[test]
+fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
+    let accepted = Loss::default();
+    for (mode, at_once) in [(Mode::Forced { accepted }, true), (Mode::Planned, false)] {
+        let mut run = run(mode);
+        run.step = FailoverStep::Repoint;
+        let left = |regions: &[&str]| Observation::Pointers {
+            left: regions.iter().map(|name| (*name).into()).collect(),
+        };
+        assert_eq!(observed(&mut run, left(&["main", "standby"]), 0), Decision::Do(FailoverAction::Repoint));
+        assert_eq!(observed(&mut run, left(&["main", "standby"]), 20), Decision::Do(FailoverAction::Repoint));
+        let next = observed(&mut run, left(&["main"]), 21);
+        assert_eq!(next == Decision::Again, at_once, "{next:?}");
+        assert_eq!(run.outstanding == [FailoverStep::Repoint], at_once);
+    }
+}
+
+#[test]
+fn a_datastore_that_hangs_is_left_only_where_main_is_gone() {
+    let hangs = |mode| {
+        let mut run = run(mode);
+        run.step = FailoverStep::MoveRedis;
+        let observation = || Observation::Redis { role: Role::Secondary, is_settled: false };
+        assert_eq!(observed(&mut run, observation(), 0), Decision::Pause);
+        observed(&mut run, observation(), 301)
+    };
+    assert_eq!(hangs(Mode::Planned), Decision::Pause);
+    let accepted = Loss::default();
+    assert_eq!(hangs(Mode::Forced { accepted }), Decision::Do(FailoverAction::DetachRedis));
+}
+
+#[test]
+fn it_is_written_down_and_read_back() {
+    let mut one = run(Mode::Forced { accepted: Loss { ms: 1, sales: 2 } });
+    observed(&mut one, ready(lease(), Loss::default()), 1);
+    let text = serde_json::to_string(&one).unwrap();
+    assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), one);
+}
