@@ -51,8 +51,6 @@ pub const WRONG: &[Wrong] = &[
     ("LagLimitSeconds", &["3", "601"]),
     ("LagAlarmSeconds", &["3", "3601"]),
     ("NoticeRepeatMinutes", &["0", "1441"]),
-    ("RaiseClasses", &["t4g.medium", "db.t4g.medium,"]),
-    ("RaiseWindow", &["", "sunday", "sun:3:00-sun:5:00"]),
     ("SlotAlarmBytes", &["1"]),
     ("WalAlarmBytes", &["1"]),
     ("RunbookUrl", &["", "a b", "https://runbook.example/"]),
