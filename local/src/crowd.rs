@@ -1,4 +1,5 @@
-//! A crowd: many buyers in many regions who all want one thing at once.
+//! The people: a crowd of buyers in many regions who all order one item at the same time; the shop that takes their
+//! [`payments`], buyers as [`watcher`]s at their [`socket`]s, and the [`audit`] of the answers that they got.
 
 pub mod audit;
 pub mod payments;
@@ -21,7 +22,7 @@ use tokio::time::sleep_until;
 /// How long a buyer waits for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(35);
 
-/// An order that somebody is going to place.
+/// An order of the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedOrder {
     /// Which buyer.
@@ -32,34 +33,33 @@ pub struct PlannedOrder {
     pub after_opening: Duration,
 }
 
-/// An order that was placed, and what its buyer was answer.
+/// An order that was placed, and its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentOrder {
     /// Which buyer.
     pub subject: String,
     /// Index of the buyer's region.
     pub region: usize,
-    /// When it reached its region, in microseconds since the epoch; `None` where it did not.
+    /// When it reached its region, in microseconds since the epoch; `None` if it did not.
     pub arrived_at: Option<u64>,
-    /// What the buyer was answer.
     pub answer: OrderAnswer,
-    /// How long the buyer waited for it, in milliseconds.
+    /// How long the buyer waited for the answer, in milliseconds.
     pub answer_ms: f64,
 }
 
-/// What a buyer was answer.
+/// The answer to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderAnswer {
     /// The order is in the queue.
     Queued,
-    /// It is not, for this reason (the last part of the problem's type).
+    /// The order was refused, with the last part of the problem's type.
     Refused(String),
-    /// Nothing that a buyer could rely on.
+    /// No answer, or none that a buyer could rely on, with the reason.
     None(String),
 }
 
 impl OrderAnswer {
-    /// The word for the report.
+    /// The reason in the report; `None` if the order is queued.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Queued => None,
@@ -67,24 +67,24 @@ impl OrderAnswer {
         }
     }
 
-    /// Whether the buyer may believe that nothing of theirs is queued.
+    /// Whether the buyer may rely on the answer that the order is not queued.
     pub fn is_firm_refusal(&self) -> bool {
         matches!(self, Self::Refused(reason) if reason != "outcome-unknown")
     }
 }
 
-/// The share of the crowd that would come later than three half-lives, and stays away.
+/// The share of an endless crowd that would order after three half-lives, and is left out.
 const LATEST: f64 = 1.0 / 8.0;
 
-/// How long half of the crowd takes where `orders` come, `rush` a second at the opening.
+/// The half-life of the rate for a crowd of `orders` that begins with `rush` orders a second.
 pub fn half_life(orders: u32, rush: f64) -> Option<Duration> {
-    // The integral of rush × 2^(-t / half-life) from 0 to 3 half-lives is the crowd.
+    // The integral of rush × 2^(-t / half-life) from 0 to 3 half-lives is the number of orders.
     let seconds = f64::from(orders) * std::f64::consts::LN_2 / (rush * (1.0 - LATEST));
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// Plans `orders` orders, spread evenly over the regions. The rush is at the opening:
-/// the rate halves with each `half_life`, and after three of them it is over. The same
+/// Plans `orders` orders, spread evenly over the regions. The rate is highest at the
+/// opening and halves with each `half_life`; after three of them the last order is placed. The same
 /// seed plans the same crowd.
 pub fn plan(seed: u64, orders: u32, regions: usize, half_life: Duration) -> Vec<PlannedOrder> {
     let mut random = StdRng::seed_from_u64(seed);
@@ -109,10 +109,10 @@ pub fn tokens(identity: &IdentityProvider, plan: &[PlannedOrder], signed: impl F
         .collect()
 }
 
-/// Buyers with the item's page open: their connections stand before the opening.
+/// Buyers with the item's page open, whose TCP connections are open before the opening.
 const OPEN_PAGES_PER_REGION: usize = 250;
 
-/// Places every order at its moment after `opening`, whatever came of the others.
+/// Places every order at its time after `opening`, whatever the answers to the others.
 pub async fn send(
     system: &System,
     item_id: &str,
@@ -130,7 +130,9 @@ pub async fn send(
     let urls: Vec<String> = pages.iter().map(|page| format!("{page}/orders")).collect();
     let mut waiting = FuturesUnordered::new();
     for (order, token) in plan.iter().zip(tokens) {
-        let url = urls.get(order.region).context("the plan has more regions than the system")?;
+        let url = urls.get(order.region).with_context(|| {
+            format!("the plan has an order in region {}, which the system does not have", order.region)
+        })?;
         waiting.push(tokio::spawn(place(client.clone(), url.clone(), token.clone(), order.clone(), opening)));
     }
     let mut sent = Vec::with_capacity(plan.len());

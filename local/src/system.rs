@@ -1,4 +1,4 @@
-//! All of it together: servers, regions, functions, schedule.
+//! A running system: servers, regions, functions and schedules on one machine.
 
 pub mod clock;
 pub mod folder;
@@ -30,46 +30,45 @@ use shared::item::ItemId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How the system is started.
+/// Options of a system.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The regions, main first.
     pub regions: Vec<RegionOptions>,
-    /// How often the schedules of drain and worker fire, and how long one run takes.
+    /// The interval of the schedules of drain and worker, and the length of a run.
     pub run_every: Duration,
-    /// Requests that one intake process takes at once.
+    /// Requests that one process of order-intake serves at once.
     pub intake_concurrency: u32,
     /// How long a gateway waits for a function.
     pub answer_limit: Duration,
-    /// Where the built functions are; by default where this program was built.
+    /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
-    /// On top of what main's own functions are given.
+    /// Additional environment variables of the functions of main alone.
     pub of_main: Vec<(String, String)>,
-    /// Whether buyers can be told of changes by sockets, and what those may.
+    /// Limits of the WebSocket API; without them there are no live updates.
     pub live: Option<SocketLimits>,
-    /// On top of what live-publish is given.
+    /// Additional environment variables of live-publish.
     pub of_publish: Vec<(String, String)>,
     /// Web origins whose pages may call the gateways.
     pub origins: Vec<String>,
 }
 
-/// How one region is started.
+/// Options of one region.
 #[derive(Clone, Debug)]
 pub struct RegionOptions {
-    /// Which one, and how far from main.
     pub region: WorldRegion,
-    /// How far its gateway's clock is off, in milliseconds.
+    /// Offset of the gateway's clock, in milliseconds.
     pub gateway_clock_offset_ms: i64,
-    /// Put before its functions' programs, for example `faketime`.
+    /// Words before the programs of the functions, for example `faketime`.
     pub wrapper: Vec<String>,
 }
 
 impl Options {
-    /// `regions` with true clocks, main first.
+    /// Options for `regions`, main first, with exact clocks.
     pub fn for_regions(regions: Vec<WorldRegion>) -> Self {
-        let truthful = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
+        let exact = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
         Self {
-            regions: regions.into_iter().map(truthful).collect(),
+            regions: regions.into_iter().map(exact).collect(),
             run_every: Duration::from_secs(60),
             intake_concurrency: MAX_INVOCATIONS,
             answer_limit: INVOKE_LIMIT,
@@ -82,7 +81,7 @@ impl Options {
     }
 }
 
-/// A running system. Dropping it stops everything.
+/// A running system. Dropping it stops all servers and functions.
 #[derive(Debug)]
 pub struct System {
     /// Main's Redis.
@@ -91,7 +90,7 @@ pub struct System {
     pub replica: Redis,
     /// The regions, main first.
     pub regions: Vec<RunningRegion>,
-    /// Where the regions keep who watches, each in a database of its own; where there are sockets.
+    /// The regions' registries of watchers, each in a database of its own; `None` without live updates.
     pub registry: Option<Redis>,
     /// The ledger's PostgreSQL.
     pub postgres: Postgres,
@@ -101,7 +100,7 @@ pub struct System {
     pub drain: FunctionProcess,
     /// The checkout worker's process.
     pub worker: FunctionProcess,
-    /// The process that takes payments.
+    /// The process of order-confirm.
     pub confirm: FunctionProcess,
     _admin: FunctionProcess,
     _schedules: [Schedule; 2],
@@ -109,31 +108,25 @@ pub struct System {
     _folder: Option<WorkFolder>,
 }
 
-/// A running region.
 #[derive(Debug)]
 pub struct RunningRegion {
-    /// Which one.
     pub region: WorldRegion,
-    /// Its front door.
     pub gateway: HttpGateway,
-    /// Its line to main.
+    /// Its network connection to main's Redis.
     pub connection: WanConnection,
-    /// Its order intake.
     pub intake: FunctionProcess,
-    /// Its live updates, where there are any.
+    /// Its live updates, if the system has them.
     pub live: Option<Live>,
     _status: FunctionProcess,
     emulator: Emulator,
 }
 
-/// A region's live updates.
 #[derive(Debug)]
 pub struct Live {
-    /// Its WebSocket API.
     pub sockets: Sockets,
-    /// What answers its clients.
+    /// The process of live-updates.
     pub updates: FunctionProcess,
-    /// What tells them of changes.
+    /// The process of live-publish.
     pub publish: FunctionProcess,
     _schedule: Schedule,
 }
@@ -146,7 +139,7 @@ impl RunningRegion {
 }
 
 impl System {
-    /// Starts everything, with data and logs in a folder that goes with it.
+    /// Starts a system, with data and logs in a temporary folder.
     pub async fn start(options: &Options) -> Result<Self> {
         let folder = WorkFolder::new()?;
         let mut system = Self::start_in(folder.path(), options).await?;
@@ -154,7 +147,7 @@ impl System {
         Ok(system)
     }
 
-    /// Starts everything, with data and logs in `folder`.
+    /// Starts a system, with data and logs in `folder`.
     pub async fn start_in(folder: &Path, options: &Options) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (redis, postgres) =
@@ -172,7 +165,7 @@ impl System {
             .enumerate()
             .map(|(index, region)| start_region(folder, options, region, index, servers, &identity));
         let regions = try_join_all(starting).await?;
-        let main = regions.first().context("there must be a region")?;
+        let main = regions.first().context("the options have no region; at least main is needed")?;
         let run_seconds = options.run_every.as_secs().max(1).to_string();
         let in_main = |function, concurrency| {
             let settings = [
@@ -181,7 +174,7 @@ impl System {
                 ("FAIRDROP_DRAIN_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WORKER_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WAIT_REPLICAS", "1".into()),
-                // There is one worker here, and where it dies its tasks need not rest for long.
+                // There is one worker here: if it is killed, the next run can claim its tasks soon.
                 ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
             ];
             let mut environment: Vec<(String, String)> =
@@ -206,7 +199,7 @@ impl System {
         wait_for(&invoke, "order-confirm").await?;
         match invoke.call("drop-admin", &json!({ "command": "migrate" })).await? {
             Invoked::Answer(_) => {}
-            Invoked::FunctionError(error) => bail!("the ledger cannot be set up: {error}"),
+            Invoked::FunctionError(error) => bail!("drop-admin could not migrate the ledger: {error}"),
         }
         let schedule =
             |function| Schedule::start(main.invoke_api(), function, main.region.name, options.run_every);
@@ -228,17 +221,17 @@ impl System {
         })
     }
 
-    /// Where every process writes its log.
+    /// The folder of all logs.
     pub fn logs(&self) -> &Path {
         &self.logs
     }
 
     /// Main's Invoke API.
     pub fn main_invoke_api(&self) -> Result<Invoke> {
-        Ok(self.regions.first().context("there is always a main region")?.invoke_api())
+        Ok(self.regions.first().context("the system has no main region")?.invoke_api())
     }
 
-    /// The ledger, over connections of the caller's own.
+    /// The ledger, with connections of the caller's own.
     pub fn ledger(&self) -> Result<Ledger> {
         let url = self.postgres.url();
         Ok(Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?)
@@ -255,12 +248,12 @@ impl System {
     pub async fn admin(&self, command: &Value) -> Result<Value> {
         match self.main_invoke_api()?.call("drop-admin", command).await? {
             Invoked::Answer(answer) => Ok(answer),
-            Invoked::FunctionError(error) => bail!("drop-admin: {error}"),
+            Invoked::FunctionError(error) => bail!("drop-admin failed: {error}"),
         }
     }
 }
 
-/// Each Redis.
+/// The Redis servers of a system.
 #[derive(Clone, Copy)]
 struct RedisServers<'a> {
     redis: &'a Redis,
@@ -314,7 +307,7 @@ async fn start_region(
     let live = match (options.live, servers.registry) {
         (Some(limits), Some(registry)) => {
             let sockets = Sockets::open(region.name, invoke.clone(), limits).await?;
-            // A database of its own for each region: on AWS it is a server.
+            // Each region has a database of its own; on AWS each has a server.
             let mut more = vec![("FAIRDROP_LIVE_REDIS_URL".into(), format!("{}/{index}", registry.url()))];
             let updates = start("live-updates", MAX_INVOCATIONS, &more)?;
             more.extend(Moto::environment_at(&sockets.endpoint()));
@@ -335,11 +328,11 @@ async fn start_region(
     Ok(RunningRegion { region, gateway, connection, intake, live, _status: status, emulator })
 }
 
-/// Waits until `function` answers; what it says to nonsense does not matter.
+/// Waits until `function` answers. The payload is malformed; any answer will do.
 async fn wait_for(invoke: &Invoke, function: &str) -> Result<()> {
     invoke
         .call_within(function, "null".into(), Duration::from_secs(30))
         .await
         .map(drop)
-        .with_context(|| format!("{function} does not start; see its log"))
+        .with_context(|| format!("{function} did not start; its log has the reason"))
 }

@@ -1,12 +1,12 @@
-//! Emulators of AWS, each for the calls that it knows: moto's server, and ministack for CloudWatch,
-//! whose protocol moto does not speak.
+//! Other projects' emulators of AWS: moto's server, and ministack for CloudWatch and CloudFormation, whose protocols
+//! moto does not implement.
 
 use crate::system::process::{Process, free_port, tool};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
 
-/// A running moto server: an account of its own, all regions, nothing in it.
+/// A running moto server: an empty account of its own, with all regions.
 #[derive(Debug)]
 pub struct Moto {
     _process: Process,
@@ -15,7 +15,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts a server on a free port, with its log in `folder` and `environment` on top.
+    /// Starts a server on a free port, with its log in `folder` and the additional `environment`.
     pub async fn start(folder: &Path, environment: &[(String, String)]) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(tool("moto_server"));
@@ -26,12 +26,12 @@ impl Moto {
         Ok(Self { _process: process, port, client: reqwest::Client::new() })
     }
 
-    /// Its address, for `AWS_ENDPOINT_URL`.
+    /// The address, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its port on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -64,14 +64,18 @@ impl Moto {
         let request = self.client.post(self.url()).header("authorization", authorization(region, service));
         let request =
             request.header("x-amz-target", operation).header("content-type", "application/x-amz-json-1.0");
-        let response = request.body(input.to_string()).send().await.context("moto does not answer")?;
+        let response = request
+            .body(input.to_string())
+            .send()
+            .await
+            .with_context(|| format!("moto did not answer {operation} in {region}"))?;
         let status = response.status();
         let text = response.text().await?;
-        ensure!(status.is_success(), "{operation} in {region}: {status} {text}");
+        ensure!(status.is_success(), "moto refused {operation} in {region}: {status} {text}");
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    /// Makes a DynamoDB table in `region` whose key is `id`.
+    /// Creates a DynamoDB table in `region` whose key is `id`.
     pub async fn make_table(&self, region: &str, name: &str) -> Result<()> {
         let table = serde_json::json!({
             "TableName": name,
@@ -82,7 +86,7 @@ impl Moto {
         self.json((region, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await.map(drop)
     }
 
-    /// What a function needs to speak to the server.
+    /// The variables by which a function's SDK finds the server.
     pub fn environment_at(url: &str) -> Vec<(String, String)> {
         let pairs = [
             ("AWS_ENDPOINT_URL", url),
@@ -107,23 +111,23 @@ impl Ministack {
     pub async fn start(folder: &Path) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(tool("ministack"));
-        // Its default is to listen on every interface.
+        // By default ministack listens on every interface.
         command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string()).current_dir(folder);
         // Functions run as processes of this machine: there is no Docker.
         command.env("LAMBDA_EXECUTOR", "local");
-        // It keeps the functions' code in the folder for temporary files, for good.
+        // ministack never deletes the functions' code from the folder for temporary files.
         command.env("TMPDIR", folder);
         let mut process = Process::start("ministack", &mut command, &folder.join("ministack.log"))?;
         process.wait_for_port(port).await?;
         Ok(Self { _process: process, port, client: reqwest::Client::new() })
     }
 
-    /// Its address, for `AWS_ENDPOINT_URL_CLOUDWATCH`.
+    /// The address, for `AWS_ENDPOINT_URL_CLOUDWATCH`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Writes a figure of now.
+    /// Writes one value of a metric, with the current time.
     pub async fn put_metric(
         &self,
         region: &str,
@@ -161,7 +165,7 @@ pub struct Service<'a> {
     pub region: &'a str,
 }
 
-/// Calls an action, and returns its XML.
+/// Calls an action of the query protocol, and returns its XML.
 pub async fn query(
     client: &reqwest::Client,
     url: &str,
@@ -178,15 +182,19 @@ pub async fn query(
         form.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
     let request = client.post(url).header("authorization", authorization(region, name));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let response = request.body(pairs.join("&")).send().await.context("the emulator does not answer")?;
+    let response = request
+        .body(pairs.join("&"))
+        .send()
+        .await
+        .with_context(|| format!("the emulator at {url} did not answer {action} in {region}"))?;
     let status = response.status();
     let text = response.text().await?;
-    ensure!(status.is_success(), "{action} in {region}: {status} {text}");
+    ensure!(status.is_success(), "the emulator refused {action} in {region}: {status} {text}");
     Ok(text)
 }
 
-/// What tells an emulator the region and the service that are meant: they stand in a signature's scope,
-/// and the signature itself is not looked at.
+/// The header by which an emulator knows region and service: it reads the scope of the signature, and does not verify
+/// the signature.
 pub fn authorization(region: &str, service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"

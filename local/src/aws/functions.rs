@@ -1,5 +1,5 @@
-//! The built Lambda functions as processes. One that dies is started again, as
-//! Lambda starts a new sandbox.
+//! The built Lambda functions as processes. A process that ends is started again, as
+//! Lambda starts a new execution environment.
 
 use crate::aws::lambda::Invoke;
 use crate::system::process::{Process, binaries, yielding};
@@ -9,38 +9,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How often a dead function is looked for.
-const REVIVE_INTERVAL: Duration = Duration::from_millis(20);
+/// How often each process is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a function's process is started.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The binary's name.
     pub function: &'static str,
-    /// The region it runs in.
     pub region: String,
     /// Requests that one process takes at once.
     pub concurrency: u32,
-    /// Its environment besides what Lambda sets.
+    /// Environment variables in addition to those that Lambda sets.
     pub environment: Vec<(String, String)>,
-    /// Put before the program, for example `env NAME=value`.
+    /// Words before the program, for example `env NAME=value`.
     pub wrapper: Vec<String>,
-    /// Where the built functions are; by default where this program was built.
+    /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
 }
 
-/// A function that is kept running.
+/// A function whose process is kept running.
 #[derive(Debug)]
 pub struct FunctionProcess {
     process: Arc<Mutex<Process>>,
-    keeper: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
 }
 
 impl FunctionProcess {
     /// Starts the process and keeps it running.
     pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
-        ensure!(program.is_file(), "{} is not built; run `make build`", launch.function);
+        ensure!(
+            program.is_file(),
+            "{} does not exist: the function is not built; run `make build`",
+            program.display()
+        );
         let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
         let runtime_api = invoke.runtime_api(launch.function);
         let spawn = move || -> Result<Process> {
@@ -64,26 +66,26 @@ impl FunctionProcess {
         };
         let process = Arc::new(Mutex::new(spawn()?));
         let kept = process.clone();
-        let keeper = tokio::spawn(async move {
+        let supervisor = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(REVIVE_INTERVAL).await;
+                tokio::time::sleep(CHECK_INTERVAL).await;
                 let mut process = lock(&kept);
                 if !process.is_running()
-                    && let Ok(revived) = spawn()
+                    && let Ok(restarted) = spawn()
                 {
-                    *process = revived;
+                    *process = restarted;
                 }
             }
         });
-        Ok(Self { process, keeper })
+        Ok(Self { process, supervisor })
     }
 
-    /// Kills the process as SIGKILL does; a new one follows.
+    /// Kills the process as SIGKILL does. A new one is started.
     pub fn kill(&self) {
         lock(&self.process).kill();
     }
 
-    /// The process that runs at the moment.
+    /// The id of the current process.
     pub fn process_id(&self) -> u32 {
         lock(&self.process).id()
     }
@@ -91,7 +93,7 @@ impl FunctionProcess {
 
 impl Drop for FunctionProcess {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.supervisor.abort();
         lock(&self.process).kill();
     }
 }

@@ -1,4 +1,4 @@
-//! A region's front gateway: turns HTTP into API HttpGateway v2 events and back, as AWS does.
+//! The HTTP API of a region: turns requests into API Gateway v2 events and answers into responses, as AWS does.
 
 mod cors;
 
@@ -19,12 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// The gateway's own addition: when the request arrived, in microseconds since the
-/// epoch. AWS keeps milliseconds and tells only the function.
+/// A header that only this gateway adds: when the request arrived, in microseconds since the
+/// epoch. AWS has milliseconds, and sends them to the function alone.
 pub const ARRIVED_AT: &str = "x-local-arrived-at";
-/// The route of the shop's backend.
 const PAYMENTS: &str = "POST /items/{item_id}/payments";
-/// API HttpGateway's limit for a request's body.
+/// API Gateway's limit for a request's body.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
 /// A running gateway.
@@ -49,14 +48,13 @@ struct Route {
     key: &'static str,
     function: &'static str,
     item_id: String,
-    /// IAM decides who may call it; only main has it.
+    /// Whether callers need IAM rights. Only main has such routes.
     is_guarded: bool,
 }
 
 impl HttpGateway {
-    /// Opens a region's gateway on a free port. Payments are taken in main alone. Its
-    /// clock is off by `clock_offset_ms`, and it gives up on a function after `answer_limit`. Pages of
-    /// `origins` may call it from a browser.
+    /// Opens a region's gateway on a free port. Only main takes payments. The gateway's clock is off by
+    /// `clock_offset_ms`, and it waits for a function for `answer_limit`. Pages of `origins` may call it from a browser.
     pub async fn open(
         region: &str,
         is_main: bool,
@@ -86,7 +84,7 @@ impl HttpGateway {
         Ok(Self { port, serving })
     }
 
-    /// Where buyers reach it.
+    /// The address for buyers.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -153,7 +151,7 @@ fn route(method: &str, path: &str) -> Option<Route> {
     Some(Route { key, function, item_id, is_guarded: key == PAYMENTS })
 }
 
-/// Whether a request claims to be signed for IAM. There is nobody here to verify it.
+/// Whether a request claims to be signed for IAM. The signature is not verified here.
 fn is_signed(headers: &HeaderMap) -> bool {
     let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
     authorization.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))

@@ -8,14 +8,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// Who issues the tokens.
+/// The tokens' `iss`.
 pub const ISSUER: &str = "https://login.example";
-/// Whom the tokens are for.
+/// The tokens' `aud`.
 pub const AUDIENCE: &str = "fairdrop";
 const KEY_ID: &str = "local-1";
 const LIFETIME_SECONDS: u64 = 86_400;
 
-/// An identity provider with one Ed25519 key, made anew at each start.
+/// An identity provider with one Ed25519 key, which is generated at each start.
 #[derive(Clone)]
 pub struct IdentityProvider {
     signing: EncodingKey,
@@ -29,10 +29,10 @@ impl std::fmt::Debug for IdentityProvider {
 }
 
 impl IdentityProvider {
-    /// One with a fresh key.
+    /// Generates the key.
     pub fn new() -> Result<Self> {
-        let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no key could be made"))?;
-        let document = pair.to_pkcs8().map_err(|_| anyhow!("the key could not be written"))?;
+        let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("could not generate an Ed25519 key"))?;
+        let document = pair.to_pkcs8().map_err(|_| anyhow!("could not encode the Ed25519 key as PKCS #8"))?;
         let signing = EncodingKey::from_ed_der(document.as_ref());
         Ok(Self { signing, public: pair.public_key().as_ref().to_vec() })
     }
@@ -50,7 +50,7 @@ impl IdentityProvider {
         &self.public
     }
 
-    /// A token that names `subject` and is good for a day.
+    /// A token for `subject`, valid for a day.
     pub fn token(&self, subject: &str) -> Result<String> {
         let now = seconds_now();
         self.sign(&json!({

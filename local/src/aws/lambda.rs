@@ -1,5 +1,5 @@
-//! cargo-lambda's emulator: the Lambda Runtime API that the functions ask for work,
-//! and the Invoke API that the gateway and the schedule call. One for each region.
+//! cargo-lambda's emulator, one for each region: the Lambda Runtime API, from which functions fetch invocations,
+//! and the Invoke API, which gateway and schedules call.
 
 use crate::system::process::{Process, free_port, tool, workspace, yielding};
 use anyhow::{Context, Result, bail, ensure};
@@ -11,12 +11,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How long an invocation may take; API Gateway gives up after 30 s.
+/// The longest invocation for a gateway: API Gateway's limit is 30 s.
 pub const INVOKE_LIMIT: Duration = Duration::from_secs(30);
-/// How long the drain's own invocation may take.
+/// The longest invocation of any function: Lambda's limit.
 const LONG_INVOKE_LIMIT: Duration = Duration::from_secs(900);
 
-/// A running emulator.
 #[derive(Debug)]
 pub struct Emulator {
     process: Process,
@@ -26,8 +25,8 @@ pub struct Emulator {
 }
 
 /// Invocations of one function that may be inside the emulator. cargo-lambda 1.9
-/// keeps those that wait for a process in a channel of 100, and stops for good when
-/// it is full; more wait here, in the order in which they came.
+/// keeps those that wait for a process in a channel of 100, and stops permanently when
+/// it is full. More invocations wait here, in order of arrival.
 pub const MAX_INVOCATIONS: u32 = 90;
 
 /// The Invoke API of an emulator.
@@ -36,11 +35,11 @@ pub struct Invoke {
     address: String,
     client: reqwest::Client,
     admissions: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
-    /// Functions that nobody may invoke, as one whose reserved concurrency is 0.
+    /// Functions that cannot be invoked, because their reserved concurrency is 0.
     parked: Arc<Mutex<HashSet<String>>>,
 }
 
-/// What came of an invocation.
+/// The result of an invocation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invoked {
     /// The function's answer.
@@ -61,12 +60,12 @@ impl Emulator {
         Ok(Self { process, port, log, invoke })
     }
 
-    /// Kills it as SIGKILL does, with every invocation in flight.
+    /// Kills the emulator as SIGKILL does, with every invocation in flight.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again at the same address.
+    /// Starts the emulator again at the same address.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
         self.process = spawn(self.port, &self.log).await?;
@@ -89,7 +88,7 @@ async fn spawn(port: u16, log: &Path) -> Result<Process> {
 }
 
 impl Invoke {
-    /// Parks `function`, so that nobody can invoke it, or lets it go.
+    /// Parks `function`, so that it cannot be invoked, or unparks it.
     pub fn park(&self, function: &str, is_parked: bool) {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         if is_parked {
@@ -99,18 +98,18 @@ impl Invoke {
         }
     }
 
-    /// Whether nobody can invoke `function`.
+    /// Whether `function` cannot be invoked.
     pub fn is_parked(&self, function: &str) -> bool {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).contains(function)
     }
 
-    /// Lets nobody in until what is returned is dropped, once those who are in have got their answers;
-    /// nothing where that takes longer than `limit`.
+    /// Waits until all invocations of `function` have ended, and holds new ones back until the returned permit is
+    /// dropped. Returns `None` if this takes longer than `limit`.
     pub async fn quiet(&self, function: &str, limit: Duration) -> Option<OwnedSemaphorePermit> {
         timeout(limit, self.admission(function).acquire_many_owned(MAX_INVOCATIONS)).await.ok()?.ok()
     }
 
-    /// What `AWS_LAMBDA_RUNTIME_API` must say to the process of `function`.
+    /// The value of `AWS_LAMBDA_RUNTIME_API` for the process of `function`.
     pub fn runtime_api(&self, function: &str) -> String {
         format!("http://{}/.rt/{function}", self.address)
     }
@@ -121,7 +120,7 @@ impl Invoke {
         admissions.entry(function.to_owned()).or_insert_with(new).clone()
     }
 
-    /// Where `function` is invoked.
+    /// The URL at which `function` is invoked.
     pub fn invoke_url(&self, function: &str) -> String {
         format!("http://{}/2015-03-31/functions/{function}/invocations", self.address)
     }
@@ -131,9 +130,9 @@ impl Invoke {
         self.call_within(function, event.to_string(), INVOKE_LIMIT).await
     }
 
-    /// Invokes `function` with a payload that may be anything.
+    /// Invokes `function` with any payload.
     pub async fn call_within(&self, function: &str, payload: String, limit: Duration) -> Result<Invoked> {
-        ensure!(!self.is_parked(function), "{function} has no concurrency left: it is reserved, and 0");
+        ensure!(!self.is_parked(function), "{function} cannot be invoked: its reserved concurrency is 0");
         let admission = self.admission(function);
         let (status, body) = timeout(limit, async {
             let _admitted = admission.acquire().await?;
@@ -142,12 +141,15 @@ impl Invoke {
             anyhow::Ok((status, response.bytes().await?))
         })
         .await
-        .context("the function does not answer")??;
+        .with_context(|| format!("{function} did not answer within {} s", limit.as_secs_f64()))??;
         let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         match status.as_u16() {
             200 => Ok(Invoked::Answer(value)),
             500 => Ok(Invoked::FunctionError(value)),
-            other => bail!("the emulator answers {other}: {}", String::from_utf8_lossy(&body)),
+            other => bail!(
+                "the Lambda emulator answered {other} for {function}: {}",
+                String::from_utf8_lossy(&body)
+            ),
         }
     }
 }

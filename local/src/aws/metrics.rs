@@ -1,8 +1,8 @@
 //! The functions' metrics, as CloudWatch would have them: read from the lines in embedded metric format that the
-//! functions write to their logs, and summed up by a step of time.
+//! functions write to their logs, and aggregated by time step.
 //!
-//! `emf.rs` reads a line, `series.rs` keeps the last minutes. What is asked for is a list like that of
-//! `GetMetricData`: a metric, a statistic, and values by step.
+//! `emf.rs` reads a line, `series.rs` keeps the last minutes. The results are a list like that of
+//! `GetMetricData`: metric, statistic, and values by step.
 
 mod emf;
 mod series;
@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How often the logs are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the logs are read.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
 /// Logs that are read; a system of eight regions has fewer than half of them.
 const MAX_LOGS: usize = 128;
-/// Bytes of one log at one look; what is left is read at the next.
+/// Bytes of one log that are read at a time; the rest follows the next time.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Metrics that are kept up to date until this is dropped.
+/// Metrics that are kept current until this is dropped.
 #[derive(Debug)]
 pub struct Metrics {
     series: Arc<Mutex<Series>>,
@@ -40,19 +40,19 @@ impl Metrics {
             let mut read = HashMap::new();
             loop {
                 let (folder, kept) = (folder.clone(), kept.clone());
-                let look = tokio::task::spawn_blocking(move || {
-                    look(&folder, &mut read, &kept);
+                let reading = tokio::task::spawn_blocking(move || {
+                    read_logs(&folder, &mut read, &kept);
                     read
                 });
-                let Ok(so_far) = look.await else { return };
+                let Ok(so_far) = reading.await else { return };
                 read = so_far;
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                tokio::time::sleep(READ_INTERVAL).await;
             }
         });
         Self { series, reading }
     }
 
-    /// What was measured in the last [`STEPS`] steps that are over.
+    /// The values of the last [`STEPS`] complete steps.
     pub fn results(&self) -> MetricResults {
         lock(&self.series).results(micros_now() / 1_000)
     }
@@ -68,8 +68,8 @@ fn lock(series: &Mutex<Series>) -> MutexGuard<'_, Series> {
     series.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is new in each log. MetricSeries that cannot be read now is read at the next look.
-fn look(folder: &Path, read: &mut HashMap<PathBuf, u64>, series: &Mutex<Series>) {
+/// Reads the new lines of each log. A log that cannot be read is tried again the next time.
+fn read_logs(folder: &Path, read: &mut HashMap<PathBuf, u64>, series: &Mutex<Series>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -81,7 +81,7 @@ fn look(folder: &Path, read: &mut HashMap<PathBuf, u64>, series: &Mutex<Series>)
     }
 }
 
-/// Reads whole lines after byte `from`; says how many bytes these were.
+/// Reads whole lines after byte `from`, and returns the number of their bytes.
 fn read_on(path: &Path, from: u64, series: &Mutex<Series>) -> std::io::Result<u64> {
     let mut file = std::fs::File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
@@ -90,7 +90,7 @@ fn read_on(path: &Path, from: u64, series: &Mutex<Series>) -> std::io::Result<u6
     while bytes < MAX_BYTES {
         line.clear();
         let length = lines.read_until(b'\n', &mut line)?;
-        // The end of a line that is being written comes with the next look.
+        // The line is still being written; it is read the next time.
         if line.last() != Some(&b'\n') {
             break;
         }
@@ -122,12 +122,12 @@ mod tests {
         let total =
             |series: &Mutex<Series>| lock(series).results(now_ms).results.first().map(|one| one.total);
         write!(log, "{{\"level\":\"INFO\"}}\nnot JSON\n{line}\n{}", &line[..40]).unwrap();
-        look(folder.path(), &mut read, &series);
+        read_logs(folder.path(), &mut read, &series);
         assert_eq!(total(&series), Some(3.0));
-        look(folder.path(), &mut read, &series);
+        read_logs(folder.path(), &mut read, &series);
         assert_eq!(total(&series), Some(3.0), "a line counts once, and half a line not at all");
         writeln!(log, "{}", &line[40..]).unwrap();
-        look(folder.path(), &mut read, &series);
+        read_logs(folder.path(), &mut read, &series);
         assert_eq!(total(&series), Some(6.0));
     }
 }

@@ -1,4 +1,4 @@
-//! What EventBridge does: fires a function again and again.
+//! Stands for EventBridge Scheduler: invokes a function at an interval.
 
 use crate::aws::lambda::Invoke;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-/// What a run may take beyond its interval.
+/// How much longer than the interval a run may take.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A schedule that fires until it is dropped.
+/// A schedule that invokes a function until it is dropped.
 #[derive(Debug)]
 pub struct Schedule(JoinHandle<()>);
 
@@ -29,9 +29,9 @@ pub fn event(region: &str) -> Value {
 }
 
 impl Schedule {
-    /// Invokes `function` now and then every `interval`, or as soon as the run before
-    /// has ended: here one process takes one run at a time. A run that says nothing
-    /// for `GRACE` longer than the interval is dead.
+    /// Invokes `function` immediately and then every `interval`, or when the previous run
+    /// has ended: one process takes one run at a time. The schedule stops waiting for a run that has not
+    /// answered `GRACE` after the interval.
     pub fn start(invoke: Invoke, function: &'static str, region: &str, interval: Duration) -> Self {
         let event = event(region).to_string();
         Self(tokio::spawn(async move {

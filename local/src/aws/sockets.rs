@@ -1,6 +1,6 @@
-//! A region's other front door: WebSockets, as API Gateway keeps them, and its `@connections`.
+//! The WebSocket API of a region: connections as API Gateway keeps them, and `@connections`.
 //!
-//! Where AWS refuses, so does this: its limits of size, time and rate are in [`SocketLimits`].
+//! It refuses what AWS refuses: the limits of size, time and rate are in [`SocketLimits`].
 
 mod events;
 mod management;
@@ -26,26 +26,26 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-/// The stage's name, and so the sockets' path.
+/// The stage's name, which is also the path of the connections.
 pub const STAGE: &str = "live";
 const FUNCTION: &str = "live-updates";
 /// API Gateway's limit for an integration of a WebSocket API.
 const ANSWER_LIMIT: Duration = Duration::from_secs(29);
 /// Messages for a client that does not read; more are refused (`LimitExceededException`).
 const BUFFERED: usize = 64;
-/// A client that has taken nothing for so long is cut off.
+/// A client that has read nothing for this long is disconnected.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Of each socket; the library's default, 128 KiB, would be a gigabyte for 10,000 of them.
 const BUFFER_BYTES: usize = 2_048;
 
-/// What AWS allows.
+/// The limits of API Gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketLimits {
-    /// The longest message, in bytes; either way.
+    /// The longest message in either direction, in bytes.
     pub message_bytes: usize,
     /// The longest frame of a client, in bytes.
     pub frame_bytes: usize,
-    /// A connection on which nothing was said for so long ends.
+    /// A connection ends after this long without a message.
     pub idle: Duration,
     /// A connection ends after this.
     pub life: Duration,
@@ -53,7 +53,7 @@ pub struct SocketLimits {
     pub connects_per_second: u32,
     /// Messages of clients and calls of `@connections` a second, together.
     pub requests_per_second: u32,
-    /// So many of them at one instant.
+    /// The burst of these requests.
     pub burst: u32,
 }
 
@@ -89,7 +89,6 @@ struct ConnectionHub {
     held: Mutex<HashMap<String, OpenConnection>>,
 }
 
-/// A connection.
 #[derive(Clone, Debug)]
 struct OpenConnection {
     out: mpsc::Sender<Outgoing>,
@@ -127,22 +126,22 @@ impl Sockets {
         Ok(Self { port, hub, serving })
     }
 
-    /// Where browsers connect to.
+    /// The address for browsers.
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}/{STAGE}", self.port)
     }
 
-    /// Where functions find `@connections`.
+    /// The address of `@connections` for functions.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}/{STAGE}", self.port)
     }
 
-    /// How many connections there are.
+    /// The number of open connections.
     pub fn count(&self) -> usize {
         self.hub.held().len()
     }
 
-    /// Cuts off every `nth` connection without a word, as a broken line does.
+    /// Breaks every `nth` connection without a close frame, as a broken network does.
     pub fn cut(&self, nth: usize) {
         let some: Vec<OpenConnection> = self.hub.held().values().step_by(nth.max(1)).cloned().collect();
         for held in some {
@@ -236,7 +235,8 @@ async fn connect(hub: Arc<ConnectionHub>, request: Request) -> Response<Body> {
         })
 }
 
-/// Carries messages both ways until either side, or AWS, has had enough; says with which code it ended.
+/// Carries messages both ways until the client, the function or a limit ends the connection. Returns close code and
+/// reason.
 async fn carry(
     hub: &Arc<ConnectionHub>,
     id: &str,
@@ -262,7 +262,7 @@ async fn carry(
                     let (code, reason) = frame.map_or((1005, String::new()), |frame| (frame.code, frame.reason.to_string()));
                     return (code, reason);
                 }
-                // Only a message or a frame that is too long is the client's own doing.
+                // Only a message or a frame that is too long is the client's fault.
                 Some(Err(error)) if error.to_string().contains("too long") => break closed(1009, "Message too long"),
                 Some(Err(_)) | None => return closed(1006, "Connection closed abnormally"),
             },
@@ -285,7 +285,7 @@ async fn carry(
     (code, reason)
 }
 
-/// Runs the function for a message and sends its answer back, as the route's response.
+/// Invokes the function for a message and sends its answer as the route's response.
 async fn message(hub: Arc<ConnectionHub>, id: String, connected_at_ms: u64, text: String) {
     let out = hub.held().get(&id).map(|held| held.out.clone());
     let Some(out) = out else { return };

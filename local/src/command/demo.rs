@@ -16,51 +16,49 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Orders a second at the opening, where the rush is greatest: about what the
-/// emulators, buyers and servers can carry together on two cores.
+/// Orders a second at the opening, when the rush is greatest: about what emulators, buyers and servers can process
+/// together on two cores.
 const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
-/// The share of buyers who do not pay in time, by default.
 const UNPAID: f64 = 0.1;
-/// How long a reservation waits for payment, by default.
 const HOLD_SECONDS: u32 = 2;
-/// Between the announcement of the item and its opening.
+/// From the announcement of the item to its opening.
 const LEAD: Duration = Duration::from_millis(3_000);
-/// How many buyers in a row may let a unit go before the demo gives up.
+/// Buyers in a row who may leave a unit unpaid before the demo fails.
 const MAX_HOLDS_IN_A_ROW: u32 = 20;
 /// How long the drain may take after the last answer, beyond the settle window.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the drop is like.
+/// Options of a demo.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
-    /// How many orders are placed, spread evenly over the regions
+    /// Orders to place, spread evenly over the regions
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub orders: u32,
-    /// How many units there are
+    /// Units on sale
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub stock: u32,
-    /// The same seed is the same crowd
+    /// Seed of the crowd: the same seed places the same orders
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// How many regions take part, main included
+    /// Regions, main included
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub regions: u8,
-    /// How long an order may travel to main
+    /// Settle window: the longest time that an order may travel to main
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(50..=25_000))]
     pub settle_window_ms: u32,
-    /// The share of buyers who do not pay in time; every other of them pays late
+    /// Share of buyers who do not pay in time, 0 to 1; half of them pay late, the others never
     #[arg(long, default_value_t = UNPAID, value_parser = share)]
     pub unpaid: f64,
-    /// How long a reservation waits for payment; 0 sells at once and nobody pays
+    /// Seconds that a reservation waits for payment; 0 sells at once, without payments
     #[arg(long, default_value_t = HOLD_SECONDS, value_parser = clap::value_parser!(u32).range(0..=60))]
     pub hold_seconds: u32,
-    /// Orders a second at the opening, from which the rush halves again and again
+    /// Orders a second at the opening; the rate halves again and again after it
     #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
     pub rush: f64,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-    /// Where report.json and report.html are written
+    /// Folder for report.json, report.html and the logs
     #[arg(long, default_value = "target/demo")]
     pub out: PathBuf,
 }
@@ -82,7 +80,7 @@ impl Default for DemoOptions {
     }
 }
 
-/// Runs the drop, prints and writes the report; true where every promise was kept.
+/// Runs the drop, prints and writes the report. Returns whether every promise was kept.
 pub async fn run(demo: &DemoOptions) -> Result<bool> {
     let report = measure(demo).await?;
     std::fs::write(demo.out.join("report.json"), report.to_json())?;
@@ -91,22 +89,23 @@ pub async fn run(demo: &DemoOptions) -> Result<bool> {
         println!("{}", report.to_json());
     } else {
         println!("{}", report.to_text());
-        println!("The same with plots: {}", demo.out.join("report.html").display());
+        println!("The same report with plots: {}", demo.out.join("report.html").display());
     }
     Ok(report.is_sound())
 }
 
-/// Runs the drop.
+/// Runs the drop and returns its report.
 pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let world = regions::first(demo.regions.into());
-    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", world.len());
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL and all functions ...", world.len());
     let mut options = Options::for_regions(world.clone());
     options.run_every = Duration::from_secs(10);
     let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
 
-    let half_life = crowd::half_life(demo.orders, demo.rush).context("--rush must be a positive number")?;
+    let half_life = crowd::half_life(demo.orders, demo.rush)
+        .context("--rush must be a positive number of orders a second")?;
     let plan = crowd::plan(demo.seed, demo.orders, world.len(), half_life);
-    let progress = bar("Buyers log in", plan.len());
+    let progress = bar("Tokens signed", plan.len());
     let tokens = crowd::tokens(&system.identity, &plan, || progress.inc(1))?;
     progress.finish();
 
@@ -125,7 +124,7 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     wait_until_over(&system, demo, &item_id).await?;
     let mut connection = system.redis.connect().await?;
     let outcome = system.drop_result(&item_id).await?;
-    // Whoever does not pay in time wins nothing, whatever the strategy.
+    // A buyer who does not pay in time wins nothing under any strategy.
     let buying: Vec<SentOrder> =
         sent.iter().filter(|order| habits.of(&order.subject) == Pays::InTime).cloned().collect();
     let landings = strategies::landings(&buying, &world)?;
@@ -161,7 +160,7 @@ fn announcement(demo: &DemoOptions, item_id: &ItemId, opens_at: u64) -> Value {
     }})
 }
 
-/// A folder for data and logs, emptied.
+/// Empties the folder for data and logs.
 fn fresh_folder(out: &std::path::Path) -> Result<PathBuf> {
     let folder = std::path::absolute(out)?.join("system");
     if folder.exists() {
@@ -180,11 +179,11 @@ fn bar(what: &'static str, length: usize) -> ProgressBar {
     bar
 }
 
-/// Waits until every unit is sold, or nobody is left who could buy one.
+/// Waits until every unit is sold, or no buyer is left who could buy one.
 async fn wait_until_over(system: &System, demo: &DemoOptions, item_id: &ItemId) -> Result<()> {
     let settle_window = Duration::from_millis(demo.settle_window_ms.into());
     let started = Instant::now();
-    // Each unit may wait for one buyer after another.
+    // Each unit may be held for several buyers, one after another.
     let limit =
         settle_window + DRAIN_LIMIT + Duration::from_secs(demo.hold_seconds.into()) * MAX_HOLDS_IN_A_ROW;
     let progress = bar("Units sold", demo.stock as usize);
@@ -193,22 +192,26 @@ async fn wait_until_over(system: &System, demo: &DemoOptions, item_id: &ItemId) 
         let figure = |field| item.get(field).and_then(Value::as_u64);
         progress.set_position(figure("sold").unwrap_or_default());
         let all_sold = figure("sold") == Some(demo.stock.into());
-        let nobody_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
-        if all_sold || (nobody_left && started.elapsed() > settle_window) {
+        let no_buyer_left = figure("orders_waiting") == Some(0) && figure("sold") == figure("reservations");
+        if all_sold || (no_buyer_left && started.elapsed() > settle_window) {
             progress.finish();
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bail!("the drop is not over within {limit:?}; see the logs in {}", system.logs().display())
+    bail!(
+        "the drop did not end within {} s; the logs of all processes are in {}",
+        limit.as_secs(),
+        system.logs().display()
+    )
 }
 
-/// All that a report is made from.
+/// The measurements that a report is made from.
 struct Measured<'a> {
     demo: &'a DemoOptions,
     world: &'a [WorldRegion],
     sent: &'a [SentOrder],
-    /// Orders of those who pay in time.
+    /// Orders of the buyers who pay in time.
     buying: &'a [SentOrder],
     outcome: &'a DropResult,
     winners: ByStrategy<HashSet<String>>,
@@ -261,7 +264,7 @@ impl Measured<'_> {
         let refused_late =
             self.payments.values().filter(|answer| answer.get("type").is_some()).count() as u64;
         let released: u64 = self.outcome.released.values().sum();
-        // The first to be reserved were as many as there are units.
+        // The first reservations, one for each unit; later ones were made for units that were released.
         let first: HashSet<&str> = self
             .outcome
             .reservations

@@ -1,9 +1,9 @@
-//! What one drop did, and its three renderings.
+//! The results of one drop, and their three renderings.
 //!
 //! The same arrivals go through three strategies: a Redis LIST, a Redis ZSET
 //! popped at once, and fairdrop. A [`DropReport`] holds who won under each.
 //! `text` is for the terminal, `html` for a browser (with its plots in `plot`),
-//! and the JSON is for programs. `figures` writes numbers for both readers.
+//! and the JSON is for programs. `figures` formats numbers for the first two.
 
 mod figures;
 mod html;
@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// One drop, as measured.
+/// The measurements of one drop.
 #[derive(Debug, Clone, Serialize)]
 pub struct DropReport {
-    /// The item that was sold.
     pub item_id: String,
     /// Seed of the simulated crowd: the same seed places the same orders.
     pub seed: u64,
@@ -31,18 +30,16 @@ pub struct DropReport {
     pub sold: u64,
     /// Units sold beyond the stock; must be 0.
     pub oversold: u64,
-    /// Orders that were queued and then disappeared; must be 0.
+    /// Orders that were accepted and are neither queued nor reserved; must be 0.
     pub lost: u64,
     /// Units sold to a buyer who already had one; must be 0.
     pub duplicates: u64,
     /// Orders served before an earlier one; must be 0.
     pub inversions: u64,
-    /// Orders firmly refused and queued all the same; must be 0.
+    /// Orders that were finally refused and nevertheless queued; must be 0.
     pub untrue: u64,
-    /// Buyers told that they have bought and unknown to the ledger, or the other way
-    /// round; must be 0.
+    /// Buyers who are sold in Redis and not in the ledger, or the reverse; must be 0.
     pub unfounded: u64,
-    /// What became of reservations that waited for payment.
     pub holds: Holds,
     /// Share of the units that went to the buyers who ordered first, 0 to 1.
     pub right_winners: ByStrategy<f64>,
@@ -54,11 +51,10 @@ pub struct DropReport {
     pub orders_per_second: f64,
     /// Where the round-trip figures come from: one sentence.
     pub transit_source: String,
-    /// The regions the orders came from.
     pub regions: Vec<RegionFigures>,
 }
 
-/// What became of reservations that waited for payment.
+/// Results of the reservations that waited for payment.
 #[derive(Debug, Clone, Copy, Serialize, Default)]
 pub struct Holds {
     /// How long a reservation waits, in seconds.
@@ -69,11 +65,11 @@ pub struct Holds {
     pub released: u64,
     /// Payments that came after their reservation had ended, and were refused.
     pub paid_too_late: u64,
-    /// Units sold to a later buyer, after an earlier one had let them go.
+    /// Units sold to a later buyer, after an earlier reservation had been released.
     pub handed_on: u64,
 }
 
-/// What the drop looked like from one region.
+/// The measurements of one region.
 #[derive(Debug, Clone, Serialize)]
 pub struct RegionFigures {
     /// The region's name, such as `eu-west-1`.
@@ -90,7 +86,7 @@ pub struct RegionFigures {
     pub queued: u64,
     /// Orders refused, by the last segment of the problem's type.
     pub refused: BTreeMap<String, u64>,
-    /// How long a buyer waited for the answer, in milliseconds.
+    /// How long buyers waited for the answer, in milliseconds.
     pub answer_ms: Percentiles,
     /// Units won by this region's buyers.
     pub wins: ByStrategy<u64>,
@@ -120,7 +116,7 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-/// One promise of fairdrop and how often the drop broke it.
+/// One promise of fairdrop, and the number of times that the drop broke it.
 struct PromiseCheck {
     name: &'static str,
     broken: u64,
@@ -128,8 +124,7 @@ struct PromiseCheck {
 }
 
 impl DropReport {
-    /// Whether the drop kept every promise: nothing oversold, lost, sold to the
-    /// same buyer twice or served out of order.
+    /// Whether the drop kept every promise.
     pub fn is_sound(&self) -> bool {
         self.checks().iter().all(|check| check.broken == 0)
     }
@@ -150,15 +145,15 @@ impl DropReport {
         html::render(self)
     }
 
-    /// What became of reservations that were not paid in time, in a sentence.
+    /// A sentence about the reservations that were not paid in time.
     fn holds_in_words(&self) -> String {
         let Holds { hold_seconds, unpaid_share, released, paid_too_late, handed_on } = self.holds;
         if hold_seconds == 0 {
-            return "No hold: every reservation was sold at once.".to_owned();
+            return "No hold: each reservation was sold at once.".to_owned();
         }
         format!(
-            "Hold {hold_seconds} s, {} of buyers do not pay in time: {} reservations released, {} late payments \
-             refused, {} units sold to the next in line.",
+            "Hold {hold_seconds} s, {} of the buyers do not pay in time: {} reservations released, {} late payments \
+             refused, {} units sold to the next buyer in the queue.",
             figures::percent(unpaid_share),
             figures::count(released),
             figures::count(paid_too_late),
@@ -170,19 +165,19 @@ impl DropReport {
         let check = |name, broken, meaning| PromiseCheck { name, broken, meaning };
         [
             check("oversold", self.oversold, "units sold beyond the stock"),
-            check("lost", self.lost, "orders that were queued and then disappeared"),
+            check("lost", self.lost, "orders that were accepted and then lost"),
             check("duplicates", self.duplicates, "units sold to a buyer who already had one"),
             check("inversions", self.inversions, "orders served before an earlier one"),
-            check("untrue answers", self.untrue, "orders refused and queued all the same"),
-            check("unfounded", self.unfounded, "told sold without a row in the ledger, or the reverse"),
+            check("untrue answers", self.untrue, "orders that were refused and nevertheless queued"),
+            check("unfounded", self.unfounded, "buyers sold in Redis and not in the ledger, or the reverse"),
         ]
     }
 
-    /// One sentence on what the checks found, for someone new to the words.
+    /// One sentence about the checks, for a reader who does not know their names.
     fn verdict(&self) -> String {
         if self.is_sound() {
-            return "No unit was sold beyond the stock, no queued order disappeared, no buyer \
-                    got two units, and nobody was served before an earlier order."
+            return "No unit was sold beyond the stock, no accepted order was lost, no buyer got \
+                    two units, and no order was served before an earlier one."
                 .to_owned();
         }
         let broken: Vec<String> = self
@@ -194,7 +189,6 @@ impl DropReport {
         format!("The drop broke its promises ({}).", broken.join("; "))
     }
 
-    /// How long the stock lasted, in words.
     fn sell_out(&self) -> String {
         match self.seconds_to_sell_out {
             Some(seconds) => format!("sold out in {seconds:.1} s"),
@@ -204,21 +198,20 @@ impl DropReport {
 }
 
 impl<T> ByStrategy<T> {
-    /// The values with the names a reader sees, in the order of the report.
+    /// The values with the names that readers see, in the order of the report.
     fn named(&self) -> [(&'static str, &T); 3] {
         [("LIST", &self.list), ("ZSET", &self.zset), ("fairdrop", &self.fairdrop)]
     }
 }
 
-/// What makes a buyer a right one: every rendering explains it.
-const RIGHT_BUYER: &str =
-    "A right buyer is one of those who ordered first, by the clock of their own region.";
+/// The explanation of *right buyer*, for every rendering.
+const RIGHT_BUYER: &str = "Right buyers are the buyers who ordered first, by the clock of their own region.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A drop of 500 units to five regions, the nearest beside the queue.
+    /// A drop of 500 units to five regions, of which the nearest is main.
     pub(super) fn sample() -> DropReport {
         DropReport {
             item_id: "sneaker-42".to_owned(),
@@ -245,7 +238,7 @@ mod tests {
             seconds_to_sell_out: Some(2.43),
             orders_per_second: 8_312.4,
             transit_source: "Medians of a public table of round trips between AWS regions; half \
-                             of each is taken as the way there."
+                             of each is taken as the one-way delay."
                 .to_owned(),
             regions: vec![
                 region("us-east-1", 1.0, 4_120, [302, 297, 103]),

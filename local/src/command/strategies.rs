@@ -1,10 +1,10 @@
-//! What others do, on the same arrivals and with real Redis commands.
+//! The two other strategies, on the same arrivals and with real Redis commands.
 //!
-//! The arrivals of a drop land at main after their region's one-way delay. A
+//! The orders of a drop arrive at main after their region's one-way delay. A
 //! **list** serves them in that order (`RPUSH`, `LPOP`). A **sorted set popped at
-//! once** takes each by its stamp and pops whatever is there every millisecond
+//! once** takes each by its stamp and pops whatever has arrived every millisecond
 //! (`ZADD NX`, `ZPOPMIN`), as a drain without a settle window would. Only the
-//! moments are computed; Redis decides who wins.
+//! times of arrival are computed; Redis decides who wins.
 
 use crate::crowd::SentOrder;
 use crate::system::regions::WorldRegion;
@@ -18,24 +18,25 @@ const ZSET: &str = "comparison:zset";
 /// Commands sent together.
 const PIPELINE: usize = 1_000;
 
-/// An order on its way to main.
+/// An order, with its computed arrival at main.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Landing {
-    /// When it lands at main, in microseconds since the epoch.
+    /// When it arrives at main, in microseconds since the epoch.
     pub lands_at: u64,
     /// When it arrived at its region.
     pub arrived_at: u64,
-    /// Which buyer.
     pub subject: String,
 }
 
-/// The moments at which the orders that reached their region land at main.
+/// When the orders that reached their region arrive at main, the earliest first.
 pub fn landings(sent: &[SentOrder], regions: &[WorldRegion]) -> Result<Vec<Landing>> {
     let mut landings = sent
         .iter()
         .filter_map(|order| Some((order, order.arrived_at?)))
         .map(|(order, arrived_at)| {
-            let region = regions.get(order.region).context("an order from no region")?;
+            let region = regions.get(order.region).with_context(|| {
+                format!("an order is from region {}, which the system does not have", order.region)
+            })?;
             let one_way_micros = (region.round_trip_ms * 500.0) as u64;
             Ok(Landing { lands_at: arrived_at + one_way_micros, arrived_at, subject: order.subject.clone() })
         })
@@ -44,7 +45,7 @@ pub fn landings(sent: &[SentOrder], regions: &[WorldRegion]) -> Result<Vec<Landi
     Ok(landings)
 }
 
-/// Who wins where main serves in order of landing.
+/// Who wins if main serves in order of arrival at main.
 pub async fn list(
     connection: &mut MultiplexedConnection,
     landings: &[Landing],
@@ -61,7 +62,7 @@ pub async fn list(
     Ok(winners.unwrap_or_default().into_iter().collect())
 }
 
-/// Who wins where main serves by stamp, at once.
+/// Who wins if main serves by stamp, at once.
 pub async fn zset_popped_at_once(
     connection: &mut MultiplexedConnection,
     landings: &[Landing],

@@ -1,4 +1,4 @@
-//! `up`: the system kept running, with everything needed to talk to it.
+//! `up`: the system kept running, with the addresses and commands to use it.
 
 use crate::aws::metrics::Metrics;
 use crate::aws::sockets::SocketLimits;
@@ -12,37 +12,37 @@ use anyhow::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// The item that is on sale at the start.
+/// The item that is on sale after the start.
 const ITEM_ID: &str = "sneaker-42";
-/// Orders a second with which a crowd begins.
+/// Orders a second when the crowd begins.
 const RUSH: f64 = 150.0;
 
-/// What is kept running.
+/// Options of `up`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpOptions {
-    /// How many regions, main included
+    /// Regions, main included
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub regions: u8,
-    /// How many units the first item has
+    /// Units of the first item
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub stock: u32,
-    /// How long a reservation waits for payment; 0 sells at once
+    /// Seconds that a reservation waits for payment; 0 sells at once
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hold_seconds: u32,
-    /// The share of buyers for whom the shop does not pay in time; 1: pay by hand
+    /// Share of buyers for whom the shop does not pay in time, 0 to 1; 1: you pay by hand
     #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub unpaid: f64,
-    /// In how many seconds the first item opens
+    /// Seconds until the first item opens
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub opens_in_seconds: u32,
-    /// How many other buyers order once it opens; 0: nobody but you
+    /// Other buyers who order after the opening; 0: only you
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub crowd: u32,
 }
 
-/// Runs until it is dropped.
+/// Runs until the returned future is dropped.
 pub async fn run(up: &UpOptions) -> Result<bool> {
-    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL, and every function ...", up.regions);
+    eprintln!("Starting {} regions, Redis with a replica, PostgreSQL and all functions ...", up.regions);
     let address = PagesAddress::reserve().await?;
     let options = Options {
         live: Some(SocketLimits::default()),
@@ -76,7 +76,7 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
         let plan = crowd::plan(42, up.crowd, system.regions.len(), half_life);
         let tokens = crowd::tokens(&system.identity, &plan, || ())?;
         let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opening, || ()).await?;
-        println!("The crowd of {} has ordered.", sent.len());
+        println!("The crowd has placed its {} orders.", sent.len());
     }
     std::future::pending().await
 }
@@ -86,15 +86,15 @@ fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &UpOpti
     for running in &system.regions {
         println!("  {:<16} {}", running.region.name, pages.buyer(running.region.name));
     }
-    println!("\nThe operator's page, and the token that it asks for:");
+    println!("\nThe operator's page, and the token to sign in with:");
     println!("  {}\n  {operator_token}", pages.operator());
     if up.crowd == 0 {
-        println!("  For something to look at: make up ARGS=\"--crowd 2000 --opens-in-seconds 20\"");
+        println!("  For a drop with a crowd: make up ARGS=\"--crowd 2000 --opens-in-seconds 20\"");
     }
 }
 
 fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
-    println!("\nGateways (each region's front door):");
+    println!("\nHTTP API of each region:");
     for running in &system.regions {
         let region = running.region;
         println!(
@@ -104,7 +104,7 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
             region.round_trip_ms
         );
     }
-    println!("\nSockets (live updates, see docs/LIVE.md):");
+    println!("\nWebSocket API of each region (live updates, see docs/LIVE.md):");
     for running in &system.regions {
         if let Some(live) = &running.live {
             println!("  {:<16} {}", running.region.name, live.sockets.url());
@@ -115,14 +115,14 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
     println!("Logs of every process: {}", system.logs().display());
     let Some(main) = system.regions.first() else { return Ok(()) };
     let url = system.regions.last().unwrap_or(main).gateway.url();
-    println!("\nA buyer's token, good for a day:\n  export TOKEN={}", system.identity.token("buyer-1")?);
-    println!("\nThe item, then an order, its status, and leaving the queue or giving the unit back:");
+    println!("\nA buyer's token, valid for a day:\n  export TOKEN={}", system.identity.token("buyer-1")?);
+    println!("\nThe item; an order, its status, and its cancellation:");
     println!("  curl -i {url}/items/{item_id}");
     for (method, path) in [("POST", "orders"), ("GET", "orders/me"), ("DELETE", "orders/me")] {
         println!("  curl -i -X {method} -H \"Authorization: Bearer $TOKEN\" {url}/items/{item_id}/{path}");
     }
     if let Some(live) = system.regions.last().and_then(|running| running.live.as_ref()) {
-        println!("\nHow item and order change, in a browser's console:");
+        println!("\nChanges of the item and the order, in a browser's console:");
         println!(
             "  s = new WebSocket(\"{}\", [\"fairdrop.live.v1\", \"bearer.$TOKEN\"]); s.onmessage = e => console.log(e.data);",
             live.sockets.url()
@@ -133,18 +133,18 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
         let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });
         let payments = format!("{}/items/{item_id}/payments", main.gateway.url());
         println!(
-            "\nThe shop pays for {:.0}% of reservations by itself (--unpaid); by hand, paid, pending or failed:",
+            "\nThe shop pays for {:.0}% of the reservations (--unpaid). To report a payment by hand (paid, pending or failed):",
             (1.0 - up.unpaid) * 100.0
         );
         println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");
     }
     let admin = main.invoke_api().invoke_url("drop-admin");
     println!(
-        "\nWhat an operator can do (create, update, pause, resume, close, describe, list,\nmigrate, rebuild, reconcile, audit):"
+        "\nCommands of an operator (create, update, pause, resume, close, describe, list,\nmigrate, rebuild, reconcile, audit):"
     );
     println!("  curl {admin} -d '{}'", json!({ "command": "describe", "item_id": item_id }));
     println!("  curl {admin} -d '{}'", json!({ "command": "audit", "item_id": item_id, "format": "csv" }));
     println!("  curl {admin} -d @events/drop-admin.create.json");
-    println!("\nCtrl-C stops everything.");
+    println!("\nPress Ctrl-C to stop all servers and functions.");
     Ok(())
 }

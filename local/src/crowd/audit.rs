@@ -1,4 +1,4 @@
-//! What came out of a drop, held against what must be true.
+//! Compares the result of a drop with the answers that buyers got, and counts broken promises.
 
 use crate::crowd::{OrderAnswer, SentOrder};
 use anyhow::{Context, Result};
@@ -10,13 +10,13 @@ use shared::item::ItemId;
 use shared::queue::Keys;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Sales read from the ledger at once.
+/// Sales in one read from the ledger.
 const LEDGER_PAGE: u32 = 5_000;
 
 /// A reservation, in the order in which it was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AuditedReservation {
-    /// The stamp that counted.
+    /// The stamp of the order.
     pub placed_at: u64,
     /// Which buyer.
     pub user_token: String,
@@ -24,28 +24,26 @@ pub struct AuditedReservation {
     pub reserved_at_ms: u64,
 }
 
-/// What Redis holds of an item after a drop.
+/// The state of an item in Redis and in the ledger after a drop.
 #[derive(Clone, Debug, Default)]
 pub struct DropResult {
     /// Reservations as the task queue has them, oldest first.
     pub reservations: Vec<AuditedReservation>,
     /// Buyers with a reservation or a unit.
     pub taken: HashSet<String>,
-    /// Buyers who are told that the unit is theirs.
+    /// Buyers who are sold in Redis.
     pub sold: HashSet<String>,
     /// How often a buyer's reservation was released.
     pub released: HashMap<String, u64>,
-    /// Buyers who have bought, by the ledger, where it was asked.
+    /// Buyers who are sold in the ledger, if it was read.
     pub in_ledger: Option<HashSet<String>>,
-    /// Buyers who wait.
+    /// Buyers in the queue.
     pub queued: HashSet<String>,
-    /// Units left.
     pub stock_left: i64,
-    /// Units there were.
     pub stock_total: i64,
 }
 
-/// How often each promise was broken.
+/// The number of times that each promise was broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditFindings {
     /// Units reserved beyond the stock.
@@ -56,15 +54,14 @@ pub struct AuditFindings {
     pub duplicates: u64,
     /// Pairs of reservations out of `(placed_at, user_token)` order.
     pub inversions: u64,
-    /// Orders firmly refused and queued all the same.
+    /// Orders that were finally refused and nevertheless queued.
     pub untrue: u64,
-    /// Buyers told that they have bought, of whom the ledger knows nothing, and the other
-    /// way round.
+    /// Buyers who are sold in Redis and not in the ledger, or the reverse.
     pub unfounded: u64,
 }
 
 impl DropResult {
-    /// Reads an item's keys.
+    /// Reads an item's keys from Redis.
     pub async fn read(connection: &mut MultiplexedConnection, item_id: &ItemId) -> Result<Self> {
         let keys = Keys::of(item_id);
         let tasks: StreamRangeReply = connection.xrange_all(&keys.tasks).await?;
@@ -101,7 +98,7 @@ impl DropResult {
         })
     }
 
-    /// Asks the ledger, too.
+    /// Reads the sales from the ledger, too.
     pub async fn read_ledger(&mut self, ledger: &Ledger, item_id: &ItemId) -> Result<()> {
         let mut sold = HashSet::new();
         let mut last = None;
@@ -116,7 +113,7 @@ impl DropResult {
         Ok(())
     }
 
-    /// Holds the outcome against what buyers were told.
+    /// Compares the state with the answers that buyers got.
     pub fn check(&self, sent: &[SentOrder]) -> AuditFindings {
         let taken = self.taken.len() as u64;
         let stock_total = self.stock_total.max(0).unsigned_abs();
@@ -124,7 +121,7 @@ impl DropResult {
         for reservation in &self.reservations {
             *reserved.entry(&reservation.user_token).or_default() += 1;
         }
-        // Who was released may be reserved again.
+        // A buyer whose reservation was released may be reserved again.
         let duplicates = reserved.iter().map(|(subject, times)| {
             times.saturating_sub(1 + self.released.get(*subject).copied().unwrap_or_default())
         });
@@ -138,7 +135,7 @@ impl DropResult {
             .filter(|order| order.answer == OrderAnswer::Queued)
             .map(|order| order.subject.as_str())
             .collect();
-        // A unit that left the stock without a reservation is lost, too.
+        // A unit that was taken from the stock without a reservation is lost, too.
         let missing_units = stock_total.saturating_sub(self.stock_left.max(0).unsigned_abs()).abs_diff(taken);
         let lost_orders =
             sent.iter().filter(|order| order.answer == OrderAnswer::Queued && !has_place(order)).count();
@@ -163,12 +160,12 @@ impl DropResult {
     }
 }
 
-/// "You have it already" is no denial.
+/// Whether the order was refused because its buyer has a unit: that is no contradiction.
 fn is_about_own_unit(order: &SentOrder) -> bool {
     matches!(order.answer.reason(), Some("already-reserved" | "already-sold"))
 }
 
-/// Pairs that stand in the wrong order.
+/// The number of pairs in the wrong order.
 fn inversions(reservations: &[AuditedReservation]) -> u64 {
     let mut before: BTreeSet<(u64, &str, usize)> = BTreeSet::new();
     let mut pairs = 0;

@@ -1,4 +1,4 @@
-//! The shop's backend: it sees what is reserved and says what became of each payment.
+//! The shop's backend: it reads the reservations and reports the outcome of each payment.
 
 use crate::aws::lambda::{Invoke, Invoked};
 use crate::system::redis_server::Redis;
@@ -16,11 +16,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// How long a payment takes.
 const PAYMENT_TIME: Duration = Duration::from_millis(300);
-/// Between two tries to tell of the same payment.
+/// Pause between two notices of the same payment.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// A shop gives up on telling of a payment after so many tries.
+/// Notices of one payment after which the shop gives up.
 const MAX_TRIES: u32 = 240;
-/// How long one try may take.
+/// How long the answer to a notice may take.
 const TRY_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a buyer does with a reservation.
@@ -34,12 +34,11 @@ pub enum Pays {
     Never,
 }
 
-/// How many buyers pay late or never; the same seed is the same buyers.
+/// The share of buyers who pay late or never. The same seed chooses the same buyers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Habits {
-    /// The share of buyers who do not pay in time, 0 to 1; every other of them pays late.
+    /// The share of buyers who do not pay in time, 0 to 1; half of them pay late, the others never.
     pub unpaid: f64,
-    /// The seed.
     pub seed: u64,
 }
 
@@ -48,9 +47,9 @@ impl Habits {
     pub fn of(&self, subject: &str) -> Pays {
         let mut hasher = DefaultHasher::new();
         (self.seed, subject).hash(&mut hasher);
-        let lot = hasher.finish();
-        let share = (lot >> 11) as f64 / (1_u64 << 53) as f64;
-        match (share < self.unpaid, lot % 2) {
+        let hash = hasher.finish();
+        let share = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+        match (share < self.unpaid, hash % 2) {
             (false, _) => Pays::InTime,
             (true, 0) => Pays::Late,
             (true, _) => Pays::Never,
@@ -58,13 +57,13 @@ impl Habits {
     }
 }
 
-/// A share from 0 to 1, on a command line.
+/// Parses a share from 0 to 1 of a command line.
 pub(crate) fn share(text: &str) -> std::result::Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "it must be a share from 0 to 1".to_owned())
+    share.ok_or_else(|| "must be a share from 0 to 1".to_owned())
 }
 
-/// What the shop was answers: for each buyer who paid, the last word on their payment.
+/// order-confirm's final answer to the payment of each buyer.
 pub type PaymentAnswers = BTreeMap<String, Value>;
 
 /// A shop that watches one item until it is dropped.
@@ -101,7 +100,7 @@ impl Shop {
         Self { watching, answers }
     }
 
-    /// What the shop was told so far.
+    /// The answers so far.
     pub fn answers(&self) -> PaymentAnswers {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -113,7 +112,7 @@ impl Drop for Shop {
     }
 }
 
-/// Buyers reserved since the last look.
+/// Buyers who were reserved since the last read.
 async fn reserved(client: &redis::Client, item_id: &ItemId, last: &mut String) -> Result<Vec<String>> {
     let mut connection = client.get_multiplexed_async_connection().await?;
     let options = StreamReadOptions::default().count(1_000);
@@ -130,7 +129,7 @@ async fn reserved(client: &redis::Client, item_id: &ItemId, last: &mut String) -
     Ok(subjects)
 }
 
-/// Tells of one payment until there is an answer that stays.
+/// Sends the notice of one payment until it has an answer.
 async fn pay(
     invoke: Invoke,
     item_id: ItemId,

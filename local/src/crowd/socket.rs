@@ -1,4 +1,4 @@
-//! A buyer's socket, as a browser holds it: it keeps the latest of what it hears, and drops what is older.
+//! A buyer's WebSocket, as in a browser: it keeps the latest state that it received, and drops what is older.
 
 use anyhow::{Result, bail};
 use futures::{SinkExt, StreamExt};
@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::InvalidHeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -21,23 +23,23 @@ const BUFFER_BYTES: usize = 2_048;
 #[derive(Debug)]
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// What is known from it.
+    /// The latest state that it received.
     pub latest: LatestMessages,
     /// The code with which the server has closed it.
     pub closed_with: Option<u16>,
 }
 
-/// The latest of what was heard; it may outlive a socket.
+/// The latest item and order that were received. They may outlive a socket.
 #[derive(Clone, Debug, Default)]
 pub struct LatestMessages {
     items: HashMap<String, Value>,
     orders: HashMap<String, Value>,
-    /// Messages that were older than what was known.
+    /// Messages that were older than the state, and were dropped.
     pub dropped: u64,
 }
 
 impl LatestMessages {
-    /// Keeps what is newer than what is known.
+    /// Keeps a message if it is newer than the state.
     fn take(&mut self, message: &Value) {
         let parts = match message["type"].as_str() {
             Some("subscribed") => vec![&message["item"], &message["order"]],
@@ -57,12 +59,11 @@ impl LatestMessages {
         }
     }
 
-    /// How the buyer's order stands.
+    /// The buyer's order.
     pub fn order(&self, item_id: &str) -> Option<&Value> {
         self.orders.get(item_id)
     }
 
-    /// How the item stands.
     pub fn item(&self, item_id: &str) -> Option<&Value> {
         self.items.get(item_id)
     }
@@ -73,15 +74,21 @@ impl LatestMessages {
     }
 }
 
-/// Why a handshake failed.
+/// Why a WebSocket handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The gateway's answer was not `101`.
-    #[error("the handshake is answered {0}")]
+    /// The gateway answered with a status other than 101.
+    #[error("the gateway answered the WebSocket handshake with status {0}")]
     Refused(u16),
-    /// There was none.
-    #[error("there is no handshake: {0}")]
-    Failed(String),
+    /// The connection failed.
+    #[error("the WebSocket handshake failed")]
+    Failed(#[source] Box<Error>),
+    /// The subprotocols are not a valid header value.
+    #[error("the subprotocols are not a valid header value")]
+    Subprotocols(#[source] InvalidHeaderValue),
+    /// The gateway did not answer in time.
+    #[error("the gateway did not answer the WebSocket handshake within {} s", CONNECT_LIMIT.as_secs())]
+    TimedOut,
 }
 
 impl Socket {
@@ -94,20 +101,19 @@ impl Socket {
     pub async fn offer(url: &str, protocols: &str) -> Result<Self, HandshakeError> {
         let failed = |error: Error| match error {
             Error::Http(response) => HandshakeError::Refused(response.status().as_u16()),
-            error => HandshakeError::Failed(error.to_string()),
+            error => HandshakeError::Failed(Box::new(error)),
         };
         let mut request = url.into_client_request().map_err(failed)?;
-        let protocols = protocols.parse().map_err(|_| HandshakeError::Failed("no header".into()))?;
+        let protocols = HeaderValue::from_str(protocols).map_err(HandshakeError::Subprotocols)?;
         request.headers_mut().insert("sec-websocket-protocol", protocols);
         let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
         let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
         let connected = timeout(CONNECT_LIMIT, connecting).await;
-        let (stream, _) =
-            connected.map_err(|_| HandshakeError::Failed("no answer".into()))?.map_err(failed)?;
+        let (stream, _) = connected.map_err(|_| HandshakeError::TimedOut)?.map_err(failed)?;
         Ok(Self { stream, latest: LatestMessages::default(), closed_with: None })
     }
 
-    /// Says something.
+    /// Sends a message.
     pub async fn send_message(&mut self, message: &Value) -> Result<()> {
         self.send(Message::text(message.to_string())).await
     }
@@ -117,7 +123,7 @@ impl Socket {
         Ok(self.stream.send(message).await?)
     }
 
-    /// The next message within `limit`; `None` where none comes, or the socket is closed.
+    /// The next message within `limit`; `None` if there is none, or the socket is closed.
     pub async fn receive(&mut self, limit: Duration) -> Option<Value> {
         let deadline = Instant::now() + limit;
         while self.closed_with.is_none() {
@@ -137,7 +143,7 @@ impl Socket {
         None
     }
 
-    /// Says something and waits for an answer of the type `expected`.
+    /// Sends a message and waits for an answer of the type `expected`.
     pub async fn ask(&mut self, message: &Value, expected: &str, limit: Duration) -> Result<Value> {
         self.send_message(message).await?;
         let deadline = Instant::now() + limit;
@@ -146,15 +152,15 @@ impl Socket {
                 return Ok(answer);
             }
             if answer["type"] == "problem" || answer["type"].is_null() {
-                bail!("{message} is answered {answer}");
+                bail!("the answer to {message} is {answer}, and {expected} was expected");
             }
         }
-        bail!("{message} is not answered within {limit:?}; closed: {:?}", self.closed_with)
+        bail!("no answer to {message} within {limit:?}; close code: {:?}", self.closed_with)
     }
 
     /// Subscribes to an item.
     pub async fn subscribe(&mut self, item_id: &str) -> Result<Value> {
-        let wish = json!({ "action": "subscribe", "item_id": item_id });
-        self.ask(&wish, "subscribed", CONNECT_LIMIT).await
+        let message = json!({ "action": "subscribe", "item_id": item_id });
+        self.ask(&message, "subscribed", CONNECT_LIMIT).await
     }
 }

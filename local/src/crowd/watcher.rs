@@ -1,36 +1,33 @@
-//! A buyer who watches an item, and comes back whenever the line breaks, as docs/LIVE.md asks for.
+//! A buyer who watches an item, and connects again when the connection breaks, as docs/LIVE.md asks for.
 
-use crate::crowd::socket::{HandshakeError, LatestMessages, Socket};
+use crate::crowd::socket::{LatestMessages, Socket};
 use crate::system::clock::micros_now;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// From the first to the longest pause before connecting again; shorter than a browser's, to spare the tests
-/// the time.
+/// The first and the longest pause before connecting again; shorter than a browser's, to save time in tests.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
-/// How often it asks whether the line stands, and for how long it waits for the answer.
+/// Interval of pings, and how long the watcher waits for a pong.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PONG_LIMIT: Duration = Duration::from_secs(10);
 
-/// A buyer at their page.
+/// A buyer with the item's page open.
 #[derive(Debug)]
 pub struct Watcher {
     state: Arc<Mutex<WatcherState>>,
     watching: JoinHandle<()>,
 }
 
-/// What they know.
+/// What a watcher has received.
 #[derive(Clone, Debug, Default)]
 pub struct WatcherState {
-    /// Of item and order.
     pub latest: LatestMessages,
-    /// Whether they are subscribed at the moment.
     pub is_subscribed: bool,
-    /// How often they have subscribed.
+    /// Number of subscriptions so far.
     pub subscribed: u64,
-    /// Messages heard.
+    /// Messages received.
     pub received: u64,
     /// Handshakes that failed.
     pub refused: u64,
@@ -46,17 +43,17 @@ impl Watcher {
         Self { state, watching }
     }
 
-    /// What they know now.
+    /// The state now.
     pub fn state(&self) -> WatcherState {
         lock(&self.state).clone()
     }
 
-    /// The order's status as it is shown; empty where nothing is state.
+    /// The order's status as it is shown; empty if none is known.
     pub fn status(&self) -> String {
         lock(&self.state).shown.last().map(|(status, _)| status.clone()).unwrap_or_default()
     }
 
-    /// Whether they are subscribed at the moment.
+    /// Whether the watcher is subscribed now.
     pub fn is_subscribed(&self) -> bool {
         lock(&self.state).is_subscribed
     }
@@ -81,7 +78,7 @@ async fn watch(state: Arc<Mutex<WatcherState>>, url: String, token: String, item
                     pause = PAUSES.0;
                 }
             }
-            Err(HandshakeError::Refused(_) | HandshakeError::Failed(_)) => lock(&state).refused += 1,
+            Err(_) => lock(&state).refused += 1,
         }
         lock(&state).is_subscribed = false;
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -89,7 +86,7 @@ async fn watch(state: Arc<Mutex<WatcherState>>, url: String, token: String, item
     }
 }
 
-/// Until the line breaks; says whether anything was heard.
+/// Watches until the connection ends. Returns whether any message was received.
 async fn watch_connection(state: &Mutex<WatcherState>, mut socket: Socket, item_id: &str) -> bool {
     socket.latest = lock(state).latest.clone();
     let subscribe = json!({ "action": "subscribe", "item_id": item_id });
@@ -109,7 +106,7 @@ async fn watch_connection(state: &Mutex<WatcherState>, mut socket: Socket, item_
                     && !message["items"]
                         .as_array()
                         .is_some_and(|items| items.iter().any(|item| item == item_id));
-                // A refused subscription is asked for again, on a new line.
+                // A refused subscription is requested again, over a new connection.
                 if ends || is_forgotten || message["type"] == "problem" {
                     return has_received;
                 }

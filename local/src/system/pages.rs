@@ -1,6 +1,6 @@
-//! The buyer's and the operator's page, served as a shop's own web server would: static files from `pages/`, and
-//! strict headers. What a shop has and this machine has not is here as well: a login, which gives a
-//! buyer's token to whoever names a buyer, and the operator's figures.
+//! The buyer's and the operator's page, served as a shop's own web server would: static files from `pages/`, with
+//! strict headers. Two more routes stand for what a shop has: a login, which returns a token for any buyer name,
+//! and the operator's figures.
 
 mod files;
 
@@ -31,21 +31,20 @@ use tokio::task::JoinHandle;
 /// The longest body that the login reads.
 const MAX_BODY_BYTES: usize = 1_024;
 
-/// A region, as pages know it.
+/// A region in the pages' settings.
 #[derive(Clone, Debug, Serialize)]
 pub struct PageRegion {
-    /// Its name.
     pub name: String,
-    /// Where its HTTP API is.
+    /// Address of its HTTP API.
     pub api: String,
-    /// Where its sockets are.
+    /// Address of its WebSocket API.
     pub live: String,
     /// Round trip to main, in milliseconds.
     pub round_trip_ms: f64,
 }
 
 impl PageRegion {
-    /// What pages are told of a region; `None` where it has no sockets.
+    /// The settings of a region; `None` if it has no live updates.
     pub fn of(running: &RunningRegion) -> Option<Self> {
         Some(Self {
             name: running.region.name.to_owned(),
@@ -56,27 +55,27 @@ impl PageRegion {
     }
 }
 
-/// A token that nobody can guess.
+/// A random token of 144 bits.
 pub fn operator_token() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>())
 }
 
-/// What the pages are about.
+/// The data that the pages show.
 #[derive(Debug)]
 pub struct PagesContext {
     /// The item whose page opens first.
     pub item_id: String,
-    /// Main first.
+    /// The regions, main first.
     pub regions: Vec<PageRegion>,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
-    /// What the operator's page shows.
+    /// The figures of the operator's page.
     pub metrics: Metrics,
-    /// Who knows it is the operator.
+    /// The token that the operator's page must send.
     pub operator_token: String,
 }
 
-/// An address for the pages, before there is anything to show: gateways must know the pages' origin when they start.
+/// An address that is reserved for the pages before they are served: gateways need the pages' origin at their start.
 #[derive(Debug)]
 pub struct PagesAddress {
     listener: TcpListener,
@@ -96,7 +95,7 @@ impl PagesAddress {
         format!("http://localhost:{}", self.port)
     }
 
-    /// Serves the pages until what is returned is dropped.
+    /// Serves the pages until the returned value is dropped.
     pub fn open(self, context: PagesContext) -> Pages {
         let (origin, port) = (self.origin(), self.port);
         let policy = policy(&context.regions);
@@ -122,7 +121,7 @@ impl PagesAddress {
     }
 }
 
-/// The pages, while they are served.
+/// Pages that are being served.
 #[derive(Debug)]
 pub struct Pages {
     origin: String,
@@ -154,7 +153,7 @@ struct PagesServer {
     hosts: [String; 2],
 }
 
-/// Nothing but the pages' own files, and calls of the regions.
+/// A content security policy that allows the pages' own files, and calls to the regions.
 fn policy(regions: &[PageRegion]) -> HeaderValue {
     let live = |region: &PageRegion| region.live.split_inclusive('/').take(3).collect::<String>();
     let mut connect: Vec<String> = vec!["'self'".into()];
@@ -168,15 +167,17 @@ fn policy(regions: &[PageRegion]) -> HeaderValue {
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
 
-/// Who came by another name is sent away (a foreign page that has its own name point here), and every answer has
-/// the same strict headers.
+/// Refuses requests with another host name (DNS rebinding), and adds the same strict headers to every answer.
 async fn guard(State(server): State<Arc<PagesServer>>, request: Request, next: Next) -> Response<Body> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_ours = server.hosts.iter().any(|ours| ours == host);
     let mut response = if is_ours {
         next.run(request).await
     } else {
-        json_response(StatusCode::MISDIRECTED_REQUEST, &json!({ "message": "no such host" }))
+        json_response(
+            StatusCode::MISDIRECTED_REQUEST,
+            &json!({ "message": "this server does not serve that host name" }),
+        )
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, server.policy.clone());
@@ -192,7 +193,7 @@ async fn guard(State(server): State<Arc<PagesServer>>, request: Request, next: N
 async fn file(Path(path): Path<String>) -> Response<Body> {
     match files::read(&path).await {
         Some((kind, content)) => with_type(Response::new(Body::from(content)), kind),
-        None => json_response(StatusCode::NOT_FOUND, &json!({ "message": "no such page" })),
+        None => json_response(StatusCode::NOT_FOUND, &json!({ "message": "there is no such page" })),
     }
 }
 
@@ -220,19 +221,19 @@ async fn figures(State(server): State<Arc<PagesServer>>, headers: HeaderMap) -> 
         Ok(results) => json_response(StatusCode::OK, &results),
         Err(_) => json_response(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &json!({ "message": "the figures cannot be written" }),
+            &json!({ "message": "the figures could not be encoded" }),
         ),
     }
 }
 
-/// Whom the login is asked for.
+/// The body of a login.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Login {
     buyer: String,
 }
 
-/// A token for whoever a buyer says they are. Only JSON: a form of a foreign page cannot send it.
+/// Returns a token for any buyer name. The body must be JSON, which a form of a foreign page cannot send.
 async fn login(State(server): State<Arc<PagesServer>>, headers: HeaderMap, body: Body) -> Response<Body> {
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json");
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
@@ -244,9 +245,10 @@ async fn login(State(server): State<Arc<PagesServer>>, headers: HeaderMap, body:
     };
     match server.context.identity.token(buyer.as_str()) {
         Ok(token) => json_response(StatusCode::OK, &json!({ "token": token })),
-        Err(_) => {
-            json_response(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "message": "no token can be signed" }))
-        }
+        Err(_) => json_response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!({ "message": "the token could not be signed" }),
+        ),
     }
 }
 

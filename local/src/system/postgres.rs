@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long the server may take to let clients in, recovery after a crash included.
+/// How long the server may take to accept clients, recovery after a crash included.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running PostgreSQL with an empty database. It commits to disk, as a real one does.
@@ -23,21 +23,18 @@ pub struct Postgres {
 /// A server's certificate and its private key, both PEM.
 #[derive(Clone, Copy, Debug)]
 pub struct Certificate<'a> {
-    /// The certificate.
     pub certificate: &'a str,
-    /// The key.
     pub key: &'a str,
 }
 
 impl Postgres {
     /// Starts a server on a free port, with its log in `folder`. Its data is in a folder
-    /// of its own: PostgreSQL refuses to run as root, and whom it runs as instead need not
-    /// be let into `folder`.
+    /// of its own: PostgreSQL refuses to run as root, and the user it runs as may have no access to `folder`.
     pub async fn start(folder: &Path, name: &str) -> Result<Self> {
         Self::start_with(folder, name, None).await
     }
 
-    /// The same, and clients may ask for TLS.
+    /// Starts a server whose clients may use TLS.
     pub async fn start_with_tls(folder: &Path, name: &str, tls: Certificate<'_>) -> Result<Self> {
         Self::start_with(folder, name, Some(tls)).await
     }
@@ -49,8 +46,8 @@ impl Postgres {
         initdb.args(["--username=fairdrop", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         run(initdb.arg("-D").arg(&data))?;
         if let Some(tls) = tls {
-            give(&data, "server.crt", tls.certificate)?;
-            give(&data, "server.key", tls.key)?;
+            write_private(&data, "server.crt", tls.certificate)?;
+            write_private(&data, "server.key", tls.key)?;
         }
         let port = free_port()?;
         let process = spawn(&data, port, &log, tls.is_some())?;
@@ -59,17 +56,16 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Starts a server that follows another one: it copies `main`, which answers on
-    /// `port_of_main` (its own, or a line's), and replays from there on.
+    /// Starts a streaming replica of the server on `port_of_main` (its own port, or a proxy's).
     pub async fn start_replica(folder: &Path, name: &str, port_of_main: u16) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let (folder, data) = data_folder()?;
         let mut copy = unprivileged("pg_basebackup")?;
         copy.args(["-h", "127.0.0.1", "-p", &port_of_main.to_string(), "-U", "fairdrop", "--no-password"]);
-        // With a slot, as a replica in another region has on RDS: main keeps what it has not had.
+        // With a replication slot, as RDS has for a replica in another region: main keeps the WAL that the replica lacks.
         copy.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync"]);
         copy.args(["--create-slot", "--slot", name]).arg("-D").arg(&data);
-        // It reads by a line that this very runtime carries, and must not keep it from doing so.
+        // The copy may go through a proxy in this runtime, so it must not block the runtime.
         tokio::task::spawn_blocking(move || run(&mut copy)).await??;
         let port = free_port()?;
         let process = spawn(&data, port, &log, false)?;
@@ -78,7 +74,7 @@ impl Postgres {
         Ok(server)
     }
 
-    /// The address as a client takes it.
+    /// The address for clients.
     pub fn url(&self) -> String {
         format!("postgres://fairdrop@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
@@ -88,7 +84,7 @@ impl Postgres {
         self.port
     }
 
-    /// The process of the server that has `role` in its title, such as `startup`, which replays.
+    /// The id of the server's process with `role` in its title, such as `startup`, which replays the WAL.
     pub fn child(&self, role: &str) -> Result<u32> {
         let output =
             Command::new("pgrep").args(["-P", &self.process.id().to_string(), "-f", role]).output()?;
@@ -97,7 +93,7 @@ impl Postgres {
             .split_whitespace()
             .next()
             .and_then(|id| id.parse().ok())
-            .with_context(|| format!("PostgreSQL has no process for {role}"))
+            .with_context(|| format!("PostgreSQL (port {}) has no process with the role {role}", self.port))
     }
 
     /// Kills the server as SIGKILL does.
@@ -105,7 +101,7 @@ impl Postgres {
         self.process.kill();
     }
 
-    /// Ends it at once, with every connection, and as it should: it cleans up.
+    /// Stops the server at once, with every connection. Unlike a kill, this removes its shared memory.
     pub fn stop(&mut self) {
         // SIGQUIT is PostgreSQL's immediate shutdown.
         let _ = Command::new("kill").args(["-QUIT", &self.process.id().to_string()]).status();
@@ -115,20 +111,20 @@ impl Postgres {
         }
     }
 
-    /// Ends following, and waits until it takes writes.
+    /// Promotes the replica, and waits until it accepts writes.
     pub async fn promote(&self) -> Result<()> {
         let mut command = unprivileged("pg_ctl")?;
         command.args(["promote", "--wait", "--timeout=60", "-D"]).arg(self.folder.path().join("data"));
         let output = tokio::process::Command::from(command).output().await?;
         ensure!(
             output.status.success(),
-            "pg_ctl promote: {}",
+            "pg_ctl could not promote the replica: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(())
     }
 
-    /// Ends it as a reboot does, with every connection closed and everything written, and starts it again.
+    /// Restarts the server as a reboot does: connections are closed, and all data is written first.
     pub async fn reboot(&mut self) -> Result<()> {
         // SIGINT is PostgreSQL's fast shutdown.
         let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
@@ -139,12 +135,12 @@ impl Postgres {
         self.restart().await
     }
 
-    /// Starts it again on the same port with the same data.
+    /// Starts the server again on the same port with the same data.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
         let started = Instant::now();
         loop {
-            // Those who served connections may outlive a killed server for a moment.
+            // Processes of connections may outlive a killed server for a moment.
             self.process = spawn(&self.folder.path().join("data"), self.port, &self.log, self.tls)?;
             match self.wait_until_ready().await {
                 Ok(()) => return Ok(()),
@@ -163,10 +159,15 @@ impl Postgres {
             if ready.status()?.success() {
                 return Ok(());
             }
-            ensure!(self.process.is_running(), "PostgreSQL ended; see {}", self.log.display());
+            ensure!(
+                self.process.is_running(),
+                "PostgreSQL ended after its start; its log is {}",
+                self.log.display()
+            );
             ensure!(
                 started.elapsed() < scaled(READY_LIMIT),
-                "PostgreSQL lets nobody in; see {}",
+                "PostgreSQL did not accept clients within {} s; its log is {}",
+                scaled(READY_LIMIT).as_secs(),
                 self.log.display()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -180,7 +181,7 @@ impl Drop for Postgres {
     }
 }
 
-/// A folder for a server's data, which belongs to whom the server runs as.
+/// A folder for a server's data, owned by the user that the server runs as.
 fn data_folder() -> Result<(tempfile::TempDir, PathBuf)> {
     let folder = tempfile::Builder::new().prefix("fairdrop-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
@@ -193,8 +194,8 @@ fn data_folder() -> Result<(tempfile::TempDir, PathBuf)> {
     Ok((folder, data))
 }
 
-/// Writes a file that the server alone may read.
-fn give(data: &Path, name: &str, text: &str) -> Result<()> {
+/// Writes a file that only the server may read.
+fn write_private(data: &Path, name: &str, text: &str) -> Result<()> {
     let file = data.join(name);
     std::fs::write(&file, text)?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
@@ -209,7 +210,7 @@ fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
         "shared_buffers=64MB",
         "max_connections=60",
         "log_min_messages=warning",
-        // When each commit was: how long after it somebody is told, and in a drill when which main sold.
+        // Times of commits: the bench measures how soon buyers are notified, and a drill which main sold when.
         "track_commit_timestamp=on",
     ];
     for setting in settings {
@@ -221,7 +222,7 @@ fn spawn(data: &Path, port: u16, log: &Path, tls: bool) -> Result<Process> {
     Process::start("postgres", &mut command, log)
 }
 
-/// `name` of the PostgreSQL that is installed, run by a user it accepts.
+/// The program `name` of the installed PostgreSQL, run by a user that PostgreSQL accepts.
 fn unprivileged(name: &str) -> Result<Command> {
     let program = program(name)?;
     let mut command = if is_root()? {
@@ -235,7 +236,7 @@ fn unprivileged(name: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Where `name` is: on the path, or where packages put it.
+/// The path of `name`: on PATH, or where packages install it.
 fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path =
@@ -260,8 +261,7 @@ fn is_root() -> Result<bool> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output =
-        command.output().with_context(|| format!("{:?} cannot be started", command.get_program()))?;
+    let output = command.output().with_context(|| format!("could not start {:?}", command.get_program()))?;
     ensure!(
         output.status.success(),
         "{:?} failed: {}",

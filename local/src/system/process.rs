@@ -13,10 +13,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const PORT_TRIES: u32 = 1_000;
 /// How much longer than on an idle machine a wait may take, unless `FAIRDROP_TIMEOUT_FACTOR` says otherwise.
 const TIMEOUT_FACTOR: u32 = 4;
-/// Of a log, what is shown of a process that ended too soon.
+/// Lines of the log that are shown if a process ends during its start.
 const LAST_LINES: usize = 5;
 
-/// A child process, killed when dropped: also when a test fails.
+/// A child process. It is killed when dropped, also when a test fails.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -30,7 +30,7 @@ impl Process {
         let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let err = out.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().with_context(|| {
-            format!("{name} cannot be started ({:?}); try `make setup`", command.get_program())
+            format!("could not start {name} ({:?}); `make setup` installs it", command.get_program())
         })?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
@@ -45,7 +45,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Ends it at once, as SIGKILL does.
+    /// Kills the process, as SIGKILL does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -60,18 +60,23 @@ impl Process {
             }
             if !self.is_running() {
                 bail!(
-                    "{} ended right after its start; `make setup` installs what is missing. {} ends with:\n{}",
+                    "{} ended during its start; `make setup` installs what is missing. The last lines of {}:\n{}",
                     self.name,
                     self.log.display(),
-                    self.last_words()
+                    self.last_lines()
                 );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("{} does not answer on port {port}; its log is {}", self.name, self.log.display())
+        bail!(
+            "{} did not answer on port {port} within {} s; its log is {}",
+            self.name,
+            scaled(START_LIMIT).as_secs(),
+            self.log.display()
+        )
     }
 
-    fn last_words(&self) -> String {
+    fn last_lines(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
@@ -119,7 +124,7 @@ pub fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// The folder with the built functions: `FAIRDROP_BIN_DIR`, or where this program was built.
+/// The folder of the built functions: `FAIRDROP_BIN_DIR`, or the folder of this program.
 pub fn binaries() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("FAIRDROP_BIN_DIR") {
         return Ok(folder.into());
@@ -131,8 +136,8 @@ pub fn binaries() -> Result<PathBuf> {
         .context("the functions are not built; run `make build`, or set FAIRDROP_BIN_DIR")
 }
 
-/// A command that gives way to buyers and gateways when the machine is busy: on AWS
-/// functions have machines of their own, and a gateway's stamp does not wait for them.
+/// A command with lower priority than buyers and gateways: on AWS functions have machines of their own, and a
+/// gateway's stamp does not wait for them.
 pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "5"]).arg(program);
@@ -142,7 +147,7 @@ pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// A tool that the project installs for itself, or one on the path.
 pub fn tool(name: &str) -> PathBuf {
     let own = std::env::var_os("FAIRDROP_VENV").map_or_else(|| workspace().join(".venv"), PathBuf::from);
-    // Some have an environment of their own within it.
+    // Some tools have a virtual environment of their own inside.
     let own = [own.join("bin").join(name), own.join(name).join("bin").join(name)];
     own.into_iter().find(|own| own.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }

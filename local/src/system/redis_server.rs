@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long a connection may take: this machine may stand still for seconds while it starts other servers.
+/// How long a connection may take: this machine may be busy for seconds while it starts other servers.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a new replica may take to copy its primary.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(20);
@@ -21,8 +21,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server on a free port, with its files in `folder`. It writes every
-    /// change to disk, so that a restart loses nothing that it has acknowledged.
+    /// Starts a server on a free port, with its files in `folder`. It appends every
+    /// change to a file, so that a restart loses no acknowledged write.
     pub async fn start(folder: &Path, name: &str) -> Result<Self> {
         Self::start_with(folder, name, None).await
     }
@@ -32,7 +32,7 @@ impl Redis {
         Self::start_follower(folder, name, primary.port).await
     }
 
-    /// Starts a replica of the server that answers on `port_of_primary` (its own, or a line's), and
+    /// Starts a replica of the server that answers on `port_of_primary` (its own port, or a proxy's), and
     /// waits until it has caught up.
     pub async fn start_follower(folder: &Path, name: &str, port_of_primary: u16) -> Result<Self> {
         let replica = Self::start_with(folder, name, Some(port_of_primary)).await?;
@@ -45,11 +45,11 @@ impl Redis {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("the replica does not catch up with its primary")
+        bail!("the replica {name} did not catch up with its primary on port {port_of_primary} within 20 s")
     }
 
-    /// Follows the server on `port_of_primary` from now on and after a restart, or nobody: then it
-    /// takes writes.
+    /// Makes the server a replica of the one on `port_of_primary`, also after a restart. With `None` it becomes a
+    /// primary and accepts writes.
     pub async fn follow(&mut self, port_of_primary: Option<u16>) -> Result<()> {
         let mut connection = self.connect().await?;
         let mut command = redis::cmd("REPLICAOF");
@@ -75,7 +75,7 @@ impl Redis {
         self.port
     }
 
-    /// The address as a client takes it.
+    /// The address for clients.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -85,13 +85,16 @@ impl Redis {
         self.process.id()
     }
 
-    /// A connection of its own.
+    /// Opens a connection.
     pub async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
         let options = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(scaled(CONNECT_LIMIT)))
             .set_response_timeout(Some(Duration::from_secs(30)));
         let client = redis::Client::open(self.url())?;
-        client.get_multiplexed_async_connection_with_config(&options).await.context("redis does not answer")
+        client
+            .get_multiplexed_async_connection_with_config(&options)
+            .await
+            .with_context(|| format!("Redis did not answer on port {}", self.port))
     }
 
     /// Kills the server as SIGKILL does.
@@ -99,7 +102,7 @@ impl Redis {
         self.process.kill();
     }
 
-    /// Starts it again on the same port with the same files.
+    /// Starts the server again on the same port with the same files.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
         self.process = spawn(&self.folder, self.port, self.primary).await?;

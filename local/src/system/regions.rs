@@ -1,19 +1,19 @@
-//! Where buyers are, and how far that is from main.
+//! The regions of the buyers, and their distance from main.
 
 /// A region of the simulated world.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WorldRegion {
-    /// The AWS name.
+    /// The name that AWS uses.
     pub name: &'static str,
     /// Round trip to main, in milliseconds.
     pub round_trip_ms: f64,
 }
 
-/// Where [`WORLD`]'s figures come from.
+/// The source of the figures in [`WORLD`].
 pub const SOURCE: &str = "averages between AWS regions as published in \"AWS Regions\", \
     acomputerscientistlearnsaws.blogspot.com, 2017; main to itself: 1 ms assumed";
 
-/// Main first, then others by their distance from it.
+/// Main first, then four regions by their distance from main, then three more.
 pub const WORLD: [WorldRegion; 8] = [
     WorldRegion { name: "us-east-1", round_trip_ms: 1.0 },
     WorldRegion { name: "eu-west-1", round_trip_ms: 80.5 },

@@ -1,8 +1,8 @@
-//! The line between a region and main: a TCP proxy with a delay, which can be cut.
+//! The network connection between a region and main: a TCP proxy with a delay, which can be cut.
 //!
-//! Kernels can delay packets, but not on every machine and not without rights, so
-//! that the line is made of bytes: each piece waits the one-way delay before it is
-//! passed on, in either direction, and pieces overlap as they do on a real line.
+//! Kernels can delay packets, but not on every machine and not without privileges. So this proxy delays bytes: each
+//! chunk waits for the one-way delay before it is passed on, in either direction, and chunks overlap as packets do
+//! on a real network.
 
 use anyhow::Result;
 use std::net::SocketAddr;
@@ -14,23 +14,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// Pieces on their way in one direction of one connection.
-const MAX_PIECES: usize = 65_536;
-const PIECE_BYTES: usize = 16_384;
+/// Chunks in flight in one direction of one connection.
+const MAX_CHUNKS: usize = 65_536;
+const CHUNK_BYTES: usize = 16_384;
 
-/// What the line does.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// It carries bytes.
+    /// Bytes pass.
     Up,
-    /// Nothing passes and nobody is told, as when a cable is cut. What was sent
-    /// arrives when the line is back, as TCP sees to.
+    /// No byte passes and neither end is notified, as when a cable is cut. What was sent
+    /// arrives after the state is `Up` again, as TCP retransmits it.
     Silent,
-    /// Connections are closed and none is accepted.
+    /// TCP connections are closed, and none is accepted.
     Refusing,
 }
 
-/// A line to `target` with a listening end on 127.0.0.1.
+/// A proxy to a target, which listens on 127.0.0.1.
 #[derive(Debug)]
 pub struct WanConnection {
     port: u16,
@@ -39,7 +39,7 @@ pub struct WanConnection {
 }
 
 impl WanConnection {
-    /// Lays a line to `target` that takes `one_way` in each direction.
+    /// Opens a proxy to `target` that delays bytes by `one_way` in each direction.
     pub async fn open(target: SocketAddr, one_way: Duration) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
@@ -54,12 +54,12 @@ impl WanConnection {
         Ok(Self { port, state, accepting })
     }
 
-    /// The near end's port.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Cuts or restores the line.
+    /// Cuts or restores the connection.
     pub fn set(&self, state: ConnectionState) {
         self.state.send_replace(state);
     }
@@ -78,7 +78,7 @@ async fn carry(
     one_way: Duration,
     mut states: watch::Receiver<ConnectionState>,
 ) {
-    // The handshake travels, too.
+    // The TCP handshake is delayed, too.
     tokio::time::sleep(one_way * 2).await;
     if !wait_until_up(&mut states.clone()).await {
         return;
@@ -101,20 +101,20 @@ async fn one_direction(
     one_way: Duration,
     mut states: watch::Receiver<ConnectionState>,
 ) {
-    let (on_the_way, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_PIECES);
+    let (in_flight, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_CHUNKS);
     let sending = async move {
-        let mut piece = vec![0; PIECE_BYTES];
-        while let Ok(bytes @ 1..) = from.read(&mut piece).await {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
             let arrives = Instant::now() + one_way;
-            if on_the_way.send((arrives, piece.iter().take(bytes).copied().collect())).await.is_err() {
+            if in_flight.send((arrives, chunk.iter().take(bytes).copied().collect())).await.is_err() {
                 break;
             }
         }
     };
     let receiving = async move {
-        while let Some((arrives, piece)) = arriving.recv().await {
+        while let Some((arrives, chunk)) = arriving.recv().await {
             sleep_until(arrives).await;
-            if !wait_until_up(&mut states).await || to.write_all(&piece).await.is_err() {
+            if !wait_until_up(&mut states).await || to.write_all(&chunk).await.is_err() {
                 break;
             }
         }
@@ -122,7 +122,7 @@ async fn one_direction(
     tokio::join!(sending, receiving);
 }
 
-/// Waits out a silence; false where the line refuses.
+/// Waits while the state is `Silent`. Returns false if it is `Refusing` then.
 async fn wait_until_up(states: &mut watch::Receiver<ConnectionState>) -> bool {
     let state = states.wait_for(|state| *state != ConnectionState::Silent).await;
     state.is_ok_and(|state| *state == ConnectionState::Up)
@@ -147,9 +147,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn delays_both_ways_and_pieces_overlap() {
-        let line = WanConnection::open(echo().await, Duration::from_millis(50)).await.unwrap();
-        let mut stream = TcpStream::connect(("127.0.0.1", line.port())).await.unwrap();
+    async fn both_directions_are_delayed_and_chunks_overlap() {
+        let connection = WanConnection::open(echo().await, Duration::from_millis(50)).await.unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", connection.port())).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0; 1]).await.unwrap();
         let started = Instant::now();
@@ -160,24 +160,24 @@ mod tests {
         stream.read_exact(&mut [0; 20]).await.unwrap();
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(100), "{took:?}");
-        assert!(took < Duration::from_millis(1_000), "20 pieces in a row would take 2 s: {took:?}");
+        assert!(took < Duration::from_millis(1_000), "20 chunks in a row would take 2 s: {took:?}");
     }
 
     #[tokio::test]
-    async fn a_silent_line_keeps_and_a_refusing_line_closes() {
-        let line = WanConnection::open(echo().await, Duration::ZERO).await.unwrap();
-        let mut stream = TcpStream::connect(("127.0.0.1", line.port())).await.unwrap();
+    async fn a_silent_connection_keeps_bytes_and_a_refusing_one_closes() {
+        let connection = WanConnection::open(echo().await, Duration::ZERO).await.unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", connection.port())).await.unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0; 1]).await.unwrap();
-        line.set(ConnectionState::Silent);
+        connection.set(ConnectionState::Silent);
         stream.write_all(b"y").await.unwrap();
         let mut byte = [0; 1];
         let silent = tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut byte)).await;
         assert!(silent.is_err());
-        line.set(ConnectionState::Up);
+        connection.set(ConnectionState::Up);
         stream.read_exact(&mut byte).await.unwrap();
         assert_eq!(&byte, b"y");
-        line.set(ConnectionState::Refusing);
+        connection.set(ConnectionState::Refusing);
         assert!(stream.read_exact(&mut byte).await.is_err());
     }
 }

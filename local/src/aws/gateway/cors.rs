@@ -1,5 +1,5 @@
-//! CORS as API Gateway does it for an HTTP API: it answers preflights itself, and adds its headers to what a
-//! function has answered. Without origins it knows nothing of the matter.
+//! CORS as API Gateway does it for an HTTP API: it answers preflights itself, and adds its headers to the
+//! answers of functions. Without origins, CORS is off.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -8,13 +8,13 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// As template.yaml configures it.
+/// As in template.yaml.
 const METHODS: &str = "GET,POST,DELETE";
 const HEADERS: &str = "authorization,content-type";
 const EXPOSED: &str = "retry-after";
 const MAX_AGE_SECONDS: &str = "600";
 
-/// The answer to a preflight; `None` where the request is none.
+/// The answer to a preflight; `None` if the request is not one.
 pub(super) fn preflight(origins: &[String], method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
     let is_preflight = method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     if origins.is_empty() || !is_preflight {
@@ -32,7 +32,7 @@ pub(super) fn preflight(origins: &[String], method: &Method, headers: &HeaderMap
     Some(response)
 }
 
-/// The request's origin, where a page from there may read the answer.
+/// The request's origin, if its pages may read the answer.
 pub(super) fn allowed(origins: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     headers
         .get(ORIGIN)
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn only_named_origins_are_let_in() {
+    fn only_configured_origins_are_allowed() {
         let origins = [SHOP.to_owned()];
         let answer = |origin| preflight(&origins, &Method::OPTIONS, &request(origin)).unwrap();
         assert_eq!(answer(SHOP).headers()[ACCESS_CONTROL_ALLOW_ORIGIN], SHOP);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_the_template_says() {
+    fn the_constants_are_those_of_the_template() {
         let template = include_str!("../../../../template.yaml");
         for (name, value) in
             [("AllowMethods", METHODS), ("AllowHeaders", HEADERS), ("ExposeHeaders", EXPOSED)]

@@ -1,11 +1,11 @@
-//! CloudWatch's embedded metric format: a line of a log that carries metrics.
+//! CloudWatch's embedded metric format: a log line that carries metrics.
 
 use serde::Deserialize;
 use serde_json::Value;
 use shared::telemetry::NAMESPACE;
 use std::collections::BTreeMap;
 
-/// What one metric of a line says.
+/// The values of one metric in a line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EmfSample {
     pub(super) metric: String,
@@ -43,9 +43,9 @@ struct MetricDefinition {
     name: String,
 }
 
-/// The samples of a line; `None` where it carries no metrics of this project.
+/// The samples of a line; `None` if it is not in the embedded metric format.
 pub(super) fn parse(line: &[u8]) -> Option<Vec<EmfSample>> {
-    // Most lines are logs.
+    // Most lines are ordinary log lines.
     if !line.starts_with(br#"{"_aws""#) {
         return None;
     }

@@ -1,37 +1,34 @@
-//! Samples by step of time, and the statistics that are asked of them.
+//! Samples by time step, and their statistics.
 
 use super::emf::EmfSample;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How long one step is.
+/// The length of a step, in seconds.
 pub const STEP_SECONDS: u64 = 2;
-/// How many steps are kept.
+/// Steps that are kept.
 pub const STEPS: u64 = 90;
-/// Series that are kept; more are not.
+/// Series that are kept; samples of further series are dropped.
 const MAX_SERIES: usize = 512;
-/// Values of one step; more count, and say nothing of percentiles.
+/// Values of one step for percentiles; further values count for sum and average alone.
 const MAX_VALUES: usize = 10_000;
 
-/// What is said of a step.
+/// A statistic of the values of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Statistic {
-    /// All of it.
     Sum,
-    /// The largest.
     Maximum,
-    /// The mean.
     Average,
     /// The median.
     #[serde(rename = "p50")]
     P50,
-    /// What one in a hundred exceeds.
+    /// The value that one in a hundred exceeds.
     #[serde(rename = "p99")]
     P99,
 }
 use Statistic::{Average, Maximum, P50, P99, Sum};
 
-/// What the operator's page shows, as the dashboard of template.yaml does.
+/// The metrics of the operator's page, as on the dashboard of template.yaml.
 const SHOWN: [(&str, Statistic); 22] = [
     ("orders_queued", Sum),
     ("orders_refused", Sum),
@@ -57,31 +54,27 @@ const SHOWN: [(&str, Statistic); 22] = [
     ("lease_renewals_failed", Sum),
 ];
 
-/// The answer.
+/// The answer to a query.
 #[derive(Clone, Debug, Serialize)]
 pub struct MetricResults {
-    /// When it was made, in microseconds since the Unix epoch.
+    /// Time of the answer, in microseconds since the Unix epoch.
     pub at: u64,
-    /// When the first step began, in the same.
+    /// Start of the first step, in microseconds since the Unix epoch.
     pub from: u64,
-    /// How long a step is.
     pub step_seconds: u64,
-    /// MetricSeries for each metric, statistic and set of dimensions.
+    /// One for each metric, statistic and set of dimensions.
     pub results: Vec<MetricSeries>,
 }
 
-/// MetricSeries series.
+/// One statistic of one metric.
 #[derive(Clone, Debug, Serialize)]
 pub struct MetricSeries {
-    /// The metric.
     pub metric: &'static str,
-    /// What its values say of each step.
     pub statistic: Statistic,
-    /// The dimensions' values.
     pub dimensions: BTreeMap<String, String>,
-    /// MetricSeries for each step, `null` where nothing was measured.
+    /// One for each step, `null` if nothing was measured in it.
     pub values: Vec<Option<f64>>,
-    /// The sum of all that was ever measured.
+    /// The sum of all values since the start.
     pub total: f64,
 }
 
@@ -108,7 +101,7 @@ struct StepValues {
 }
 
 impl Series {
-    /// Counts a sample, if it is one that is shown.
+    /// Adds a sample, if its metric is shown.
     pub(super) fn add(&mut self, sample: EmfSample) {
         let Some((metric, _)) = SHOWN.iter().find(|(metric, _)| *metric == sample.metric) else { return };
         let key = SeriesKey { metric, dimensions: sample.dimensions };
@@ -130,14 +123,15 @@ impl Series {
         }
     }
 
-    /// The steps that are over at `now_ms`.
+    /// The steps that are complete at `now_ms`.
     pub(super) fn results(&mut self, now_ms: u64) -> MetricResults {
         let until = now_ms / (STEP_SECONDS * 1_000);
         let from = until.saturating_sub(STEPS);
         let mut results = Vec::new();
         for (metric, statistic) in SHOWN {
             for (key, kept) in self.0.iter().filter(|(key, _)| key.metric == metric) {
-                let values = (from..until).map(|step| kept.steps.get(&step).map(|step| step.say(statistic)));
+                let values =
+                    (from..until).map(|step| kept.steps.get(&step).map(|step| step.statistic(statistic)));
                 results.push(MetricSeries {
                     metric,
                     statistic,
@@ -153,7 +147,7 @@ impl Series {
 }
 
 impl StepValues {
-    fn say(&self, statistic: Statistic) -> f64 {
+    fn statistic(&self, statistic: Statistic) -> f64 {
         match statistic {
             Sum => self.sum,
             Average => self.sum / self.count,
@@ -163,7 +157,7 @@ impl StepValues {
         }
     }
 
-    /// The nearest rank.
+    /// By nearest rank.
     fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -186,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_are_over_are_told_and_gaps_are_not_zero() {
+    fn complete_steps_are_returned_and_gaps_are_not_zero() {
         let mut series = Series::default();
         let now_ms = 1_000_000_000;
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
@@ -195,10 +189,10 @@ mod tests {
         series.add(sample("orders_queued", "a", now_ms - 1_000, &[2.0]));
         series.add(sample("orders_queued", "a", now_ms, &[9.0]));
         series.add(sample("of_no_interest", "a", now_ms - 2_000, &[1.0]));
-        let told = series.results(now_ms);
+        let all = series.results(now_ms);
         let last = |metric, statistic| {
             let mut found =
-                told.results.iter().filter(|one| (one.metric, one.statistic) == (metric, statistic));
+                all.results.iter().filter(|one| (one.metric, one.statistic) == (metric, statistic));
             let one = found.next().unwrap();
             assert_eq!((one.values.len() as u64, found.count()), (STEPS, 0));
             (one.values.last().copied().flatten(), one.values.iter().flatten().count(), one.total)
@@ -206,7 +200,7 @@ mod tests {
         assert_eq!(last("orders_queued", Sum), (Some(7.0), 1, 16.0));
         assert_eq!(last("transit_ms", P50), (Some(50.0), 1, 5_050.0));
         assert_eq!(last("transit_ms", P99), (Some(99.0), 1, 5_050.0));
-        assert_eq!(told.results.len(), 3);
+        assert_eq!(all.results.len(), 3);
         assert_eq!(told.from, (now_ms / 1_000 - STEPS * STEP_SECONDS) * 1_000_000);
     }
 

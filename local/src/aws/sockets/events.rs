@@ -5,7 +5,7 @@ use crate::system::clock::micros_now;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 
-/// A client wants to connect.
+/// The event of a handshake.
 pub(super) fn connect(region: &str, id: &str, connected_at_ms: u64, headers: &HeaderMap) -> Value {
     let mut event = event(region, id, connected_at_ms, "$connect", "CONNECT");
     let mut single = Map::new();
@@ -17,7 +17,7 @@ pub(super) fn connect(region: &str, id: &str, connected_at_ms: u64, headers: &He
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into())
             .collect();
         let name = as_written(name.as_str());
-        // The last of several of one name, as AWS does.
+        // AWS passes on the last of several headers of one name.
         single.insert(name.clone(), values.last().cloned().unwrap_or_default().into());
         several.insert(name, values.into());
     }
@@ -26,7 +26,7 @@ pub(super) fn connect(region: &str, id: &str, connected_at_ms: u64, headers: &He
     event
 }
 
-/// A client says something.
+/// The event of a client's message.
 pub(super) fn message(region: &str, id: &str, connected_at_ms: u64, text: &str) -> Value {
     let mut event = event(region, id, connected_at_ms, "$default", "MESSAGE");
     event["requestContext"]["messageId"] = id.into();
@@ -34,7 +34,7 @@ pub(super) fn message(region: &str, id: &str, connected_at_ms: u64, text: &str) 
     event
 }
 
-/// A connection has ended.
+/// The event of a connection that has ended.
 pub(super) fn disconnect(region: &str, id: &str, connected_at_ms: u64, code: u16, reason: &str) -> Value {
     let mut event = event(region, id, connected_at_ms, "$disconnect", "DISCONNECT");
     event["requestContext"]["disconnectStatusCode"] = code.into();
@@ -64,7 +64,7 @@ fn event(region: &str, id: &str, connected_at_ms: u64, route: &str, kind: &str) 
     })
 }
 
-/// As browsers write a header's name.
+/// A header's name as browsers write it.
 fn as_written(name: &str) -> String {
     let words = name.split('-').map(|word| {
         let mut letters = word.chars();

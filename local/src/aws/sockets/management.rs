@@ -1,4 +1,4 @@
-//! `@connections`: what functions do to sockets.
+//! `@connections`: the calls by which functions send to connections and close them.
 
 use super::{ConnectionHub, Outgoing};
 use axum::body::Body;
@@ -11,7 +11,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::error::TrySendError;
 
-/// Answers POST (a message), GET (how it stands) and DELETE (its end) of a connection.
+/// Answers POST (sends a message), GET (returns the state) and DELETE (closes) for a connection.
 pub(super) async fn answer(hub: &ConnectionHub, id: &str, request: Request) -> Response<Body> {
     let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let is_signed = authorization.is_some_and(|value| {
@@ -56,7 +56,7 @@ pub(super) async fn answer(hub: &ConnectionHub, id: &str, request: Request) -> R
             }
         }
         Method::DELETE => {
-            // After what is on its way: a client that does not read ends with its buffer.
+            // The close frame follows the messages in the buffer.
             let _ = held.out.try_send(Outgoing::Close);
             done(StatusCode::NO_CONTENT, Body::empty())
         }
@@ -72,7 +72,7 @@ pub(super) async fn answer(hub: &ConnectionHub, id: &str, request: Request) -> R
     }
 }
 
-/// A moment in RFC 3339, as AWS writes it.
+/// A time in RFC 3339, as AWS writes it.
 fn moment(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1_000).unwrap_or_default();
     let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Lets `rate` a second through, and `burst` at one instant.
+/// Admits `rate` requests a second, and `burst` at one instant.
 #[derive(Debug)]
 pub(super) struct Bucket {
     rate: f64,
@@ -17,7 +17,7 @@ impl Bucket {
         Self { rate: f64::from(rate), burst, state: Mutex::new((burst, Instant::now())) }
     }
 
-    /// Whether one more may pass now.
+    /// Takes a token, if there is one.
     pub(super) fn take(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, since) = *state;

@@ -1,8 +1,8 @@
-//! Numbers as people read them, for the terminal and the page alike.
+//! Numbers formatted for readers, for the terminal and the page.
 
 use std::collections::BTreeMap;
 
-/// Stands where a figure was not measured.
+/// Shown for a figure that was not measured.
 const MISSING: &str = "n/a";
 
 /// A count with a comma between thousands: `20,000`.
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_nobody_met_is_left_out() {
+    fn a_reason_without_orders_is_left_out() {
         let refused = BTreeMap::from([("sold-out".to_owned(), 1_200), ("too-late".to_owned(), 0)]);
         assert_eq!(refusals(&refused), ["sold-out 1,200"]);
         assert_eq!(refusals(&BTreeMap::new()), ["none"]);

@@ -1,5 +1,4 @@
-//! The report as one HTML page: the frame is `page.html`, the look that of the
-//! other pages, and `style.css`.
+//! The report as one HTML page: the template is `page.html`; styles are those of the other pages and `style.css`.
 
 use super::{DropReport, PromiseCheck, RIGHT_BUYER, RegionFigures, figures, plot};
 
@@ -121,7 +120,7 @@ mod tests {
     use super::super::tests::sample;
 
     #[test]
-    fn what_others_named_is_escaped() {
+    fn names_from_outside_are_escaped() {
         let hostile = r#"<script>alert("1")</script>&'{rows}"#;
         let mut report = sample();
         report.item_id = hostile.to_owned();
@@ -144,18 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_in_words() {
+    fn faults_are_explained_in_words() {
         let mut report = sample();
         assert!(!report.to_html().contains("NOT OK"));
         report.inversions = 4;
         let html = report.to_html();
-        // the check that failed and the verdict
+        // The check that failed, and the verdict.
         assert_eq!(html.matches("NOT OK").count(), 2);
         assert!(html.contains("orders served before an earlier one: 4"));
     }
 
     #[test]
-    fn tables_and_plots_can_be_read_aloud() {
+    fn tables_and_plots_are_accessible() {
         let html = sample().to_html();
         assert_eq!(html.matches(r#"<th scope="row">"#).count(), 6);
         assert_eq!(html.matches(r#"role="img""#).count(), 2);

@@ -1,8 +1,7 @@
 //! The two plots, as SVG that flows with the page.
 //!
-//! Bars lie on their side: across, every length is a percentage of the width the
-//! page gives, and down, everything is in pixels. So a plot fits a telephone and
-//! a wide screen with letters of the same size, and needs no script.
+//! Bars are horizontal. Widths are percentages of the page; heights are in pixels. So a plot fits a phone and a wide
+//! screen with letters of the same size, and needs no script.
 
 use super::html::escape;
 use super::{ByStrategy, DropReport, figures};
@@ -17,7 +16,7 @@ const HEAD_PX: usize = 24;
 const GROUP_PX: usize = HEAD_PX + 3 * ROW_PX + 15;
 const AXIS_PX: usize = 22;
 
-/// The marks along a plot's axis, as shares.
+/// The ticks of an axis, as shares.
 struct Axis {
     end: f64,
     step: f64,
@@ -106,8 +105,8 @@ fn bars(axis: &Axis, shares: &ByStrategy<f64>, top: usize, of: &str) -> String {
     shares.named().into_iter().enumerate().map(bar).collect()
 }
 
-/// The strategy's name before each bar and its figure behind it. They are drawn
-/// last, so that no line runs through a figure.
+/// The strategy's name before each bar and its figure after it. They are drawn
+/// last, so that no grid line crosses a figure.
 fn labels(axis: &Axis, shares: &ByStrategy<f64>, top: usize) -> String {
     let label = |(row, (strategy, share)): (usize, (&str, &f64))| {
         format!(
@@ -132,7 +131,7 @@ fn grid(axis: &Axis, top: usize) -> String {
     axis.shares().map(line).collect()
 }
 
-/// A dashed line over the bars, on a line of paper so that it shows on a dark one.
+/// A dashed line over the bars, on a wider line in the background colour so that it is visible on dark bars.
 fn mark(axis: &Axis, share: f64, top: usize) -> String {
     let (x, bottom) = (axis.position(share), top + 3 * ROW_PX);
     ["paper", "demand"]
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_is_no_number_draws_no_bar() {
+    fn a_share_that_is_not_a_number_has_no_bar() {
         let axis = Axis { end: 1.0, step: 0.25 };
         for (share, position) in [(f64::NAN, LEFT), (-1.0, LEFT), (7.0, LEFT + SPAN)] {
             assert!((axis.position(share) - position).abs() < 1e-9, "{share}");
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_says_what_it_shows() {
+    fn a_plot_has_a_title_and_a_description() {
         let plot = right_buyers(&sample());
         assert!(plot.contains(r#"role="img""#) && plot.contains("<title id="), "{plot}");
         assert!(plot.contains("LIST 49.0%, ZSET 50.0%, fairdrop 99.8%"), "{plot}");

@@ -1,8 +1,8 @@
-//! The pages' files: those of `pages/`, by plain names alone.
+//! The files of `pages/`, by plain names alone.
 
 use crate::system::process::workspace;
 
-/// A file's type and content; `None` where there is none, or the name is not a plain one.
+/// A file's type and content; `None` if it does not exist or its name is not plain.
 pub(super) async fn read(path: &str) -> Option<(&'static str, Vec<u8>)> {
     let path = if path.ends_with('/') { format!("{path}index.html") } else { path.to_owned() };
     let kind = kind(&path)?;
@@ -10,7 +10,7 @@ pub(super) async fn read(path: &str) -> Option<(&'static str, Vec<u8>)> {
     Some((kind, content))
 }
 
-/// The type of a file with a plain name: small letters and hyphens, in at most one folder.
+/// The type of a file with a plain name: lower-case letters and hyphens, in at most one folder.
 fn kind(path: &str) -> Option<&'static str> {
     let (stem, extension) = path.rsplit_once('.')?;
     let is_plain =
