@@ -86,7 +86,10 @@ pub async fn run(app: &App, request: RunRequest, time: Duration) -> Result<Snaps
     let report = Box::pin(run).await?;
     report.write_metrics();
     for notice in &report.notices {
-        tracing::warn!(notice = notice.notice, subject = %notice.subject, "{}", notice.text);
+        tracing::warn!(
+            notice = notice.notice, subject = %notice.subject, text = notice.text,
+            "snapshots need the operator's attention; docs/runbook/snapshots.md lists the notices"
+        );
     }
     Ok(report)
 }

@@ -131,7 +131,7 @@ impl Policy {
         }
     }
 
-    /// Checks the policy. The error says what is wrong with it.
+    /// Checks the policy. The error names the invalid part.
     pub fn check(&self, own_region: &str) -> Result<(), String> {
         self.databases.check()?;
         if !(15..=1_440).contains(&self.interval_minutes) || 1_440 % self.interval_minutes != 0 {
