@@ -93,13 +93,13 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),
     ("FAIRDROP_FENCE_GROUP", "", AtDeployment("FenceSecurityGroup")),
     ("FAIRDROP_OBSERVE_INTERVAL_MS", "2000", AtStart(&["49", "10001"])),
-    ("!FAIRDROP_WATCH_TABLE", "watch", Made),
+    ("!FAIRDROP_STATE_TABLE", "state", Made),
     ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
     ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Made),
-    ("FAIRDROP_BEHIND_SECONDS", "10", AtStart(&["3", "601"])),
+    ("FAIRDROP_LAG_LIMIT_SECONDS", "10", AtStart(&["3", "601"])),
     ("FAIRDROP_REPEAT_MINUTES", "15", AtStart(&["0", "1441"])),
     ("FAIRDROP_SAMPLE_SECONDS", "10", AtStart(&["0", "61"])),
-    ("FAIRDROP_WATCH_SECONDS", "55", AtStart(&["0", "61"])),
+    ("FAIRDROP_LAG_RUN_SECONDS", "55", AtStart(&["0", "61"])),
     ("FAIRDROP_RUNBOOK_URL", "docs/runbook", AtDeployment("RunbookUrl")),
 ];
 
@@ -111,8 +111,8 @@ const READ_BESIDES: [(&str, &str); 6] = [
     ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_IDLE_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
     ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),
-    ("FAIRDROP_WATCH_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
-    ("FAIRDROP_WATCH_TABLE", "FAIRDROP_WATCH_SECONDS"),
+    ("FAIRDROP_STATE_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
+    ("FAIRDROP_STATE_TABLE", "FAIRDROP_LAG_RUN_SECONDS"),
 ];
 /// What one function needs, and others do without.
 const NEEDED_BESIDES: [(&str, &str); 2] =

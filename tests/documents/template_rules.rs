@@ -39,7 +39,7 @@ const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
     ("FAIRDROP_OBSERVE_INTERVAL_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),
-    ("FAIRDROP_WATCH_SECONDS", "for tests"),
+    ("FAIRDROP_LAG_RUN_SECONDS", "for tests"),
 ];
 
 #[test]

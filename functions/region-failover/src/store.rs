@@ -5,7 +5,7 @@ use crate::compare::Comparison;
 use crate::run::Run;
 use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
-use versioned::{Place, StoreError};
+use versioned::{StoreError, TableItem};
 
 /// The key of the newest failover, and what those of ended ones begin with.
 pub const FAILOVERS: &str = "failover";
@@ -37,13 +37,13 @@ pub struct StoredRun {
 /// The table.
 #[derive(Clone, Debug)]
 pub struct RunStore {
-    newest: Place,
+    newest: TableItem,
 }
 
 impl RunStore {
     /// The runs of a kind, [`FAILOVERS`] or [`DRILLS`], in `table`.
     pub fn new(client: Client, table: &str, kind: &str) -> Self {
-        Self { newest: Place { client, table: table.into(), id: kind.into() } }
+        Self { newest: TableItem { client, table: table.into(), id: kind.into() } }
     }
 
     /// The newest run.
@@ -71,17 +71,16 @@ impl RunStore {
         self.place(id).load().await?.text.map(|text| read(&text)).transpose()
     }
 
-    fn place(&self, id: &str) -> Place {
-        Place { id: format!("{}/{id}", self.newest.id), ..self.newest.clone() }
+    fn place(&self, id: &str) -> TableItem {
+        TableItem { id: format!("{}/{id}", self.newest.id), ..self.newest.clone() }
     }
 }
 
 fn write(record: &RunRecord) -> Result<String, StoreError> {
-    serde_json::to_string(record).map_err(|error| StoreError::Unavailable(error.to_string()))
+    Ok(serde_json::to_string(record)?)
 }
 
 /// One that cannot be read is never begun anew: it may stand past the point of no return.
 fn read(text: &str) -> Result<RunRecord, StoreError> {
-    serde_json::from_str(text)
-        .map_err(|error| StoreError::Unavailable(format!("the failover's record cannot be read: {error}")))
+    Ok(serde_json::from_str(text)?)
 }

@@ -1,15 +1,15 @@
 //! Evidence that replication does not run.
 
-use crate::sample::{HEART_STALE_SECONDS, Sample};
-use crate::verdict::{Assessment, EVIDENCE_SECONDS, Verdict};
+use crate::sample::{HEARTBEAT_STALE_SECONDS, StandbySample};
+use crate::verdict::{Assessment, EVIDENCE_SECONDS, ReplicaVerdict};
 use crate::window::Window;
 
-/// A line that is closed is opened again by PostgreSQL itself, within seconds.
+/// PostgreSQL reopens a closed connection by itself within seconds.
 const CLOSED_SECONDS: i64 = 15;
-/// A living main writes a heartbeat a second: where nothing at all arrives for so long, nothing will.
+/// A running main writes a heartbeat every second. If nothing arrives for this long, replication does not run.
 const NOTHING_ARRIVES_SECONDS: i64 = 20;
-/// States of an instance in which it replicates, or will go on.
-const WORKS: [&str; 9] = [
+/// Statuses of an instance that replicates, or will again without an operator.
+const REPLICATING_STATUSES: [&str; 9] = [
     "available",
     "backing-up",
     "configuring-enhanced-monitoring",
@@ -21,79 +21,89 @@ const WORKS: [&str; 9] = [
     "storage-optimization",
 ];
 
-/// Why replication does not run, if that is so.
+/// Why replication does not run, if it does not.
 pub(crate) fn evidence(window: &Window) -> Option<Assessment> {
     let newest = window.newest()?;
-    let broken = |cause, why: String| Some(Assessment::of(Verdict::Broken, cause, why));
+    let broken = |cause, why: String| Some(Assessment::of(ReplicaVerdict::Broken, cause, why));
     if newest.replica.is_some_and(|replica| !replica.follows) {
-        return broken("promoted", "it does not follow main any more: it was promoted, or made anew".into());
+        return broken(
+            "promoted",
+            "the replica does not follow main any more: it was promoted or recreated".into(),
+        );
     }
     if let Some(instance) = &newest.instance {
         if !instance.exists {
             return broken("gone", "RDS has no such instance in this region".into());
         }
         if instance.replica_of.is_none() {
-            return broken("promoted", "RDS does not call it a replica any more".into());
+            return broken("promoted", "RDS does not list the instance as a replica any more".into());
         }
-        let word = instance.replication.as_deref().unwrap_or_default();
+        let status = instance.replication.as_deref().unwrap_or_default();
         if instance.replication_is_normal == Some(false)
-            || matches!(word, "error" | "terminated" | "stopped")
-            || word.starts_with("replication stop")
+            || matches!(status, "error" | "terminated" | "stopped")
+            || status.starts_with("replication stop")
         {
-            return broken("replication-status", format!("RDS says of its replication: {word}"));
+            return broken(
+                "replication-status",
+                format!("RDS reports the status of its replication as {status}"),
+            );
         }
         if newest.replica.is_none()
-            && !WORKS.contains(&instance.status.as_str())
+            && !REPLICATING_STATUSES.contains(&instance.status.as_str())
             && !instance.status.is_empty()
         {
-            return broken("instance-status", format!("the instance is {}", instance.status));
+            return broken("instance-status", format!("RDS reports the instance as {}", instance.status));
         }
     }
     if newest.replica.is_some_and(|replica| replica.is_paused) {
-        return broken("paused", "replaying is paused on the replica, by hand".into());
+        return broken("paused", "an operator has paused WAL replay on the replica".into());
     }
     if is_closed(window) {
         return match newest.main {
-            Some(_) => broken("line-closed", "the replica's line to main is closed, and main answers".into()),
-            None => {
-                broken("main-silent", "the replica's line to main is closed, and main does not answer".into())
-            }
+            Some(_) => broken(
+                "connection-closed",
+                "the replica's connection to main is closed, and main answers".into(),
+            ),
+            None => broken(
+                "main-silent",
+                "the replica's connection to main is closed, and main does not answer".into(),
+            ),
         };
     }
     if nothing_arrives(window) {
         return match newest.main {
             Some(_) => {
-                broken("nothing-arrives", "main writes its log, and nothing arrives at the replica".into())
+                broken("nothing-arrives", "main writes WAL, and none of it arrives at the replica".into())
             }
-            None => broken("main-silent", "nothing arrives from main, and main does not answer".into()),
+            None => broken("main-silent", "no WAL arrives from main, and main does not answer".into()),
         };
     }
     let lag_metric = newest.figures.and_then(|figures| figures.replica_lag);
     let is_known = window.last(EVIDENCE_SECONDS).iter().any(|sample| sample.lag_seconds().is_some());
-    // The heartbeat is the truth; without it CloudWatch's word counts.
+    // The heartbeat is better evidence than CloudWatch's metric, which decides only without a heartbeat.
     if !is_known && lag_metric.is_some_and(|lag| lag < 0.0) {
-        return broken("lag-metric", "CloudWatch's ReplicaLag is -1, and no heartbeat says otherwise".into());
+        return broken("lag-metric", "CloudWatch's ReplicaLag is -1, and no heartbeat contradicts it".into());
     }
-    let silent = window.last(EVIDENCE_SECONDS);
-    let has_asked = silent.len() >= 3 && silent.iter().all(|sample| sample.replica.is_none());
+    let recent = window.last(EVIDENCE_SECONDS);
+    let has_asked = recent.len() >= 3 && recent.iter().all(|sample| sample.replica.is_none());
     let has_no_metric =
-        silent.iter().all(|sample| sample.figures.is_some_and(|figures| figures.replica_lag.is_none()));
+        recent.iter().all(|sample| sample.figures.is_some_and(|figures| figures.replica_lag.is_none()));
     if has_asked && has_no_metric {
         return broken(
             "no-data",
-            "the replica does not answer, and CloudWatch has no ReplicaLag of it".into(),
+            "the replica does not answer, and CloudWatch has no ReplicaLag for it".into(),
         );
     }
     None
 }
 
-/// Whether the line to main has been seen closed, and never open, for long enough.
+/// Whether every sample for long enough has shown the connection to main as closed.
 fn is_closed(window: &Window) -> bool {
-    let state = |sample: &Sample| {
+    let state = |sample: &StandbySample| {
         let own = sample.replica.and_then(|replica| replica.is_streaming);
         let slot = sample.main.and_then(|main| main.slot_active);
         match (own, slot) {
-            // Each sees its own end; a cut line is noticed at one of them first.
+            // Each side sees its own end; one of them notices a broken connection first.
             (Some(false), _) | (_, Some(false)) => Some(false),
             (None, None) => None,
             _ => Some(true),
@@ -108,11 +118,11 @@ fn is_closed(window: &Window) -> bool {
         if now_ms - newest < EVIDENCE_SECONDS * 1_000 && newest - oldest >= CLOSED_SECONDS * 1_000)
 }
 
-/// Whether main's log has stood still at the replica though main's heart beats, or nobody knows
-/// whether it does.
+/// Whether the replica has received no WAL for long enough, although main writes heartbeats or cannot be asked whether
+/// it does.
 fn nothing_arrives(window: &Window) -> bool {
-    let known: Vec<(&Sample, u64)> =
-        window.samples().iter().filter_map(|sample| Some((sample, sample.replica?.received?))).collect();
+    let known: Vec<(&StandbySample, u64)> =
+        window.samples().iter().filter_map(|sample| Some((sample, sample.replica?.received_lsn?))).collect();
     let Some((newest, received)) = known.last() else { return false };
     let same = known.iter().rev().take_while(|(_, other)| other == received);
     let Some((oldest, _)) = same.last() else { return false };
@@ -122,9 +132,9 @@ fn nothing_arrives(window: &Window) -> bool {
         return false;
     }
     match newest.main {
-        // It has it all, and a silent heart writes nothing more.
-        Some(main) if main.written <= *received => false,
-        Some(main) => main.heart_age_seconds.is_some_and(|age| age <= HEART_STALE_SECONDS),
+        // The replica has everything, and main writes nothing more without heartbeats.
+        Some(main) if main.written_lsn <= *received => false,
+        Some(main) => main.heartbeat_age_seconds.is_some_and(|age| age <= HEARTBEAT_STALE_SECONDS),
         None => true,
     }
 }

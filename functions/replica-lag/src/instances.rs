@@ -1,25 +1,25 @@
-//! RDS: what it reports of the two instances.
+//! What RDS reports of the two instances.
 
-use crate::sample::Instance;
+use crate::sample::InstanceSample;
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::DbInstance;
 use rds::{RdsError, refusal};
 
-/// What RDS calls the entry of a replica's replication among its states.
+/// RDS lists a replica's replication under this name in `StatusInfos`.
 const REPLICATION: &str = "read replication";
 
-/// What RDS says of the instance `id`.
-pub(crate) async fn describe(client: &Client, id: &str) -> Result<Instance, RdsError> {
+/// What RDS reports of the instance `id`. An instance that RDS does not have is reported as not existing.
+pub(crate) async fn describe(client: &Client, id: &str) -> Result<InstanceSample, RdsError> {
     match client.describe_db_instances().db_instance_identifier(id).send().await.map_err(refusal) {
         Ok(found) => Ok(found.db_instances().first().map(instance).unwrap_or_default()),
-        Err(RdsError::NotFound) => Ok(Instance::default()),
+        Err(RdsError::NotFound) => Ok(InstanceSample::default()),
         Err(error) => Err(error),
     }
 }
 
-fn instance(found: &DbInstance) -> Instance {
+fn instance(found: &DbInstance) -> InstanceSample {
     let replication = found.status_infos().iter().find(|info| info.status_type() == Some(REPLICATION));
-    Instance {
+    InstanceSample {
         exists: true,
         status: found.db_instance_status().unwrap_or_default().to_owned(),
         class: found.db_instance_class().unwrap_or_default().to_owned(),

@@ -1,63 +1,59 @@
-//! Whether the standby could take over, and why not.
+//! Whether the standby could take over and, if not, why.
 //!
-//! Once a minute the function watches the replica for a minute ([`watch`]): it asks both ledgers,
-//! RDS and CloudWatch at once (`eyes`), and what they say is one [`sample`]. A window of samples
-//! and what is known of the last weeks ([`window`]) is judged by a pure function ([`verdict`], with
-//! `broken` and `size`). What a look changes in what is remembered ([`memory`]), and what
-//! people are told ([`notice`]), is pure, too; `store` and `post` carry it out.
+//! Once a minute the function samples the replica for a minute ([`run`]). The `collector` asks both ledgers, RDS and
+//! CloudWatch at the same time, and their answers are one [`sample`]. A pure function ([`verdict`], with `broken` and
+//! `size`) judges a [`window`] of samples and a summary of the last two weeks. How a sample changes the saved [`state`]
+//! and which [`notice`] is due is pure, too. The `store` saves the state and the `publisher` sends the notices.
 //!
-//! It restarts and changes nothing.
+//! The function restarts and changes nothing.
 
 mod broken;
-mod eyes;
+mod collector;
 mod figures;
 mod instances;
-pub mod memory;
 pub mod notice;
-mod post;
+mod publisher;
 pub mod report;
+pub mod run;
 pub mod sample;
 mod size;
+pub mod state;
 mod store;
 pub mod trigger;
 pub mod verdict;
-pub mod watch;
 pub mod window;
 
-use eyes::{Eyes, Recent};
+use collector::{Collector, RecentAnswers};
 use ledger::Ledger;
-use memory::Settings;
-use post::Post;
+use publisher::Publisher;
 use shared::config::{self, ConfigError, Source};
+use state::LagSettings;
 use std::sync::Mutex;
 use std::time::Duration;
-use store::{Kept, Store};
-use versioned::Place;
+use store::{LoadedState, StateStore};
+use versioned::TableItem;
 
-/// How long a run takes at most, where the invocation has no usable deadline.
+/// How long a run takes at most if the invocation has no usable deadline.
 pub const RUN_LIMIT: Duration = Duration::from_secs(85);
 
-/// When it is looked.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// From one look to the next.
-    pub sample_every: Duration,
-    /// A scheduled run begins no look after this.
-    pub watch: Duration,
+struct SampleTiming {
+    interval: Duration,
+    /// A scheduled run begins no sample after this.
+    run: Duration,
 }
 
 /// What one process of the function keeps between runs.
 #[derive(Debug)]
 pub struct App {
-    settings: Settings,
-    timing: Timing,
-    eyes: Eyes,
-    store: Store,
-    post: Post,
-    /// What ARNs of this stack's alarms begin with.
-    own_alarms: String,
-    /// What this process has seen last, for when the table does not answer.
-    last: Mutex<Kept>,
+    settings: LagSettings,
+    timing: SampleTiming,
+    collector: Collector,
+    store: StateStore,
+    publisher: Publisher,
+    alarm_arn_prefix: String,
+    /// The state that this process saw last. It stands in while the table is unavailable.
+    last_state: Mutex<LoadedState>,
 }
 
 impl App {
@@ -68,20 +64,20 @@ impl App {
         let main_region = config::required(source, "FAIRDROP_MAIN_REGION")?;
         let topic_arn = config::optional(source, "FAIRDROP_NOTICE_TOPIC_ARN");
         let sample_seconds = config::number(source, "FAIRDROP_SAMPLE_SECONDS", 10, 1, 60)?;
-        let watch_seconds = config::number(source, "FAIRDROP_WATCH_SECONDS", 55, 1, 60)?;
+        let run_seconds = config::number(source, "FAIRDROP_LAG_RUN_SECONDS", 55, 1, 60)?;
         let repeat_minutes: i64 = config::number(source, "FAIRDROP_REPEAT_MINUTES", 15, 1, 1_440)?;
-        let behind_seconds: u32 = config::number(source, "FAIRDROP_BEHIND_SECONDS", 10, 4, 600)?;
-        let settings = Settings {
+        let lag_limit_seconds: u32 = config::number(source, "FAIRDROP_LAG_LIMIT_SECONDS", 10, 4, 600)?;
+        let settings = LagSettings {
             replica: replica.clone(),
             region: region.to_owned(),
-            behind_seconds: f64::from(behind_seconds),
+            lag_limit_seconds: f64::from(lag_limit_seconds),
             repeat_ms: repeat_minutes * 60_000,
             runbook: config::optional(source, "FAIRDROP_RUNBOOK_URL")
                 .unwrap_or_else(|| "docs/runbook/replica-lag.md".into()),
             has_topic: topic_arn.is_some(),
         };
         let (aws, aws_of_main) = (rds::sdk_config(region).await, rds::sdk_config(&main_region).await);
-        let eyes = Eyes {
+        let collector = Collector {
             replica: Ledger::of_replica(source)?,
             main: Ledger::of_main(source, &main_region)?,
             rds: rds::client(&aws, region),
@@ -91,32 +87,32 @@ impl App {
             replica_id: replica.clone(),
             main_id: main,
             redis_group: config::optional(source, "FAIRDROP_REDIS_GROUP"),
-            recent: Recent::default(),
+            recent: RecentAnswers::default(),
         };
         Ok(Self {
             settings,
-            timing: Timing {
-                sample_every: Duration::from_secs(sample_seconds),
-                watch: Duration::from_secs(watch_seconds),
+            timing: SampleTiming {
+                interval: Duration::from_secs(sample_seconds),
+                run: Duration::from_secs(run_seconds),
             },
-            eyes,
-            store: Store(Place {
+            collector,
+            store: StateStore(TableItem {
                 client: aws_sdk_dynamodb::Client::new(&aws),
-                table: config::required(source, "FAIRDROP_WATCH_TABLE")?,
+                table: config::required(source, "FAIRDROP_STATE_TABLE")?,
                 id: format!("replica-lag/{replica}"),
             }),
-            post: Post {
-                topics: aws_sdk_sns::Client::new(&aws),
-                events: aws_sdk_eventbridge::Client::new(&aws),
+            publisher: Publisher {
+                sns: aws_sdk_sns::Client::new(&aws),
+                eventbridge: aws_sdk_eventbridge::Client::new(&aws),
                 topic_arn,
             },
-            own_alarms: config::required(source, "FAIRDROP_ALARM_ARN_PREFIX")?,
-            last: Mutex::default(),
+            alarm_arn_prefix: config::required(source, "FAIRDROP_ALARM_ARN_PREFIX")?,
+            last_state: Mutex::default(),
         })
     }
 
-    /// What ARNs of this stack's alarms begin with.
-    pub fn own_alarms(&self) -> &str {
-        &self.own_alarms
+    /// The prefix of the ARNs of this stack's alarms.
+    pub fn alarm_arn_prefix(&self) -> &str {
+        &self.alarm_arn_prefix
     }
 }

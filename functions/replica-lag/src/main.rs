@@ -1,8 +1,8 @@
-//! Watches the replica that a failover would promote: once a minute, and when an alarm goes off.
+//! Monitors the replica that a failover would promote: once a minute, and when an alarm changes its state.
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use replica_lag::trigger::Trigger;
-use replica_lag::{App, RUN_LIMIT, watch};
+use replica_lag::trigger::LagTrigger;
+use replica_lag::{App, RUN_LIMIT, run};
 use serde_json::Value;
 use shared::schedule::run_time;
 use shared::{config, http, telemetry::Telemetry};
@@ -17,11 +17,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {
-            let trigger = Trigger::parse(event.payload, app.own_alarms()).map_err(|why| Diagnostic {
-                error_type: "BadEvent".into(),
-                error_message: why.to_string(),
+            let trigger = LagTrigger::parse(event.payload, app.alarm_arn_prefix()).map_err(|error| {
+                Diagnostic { error_type: "BadEvent".into(), error_message: error.to_string() }
             })?;
-            let report = Box::pin(watch::run(&app, &trigger, run_time(&event.context, RUN_LIMIT))).await;
+            let report = Box::pin(run::run(&app, &trigger, run_time(&event.context, RUN_LIMIT))).await;
             telemetry.invocation_done();
             Ok::<_, Diagnostic>(report)
         }

@@ -1,48 +1,48 @@
-//! A lag that comes from the replica's size, told from one that comes from a burst of writes:
-//! the first is cured by a bigger machine, and by nothing else.
+//! Tells a lag that comes from the replica's size from one that comes from a burst of writes. Only a bigger instance
+//! ends the first.
 
-use crate::sample::Sample;
-use crate::verdict::{Assessment, Recommendation, Verdict};
-use crate::window::{Period, Window};
+use crate::sample::StandbySample;
+use crate::verdict::{Assessment, Recommendation, ReplicaVerdict};
+use crate::window::{LoadPeriod, Window};
 
-/// Main is busy in a period if it writes this share of the most that it has written.
+/// Main is busy in a period if it writes at least this share of its peak.
 const BUSY: f64 = 0.5;
-/// Less than this is never busy, in bytes a second: a heart that beats, and some orders.
+/// A main that writes less is never busy, in bytes a second: heartbeats and a few orders.
 const IDLE_BYTES: f64 = 64.0 * 1024.0;
-/// So many busy times in which it fell behind are a habit.
-const HABIT: usize = 2;
-/// A processor is at its end from here on, in percent.
+/// The number of busy times with a lag from which on the replica counts as too small.
+const MIN_BUSY_TIMES_BEHIND: usize = 2;
+/// From here on a processor is saturated, in percent.
 const SATURATED: f64 = 80.0;
-/// A load is projected to main's peak from no less than this share of it.
+/// A load is projected to main's peak from at least this share of the peak.
 const PROJECTED_FROM: f64 = 0.1;
-/// What is recommended has so much room.
-const ROOM: f64 = 1.25;
+/// The headroom of a recommended class.
+const HEADROOM: f64 = 1.25;
 
-/// Whether the replica falls behind whenever main is busy, or would at its peak.
+/// Whether the replica falls behind whenever main is busy, or would fall behind at main's peak.
 pub(crate) fn falls_behind(window: &Window) -> Option<Assessment> {
     let class = replica_class(window)?;
-    let of_class = |period: &&Period| period.class == class;
+    let of_class = |period: &&LoadPeriod| period.class == class;
     let all = || window.periods().iter();
     let peak = all().map(|period| period.written).fold(0.0, f64::max);
     let capacity = all().filter(of_class).filter_map(|period| period.replayed).fold(0.0, f64::max);
-    let busy: Vec<Vec<&Period>> = times(all().filter(of_class).filter(|period| {
+    let busy: Vec<Vec<&LoadPeriod>> = times(all().filter(of_class).filter(|period| {
         period.fell_behind || (period.followed && period.written >= (BUSY * peak).max(IDLE_BYTES))
     }));
     let fell_behind = busy.iter().filter(|time| time.iter().any(|period| period.fell_behind)).count();
-    if fell_behind >= HABIT && 2 * fell_behind >= busy.len() {
+    if fell_behind >= MIN_BUSY_TIMES_BEHIND && 2 * fell_behind >= busy.len() {
         let of = busy.len();
-        let why = format!("it fell behind in {fell_behind} of the {of} times that main was busy");
+        let why = format!("the replica fell behind in {fell_behind} of the {of} times that main was busy");
         return Some(undersized("falls-behind-when-busy", why, window, times_needed(peak, capacity)));
     }
-    // What main once wrote while the replica was another, or did not follow.
+    // What main wrote while the replica had another class or did not follow.
     let elsewhere = all().filter(|period| period.class != class || !period.followed);
     let peak = elsewhere.map(|period| period.written).fold(0.0, f64::max);
     if peak < IDLE_BYTES {
         return None;
     }
-    if capacity > 0.0 && peak > capacity * ROOM && fell_behind > 0 {
+    if capacity > 0.0 && peak > capacity * HEADROOM && fell_behind > 0 {
         let why = format!(
-            "main has written {} a second, and the replica replays no more than {}",
+            "main has written up to {} a second, and the replica replays at most {}",
             megabytes(peak),
             megabytes(capacity)
         );
@@ -52,7 +52,7 @@ pub(crate) fn falls_behind(window: &Window) -> Option<Assessment> {
     let projected = most.cpu? * peak / most.written.max(1.0);
     if most.written < peak && most.written >= PROJECTED_FROM * peak && projected > 100.0 {
         let why = format!(
-            "at {} a second its processor was at {:.0} %, and main has written {}",
+            "at {} a second the replica's processor was at {:.0} %, and main has written up to {} a second",
             megabytes(most.written),
             most.cpu?,
             megabytes(peak)
@@ -62,8 +62,8 @@ pub(crate) fn falls_behind(window: &Window) -> Option<Assessment> {
     None
 }
 
-/// Whether the replica is at the end of its processor while a bigger main is not.
-pub(crate) fn saturated(recent: &[Sample], window: &Window) -> Option<Assessment> {
+/// Whether the replica's processor is saturated while the processor of a bigger main is not.
+pub(crate) fn saturated(recent: &[StandbySample], window: &Window) -> Option<Assessment> {
     let figures = recent.iter().rev().find_map(|sample| sample.figures)?;
     let (of_replica, of_main) = (figures.replica.cpu?, figures.main.cpu?);
     let main = main_class(window)?;
@@ -73,7 +73,7 @@ pub(crate) fn saturated(recent: &[Sample], window: &Window) -> Option<Assessment
     let replica = replica_class(window)?;
     rds::is_smaller(&replica, &main).filter(|is_smaller| *is_smaller)?;
     let why = format!(
-        "it is smaller than main, and its processor is at {of_replica:.0} % where main's is at {of_main:.0} %"
+        "the replica is smaller than main, and its processor is at {of_replica:.0} % while main's is at {of_main:.0} %"
     );
     Some(undersized("saturated", why, window, 1.0))
 }
@@ -87,18 +87,18 @@ fn undersized(cause: &'static str, why: String, window: &Window, times: f64) -> 
     };
     Assessment {
         recommendation: class.map(|class| Recommendation { class, why: why_class }),
-        ..Assessment::of(Verdict::Undersized, cause, why)
+        ..Assessment::of(ReplicaVerdict::Undersized, cause, why)
     }
 }
 
-/// How many times as fast the replica must be.
+/// How many times as fast as now the replica must be.
 fn times_needed(peak: f64, capacity: f64) -> f64 {
-    if capacity > 0.0 { peak / capacity * ROOM } else { f64::MAX }
+    if capacity > 0.0 { peak / capacity * HEADROOM } else { f64::MAX }
 }
 
-/// Periods that follow each other are one time.
-fn times<'a>(periods: impl Iterator<Item = &'a Period>) -> Vec<Vec<&'a Period>> {
-    let mut times: Vec<Vec<&Period>> = Vec::new();
+/// Consecutive periods are one time.
+fn times<'a>(periods: impl Iterator<Item = &'a LoadPeriod>) -> Vec<Vec<&'a LoadPeriod>> {
+    let mut times: Vec<Vec<&LoadPeriod>> = Vec::new();
     for period in periods {
         match times.last_mut() {
             Some(time) if time.last().is_some_and(|last| period.number - last.number <= 1) => {

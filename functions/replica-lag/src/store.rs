@@ -1,40 +1,39 @@
-//! Where the memory is kept: one item of a table, written only by who has read the newest version.
+//! The saved state: one item of a DynamoDB table. A run that writes it must have read its newest version.
 
-use crate::memory::Memory;
-use versioned::{Place, StoreError};
+use crate::state::LagState;
+use versioned::{StoreError, TableItem};
 
-/// The memory's place.
 #[derive(Debug)]
-pub(crate) struct Store(pub(crate) Place);
+pub(crate) struct StateStore(pub(crate) TableItem);
 
-/// A memory and the version it has.
+/// A state and the version that it was read from or written as; 0 if nothing has been written yet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Kept {
-    /// 0 where nothing has been written yet.
+pub(crate) struct LoadedState {
     pub(crate) version: u64,
-    /// The memory.
-    pub(crate) memory: Memory,
+    pub(crate) state: LagState,
 }
 
-impl Store {
-    /// Reads the newest memory. One that cannot be understood is begun anew: it is worth less
-    /// than a watcher that runs.
-    pub(crate) async fn load(&self) -> Result<Kept, StoreError> {
-        let kept = self.0.load().await?;
-        let memory = kept.text.map_or_else(Memory::default, |text| {
+impl StateStore {
+    /// Reads the newest state. A state that cannot be parsed is replaced by an empty one: the history is worth less
+    /// than a monitor that runs.
+    pub(crate) async fn load(&self) -> Result<LoadedState, StoreError> {
+        let stored = self.0.load().await?;
+        let state = stored.text.map_or_else(LagState::default, |text| {
             serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::error!(%error, "what was remembered cannot be read; the watcher begins anew");
-                Memory::default()
+                tracing::error!(
+                    item = self.0.id, version = stored.version, %error,
+                    "could not parse the saved state; starting with an empty one"
+                );
+                LagState::default()
             })
         });
-        Ok(Kept { version: kept.version, memory })
+        Ok(LoadedState { version: stored.version, state })
     }
 
-    /// Writes a memory that came from the version in `kept`, and returns the new one.
-    pub(crate) async fn save(&self, kept: Kept) -> Result<Kept, StoreError> {
-        let text = serde_json::to_string(&kept.memory)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let version = self.0.save(kept.version, text).await?;
-        Ok(Kept { version, memory: kept.memory })
+    /// Writes a state if `loaded.version` is still the newest, and returns it with its new version.
+    pub(crate) async fn save(&self, loaded: LoadedState) -> Result<LoadedState, StoreError> {
+        let text = serde_json::to_string(&loaded.state)?;
+        let version = self.0.save(loaded.version, text).await?;
+        Ok(LoadedState { version, state: loaded.state })
     }
 }

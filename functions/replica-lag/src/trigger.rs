@@ -1,63 +1,57 @@
-//! What starts a run: the schedule, an alarm of this stack's, or a person.
+//! What starts a run: the schedule, an alarm of this stack, or an operator.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::schedule::ScheduledEvent;
 
-/// What starts a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// EventBridge's schedule: the replica is watched for a minute.
+pub enum LagTrigger {
+    /// EventBridge's schedule: the run samples for a minute.
     Schedule,
-    /// An alarm has changed its state: it is looked at once, now.
+    /// An alarm has changed its state: the run collects one sample.
     Alarm(Alarm),
-    /// A person wants to know: nothing is remembered, told or changed.
-    Look,
+    /// An operator asks: the run collects one sample, saves nothing and sends nothing.
+    Observe,
 }
 
 /// An alarm's new state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// The alarm's ARN.
     pub arn: String,
-    /// The state.
     pub state: AlarmState,
-    /// When it was entered, as CloudWatch writes it: later ones compare greater.
+    /// When the alarm entered the state, as CloudWatch writes it: later timestamps compare greater.
     pub since: String,
 }
 
-/// The state of an alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlarmState {
-    /// All is well.
     #[serde(rename = "OK")]
     Ok,
-    /// It is not.
     #[serde(rename = "ALARM")]
     Alarm,
-    /// There are no data.
     #[serde(rename = "INSUFFICIENT_DATA")]
     InsufficientData,
 }
 
-/// An event that starts nothing.
+/// Why an event starts no run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadEvent {
-    /// It is of no known kind.
+pub enum TriggerError {
     #[error(
-        "this function expects an EventBridge schedule's event, a CloudWatch alarm's, or {{\"look\": true}}"
+        "replica-lag expects an event of its EventBridge schedule, a CloudWatch alarm's event, or {{\"observe\": true}}"
     )]
     Unknown,
-    /// It is an alarm's, but of another stack, region or account.
-    #[error("this alarm is not of this stack: its ARN does not begin as FAIRDROP_ALARM_ARN_PREFIX says")]
+    /// It is an alarm's event, but of another stack, region or account.
+    #[error(
+        "this alarm is not of this stack: its ARN does not begin with the value of FAIRDROP_ALARM_ARN_PREFIX"
+    )]
     Foreign,
 }
 
-/// The longest ARN and timestamp that are taken.
+/// The longest ARN and timestamp that are accepted, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// An alarm's event, as far as it matters. What an alarm is made of differs from one to the next
-/// (metric math, no dimensions, composite alarms), and nothing of that is read.
+/// The part of an alarm's event that is read. The rest differs between alarms (metric math, no dimensions, composite
+/// alarms) and is ignored.
 #[derive(Deserialize)]
 struct AlarmEvent {
     source: String,
@@ -69,45 +63,45 @@ struct AlarmEvent {
 
 #[derive(Deserialize)]
 struct AlarmData {
-    state: StateOfAlarm,
+    state: AlarmStateChange,
 }
 
 #[derive(Deserialize)]
-struct StateOfAlarm {
+struct AlarmStateChange {
     value: AlarmState,
     timestamp: String,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-enum ByHand {
-    Look(bool),
+#[serde(deny_unknown_fields)]
+struct OperatorEvent {
+    observe: bool,
 }
 
-impl Trigger {
-    /// Reads an event. Alarms are taken if their ARN begins with `own_alarms`.
-    pub fn parse(event: Value, own_alarms: &str) -> Result<Self, BadEvent> {
-        if let Ok(ByHand::Look(true)) = serde_json::from_value(event.clone()) {
-            return Ok(Self::Look);
+impl LagTrigger {
+    /// Reads an event. An alarm's event is accepted if its ARN begins with `alarm_arn_prefix`.
+    pub fn parse(event: Value, alarm_arn_prefix: &str) -> Result<Self, TriggerError> {
+        if let Ok(OperatorEvent { observe: true }) = serde_json::from_value(event.clone()) {
+            return Ok(Self::Observe);
         }
         if serde_json::from_value::<ScheduledEvent>(event.clone()).is_ok() {
             return Ok(Self::Schedule);
         }
-        let alarm: AlarmEvent = serde_json::from_value(event).map_err(|_| BadEvent::Unknown)?;
+        let alarm: AlarmEvent = serde_json::from_value(event).map_err(|_| TriggerError::Unknown)?;
         let since = alarm.data.state.timestamp;
         if alarm.source != "aws.cloudwatch" || alarm.arn.len().max(since.len()) > MAX_TEXT {
-            return Err(BadEvent::Unknown);
+            return Err(TriggerError::Unknown);
         }
-        // An empty beginning would take every alarm of every account.
-        if own_alarms.is_empty() || !alarm.arn.starts_with(own_alarms) {
-            return Err(BadEvent::Foreign);
+        // An empty prefix would accept every alarm of every account.
+        if alarm_arn_prefix.is_empty() || !alarm.arn.starts_with(alarm_arn_prefix) {
+            return Err(TriggerError::Foreign);
         }
         Ok(Self::Alarm(Alarm { arn: alarm.arn, state: alarm.data.state.value, since }))
     }
 }
 
 impl Alarm {
-    /// The alarm's own name.
+    /// The last part of its ARN.
     pub fn name(&self) -> &str {
         self.arn.rsplit(':').next().unwrap_or_default()
     }
@@ -118,7 +112,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const OWN: &str = "arn:aws:cloudwatch:eu-west-1:111122223333:alarm:fairdrop-";
+    const PREFIX: &str = "arn:aws:cloudwatch:eu-west-1:111122223333:alarm:fairdrop-";
 
     fn alarm(arn: &str) -> Value {
         let state = json!({ "value": "ALARM", "timestamp": "2026-11-23T14:30:12.345+0000" });
@@ -126,26 +120,28 @@ mod tests {
     }
 
     #[test]
-    fn only_an_alarm_of_this_stack_is_taken() {
-        let own = format!("{OWN}replica-lag");
-        let Ok(Trigger::Alarm(taken)) = Trigger::parse(alarm(&own), OWN) else { panic!("it is ours") };
-        assert_eq!((taken.name(), taken.state), ("fairdrop-replica-lag", AlarmState::Alarm));
+    fn only_an_alarm_of_this_stack_is_accepted() {
+        let own = format!("{PREFIX}replica-lag");
+        let Ok(LagTrigger::Alarm(alarm_read)) = LagTrigger::parse(alarm(&own), PREFIX) else {
+            panic!("it is ours")
+        };
+        assert_eq!((alarm_read.name(), alarm_read.state), ("fairdrop-replica-lag", AlarmState::Alarm));
         for foreign in [
             "arn:aws:cloudwatch:eu-west-1:111122223333:alarm:billing",
             "arn:aws:cloudwatch:eu-west-1:444455556666:alarm:fairdrop-replica-lag",
             "arn:aws:cloudwatch:us-east-1:111122223333:alarm:fairdrop-replica-lag",
             "",
         ] {
-            assert_eq!(Trigger::parse(alarm(foreign), OWN), Err(BadEvent::Foreign), "{foreign}");
+            assert_eq!(LagTrigger::parse(alarm(foreign), PREFIX), Err(TriggerError::Foreign), "{foreign}");
         }
-        assert_eq!(Trigger::parse(alarm(&own), ""), Err(BadEvent::Foreign));
-        let long = format!("{OWN}{}", "x".repeat(600));
-        assert_eq!(Trigger::parse(alarm(&long), OWN), Err(BadEvent::Unknown));
+        assert_eq!(LagTrigger::parse(alarm(&own), ""), Err(TriggerError::Foreign));
+        let long = format!("{PREFIX}{}", "x".repeat(600));
+        assert_eq!(LagTrigger::parse(alarm(&long), PREFIX), Err(TriggerError::Unknown));
         let mut other = alarm(&own);
         other["source"] = json!("aws.health");
-        assert_eq!(Trigger::parse(other, OWN), Err(BadEvent::Unknown));
+        assert_eq!(LagTrigger::parse(other, PREFIX), Err(TriggerError::Unknown));
         let mut other = alarm(&own);
         other["alarmData"]["state"]["value"] = json!("PANIC");
-        assert_eq!(Trigger::parse(other, OWN), Err(BadEvent::Unknown));
+        assert_eq!(LagTrigger::parse(other, PREFIX), Err(TriggerError::Unknown));
     }
 }

@@ -1,52 +1,51 @@
-//! Whether the standby could take over, and why not: a pure function of what has been seen.
+//! Whether the standby could take over and, if not, why: a pure function of the samples.
 
 use crate::broken;
-use crate::sample::Sample;
+use crate::sample::StandbySample;
 use crate::size;
 use crate::window::Window;
 use serde::{Deserialize, Serialize};
 
-/// A lag that is known is not older than this, in seconds: some questions may fail in a row.
+/// Evidence is at most this old, in seconds: some questions may fail in a row.
 pub const EVIDENCE_SECONDS: i64 = 45;
-/// A lag counts when it has lasted for this long ...
+/// A lag counts once it has lasted for this long ...
 const BEHIND_AFTER_SECONDS: i64 = 15;
-/// ... and is over when it has been under half of the threshold for this long.
+/// ... and is over once it has been below half of the limit for this long.
 const OVER_AFTER_SECONDS: i64 = 60;
-/// Whether it grows is told by so many seconds.
+/// The samples of this time decide whether a lag grows ...
 const TREND_SECONDS: i64 = 45;
-/// It is told by no less than this.
+/// ... if they cover at least this time.
 const MIN_TREND_MS: i64 = 4_000;
-/// The replica comes nearer if this share of what it replays makes good what it lacks.
+/// The replica catches up if its backlog shrinks by at least this share of what it replays.
 const LEAST_GAIN: f64 = 0.05;
-/// The kind of a lag changes when the newest samples agree on it, so many of them ...
+/// The kind of a lag changes if this number of the newest samples agree on it ...
 const AGREE: usize = 3;
-/// ... and the kind before it has stood for this long.
-const KIND_STANDS_MS: i64 = 60_000;
+/// ... and the kind before it has lasted for this long.
+const MIN_KIND_MS: i64 = 60_000;
 
 /// Whether the standby could take over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// It could: it has what main has, up to a few seconds.
+pub enum ReplicaVerdict {
+    /// It could take over: it has everything that main has, up to a few seconds.
     Healthy,
-    /// It is behind, and comes nearer.
+    /// It is behind, and the lag shrinks.
     CatchingUp,
     /// It is behind, and main writes more than usual.
     Overloaded,
-    /// It falls behind whenever main is busy, or would at main's peak.
+    /// It falls behind whenever main is busy, or would fall behind at main's peak.
     Undersized,
     /// Replication does not run.
     Broken,
-    /// Nobody can say.
+    /// The inputs do not suffice for a verdict.
     Unknown,
 }
 
-impl Verdict {
-    /// All of them.
+impl ReplicaVerdict {
     pub const ALL: [Self; 6] =
         [Self::Healthy, Self::CatchingUp, Self::Overloaded, Self::Undersized, Self::Broken, Self::Unknown];
 
-    /// Its name, everywhere.
+    /// The name in reports, metrics, notices and the runbook.
     pub fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -63,46 +62,40 @@ impl Verdict {
     }
 }
 
-/// A verdict, and since when it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Since when, in milliseconds since the Unix epoch.
+pub struct CurrentVerdict {
+    pub verdict: ReplicaVerdict,
+    /// The verdict's beginning, in milliseconds since the Unix epoch.
     pub since_ms: i64,
 }
 
-/// Which class a replica should have, and why.
+/// Which instance class the replica should have, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recommendation {
-    /// The class.
     pub class: String,
-    /// Why.
     pub why: String,
 }
 
 /// A verdict with its reasons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Assessment {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// A stable name for why.
+    pub verdict: ReplicaVerdict,
+    /// A stable name of the reason; the runbook lists them.
     pub cause: &'static str,
-    /// Why, for a person.
+    /// The reason, for operators.
     pub why: String,
-    /// How far behind the replica was when that was last known.
+    /// The newest known lag behind main.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
-    /// When it will have caught up, if it goes on as it does.
+    /// When the replica will have caught up at the current rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caught_up_in_seconds: Option<u64>,
-    /// Which class it should have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recommendation: Option<Recommendation>,
 }
 
 impl Assessment {
-    pub(crate) fn of(verdict: Verdict, cause: &'static str, why: impl Into<String>) -> Self {
+    pub(crate) fn of(verdict: ReplicaVerdict, cause: &'static str, why: impl Into<String>) -> Self {
         Self {
             verdict,
             cause,
@@ -114,16 +107,16 @@ impl Assessment {
     }
 }
 
-/// Judges by what is in `window`, after `standing` was the verdict before. `behind_seconds` is
-/// the lag from which on the replica counts as behind.
-pub fn judge(standing: Option<Standing>, window: &Window, behind_seconds: f64) -> Assessment {
+/// Judges the samples in `window`. `current` is the verdict before. From a lag of `lag_limit_seconds` on the replica
+/// counts as behind.
+pub fn judge(current: Option<CurrentVerdict>, window: &Window, lag_limit_seconds: f64) -> Assessment {
     let Some(newest) = window.newest() else {
-        return Assessment::of(Verdict::Unknown, "no-sample", "nothing has been looked at yet");
+        return Assessment::of(ReplicaVerdict::Unknown, "no-sample", "no sample has been collected yet");
     };
     let mut assessment = match (broken::evidence(window), known_lag(window)) {
         (Some(broken), _) => broken,
-        (None, None) => Assessment::of(Verdict::Unknown, "no-evidence", nobody_says(newest)),
-        (None, Some(lag)) => following(standing, window, behind_seconds, lag),
+        (None, None) => Assessment::of(ReplicaVerdict::Unknown, "no-evidence", missing_evidence(newest)),
+        (None, Some(lag)) => judge_lag(current, window, lag_limit_seconds, lag),
     };
     assessment.lag_seconds = known_lag(window);
     assessment
@@ -131,37 +124,46 @@ pub fn judge(standing: Option<Standing>, window: &Window, behind_seconds: f64) -
 
 /// The newest lag that is known and not too old.
 fn known_lag(window: &Window) -> Option<f64> {
-    window.last(EVIDENCE_SECONDS).iter().rev().find_map(Sample::lag_seconds)
+    window.last(EVIDENCE_SECONDS).iter().rev().find_map(StandbySample::lag_seconds)
 }
 
-fn nobody_says(newest: &Sample) -> String {
+fn missing_evidence(newest: &StandbySample) -> String {
     let unknown = newest.unknown().join(", ");
     match unknown.as_str() {
-        "" => "the replica's ledger has no heartbeat that says how far it is".into(),
-        _ => format!("these inputs do not answer: {unknown}"),
+        "" => "the replica's ledger has no heartbeat to measure the lag by".into(),
+        _ => format!("these inputs could not be read: {unknown}"),
     }
 }
 
-/// Replication runs: does the replica keep up?
-fn following(standing: Option<Standing>, window: &Window, behind_seconds: f64, lag: f64) -> Assessment {
+/// Replication runs: whether the replica keeps up.
+fn judge_lag(
+    current: Option<CurrentVerdict>,
+    window: &Window,
+    lag_limit_seconds: f64,
+    lag: f64,
+) -> Assessment {
     if let Some(undersized) = size::falls_behind(window) {
         return Assessment {
             caught_up_in_seconds: trend(window.last(TREND_SECONDS)).flatten(),
             ..undersized
         };
     }
-    let was = standing.map(|standing| standing.verdict);
-    let is_behind = match was {
-        Some(Verdict::Healthy) => stays(window, BEHIND_AFTER_SECONDS, |lag| lag >= behind_seconds),
-        None | Some(Verdict::Unknown) => lag >= behind_seconds,
-        Some(_) => !stays(window, OVER_AFTER_SECONDS, |lag| lag < behind_seconds / 2.0),
+    let before = current.map(|current| current.verdict);
+    let is_behind = match before {
+        Some(ReplicaVerdict::Healthy) => stays(window, BEHIND_AFTER_SECONDS, |lag| lag >= lag_limit_seconds),
+        None | Some(ReplicaVerdict::Unknown) => lag >= lag_limit_seconds,
+        Some(_) => !stays(window, OVER_AFTER_SECONDS, |lag| lag < lag_limit_seconds / 2.0),
     };
     if !is_behind {
-        return Assessment::of(Verdict::Healthy, "in-step", "it has what main has");
+        return Assessment::of(
+            ReplicaVerdict::Healthy,
+            "in-sync",
+            "the replica has everything that main has",
+        );
     }
     let samples = window.samples();
-    let (now, agree) = if lag < behind_seconds / 2.0 {
-        let why = "it has caught up; a minute of that, and it is in step";
+    let (now, agree) = if lag < lag_limit_seconds / 2.0 {
+        let why = "the replica has caught up; it is healthy again after a minute without a lag";
         (Some(Assessment { caught_up_in_seconds: Some(0), ..catching_up(why.into()) }), true)
     } else {
         let newest = (0..AGREE).filter_map(|back| samples.get(..samples.len().checked_sub(back)?));
@@ -171,29 +173,29 @@ fn following(standing: Option<Standing>, window: &Window, behind_seconds: f64, l
         let agree = kinds.all(|other| verdict_of(&other) == verdict_of(&now));
         (now, agree)
     };
-    match (standing, now) {
-        // What was held up comes now; whether main writes too much is seen later.
-        (Some(Standing { verdict: Verdict::Broken, .. }), now) => now
-            .filter(|now| now.verdict == Verdict::CatchingUp)
+    match (current, now) {
+        // The backlog of the interruption arrives now. Later samples show whether main writes too much.
+        (Some(CurrentVerdict { verdict: ReplicaVerdict::Broken, .. }), now) => now
+            .filter(|now| now.verdict == ReplicaVerdict::CatchingUp)
             .unwrap_or_else(|| catching_up("replication runs again, and the replica is behind".into())),
-        (Some(Standing { verdict, since_ms }), now) if verdict.is_behind() => {
-            let stands_ms = samples.last().map_or(0, |newest| newest.at_ms) - since_ms;
+        (Some(CurrentVerdict { verdict, since_ms }), now) if verdict.is_behind() => {
+            let lasted_ms = samples.last().map_or(0, |newest| newest.at_ms) - since_ms;
             match now {
-                Some(now) if now.verdict == verdict || (agree && stands_ms >= KIND_STANDS_MS) => now,
-                _ => Assessment::of(verdict, cause_of(verdict), "it is behind, as before"),
+                Some(now) if now.verdict == verdict || (agree && lasted_ms >= MIN_KIND_MS) => now,
+                _ => Assessment::of(verdict, cause_of(verdict), "the replica is still behind"),
             }
         }
         (_, Some(now)) => now,
         (_, None) => {
-            let why = "it is behind; whether it comes nearer is not known yet";
-            Assessment::of(Verdict::Unknown, "no-trend", why)
+            let why = "the replica is behind; more samples are needed to know whether the lag shrinks";
+            Assessment::of(ReplicaVerdict::Unknown, "no-trend", why)
         }
     }
 }
 
-/// Whether all that is known of the last `seconds` is so, and it is known of both ends.
+/// Whether `is_so` holds for every known lag of the last `seconds`, and the lag is known at both ends of that time.
 fn stays(window: &Window, seconds: i64, is_so: impl Fn(f64) -> bool) -> bool {
-    // A sample a little older tells of the beginning.
+    // A slightly older sample counts for the beginning.
     let known: Vec<(i64, f64)> = window
         .last(seconds + seconds / 2)
         .iter()
@@ -204,49 +206,50 @@ fn stays(window: &Window, seconds: i64, is_so: impl Fn(f64) -> bool) -> bool {
     begins.is_some_and(|begins| known.iter().skip(begins).all(|(_, lag)| is_so(*lag)))
 }
 
-/// What kind of a lag it is, by the samples up to one of them; nothing while that cannot be told.
-fn kind(samples: &[Sample], window: &Window) -> Option<Assessment> {
+/// The kind of the lag, by `samples`. Absent while they do not suffice.
+fn kind(samples: &[StandbySample], window: &Window) -> Option<Assessment> {
     let from = samples.last().map_or(0, |last| last.at_ms) - TREND_SECONDS * 1_000;
     let recent = samples.get(samples.partition_point(|sample| sample.at_ms < from)..).unwrap_or_default();
     Some(match trend(recent)? {
         Some(seconds) => Assessment {
             caught_up_in_seconds: Some(seconds),
-            ..catching_up(format!("it is behind and comes nearer: about {seconds} s are left"))
+            ..catching_up(format!("the replica is behind and catches up: about {seconds} s are left"))
         },
         None => size::saturated(recent, window).unwrap_or_else(|| {
-            let why = "main writes faster than the replica replays, and it is not known to do so often";
-            Assessment::of(Verdict::Overloaded, cause_of(Verdict::Overloaded), why)
+            let why = "main writes faster than the replica replays, and has not done so often in the last two weeks";
+            Assessment::of(ReplicaVerdict::Overloaded, cause_of(ReplicaVerdict::Overloaded), why)
         }),
     })
 }
 
 fn catching_up(why: String) -> Assessment {
-    Assessment::of(Verdict::CatchingUp, cause_of(Verdict::CatchingUp), why)
+    Assessment::of(ReplicaVerdict::CatchingUp, cause_of(ReplicaVerdict::CatchingUp), why)
 }
 
-fn cause_of(verdict: Verdict) -> &'static str {
+fn cause_of(verdict: ReplicaVerdict) -> &'static str {
     match verdict {
-        Verdict::CatchingUp => "catches-up",
-        Verdict::Undersized => "saturated",
+        ReplicaVerdict::CatchingUp => "catches-up",
+        ReplicaVerdict::Undersized => "saturated",
         _ => "burst",
     }
 }
 
-/// Whether the replica comes nearer, and then in how many seconds it has caught up: by what it
-/// lacks of main's log, and where main does not say, by its lag. The lag alone would not do: it
-/// still grows while the replica works off what was written in a burst. Nothing while too little
-/// is known.
-fn trend(recent: &[Sample]) -> Option<Option<u64>> {
-    // What is lacking, and what could have been gained at most.
-    let by_log = |one: &Sample| Some((one.at_ms, one.backlog_bytes()? as f64, one.replica?.replayed? as f64));
-    let by_lag = |one: &Sample| Some((one.at_ms, one.lag_seconds()?, one.at_ms as f64 / 1_000.0));
-    type Known = (i64, f64, f64);
-    let ends = |known: &dyn Fn(&Sample) -> Option<Known>| {
+/// In how many seconds the replica will have caught up: `Some(None)` if the lag does not shrink, and `None` while too
+/// little is known. The missing WAL decides or, if main does not answer, the lag. The lag alone would not suffice: it
+/// still grows while the replica replays the WAL of a burst.
+fn trend(recent: &[StandbySample]) -> Option<Option<u64>> {
+    // What is missing, and the most by which it could have shrunk.
+    let by_wal = |one: &StandbySample| {
+        Some((one.at_ms, one.backlog_bytes()? as f64, one.replica?.replayed_lsn? as f64))
+    };
+    let by_lag = |one: &StandbySample| Some((one.at_ms, one.lag_seconds()?, one.at_ms as f64 / 1_000.0));
+    type Progress = (i64, f64, f64);
+    let ends = |known: &dyn Fn(&StandbySample) -> Option<Progress>| {
         let (first, last) = (recent.iter().find_map(known)?, recent.iter().rev().find_map(known)?);
         (last.0 - first.0 >= MIN_TREND_MS).then_some((first, last))
     };
-    let (first, last) = ends(&by_log).or_else(|| ends(&by_lag))?;
+    let (first, last) = ends(&by_wal).or_else(|| ends(&by_lag))?;
     let gained = first.1 - last.1;
-    let comes_nearer = gained > (last.2 - first.2) * LEAST_GAIN;
-    Some(comes_nearer.then(|| (last.1 * (last.0 - first.0) as f64 / 1_000.0 / gained).ceil() as u64))
+    let is_catching_up = gained > (last.2 - first.2) * LEAST_GAIN;
+    Some(is_catching_up.then(|| (last.1 * (last.0 - first.0) as f64 / 1_000.0 / gained).ceil() as u64))
 }

@@ -1,64 +1,68 @@
-//! A text that is kept in one item of a DynamoDB table, and written only by who has read its newest
-//! version: so that of two runs at once one begins again with what the other has written.
+//! A text in one item of a DynamoDB table, with optimistic locking: a run that writes it must have read its newest
+//! version. If two runs write at the same time, one of them gets [`StoreError::Conflict`] and starts again from what
+//! the other has written.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::AttributeValue;
+use std::error::Error;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest that one question to the table may take, its tries counted.
+/// The longest that one call to the table may take, including its retries.
 pub const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// DynamoDB's limit for an item is 400 KB.
 pub const MAX_BYTES: usize = 380_000;
 
-/// Where a text is kept.
+/// The item that holds the text. The table's key is `id`.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// DynamoDB.
+pub struct TableItem {
     pub client: Client,
-    /// The table; its key is `id`.
     pub table: String,
-    /// The item's key.
     pub id: String,
 }
 
-/// A text and the version it has.
+/// The text with its version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// 0 where nothing has been written yet.
+pub struct VersionedText {
+    /// 0 if nothing has been written yet.
     pub version: u64,
-    /// Nothing where nothing has been written yet.
+    /// Absent if nothing has been written yet.
     pub text: Option<String>,
 }
 
 /// Why a text was not read or written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else has written meanwhile.
-    #[error("another run has written meanwhile")]
+    #[error("another run wrote the item first")]
     Conflict,
-    /// The table does not answer.
-    #[error("the table does not answer: {0}")]
-    Unavailable(String),
-    /// The text is longer than an item of a table may be.
-    #[error("what is to be kept has {0} bytes")]
+    #[error("DynamoDB is unavailable: {reason}")]
+    Unavailable {
+        /// The code that DynamoDB returned, or what happened to the connection.
+        reason: String,
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    #[error("the text has {0} bytes; an item of the table holds {MAX_BYTES} at most")]
     TooLong(usize),
+    /// The text is not what its reader expects.
+    #[error("the content of the item is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
 }
 
-impl Place {
+impl TableItem {
     /// Reads the newest version.
-    pub async fn load(&self) -> Result<Kept, StoreError> {
+    pub async fn load(&self) -> Result<VersionedText, StoreError> {
         let call = self.client.get_item().table_name(&self.table).key("id", self.key()).consistent_read(true);
-        let answer = within_limit(call.send()).await?.map_err(|error| unavailable(error.code(), &error))?;
-        let Some(item) = answer.item() else { return Ok(Kept::default()) };
+        let answer = within_limit(call.send()).await?.map_err(unavailable)?;
+        let Some(item) = answer.item() else { return Ok(VersionedText::default()) };
         let version =
             item.get("version").and_then(|version| version.as_n().ok()).and_then(|n| n.parse().ok());
         let text = item.get("content").and_then(|text| text.as_s().ok()).cloned();
-        Ok(Kept { version: version.unwrap_or(0), text })
+        Ok(VersionedText { version: version.unwrap_or(0), text })
     }
 
-    /// Writes `text`, which came of the version `known`, and returns its own version.
+    /// Writes `text` if `known` is still the newest version, and returns the text's own version.
     pub async fn save(&self, known: u64, text: String) -> Result<u64, StoreError> {
         if text.len() > MAX_BYTES {
             return Err(StoreError::TooLong(text.len()));
@@ -77,7 +81,7 @@ impl Place {
             Ok(_) => Ok(known + 1),
             Err(error) => match error.as_service_error() {
                 Some(service) if service.is_conditional_check_failed_exception() => Err(StoreError::Conflict),
-                _ => Err(unavailable(error.code(), &error)),
+                _ => Err(unavailable(error)),
             },
         }
     }
@@ -88,10 +92,16 @@ impl Place {
 }
 
 async fn within_limit<T>(call: impl Future<Output = T>) -> Result<T, StoreError> {
-    timeout(CALL_LIMIT, call).await.map_err(|_| StoreError::Unavailable("no answer in time".into()))
+    timeout(CALL_LIMIT, call).await.map_err(|elapsed| StoreError::Unavailable {
+        reason: format!("timed out after {} s", CALL_LIMIT.as_secs()),
+        source: Some(elapsed.into()),
+    })
 }
 
-/// The service's code, or what became of the connection.
-fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
+fn unavailable<E>(error: E) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let reason = error.code().map_or_else(|| error.to_string(), str::to_owned);
+    StoreError::Unavailable { reason, source: Some(error.into()) }
 }

@@ -1,50 +1,53 @@
-//! The built watcher against two real PostgreSQL servers in streaming replication and emulators of
-//! AWS: what it says would be lost, against what a promotion does lose, and whom it tells.
+//! The built function against two real PostgreSQL servers in streaming replication and emulators of AWS: the reported
+//! loss against the loss of a promotion, and the notices that are sent.
 
 mod pair;
 mod stand;
 
 use local::system::wan::ConnectionState;
 use serde_json::{Value, json};
-use stand::{HERE, Instead, Stand, alarm};
+use stand::{HERE, RdsFault, ReplicaStand, alarm};
 use std::time::{Duration, Instant};
 
-/// The longest that a verdict may take to be seen.
+/// The longest that a verdict may take.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-/// Watches once more, promotes the replica, and compares: what was said is never less than what is
-/// lost, and not two seconds more.
-async fn compare(mut stand: Stand, what: &str, least_lost_seconds: f64) {
+/// Collects a last sample, promotes the replica, and compares: the reported loss is never smaller than the real one,
+/// and not two seconds larger.
+async fn compare(mut stand: ReplicaStand, what: &str, least_lost_seconds: f64) {
     let asked = Instant::now();
-    let report = stand.watch().await.unwrap();
-    let said = report["at_risk"]["seconds"].as_f64().unwrap();
-    let said_sales = report["at_risk"]["sales_likely"].as_u64().unwrap();
-    // What main sells between the question and its end was not asked for.
+    let report = stand.sample().await.unwrap();
+    let reported = report["at_risk"]["seconds"].as_f64().unwrap();
+    let reported_sales = report["at_risk"]["sales_likely"].as_u64().unwrap();
+    // The report does not cover what main sells between the question and the promotion.
     let since = asked.elapsed().as_secs_f64() + 0.1;
     let sold_since = (since * 60.0) as u64;
     let (lost_micros, lost_sales) = stand.pair.promote().await.unwrap();
     let lost = lost_micros as f64 / 1e6;
     println!(
-        "{what}: {} said, {said:.2} s and {said_sales} sales at risk; {lost:.2} s and {lost_sales} sales lost",
+        "{what}: {} reported, {reported:.2} s and {reported_sales} sales at risk; {lost:.2} s and {lost_sales} sales lost",
         report["verdict"]
     );
     assert_eq!(report["at_risk"]["basis"], "main", "{report}");
-    assert!(lost <= said + since, "{what}: more was lost than was said: {report}");
-    assert!(said <= lost + 2.0, "{what}: much less was lost than was said: {report}");
-    assert!(lost_sales <= said_sales + sold_since, "{what}: more sales were lost than was said: {report}");
+    assert!(lost <= reported + since, "{what}: more was lost than reported: {report}");
+    assert!(reported <= lost + 2.0, "{what}: much less was lost than reported: {report}");
+    assert!(
+        lost_sales <= reported_sales + sold_since,
+        "{what}: more sales were lost than reported: {report}"
+    );
     assert!(lost >= least_lost_seconds, "{what}: nothing to compare with");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_it_is_healthy_and_next_to_nothing_would_be_lost() {
-    let stand = Stand::start(50).await.unwrap();
+    let stand = ReplicaStand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     compare(stand, "load", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_main_is_no_lag() {
-    let stand = Stand::start(0).await.unwrap();
+    let stand = ReplicaStand::start(0).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (report, _) = stand.until("healthy", A_MINUTE).await.unwrap();
     assert!(report["lag_seconds"].as_f64().unwrap() < 2.0, "{report}");
@@ -52,19 +55,19 @@ async fn an_idle_main_is_no_lag() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_line_is_broken_and_loses_what_was_sold_since() {
-    let stand = Stand::start(50).await.unwrap();
+async fn a_cut_connection_is_broken_and_loses_what_was_sold_since() {
+    let stand = ReplicaStand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
-    stand.pair.line.set(ConnectionState::Silent);
+    stand.pair.connection.set(ConnectionState::Silent);
     let (report, took) = stand.until("broken", A_MINUTE).await.unwrap();
-    println!("a cut line was told after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
+    println!("a cut connection was reported after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
     assert_eq!(report["cause"], "nothing-arrives", "{report}");
-    compare(stand, "cut line", 15.0).await;
+    compare(stand, "cut connection", 15.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_replay_is_broken_and_loses_nothing_that_was_received() {
-    let stand = Stand::start(50).await.unwrap();
+    let stand = ReplicaStand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
     let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
@@ -74,20 +77,20 @@ async fn a_paused_replay_is_broken_and_loses_nothing_that_was_received() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_replica_is_broken_and_catches_up() {
-    let mut stand = Stand::start(50).await.unwrap();
+    let mut stand = ReplicaStand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.replica.kill();
     let (report, took) = stand.until("broken", A_MINUTE).await.unwrap();
-    println!("a stopped replica was told after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
-    assert_eq!(report["cause"], "line-closed", "{report}");
+    println!("a stopped replica was reported after {:.0} s: {}", took.as_secs_f64(), report["cause"]);
+    assert_eq!(report["cause"], "connection-closed", "{report}");
     stand.pair.replica.restart().await.unwrap();
     stand.until("healthy", 2 * A_MINUTE).await.unwrap();
     compare(stand, "stopped replica", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_that_the_replica_cannot_take_is_told_from_a_line_that_is_cut() {
-    let mut stand = Stand::start(20).await.unwrap();
+async fn a_burst_that_the_replica_cannot_replay_in_time_is_no_broken_connection() {
+    let mut stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.burden().await.unwrap();
     stand.pair.slow_down(0.02).unwrap();
@@ -97,32 +100,34 @@ async fn a_burst_that_the_replica_cannot_take_is_told_from_a_line_that_is_cut() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_silent_is_told_and_the_loss_is_bounded() {
-    let mut stand = Stand::start(50).await.unwrap();
+async fn a_silent_main_is_reported_and_the_loss_is_bounded() {
+    let mut stand = ReplicaStand::start(50).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     // Its busiest second; after it never more than 50 are sold in one.
     stand.pair.burst(60).await.unwrap();
-    stand.pair.line.set(ConnectionState::Silent);
-    stand.main_line.set(ConnectionState::Refusing);
+    stand.pair.connection.set(ConnectionState::Silent);
+    stand.main_connection.set(ConnectionState::Refusing);
     let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
     assert_eq!(
         (&report["cause"], &report["at_risk"]["basis"]),
         (&json!("main-silent"), &json!("replica")),
         "{report}"
     );
-    // Main has sold on all the time: what was said covers it.
+    // Main has gone on selling; the report covers that.
     let asked = Instant::now();
-    let report = stand.watch().await.unwrap();
+    let report = stand.sample().await.unwrap();
     let since = asked.elapsed().as_secs_f64() + 0.1;
     let (lost_micros, lost_sales) = stand.pair.promote().await.unwrap();
     let lost = lost_micros as f64 / 1e6;
-    let said = report["at_risk"]["seconds"].as_f64().unwrap();
-    let said_sales = report["at_risk"]["sales_likely"].as_u64().unwrap();
+    let reported = report["at_risk"]["seconds"].as_f64().unwrap();
+    let reported_sales = report["at_risk"]["sales_likely"].as_u64().unwrap();
     let at_most = report["at_risk"]["sales_at_most"].as_u64().unwrap();
-    println!("silent main: {said:.2} s and {said_sales} sales said; {lost:.2} s and {lost_sales} lost");
-    assert!(lost <= said + since && said <= lost + 2.0, "{report}");
-    // Nobody can count at a main that does not answer: its busiest second over and over, and what was left.
-    assert!(lost_sales <= at_most && lost_sales <= said_sales + (since * 60.0) as u64, "{report}");
+    println!(
+        "silent main: {reported:.2} s and {reported_sales} sales reported; {lost:.2} s and {lost_sales} lost"
+    );
+    assert!(lost <= reported + since && reported <= lost + 2.0, "{report}");
+    // Main cannot count, so the report assumes its busiest second again and again, up to the unsold stock.
+    assert!(lost_sales <= at_most && lost_sales <= reported_sales + (since * 60.0) as u64, "{report}");
 }
 
 /// The occasions and verdicts of notices.
@@ -135,8 +140,8 @@ fn short(notices: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_and_programs_are_told_once_and_when_it_is_over() {
-    let stand = Stand::start_with(20, 2, &[]).await.unwrap();
+async fn operators_and_programs_are_notified_once_and_when_it_is_over() {
+    let stand = ReplicaStand::start_with(20, 2, &[]).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     assert_eq!(stand.received("topic").await.unwrap(), Vec::<Value>::new());
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
@@ -148,15 +153,15 @@ async fn people_and_programs_are_told_once_and_when_it_is_over() {
     let again = stand.run(&event).await.unwrap();
     assert_eq!(again["repeated"], true, "{again}");
     for _ in 0..3 {
-        let (one, other) = tokio::join!(stand.watch(), stand.watch());
+        let (one, other) = tokio::join!(stand.sample(), stand.sample());
         assert_eq!(
             (&one.unwrap()["verdict"], &other.unwrap()["verdict"]),
             (&json!("broken"), &json!("broken"))
         );
     }
-    let told = stand.received("topic").await.unwrap();
-    assert_eq!(short(&told), ["changed broken"]);
-    let notice = &told[0];
+    let notices = stand.received("topic").await.unwrap();
+    assert_eq!(short(&notices), ["changed broken"]);
+    let notice = &notices[0];
     assert_eq!(notice["alarms"], json!(["fairdrop-replica-lag"]), "{notice}");
     let text = notice["text"].as_str().unwrap();
     for part in ["is broken (paused)", "A promotion now would lose", "pg_wal_replay_resume", "#broken"] {
@@ -167,25 +172,25 @@ async fn people_and_programs_are_told_once_and_when_it_is_over() {
     assert_eq!((&events[0]["source"], &events[0]["detail"]), (&json!("fairdrop"), notice));
     stand.pair.on_replica("SELECT pg_wal_replay_resume()").await.unwrap();
     stand.until("healthy", 2 * A_MINUTE).await.unwrap();
-    let told = short(&stand.received("topic").await.unwrap());
+    let notices = short(&stand.received("topic").await.unwrap());
     assert_eq!(
-        (told.first().map(String::as_str), told.last().map(String::as_str)),
+        (notices.first().map(String::as_str), notices.last().map(String::as_str)),
         (Some("changed catching-up"), Some("over healthy")),
-        "{told:?}"
+        "{notices:?}"
     );
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(notices.len(), 2, "{notices:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_table_and_the_topic_are_away_a_notice_waits_and_no_run_hangs() {
-    let stand = Stand::start(20).await.unwrap();
+async fn while_the_table_and_the_topic_are_unavailable_a_notice_stays_pending_and_no_run_hangs() {
+    let stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
     for away in [ConnectionState::Silent, ConnectionState::Refusing] {
-        stand.table_line.set(away);
-        stand.topic_line.set(away);
+        stand.table_connection.set(away);
+        stand.topic_connection.set(away);
         let began = Instant::now();
-        let report = stand.watch().await.unwrap();
+        let report = stand.sample().await.unwrap();
         println!("away ({away:?}): a run took {:.1} s", began.elapsed().as_secs_f64());
         assert_eq!(report["verdict"], "broken", "{report}");
         // The table may be asked twice, the topic once; a look by itself takes up to 8 s.
@@ -195,37 +200,37 @@ async fn while_the_table_and_the_topic_are_away_a_notice_waits_and_no_run_hangs(
     let on_the_bus = stand.received("bus").await.unwrap();
     let on_the_bus: Vec<Value> = on_the_bus.iter().map(|event| event["detail"].clone()).collect();
     assert_eq!(short(&on_the_bus), ["changed broken"]);
-    stand.topic_line.set(ConnectionState::Up);
-    stand.table_line.set(ConnectionState::Up);
+    stand.topic_connection.set(ConnectionState::Up);
+    stand.table_connection.set(ConnectionState::Up);
     for _ in 0..4 {
-        stand.watch().await.unwrap();
+        stand.sample().await.unwrap();
     }
     assert_eq!(short(&stand.received("topic").await.unwrap()), ["changed broken"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_fails_is_unknown_and_the_run_reports() {
-    let stand = Stand::start(20).await.unwrap();
+    let stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
-    for instead in [Instead::Throttling, Instead::Silence(Duration::from_secs(30))] {
-        stand.rds_says(instead);
+    for instead in [RdsFault::Throttling, RdsFault::Silence(Duration::from_secs(30))] {
+        stand.set_rds_fault(instead);
         // RDS is asked again after 20 s.
         tokio::time::sleep(Duration::from_secs(21)).await;
-        let report = stand.watch().await.unwrap();
+        let report = stand.sample().await.unwrap();
         assert_eq!(
             (&report["verdict"], &report["unknown"]),
             (&json!("healthy"), &json!(["replica-instance", "main-instance"])),
             "{report}"
         );
     }
-    // What moto cannot say: the replica's own state.
+    // Moto has no status of a replica's replication.
     let status = "<DBInstanceIdentifier>ledger-standby</DBInstanceIdentifier>";
     let with_status = "<DBInstanceIdentifier>ledger-standby</DBInstanceIdentifier><StatusInfos><DBInstanceStatusInfo>\
         <StatusType>read replication</StatusType><Normal>false</Normal><Status>terminated</Status>\
         </DBInstanceStatusInfo></StatusInfos>";
-    stand.rds_says(Instead::Replaced(status, with_status));
+    stand.set_rds_fault(RdsFault::Replaced(status, with_status));
     tokio::time::sleep(Duration::from_secs(21)).await;
-    let report = stand.watch().await.unwrap();
+    let report = stand.sample().await.unwrap();
     assert_eq!(
         (&report["verdict"], &report["cause"]),
         (&json!("broken"), &json!("replication-status")),
@@ -234,8 +239,8 @@ async fn an_input_that_fails_is_unknown_and_the_run_reports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cloudwatch_is_evidence_and_the_heartbeat_is_the_truth() {
-    let stand = Stand::start(20).await.unwrap();
+async fn the_heartbeat_overrules_cloudwatch_s_replica_lag() {
+    let stand = ReplicaStand::start(20).await.unwrap();
     let replica = [("DBInstanceIdentifier", "ledger-standby")];
     stand.ministack.put_metric(HERE, ("AWS/RDS", "ReplicaLag"), &replica, -1.0).await.unwrap();
     stand.ministack.put_metric(HERE, ("AWS/RDS", "CPUUtilization"), &replica, 42.0).await.unwrap();
@@ -245,7 +250,7 @@ async fn cloudwatch_is_evidence_and_the_heartbeat_is_the_truth() {
     let others = [("ReplicationGroupId", "fairdrop-standbyish")];
     stand.ministack.put_metric(HERE, lag, &others, 99.0).await.unwrap();
     let (report, _) = stand.until("healthy", A_MINUTE).await.unwrap();
-    let figures = &report["seen"]["figures"];
+    let figures = &report["sample"]["figures"];
     assert_eq!(
         (&figures["replica_lag"], &figures["replica"]["cpu"], &figures["redis_lag"]),
         (&json!(-1.0), &json!(42.0), &json!(12.5)),
@@ -253,12 +258,12 @@ async fn cloudwatch_is_evidence_and_the_heartbeat_is_the_truth() {
     );
     let findings = report["findings"].to_string();
     assert!(
-        findings.contains("the heartbeat is believed") && findings.contains("12.5 s behind"),
+        findings.contains("the verdict follows the heartbeat") && findings.contains("12.5 s behind"),
         "{findings}"
     );
 }
 
-/// What the watcher remembers of a replica that has been too small for an hour.
+/// The saved state for a replica that has been too small for an hour.
 fn undersized(now_ms: i64) -> Value {
     let period = |back: i64| {
         json!({
@@ -267,35 +272,35 @@ fn undersized(now_ms: i64) -> Value {
         })
     };
     json!({
-        "first_seen_ms": now_ms - 86_400_000,
+        "first_sample_ms": now_ms - 86_400_000,
         "window": { "periods": [period(30), period(20), period(10)] },
-        "standing": { "verdict": "undersized", "since_ms": now_ms - 3_600_000 },
-        "told": { "verdict": "undersized", "first_ms": now_ms - 3_600_000, "last_ms": now_ms },
+        "verdict": { "verdict": "undersized", "since_ms": now_ms - 3_600_000 },
+        "last_notified": { "verdict": "undersized", "first_ms": now_ms - 3_600_000, "last_ms": now_ms },
     })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bigger_class_is_recommended_and_never_set() {
-    let stand = Stand::start(20).await.unwrap();
-    stand.remember(&undersized(stand::now_ms())).await.unwrap();
-    let report = stand.watch().await.unwrap();
+    let stand = ReplicaStand::start(20).await.unwrap();
+    stand.save_state(&undersized(stand::now_ms())).await.unwrap();
+    let report = stand.sample().await.unwrap();
     assert_eq!(
         (&report["verdict"], &report["recommendation"]["class"]),
         (&json!("undersized"), &json!("db.r6g.xlarge")),
         "{report}"
     );
     assert_eq!(stand.class().await.unwrap(), "db.r6g.large");
-    // A look by hand changes nothing and tells nobody.
-    stand.remember(&json!({})).await.unwrap();
+    // An operator's question changes nothing and sends no notice.
+    stand.save_state(&json!({})).await.unwrap();
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
-    let look = stand.run(&tests::sample("replica-lag.look.json")).await.unwrap();
-    assert_eq!((&look["verdict"], &look["cause"]), (&json!("broken"), &json!("paused")), "{look}");
+    let report = stand.run(&tests::sample("replica-lag.observe.json")).await.unwrap();
+    assert_eq!((&report["verdict"], &report["cause"]), (&json!("broken"), &json!("paused")), "{report}");
     assert_eq!(stand.received("bus").await.unwrap(), Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_event_starts_what_it_should() {
-    let stand = Stand::start(0).await.unwrap();
+    let stand = ReplicaStand::start(0).await.unwrap();
     let kinds =
         ["alarm", "metric-math", "long-period", "no-dimensions", "composite", "ok", "insufficient-data"];
     for (minute, kind) in kinds.into_iter().enumerate() {
@@ -310,8 +315,8 @@ async fn every_sample_event_starts_what_it_should() {
     for (event, why) in [
         (tests::sample("replica-lag.foreign.json"), "not of this stack"),
         (json!({ "source": "aws.cloudwatch" }), "expects"),
-        (json!({ "look": false }), "expects"),
-        (json!({ "look": true, "x": 1 }), "expects"),
+        (json!({ "observe": false }), "expects"),
+        (json!({ "observe": true, "x": 1 }), "expects"),
         (json!([]), "expects"),
         (json!(null), "expects"),
     ] {

@@ -1,5 +1,5 @@
-//! Two real PostgreSQL servers in streaming replication: main with its heart and its buyers, and a
-//! replica behind a line.
+//! Two real PostgreSQL servers in streaming replication: main with its heartbeat and its buyers, and a replica behind a
+//! slow connection.
 
 use anyhow::Result;
 use ledger::Ledger;
@@ -19,10 +19,9 @@ use std::time::Duration;
 use tests::{LedgerServer, eventually};
 use tokio::task::JoinHandle;
 
-/// Main with its heartbeat and its buyers, and a replica behind a line.
-pub(crate) struct Pair {
+pub(crate) struct ReplicaPair {
     pub(crate) main: LedgerServer,
-    pub(crate) line: WanConnection,
+    pub(crate) connection: WanConnection,
     pub(crate) replica: Postgres,
     copy: Ledger,
     item_id: ItemId,
@@ -33,11 +32,11 @@ pub(crate) struct Pair {
     _folder: WorkFolder,
 }
 
-impl Pair {
-    /// `sales` a second are sold on main.
+impl ReplicaPair {
+    /// Main sells `sales` units a second.
     pub(crate) async fn start(sales: u32) -> Result<Self> {
         let main = LedgerServer::start().await?;
-        let line =
+        let connection =
             WanConnection::open(([127, 0, 0, 1], main.postgres.port()).into(), Duration::from_millis(20))
                 .await?;
         let folder = WorkFolder::new()?;
@@ -53,12 +52,12 @@ impl Pair {
         };
         main.ledger.create_item(&new).await?;
         main.ledger.beat().await?;
-        let replica = Postgres::start_replica(folder.path(), "replica", line.port()).await?;
+        let replica = Postgres::start_replica(folder.path(), "replica", connection.port()).await?;
         let url = replica.url();
         let copy = Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?;
         let mut pair = Self {
             main,
-            line,
+            connection,
             replica,
             copy,
             item_id,
@@ -69,8 +68,8 @@ impl Pair {
         };
         pair.begin(sales);
         eventually("the replica follows", Duration::from_secs(10), async || {
-            let seen = pair.copy.replica().await?;
-            Ok((seen.beat_age_micros().is_some_and(|lag| lag < 1_500_000)).then_some(()))
+            let replica = pair.copy.replica().await?;
+            Ok((replica.beat_age_micros().is_some_and(|lag| lag < 1_500_000)).then_some(()))
         })
         .await?;
         Ok(pair)
@@ -102,8 +101,8 @@ impl Pair {
         }));
     }
 
-    /// Main sells `sales` in one second, more than a second has had before: some in one second of the clock, some
-    /// in the next. Waits until the replica has them.
+    /// Main sells `sales` units in one second, more than in any second before: half of them in one second of the clock, and
+    /// half in the next. Waits until the replica has them.
     pub(crate) async fn burst(&self, sales: u64) -> Result<()> {
         let half_past = micros_now() / 1_000_000 * 1_000_000 - 500_000;
         let buyers: Vec<String> = (0..sales).map(|number| format!("in-a-burst-{number}")).collect();
@@ -118,7 +117,7 @@ impl Pair {
         .await
     }
 
-    /// Main's address by way of `port`.
+    /// Main's address through `port`.
     pub(crate) fn main_url(&self, port: u16) -> String {
         self.main.postgres.url().replace(&self.main.postgres.port().to_string(), &port.to_string())
     }
@@ -133,9 +132,9 @@ impl Pair {
         self.main.postgres.kill();
         let killed_at = micros_now();
         let mut connection = PgConnection::connect(&self.replica.url()).await?;
-        // Not waited for in the call: its own snapshot could hold up what is replayed first.
+        // The call does not wait: its own snapshot could block the WAL that is replayed first.
         connection.execute("SELECT pg_promote(false)").await?;
-        eventually("the replica is main", Duration::from_secs(20), async || {
+        eventually("the replica is promoted", Duration::from_secs(20), async || {
             Ok((!self.copy.replica().await?.follows).then_some(()))
         })
         .await?;
@@ -161,7 +160,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Lets the replica replay for `share` of the time only, as a machine that is too small would.
+    /// Lets the replica replay for `share` of the time only, like an instance that is too small.
     pub(crate) fn slow_down(&mut self, share: f64) -> Result<()> {
         let replaying = self.replica.child("startup")?;
         let signal = move |name: &str| Command::new("kill").args([name, &replaying.to_string()]).status();
@@ -185,7 +184,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Writes rows of somebody else's, as many as main can.
+    /// Writes as many other rows as main can.
     pub(crate) async fn burden(&mut self) -> Result<()> {
         let mut main = PgConnection::connect(&self.main.postgres.url()).await?;
         main.execute("CREATE TABLE burden (number bigint PRIMARY KEY)").await?;

@@ -1,7 +1,7 @@
-//! The built watcher with what it watches: two servers in replication, and AWS as far as
-//! emulators have it, behind a line that can say something else.
+//! The built function with two PostgreSQL servers in replication and emulators of AWS. A proxy in front of RDS can
+//! return other answers.
 
-use crate::replica_lag::pair::Pair;
+use crate::replica_lag::pair::ReplicaPair;
 use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::body::Bytes;
@@ -22,78 +22,76 @@ const MAIN: &str = "us-east-1";
 const FUNCTION: &str = "replica-lag";
 const ACCOUNT: &str = "123456789012";
 
-/// What the line to RDS says instead of moto.
+/// What the proxy in front of RDS returns instead of moto's answer.
 #[derive(Clone, Debug)]
-pub(crate) enum Instead {
-    /// Nothing: moto answers.
+pub(crate) enum RdsFault {
+    /// Moto's own answer.
     Nothing,
-    /// RDS wants fewer calls.
     Throttling,
-    /// Nothing at all, for so long.
+    /// No answer for this time.
     Silence(Duration),
-    /// Moto's answer with one text in the place of another.
+    /// Moto's answer with the first text replaced by the second.
     Replaced(&'static str, &'static str),
 }
 
-/// Everything.
-pub(crate) struct Stand {
-    pub(crate) pair: Pair,
+pub(crate) struct ReplicaStand {
+    pub(crate) pair: ReplicaPair,
     pub(crate) moto: Arc<Moto>,
     pub(crate) ministack: Ministack,
-    /// From the watcher to main's ledger.
-    pub(crate) main_line: WanConnection,
-    /// From the watcher to its table.
-    pub(crate) table_line: WanConnection,
-    /// From the watcher to the topic.
-    pub(crate) topic_line: WanConnection,
-    rds: Arc<Mutex<Instead>>,
+    /// From the function to main's ledger.
+    pub(crate) main_connection: WanConnection,
+    /// From the function to its table.
+    pub(crate) table_connection: WanConnection,
+    /// From the function to the topic.
+    pub(crate) topic_connection: WanConnection,
+    rds: Arc<Mutex<RdsFault>>,
     emulator: Emulator,
     _functions: Vec<FunctionProcess>,
     _folder: WorkFolder,
 }
 
-impl Stand {
-    /// Main sells `sales` a second.
+impl ReplicaStand {
+    /// Main sells `sales` units a second.
     pub(crate) async fn start(sales: u32) -> Result<Self> {
         Self::start_with(sales, 1, &[]).await
     }
 
-    /// The same, with `processes` of the function and a configuration of its own on top.
+    /// The same, with `processes` processes of the function and additional configuration.
     pub(crate) async fn start_with(sales: u32, processes: usize, with: &[(&str, &str)]) -> Result<Self> {
         let folder = WorkFolder::new()?;
         let (pair, moto, ministack) = tokio::try_join!(
-            Pair::start(sales),
+            ReplicaPair::start(sales),
             Moto::start(folder.path(), &[]),
             Ministack::start(folder.path())
         )?;
         let main_at = ([127, 0, 0, 1], pair.main.postgres.port()).into();
-        let main_line = WanConnection::open(main_at, Duration::from_millis(20)).await?;
+        let main_connection = WanConnection::open(main_at, Duration::from_millis(20)).await?;
         let moto = Arc::new(moto);
         prepare(&moto).await?;
-        let rds = Arc::new(Mutex::new(Instead::Nothing));
-        let rds_line = line_to_rds(moto.clone(), rds.clone()).await?;
+        let rds = Arc::new(Mutex::new(RdsFault::Nothing));
+        let rds_proxy = proxy_of_rds(moto.clone(), rds.clone()).await?;
         let moto_at = ([127, 0, 0, 1], moto.port()).into();
-        let table_line = WanConnection::open(moto_at, Duration::ZERO).await?;
-        let topic_line = WanConnection::open(moto_at, Duration::ZERO).await?;
+        let table_connection = WanConnection::open(moto_at, Duration::ZERO).await?;
+        let topic_connection = WanConnection::open(moto_at, Duration::ZERO).await?;
         let emulator = Emulator::start(folder.path(), HERE).await?;
         let mut environment = Moto::environment_at(&moto.url());
         let settings = [
             ("AWS_ENDPOINT_URL_CLOUDWATCH", ministack.url()),
-            ("AWS_ENDPOINT_URL_RDS", rds_line),
-            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://127.0.0.1:{}", table_line.port())),
-            ("AWS_ENDPOINT_URL_SNS", format!("http://127.0.0.1:{}", topic_line.port())),
-            ("FAIRDROP_LEDGER_URL", pair.main_url(main_line.port())),
+            ("AWS_ENDPOINT_URL_RDS", rds_proxy),
+            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://127.0.0.1:{}", table_connection.port())),
+            ("AWS_ENDPOINT_URL_SNS", format!("http://127.0.0.1:{}", topic_connection.port())),
+            ("FAIRDROP_LEDGER_URL", pair.main_url(main_connection.port())),
             ("FAIRDROP_REPLICA_URL", pair.replica.url()),
             ("FAIRDROP_REPLICA_INSTANCE", "ledger-standby".into()),
             ("FAIRDROP_MAIN_INSTANCE", "ledger".into()),
             ("FAIRDROP_MAIN_REGION", MAIN.into()),
-            ("FAIRDROP_WATCH_TABLE", "watch".into()),
+            ("FAIRDROP_STATE_TABLE", "state".into()),
             ("FAIRDROP_NOTICE_TOPIC_ARN", format!("arn:aws:sns:{HERE}:{ACCOUNT}:notices")),
             ("FAIRDROP_ALARM_ARN_PREFIX", format!("arn:aws:cloudwatch:{HERE}:111122223333:alarm:fairdrop-")),
             ("FAIRDROP_REDIS_GROUP", "fairdrop-standby".into()),
-            ("FAIRDROP_BEHIND_SECONDS", "4".into()),
-            // One look for each run, so that a test sees every one.
-            ("FAIRDROP_WATCH_SECONDS", "1".into()),
+            ("FAIRDROP_LAG_LIMIT_SECONDS", "4".into()),
+            // One sample for each run, so that a test gets every one.
+            ("FAIRDROP_LAG_RUN_SECONDS", "1".into()),
         ];
         environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
         environment.extend(with.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -112,9 +110,9 @@ impl Stand {
             pair,
             moto,
             ministack,
-            main_line,
-            table_line,
-            topic_line,
+            main_connection,
+            table_connection,
+            topic_connection,
             rds,
             emulator,
             _functions: functions,
@@ -132,30 +130,30 @@ impl Stand {
         }
     }
 
-    /// Runs it on its schedule.
-    pub(crate) async fn watch(&self) -> Result<Value> {
+    /// Runs the function as its schedule does: one sample.
+    pub(crate) async fn sample(&self) -> Result<Value> {
         let event = json!({ "detail-type": "Scheduled Event", "source": "aws.scheduler", "detail": "{}" });
         let report = self.run(&event).await?;
-        record(&report["seen"])?;
+        record(&report["sample"])?;
         Ok(report)
     }
 
-    /// Watches every other second until the verdict is `verdict`; returns the report and how long it took.
+    /// Collects a sample every other second until the verdict is `verdict`. Returns the report and how long it took.
     pub(crate) async fn until(&self, verdict: &str, limit: Duration) -> Result<(Value, Duration)> {
         let began = Instant::now();
-        let mut seen = Vec::new();
+        let mut verdicts = Vec::new();
         while began.elapsed() < limit {
-            let report = self.watch().await?;
+            let report = self.sample().await?;
             if report["verdict"] == verdict {
                 return Ok((report, began.elapsed()));
             }
-            seen.push(format!("{}/{} {}", report["verdict"], report["cause"], report["lag_seconds"]));
+            verdicts.push(format!("{}/{} {}", report["verdict"], report["cause"], report["lag_seconds"]));
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        bail!("not {verdict} within {limit:?}: {seen:?}")
+        bail!("not {verdict} within {limit:?}: {verdicts:?}")
     }
 
-    /// What has been sent since the last time: to the topic's queue, or the bus's.
+    /// The notices that have arrived since the last call: in the topic's queue, or the bus's.
     pub(crate) async fn received(&self, queue: &str) -> Result<Vec<Value>> {
         let url = format!("{}/{ACCOUNT}/{queue}", self.moto.url());
         let mut received = Vec::new();
@@ -178,12 +176,12 @@ impl Stand {
         }
     }
 
-    /// Puts something into the watcher's memory.
-    pub(crate) async fn remember(&self, memory: &Value) -> Result<()> {
-        let item = json!({ "TableName": "watch", "Item": {
+    /// Replaces the function's saved state.
+    pub(crate) async fn save_state(&self, state: &Value) -> Result<()> {
+        let item = json!({ "TableName": "state", "Item": {
             "id": { "S": "replica-lag/ledger-standby" },
             "version": { "N": "1000" },
-            "content": { "S": memory.to_string() },
+            "content": { "S": state.to_string() },
         } });
         self.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &item).await.map(drop)
     }
@@ -195,13 +193,12 @@ impl Stand {
         elements(&answer, "DBInstanceClass").first().map(ToString::to_string).context("there is no class")
     }
 
-    /// Sets the line to RDS.
-    pub(crate) fn rds_says(&self, instead: Instead) {
-        *self.rds.lock().unwrap() = instead;
+    pub(crate) fn set_rds_fault(&self, fault: RdsFault) {
+        *self.rds.lock().unwrap() = fault;
     }
 }
 
-/// Instances, the watcher's table, a topic and a bus with a queue each.
+/// Creates the instances, the table of the state, and a topic and a bus with a queue each.
 async fn prepare(moto: &Moto) -> Result<()> {
     let main = [
         ("DBInstanceIdentifier", "ledger"),
@@ -217,7 +214,7 @@ async fn prepare(moto: &Moto) -> Result<()> {
         ("DBInstanceClass", "db.r6g.large"),
     ];
     moto.rds(HERE, "CreateDBInstanceReadReplica", &replica).await?;
-    moto.make_table(HERE, "watch").await?;
+    moto.make_table(HERE, "state").await?;
     moto.messaging((HERE, "sns"), "CreateTopic", &[("Name", "notices")]).await?;
     for queue in ["topic", "bus"] {
         moto.messaging((HERE, "sqs"), "CreateQueue", &[("QueueName", queue)]).await?;
@@ -240,31 +237,31 @@ async fn prepare(moto: &Moto) -> Result<()> {
     Ok(())
 }
 
-type Behind = (Arc<Moto>, Arc<Mutex<Instead>>, reqwest::Client);
+type ProxyState = (Arc<Moto>, Arc<Mutex<RdsFault>>, reqwest::Client);
 
-async fn line_to_rds(moto: Arc<Moto>, instead: Arc<Mutex<Instead>>) -> Result<String> {
+async fn proxy_of_rds(moto: Arc<Moto>, fault: Arc<Mutex<RdsFault>>) -> Result<String> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let router = Router::new().fallback(pass).with_state((moto, instead, reqwest::Client::new()));
+    let router = Router::new().fallback(pass).with_state((moto, fault, reqwest::Client::new()));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(url)
 }
 
-async fn pass(State((moto, instead, client)): State<Behind>, headers: HeaderMap, body: Bytes) -> Response {
+async fn pass(State((moto, fault, client)): State<ProxyState>, headers: HeaderMap, body: Bytes) -> Response {
     let xml =
         |status: StatusCode, text: String| (status, [("content-type", "text/xml")], text).into_response();
-    let instead = instead.lock().unwrap().clone();
-    let replaced = match instead {
-        Instead::Nothing => None,
-        Instead::Throttling => {
+    let fault = fault.lock().unwrap().clone();
+    let replaced = match fault {
+        RdsFault::Nothing => None,
+        RdsFault::Throttling => {
             let text = "<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>";
             return xml(StatusCode::BAD_REQUEST, text.into());
         }
-        Instead::Silence(time) => {
+        RdsFault::Silence(time) => {
             tokio::time::sleep(time).await;
             return xml(StatusCode::SERVICE_UNAVAILABLE, String::new());
         }
-        Instead::Replaced(text, by) => Some((text, by)),
+        RdsFault::Replaced(text, by) => Some((text, by)),
     };
     let mut request = client.post(moto.url()).body(body);
     for name in ["authorization", "content-type"] {
@@ -290,8 +287,8 @@ pub(crate) fn now_ms() -> i64 {
     (local::system::clock::micros_now() / 1_000).cast_signed()
 }
 
-/// Adds a sample to the test's own series in the folder `FAIRDROP_RECORD`, where that is given: so the
-/// series in `tests/replica_verdict/recorded/` were made.
+/// Adds a sample to the test's series in the folder `FAIRDROP_RECORD`, if that is set. The series in
+/// `tests/simulations/replica_verdict/recorded/` were made in this way.
 fn record(sample: &Value) -> Result<()> {
     let Some(folder) = std::env::var_os("FAIRDROP_RECORD") else { return Ok(()) };
     let test = std::thread::current().name().unwrap_or("series").to_owned();

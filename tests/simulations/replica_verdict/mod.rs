@@ -1,14 +1,14 @@
-//! The verdict over generated series: what must be said, when, and never without evidence.
+//! The verdict over generated series: which verdict must come, how soon, and none without evidence.
 
 mod model;
 mod notices;
 mod recorded;
 
-use model::{BEHIND_SECONDS, Model};
+use model::{LAG_LIMIT_SECONDS, Model};
 use proptest::prelude::*;
-use replica_lag::sample::Sample;
-use replica_lag::verdict::Verdict::{Broken, CatchingUp, Healthy, Overloaded, Undersized, Unknown};
-use replica_lag::verdict::{Verdict, judge};
+use replica_lag::sample::StandbySample;
+use replica_lag::verdict::ReplicaVerdict::{Broken, CatchingUp, Healthy, Overloaded, Undersized, Unknown};
+use replica_lag::verdict::{ReplicaVerdict, judge};
 use replica_lag::window::Window;
 
 /// What a busy main writes, in bytes a second; the model's replica replays 2 MB.
@@ -25,11 +25,11 @@ fn quiet(seed: u64) -> Model {
 
 #[test]
 fn nothing_is_healthy_without_evidence() {
-    let nothing = judge(None, &Window::default(), BEHIND_SECONDS);
+    let nothing = judge(None, &Window::default(), LAG_LIMIT_SECONDS);
     assert_eq!((nothing.verdict, nothing.cause), (Unknown, "no-sample"));
     let mut window = Window::default();
-    window.push(Sample { at_ms: 1, ..Sample::default() }, BEHIND_SECONDS);
-    let blind = judge(None, &window, BEHIND_SECONDS);
+    window.push(StandbySample { at_ms: 1, ..StandbySample::default() }, LAG_LIMIT_SECONDS);
+    let blind = judge(None, &window, LAG_LIMIT_SECONDS);
     assert_eq!((blind.verdict, blind.cause), (Unknown, "no-evidence"));
     assert!(blind.why.contains("replica-ledger"), "{}", blind.why);
 }
@@ -52,13 +52,13 @@ fn one_burst_is_overloaded_then_catching_up_then_over() {
     model.pass(600, |_, _| {});
     assert_eq!(model.verdicts(), [Overloaded, CatchingUp, Healthy]);
     let (_, catching_up) = &model.changes[1];
-    // 120 s at twice of what it can leave about 120 s of replaying, some of which has passed.
+    // 120 s at twice the replica's capacity leave about 120 s of replay, and some of that has passed.
     let left = catching_up.caught_up_in_seconds.unwrap();
     assert!((20..=150).contains(&left), "{left}");
 }
 
 #[test]
-fn what_falls_behind_again_and_again_is_undersized() {
+fn a_replica_that_falls_behind_repeatedly_is_undersized() {
     let mut model = quiet(3);
     model.classes = ("db.r6g.large", "db.r6g.xlarge");
     for _ in 0..3 {
@@ -68,7 +68,7 @@ fn what_falls_behind_again_and_again_is_undersized() {
         model.pass(3_600, |_, _| {});
     }
     let verdicts = model.verdicts();
-    // By its processor at once, as a habit from the second time on, and then it stays.
+    // At once by its processor. From the second time on because of the repetition, and that verdict stays.
     assert_eq!(verdicts, [Undersized, CatchingUp, Healthy, Undersized], "{verdicts:?}");
     let (_, first) = &model.changes[0];
     assert_eq!(first.cause, "saturated");
@@ -80,7 +80,7 @@ fn what_falls_behind_again_and_again_is_undersized() {
 }
 
 #[test]
-fn a_bigger_machine_ends_it() {
+fn a_bigger_instance_class_ends_undersized() {
     let mut model = quiet(4);
     for _ in 0..2 {
         model.load = TOO_MUCH;
@@ -99,14 +99,14 @@ fn a_bigger_machine_ends_it() {
 }
 
 #[test]
-fn a_smaller_machine_than_the_peak_needs_is_told_before_the_peak_comes() {
+fn a_class_too_small_for_the_peak_is_reported_before_the_peak_comes() {
     let mut model = quiet(5);
     model.classes = ("db.r6g.2xlarge", "db.r6g.2xlarge");
     model.capacity = 8e6;
     model.load = TOO_MUCH;
     model.pass(600, |_, _| {});
     assert_eq!(model.verdict(), Healthy);
-    // Somebody saves money.
+    // An operator saves money.
     model.classes = ("db.r6g.large", "db.r6g.2xlarge");
     model.capacity = 2e6;
     model.load = BUSY;
@@ -116,12 +116,12 @@ fn a_smaller_machine_than_the_peak_needs_is_told_before_the_peak_comes() {
 }
 
 #[test]
-fn a_silent_heart_is_no_lag_and_a_pause_is() {
+fn missing_heartbeats_are_no_lag_and_a_pause_is() {
     let mut model = quiet(6);
-    model.heart_beats = false;
+    model.writes_heartbeats = false;
     model.pass(600, |_, _| {});
     assert_eq!(model.verdicts(), []);
-    model.heart_beats = true;
+    model.writes_heartbeats = true;
     model.pass(60, |_, _| {});
     model.is_paused = true;
     model.pass(60, |_, _| {});
@@ -132,57 +132,55 @@ fn a_silent_heart_is_no_lag_and_a_pause_is() {
 }
 
 #[test]
-fn a_line_that_falters_is_not_broken() {
+fn an_unstable_connection_is_not_broken() {
     let mut model = quiet(7);
     model.every = 2;
     model.load = BUSY;
     model.pass(60, |_, _| {});
     for _ in 0..5 {
-        model.line_is_up = false;
+        model.is_connected = false;
         model.pass(9, |_, _| {});
-        model.line_is_up = true;
+        model.is_connected = true;
         model.pass(120, |_, _| {});
     }
     assert_eq!(model.verdicts(), []);
 }
 
-/// What can happen to a pair.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
-    LineCut,
-    LineClosed,
+enum PairFault {
+    ConnectionCut,
+    ConnectionClosed,
     MainGone,
     ReplicaGone,
     BothSilent,
 }
 
-fn trouble() -> impl Strategy<Value = Trouble> {
-    use Trouble::{BothSilent, LineClosed, LineCut, MainGone, ReplicaGone};
-    proptest::sample::select(vec![LineCut, LineClosed, MainGone, ReplicaGone, BothSilent])
+fn fault() -> impl Strategy<Value = PairFault> {
+    use PairFault::{BothSilent, ConnectionClosed, ConnectionCut, MainGone, ReplicaGone};
+    proptest::sample::select(vec![ConnectionCut, ConnectionClosed, MainGone, ReplicaGone, BothSilent])
 }
 
-fn strike(model: &mut Model, trouble: Trouble) {
-    match trouble {
-        Trouble::LineCut => model.line_is_up = false,
-        Trouble::LineClosed => (model.line_is_up, model.is_noticed) = (false, true),
-        Trouble::MainGone => (model.line_is_up, model.main_answers) = (false, false),
-        Trouble::ReplicaGone => (model.replica_answers, model.is_noticed) = (false, true),
-        Trouble::BothSilent => (model.replica_answers, model.main_answers) = (false, false),
+fn strike(model: &mut Model, fault: PairFault) {
+    match fault {
+        PairFault::ConnectionCut => model.is_connected = false,
+        PairFault::ConnectionClosed => (model.is_connected, model.is_noticed) = (false, true),
+        PairFault::MainGone => (model.is_connected, model.main_answers) = (false, false),
+        PairFault::ReplicaGone => (model.replica_answers, model.is_noticed) = (false, true),
+        PairFault::BothSilent => (model.replica_answers, model.main_answers) = (false, false),
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Whatever breaks it: told within a minute, never called healthy after, and told to be
-    /// over once when it is.
+    /// Every fault is reported within a minute, is never followed by healthy while it lasts, and its end is reported once.
     #[test]
-    fn what_breaks_is_told_within_a_minute(
-        seed: u64, kind in trouble(), load in 0.0..BUSY, calm in 0_i64..120, lasts in 90_i64..900,
+    fn a_fault_is_reported_within_a_minute(
+        seed: u64, kind in fault(), load in 0.0..BUSY, quiet_for in 0_i64..120, lasts in 90_i64..900,
     ) {
         let mut model = quiet(seed);
         model.load = load;
-        model.pass(calm, |_, _| {});
+        model.pass(quiet_for, |_, _| {});
         prop_assert_eq!(model.verdicts(), []);
         strike(&mut model, kind);
         let began = model.now();
@@ -193,11 +191,11 @@ proptest! {
             }
         });
         prop_assert_eq!(wrong, Vec::<i64>::new());
-        // Without a word from either side nobody knows, as long as CloudWatch has a figure.
-        let expected = if matches!(kind, Trouble::BothSilent) { Unknown } else { Broken };
-        let told = model.changes.iter().find(|(_, assessment)| assessment.verdict == expected);
-        prop_assert!(told.is_some_and(|(at, _)| at - began <= 60), "{:?}: {:?}", kind, model.changes);
-        (model.line_is_up, model.is_noticed, model.replica_answers, model.main_answers) = (true, false, true, true);
+        // If neither side answers, the verdict is unknown as long as CloudWatch has a figure.
+        let expected = if matches!(kind, PairFault::BothSilent) { Unknown } else { Broken };
+        let reported = model.changes.iter().find(|(_, assessment)| assessment.verdict == expected);
+        prop_assert!(reported.is_some_and(|(at, _)| at - began <= 60), "{:?}: {:?}", kind, model.changes);
+        (model.is_connected, model.is_noticed, model.replica_answers, model.main_answers) = (true, false, true, true);
         prop_assert!(lasts < 300 || model.verdict() == Broken, "{:?}", model.verdicts());
         model.changes.clear();
         model.pass(5_400, |_, _| {});
@@ -206,19 +204,19 @@ proptest! {
         prop_assert_eq!(model.verdicts().iter().filter(|one| **one == Broken).count(), 0);
     }
 
-    /// Questions that fail now and then, and a load that hardly fits, change nothing.
+    /// Neither occasional failures of questions nor a load close to the capacity change the verdict.
     #[test]
-    fn what_hardly_fits_does_not_flap(seed: u64, failing in 0.0..0.02, load in 0.0..1.7e6) {
+    fn a_load_close_to_the_capacity_does_not_flap(seed: u64, failing in 0.0..0.02, load in 0.0..1.7e6) {
         let mut model = quiet(seed);
         (model.failing, model.load) = (failing, load);
         model.pass(3_600, |_, _| {});
         prop_assert_eq!(model.verdicts(), []);
     }
 
-    /// Loads that come and go, pauses, cuts: at most one change a minute of what is not broken, and
-    /// never healthy while the replica has been far behind for long.
+    /// With changing loads and cuts, the kind of a lag changes once a minute at most, and the verdict is never healthy
+    /// while the replica has been far behind for long.
     #[test]
-    fn it_is_never_healthy_while_far_behind_and_never_flaps(
+    fn a_replica_far_behind_is_never_healthy_and_its_verdict_never_flaps(
         seed: u64,
         stretches in prop::collection::vec((0.0..6e6, 20_i64..400, prop::bool::weighted(0.1)), 1..25),
     ) {
@@ -227,9 +225,9 @@ proptest! {
         let mut wrong = Vec::new();
         for (load, seconds, cut) in stretches {
             model.load = load;
-            model.line_is_up = !cut;
+            model.is_connected = !cut;
             model.pass(seconds, |model, assessment| {
-                if model.lag() < BEHIND_SECONDS * 1.5 {
+                if model.lag() < LAG_LIMIT_SECONDS * 1.5 {
                     far_since = None;
                 } else {
                     let since = *far_since.get_or_insert(model.now());
@@ -240,7 +238,7 @@ proptest! {
             });
         }
         prop_assert_eq!(wrong, Vec::new());
-        let of_lag = |verdict: Verdict| matches!(verdict, CatchingUp | Overloaded);
+        let of_lag = |verdict: ReplicaVerdict| matches!(verdict, CatchingUp | Overloaded);
         for pair in model.changes.windows(2) {
             let ((before, one), (after, other)) = (&pair[0], &pair[1]);
             if of_lag(one.verdict) && of_lag(other.verdict) {

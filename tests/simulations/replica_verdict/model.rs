@@ -1,39 +1,38 @@
-//! A model of main, its line and its replica, second by second: what a watcher would see of it.
+//! A model of main, its replica and the connection between them, second by second, and the samples that replica-lag
+//! would collect.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use replica_lag::memory::{Letter, Memory, Settings};
-use replica_lag::notice::Notice;
-use replica_lag::sample::{Figures, Instance, Load, Main, Replica, Sample};
-use replica_lag::verdict::{Assessment, Verdict};
+use replica_lag::notice::ReplicaNotice;
+use replica_lag::sample::{Figures, InstanceLoad, InstanceSample, MainSample, ReplicaSample, StandbySample};
+use replica_lag::state::{LagSettings, LagState, OutboxEntry};
+use replica_lag::verdict::{Assessment, ReplicaVerdict};
 use std::collections::VecDeque;
 
 /// 2026-11-23T00:00:00Z.
 const BEGINNING_MS: i64 = 1_795_392_000_000;
-/// From here on a lag counts.
-pub(crate) const BEHIND_SECONDS: f64 = 10.0;
-/// So long an old figure of CloudWatch's is taken for a new one.
+pub(crate) const LAG_LIMIT_SECONDS: f64 = 10.0;
+/// For this long an old figure of CloudWatch's counts as the newest.
 const METRIC_SECONDS: i64 = 180;
-/// What a heart writes, in bytes a second.
+/// The WAL of the heartbeats, in bytes a second.
 const HEARTBEAT_BYTES: f64 = 500.0;
 
-/// Main and its replica.
 pub(crate) struct Model {
     rng: SmallRng,
     second: i64,
-    /// What main's buyers make it write, in bytes a second.
+    /// The WAL of main's orders, in bytes a second.
     pub(crate) load: f64,
-    /// The most that the replica replays a second.
+    /// The most WAL that the replica replays, in bytes a second.
     pub(crate) capacity: f64,
-    /// Whether main's log travels.
-    pub(crate) line_is_up: bool,
-    /// Whether both ends have noticed that it does not.
+    /// Whether WAL reaches the replica.
+    pub(crate) is_connected: bool,
+    /// Whether both sides have noticed that it does not.
     pub(crate) is_noticed: bool,
     pub(crate) is_paused: bool,
-    pub(crate) heart_beats: bool,
+    pub(crate) writes_heartbeats: bool,
     pub(crate) replica_answers: bool,
     pub(crate) main_answers: bool,
-    /// The share of questions to either ledger that come to nothing.
+    /// The share of questions to either ledger that fail.
     pub(crate) failing: f64,
     pub(crate) classes: (&'static str, &'static str),
     written: f64,
@@ -41,17 +40,17 @@ pub(crate) struct Model {
     replayed: f64,
     last_load: f64,
     last_replayed: f64,
-    /// Beats: main's second, and the end of its log.
-    beats: VecDeque<(i64, f64)>,
-    memory: Memory,
-    settings: Settings,
+    /// Main's second and WAL position of each.
+    heartbeats: VecDeque<(i64, f64)>,
+    state: LagState,
+    settings: LagSettings,
     /// Every notice, in order.
-    pub(crate) notices: Vec<Notice>,
-    /// Every change: when, in seconds from the beginning, and to what.
+    pub(crate) notices: Vec<ReplicaNotice>,
+    /// Every change of the verdict, with its second.
     pub(crate) changes: Vec<(i64, Assessment)>,
-    /// CloudWatch's last figure, and when.
+    /// CloudWatch's last figure, with its second.
     metric: (i64, f64),
-    /// How long after the other one sample follows, in seconds.
+    /// The time between two samples, in seconds.
     pub(crate) every: i64,
 }
 
@@ -65,10 +64,10 @@ impl Model {
             second,
             load: 0.0,
             capacity: 2e6,
-            line_is_up: true,
+            is_connected: true,
             is_noticed: false,
             is_paused: false,
-            heart_beats: true,
+            writes_heartbeats: true,
             replica_answers: true,
             main_answers: true,
             failing: 0.0,
@@ -78,12 +77,12 @@ impl Model {
             replayed: written,
             last_load: 0.0,
             last_replayed: 0.0,
-            beats: VecDeque::from([(0, written)]),
-            memory: Memory::default(),
-            settings: Settings {
+            heartbeats: VecDeque::from([(0, written)]),
+            state: LagState::default(),
+            settings: LagSettings {
                 replica: "standby".into(),
                 region: "eu-west-1".into(),
-                behind_seconds: BEHIND_SECONDS,
+                lag_limit_seconds: LAG_LIMIT_SECONDS,
                 repeat_ms: 900_000,
                 runbook: "runbook".into(),
                 has_topic: true,
@@ -100,18 +99,16 @@ impl Model {
         self.second
     }
 
-    /// What the watcher remembers.
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.memory
+    pub(crate) fn state(&self) -> &LagState {
+        &self.state
     }
 
-    /// The verdict that stands.
-    pub(crate) fn verdict(&self) -> Verdict {
-        self.memory.standing.map_or(Verdict::Unknown, |standing| standing.verdict)
+    pub(crate) fn verdict(&self) -> ReplicaVerdict {
+        self.state.verdict.map_or(ReplicaVerdict::Unknown, |current| current.verdict)
     }
 
     /// The verdicts in the order in which they came.
-    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+    pub(crate) fn verdicts(&self) -> Vec<ReplicaVerdict> {
         self.changes.iter().map(|(_, assessment)| assessment.verdict).collect()
     }
 
@@ -121,7 +118,7 @@ impl Model {
             self.second += 1;
             self.tick();
             if self.second % self.every == 0 {
-                let assessment = self.look();
+                let assessment = self.observe();
                 each(self, &assessment);
             }
         }
@@ -130,11 +127,11 @@ impl Model {
     fn tick(&mut self) {
         self.last_load = self.load * self.rng.random_range(0.8..1.2);
         self.written += self.last_load;
-        if self.heart_beats {
-            self.beats.push_back((self.second, self.written));
+        if self.writes_heartbeats {
+            self.heartbeats.push_back((self.second, self.written));
             self.written += HEARTBEAT_BYTES;
         }
-        if self.line_is_up {
+        if self.is_connected {
             self.received = self.written;
         }
         self.last_replayed = if self.is_paused || !self.replica_answers {
@@ -143,50 +140,53 @@ impl Model {
             (self.received - self.replayed).min(self.capacity * self.rng.random_range(0.9..1.0))
         };
         self.replayed += self.last_replayed;
-        while self.beats.get(1).is_some_and(|(_, end)| *end < self.replayed) {
-            self.beats.pop_front();
+        while self.heartbeats.get(1).is_some_and(|(_, end)| *end < self.replayed) {
+            self.heartbeats.pop_front();
         }
     }
 
-    /// The truth: how old the newest beat is that the replica has replayed.
+    /// The real lag: the age of the newest heartbeat that the replica has replayed, in seconds.
     pub(crate) fn lag(&self) -> f64 {
-        let newest = self.beats.iter().take_while(|(_, end)| *end < self.replayed).last();
+        let newest = self.heartbeats.iter().take_while(|(_, end)| *end < self.replayed).last();
         newest.map_or(0.0, |(second, _)| (self.second - second) as f64)
     }
 
-    fn sample(&mut self) -> Sample {
+    fn sample(&mut self) -> StandbySample {
         let at_ms = BEGINNING_MS + self.second * 1_000 + self.rng.random_range(0..400);
-        let newest_beat = self.beats.back().map_or(0, |(second, _)| *second);
-        let beat_ms = |second: i64| BEGINNING_MS + second * 1_000;
+        let newest_heartbeat = self.heartbeats.back().map_or(0, |(second, _)| *second);
+        let heartbeat_ms = |second: i64| BEGINNING_MS + second * 1_000;
         let lag = self.lag();
         let asks = |rng: &mut SmallRng, failing: f64| !rng.random_bool(failing);
-        let replica = (self.replica_answers && asks(&mut self.rng, self.failing)).then(|| Replica {
+        let replica = (self.replica_answers && asks(&mut self.rng, self.failing)).then(|| ReplicaSample {
             follows: true,
             is_paused: self.is_paused,
-            is_streaming: Some(self.line_is_up || !self.is_noticed),
-            beat_age_seconds: Some(lag + 0.5),
-            beat_at_ms: Some(beat_ms(self.second - lag as i64)),
-            received: Some(self.received as u64),
-            replayed: Some(self.replayed as u64),
+            is_streaming: Some(self.is_connected || !self.is_noticed),
+            heartbeat_age_seconds: Some(lag + 0.5),
+            heartbeat_at_ms: Some(heartbeat_ms(self.second - lag as i64)),
+            received_lsn: Some(self.received as u64),
+            replayed_lsn: Some(self.replayed as u64),
             peak_sales_per_second: 10,
             units_unsold: 1_000,
         });
-        let main = (self.main_answers && asks(&mut self.rng, self.failing)).then(|| Main {
-            heart_age_seconds: Some((self.second - newest_beat) as f64 + 0.5),
-            beat_at_ms: Some(beat_ms(newest_beat)),
-            written: self.written as u64,
-            slot_active: Some(self.line_is_up && self.replica_answers || !self.is_noticed),
+        let main = (self.main_answers && asks(&mut self.rng, self.failing)).then(|| MainSample {
+            heartbeat_age_seconds: Some((self.second - newest_heartbeat) as f64 + 0.5),
+            heartbeat_at_ms: Some(heartbeat_ms(newest_heartbeat)),
+            written_lsn: self.written as u64,
+            slot_active: Some(self.is_connected && self.replica_answers || !self.is_noticed),
             slot_bytes: Some((self.written - self.received) as u64),
         });
-        let instance = |class: &str| Instance {
+        let instance = |class: &str| InstanceSample {
             exists: true,
             status: "available".into(),
             class: class.to_owned(),
-            ..Instance::default()
+            ..InstanceSample::default()
         };
-        let replica_of = Instance { replica_of: Some("main".into()), ..instance(self.classes.0) };
-        let cpu = |share: f64| Load { cpu: Some((5.0 + 95.0 * share).min(100.0)), ..Load::default() };
-        if self.line_is_up && self.replica_answers && self.main_answers {
+        let replica_of = InstanceSample { replica_of: Some("main".into()), ..instance(self.classes.0) };
+        let cpu = |share: f64| InstanceLoad {
+            cpu: Some((5.0 + 95.0 * share).min(100.0)),
+            ..InstanceLoad::default()
+        };
+        if self.is_connected && self.replica_answers && self.main_answers {
             self.metric = (self.second, lag);
         }
         let is_fresh = self.second - self.metric.0 < METRIC_SECONDS;
@@ -197,7 +197,7 @@ impl Model {
             replica_lag: is_fresh.then_some(self.metric.1),
             ..Figures::default()
         };
-        Sample {
+        StandbySample {
             at_ms,
             replica,
             main,
@@ -208,18 +208,20 @@ impl Model {
         }
     }
 
-    fn look(&mut self) -> Assessment {
-        let before = self.memory.standing;
+    fn observe(&mut self) -> Assessment {
+        let before = self.state.verdict;
         let sample = self.sample();
-        let assessment = self.memory.look(&sample, None, &self.settings);
-        if before.is_none_or(|standing| standing.verdict != assessment.verdict) {
+        let assessment = self.state.observe(&sample, None, &self.settings);
+        if before.is_none_or(|current| current.verdict != assessment.verdict) {
             self.changes.push((self.second, assessment.clone()));
         }
-        let letters = self.memory.claim(sample.at_ms);
-        self.notices.extend(letters.iter().map(|letter| letter.notice.clone()));
-        let sent: Vec<_> =
-            letters.into_iter().map(|letter| Letter { to_topic: false, to_bus: false, ..letter }).collect();
-        self.memory.sent(&sent);
+        let entries = self.state.take_unsent(sample.at_ms);
+        self.notices.extend(entries.iter().map(|entry| entry.notice.clone()));
+        let sent: Vec<_> = entries
+            .into_iter()
+            .map(|entry| OutboxEntry { to_topic: false, to_bus: false, ..entry })
+            .collect();
+        self.state.record_sends(&sent);
         assessment
     }
 }

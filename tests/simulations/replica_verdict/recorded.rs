@@ -1,66 +1,67 @@
-//! The verdict over series that the watcher has seen of two real servers, two seconds apart.
+//! The verdict over series that replica-lag has recorded of two real servers, two seconds apart.
 
-use replica_lag::sample::Sample;
-use replica_lag::verdict::{Standing, judge};
+use replica_lag::sample::StandbySample;
+use replica_lag::verdict::{CurrentVerdict, judge};
 use replica_lag::window::Window;
 use std::path::Path;
 
-/// From here on a lag counted when the series were recorded.
-const BEHIND_SECONDS: f64 = 4.0;
+/// The limit that was configured when the series were recorded.
+const LAG_LIMIT_SECONDS: f64 = 4.0;
 
-fn series(name: &str) -> Vec<Sample> {
+fn series(name: &str) -> Vec<StandbySample> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulations/replica_verdict/recorded");
     let text = std::fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The verdicts and causes that follow each other.
-fn verdicts(samples: &[Sample]) -> Vec<String> {
-    let (mut window, mut standing, mut told) = (Window::default(), None::<Standing>, Vec::<String>::new());
+/// The verdicts and causes, one for each change.
+fn verdicts(samples: &[StandbySample]) -> Vec<String> {
+    let (mut window, mut current, mut found) =
+        (Window::default(), None::<CurrentVerdict>, Vec::<String>::new());
     for sample in samples {
-        window.push(sample.clone(), BEHIND_SECONDS);
-        let assessment = judge(standing, &window, BEHIND_SECONDS);
-        if standing.is_none_or(|standing| standing.verdict != assessment.verdict) {
-            standing = Some(Standing { verdict: assessment.verdict, since_ms: sample.at_ms });
-            told.push(format!("{} {}", assessment.verdict.name(), assessment.cause));
+        window.push(sample.clone(), LAG_LIMIT_SECONDS);
+        let assessment = judge(current, &window, LAG_LIMIT_SECONDS);
+        if current.is_none_or(|current| current.verdict != assessment.verdict) {
+            current = Some(CurrentVerdict { verdict: assessment.verdict, since_ms: sample.at_ms });
+            found.push(format!("{} {}", assessment.verdict.name(), assessment.cause));
         }
     }
-    told
+    found
 }
 
 #[test]
-fn what_was_recorded_is_judged_as_it_was() {
+fn each_recorded_series_gets_the_same_verdicts_again() {
     for (name, expected) in [
-        ("load", vec!["healthy in-step"]),
-        ("burst", vec!["healthy in-step", "overloaded burst"]),
-        ("cut-line", vec!["healthy in-step", "broken nothing-arrives"]),
-        ("silent-main", vec!["healthy in-step", "broken main-silent"]),
-        ("paused-replay", vec!["healthy in-step", "broken paused"]),
+        ("load", vec!["healthy in-sync"]),
+        ("burst", vec!["healthy in-sync", "overloaded burst"]),
+        ("cut-connection", vec!["healthy in-sync", "broken nothing-arrives"]),
+        ("silent-main", vec!["healthy in-sync", "broken main-silent"]),
+        ("paused-replay", vec!["healthy in-sync", "broken paused"]),
         (
             "stopped-replica",
-            vec!["healthy in-step", "broken line-closed", "catching-up catches-up", "healthy in-step"],
+            vec!["healthy in-sync", "broken connection-closed", "catching-up catches-up", "healthy in-sync"],
         ),
     ] {
         assert_eq!(verdicts(&series(name)), expected, "{name}");
     }
 }
 
-/// Each series with every one of its samples left out: what is missing may delay a verdict, and never makes
-/// a broken one healthy.
+/// Each series is judged without each one of its samples. A missing sample may delay a verdict, and never makes a
+/// broken replica healthy.
 #[test]
-fn a_sample_that_is_missing_makes_nothing_healthy() {
-    for name in ["cut-line", "silent-main", "paused-replay"] {
+fn a_missing_sample_makes_nothing_healthy() {
+    for name in ["cut-connection", "silent-main", "paused-replay"] {
         let whole = series(name);
         for missing in 0..whole.len() {
-            let rest: Vec<Sample> = whole
+            let rest: Vec<StandbySample> = whole
                 .iter()
                 .enumerate()
                 .filter(|(place, _)| *place != missing)
                 .map(|(_, one)| one.clone())
                 .collect();
-            let told = verdicts(&rest);
-            let healthy = told.iter().filter(|one| one.starts_with("healthy")).count();
-            assert!(healthy <= 1, "{name} without {missing}: {told:?}");
+            let verdicts_of_rest = verdicts(&rest);
+            let healthy = verdicts_of_rest.iter().filter(|one| one.starts_with("healthy")).count();
+            assert!(healthy <= 1, "{name} without {missing}: {verdicts_of_rest:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use rds::{Class, RdsError};
 use shared::config::{self, ConfigError, Source};
 use tokio::time::timeout;
 
-/// An instance that a failover has in hand bears this tag; replica-lag looks for it.
+/// The tag of an instance that a failover is working on.
 const FAILOVER_TAG: &str = "fairdrop:failover";
 
 /// A drill's copy bears this tag, with the replica it stands for.
