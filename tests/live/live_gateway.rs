@@ -5,7 +5,7 @@ use local::crowd::socket::Socket;
 use local::system::System;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tests::live::{PATIENCE, live, options, socket, system_with};
+use tests::live::{MESSAGE_TIMEOUT, live, options, socket, system_with};
 use tokio_tungstenite::tungstenite::Message;
 
 const SIGNATURE: &str =
@@ -40,7 +40,7 @@ async fn connections_can_be_sent_to_read_and_closed() {
     let unsigned = reqwest::Client::new().post(format!("{endpoint}/@connections/{id}")).send().await.unwrap();
     assert_eq!(unsigned.status(), 403);
     assert_eq!(call(&system, "POST", &id, json!({ "type": "hello" }).to_string()).await.0, 200);
-    assert_eq!(alice.receive(PATIENCE).await.unwrap()["type"], "hello");
+    assert_eq!(alice.receive(MESSAGE_TIMEOUT).await.unwrap()["type"], "hello");
     let (status, _, state) = call(&system, "GET", &id, String::new()).await;
     let state: Value = serde_json::from_str(&state).unwrap();
     assert!(status == 200 && state["connectedAt"].as_str().unwrap().starts_with("20"), "{state}");
@@ -49,9 +49,9 @@ async fn connections_can_be_sent_to_read_and_closed() {
     assert_eq!(call(&system, "POST", "not an id", String::new()).await.0, 400);
     assert_eq!(call(&system, "POST", "AAAAAAAAAAAAAAA=", String::new()).await.0, 410);
     assert_eq!(call(&system, "DELETE", &id, String::new()).await.0, 204);
-    assert_eq!(alice.receive(PATIENCE).await, None);
+    assert_eq!(alice.receive(MESSAGE_TIMEOUT).await, None);
     assert!(alice.closed_with.is_some());
-    tests::eventually("the connection is gone", PATIENCE, async || {
+    tests::eventually("the connection is gone", MESSAGE_TIMEOUT, async || {
         let (status, kind, _) = call(&system, "POST", &id, String::new()).await;
         Ok(((status, kind.as_str()) == (410, "GoneException")).then_some(()))
     })
@@ -79,13 +79,13 @@ async fn frames_and_idleness_that_aws_does_not_allow_close_the_connection() {
         (socket(&system, 0, "quiet").await.unwrap(), socket(&system, 0, "chatty").await.unwrap());
     let started = std::time::Instant::now();
     let talk = async |socket: &mut Socket| {
-        while socket.closed_with.is_none() && started.elapsed() < PATIENCE {
+        while socket.closed_with.is_none() && started.elapsed() < MESSAGE_TIMEOUT {
             let _ = socket.send_message(&ping).await;
             while socket.receive(Duration::from_secs(1)).await.is_some() {}
         }
         started.elapsed()
     };
-    let (silence, lived) = tokio::join!(quiet.receive(PATIENCE), talk(&mut chatty));
+    let (silence, lived) = tokio::join!(quiet.receive(MESSAGE_TIMEOUT), talk(&mut chatty));
     assert_eq!((silence, quiet.closed_with), (None, Some(1001)));
     assert_eq!(chatty.closed_with, Some(1001));
     assert!(lived >= Duration::from_secs(9), "the connection lived {lived:?}");

@@ -6,7 +6,7 @@ use local::crowd::watcher::Watcher;
 use local::system::System;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tests::live::{PATIENCE, live, options, short_token, socket, system, system_with};
+use tests::live::{MESSAGE_TIMEOUT, live, options, short_token, socket, system, system_with};
 use tests::{Client, eventually};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -22,7 +22,7 @@ fn problem(message: &Value) -> &str {
 /// The next problem message; other messages are skipped.
 async fn next_problem(socket: &mut Socket) -> Value {
     loop {
-        let message = socket.receive(PATIENCE).await.expect("a problem message");
+        let message = socket.receive(MESSAGE_TIMEOUT).await.expect("a problem message");
         if message["type"] == "problem" {
             return message;
         }
@@ -31,7 +31,7 @@ async fn next_problem(socket: &mut Socket) -> Value {
 
 /// Waits until the server closes the connection; messages before that are skipped.
 async fn closed(socket: &mut Socket) -> bool {
-    while socket.receive(PATIENCE).await.is_some() {}
+    while socket.receive(MESSAGE_TIMEOUT).await.is_some() {}
     socket.closed_with.is_some()
 }
 
@@ -60,7 +60,7 @@ async fn a_buyer_receives_the_item_and_only_their_own_order() {
     assert_eq!(client.order("drop", &token).await.unwrap().status, 202);
     let mut heard = Vec::new();
     while alice.latest.status("drop") != Some("sold") {
-        let message = alice.receive(PATIENCE).await.unwrap();
+        let message = alice.receive(MESSAGE_TIMEOUT).await.unwrap();
         heard.extend(message["status"].as_str().map(str::to_owned));
     }
     // The order may be sold before its position was read; the messages are in order.
@@ -69,10 +69,10 @@ async fn a_buyer_receives_the_item_and_only_their_own_order() {
         heard.iter().map(|status| order.iter().position(|one| one == status).unwrap()).collect();
     assert!(places.is_sorted() && places.last() == Some(&2), "{heard:?}");
     while alice.latest.item("drop").unwrap()["phase"] != "sold_out" {
-        alice.receive(PATIENCE).await.expect("an item message, too");
+        alice.receive(MESSAGE_TIMEOUT).await.expect("an item message, too");
     }
     while bob.latest.item("drop").unwrap()["phase"] != "sold_out" {
-        let message = bob.receive(PATIENCE).await.expect("an item message");
+        let message = bob.receive(MESSAGE_TIMEOUT).await.expect("an item message");
         assert_eq!(message["type"], "item", "{message}");
     }
     assert_eq!(bob.latest.status("drop"), Some("none"));
@@ -125,20 +125,20 @@ async fn a_malformed_message_is_answered_with_a_problem() {
     ];
     for (text, expected) in cases {
         alice.send(Message::text(text)).await.unwrap();
-        let answer = alice.receive(PATIENCE).await.unwrap();
+        let answer = alice.receive(MESSAGE_TIMEOUT).await.unwrap();
         assert_eq!((problem(&answer), &answer["ends"]), (expected, &Value::Null), "{text}: {answer}");
     }
-    let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+    let pong = alice.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
     assert_eq!(pong["items"], json!([]), "a refused subscription must not exist");
     alice.subscribe("drop").await.unwrap();
-    let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+    let pong = alice.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
     assert_eq!(pong["items"], json!(["drop"]));
     let gone = json!({ "action": "unsubscribe", "item_id": "drop" });
-    alice.ask(&gone, "unsubscribed", PATIENCE).await.unwrap();
+    alice.ask(&gone, "unsubscribed", MESSAGE_TIMEOUT).await.unwrap();
     let changed = json!({ "command": "update", "item_id": "drop", "changes": { "stock_total": 77 } });
     system.admin(&changed).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let pong = alice.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+    let pong = alice.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
     assert_eq!(pong["items"], json!([]));
     assert_eq!(alice.latest.item("drop").unwrap()["stock_total"], 10, "no message after unsubscribing");
 }
@@ -162,7 +162,7 @@ async fn a_connection_watches_eight_items() {
         "{answer}"
     );
     let gone = json!({ "action": "unsubscribe", "item_id": "item-0" });
-    alice.ask(&gone, "unsubscribed", PATIENCE).await.unwrap();
+    alice.ask(&gone, "unsubscribed", MESSAGE_TIMEOUT).await.unwrap();
     alice.subscribe("item-8").await.unwrap();
 }
 
@@ -182,7 +182,7 @@ async fn a_token_that_expires_ends_the_connection() {
     // The verifier counts whole seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(refusal(&url, &format!("fairdrop.live.v1, bearer.{token}")).await, 401);
-    bob.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+    bob.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +198,7 @@ async fn the_sixth_connection_ends_the_first() {
     assert_eq!((problem(&told), &told["ends"]), ("too-many-connections", &json!(true)), "{told}");
     assert!(closed(&mut first).await);
     for other in &mut others {
-        other.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+        other.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
     }
 }
 
@@ -212,7 +212,7 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
     for _ in 0..150 {
         let _ = flood.send_message(&json!({ "action": "ping" })).await;
     }
-    while let Some(message) = flood.receive(PATIENCE).await {
+    while let Some(message) = flood.receive(MESSAGE_TIMEOUT).await {
         match message["type"].as_str() {
             Some("pong") => pongs += 1,
             _ => told.push(problem(&message).to_owned()),
@@ -233,7 +233,7 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
         }
     }
     assert!(refused >= 25, "{refused}");
-    bob.ask(&json!({ "action": "ping" }), "pong", PATIENCE).await.unwrap();
+    bob.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
     let mut carol = socket(&system, 0, "carol").await.unwrap();
     carol.subscribe("drop").await.unwrap();
 }
@@ -241,7 +241,7 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
 async fn sold_to(system: &System, subject: &str) {
     let client = Client::of(system, 0).unwrap();
     let token = system.identity.token(subject).unwrap();
-    eventually("the order is queued", PATIENCE, async || {
+    eventually("the order is queued", MESSAGE_TIMEOUT, async || {
         Ok((client.order("drop", &token).await?.status == 202).then_some(()))
     })
     .await
@@ -255,7 +255,9 @@ async fn after_the_loss_of_the_registry_all_clients_reconnect() {
     alice.subscribe("drop").await.unwrap();
     let url = live(&system, 0).unwrap().sockets.url();
     let bob = Watcher::start(url, system.identity.token("bob").unwrap(), "drop".into());
-    eventually("bob is subscribed", PATIENCE, async || Ok(bob.is_subscribed().then_some(()))).await.unwrap();
+    eventually("bob is subscribed", MESSAGE_TIMEOUT, async || Ok(bob.is_subscribed().then_some(())))
+        .await
+        .unwrap();
     let registry = system.registry.as_mut().unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut registry.connect().await.unwrap()).await.unwrap();
     registry.restart().await.unwrap();
@@ -291,7 +293,7 @@ async fn an_order_outside_the_gates_is_reported_as_refused() {
     let later = json!({ "opens_at": local::system::clock::micros_now() + 60_000_000 });
     system.admin(&json!({ "command": "update", "item_id": "drop", "changes": later })).await.unwrap();
     while alice.latest.status("drop") != Some("refused") {
-        alice.receive(PATIENCE).await.expect("an order message");
+        alice.receive(MESSAGE_TIMEOUT).await.expect("an order message");
     }
     assert_eq!(alice.latest.order("drop").unwrap()["reason"], "not-open-yet");
     assert_eq!(alice.latest.item("drop").unwrap()["phase"], "upcoming");

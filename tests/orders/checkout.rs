@@ -12,7 +12,7 @@ use tests::{Answer, Client, announce, eventually, one_region};
 
 mod refused_payments;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 async fn setup(with: Value) -> (System, Client) {
     let system = one_region().await.unwrap();
@@ -28,7 +28,7 @@ async fn order(system: &System, client: &Client, subject: &str) -> Answer {
 /// Waits until the buyer's order has `status`.
 async fn until(system: &System, client: &Client, subject: &str, status: &str) -> Value {
     let token = system.identity.token(subject).unwrap();
-    eventually(&format!("{subject} is {status}"), PATIENCE, async || {
+    eventually(&format!("{subject} is {status}"), TIMEOUT, async || {
         let answer = client.mine("a", &token).await?;
         Ok((answer.body["status"] == status).then_some(answer.body))
     })
@@ -53,7 +53,7 @@ async fn send(client: &Client, notice: Value) -> Answer {
 
 /// Repeats the notice until the reservation is recorded in the ledger.
 async fn pay_once_recorded(client: &Client, subject: &str, reference: &str, outcome: &str) -> Answer {
-    eventually("the reservation is recorded", PATIENCE, async || {
+    eventually("the reservation is recorded", TIMEOUT, async || {
         let answer = pay(client, subject, reference, outcome).await;
         Ok((answer.problem() != Some("not-recorded-yet")).then_some(answer))
     })
@@ -161,7 +161,7 @@ async fn sample_payments_work_over_http_and_invoked() {
     let token = system.identity.token("alice").unwrap();
     client.order("sneaker-42", &token).await.unwrap();
     // An earlier payment would be refused permanently.
-    eventually("alice is reserved", PATIENCE, async || {
+    eventually("alice is reserved", TIMEOUT, async || {
         Ok((client.mine("sneaker-42", &token).await?.body["status"] == "reserved").then_some(()))
     })
     .await
@@ -171,7 +171,7 @@ async fn sample_payments_work_over_http_and_invoked() {
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     };
     let invoke = system.main_invoke_api().unwrap();
-    let invoked = eventually("the payment is accepted", PATIENCE, async || {
+    let invoked = eventually("the payment is accepted", TIMEOUT, async || {
         match invoke.call("order-confirm", &sample("invoke")).await? {
             // Until the reservation is recorded an invocation fails, so that Lambda retries it.
             Invoked::FunctionError(error) => {
@@ -354,7 +354,7 @@ async fn while_the_ledger_is_unavailable_orders_are_accepted_and_no_status_is_so
     for subject in ["alice", "bob", "carol"] {
         until(&system, &client, subject, "sold").await;
     }
-    assert!(started.elapsed() < PATIENCE);
+    assert!(started.elapsed() < TIMEOUT);
     assert_eq!(pay(&client, "alice", "pay-1", "paid").await.status, 200);
 }
 
@@ -375,7 +375,7 @@ async fn malformed_tasks_go_to_the_dead_letters() {
     }
     order(&system, &client, "alice").await;
     until(&system, &client, "alice", "sold").await;
-    eventually("all of them are in the dead letters", PATIENCE, async || {
+    eventually("all of them are in the dead letters", TIMEOUT, async || {
         let dead: u64 = connection.xlen(&keys.dead_letters).await?;
         let pending: Vec<redis::Value> =
             redis::cmd("XPENDING").arg(&keys.tasks).arg("checkout").query_async(&mut connection).await?;

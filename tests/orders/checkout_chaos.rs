@@ -141,7 +141,7 @@ async fn selling_continues_after_every_kind_of_postgres_failure() {
     const STOCK: u32 = 60;
     let (mut system, shop) = setup(STOCK).await;
     let url = system.postgres.url();
-    let by_hand = async |sql: &'static str| {
+    let execute = async |sql: &'static str| {
         let mut connection = PgConnection::connect(&url).await?;
         connection.execute(sql).await?;
         anyhow::Ok(())
@@ -149,13 +149,13 @@ async fn selling_continues_after_every_kind_of_postgres_failure() {
     let mut sent = drop_of(&system, 40, 40, "before").await.unwrap();
 
     for _ in 0..5 {
-        by_hand("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fairdrop'")
+        execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fairdrop'")
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    by_hand("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
-    by_hand("SELECT pg_reload_conf()").await.unwrap();
+    execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    execute("SELECT pg_reload_conf()").await.unwrap();
     sent.extend(drop_of(&system, 20, 20, "read-only").await.unwrap());
     let mut connection = PgConnection::connect(&url).await.unwrap();
     for sql in [

@@ -24,7 +24,7 @@ const BUYERS: u8 = 16;
 
 /// One event, `starts_ms` after the beginning.
 #[derive(Clone, Debug)]
-enum ScheduledEvent {
+enum DropEvent {
     /// A buyer's order, with a transit of `transit_ms`.
     Place { buyer: u8, starts_ms: u64, transit_ms: u64 },
     /// The drain takes up to `most` orders.
@@ -39,16 +39,16 @@ enum ScheduledEvent {
     Leave { buyer: u8, starts_ms: u64 },
 }
 
-fn step() -> impl Strategy<Value = ScheduledEvent> {
+fn step() -> impl Strategy<Value = DropEvent> {
     let at = || 0..700_u64;
     prop_oneof![
         8 => (0..BUYERS, 0..400_u64, 0..70_u64)
-            .prop_map(|(buyer, starts_ms, transit_ms)| ScheduledEvent::Place { buyer, starts_ms, transit_ms }),
-        5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| ScheduledEvent::Drain { starts_ms, most }),
-        5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| ScheduledEvent::Work { starts_ms, lives_ms }),
-        4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| ScheduledEvent::Pay { buyer, starts_ms, times }),
-        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| ScheduledEvent::Fail { buyer, starts_ms }),
-        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| ScheduledEvent::Leave { buyer, starts_ms }),
+            .prop_map(|(buyer, starts_ms, transit_ms)| DropEvent::Place { buyer, starts_ms, transit_ms }),
+        5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| DropEvent::Drain { starts_ms, most }),
+        5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| DropEvent::Work { starts_ms, lives_ms }),
+        4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| DropEvent::Pay { buyer, starts_ms, times }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Fail { buyer, starts_ms }),
+        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Leave { buyer, starts_ms }),
     ]
 }
 
@@ -59,7 +59,7 @@ struct DropCase {
     hold_seconds: u32,
     /// Buyers who pay in the end, whatever happens before.
     payers: HashSet<u8>,
-    steps: Vec<ScheduledEvent>,
+    steps: Vec<DropEvent>,
 }
 
 struct CheckoutServers {
@@ -100,39 +100,39 @@ async fn pay(servers: &CheckoutServers, item_id: &ItemId, buyer: u8, attempt: u3
 
 /// Runs one event; returns the buyer if a payment was answered with *sold*.
 async fn run_event(
-    step: ScheduledEvent,
+    step: DropEvent,
     servers: &CheckoutServers,
     queue: &Queue,
     item_id: &ItemId,
 ) -> Result<Option<u8>> {
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
     match step {
-        ScheduledEvent::Place { buyer, starts_ms, transit_ms } => {
+        DropEvent::Place { buyer, starts_ms, transit_ms } => {
             after(starts_ms).await;
             let order = order(item_id, &name(buyer), micros_now())?;
             after(transit_ms).await;
             let settle_window = Duration::from_millis(SETTLE_WINDOW_MS.into());
             let _ = queue.place(&order, settle_window, &servers.redis.clock).await;
         }
-        ScheduledEvent::Drain { starts_ms, most } => {
+        DropEvent::Drain { starts_ms, most } => {
             after(starts_ms).await;
             queue.drain(item_id, most, Permit::Unleased).await?;
         }
-        ScheduledEvent::Work { starts_ms, lives_ms } => {
+        DropEvent::Work { starts_ms, lives_ms } => {
             let mut work = ItemWork::new(servers.context().await?, item_id.clone());
             after(starts_ms).await;
             let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
         }
-        ScheduledEvent::Pay { buyer, starts_ms, times } => {
+        DropEvent::Pay { buyer, starts_ms, times } => {
             after(starts_ms).await;
             let answers = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
             return Ok(answers.iter().any(|answer| answer == "sold").then_some(buyer));
         }
-        ScheduledEvent::Fail { buyer, starts_ms } => {
+        DropEvent::Fail { buyer, starts_ms } => {
             after(starts_ms).await;
             pay(servers, item_id, buyer, 0, "failed").await;
         }
-        ScheduledEvent::Leave { buyer, starts_ms } => {
+        DropEvent::Leave { buyer, starts_ms } => {
             after(starts_ms).await;
             queue.leave(item_id, &order(item_id, &name(buyer), 0)?.user_token).await?;
         }
@@ -227,23 +227,23 @@ async fn run(servers: &CheckoutServers, id: &str, case: &DropCase) -> Result<()>
     let happening = async {
         let taking = case.steps.iter().cloned().zip(queues.iter().cycle());
         let taking = taking.map(|(step, queue)| run_event(step, servers, queue, &item_id));
-        let told: HashSet<u8> =
+        let answered_sold: HashSet<u8> =
             join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         finish(servers, &item_id, case).await?;
-        anyhow::Ok(told)
+        anyhow::Ok(answered_sold)
     };
-    let told = tokio::select! {
-        told = happening => told?,
+    let answered_sold = tokio::select! {
+        buyers = happening => buyers?,
         ended = watch(servers, &item_id) => { ended?; bail!("the watch ended") }
     };
-    judge(servers, &item_id, case, &told).await
+    check_end_state(servers, &item_id, case, &answered_sold).await
 }
 
-async fn judge(
+async fn check_end_state(
     servers: &CheckoutServers,
     item_id: &ItemId,
     case: &DropCase,
-    told: &HashSet<u8>,
+    answered_sold: &HashSet<u8>,
 ) -> Result<()> {
     let mut outcome = DropResult::read(&mut servers.redis.redis.connect().await?, item_id).await?;
     outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
@@ -252,7 +252,7 @@ async fn judge(
         bail!("{findings:?} {outcome:?}");
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;
-    if let Some(buyer) = told.iter().find(|buyer| !sold.contains(&name(**buyer))) {
+    if let Some(buyer) = answered_sold.iter().find(|buyer| !sold.contains(&name(**buyer))) {
         bail!("{}'s payment was answered with sold, and the ledger has no sale", name(*buyer));
     }
     // Payers may be left waiting only if all units are sold.

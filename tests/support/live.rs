@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Within this time after any failure every socket shows the ledger's state.
 pub const CONVERGENCE: Duration = Duration::from_secs(60);
 /// The longest wait for one message.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Options for `count` regions with the socket limits `limits`.
 pub fn options(count: u8, limits: SocketLimits) -> Options {

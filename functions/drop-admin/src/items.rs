@@ -102,7 +102,7 @@ async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
     }
 }
 
-/// An item with everything that an operator asks at 3 a.m. The ledger may be away.
+/// An item with all its counts. If the ledger is unavailable, `ledger` contains the error.
 pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
     let item = app.queue.item(item_id).await?;
     let (waiting, reservations, sold) = app.queue.counts(item_id).await.map_err(ItemError::from)?;

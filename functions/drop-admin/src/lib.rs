@@ -275,15 +275,15 @@ mod tests {
     #[test]
     fn the_meaning_of_a_lease_names_the_reason_for_not_selling() {
         let record = LeaseRecord::first("here", 2);
-        let says = |record: &LeaseRecord, remaining_ms, epoch, word: &str| {
+        let check = |record: &LeaseRecord, remaining_ms, epoch, expected: &str| {
             let text = meaning(&LeaseStatus { record: record.clone(), remaining_ms }, "here", epoch);
-            assert!(text.contains(word), "{text}");
+            assert!(text.contains(expected), "{text}");
         };
-        says(&record, 1, Some(2), "main sells");
-        says(&record, 1, None, "main sells");
-        says(&record, 0, Some(2), "expired");
-        says(&record, 1, Some(1), "another epoch");
-        says(&record.closed("run"), 1, Some(2), "closed");
-        says(&LeaseRecord::first("there", 3), 1, Some(2), "main is there");
+        check(&record, 1, Some(2), "main sells");
+        check(&record, 1, None, "main sells");
+        check(&record, 0, Some(2), "expired");
+        check(&record, 1, Some(1), "another epoch");
+        check(&record.closed("run"), 1, Some(2), "closed");
+        check(&LeaseRecord::first("there", 3), 1, Some(2), "main is there");
     }
 }

@@ -27,10 +27,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 
 /// The connections of one WebSocket API.
 #[derive(Clone, Debug)]
-pub struct ApiGateway(Arc<Gateway>);
+pub struct ApiGateway(Arc<ConnectionsClient>);
 
 #[derive(Debug)]
-struct Gateway {
+struct ConnectionsClient {
     client: Client,
     send_rate: SendRate,
     order_messages: Semaphore,
@@ -60,7 +60,7 @@ impl ApiGateway {
             .retry_config(RetryConfig::disabled())
             .load()
             .await;
-        Ok(Self(Arc::new(Gateway {
+        Ok(Self(Arc::new(ConnectionsClient {
             client: Client::new(&config),
             send_rate: SendRate::new(per_second, Instant::now()),
             order_messages: Semaphore::new(MAX_ORDER_MESSAGES_IN_FLIGHT),
