@@ -23,13 +23,13 @@ impl ItemWork {
             })
             .collect();
         let fence = self.context.lease.permit()?.fence(batch.epoch);
-        let standings = self.context.ledger.release_due(&self.item_id, &due, batch.now, fence).await?;
+        let states = self.context.ledger.release_due(&self.item_id, &due, batch.now, fence).await?;
         let settlements: Vec<Settlement> = batch
             .due
             .into_iter()
-            .zip(standings)
-            .filter_map(|(one, standing)| {
-                let outcome = match standing {
+            .zip(states)
+            .filter_map(|(one, state)| {
+                let outcome = match state {
                     BuyerState::Sold => ReservationOutcome::Sold,
                     BuyerState::Reserved { until } => ReservationOutcome::Reserved { until },
                     BuyerState::Released => ReservationOutcome::Released { returns_unit: true },

@@ -83,8 +83,8 @@ impl ItemWork {
     async fn record(&mut self, batch: Vec<(String, Reservation)>) -> Result<Vec<String>, RoundError> {
         let (ids, reservations): (Vec<String>, Vec<Reservation>) = batch.into_iter().unzip();
         match self.context.ledger.record(&self.item_id, &reservations, self.context.lease.permit()?).await {
-            Ok(standings) => {
-                self.settle(&reservations, &standings).await?;
+            Ok(states) => {
+                self.settle(&reservations, &states).await?;
                 Ok(ids)
             }
             Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
@@ -120,7 +120,7 @@ impl ItemWork {
     ) -> Result<Result<(), LedgerError>, RoundError> {
         let one = [reservation];
         match self.context.ledger.record(&self.item_id, &one, self.context.lease.permit()?).await {
-            Ok(standings) => Ok(Ok(self.settle(&one, &standings).await?)),
+            Ok(states) => Ok(Ok(self.settle(&one, &states).await?)),
             Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
             Err(error) => {
                 let is_refused = matches!(error, LedgerError::Refused(_));
@@ -148,18 +148,15 @@ impl ItemWork {
     async fn settle(
         &mut self,
         reservations: &[Reservation],
-        standings: &[BuyerState],
+        states: &[BuyerState],
     ) -> Result<(), RoundError> {
-        let settlements: Vec<Settlement> = reservations
-            .iter()
-            .zip(standings)
-            .flat_map(|(one, standing)| settlements(one, *standing))
-            .collect();
+        let settlements: Vec<Settlement> =
+            reservations.iter().zip(states).flat_map(|(one, state)| settlements(one, *state)).collect();
         if !settlements.is_empty() {
             self.context.queue.settle(&self.item_id, &settlements).await?;
         }
-        let refused = standings.iter().filter(|standing| **standing == BuyerState::None).count() as u64;
-        let recorded = standings.len() as u64 - refused;
+        let refused = states.iter().filter(|state| **state == BuyerState::None).count() as u64;
+        let recorded = states.len() as u64 - refused;
         self.done.recorded += recorded;
         self.done.refused += refused;
         let item = || self.item_id.to_string();
@@ -193,15 +190,15 @@ fn is_of_one_reign(reservations: &[Reservation]) -> bool {
     reservations.windows(2).all(|pair| matches!(pair, [one, other] if one.epoch == other.epoch))
 }
 
-/// What to write to Redis after the ledger has decided `standing` for `reservation`.
-fn settlements(reservation: &Reservation, standing: BuyerState) -> Vec<Settlement> {
+/// What to write to Redis after the ledger has decided `state` for `reservation`.
+fn settlements(reservation: &Reservation, state: BuyerState) -> Vec<Settlement> {
     let its_score = reservation.hold_until.as_micros().to_string();
     let settlement = |expected: Option<&str>, outcome| Settlement {
         user_token: reservation.user_token.clone(),
         expected: expected.map(str::to_owned),
         outcome,
     };
-    match standing {
+    match state {
         BuyerState::Sold => vec![settlement(None, ReservationOutcome::Sold)],
         BuyerState::Reserved { until } if until == reservation.hold_until => Vec::new(),
         BuyerState::Reserved { until } => {
@@ -237,8 +234,8 @@ mod tests {
             hold_until: stamp(CANCELLED_OFFSET_MICROS + 9),
             epoch: 1,
         };
-        let settled = |standing| -> Vec<(Option<String>, ReservationOutcome)> {
-            settlements(&reservation, standing).into_iter().map(|one| (one.expected, one.outcome)).collect()
+        let settled = |state| -> Vec<(Option<String>, ReservationOutcome)> {
+            settlements(&reservation, state).into_iter().map(|one| (one.expected, one.outcome)).collect()
         };
         assert_eq!(settled(BuyerState::Sold), [(None, ReservationOutcome::Sold)]);
         let (held, cancelled) = ((CANCELLED_OFFSET_MICROS + 9).to_string(), "9".to_owned());

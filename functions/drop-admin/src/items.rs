@@ -70,7 +70,7 @@ pub(crate) async fn sell_withheld(app: &App, item_id: &ItemId, keep: u32) -> Res
         return Err(AdminError::FewerWithheld { withheld, keep });
     }
     // Recompute Redis's stock from what the ledger withholds.
-    reconcile::restock(&app.witnesses(), item_id, true).await?;
+    reconcile::restock(&app.stores(), item_id, true).await?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ impl App {
         })
     }
 
-    fn witnesses(&self) -> Stores {
+    fn stores(&self) -> Stores {
         Stores { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
     }
 }
@@ -182,7 +182,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             item_id
         }
         Command::Rebuild { item_id } => {
-            let (taken, reconciled) = reconcile::rebuild(&app.witnesses(), &item_id).await?;
+            let (taken, reconciled) = reconcile::rebuild(&app.stores(), &item_id).await?;
             return Ok(json!({ "item_id": item_id, "units_taken": taken, "reconciled": reconciled }));
         }
         Command::Reconcile { item_id, repair } => {
@@ -192,7 +192,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             };
             let mut items = BTreeMap::new();
             for item_id in ids {
-                let reconciled = reconcile::reconcile(&app.witnesses(), &item_id, repair).await;
+                let reconciled = reconcile::reconcile(&app.stores(), &item_id, repair).await;
                 // If Redis has lost one item, the others are compared all the same.
                 let reconciled = match reconciled {
                     Err(error @ ReconcileError::Item(ItemError::NoSuchItem(_))) => {

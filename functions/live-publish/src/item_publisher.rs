@@ -312,7 +312,7 @@ impl<O: Transport> ItemPublisher<O> {
         for outcome in outcomes {
             match outcome {
                 SendOutcome::Order(update, delivery) => {
-                    let delivered = (delivery == Delivery::Delivered).then_some(update.told);
+                    let delivered = (delivery == Delivery::Delivered).then_some(update.sent);
                     if let Some(watch) = self.watchers.record_delivery(&update.connection, delivered, now) {
                         delivered_to.push((update.connection.clone(), watch));
                     }
@@ -354,7 +354,7 @@ impl<O: Transport> ItemPublisher<O> {
     ) -> Result<(), LinkError> {
         let registry = &self.context.registry;
         if !delivered.is_empty() {
-            registry.told(&self.item_id, delivered).await?;
+            registry.record_sent(&self.item_id, delivered).await?;
         }
         for connection in gone {
             registry.forget(connection).await?;

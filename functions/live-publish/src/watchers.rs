@@ -33,7 +33,7 @@ pub(crate) struct Watchers {
 
 #[derive(Debug)]
 struct WatcherState {
-    watch: Subscription,
+    subscription: Subscription,
     /// The version of the last item message that it received.
     item_version: Stamp,
     has_message_in_flight: bool,
@@ -54,7 +54,7 @@ struct PublishedItem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OrderUpdate {
     pub(crate) connection: ConnectionId,
-    pub(crate) told: SentStatus,
+    pub(crate) sent: SentStatus,
     pub(crate) text: Arc<str>,
 }
 
@@ -80,23 +80,24 @@ impl Watchers {
         self.item = Some(PublishedItem { version, page, text: text(&message).into() });
     }
 
-    /// Adds a connection that has subscribed, or subscribed again. It has received what `watch` says, and the
+    /// Adds a connection that has subscribed, or subscribed again. It has received what `subscription` says, and the
     /// item as of that version. A connection from an earlier publisher (`is_inherited`) has also received the
     /// restored item message.
-    pub(crate) fn add(&mut self, connection: ConnectionId, watch: Subscription, is_inherited: bool) {
+    pub(crate) fn add(&mut self, connection: ConnectionId, subscription: Subscription, is_inherited: bool) {
         let common = self.item.as_ref().filter(|_| is_inherited).map(|item| item.version);
-        let item_version = common.map_or(watch.told.version, |version| version.max(watch.told.version));
+        let item_version =
+            common.map_or(subscription.sent.version, |version| version.max(subscription.sent.version));
         if let Some(known) = self.by_connection.get_mut(&connection) {
             known.item_version = known.item_version.max(item_version);
-            if watch.told.version > known.watch.told.version {
-                known.watch = watch;
+            if subscription.sent.version > known.subscription.sent.version {
+                known.subscription = subscription;
             }
             return;
         }
-        self.by_buyer.entry(watch.buyer.clone()).or_default().push(connection.clone());
+        self.by_buyer.entry(subscription.buyer.clone()).or_default().push(connection.clone());
         self.ring.push_back(connection.clone());
         let watcher = WatcherState {
-            watch,
+            subscription,
             item_version,
             has_message_in_flight: false,
             missed_a_change: false,
@@ -107,10 +108,10 @@ impl Watchers {
 
     pub(crate) fn remove(&mut self, connection: &ConnectionId) {
         let Some(watcher) = self.by_connection.remove(connection) else { return };
-        if let Some(others) = self.by_buyer.get_mut(&watcher.watch.buyer) {
+        if let Some(others) = self.by_buyer.get_mut(&watcher.subscription.buyer) {
             others.retain(|other| other != connection);
             if others.is_empty() {
-                self.by_buyer.remove(&watcher.watch.buyer);
+                self.by_buyer.remove(&watcher.subscription.buyer);
             }
         }
     }
@@ -129,12 +130,12 @@ impl Watchers {
             }
             let Some(connection) = self.ring.pop_front() else { break };
             let Some(watcher) = self.by_connection.get(&connection) else { continue };
-            if watcher.watch.ends_at <= now {
+            if watcher.subscription.ends_at <= now {
                 self.remove(&connection);
                 continue;
             }
-            if watcher.watch.told.status != Status::Sold {
-                buyers.push(watcher.watch.buyer.clone());
+            if watcher.subscription.sent.status != Status::Sold {
+                buyers.push(watcher.subscription.buyer.clone());
             }
             self.ring.push_back(connection);
         }
@@ -172,17 +173,17 @@ impl Watchers {
             let Some(watcher) = self.by_connection.get_mut(connection) else { continue };
             let is_paused = watcher.paused_until.is_some_and(|until| now < until);
             watcher.missed_a_change |= watcher.has_message_in_flight;
-            if watcher.has_message_in_flight || is_paused || watcher.watch.ends_at <= now {
+            if watcher.has_message_in_flight || is_paused || watcher.subscription.ends_at <= now {
                 continue;
             }
-            let last = watcher.watch.told;
-            let told = SentStatus { version: as_of, status: status(state, last.status, item) };
-            if must_be_sent(last, told) {
+            let last = watcher.subscription.sent;
+            let sent = SentStatus { version: as_of, status: status(state, last.status, item) };
+            if must_be_sent(last, sent) {
                 watcher.has_message_in_flight = true;
-                let message = OrderMessage::new(&self.item_id, told.status, as_of, now);
+                let message = OrderMessage::new(&self.item_id, sent.status, as_of, now);
                 updates.push(OrderUpdate {
                     connection: connection.clone(),
-                    told,
+                    sent,
                     text: text(&message).into(),
                 });
             }
@@ -205,12 +206,12 @@ impl Watchers {
             watcher.paused_until = retry_at(now);
         }
         if delivered.is_none() || missed_a_change {
-            self.retries.push_back((watcher.paused_until.unwrap_or(now), watcher.watch.buyer.clone()));
+            self.retries.push_back((watcher.paused_until.unwrap_or(now), watcher.subscription.buyer.clone()));
         }
         match delivered {
-            Some(told) if told.version > watcher.watch.told.version => {
-                watcher.watch.told = told;
-                Some(watcher.watch.clone())
+            Some(sent) if sent.version > watcher.subscription.sent.version => {
+                watcher.subscription.sent = sent;
+                Some(watcher.subscription.clone())
             }
             _ => None,
         }
@@ -221,7 +222,7 @@ impl Watchers {
         let item = self.item.as_ref()?;
         let behind = self.by_connection.iter().filter(|(_, watcher)| {
             watcher.item_version < item.version
-                && watcher.watch.ends_at > now
+                && watcher.subscription.ends_at > now
                 && watcher.paused_until.is_none_or(|until| until <= now)
         });
         let behind: Vec<ConnectionId> = behind.map(|(connection, _)| connection.clone()).collect();

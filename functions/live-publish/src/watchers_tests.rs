@@ -33,7 +33,7 @@ fn watch(name: &str, version: u64, status: Status) -> Subscription {
     Subscription {
         buyer: buyer(name),
         ends_at: at(9_000 * SECOND),
-        told: SentStatus { version: at(version), status },
+        sent: SentStatus { version: at(version), status },
     }
 }
 
@@ -60,10 +60,10 @@ fn each_connection_gets_only_its_own_buyer_s_messages() {
         ("c2", "alice", 1, Status::None),
         ("c3", "bob", 1, Status::None),
     ]);
-    let told = observe(&mut watchers, "alice", OrderState::Sold, 2);
-    let names: Vec<&str> = told.iter().map(|one| one.connection.as_str()).collect();
+    let sent = observe(&mut watchers, "alice", OrderState::Sold, 2);
+    let names: Vec<&str> = sent.iter().map(|one| one.connection.as_str()).collect();
     assert_eq!(names, ["c1", "c2"]);
-    assert!(told[0].text.contains(r#""status":"sold""#) && told[0].text.contains(r#""version":2"#));
+    assert!(sent[0].text.contains(r#""status":"sold""#) && sent[0].text.contains(r#""version":2"#));
     assert_eq!(observe(&mut watchers, "carol", OrderState::Sold, 2), []);
 }
 
@@ -84,20 +84,20 @@ fn one_message_is_in_flight_at_a_time_and_a_failed_one_is_retried() {
     assert_eq!(watchers.due_retries(at(4)), []);
     assert_eq!(observe(&mut watchers, "alice", OrderState::Sold, 4), [], "the pause after a failure");
     assert_eq!(watchers.due_retries(at(4 + RETRY_PAUSE_MICROS)), [buyer("alice")], "the retry is due");
-    let told = observe(&mut watchers, "alice", OrderState::Sold, 4 + RETRY_PAUSE_MICROS);
-    assert_eq!(told.len(), 1);
-    let kept = watchers.record_delivery(&connection("c1"), Some(told[0].told), at(5)).unwrap();
-    assert_eq!(kept.told.status, Status::Sold);
+    let sent = observe(&mut watchers, "alice", OrderState::Sold, 4 + RETRY_PAUSE_MICROS);
+    assert_eq!(sent.len(), 1);
+    let stored = watchers.record_delivery(&connection("c1"), Some(sent[0].sent), at(5)).unwrap();
+    assert_eq!(stored.sent.status, Status::Sold);
     assert_eq!(observe(&mut watchers, "alice", OrderState::Sold, 9 * SECOND), []);
 }
 
 #[test]
 fn a_change_during_a_message_is_read_again_immediately() {
     let mut watchers = watched_by(&[("c1", "alice", 1, Status::None)]);
-    let told = observe(&mut watchers, "alice", OrderState::Released, 2).remove(0);
+    let sent = observe(&mut watchers, "alice", OrderState::Released, 2).remove(0);
     assert_eq!(watchers.due_retries(at(2)), []);
     assert_eq!(observe(&mut watchers, "alice", OrderState::Sold, 3), []);
-    watchers.record_delivery(&connection("c1"), Some(told.told), at(4));
+    watchers.record_delivery(&connection("c1"), Some(sent.sent), at(4));
     assert_eq!(watchers.due_retries(at(4)), [buyer("alice")]);
     assert_eq!(watchers.due_retries(at(4)), []);
 }
@@ -110,7 +110,7 @@ fn a_vanished_order_outside_the_gates_was_refused_and_any_other_has_left() {
         ("c2", "late", 1, queued(200)),
         ("c3", "left", 1, queued(150)),
     ]);
-    let mut status = |of: &str| observe(&mut watchers, of, OrderState::None, 2)[0].told.status;
+    let mut status = |of: &str| observe(&mut watchers, of, OrderState::None, 2)[0].sent.status;
     assert!(matches!(status("early"), Status::Refused { reason: DropReason::NotOpenYet, .. }));
     assert!(matches!(status("late"), Status::Refused { reason: DropReason::Closed, .. }));
     assert_eq!(status("left"), Status::None);
@@ -221,22 +221,22 @@ proptest! {
             match step {
                 HistoryStep::Change(state) => history.push((now, state)),
                 HistoryStep::Subscribe => {
-                    let told = SentStatus { version: at(now), status: history.last().unwrap().1.into() };
-                    watchers.add(name.clone(), Subscription { told, ..watch("alice", 0, Status::None) }, false);
-                    received = Some(told);
+                    let sent = SentStatus { version: at(now), status: history.last().unwrap().1.into() };
+                    watchers.add(name.clone(), Subscription { sent, ..watch("alice", 0, Status::None) }, false);
+                    received = Some(sent);
                 }
                 HistoryStep::Observe { behind, is_lost } => {
                     let index = history.len().saturating_sub(1 + behind);
                     // Its version is the last moment at which the state was still this one.
                     let until = history.get(index + 1).map_or(now, |(next, _)| next - 1);
                     for one in watchers.observe_order(&buyer("alice"), history[index].1, &item(), at(until), at(now)) {
-                        watchers.record_delivery(&name, (!is_lost).then_some(one.told), at(now));
-                        received = (!is_lost).then_some(one.told);
+                        watchers.record_delivery(&name, (!is_lost).then_some(one.sent), at(now));
+                        received = (!is_lost).then_some(one.sent);
                     }
                 }
             }
-            if let Some(told) = received && told.version >= client.version {
-                client = told;
+            if let Some(sent) = received && sent.version >= client.version {
+                client = sent;
             }
             // The client shows the state as of its version, or a refusal that follows from it.
             let then = history.iter().rev().find(|(since, _)| *since <= client.version.as_micros()).unwrap().1;

@@ -119,9 +119,9 @@ async fn subscribe(
         return Err(Problem::StatusUnavailable);
     }
     let status: Status = orders.first().copied().ok_or(Problem::Internal)?.into();
-    let told = SentStatus { version: as_of, status };
-    let watch = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, told };
-    app.registry.watch(item_id, connection, &watch).await.map_err(unavailable)?;
+    let sent = SentStatus { version: as_of, status };
+    let subscription = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, sent };
+    app.registry.watch(item_id, connection, &subscription).await.map_err(unavailable)?;
     let now = app.edge.clock.now();
     Ok(Reply::Subscribed {
         item_id: item_id.clone(),

@@ -215,8 +215,8 @@ async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem>
 /// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
 async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
     let due = Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false };
-    let standings = app.ledger.buyer_states(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
-    Ok(standings == [BuyerState::Released])
+    let states = app.ledger.buyer_states(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
+    Ok(states == [BuyerState::Released])
 }
 
 /// Refuses a payment permanently if it buys nothing. Not if Redis has a reservation that the ledger has not
@@ -245,7 +245,7 @@ fn refusal(payment: Payment) -> Problem {
     }
 }
 
-/// Under whose word a payment is written now.
+/// The epoch under which the ledger may record a payment now, with the end of the lease.
 async fn fence(app: &App, item: &Item) -> Result<Fence, Problem> {
     let permit = app.lease.permit_now().await.map_err(|error| {
         tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");

@@ -40,7 +40,7 @@ pub struct Subscription {
     /// When the connection ends.
     pub ends_at: Stamp,
     /// What it was last told of the buyer's order.
-    pub told: SentStatus,
+    pub sent: SentStatus,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,7 +49,7 @@ struct SubscriptionRecord<'a> {
     buyer: std::borrow::Cow<'a, str>,
     ends_at: Stamp,
     #[serde(flatten)]
-    told: SentStatus,
+    sent: SentStatus,
 }
 
 impl Subscription {
@@ -57,14 +57,14 @@ impl Subscription {
         text(&SubscriptionRecord {
             buyer: self.buyer.as_str().into(),
             ends_at: self.ends_at,
-            told: self.told,
+            sent: self.sent,
         })
     }
 
     fn read(text: &str) -> Option<Self> {
         let record: SubscriptionRecord<'_> = serde_json::from_str(text).ok()?;
         let buyer = UserToken::parse(record.buyer).ok()?;
-        Some(Self { buyer, ends_at: record.ends_at, told: record.told })
+        Some(Self { buyer, ends_at: record.ends_at, sent: record.sent })
     }
 }
 
@@ -195,7 +195,7 @@ impl Registry {
     }
 
     /// Keeps what watchers were told, for the next who tells them.
-    pub async fn told(
+    pub async fn record_sent(
         &self,
         item_id: &ItemId,
         watches: &[(ConnectionId, Subscription)],
@@ -225,7 +225,7 @@ mod tests {
         let watch = Subscription {
             buyer: UserToken::parse("a\"lice").unwrap(),
             ends_at: Stamp::from_micros(9).unwrap(),
-            told: SentStatus {
+            sent: SentStatus {
                 version: Stamp::from_micros(5).unwrap(),
                 status: Status::Queued { placed_at: Stamp::from_micros(3).unwrap(), ahead: 2 },
             },
