@@ -109,7 +109,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
                 Some(schema::<Confirmed>(schemas)),
             )],
             function: "order-confirm",
-            begins: &["from_http", "carry_out"],
+            begins: &["from_http", "apply"],
         },
     ]
 }
