@@ -25,7 +25,7 @@ async fn an_invalid_parameter_is_refused_by_name() {
         WRONG.iter().map(|(name, _)| *name).chain(CHECKED_ELSEWHERE.iter().map(|(name, _)| *name)).collect();
     let declared = template::parameters(&template);
     let names: BTreeSet<&str> = declared.keys().map(String::as_str).collect();
-    assert_eq!(names, known, "every parameter is in tests/parameters.rs, and no other");
+    assert_eq!(names, known, "tests/support/parameters.rs must list every parameter, and no other");
 
     let right = parameters(MAIN, &jwks);
     let too_long = "x".repeat(3_001);

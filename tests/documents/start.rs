@@ -1,5 +1,5 @@
-//! A function with a variable that is missing or wrong ends at its start and names the variable. The built
-//! functions are started as Lambda does, with what the template gives them.
+//! A function with a missing or invalid environment variable exits at its start and names the variable. The test
+//! starts the built functions as Lambda does, with the variables of the template.
 
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::folder::WorkFolder;
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use tests::parameters::WRONG;
 use tests::template;
 
-/// Who refuses a wrong value.
+/// What refuses an invalid value.
 enum Refused {
-    /// The function, these and others.
+    /// The function refuses these values and others.
     AtStart(&'static [&'static str]),
-    /// The template, by the rule of this parameter.
+    /// The template refuses it, by the rule of this parameter.
     AtDeployment(&'static str),
-    /// Nobody writes it: the template makes it of what AWS says.
-    Made,
+    /// No operator sets it: the template derives it from AWS's values.
+    Derived,
 }
-use Refused::{AtDeployment, AtStart, Made};
+use Refused::{AtDeployment, AtStart, Derived};
 
-/// A variable, a value that is right, and who refuses others. One that begins with `!` must be set.
+/// A variable, a valid value, and what refuses others. A variable with a leading `!` is required.
 type Variable = (&'static str, &'static str, Refused);
 
 const REDIS: &[&str] = &["http://host:6379", "host:6379"];
@@ -35,9 +35,9 @@ const LEDGER: &[&str] = &[
 ];
 const RUN: &[&str] = &["0", "891", "a minute"];
 
-/// Of every function; `{jwks}` stands for keys that are right.
+/// The variables of all functions; `{jwks}` stands for valid keys.
 const VARIABLES: &[Variable] = &[
-    ("FAIRDROP_REGION", "us-east-1", Made),
+    ("FAIRDROP_REGION", "us-east-1", Derived),
     ("!FAIRDROP_MAIN_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("FAIRDROP_REPLICA_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("!FAIRDROP_LIVE_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
@@ -87,15 +87,15 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_REDIS_DATASTORE", "datastore", AtDeployment("RedisDatastore")),
     ("!FAIRDROP_STANDBY_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("!FAIRDROP_REGIONS", "us-east-1,eu-west-1", AtStart(&["ap-southeast-1"])),
-    ("!FAIRDROP_STACK", "fairdrop", Made),
-    ("!FAIRDROP_DRAIN_SCHEDULE", "drain", Made),
-    ("!FAIRDROP_WORKER_SCHEDULE", "worker", Made),
+    ("!FAIRDROP_STACK", "fairdrop", Derived),
+    ("!FAIRDROP_DRAIN_SCHEDULE", "drain", Derived),
+    ("!FAIRDROP_WORKER_SCHEDULE", "worker", Derived),
     ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),
     ("FAIRDROP_FENCE_GROUP", "", AtDeployment("FenceSecurityGroup")),
     ("FAIRDROP_OBSERVE_INTERVAL_MS", "2000", AtStart(&["49", "10001"])),
-    ("!FAIRDROP_STATE_TABLE", "state", Made),
+    ("!FAIRDROP_STATE_TABLE", "state", Derived),
     ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
-    ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Made),
+    ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Derived),
     ("FAIRDROP_LAG_LIMIT_SECONDS", "10", AtStart(&["3", "601"])),
     ("FAIRDROP_REPEAT_MINUTES", "15", AtStart(&["0", "1441"])),
     ("FAIRDROP_SAMPLE_SECONDS", "10", AtStart(&["0", "61"])),
@@ -103,10 +103,10 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_RUNBOOK_URL", "docs/runbook", AtDeployment("RunbookUrl")),
 ];
 
-/// The template gives these to every function, and these functions speak to no Redis.
+/// The template sets the Redis variables for every function; these functions use no Redis.
 const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag"];
-/// What a function reads besides what the template sets.
-const READ_BESIDES: [(&str, &str); 6] = [
+/// Variables that the template does not set: a function that has the first one also reads the second.
+const ALSO_READ: [(&str, &str); 6] = [
     ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_OBSERVE_INTERVAL_MS"),
     ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_IDLE_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
@@ -114,13 +114,13 @@ const READ_BESIDES: [(&str, &str); 6] = [
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_LAG_RUN_SECONDS"),
 ];
-/// What one function needs, and others do without.
-const NEEDED_BESIDES: [(&str, &str); 2] =
+/// Variables that one function requires and others do not.
+const ALSO_REQUIRED: [(&str, &str); 2] =
     [("region-failover", "FAIRDROP_REDIS_GROUP"), ("region-failover", "FAIRDROP_LEASE_TABLE")];
-/// A function's last word must have come by then.
+/// A function must have started or exited by then.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What each function is given and reads.
+/// The variables that each function reads.
 fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
     let globals =
         template.split("\nGlobals:\n").nth(1).and_then(|rest| rest.split("\nResources:\n").next()).unwrap();
@@ -131,14 +131,14 @@ fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
         let function =
             text.split("CodeUri: functions/").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
         let mut names: BTreeSet<String> = template::variables(text).into_iter().map(str::to_owned).collect();
-        let everybody_s = template::variables(globals).into_iter();
+        let global = template::variables(globals).into_iter();
         names.extend(
-            everybody_s
+            global
                 .filter(|name| !name.contains("REDIS") || !WITHOUT_REDIS.contains(&function))
                 .map(str::to_owned),
         );
-        for (beside, name) in READ_BESIDES {
-            if names.contains(beside) {
+        for (set, name) in ALSO_READ {
+            if names.contains(set) {
                 names.insert(name.to_owned());
             }
         }
@@ -147,7 +147,7 @@ fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// Starts a function; its words go to `log`.
+/// Starts a function; its output goes to `log`.
 fn start(function: &str, variables: &BTreeMap<String, String>, runtime_api: &str, log: &Path) -> Child {
     let out = std::fs::File::create(log).unwrap();
     Command::new(local::system::process::binaries().unwrap().join(function))
@@ -176,15 +176,15 @@ fn starts(function: &str, variables: &BTreeMap<String, String>, folder: &Path) -
     api.set_nonblocking(true).unwrap();
     let log = folder.join(format!("{function}.log"));
     let mut child = start(function, variables, &api.local_addr().unwrap().to_string(), &log);
-    let asked_or_ended = first_word(&mut child, &api, &log);
-    // It may have ended by itself.
+    let asked_or_ended = first_request(&mut child, &api, &log);
+    // It may have exited already.
     let _ = child.kill();
     child.wait().unwrap();
-    asked_or_ended.unwrap_or_else(|| panic!("{function} neither starts nor ends"))
+    asked_or_ended.unwrap_or_else(|| panic!("{function} neither starts nor exits"))
 }
 
-/// What the function asks for first, or its log where it has ended; nothing where it does neither.
-fn first_word(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Result<(), String>> {
+/// Its first request for an event; or the log of a function that has exited; or `None` if it does neither.
+fn first_request(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Result<(), String>> {
     let began = Instant::now();
     while began.elapsed() < LIMIT {
         if let Ok((connection, _)) = api.accept() {
@@ -194,7 +194,7 @@ fn first_word(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Result
             return Some(if line.contains("/invocation/next") { Ok(()) } else { Err(line) });
         }
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(!status.success(), "it ended as if all were well");
+            assert!(!status.success(), "the function exited with code 0");
             return Some(Err(std::fs::read_to_string(log).unwrap()));
         }
         std::thread::sleep(Duration::from_millis(3));
@@ -203,7 +203,7 @@ fn first_word(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Result
 }
 
 #[test]
-fn a_wrong_variable_ends_a_function_at_its_start_and_is_named() {
+fn a_function_with_an_invalid_variable_exits_and_names_it() {
     let folder = WorkFolder::new().unwrap();
     let jwks = IdentityProvider::new().unwrap().jwks().to_string();
     let mut tried = 0;
@@ -227,29 +227,32 @@ fn a_wrong_variable_ends_a_function_at_its_start_and_is_named() {
             right.insert("FAIRDROP_LEDGER_URL".into(), url.into());
         }
         starts(&function, &right, folder.path())
-            .unwrap_or_else(|said| panic!("{function} does not start: {said}"));
+            .unwrap_or_else(|output| panic!("{function} does not start: {output}"));
         let refuses = |name: &str, wrong: &str| {
             let mut variables = right.clone();
             variables.insert(name.to_owned(), wrong.to_owned());
-            let said = starts(&function, &variables, folder.path())
+            let output = starts(&function, &variables, folder.path())
                 .expect_err(&format!("{function} starts with {name} = {wrong:?}"));
-            assert!(said.contains(name), "{function}, {name} = {wrong:?}: {said}");
+            assert!(output.contains(name), "{function}, {name} = {wrong:?}: {output}");
             let may_be_secret = wrong.len() > 4 && (name.contains("URL") || name.contains("JWKS"));
             assert!(
-                !may_be_secret || !said.contains(wrong),
-                "{function} repeats what may be a secret: {said}"
+                !may_be_secret || !output.contains(wrong),
+                "{function} repeats what may be a secret: {output}"
             );
         };
         for (name, (marked, _, refused)) in &rows {
             let wrong: &[&str] = match refused {
                 AtStart(wrong) => wrong,
                 AtDeployment(parameter) => {
-                    assert!(WRONG.iter().any(|(of, _)| of == parameter), "{parameter} is refused by nobody");
+                    assert!(
+                        WRONG.iter().any(|(of, _)| of == parameter),
+                        "{parameter} is not in tests/support/parameters.rs"
+                    );
                     &[]
                 }
-                Made => &[],
+                Derived => &[],
             };
-            let is_needed = marked.starts_with('!') || NEEDED_BESIDES.contains(&(function.as_str(), name));
+            let is_needed = marked.starts_with('!') || ALSO_REQUIRED.contains(&(function.as_str(), name));
             let missing: &[&str] = if is_needed { &[""] } else { &[] };
             for wrong in wrong.iter().chain(missing) {
                 refuses(name, wrong);
