@@ -34,7 +34,7 @@ impl Clock {
 
     /// Now, and not earlier than an answer given before, unless that was a fault of the clock.
     pub fn now(&self) -> Stamp {
-        let read = (self.read)().min(Stamp::LIMIT - 1);
+        let read = (self.read)().min(Stamp::MAX.as_micros());
         let latest = self.latest.fetch_max(read, Ordering::Relaxed);
         let now = if latest.saturating_sub(read) > CLOCK_TOLERANCE_MICROS.unsigned_abs() {
             // Where another thread is sooner, its reading is as good.
@@ -43,7 +43,7 @@ impl Clock {
         } else {
             latest.max(read)
         };
-        Stamp::from_micros(now).unwrap_or_else(|_| unreachable!("bounded by Stamp::LIMIT above"))
+        Stamp::saturating_from_micros(now)
     }
 
     /// When a request reached the region: the gateway's `timeEpoch` in milliseconds,

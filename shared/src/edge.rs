@@ -54,8 +54,8 @@ impl Edge {
     pub async fn item_for_order(&self, item_id: &ItemId, placed_at: Stamp) -> Result<Arc<Item>, Problem> {
         let default_window = Duration::from_millis(NewItem::DEFAULT_SETTLE_WINDOW_MS.into());
         let window = self.items.settle_window(item_id).unwrap_or(default_window);
-        let age_micros = u64::try_from(self.clock.now().micros_since(placed_at)).unwrap_or(0);
-        let deadline = Instant::now() + window.saturating_sub(Duration::from_micros(age_micros));
+        let age = self.clock.now().saturating_since(placed_at);
+        let deadline = Instant::now() + window.saturating_sub(age);
         let left = || deadline.saturating_duration_since(Instant::now());
         // The first try has its time also where the order comes too late: it may be told a better reason.
         let mut limit = self.patience();

@@ -1,6 +1,5 @@
 //! Requests from API Gateway, and answers to it.
 
-use crate::config::ConfigError;
 use crate::item::ItemId;
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
@@ -43,12 +42,6 @@ fn tame_body(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest
         request.is_base64_encoded = false;
     }
     event
-}
-
-/// Ends the process's start with an error that names the variable at fault.
-pub fn start_error(error: ConfigError) -> Error {
-    tracing::error!(%error, "the function cannot start");
-    error.into()
 }
 
 /// When the gateway accepted the request, in its own words: `requestContext.timeEpoch`,

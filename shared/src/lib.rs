@@ -33,6 +33,7 @@ pub mod queue;
 pub mod region;
 pub mod schedule;
 pub mod stamp;
+pub mod startup;
 pub mod telemetry;
 pub mod token;
 pub mod user_token;

@@ -105,7 +105,7 @@ struct ProblemKind {
 pub const TYPE_PREFIX: &str = "urn:fairdrop:problem:";
 
 /// The longest wait a `Retry-After` asks for, in seconds.
-pub const MAX_RETRY_AFTER_SECONDS: i64 = 3_600;
+pub const MAX_RETRY_AFTER_SECONDS: u64 = 3_600;
 
 impl Problem {
     /// One of each, with some value in what it carries: for documents and tests.
@@ -276,11 +276,11 @@ impl Problem {
     }
 
     /// Seconds after which a client may try again, where trying again can help.
-    pub fn retry_after_seconds(&self) -> Option<i64> {
+    pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::NotOpenYet { opens_at, placed_at } => {
-                let wait_micros = opens_at.micros_since(*placed_at).max(0);
-                Some((wait_micros / 1_000_000 + 1).min(MAX_RETRY_AFTER_SECONDS))
+                let wait_seconds = opens_at.saturating_since(*placed_at).as_secs() + 1;
+                Some(wait_seconds.min(MAX_RETRY_AFTER_SECONDS))
             }
             _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }

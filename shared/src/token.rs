@@ -142,8 +142,8 @@ impl TokenVerifier {
 /// A NumericDate (RFC 7519 §2: seconds, fractions allowed) as a moment; one that lies too far away is the
 /// last that there is.
 fn moment(seconds: f64) -> Stamp {
-    let micros = (seconds * 1e6).clamp(0.0, (Stamp::LIMIT - 1) as f64);
-    Stamp::from_micros(micros as u64).unwrap_or_else(|_| unreachable!("clamped to Stamp::LIMIT above"))
+    // The cast itself saturates: a negative number becomes 0.
+    Stamp::saturating_from_micros((seconds * 1e6) as u64)
 }
 
 fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<VerificationKey, String> {

@@ -25,10 +25,7 @@ fn link_at(url: String) -> Link {
 
 /// The server's own number of the connection that `link` uses now.
 async fn connection_of(link: &Link) -> Result<i64, LinkError> {
-    link.run(link.call_limit(), async |mut connection| {
-        redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await
-    })
-    .await
+    link.call(async |mut connection| redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await).await
 }
 
 fn signal(signal: &str, process: u32) {

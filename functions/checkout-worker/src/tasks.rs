@@ -192,7 +192,7 @@ fn is_of_one_reign(reservations: &[Reservation]) -> bool {
 
 /// What to write to Redis after the ledger has decided `state` for `reservation`.
 fn settlements(reservation: &Reservation, state: BuyerState) -> Vec<Settlement> {
-    let its_score = reservation.hold_until.as_micros().to_string();
+    let its_score = reservation.hold_until.to_string();
     let settlement = |expected: Option<&str>, outcome| Settlement {
         user_token: reservation.user_token.clone(),
         expected: expected.map(str::to_owned),

@@ -4,14 +4,14 @@
 use drop_admin::App;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
-use shared::{config, http, telemetry::Telemetry};
+use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let _telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source).await.map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source).await.map_err(startup::start_error)?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let app = app.clone();
         async move { Box::pin(drop_admin::handle(&app, event.payload)).await }

@@ -3,14 +3,13 @@
 
 use crate::send_rate::SendRate;
 use crate::transport::{BroadcastResult, Delivery, Transport};
-use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use futures::StreamExt;
 use live::connection_id::ConnectionId;
+use sdk::TimeLimits;
 use shared::config::{self, ConfigError, Source};
 use shared::item::ItemId;
 use std::sync::Arc;
@@ -49,14 +48,10 @@ impl ApiGateway {
             ));
         }
         let per_second = config::number(source, "FAIRDROP_LIVE_SENDS_PER_SECOND", 5_000, 1, 100_000)?;
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .operation_attempt_timeout(CALL_LIMIT)
-            .operation_timeout(CALL_LIMIT)
-            .build();
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: CALL_LIMIT, call: CALL_LIMIT };
+        let config = sdk::defaults()
             .endpoint_url(endpoint)
-            .timeout_config(timeouts)
+            .timeout_config(limits.timeouts())
             .retry_config(RetryConfig::disabled())
             .load()
             .await;

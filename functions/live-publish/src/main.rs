@@ -1,14 +1,14 @@
 //! Sends changes to watchers. Started every minute, runs for a minute.
 
 use live_publish::{App, run};
-use shared::{config, http, schedule, telemetry::Telemetry};
+use shared::{config, schedule, startup, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source, telemetry).await.map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source, telemetry).await.map_err(startup::start_error)?);
     app.open();
     schedule::serve(app.longest_run(), move |time| {
         let app = app.clone();

@@ -9,6 +9,7 @@ use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A position in the queue is sent again after it has changed by a fifth, but not more often than this.
 const AHEAD_INTERVAL_MICROS: i64 = 1_000_000;
@@ -16,7 +17,7 @@ const AHEAD_SHARE: u64 = 5;
 /// Any smaller change of the position is sent after this time.
 const AHEAD_SETTLED_MICROS: i64 = 10_000_000;
 /// The pause before a failed message is tried again.
-const RETRY_PAUSE_MICROS: u64 = 500_000;
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The watchers of one item.
 #[derive(Debug)]
@@ -255,7 +256,7 @@ impl Watchers {
 
 /// When a failed message is tried again.
 fn retry_at(now: Stamp) -> Option<Stamp> {
-    Stamp::from_micros(now.as_micros() + RETRY_PAUSE_MICROS).ok()
+    Some(now.saturating_add(RETRY_PAUSE))
 }
 
 /// The status to send for `state` to a watcher that has received `last`. If an order has left the queue without

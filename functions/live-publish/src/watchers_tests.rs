@@ -83,8 +83,12 @@ fn one_message_is_in_flight_at_a_time_and_a_failed_one_is_retried() {
     assert_eq!(watchers.record_delivery(&connection("c1"), None, at(3)), None);
     assert_eq!(watchers.due_retries(at(4)), []);
     assert_eq!(observe(&mut watchers, "alice", OrderState::Sold, 4), [], "the pause after a failure");
-    assert_eq!(watchers.due_retries(at(4 + RETRY_PAUSE_MICROS)), [buyer("alice")], "the retry is due");
-    let sent = observe(&mut watchers, "alice", OrderState::Sold, 4 + RETRY_PAUSE_MICROS);
+    assert_eq!(
+        watchers.due_retries(at(4 + RETRY_PAUSE.as_micros() as u64)),
+        [buyer("alice")],
+        "the retry is due"
+    );
+    let sent = observe(&mut watchers, "alice", OrderState::Sold, 4 + RETRY_PAUSE.as_micros() as u64);
     assert_eq!(sent.len(), 1);
     let stored = watchers.record_delivery(&connection("c1"), Some(sent[0].sent), at(5)).unwrap();
     assert_eq!(stored.sent.status, Status::Sold);

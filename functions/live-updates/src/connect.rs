@@ -6,7 +6,7 @@ use live::connection_id::ConnectionId;
 use live::message::{BEARER, PROTOCOL};
 use live::registry::{Connected, MAX_LIFE_SECONDS};
 use shared::problem::Problem;
-use shared::stamp::Stamp;
+use std::time::Duration;
 
 /// API Gateway closes a connection at [`MAX_LIFE_SECONDS`]. fairdrop closes it later than that, in case API
 /// Gateway did not.
@@ -33,8 +33,8 @@ async fn admit(app: &App, connection: &ConnectionId, event: &SocketEvent) -> Res
     let mut tokens = protocols.iter().filter_map(|offered| offered.strip_prefix(BEARER));
     let (Some(token), None) = (tokens.next(), tokens.next()) else { return Err(Problem::NoToken) };
     let proof = app.edge.tokens.prove(token).map_err(Problem::BadToken)?;
-    let life = (u64::from(MAX_LIFE_SECONDS) + LIFE_MARGIN_SECONDS) * 1_000_000;
-    let latest = Stamp::from_micros(app.edge.clock.now().as_micros() + life).unwrap_or(proof.expires_at);
+    let life = Duration::from_secs(u64::from(MAX_LIFE_SECONDS) + LIFE_MARGIN_SECONDS);
+    let latest = app.edge.clock.now().saturating_add(life);
     let ends_at = proof.expires_at.min(latest);
     match app.registry.connect(connection, &proof.buyer, ends_at).await {
         Ok(Connected::Yes) => Ok(()),

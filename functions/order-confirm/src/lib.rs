@@ -22,6 +22,7 @@ use shared::permit::Fence;
 use shared::problem::Problem;
 use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
 use shared::stamp::Stamp;
+use std::time::Duration;
 
 /// State that one process of the function keeps between invocations.
 #[derive(Debug)]
@@ -155,8 +156,7 @@ async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confir
     // A sold unit needs no extension; the ledger knows for which payment it was sold.
     if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
         let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
-        let until = now.as_micros() + u64::from(item.hold_seconds) * 1_000_000;
-        let until = Stamp::from_micros(until).map_err(|_| Problem::Internal)?;
+        let until = now.saturating_add(Duration::from_secs(item.hold_seconds.into()));
         let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, fence).await;
         match extended.map_err(ledger_problem)? {
             Extension::Until(until) => {
@@ -263,7 +263,7 @@ async fn settle(
 ) {
     let settlement = Settlement {
         user_token: notice.user_token.clone(),
-        expected: expected.map(|stamp| stamp.as_micros().to_string()),
+        expected: expected.map(|stamp| stamp.to_string()),
         outcome,
     };
     if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {

@@ -4,14 +4,14 @@
 use lambda_runtime::{LambdaEvent, service_fn};
 use order_confirm::App;
 use serde_json::Value;
-use shared::{config, http, telemetry::Telemetry};
+use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let telemetry = Telemetry::start(&config::region(source)?)?;
-    let app = Arc::new(App::from_config(source).await.map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source).await.map_err(startup::start_error)?);
     app.open();
     lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());

@@ -184,7 +184,7 @@ fn word(state: SaleState) -> &'static str {
 }
 
 fn ms(stamp: Stamp) -> u64 {
-    stamp.as_micros() / 1_000
+    stamp.as_millis()
 }
 
 #[cfg(test)]

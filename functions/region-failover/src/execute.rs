@@ -63,7 +63,7 @@ pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (Store
             if record.run.step != stored.record.as_ref().map_or(record.run.step, |before| before.run.step) {
                 tracing::info!(run = record.run.id, step = ?record.run.step, state = ?record.run.state, "step begins");
             }
-            record.held_until_ms = observed_at.as_micros() / 1_000 + HELD_MS;
+            record.held_until_ms = observed_at.as_millis() + HELD_MS;
             match save(app, &stored, &record, until).await {
                 Ok(saved) => (stored, saved_at) = (saved, Instant::now()),
                 Err(stopped) => break Some(stopped),

@@ -17,16 +17,14 @@ impl From<AtRisk> for Loss {
 ///
 /// A main that does not answer may have gone on selling until its lease ended.
 pub fn sells_until(lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -> Stamp {
-    let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
-    let renewed_now = Stamp::from_micros(now.as_micros().saturating_add(lasts)).unwrap_or(now);
+    let renewed_now = now.saturating_add(timing.lasts);
     if may_be_renewed(lease, now, timing) { renewed_now } else { lease.expires_at }
 }
 
 /// Whether main may still renew its lease. Main renews four times in a lease: if the lease ended a whole lease ago,
 /// main does not renew it any more.
 pub fn may_be_renewed(lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -> bool {
-    let lasts = u64::try_from(timing.lasts.as_micros()).unwrap_or(u64::MAX);
-    let ended_long_ago = now.as_micros() > lease.expires_at.as_micros().saturating_add(lasts);
+    let ended_long_ago = now > lease.expires_at.saturating_add(timing.lasts);
     lease.is_open && !ended_long_ago
 }
 

@@ -170,7 +170,7 @@ impl Run {
     /// How long the current step has taken so far, in milliseconds.
     pub fn step_elapsed_ms(&self, now: Stamp) -> u64 {
         let began_ms = self.log.iter().find(|log| log.step == self.step).map(|log| log.began_ms);
-        began_ms.map_or(0, |began| (now.as_micros() / 1_000).saturating_sub(began))
+        began_ms.map_or(0, |began| now.as_millis().saturating_sub(began))
     }
 
     /// Whether `step` was observed to be done, skipped for now, or waived.

@@ -102,7 +102,7 @@ impl Run {
         now: Stamp,
         timing: LeaseTiming,
     ) -> Decision {
-        let (step, now_ms) = (self.step, now.as_micros() / 1_000);
+        let (step, now_ms) = (self.step, now.as_millis());
         if !self.log.iter().any(|log| log.step == step) {
             let (actions, last) = (0, String::new());
             self.log.push(StepLog { step, began_ms: now_ms, ended_ms: None, actions, last });
@@ -129,7 +129,7 @@ impl Run {
             && let Some(Observation::Lag { lease, ledger_is_here, redis_is_here, loss }) = observation
         {
             let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
-            self.stopped_ms = Some(lease.expires_at.as_micros() / 1_000);
+            self.stopped_ms = Some(lease.expires_at.as_millis());
             self.stated = Some(if is_all_here { Loss { ms: 0, sales: 0 } } else { *loss });
         }
         if step == FailoverStep::RaiseEpoch

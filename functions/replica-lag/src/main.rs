@@ -5,7 +5,7 @@ use replica_lag::trigger::LagTrigger;
 use replica_lag::{App, RUN_LIMIT, run};
 use serde_json::Value;
 use shared::schedule::run_time;
-use shared::{config, http, telemetry::Telemetry};
+use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
 
 #[tokio::main(flavor = "current_thread")]
@@ -13,7 +13,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let source = &config::process_environment;
     let region = config::region(source)?;
     let telemetry = Telemetry::start(&region)?;
-    let app = Arc::new(App::from_config(source, &region).await.map_err(http::start_error)?);
+    let app = Arc::new(App::from_config(source, &region).await.map_err(startup::start_error)?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {

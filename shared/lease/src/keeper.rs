@@ -57,7 +57,7 @@ impl Lease {
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
         let (region, timing) = (config::region(source)?, LeaseTiming::from_config(source)?);
-        Ok(Self::over(LeaseTable::new(crate::credentials(), &region, &name).await, &region, timing))
+        Ok(Self::over(LeaseTable::new(sdk::defaults(), &region, &name).await, &region, timing))
     }
 
     /// The lease in `table`, for a process of `region`.
@@ -71,7 +71,7 @@ impl Lease {
         let Some(cached) = &self.0 else { return Ok(Permit::Unleased) };
         let record = cached.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let record = record.ok_or(LeaseError::RunOut)?;
-        let now = crate::record::later(cached.clock.now(), MIN_REMAINING);
+        let now = cached.clock.now().saturating_add(MIN_REMAINING);
         record.permit(&cached.region, now, cached.timing).ok_or({
             if record.region == cached.region && record.is_open {
                 LeaseError::RunOut

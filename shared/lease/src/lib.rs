@@ -18,7 +18,6 @@ pub use keeper::{Lease, LeaseError, LeaseStatus};
 pub use record::LeaseRecord;
 pub use table::{LeaseTable, LeaseTableError};
 
-use aws_config::{BehaviorVersion, ConfigLoader};
 use shared::config::{self, ConfigError, Source};
 use std::time::Duration;
 
@@ -32,11 +31,6 @@ pub struct LeaseTiming {
     pub lasts: Duration,
     /// How much earlier than its end main stops, and how much later another region may take it.
     pub tolerance: Duration,
-}
-
-/// What a function finds in its environment, for [`LeaseTable::new`].
-pub fn credentials() -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
 }
 
 impl LeaseTiming {

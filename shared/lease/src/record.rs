@@ -4,7 +4,6 @@ use crate::LeaseTiming;
 use serde::Serialize;
 use shared::permit::Permit;
 use shared::stamp::Stamp;
-use std::time::Duration;
 
 /// Who is main. Moments are microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,20 +25,20 @@ pub struct LeaseRecord {
 impl LeaseRecord {
     /// The first record there is: `region` is main under `epoch`, and has still to renew it.
     pub fn first(region: &str, epoch: u64) -> Self {
-        let expires_at = moment(0);
+        let expires_at = Stamp::EPOCH;
         Self { version: 1, region: region.into(), epoch, expires_at, is_open: true, run: None }
     }
 
     /// Renewed by a process of `region` at `now` by its clock; nothing where it may not be.
     pub fn renewed(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Self> {
         let may = self.is_open && self.region == region;
-        let expires_at = later(now, timing.lasts).max(self.expires_at);
+        let expires_at = now.saturating_add(timing.lasts).max(self.expires_at);
         may.then(|| Self { version: self.version + 1, expires_at, ..self.clone() })
     }
 
     /// What a process of `region` may do by it at `now`; nothing where that is nothing.
     pub fn permit(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Permit> {
-        let until = earlier(self.expires_at, timing.tolerance);
+        let until = self.expires_at.saturating_sub(timing.tolerance);
         let may = self.region == region && now < until;
         may.then_some(Permit::Leased { epoch: self.epoch, until })
     }
@@ -47,7 +46,7 @@ impl LeaseRecord {
     /// Whether nobody can sell by it any more, to one whose clock says `now`. A record that is open
     /// may still be renewed.
     pub fn has_run_out(&self, now: Stamp, timing: LeaseTiming) -> bool {
-        !self.is_open && now > later(self.expires_at, timing.tolerance)
+        !self.is_open && now > self.expires_at.saturating_add(timing.tolerance)
     }
 
     /// Not to be renewed any more, by the failover `run`.
@@ -86,23 +85,10 @@ impl LeaseRecord {
     }
 }
 
-/// `stamp` and `time`.
-pub(crate) fn later(stamp: Stamp, time: Duration) -> Stamp {
-    moment(stamp.as_micros().saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
-}
-
-fn earlier(stamp: Stamp, time: Duration) -> Stamp {
-    moment(stamp.as_micros().saturating_sub(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
-}
-
-/// The moment, or the last that there is.
-fn moment(micros: u64) -> Stamp {
-    Stamp::from_micros(micros.min(Stamp::LIMIT - 1)).unwrap_or_else(|_| unreachable!("bounded just now"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const TIMING: LeaseTiming =
         LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };

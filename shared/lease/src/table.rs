@@ -1,16 +1,15 @@
 //! Where the record is kept: one item of a DynamoDB table, global with multi-Region strong
 //! consistency where there are several regions. Every change names the version it comes from.
 
-use crate::record::later;
 use crate::{LeaseRecord, LeaseTiming};
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::{ConfigLoader, Region};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeValue, MultiRegionConsistency, ReturnValue, ReturnValuesOnConditionCheckFailure,
     TableDescription,
 };
+use sdk::TimeLimits;
 use shared::stamp::Stamp;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -57,17 +56,13 @@ impl LeaseTable {
     /// The table called `name`, as it is seen from `region`, with `aws`'s credentials and the limits above.
     /// Nothing is connected yet.
     pub async fn new(aws: ConfigLoader, region: &str, name: &str) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .operation_attempt_timeout(TRY_LIMIT)
-            .operation_timeout(CALL_LIMIT)
-            .build();
+        let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: TRY_LIMIT, call: CALL_LIMIT };
         let retries = RetryConfig::standard()
             .with_max_attempts(MAX_TRIES)
             .with_initial_backoff(Duration::from_millis(100));
         let config = aws
             .region(Region::new(region.to_owned()))
-            .timeout_config(timeouts)
+            .timeout_config(limits.timeouts())
             .retry_config(retries)
             .load()
             .await;
@@ -141,7 +136,7 @@ impl LeaseTable {
             .condition_expression("main_region = :me AND is_open = :yes AND expires_at < :until")
             .expression_attribute_values(":me", AttributeValue::S(region.to_owned()))
             .expression_attribute_values(":yes", AttributeValue::Bool(true))
-            .expression_attribute_values(":until", number(later(now, timing.lasts).as_micros()))
+            .expression_attribute_values(":until", number(now.saturating_add(timing.lasts).as_micros()))
             .expression_attribute_values(":one", number(1))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);

@@ -44,9 +44,8 @@ pub fn at_risk(replica: &Replica, main: Option<&Main>, sells_until: Stamp) -> At
             basis: Basis::Main,
         };
     }
-    let micros = replica
-        .beat_at
-        .map_or(u64::MAX, |beat_at| sells_until.as_micros().saturating_sub(beat_at.as_micros()));
+    let micros =
+        replica.beat_at.map_or(u64::MAX, |beat_at| sells_until.micros_since(beat_at).max(0).unsigned_abs());
     let likely = replica.peak_sales_per_second.saturating_mul(micros.div_ceil(1_000_000));
     AtRisk {
         micros,

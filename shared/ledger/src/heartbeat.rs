@@ -90,7 +90,7 @@ pub struct LastSigns {
 impl Replica {
     /// The age of the newest replayed heartbeat by the replica's own clock, in microseconds.
     pub fn beat_age_micros(&self) -> Option<u64> {
-        Some(self.at.as_micros().saturating_sub(self.beat_at?.as_micros()))
+        Some(self.at.micros_since(self.beat_at?).max(0).unsigned_abs())
     }
 }
 
@@ -217,7 +217,7 @@ impl Ledger {
             let at = stamp(row.try_get("at")?)?;
             let safe_until: Option<i64> = row.try_get("safe_until")?;
             let counted_loss = safe_until.map(stamp).transpose()?.map(|safe_until| {
-                let micros = at.as_micros().saturating_sub(safe_until.as_micros());
+                let micros = at.micros_since(safe_until).max(0).unsigned_abs();
                 Ok::<_, LedgerError>(CountedLoss { micros, sales: count(&row, "sales")? })
             });
             let is_active: Option<bool> = row.try_get("slot_active")?;

@@ -281,7 +281,7 @@ impl Ledger {
 }
 
 fn until_setting(until: Option<Stamp>) -> String {
-    until.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()
+    until.map(|stamp| stamp.to_string()).unwrap_or_default()
 }
 
 /// Locks an item's row until the end of the transaction, which is refused unless it commits

@@ -1,44 +1,13 @@
-//! The SDK's client with time limits on every wait, and paged lists.
+//! The SDK's client, and paged lists.
 
 use crate::{RdsError, Snapshot, refusal, snapshot};
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_sdk_rds::Client;
-use aws_sdk_rds::config::retry::RetryConfig;
-use aws_sdk_rds::config::timeout::TimeoutConfig;
-use std::time::Duration;
 
 /// The page size: the most that RDS returns in one answer.
 pub const PAGE: i32 = 100;
 /// The most pages of one list: 20,000 snapshots in a region.
 const MAX_PAGES: usize = 200;
-/// Attempts of one call, including the first. Between attempts the client waits up to 1, 2 and 4 seconds,
-/// with jitter.
-const MAX_ATTEMPTS: u32 = 4;
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
-/// Limits one call with all its attempts and waits.
-const CALL_LIMIT: Duration = Duration::from_secs(25);
-
-/// The configuration that all clients share: credentials, time limits, retries. Opens no connection.
-pub async fn sdk_config(region: &str) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region.to_owned()))
-        .retry_config(
-            RetryConfig::standard()
-                .with_max_attempts(MAX_ATTEMPTS)
-                .with_initial_backoff(Duration::from_secs(1))
-                .with_max_backoff(Duration::from_secs(5)),
-        )
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_LIMIT)
-                .operation_attempt_timeout(ATTEMPT_LIMIT)
-                .operation_timeout(CALL_LIMIT)
-                .build(),
-        )
-        .load()
-        .await
-}
 
 /// A client for one region.
 pub fn client(config: &SdkConfig, region: &str) -> Client {

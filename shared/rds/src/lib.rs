@@ -10,7 +10,7 @@ mod snapshot;
 mod timestamp;
 
 pub use class::{Class, is_smaller, recommended};
-pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages, sdk_config};
+pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages};
 pub use error::{RdsError, refusal};
 pub use snapshot::{Snapshot, SnapshotState, TAG_KEY};
 pub use timestamp::Timestamp;

@@ -214,7 +214,7 @@ async fn scores(stores: &Stores, item_id: &ItemId, page: &[Sale]) -> Result<Vec<
     let (key, buyers) = (&key, &buyers);
     stores
         .link
-        .run(stores.link.call_limit(), async |mut connection| {
+        .call(async |mut connection| {
             redis::cmd("ZMSCORE").arg(key).arg(buyers).query_async(&mut connection).await
         })
         .await
@@ -233,7 +233,7 @@ async fn only_in_redis(stores: &Stores, item_id: &ItemId) -> Result<Vec<Differen
         let first = page * PAGE as isize;
         let taken: Vec<(String, f64)> = stores
             .link
-            .run(stores.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 connection.zrangebyscore_limit_withscores(key, 0, "+inf", first, PAGE as isize).await
             })
             .await
@@ -294,7 +294,7 @@ async fn compare_item(
 pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
     let keys = Keys::of(item_id);
     let withheld = stores.ledger.item(item_id).await?.withheld;
-    let counted = stores.link.run(stores.link.call_limit(), async |mut connection| {
+    let counted = stores.link.call(async |mut connection| {
         let mut script = RESTOCK.key(&keys.item);
         script.key(&keys.reservations).arg(u8::from(repair)).arg(withheld);
         script.invoke_async(&mut connection).await

@@ -55,7 +55,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, Reconcile
     let fields = fields(&known, epoch);
     stores
         .link
-        .run(stores.link.call_limit(), async |mut connection| {
+        .call(async |mut connection| {
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
             script.key(&keys.reservations).key(&keys.rebuild);
@@ -75,7 +75,7 @@ fn unanswered(error: shared::queue::LinkError) -> ReconcileError {
 async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> Result<(), ReconcileError> {
     let rebuild = &keys.rebuild;
     let run = |batch: Option<Vec<(f64, String)>>| {
-        stores.link.run(stores.link.call_limit(), async move |mut connection| match batch {
+        stores.link.call(async move |mut connection| match batch {
             None => connection.del::<_, ()>(rebuild).await,
             Some(batch) => connection.zadd_multiple::<_, _, _, ()>(rebuild, &batch).await,
         })
@@ -104,8 +104,8 @@ fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 9] {
         ("stock_total", item.stock_total.to_string()),
         ("withheld", known.withheld.to_string()),
         ("name", item.name.clone()),
-        ("opens_at", item.opens_at.as_micros().to_string()),
-        ("closes_at", item.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),
+        ("opens_at", item.opens_at.to_string()),
+        ("closes_at", item.closes_at.map(|stamp| stamp.to_string()).unwrap_or_default()),
         ("hold_seconds", item.hold_seconds.to_string()),
         ("settle_window_ms", item.settle_window_ms.to_string()),
         ("paused", u8::from(known.paused).to_string()),

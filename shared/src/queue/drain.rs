@@ -39,12 +39,12 @@ impl Queue {
     pub async fn drain(&self, item_id: &ItemId, most: u32, permit: Permit) -> Result<DrainBatch, LinkError> {
         let (epoch, until) = match permit {
             Permit::Unleased => (String::new(), String::new()),
-            Permit::Leased { epoch, until } => (epoch.to_string(), until.as_micros().to_string()),
+            Permit::Leased { epoch, until } => (epoch.to_string(), until.to_string()),
         };
         let keys = Keys::of(item_id);
         let reply: Vec<i64> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 SCRIPT
                     .key(&keys.item)
                     .key(&keys.orders)

@@ -61,8 +61,8 @@ impl Queue {
             ("stock_total", new.stock_total.to_string()),
             ("stock_left", new.stock_total.to_string()),
             ("units_sold", "0".to_owned()),
-            ("opens_at", new.opens_at.as_micros().to_string()),
-            ("closes_at", new.closes_at.map(|stamp| stamp.as_micros().to_string()).unwrap_or_default()),
+            ("opens_at", new.opens_at.to_string()),
+            ("closes_at", new.closes_at.map(|stamp| stamp.to_string()).unwrap_or_default()),
             ("hold_seconds", new.hold_seconds.to_string()),
             ("settle_window_ms", new.settle_window_ms.to_string()),
             ("paused", "0".to_owned()),
@@ -71,7 +71,7 @@ impl Queue {
         let key = Keys::of(&new.item_id).item;
         let created: bool = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 // First into the set: an id without an item is passed over by the
                 // drain, an item missing from the set would never be drained.
                 let _: () = connection.sadd(ITEMS, new.item_id.as_str()).await?;
@@ -91,8 +91,8 @@ impl Queue {
         let mut fields = Vec::new();
         fields.extend(changes.name.clone().map(|name| ("name", name)));
         fields.extend(changes.stock_total.map(|units| ("stock_total", units.to_string())));
-        fields.extend(changes.opens_at.map(|stamp| ("opens_at", stamp.as_micros().to_string())));
-        fields.extend(changes.closes_at.map(|stamp| ("closes_at", stamp.as_micros().to_string())));
+        fields.extend(changes.opens_at.map(|stamp| ("opens_at", stamp.to_string())));
+        fields.extend(changes.closes_at.map(|stamp| ("closes_at", stamp.to_string())));
         fields.extend(changes.hold_seconds.map(|seconds| ("hold_seconds", seconds.to_string())));
         self.change_item(item_id, &fields).await
     }
@@ -104,14 +104,14 @@ impl Queue {
 
     /// Closes an item from `at` on; one that closed earlier stays so.
     pub async fn close_item(&self, item_id: &ItemId, at: Stamp) -> Result<(), ItemError> {
-        self.change_item(item_id, &[("closed_at", at.as_micros().to_string())]).await
+        self.change_item(item_id, &[("closed_at", at.to_string())]).await
     }
 
     async fn change_item(&self, item_id: &ItemId, fields: &[(&str, String)]) -> Result<(), ItemError> {
         let key = Keys::of(item_id).item;
         let reply: Vec<String> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let mut script = UPDATE.key(&key);
                 for (field, value) in fields {
                     script.arg(field).arg(value);
@@ -148,10 +148,8 @@ impl Queue {
 
     /// The ids of all items, in order. Entries that are no id are left out.
     pub async fn item_ids(&self) -> Result<Vec<ItemId>, LinkError> {
-        let names: Vec<String> = self
-            .link
-            .run(self.link.call_limit(), async |mut connection| connection.smembers(ITEMS).await)
-            .await?;
+        let names: Vec<String> =
+            self.link.call(async |mut connection| connection.smembers(ITEMS).await).await?;
         let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
@@ -162,7 +160,7 @@ impl Queue {
     pub async fn counts(&self, item_id: &ItemId) -> Result<(u64, u64, u64), LinkError> {
         let keys = Keys::of(item_id);
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::pipe()
                     .atomic()
                     .zcard(&keys.orders)
@@ -176,14 +174,11 @@ impl Queue {
 
     /// Main's clock.
     pub async fn main_time(&self) -> Result<Stamp, LinkError> {
-        let (seconds, micros): (u64, u64) = self
+        let time: (u64, u64) = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
-                redis::cmd("TIME").query_async(&mut connection).await
-            })
+            .call(async |mut connection| redis::cmd("TIME").query_async(&mut connection).await)
             .await?;
-        Stamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros))
-            .map_err(|error| LinkError::Refused(error.to_string()))
+        Stamp::from_redis_time(time).map_err(|error| LinkError::Refused(error.to_string()))
     }
 }
 

@@ -122,9 +122,21 @@ impl Link {
         }
     }
 
+    /// [Runs](Self::run) `command` within the default limit, [`call_limit`](Self::call_limit).
+    // Not async itself: one more nested future would exceed the compiler's recursion limit.
+    pub fn call<T, Fut>(
+        &self,
+        command: impl FnOnce(MultiplexedConnection) -> Fut,
+    ) -> impl Future<Output = Result<T, LinkError>>
+    where
+        Fut: Future<Output = RedisResult<T>>,
+    {
+        self.run(self.call_limit(), command)
+    }
+
     /// Whether the server itself says that it takes writes.
     pub async fn takes_writes(&self) -> Result<bool, LinkError> {
-        let role = self.run(self.call_limit(), async |mut connection| {
+        let role = self.call(async |mut connection| {
             redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut connection).await
         });
         let is_primary =

@@ -57,7 +57,7 @@ impl Queue {
         let keys = Keys::of(item_id);
         let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::pipe()
                     .atomic()
                     .zscore(&keys.orders, buyer.as_str())
@@ -75,7 +75,7 @@ impl Queue {
         let keys = Keys::of(item_id);
         let reply: String = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 LEAVE
                     .key(&keys.orders)
                     .key(&keys.reservations)
@@ -126,7 +126,7 @@ impl Queue {
     async fn page(&self, key: &str, from: u64, most: u32) -> Result<Vec<(String, f64)>, LinkError> {
         let to = from.saturating_add(u64::from(most)).saturating_sub(1);
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("ZRANGE")
                     .arg(key)
                     .arg(from)

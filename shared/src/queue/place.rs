@@ -155,8 +155,7 @@ impl Queue {
         let received = clock.now();
         let (placement, age_micros) = parse(&reply)
             .ok_or_else(|| LinkError::Refused("the place script's answer makes no sense".into()))?;
-        let main = order.placed_at.as_micros().saturating_add_signed(age_micros).min(Stamp::LIMIT - 1);
-        let main = Stamp::from_micros(main).map_err(|error| LinkError::Refused(error.to_string()))?;
+        let main = order.placed_at.saturating_add_micros(age_micros);
         let clock_offset = OffsetBounds::from_exchange(sent, main, received);
         Ok(Placing { placement, transit_micros: age_micros, clock_offset })
     }

@@ -14,7 +14,7 @@ impl Queue {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let (acknowledged,): (u32,) = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let mut pipe = redis::pipe();
                 pipe.cmd("SET").arg(REPLICATION_MARK).arg("").arg("EX").arg(MARK_LASTS.as_secs()).ignore();
                 pipe.cmd("WAIT").arg(replicas).arg(limit_ms);

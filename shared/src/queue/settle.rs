@@ -74,7 +74,7 @@ impl Queue {
             for one in batch {
                 let (score, returns_unit) = match one.outcome {
                     ReservationOutcome::Sold => ("+inf".to_owned(), false),
-                    ReservationOutcome::Reserved { until } => (until.as_micros().to_string(), false),
+                    ReservationOutcome::Reserved { until } => (until.to_string(), false),
                     ReservationOutcome::Released { returns_unit } => ("released".to_owned(), returns_unit),
                 };
                 script.arg(one.user_token.as_str()).arg(one.expected.as_deref().unwrap_or_default());
@@ -82,9 +82,7 @@ impl Queue {
             }
             changed += self
                 .link
-                .run(self.link.call_limit(), async |mut connection| {
-                    script.invoke_async::<u64>(&mut connection).await
-                })
+                .call(async |mut connection| script.invoke_async::<u64>(&mut connection).await)
                 .await?;
         }
         Ok(changed)
@@ -96,7 +94,7 @@ impl Queue {
         let keys = Keys::of(item_id);
         let reply: Vec<String> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 DUE.key(&keys.item)
                     .key(&keys.reservations)
                     .arg(skip)

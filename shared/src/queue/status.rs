@@ -56,7 +56,7 @@ impl Queue {
     /// Writes main's clock where replicas read it.
     pub async fn write_heartbeat(&self) -> Result<(), LinkError> {
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 HEARTBEAT_SCRIPT.key(HEARTBEAT).invoke_async::<u64>(&mut connection).await.map(drop)
             })
             .await
@@ -96,22 +96,20 @@ impl Queue {
         let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(standing).collect();
         let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(senseless)?;
         let moment = match reader {
-            ReadFrom::Main => read(moment).ok().and_then(|(seconds, micros): (u64, u64)| {
-                Stamp::from_micros(seconds.checked_mul(1_000_000)?.checked_add(micros)?).ok()
-            }),
+            ReadFrom::Main => {
+                read(moment).ok().and_then(|time: (u64, u64)| Stamp::from_redis_time(time).ok())
+            }
             ReadFrom::Replica => {
                 read(moment).ok().flatten().and_then(|micros| Stamp::from_micros(micros).ok())
             }
         };
         // Where main has never beaten, its tasks alone tell the time.
-        let as_of = moment.max(task_moment(newest)).or_else(|| Stamp::from_micros(0).ok());
-        Ok(ItemStatus { as_of: as_of.ok_or_else(senseless)?, item, orders })
+        let as_of = moment.max(task_moment(newest)).unwrap_or(Stamp::EPOCH);
+        Ok(ItemStatus { as_of, item, orders })
     }
 
     async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, LinkError> {
-        self.link
-            .run(self.link.call_limit(), async |mut connection| pipe.query_async(&mut connection).await)
-            .await
+        self.link.call(async |mut connection| pipe.query_async(&mut connection).await).await
     }
 
     /// Up to [`MAX_NOTIFICATIONS`] tasks after the one called `after`, oldest first. They are looked at, not taken.
@@ -119,7 +117,7 @@ impl Queue {
         let key = Keys::of(item_id).tasks;
         let entries: Value = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("XRANGE")
                     .arg(&key)
                     .arg(format!("({after}"))

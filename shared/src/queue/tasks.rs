@@ -87,7 +87,7 @@ impl Queue {
     async fn read_group(&self, key: &str, most: u32) -> Result<Vec<Task>, LinkError> {
         let reply: Value = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("XREADGROUP")
                     .arg("GROUP")
                     .arg(GROUP)
@@ -121,7 +121,7 @@ impl Queue {
         let key = Keys::of(item_id).tasks;
         let claimed: Result<Value, LinkError> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("XAUTOCLAIM")
                     .arg(&key)
                     .arg(GROUP)
@@ -146,9 +146,7 @@ impl Queue {
     async fn open_group(&self, key: &str) -> Result<(), LinkError> {
         let opened: Result<(), LinkError> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
-                connection.xgroup_create_mkstream(key, GROUP, "0").await
-            })
+            .call(async |mut connection| connection.xgroup_create_mkstream(key, GROUP, "0").await)
             .await;
         match opened {
             Err(LinkError::Refused(code)) if code == "BUSYGROUP" => Ok(()),
@@ -163,7 +161,7 @@ impl Queue {
         }
         let key = Keys::of(item_id).tasks;
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let _: u64 = connection.xack(&key, GROUP, ids).await?;
                 Ok(())
             })
@@ -175,7 +173,7 @@ impl Queue {
         let key = Keys::of(item_id).tasks;
         let rows: Vec<(String, String, u64, u64)> = self
             .link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("XPENDING")
                     .arg(&key)
                     .arg(GROUP)
@@ -193,7 +191,7 @@ impl Queue {
     pub async fn dead_letter(&self, item_id: &ItemId, id: &str, why: &str) -> Result<(), LinkError> {
         let keys = Keys::of(item_id);
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let entries: Value = redis::cmd("XRANGE")
                     .arg(&keys.tasks)
                     .arg(id)
@@ -223,7 +221,7 @@ impl Queue {
     pub async fn waiting_tasks(&self, item_id: &ItemId) -> Result<u64, LinkError> {
         let key = Keys::of(item_id).tasks;
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let groups: Result<Vec<HashMap<String, Value>>, RedisError> =
                     redis::cmd("XINFO").arg("GROUPS").arg(&key).query_async(&mut connection).await;
                 let group = groups.unwrap_or_default().into_iter().next().unwrap_or_default();
@@ -253,9 +251,9 @@ impl Queue {
     /// all tasks were taken: what is not taken yet is not looked at.
     pub async fn forget_old_tasks(&self, item_id: &ItemId, now: Stamp) -> Result<(), LinkError> {
         let key = Keys::of(item_id).tasks;
-        let oldest_ms = (now.as_micros() / 1_000).saturating_sub(TASK_HISTORY.as_secs() * 1_000);
+        let oldest_ms = now.saturating_sub(TASK_HISTORY).as_millis();
         self.link
-            .run(self.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 let pending: Vec<Value> =
                     redis::cmd("XPENDING").arg(&key).arg(GROUP).query_async(&mut connection).await?;
                 let first = match pending.get(1) {

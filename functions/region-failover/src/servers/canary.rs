@@ -5,8 +5,8 @@ use crate::observation::{Observation, Obstacle};
 use crate::run::Run;
 use shared::item::{ItemId, NewItem};
 use shared::queue::{ItemError, Order, OrderState};
-use shared::stamp::Stamp;
 use shared::user_token::UserToken;
+use std::time::Duration;
 
 /// An order of the canary's that has not become a sale travels so long, in milliseconds.
 const SETTLE_WINDOW_MS: u32 = 500;
@@ -31,7 +31,7 @@ impl FailoverServers {
             item_id: item_id.clone(),
             name: "Canary of a failover".into(),
             stock_total: 1,
-            opens_at: Stamp::from_micros(now.as_micros().saturating_sub(1_000_000)).map_err(obstacle)?,
+            opens_at: now.saturating_sub(Duration::from_secs(1)),
             closes_at: None,
             hold_seconds: 0,
             settle_window_ms: SETTLE_WINDOW_MS,

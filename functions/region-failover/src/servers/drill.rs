@@ -11,7 +11,7 @@ use shared::config::Source;
 use shared::item::NewItem;
 use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
-use shared::stamp::Stamp;
+use std::time::Duration;
 
 impl FailoverServers {
     /// The servers that a drill's steps work on: the copy in the replica's place, and a lease that nobody sells by.
@@ -114,7 +114,6 @@ impl FailoverServers {
         let (item_id, buyer) = super::canary::canary(run)?;
         let ledger = &self.standby.ledger;
         let now = self.clock.now();
-        let moment = |micros: u64| Stamp::from_micros(micros).map_err(obstacle);
         let new = NewItem {
             item_id: item_id.clone(),
             name: "Canary of a drill".into(),
@@ -131,7 +130,7 @@ impl FailoverServers {
             user_token: buyer,
             placed_at: now,
             reserved_at: now,
-            hold_until: moment(now.as_micros() + NO_HOLD_MICROS)?,
+            hold_until: now.saturating_add(Duration::from_micros(NO_HOLD_MICROS)),
             epoch: run.new_epoch(),
         };
         ledger.record(&item_id, &[sale], permit).await.map(drop).map_err(obstacle)

@@ -156,8 +156,8 @@ impl FailoverServers {
     async fn has_marker(&self, run: &Run, lease: &LeaseRecord) -> Result<Option<bool>, Obstacle> {
         if run.mode == Mode::Planned {
             let window = longest_window(&self.standby.queue).await.map_err(standby_redis_obstacle)?;
-            let end = lease.expires_at.as_micros().saturating_add(window);
-            if self.clock.now().as_micros() <= end.saturating_add(self.timing.tolerance.as_micros() as u64) {
+            let end = lease.expires_at.saturating_add(Duration::from_micros(window));
+            if self.clock.now() <= end.saturating_add(self.timing.tolerance) {
                 return Ok(Some(false));
             }
         }

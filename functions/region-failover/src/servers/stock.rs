@@ -68,7 +68,7 @@ impl FailoverServers {
         let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
         // Last: from here on the drain takes it for the new reign's.
         both.link
-            .run(both.link.call_limit(), async |mut connection| {
+            .call(async |mut connection| {
                 redis::cmd("HSET").arg(&key).arg("epoch").arg(epoch).query_async::<()>(&mut connection).await
             })
             .await

@@ -95,7 +95,7 @@ impl Registry {
     ) -> Result<Connected, LinkError> {
         let answer: Vec<String> = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 CONNECT
                     .key(connections_of(buyer.as_str()))
                     .key(format!("connects_of:{{{}}}", buyer.as_str()))
@@ -113,11 +113,8 @@ impl Registry {
         };
         let key = record(connection);
         let mut pipe = redis::pipe();
-        pipe.hset_multiple(
-            &key,
-            &[("user_token", buyer.as_str()), ("ends_at", &ends_at.as_micros().to_string())],
-        );
-        pipe.cmd("EXPIREAT").arg(&key).arg(ends_at.as_micros() / 1_000_000 + MARGIN_SECONDS);
+        pipe.hset_multiple(&key, &[("user_token", buyer.as_str()), ("ends_at", &ends_at.to_string())]);
+        pipe.cmd("EXPIREAT").arg(&key).arg(ends_at.as_secs() + MARGIN_SECONDS);
         pipe.zadd(ENDS, connection.as_str(), ends_at.as_micros());
         // Whoever publishes empties it; where nobody does, it goes with the last connection.
         pipe.expire(ENDS, i64::from(MAX_LIFE_SECONDS) * 2);
@@ -138,7 +135,7 @@ impl Registry {
     ) -> Result<Option<Speaker>, LinkError> {
         let answer: Vec<String> = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 MESSAGE
                     .key(record(connection))
                     .key(subscriptions(connection))
@@ -185,10 +182,10 @@ impl Registry {
     pub async fn ending(&self, now: Stamp) -> Result<Vec<Ending>, LinkError> {
         let due: Vec<(String, f64)> = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 redis::cmd("ZRANGE")
                     .arg(ENDS)
-                    .arg(&["-inf", &now.as_micros().to_string(), "BYSCORE", "LIMIT", "0"])
+                    .arg(&["-inf", &now.to_string(), "BYSCORE", "LIMIT", "0"])
                     .arg(MAX_ENTRIES)
                     .arg("WITHSCORES")
                     .query_async(&mut redis)
@@ -211,7 +208,7 @@ impl Registry {
     pub async fn forget(&self, connection: &ConnectionId) -> Result<(), LinkError> {
         let (buyer, items): (Option<String>, Vec<String>) = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 let mut pipe = redis::pipe();
                 pipe.hget(record(connection), "user_token").smembers(subscriptions(connection));
                 pipe.query_async(&mut redis).await
@@ -237,11 +234,7 @@ impl Registry {
             for connection in some {
                 script.arg(connection.as_str());
             }
-            self.link
-                .run(self.link.call_limit(), async |mut redis| {
-                    script.invoke_async::<u64>(&mut redis).await.map(drop)
-                })
-                .await?;
+            self.link.call(async |mut redis| script.invoke_async::<u64>(&mut redis).await.map(drop)).await?;
         }
         Ok(())
     }
@@ -251,7 +244,7 @@ impl Registry {
     pub async fn hold(&self, publisher: &str, time: Duration) -> Result<bool, LinkError> {
         let held: u64 = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 HOLD.key(PUBLISHER)
                     .arg(publisher)
                     .arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
@@ -263,11 +256,7 @@ impl Registry {
     }
 
     async fn run(&self, pipe: &redis::Pipeline) -> Result<(), LinkError> {
-        self.link
-            .run(self.link.call_limit(), async |mut redis| {
-                pipe.query_async::<redis::Value>(&mut redis).await.map(drop)
-            })
-            .await
+        self.link.call(async |mut redis| pipe.query_async::<redis::Value>(&mut redis).await.map(drop)).await
     }
 }
 

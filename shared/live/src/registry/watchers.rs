@@ -102,7 +102,7 @@ impl Registry {
     ) -> Result<(), LinkError> {
         let keys = ItemKeys::of(item_id);
         self.link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 // First into the set: an item without watchers is passed over, a watcher of an item
                 // that is not in it would hear nothing.
                 let _: () = redis::pipe()
@@ -120,8 +120,7 @@ impl Registry {
 
     /// The items that somebody watches, or has lately.
     pub async fn watched(&self) -> Result<Vec<ItemId>, LinkError> {
-        let names: Vec<String> =
-            self.link.run(self.link.call_limit(), async |mut redis| redis.smembers(WATCHED).await).await?;
+        let names: Vec<String> = self.link.call(async |mut redis| redis.smembers(WATCHED).await).await?;
         let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
@@ -131,7 +130,7 @@ impl Registry {
     pub async fn rest(&self, item_id: &ItemId) -> Result<(), LinkError> {
         let key = ItemKeys::of(item_id).watchers;
         self.link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 let _: () = redis.srem(WATCHED, item_id.as_str()).await?;
                 // Somebody may have come between: they are written after the set.
                 let watchers: u64 = redis.hlen(&key).await?;
@@ -146,8 +145,7 @@ impl Registry {
     /// The page that all watchers of `item_id` were last told, and its version.
     pub async fn last_page(&self, item_id: &ItemId) -> Result<Option<(Stamp, ItemPage)>, LinkError> {
         let key = page_key(item_id);
-        let text: Option<String> =
-            self.link.run(self.link.call_limit(), async |mut redis| redis.get(&key).await).await?;
+        let text: Option<String> = self.link.call(async |mut redis| redis.get(&key).await).await?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
@@ -160,11 +158,7 @@ impl Registry {
     ) -> Result<(), LinkError> {
         let key = page_key(item_id);
         let text = text(&(version, page));
-        self.link
-            .run(self.link.call_limit(), async |mut redis| {
-                redis.set_ex(&key, &text, u64::from(MAX_LIFE_SECONDS)).await
-            })
-            .await
+        self.link.call(async |mut redis| redis.set_ex(&key, &text, u64::from(MAX_LIFE_SECONDS)).await).await
     }
 
     /// Up to [`MAX_ENTRIES`] changes of each kind since `cursor`, which moves on.
@@ -172,7 +166,7 @@ impl Registry {
         let keys = ItemKeys::of(item_id);
         let answer: Vec<String> = self
             .link
-            .run(self.link.call_limit(), async |mut redis| {
+            .call(async |mut redis| {
                 let mut script = CHANGES.key(&keys.watchers);
                 script.key(&keys.changes).key(&keys.unwatched);
                 script.arg(&cursor.began).arg(&cursor.stopped).arg(MAX_ENTRIES);
@@ -206,11 +200,7 @@ impl Registry {
             for (connection, watch) in some {
                 script.arg(connection.as_str()).arg(watch.text());
             }
-            self.link
-                .run(self.link.call_limit(), async |mut redis| {
-                    script.invoke_async::<u64>(&mut redis).await.map(drop)
-                })
-                .await?;
+            self.link.call(async |mut redis| script.invoke_async::<u64>(&mut redis).await.map(drop)).await?;
         }
         Ok(())
     }
