@@ -1,5 +1,5 @@
-//! A run over all items until a deadline: each item has a task of its own, so that one
-//! that fails or hangs does not stop the others.
+//! A run over all items until a deadline. Each item has a task of its own, so that an item whose work fails or
+//! hangs does not stop the others.
 
 use crate::item::ItemId;
 use crate::queue::LinkError;
@@ -19,26 +19,25 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// How the work on one item ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ItemRunEnd<T> {
-    /// What was done.
     pub done: T,
-    /// There was no item under the id; there may be one later.
+    /// The item does not exist, or needs no work now: the work starts again if the next list has it.
     pub restart: bool,
 }
 
-/// What a run came to, over all items.
+/// The result of a run, over all items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary<T> {
-    /// Items worked on.
+    /// The number of items worked on.
     pub items: u64,
-    /// What was done to them together.
+    /// The sum over all items.
     #[serde(flatten)]
     pub done: T,
-    /// Lists that could not be read, and works that died.
+    /// Lists that could not be read, and tasks that panicked.
     pub broken: u64,
 }
 
-/// Starts `work` on every item that `list` names, and on every one that comes, until `until`.
-/// A work that has died is started again with the next list.
+/// Starts `work` on every item of `list`, which is read every second, until `until`. Work that panicked starts
+/// again with the next list.
 pub async fn run<T, Fut>(
     list: impl AsyncFn() -> Result<Vec<ItemId>, LinkError>,
     telemetry: &Telemetry,
@@ -57,20 +56,20 @@ where
         match list().await {
             Ok(ids) => {
                 for item_id in ids {
-                    if let Entry::Vacant(place) = at_work.entry(item_id) {
+                    if let Entry::Vacant(entry) = at_work.entry(item_id) {
                         summary.items += 1;
-                        let started = works.spawn(work(place.key().clone()));
-                        place.insert(started.id());
+                        let started = works.spawn(work(entry.key().clone()));
+                        entry.insert(started.id());
                     }
                 }
             }
             Err(error) => {
                 summary.broken += 1;
-                tracing::warn!(%error, "the list of items cannot be read");
+                tracing::warn!(%error, "could not read the list of items from Redis; trying again in 1 s");
             }
         }
         while let Some(ended) = works.try_join_next_with_id() {
-            if let Some(id) = note(ended, &mut summary) {
+            if let Some(id) = record_end(ended, &mut summary) {
                 at_work.retain(|_, at_work| *at_work != id);
             }
         }
@@ -78,19 +77,18 @@ where
             telemetry.flush();
             flushed = Instant::now();
         }
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(LIST_INTERVAL.min(left)).await;
+        pause(LIST_INTERVAL, until).await;
     }
     while let Some(ended) = works.join_next_with_id().await {
-        note(ended, &mut summary);
+        record_end(ended, &mut summary);
     }
     telemetry.invocation_done();
-    tracing::info!(?summary, "the run is over");
+    tracing::info!(?summary, "the run over all items has ended");
     summary
 }
 
-/// Takes note of an end; returns the work's id where it is to be started again.
-fn note<T: std::ops::AddAssign>(
+/// Adds an end to the summary; returns the task's id if its work may start again.
+fn record_end<T: std::ops::AddAssign>(
     ended: Result<(Id, ItemRunEnd<T>), JoinError>,
     summary: &mut Summary<T>,
 ) -> Option<Id> {
@@ -101,8 +99,13 @@ fn note<T: std::ops::AddAssign>(
         }
         Err(error) => {
             summary.broken += 1;
-            tracing::error!(%error, "the work on an item died");
+            tracing::error!(%error, "the work on an item panicked; it starts again with the next list");
             Some(error.id())
         }
     }
+}
+
+/// Sleeps for `time`, but not longer than until `until`.
+pub async fn pause(time: Duration, until: Instant) {
+    tokio::time::sleep(time.min(until.saturating_duration_since(Instant::now()))).await;
 }

@@ -3,7 +3,7 @@
 use lease::{Lease, LeaseError};
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::ItemRunEnd;
+use shared::item_runs::{self, ItemRunEnd};
 use shared::queue::{DrainBatch, LinkError, MAX_BATCH, Queue};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -60,8 +60,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
                 FAILURE_PAUSE
             }
         };
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(pause.min(left)).await;
+        item_runs::pause(pause, until).await;
     }
     ItemRunEnd { done, restart: false }
 }

@@ -63,7 +63,6 @@ async fn write_heartbeats(app: &App, until: Instant) {
         {
             tracing::debug!(%error, "could not write the heartbeat to Redis; trying again");
         }
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(HEARTBEAT_INTERVAL.min(left)).await;
+        item_runs::pause(HEARTBEAT_INTERVAL, until).await;
     }
 }

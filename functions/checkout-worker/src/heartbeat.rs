@@ -1,6 +1,7 @@
 //! Writes main's heartbeat to the ledger. A standby measures its lag by the heartbeat's age.
 
 use ledger::{HEARTBEAT_INTERVAL, Ledger};
+use shared::item_runs;
 use std::time::Instant;
 
 /// Writes heartbeats until `until`, and goes on after a failed one. Logs only the first failure in a row.
@@ -17,7 +18,6 @@ pub(crate) async fn write_until(ledger: &Ledger, until: Instant) {
         } else {
             has_failed = false;
         }
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(HEARTBEAT_INTERVAL.min(left)).await;
+        item_runs::pause(HEARTBEAT_INTERVAL, until).await;
     }
 }

@@ -5,7 +5,7 @@ use lease::LeaseError;
 use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::ItemRunEnd;
+use shared::item_runs::{self, ItemRunEnd};
 use shared::queue::{LinkError, MAX_BATCH, Task};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -124,8 +124,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
                 FAILURE_PAUSE
             }
         };
-        let left = until.saturating_duration_since(Instant::now());
-        tokio::time::sleep(pause.min(left)).await;
+        item_runs::pause(pause, until).await;
     }
     ItemRunEnd { done: work.done, restart: false }
 }

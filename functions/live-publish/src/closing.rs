@@ -5,6 +5,7 @@ use crate::transport::{Delivery, Transport};
 use futures::StreamExt;
 use live::message::{Reply, text};
 use live::registry::{Ending, Why};
+use shared::item_runs;
 use shared::problem::Problem;
 use shared::token::TokenError;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ pub(crate) async fn run<T: Transport>(context: &PublisherContext<T>, until: Inst
                 }
             }
         }
-        tokio::time::sleep(PAUSE.min(until.saturating_duration_since(Instant::now()))).await;
+        item_runs::pause(PAUSE, until).await;
     }
 }
 

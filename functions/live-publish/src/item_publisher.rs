@@ -7,7 +7,7 @@ use live::connection_id::ConnectionId;
 use live::registry::{ChangeCursor, Subscription};
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::ItemRunEnd;
+use shared::item_runs::{ItemRunEnd, pause};
 use shared::queue::{ItemError, LinkError, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, ReadFrom};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -96,7 +96,7 @@ pub(crate) async fn run<O: Transport>(
         if context.is_publisher.load(Ordering::Relaxed) {
             // Start afresh for each lease: another publisher may have sent messages in between.
             let mut publisher = match ItemPublisher::begin(context.clone(), item_id.clone()).await {
-                Ok(watch) => watch,
+                Ok(publisher) => publisher,
                 Err(error) => {
                     record_failure(&mut done, &item_id, &error);
                     pause(FAILURE_PAUSE, until).await;
@@ -112,10 +112,6 @@ pub(crate) async fn run<O: Transport>(
         pause(REPLICA_PAUSE, until).await;
     }
     ItemRunEnd { done, restart: false }
-}
-
-async fn pause(pause: Duration, until: Instant) {
-    tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
 }
 
 fn record_failure(done: &mut Published, item_id: &ItemId, error: &ItemError) {

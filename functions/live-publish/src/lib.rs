@@ -115,7 +115,7 @@ async fn hold_publisher_lock<O>(context: &PublisherContext<O>, name: &str, until
             }
         }
         let pause = if is_publisher { LOCK_TIME / 4 } else { LOCK_RETRY_PAUSE };
-        tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+        item_runs::pause(pause, until).await;
     }
     if context.is_publisher.swap(false, Ordering::Relaxed)
         && let Err(error) = context.registry.hold(name, Duration::ZERO).await
