@@ -1,8 +1,7 @@
-//! Every refusal a client can meet, as problem documents (RFC 9457).
+//! Every refusal that a client can get, as a problem document (RFC 9457).
 //!
-//! The `type` is stable and documented in `docs/PROBLEMS.md`; its last part is also
-//! the `Reason` of the `orders_refused` metric. What goes wrong inside says
-//! nothing of the inside.
+//! The `type` is stable and documented in `docs/PROBLEMS.md`. Its last part is also the dimension `Reason` of the
+//! metric `orders_refused`. The document of an internal fault reveals no internals.
 
 use crate::stamp::Stamp;
 use crate::token::TokenError;
@@ -10,105 +9,76 @@ use lambda_http::http::{HeaderValue, StatusCode, header};
 use lambda_http::{Body, Response};
 use serde_json::{Map, Value, json};
 
-/// A refusal.
+/// A refusal. `docs/PROBLEMS.md` says when each occurs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The path names no possible item.
     BadItemId,
-    /// The body is no JSON object, or has members that mean nothing.
     BadBody,
-    /// The body is longer than `limit_bytes`.
     BodyTooLarge {
-        /// The limit.
         limit_bytes: usize,
     },
-    /// There is no bearer token.
     NoToken,
-    /// The bearer token does not prove who the buyer is.
     BadToken(TokenError),
-    /// There is no such item.
     NoSuchItem,
-    /// The path has no such method.
     MethodNotAllowed {
-        /// What the path has, as in the `Allow` header.
+        /// The methods of the path, as in the header `Allow`.
         allow: &'static str,
     },
-    /// The buyer has a reservation.
     AlreadyReserved,
-    /// The buyer has bought.
     AlreadySold,
-    /// The buyer has no order that could be withdrawn.
     NoOrder,
-    /// A payment is not described as it must be.
     BadPayment,
-    /// The buyer has no reservation that could be paid.
     NoReservation,
-    /// The reservation had ended before the payment came.
     ReservationEnded,
-    /// The unit was bought with another payment.
     AlreadyPaid,
-    /// The payment has bought another buyer's unit.
     PaymentUsed,
-    /// The hold was extended before, for another payment.
     AlreadyExtended,
     /// The reservation is not in the ledger yet; nothing has changed.
     NotRecordedYet,
-    /// The ledger did not answer; the payment may have been taken.
+    /// The ledger did not answer; the payment may have been recorded.
     LedgerUnavailable,
-    /// The item opens later.
     NotOpenYet {
-        /// When it opens.
         opens_at: Stamp,
-        /// The moment of the order.
         placed_at: Stamp,
     },
-    /// The item takes no more orders.
     Closed,
-    /// Every unit is gone.
     SoldOut,
-    /// Main could not be reached; nothing is queued.
+    /// The order is not queued.
     MainUnreachable,
     /// Main did not answer; the order may be queued.
     OutcomeUnknown,
-    /// Main could not be asked what has become of an order, or of an item.
     StatusUnavailable,
-    /// The order reached main after its settle window; nothing is queued.
+    /// The order reached main after its settle window; it is not queued.
     TooLate,
-    /// The order is stamped in main's future; nothing is queued.
+    /// The stamp is ahead of main's clock; the order is not queued.
     ClockAhead,
-    /// This region's clock cannot be trusted with a stamp; nothing is queued.
+    /// This region's clock is wrong; the order is not queued.
     ClockOff,
-    /// What was said on a socket means nothing.
     BadMessage,
-    /// A socket's handshake does not offer the subprotocol that is spoken here.
     BadSubprotocol,
-    /// A connection watches as many items as it may.
     TooManySubscriptions,
-    /// A connection says too much.
     TooManyMessages,
-    /// The buyer has too many connections, or connects too often.
     TooManyConnections,
-    /// The region has forgotten the connection.
+    /// The region does not know the connection any more.
     NotConnected,
-    /// A fault of fairdrop's own.
     Internal,
 }
 
-/// What all refusals of a kind have in common.
+/// What is the same in all refusals of one kind.
 struct ProblemKind {
     slug: &'static str,
     status: StatusCode,
     title: &'static str,
 }
 
-/// What `type` starts with.
+/// The beginning of `type`.
 pub const TYPE_PREFIX: &str = "urn:fairdrop:problem:";
 
-/// The longest wait a `Retry-After` asks for, in seconds.
+/// The longest wait that a `Retry-After` asks for, in seconds.
 pub const MAX_RETRY_AFTER_SECONDS: u64 = 3_600;
 
 impl Problem {
-    /// One of each, with some value in what it carries: for documents and tests.
+    /// One of each kind, for documents and tests.
     pub fn one_of_each() -> Vec<Self> {
         vec![
             Self::BadItemId,
@@ -160,44 +130,50 @@ impl Problem {
 
     fn kind(&self) -> ProblemKind {
         let (slug, status, title) = match self {
-            Self::BadItemId => ("bad-item-id", 400, "The item id is not well formed"),
+            Self::BadItemId => ("bad-item-id", 400, "The item id is malformed"),
             Self::BadBody => ("bad-body", 400, "The body must be empty or an empty JSON object"),
-            Self::NoToken => ("no-token", 401, "An access token is needed"),
+            Self::NoToken => ("no-token", 401, "An access token is required"),
             Self::BadToken(_) => ("bad-token", 401, "The access token is not valid"),
-            Self::NoSuchItem => ("no-such-item", 404, "There is no such item"),
+            Self::NoSuchItem => ("no-such-item", 404, "The item does not exist"),
             Self::NoOrder => ("no-order", 404, "You have no order for this item"),
-            Self::MethodNotAllowed { .. } => ("method-not-allowed", 405, "This path has no such method"),
-            Self::AlreadyReserved => ("already-reserved", 409, "A unit is reserved for you already"),
-            Self::AlreadySold => ("already-sold", 409, "You have bought this item already"),
-            Self::BadPayment => ("bad-payment", 400, "The payment is not described as it must be"),
+            Self::MethodNotAllowed { .. } => {
+                ("method-not-allowed", 405, "The path does not support this method")
+            }
+            Self::AlreadyReserved => ("already-reserved", 409, "A unit is already reserved for you"),
+            Self::AlreadySold => ("already-sold", 409, "You have already bought this item"),
+            Self::BadPayment => ("bad-payment", 400, "The description of the payment is malformed"),
             Self::NoReservation => ("no-reservation", 404, "The buyer has no reservation of this item"),
             Self::ReservationEnded => ("reservation-ended", 409, "The reservation has ended"),
             Self::AlreadyPaid => ("already-paid", 409, "The unit was bought with another payment"),
             Self::PaymentUsed => ("payment-used", 409, "The payment has bought another buyer's unit"),
-            Self::AlreadyExtended => ("already-extended", 409, "The hold has been extended before"),
+            Self::AlreadyExtended => ("already-extended", 409, "The hold was already extended once"),
             Self::NotRecordedYet => ("not-recorded-yet", 503, "The reservation is not in the ledger yet"),
             Self::LedgerUnavailable => ("ledger-unavailable", 503, "The ledger did not answer"),
             Self::NotOpenYet { .. } => ("not-open-yet", 409, "The item is not open yet"),
             Self::Closed => ("closed", 410, "The item is closed"),
             Self::SoldOut => ("sold-out", 410, "The item is sold out"),
             Self::BodyTooLarge { .. } => ("body-too-large", 413, "The body is too large"),
-            Self::Internal => ("internal", 500, "Something went wrong on our side"),
+            Self::Internal => ("internal", 500, "An internal error occurred"),
             Self::MainUnreachable => {
                 ("main-unreachable", 503, "The checkout cannot be reached from this region")
             }
             Self::OutcomeUnknown => ("outcome-unknown", 503, "The checkout did not answer"),
             Self::StatusUnavailable => {
-                ("status-unavailable", 503, "The checkout cannot be asked from this region")
+                ("status-unavailable", 503, "The checkout's status cannot be read from this region")
             }
             Self::TooLate => ("too-late", 503, "The order took too long to reach the checkout"),
-            Self::ClockAhead => ("clock-ahead", 503, "The order was stamped ahead of the checkout's clock"),
-            Self::ClockOff => ("clock-off", 503, "This region's clock cannot be trusted at the moment"),
-            Self::BadMessage => ("bad-message", 400, "The message means nothing here"),
-            Self::BadSubprotocol => ("bad-subprotocol", 400, "The handshake offers no subprotocol of ours"),
-            Self::TooManySubscriptions => {
-                ("too-many-subscriptions", 429, "This connection watches as many items as it may")
+            Self::ClockAhead => {
+                ("clock-ahead", 503, "The order's time stamp is ahead of the checkout's clock")
             }
-            Self::TooManyMessages => ("too-many-messages", 429, "This connection says too much"),
+            Self::ClockOff => ("clock-off", 503, "The clock of this region is wrong at the moment"),
+            Self::BadMessage => ("bad-message", 400, "The message is malformed or unknown"),
+            Self::BadSubprotocol => {
+                ("bad-subprotocol", 400, "The handshake does not offer the required subprotocol")
+            }
+            Self::TooManySubscriptions => {
+                ("too-many-subscriptions", 429, "This connection watches the maximum number of items")
+            }
+            Self::TooManyMessages => ("too-many-messages", 429, "This connection sends too many messages"),
             Self::TooManyConnections => ("too-many-connections", 429, "You have too many connections"),
             Self::NotConnected => ("not-connected", 410, "This connection is not known any more"),
         };
@@ -208,44 +184,44 @@ impl Problem {
 
     fn detail(&self) -> String {
         match self {
-            Self::BadItemId => "An item id is 1 to 64 characters of A-Z a-z 0-9 . _ -".into(),
-            Self::BadBody => "An order needs no body: item and buyer come from path and token.".into(),
+            Self::BadItemId => "An item id has 1 to 64 characters of A-Z a-z 0-9 . _ -".into(),
+            Self::BadBody => "An order needs no body: the path names the item, and the token names the buyer.".into(),
             Self::BodyTooLarge { limit_bytes } => format!("The body may have at most {limit_bytes} bytes."),
             Self::NoToken => "Send the header `Authorization: Bearer <access token>`.".into(),
             Self::BadToken(error) => error.to_string(),
             Self::NoSuchItem => "Check the item id in the path.".into(),
-            Self::NoOrder => "Nothing was withdrawn.".into(),
-            Self::MethodNotAllowed { allow } => format!("Allowed here: {allow}."),
+            Self::NoOrder => "Nothing was cancelled.".into(),
+            Self::MethodNotAllowed { allow } => format!("Supported methods: {allow}."),
             Self::AlreadyReserved => {
-                "One unit per buyer. Ask for your order to see until when it is held.".into()
+                "Each buyer can have one unit. The status of your order shows when the hold ends.".into()
             }
-            Self::AlreadySold => "One unit per buyer.".into(),
+            Self::AlreadySold => "Each buyer can have one unit.".into(),
             Self::BadPayment => {
-                "Send user_token (1 to 255 visible ASCII characters), payment_reference (the \
-                                 same) and outcome (paid, pending or failed), and nothing else."
+                "Send user_token (1 to 255 visible ASCII characters), payment_reference (likewise) and \
+                 outcome (paid, pending or failed), and nothing else."
                     .into()
             }
-            Self::NoReservation => "Nothing is sold. Give the payment back.".into(),
-            Self::ReservationEnded => "The unit has gone back to the stock. Give the payment back.".into(),
-            Self::AlreadyPaid => "One unit per buyer. Give this payment back.".into(),
-            Self::PaymentUsed => "One payment buys one unit of an item. Nothing is sold.".into(),
-            Self::AlreadyExtended => "A hold is extended once. It ends as it was said.".into(),
-            Self::NotRecordedYet => "Nothing has changed. Send the same payment again.".into(),
-            Self::LedgerUnavailable => "Send the same payment again: it counts once.".into(),
-            Self::NotOpenYet { .. } => "Nothing is queued. Order again once it is open.".into(),
-            Self::Closed => "Nothing is queued.".into(),
-            Self::SoldOut => "Nothing is queued.".into(),
-            Self::Internal => "Nothing is known to be queued. Ask for your order, then try again.".into(),
-            Self::MainUnreachable => "Nothing is queued. Try again.".into(),
-            Self::OutcomeUnknown => "Your order may be queued. Ask for it before you order again; if you do \
-                                     order again, an order that is queued keeps its place."
+            Self::NoReservation => "Nothing was sold. Please return the money.".into(),
+            Self::ReservationEnded => "The unit has returned to the stock. Please return the money.".into(),
+            Self::AlreadyPaid => "Each buyer can have one unit. Please return the money of this payment.".into(),
+            Self::PaymentUsed => "One payment buys one unit of an item. Nothing was sold.".into(),
+            Self::AlreadyExtended => "A hold can be extended once. It ends at the time that was shown.".into(),
+            Self::NotRecordedYet => "Nothing has changed. Please send the same payment again.".into(),
+            Self::LedgerUnavailable => "Please send the same payment again: it counts once.".into(),
+            Self::NotOpenYet { .. } => "The order was not queued. Please order again when the item is open.".into(),
+            Self::Closed => "The order was not queued.".into(),
+            Self::SoldOut => "The order was not queued.".into(),
+            Self::Internal => "Please check the status of your order, then try again.".into(),
+            Self::MainUnreachable => "The order was not queued. Please try again.".into(),
+            Self::OutcomeUnknown => "Your order may be queued. Please check its status before you order again. If you \
+                                     order again, a queued order keeps its place."
                 .into(),
-            Self::StatusUnavailable => "Nothing has changed. Ask again.".into(),
-            Self::TooLate => "Nothing of this try is queued. Try again.".into(),
-            Self::ClockAhead | Self::ClockOff => "Nothing is queued. Try again.".into(),
+            Self::StatusUnavailable => "Nothing has changed. Please try again.".into(),
+            Self::TooLate => "The order was not queued. Please try again.".into(),
+            Self::ClockAhead | Self::ClockOff => "The order was not queued. Please try again.".into(),
             Self::BadMessage => {
-                "Send a JSON object with action: subscribe or unsubscribe and an item_id, or ping; and \
-                 nothing else."
+                "Send a JSON object with the action subscribe or unsubscribe and an item_id, or with the action ping, \
+                 and no other members."
                     .into()
             }
             Self::BadSubprotocol => {
@@ -253,10 +229,10 @@ impl Problem {
             }
             Self::TooManySubscriptions => "Unsubscribe from an item first.".into(),
             Self::TooManyMessages => {
-                "Wait for some seconds. Changes are told without being asked for.".into()
+                "Please wait some seconds. The server sends changes without being asked.".into()
             }
-            Self::TooManyConnections => "Keep to the newest of them.".into(),
-            Self::NotConnected => "Connect again, and subscribe again.".into(),
+            Self::TooManyConnections => "Please use the newest connection.".into(),
+            Self::NotConnected => "Please connect and subscribe again.".into(),
         }
     }
 
@@ -264,7 +240,7 @@ impl Problem {
         let members = match self {
             Self::NotOpenYet { opens_at, .. } => json!({ "opens_at": opens_at }),
             Self::OutcomeUnknown | Self::LedgerUnavailable => json!({ "outcome": "unknown" }),
-            // Not the answer to an order, or to one that changed nothing.
+            // These do not answer an order.
             Self::StatusUnavailable | Self::NotRecordedYet => Value::Null,
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => json!({ "outcome": "not_queued" }),
             _ => Value::Null,
@@ -275,7 +251,7 @@ impl Problem {
         }
     }
 
-    /// Seconds after which a client may try again, where trying again can help.
+    /// Seconds after which a client may try again, if that can help.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::NotOpenYet { opens_at, placed_at } => {
@@ -345,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_try_again_is_told_when() {
+    fn every_problem_that_can_be_retried_has_retry_after() {
         for problem in Problem::one_of_each() {
-            let told = problem.retry_after_seconds().is_some();
+            let has_retry_after = problem.retry_after_seconds().is_some();
             let may = problem.status().as_u16() == 503 || matches!(problem, Problem::NotOpenYet { .. });
-            assert_eq!(told, may, "{problem:?}");
+            assert_eq!(has_retry_after, may, "{problem:?}");
         }
         let moment = |micros| Stamp::from_micros(micros).unwrap();
         let early = Problem::NotOpenYet { opens_at: moment(5_500_000), placed_at: moment(1_000_000) };

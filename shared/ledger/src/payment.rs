@@ -1,14 +1,15 @@
-//! What a payment does to a reservation. Its reference is the idempotency key: the same payment again
-//! gets the same answer.
+//! The effect of a payment on a reservation. The payment's reference is the idempotency key: a repeated notice gets
+//! the same answer.
 //!
-//! An answer after which the shop gives the money back is final, and so is the one to a payment that has
-//! failed: the buyer may have a unit again later, which that payment must then neither buy nor release. It is
-//! written down (`fairdrop.payments`) in the transaction that decides it, and looked up before all else. A
-//! payment that has bought stands in its sale. Whatever else is answered changes with the ledger and is not
-//! kept: a hold that was extended, or was for another payment; a reservation on its way.
+//! After some answers the shop returns the money; these answers are final, and so is the answer to a failed
+//! payment. The same buyer may have another reservation later, which that payment must neither buy nor release.
+//! A final answer is stored in `fairdrop.payments` by the transaction that decides it, and is looked up first. A
+//! payment that has bought a unit stands in its sale. All other answers change with the ledger and are not stored:
+//! a hold that was extended, or extended for another payment; a reservation in transit.
 //!
-//! Whether one is on its way, Redis alone knows. [`Ledger::pay`] does without, since most payments buy, in
-//! one statement; one that does not is [`Payment::Unknown`] until [`Ledger::refuse`] is told what Redis says.
+//! Only Redis knows whether a reservation is in transit. [`Ledger::pay`] does not ask Redis, since most payments
+//! buy, in one statement. For the others it returns [`Payment::Unknown`]; the caller then asks Redis and calls
+//! [`Ledger::refuse`].
 
 mod facts;
 
@@ -21,33 +22,30 @@ use shared::queue::{Hold, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
-/// What came of a payment.
+/// The result of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payment {
-    /// The unit is sold to the buyer: for this payment or, where it was sold at once and this one has not
-    /// been paid, for none yet.
-    Sold {
-        /// The stamp of their order.
-        placed_at: Stamp,
-    },
-    /// The unit was sold to the buyer for another payment. Final.
+    /// The buyer has bought the unit with this payment. If the unit was sold without a hold and this payment is not
+    /// `paid`, no payment has paid for it yet.
+    Sold { placed_at: Stamp },
+    /// The buyer has bought the unit with another payment. Final.
     AlreadyPaid,
-    /// The payment is another buyer's: it has bought their unit of the item, or was refused to them.
+    /// The payment belongs to another buyer: it has bought their unit of the item, or was refused to them.
     Used,
-    /// The reservation had ended before, or this payment's failure has ended it: it buys nothing. Final.
+    /// The reservation ended before, or the failure of this payment has ended it. The payment buys nothing. Final.
     Released,
-    /// There was no reservation for the payment: it buys nothing. Final.
+    /// There was no reservation for the payment. It buys nothing. Final.
     NoReservation,
-    /// The payment has failed, and the hold goes on: it was extended for another one. Final.
+    /// The payment has failed, but the hold goes on, since it was extended for another payment. Final.
     HeldForAnother,
-    /// The ledger has no reservation of the buyer's that could be paid, at least not yet.
+    /// The ledger has no reservation of the buyer that could be paid, or does not have it yet.
     Unknown,
 }
 
 impl Payment {
     const FINAL: [Self; 4] = [Self::AlreadyPaid, Self::Released, Self::NoReservation, Self::HeldForAnother];
 
-    /// As the ledger keeps it; nothing for what is not final, or stands in a sale.
+    /// The name of a final answer in the table. `None` for an answer that is not final or stands in a sale.
     fn stored_as(self) -> Option<&'static str> {
         match self {
             Self::AlreadyPaid => Some("already-paid"),
@@ -62,22 +60,22 @@ impl Payment {
         Self::FINAL
             .into_iter()
             .find(|one| one.stored_as() == Some(text))
-            .ok_or_else(|| LedgerError::Refused("an answer that cannot be read".into()))
+            .ok_or_else(|| LedgerError::Refused("fairdrop.payments has an unknown answer".into()))
     }
 }
 
-/// What came of a wish for more time.
+/// The result of extending a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// The hold lasts until then.
+    /// The hold lasts until this moment.
     Until(Stamp),
-    /// It has been extended for another payment.
+    /// The hold was extended before, for another payment.
     Spent,
-    /// It needs no extension, or it is too late for one.
+    /// The reservation is decided: an extension is not needed, or comes too late.
     Settled(Payment),
 }
 
-/// A payment: for what, whose, and under whose word what comes of it is written.
+/// One payment of one buyer for one item, and the fence under which its result is written.
 #[derive(Clone, Copy)]
 struct Charge<'a> {
     item_id: &'a ItemId,
@@ -87,8 +85,8 @@ struct Charge<'a> {
 }
 
 impl Ledger {
-    /// Turns the buyer's reservation into a sale, if it has not ended: whichever comes
-    /// first, payment or release, decides, and both are told the same.
+    /// Turns the buyer's reservation into a sale unless it has ended. The first of payment and release decides;
+    /// the other gets the same answer.
     pub async fn pay(
         &self,
         item_id: &ItemId,
@@ -101,14 +99,14 @@ impl Ledger {
             match self.sell(charge).await {
                 Ok(Some(placed_at)) => Ok(Payment::Sold { placed_at }),
                 Err(error) if !was_overtaken(&error) => Err(error),
-                Ok(None) | Err(_) => self.answer_payment(charge, None).await,
+                Ok(None) | Err(_) => retry_if_overtaken(|| self.answer_payment(charge, None)).await,
             }
         })
         .await
     }
 
-    /// Refuses for good a payment that buys nothing, where it buys nothing by what `redis` says of the buyer,
-    /// too. Where a reservation may still be on its way it is [`Payment::Unknown`], and nothing is written.
+    /// Permanently refuses a payment that buys nothing, if the buyer's state in Redis, `redis`, agrees. While a
+    /// reservation may be in transit, it returns [`Payment::Unknown`] and writes nothing.
     pub async fn refuse(
         &self,
         item_id: &ItemId,
@@ -118,11 +116,11 @@ impl Ledger {
         fence: Fence,
     ) -> Result<Payment, LedgerError> {
         let charge = Charge { item_id, buyer, reference, fence };
-        self.within_limit(self.answer_payment(charge, Some(redis))).await
+        self.within_limit(retry_if_overtaken(|| self.answer_payment(charge, Some(redis)))).await
     }
 
-    /// Extends the buyer's hold to `until`, once, while payment `reference` is under way. `redis` is what Redis says of
-    /// the buyer: a unit that was sold there, under an earlier epoch, is held for nothing any more.
+    /// Extends the buyer's hold to `until`, once, while payment `reference` is pending. `redis` is the buyer's state in
+    /// Redis: a unit that is sold there, under an earlier epoch, is not extended.
     pub async fn extend(
         &self,
         item_id: &ItemId,
@@ -133,17 +131,11 @@ impl Ledger {
         fence: Fence,
     ) -> Result<Extension, LedgerError> {
         let charge = Charge { item_id, buyer, reference, fence };
-        self.within_limit(async {
-            match self.extend_once(charge, until, redis).await {
-                Err(error) if was_overtaken(&error) => self.extend_once(charge, until, redis).await,
-                other => other,
-            }
-        })
-        .await
+        self.within_limit(retry_if_overtaken(|| self.extend_once(charge, until, redis))).await
     }
 
     /// Releases the buyer's reservation because its payment has failed, unless its hold was extended for
-    /// another one. `redis` is what Redis says of the buyer, as for [`refuse`](Self::refuse).
+    /// another payment. `redis` is the buyer's state in Redis, as for [`refuse`](Self::refuse).
     pub async fn give_up(
         &self,
         item_id: &ItemId,
@@ -153,17 +145,11 @@ impl Ledger {
         fence: Fence,
     ) -> Result<Payment, LedgerError> {
         let charge = Charge { item_id, buyer, reference, fence };
-        self.within_limit(async {
-            match self.give_up_once(charge, redis).await {
-                Err(error) if was_overtaken(&error) => self.give_up_once(charge, redis).await,
-                other => other,
-            }
-        })
-        .await
+        self.within_limit(retry_if_overtaken(|| self.give_up_once(charge, redis))).await
     }
 }
 
-/// What has been refused for good is not sold; where that happens at this very moment, the database says so.
+/// A payment that was permanently refused buys nothing. If that happens at the same moment, the database refuses.
 const SELL: &str = "
     UPDATE fairdrop.sales SET state = 'sold', payment_reference = $3, epoch = $4
      WHERE item_id = $1 AND user_token = $2
@@ -191,17 +177,6 @@ impl Ledger {
         charge: Charge<'_>,
         redis: Option<OrderState>,
     ) -> Result<Payment, LedgerError> {
-        match self.answer_payment_once(charge, redis).await {
-            Err(error) if was_overtaken(&error) => self.answer_payment_once(charge, redis).await,
-            other => other,
-        }
-    }
-
-    async fn answer_payment_once(
-        &self,
-        charge: Charge<'_>,
-        redis: Option<OrderState>,
-    ) -> Result<Payment, LedgerError> {
         let mut transaction = self.begin_before(charge.fence.until).await?;
         let facts = read_facts(&mut transaction, charge).await?;
         let cancelled = Some(OrderState::Reserved(Hold::Release));
@@ -210,7 +185,7 @@ impl Ledger {
             PaymentDecision::Open(sale) if sale.state == SaleState::Reserved && redis == cancelled => {
                 Payment::Released
             }
-            // It was recorded a moment ago.
+            // The ledger has recorded the reservation in between: the caller asks again.
             PaymentDecision::Open(_) => Payment::Unknown,
         };
         record_answer(&mut transaction, charge, &facts, answer).await?;
@@ -268,14 +243,14 @@ impl Ledger {
             PaymentDecision::Open(sale) if sale.state == SaleState::Sold => {
                 (Payment::Sold { placed_at: sale.placed_at }, false)
             }
-            // An earlier reign's ledger had it as sold, and this copy of it does not.
+            // Sold under an earlier epoch; this copy of the ledger does not have the sale.
             PaymentDecision::Open(_) if redis == OrderState::Sold => (Payment::Unknown, false),
             PaymentDecision::Open(sale) => match sale.extended_for.as_deref() {
                 Some(reference) if reference != charge.reference => (Payment::HeldForAnother, false),
                 Some(_) | None => (Payment::Released, true),
             },
         };
-        // First: the lock on the reference is taken before the reign's.
+        // Before the release: the lock on the reference is taken before the lock on the epoch.
         record_answer(&mut transaction, charge, &facts, answer).await?;
         if releases {
             sqlx::query(
@@ -293,8 +268,18 @@ impl Ledger {
     }
 }
 
-/// Whether another notice of the same payment was quicker, and the database has refused a second answer: the
-/// next look finds the first.
+/// Repeats `attempt` once if another notice of the same payment was faster and the database has therefore refused a
+/// second answer. The repetition reads the first answer.
+async fn retry_if_overtaken<T, Fut>(attempt: impl Fn() -> Fut) -> Result<T, LedgerError>
+where
+    Fut: Future<Output = Result<T, LedgerError>>,
+{
+    match attempt().await {
+        Err(error) if was_overtaken(&error) => attempt().await,
+        other => other,
+    }
+}
+
 fn was_overtaken(error: &LedgerError) -> bool {
     let rules = ["one_answer", "one_payment_one_unit", "payments_pkey"];
     matches!(error, LedgerError::Refused(rule) if rules.contains(&rule.as_str()))

@@ -1,4 +1,4 @@
-//! What the ledger has of a payment, and what follows from it.
+//! What the ledger has of a payment, and the decision that follows.
 
 use super::{Charge, Payment};
 use crate::items::stamp;
@@ -11,9 +11,8 @@ use sqlx::{Postgres, Row, Transaction};
 /// What the ledger has of a payment.
 #[derive(Debug)]
 pub(super) struct PaymentFacts {
-    /// What it was answered for good, or that it is another buyer's.
+    /// Its final answer, if there is one, or [`Payment::Used`] if it is another buyer's.
     answered: Option<Payment>,
-    /// The buyer's row.
     sale: Option<SaleRow>,
 }
 
@@ -26,17 +25,17 @@ pub(super) struct SaleRow {
     payment_reference: Option<String>,
 }
 
-/// What follows from it.
 #[derive(Debug)]
 pub(super) enum PaymentDecision<'a> {
-    /// This, whatever the notice says.
+    /// This answer, whatever the notice says.
     Decided(Payment),
     /// The unit waits for a payment: the notice decides.
     Open(&'a SaleRow),
 }
 
 impl PaymentFacts {
-    /// What follows for payment `reference`; where Redis was not asked, nobody is refused for what it may know.
+    /// The decision for payment `reference`. If Redis was not asked (`None`), no payment is refused for something that
+    /// Redis may know.
     pub(super) fn decide(&self, reference: &str, redis: Option<OrderState>) -> PaymentDecision<'_> {
         if let Some(answered) = self.answered {
             return PaymentDecision::Decided(answered);
@@ -57,13 +56,13 @@ impl PaymentFacts {
     }
 }
 
-/// Whether `redis` has promised the buyer nothing but what has ended by the ledger's `sale`.
+/// Whether Redis has no reservation of the buyer except one that has ended according to the ledger's `sale`.
 fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
     match (redis, sale) {
         (OrderState::None | OrderState::Queued { .. } | OrderState::Released, _) => true,
-        // Should it not be this one that was given back, it ends as soon as it is recorded.
+        // If another reservation was cancelled, it ends when it is recorded.
         (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
-        // Redis may not have been told of an extension.
+        // Redis may lack an extension of the hold.
         (OrderState::Reserved(Hold::Until(held)), Some(sale)) => {
             sale.hold_until == held || sale.extended_for.is_some() && sale.hold_until > held
         }
@@ -84,7 +83,7 @@ const READ_FACTS: &str = "
       LEFT JOIN sale ON true
       LEFT JOIN fairdrop.payments AS answered ON answered.item_id = $1 AND answered.payment_reference = $3";
 
-/// What there is of a payment. The buyer's row is locked until the end of the transaction.
+/// Reads what the ledger has of a payment. The buyer's row is locked until the end of the transaction.
 pub(super) async fn read_facts(
     transaction: &mut Transaction<'static, Postgres>,
     charge: Charge<'_>,
@@ -112,7 +111,7 @@ pub(super) async fn read_facts(
     Ok(PaymentFacts { answered, sale })
 }
 
-/// Keeps what is told, where it is final and news.
+/// Stores `answer` if it is final and new.
 pub(super) async fn record_answer(
     transaction: &mut Transaction<'static, Postgres>,
     charge: Charge<'_>,
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn final_answers_are_kept_by_name() {
+    fn final_answers_are_stored_by_name() {
         for answer in Payment::FINAL {
             assert_eq!(Payment::from_stored(answer.stored_as().unwrap()), Ok(answer));
         }
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_refused_for_good_while_a_reservation_may_be_on_its_way() {
+    fn no_payment_is_refused_permanently_while_a_reservation_may_be_in_transit() {
         let until = |micros| OrderState::Reserved(Hold::Until(at(micros)));
         let released = || Some(row(SaleState::Released, None));
         let cases = [
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_comes_before_what_is_there_now() {
+    fn a_final_answer_takes_precedence_over_the_current_rows() {
         for state in [SaleState::Reserved, SaleState::Sold] {
             let open = PaymentFacts { answered: None, sale: Some(row(state, None)) };
             assert!(matches!(open.decide("a", Some(OrderState::None)), PaymentDecision::Open(_)));
