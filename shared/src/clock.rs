@@ -1,18 +1,19 @@
-//! The region's clock, and the moment at which an order arrived by it.
+//! The region's clock, and the arrival of an order by that clock.
 
 use crate::clock_check::CLOCK_TOLERANCE_MICROS;
 use crate::stamp::Stamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How far back the gateway's arrival time may lie to be believed, in microseconds.
+/// The gateway's arrival time is accepted if it is at most this old, in microseconds.
 ///
-/// It covers a cold start; local emulators that send seconds instead of
-/// milliseconds land in 1970 and are caught by it.
+/// The limit covers a cold start. It rejects local emulators that send seconds instead of milliseconds: their times
+/// are in 1970.
 pub const GATEWAY_TRUST_MICROS: u64 = 10_000_000;
 
-/// A clock that, as one process reads it, does not go backwards, unless by more than the clocks' tolerance:
-/// then what it said before was a fault, and waiting until it is true would stamp everybody alike meanwhile.
+/// A clock that does not go backwards within one process, unless by more than the clocks' tolerance. In that case the
+/// earlier reading was a fault. If the clock waited until the time is reached, all orders in between would get the
+/// same stamp.
 ///
 /// On Lambda the machine clock is disciplined by Amazon Time Sync.
 #[derive(Debug)]
@@ -27,17 +28,17 @@ impl Clock {
         Self::from_fn(machine_micros)
     }
 
-    /// A clock that reads `read`, in microseconds since the Unix epoch: for tests.
+    /// A clock that reads `read`, in microseconds since the Unix epoch, for tests.
     pub fn from_fn(read: fn() -> u64) -> Self {
         Self { read, latest: AtomicU64::new(0) }
     }
 
-    /// Now, and not earlier than an answer given before, unless that was a fault of the clock.
+    /// The time now: not earlier than an earlier reading, unless that was a fault of the clock.
     pub fn now(&self) -> Stamp {
         let read = (self.read)().min(Stamp::MAX.as_micros());
         let latest = self.latest.fetch_max(read, Ordering::Relaxed);
         let now = if latest.saturating_sub(read) > CLOCK_TOLERANCE_MICROS.unsigned_abs() {
-            // Where another thread is sooner, its reading is as good.
+            // If another thread has written first, its reading is as good.
             let _ = self.latest.compare_exchange(latest, read, Ordering::Relaxed, Ordering::Relaxed);
             read
         } else {
@@ -46,9 +47,9 @@ impl Clock {
         Stamp::saturating_from_micros(now)
     }
 
-    /// When a request reached the region: the gateway's `timeEpoch` in milliseconds,
-    /// which was taken before any cold start, made finer by the machine clock's
-    /// microseconds, where it lies within the last 10 s; otherwise now.
+    /// When a request reached the region. This is the gateway's `timeEpoch` in milliseconds, which was taken before
+    /// any cold start, with the microseconds of the machine clock added. If `timeEpoch` is not within the last
+    /// 10 s, it is now.
     pub fn arrival(&self, gateway_epoch_ms: i64) -> Stamp {
         let now = self.now();
         let Ok(gateway_ms) = u64::try_from(gateway_epoch_ms) else {
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_little_back_is_not_back() {
+    fn a_clock_set_back_by_less_than_the_tolerance_does_not_go_backwards() {
         static READS: AtomicU64 = AtomicU64::new(3);
         let clock = Clock::from_fn(|| READS.fetch_sub(1, Ordering::Relaxed) + NOW);
         assert_eq!(clock.now().as_micros(), NOW + 3);
@@ -87,15 +88,15 @@ mod tests {
     }
 
     #[test]
-    fn one_reading_far_ahead_does_not_stop_it() {
+    fn one_reading_far_ahead_does_not_stop_the_clock() {
         static READING: AtomicU64 = AtomicU64::new(NOW);
         let clock = Clock::from_fn(|| READING.load(Ordering::Relaxed));
         let tolerance = CLOCK_TOLERANCE_MICROS.unsigned_abs();
-        // What is read, and what the clock says.
-        for (read, said) in [
+        // The reading, and the time that the clock returns.
+        for (read, returned) in [
             (NOW, NOW),
             (NOW + tolerance, NOW + tolerance),
-            // As far back as two good clocks may differ.
+            // Back by the tolerance of two good clocks.
             (NOW, NOW + tolerance),
             (NOW + 3_600_000_000, NOW + 3_600_000_000),
             (NOW + 1, NOW + 1),
@@ -103,7 +104,7 @@ mod tests {
             (NOW + 2, NOW + 2),
         ] {
             READING.store(read, Ordering::Relaxed);
-            assert_eq!(clock.now().as_micros(), said, "{}", read - NOW);
+            assert_eq!(clock.now().as_micros(), returned, "{}", read - NOW);
         }
     }
 

@@ -1,64 +1,60 @@
-//! May this region's clock stamp orders? Main's clock is the judge.
+//! Whether this region's clock may stamp orders, compared with main's clock.
 //!
-//! Each answer from main carries main's `TIME`. It was read after we sent the
-//! request and before we received the answer, so that main's clock minus ours
-//! lies between `main - received` and `main - sent`, however slow the line was.
-//! Only an offset that the round trip cannot explain is held against the clock.
+//! Each answer from main carries main's `TIME`. Main reads it after this region sent the request and before this
+//! region receives the answer. So main's clock minus this region's clock lies between `main - received` and
+//! `main - sent`, however slow the connection is. The clock is wrong only if the round trip cannot explain the offset.
 
 use crate::stamp::Stamp;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How far two synchronised clocks may differ, in microseconds.
+/// The most that two synchronised clocks may differ, in microseconds.
 ///
-/// Amazon Time Sync keeps a machine within about 1 ms; a hundred times that is
-/// a fault. The place script refuses stamps further ahead of main than this, too.
+/// Amazon Time Sync keeps a machine within about 1 ms; a hundred times that is a fault. The place script also refuses
+/// stamps that are further ahead of main than this.
 pub const CLOCK_TOLERANCE_MICROS: i64 = 100_000;
 
-/// How often a clock found wrong is measured again.
+/// How often a wrong clock is measured again.
 pub const REMEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Main's clock minus this region's, in microseconds: at least `low`, at most `high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetBounds {
-    /// The least that the offset can be.
     pub low: i64,
-    /// The most that the offset can be.
     pub high: i64,
 }
 
 impl OffsetBounds {
-    /// What one exchange proves: we sent at `sent`, main's clock said `main`, we
-    /// had the answer at `received`.
+    /// The bounds that one exchange proves: sent at `sent`, main's clock at `main`, answered at `received`.
     pub fn from_exchange(sent: Stamp, main: Stamp, received: Stamp) -> Self {
         Self { low: main.micros_since(received), high: main.micros_since(sent) }
     }
 
-    /// Whether the round trip alone could explain the difference.
+    /// Whether the round trip alone could explain the offset.
     pub fn is_tolerable(self) -> bool {
         self.low <= CLOCK_TOLERANCE_MICROS && self.high >= -CLOCK_TOLERANCE_MICROS
     }
 }
 
-/// What this process knows of its clock.
+/// The latest measurement of this process's clock.
 #[derive(Debug, Default)]
 pub struct ClockCheck {
     wrong_since_measurement: Mutex<Option<(OffsetBounds, Instant)>>,
 }
 
-/// Whether the next order may be stamped.
+/// Whether this process may stamp the next order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockVerdict {
-    /// Nothing is known against the clock.
+    /// The clock is not known to be wrong.
     MayStamp,
-    /// The clock was wrong; measure again before stamping.
+    /// The clock was wrong a while ago: measure it again before stamping.
     Remeasure,
-    /// The clock was measured a moment ago and is wrong.
+    /// The clock was measured less than [`REMEASURE_INTERVAL`] ago and is wrong.
     Wrong(OffsetBounds),
 }
 
 impl ClockCheck {
-    /// Takes note of a measurement.
+    /// Records a measurement.
     pub fn record(&self, bounds: OffsetBounds) {
         let wrong = (!bounds.is_tolerable()).then(|| (bounds, Instant::now()));
         *self.lock() = wrong;
@@ -89,21 +85,21 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_line_is_not_a_wrong_clock() {
+    fn a_slow_connection_is_not_a_wrong_clock() {
         let bounds = OffsetBounds::from_exchange(at(0), at(1_900), at(2_000));
         assert_eq!(bounds, OffsetBounds { low: -100_000, high: 1_900_000 });
         assert!(bounds.is_tolerable());
     }
 
     #[test]
-    fn a_clock_three_seconds_off_is_wrong_whatever_the_line() {
+    fn a_clock_three_seconds_off_is_wrong_however_slow_the_connection() {
         for (sent, main, received) in [(3_000, 75, 3_150), (0, 3_075, 150)] {
             assert!(!OffsetBounds::from_exchange(at(sent), at(main), at(received)).is_tolerable());
         }
     }
 
     #[test]
-    fn a_wrong_clock_is_measured_again_and_forgiven() {
+    fn a_wrong_clock_is_measured_again_and_may_stamp_once_it_is_right() {
         let check = ClockCheck::default();
         assert_eq!(check.verdict(), ClockVerdict::MayStamp);
         let wrong = OffsetBounds::from_exchange(at(3_000), at(75), at(3_150));

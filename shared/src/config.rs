@@ -1,35 +1,34 @@
 //! The environment, read once at start into small typed structs.
 //!
-//! A variable that is missing or malformed is named in the error. An empty
-//! variable counts as one that is not set, since a SAM parameter cannot be absent.
+//! An error names the variable that is missing or malformed. An empty variable counts as not set, since a SAM
+//! parameter cannot be absent.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What is wrong with the environment.
+/// Why the configuration cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A variable without a default is not set.
-    #[error("the environment variable {0} is not set")]
+    #[error("the environment variable {0} is not set; it has no default")]
     Missing(&'static str),
     /// A variable has a value that cannot be used.
-    #[error("the environment variable {name} is wrong: {why}")]
+    #[error("the environment variable {name} has a wrong value: {why}")]
     Bad {
-        /// The variable.
         name: &'static str,
-        /// What is wrong with it; never the value, which may be a secret.
+        /// The reason. It never contains the value, which may be a secret.
         why: String,
     },
 }
 
 impl ConfigError {
-    /// The variable `name` is wrong because of `why`.
+    /// The variable `name` has a wrong value because of `why`.
     pub fn bad(name: &'static str, why: impl ToString) -> Self {
         Self::Bad { name, why: why.to_string() }
     }
 }
 
-/// Where variables come from: the process's environment, or a table in tests.
+/// The source of variables: the process's environment, or a table in tests.
 pub type Source<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The environment of this process.
@@ -37,12 +36,12 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The text of `name`, where it is set and not empty.
+/// The text of `name`, if it is set and not empty.
 pub fn optional(source: Source, name: &'static str) -> Option<String> {
     source(name).filter(|text| !text.is_empty())
 }
 
-/// The text of `name`.
+/// The text of `name`, which must be set.
 pub fn required(source: Source, name: &'static str) -> Result<String, ConfigError> {
     optional(source, name).ok_or(ConfigError::Missing(name))
 }
@@ -59,7 +58,7 @@ where
     }
 }
 
-/// The name of the region this process runs in: `FAIRDROP_REGION`, or the one AWS tells.
+/// The region of this process: `FAIRDROP_REGION`, or else `AWS_REGION`.
 pub fn region(source: Source) -> Result<String, ConfigError> {
     optional(source, "FAIRDROP_REGION")
         .or_else(|| optional(source, "AWS_REGION"))
@@ -69,11 +68,11 @@ pub fn region(source: Source) -> Result<String, ConfigError> {
 /// How to reach a Redis.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// Address, credentials and whether TLS is used.
+    /// Has the address, the credentials, and whether to use TLS.
     pub client: redis::Client,
-    /// How long connecting may take, TLS and AUTH included.
+    /// The time limit to connect, TLS and AUTH included.
     pub connect_timeout: Duration,
-    /// How long one answer may take.
+    /// The time limit of one answer.
     pub response_timeout: Duration,
 }
 
@@ -93,20 +92,20 @@ impl RedisConfig {
         Self::at(source, name, &required(source, name)?)
     }
 
-    /// The region's own read replica, where one is configured: `FAIRDROP_REPLICA_REDIS_URL`.
+    /// The region's own read replica, if one is configured: `FAIRDROP_REPLICA_REDIS_URL`.
     pub fn replica(source: Source) -> Result<Option<Self>, ConfigError> {
         let name = "FAIRDROP_REPLICA_REDIS_URL";
         optional(source, name).map(|url| Self::at(source, name, &url)).transpose()
     }
 
-    /// The standby's own Redis, as every region would reach it as main's: `FAIRDROP_STANDBY_REDIS_URL`.
+    /// The standby's own Redis, by the address that every region will use once it is main: `FAIRDROP_STANDBY_REDIS_URL`.
     pub fn standby(source: Source) -> Result<Self, ConfigError> {
         let name = "FAIRDROP_STANDBY_REDIS_URL";
         Self::at(source, name, &required(source, name)?)
     }
 
-    /// The region's own Redis that may be written, for the registry of who watches:
-    /// `FAIRDROP_LIVE_REDIS_URL`. In main it may be main's.
+    /// The region's own writable Redis, for the registry of watchers: `FAIRDROP_LIVE_REDIS_URL`. In the main region
+    /// it may be main's Redis.
     pub fn live(source: Source) -> Result<Self, ConfigError> {
         let name = "FAIRDROP_LIVE_REDIS_URL";
         Self::at(source, name, &required(source, name)?)
@@ -135,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_missing() {
+    fn an_error_names_the_missing_variable() {
         let error = RedisConfig::main(&with(&[("FAIRDROP_MAIN_REDIS_URL", "")])).unwrap_err();
         assert_eq!(error, ConfigError::Missing("FAIRDROP_MAIN_REDIS_URL"));
         assert_eq!(region(&with(&[])), Err(ConfigError::Missing("FAIRDROP_REGION")));
     }
 
     #[test]
-    fn names_what_is_wrong_and_keeps_the_secret() {
+    fn an_error_names_the_wrong_variable_and_hides_its_value() {
         let source = with(&[("FAIRDROP_MAIN_REDIS_URL", "http://user:hunter2@host")]);
         let text = RedisConfig::main(&source).unwrap_err().to_string();
         assert!(text.contains("FAIRDROP_MAIN_REDIS_URL") && !text.contains("hunter2"), "{text}");
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_region_falls_back_to_the_one_aws_tells() {
+    fn the_region_falls_back_to_aws_region() {
         assert_eq!(region(&with(&[("AWS_REGION", "eu-west-1")])).unwrap(), "eu-west-1");
     }
 }

@@ -1,4 +1,4 @@
-//! What every function that serves buyers keeps between requests.
+//! The state that every function for buyers keeps between requests.
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, RedisConfig, Source};
@@ -11,12 +11,10 @@ use crate::token::TokenVerifier;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A region's view of main, its own clock, and the keys of its buyers' tokens.
+/// A region's connection to main, its own clock, and the keys of its buyers' tokens.
 #[derive(Debug)]
 pub struct Edge {
-    /// The region's clock.
     pub clock: Clock,
-    /// Who verifies buyers.
     pub tokens: TokenVerifier,
     /// The queue on main.
     pub queue: Queue,
@@ -36,34 +34,33 @@ impl Edge {
         })
     }
 
-    /// Starts connecting in the background, so that the first request finds a
-    /// connection. A stamp never waits for it.
+    /// Starts to connect in the background, so that the first request finds a connection. A stamp never waits for it.
     pub fn open(&self) {
         self.queue.open();
         self.items.open();
     }
 
-    /// The item as it was at most a second ago, or `unreachable` where nobody can be asked.
+    /// The item as it was at most a second ago, or `unreachable` if neither replica nor main answers.
     pub async fn item(&self, item_id: &ItemId, unreachable: Problem) -> Result<Arc<Item>, Problem> {
-        told(self.items.get(item_id, self.patience()).await, unreachable)
+        resolve(self.items.get(item_id, self.read_limit()).await, unreachable)
     }
 
-    /// The item for an order stamped `placed_at`. Where nobody can be asked, this is tried again for as long
-    /// as the order's settle window lasts, as [placing](Queue::place) it is; the window of an item that this
-    /// process has never read is taken to be the default.
+    /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the
+    /// order's settle window ends, as [placing](Queue::place) is. If this process has never read the item, the
+    /// window is assumed to be the default.
     pub async fn item_for_order(&self, item_id: &ItemId, placed_at: Stamp) -> Result<Arc<Item>, Problem> {
         let default_window = Duration::from_millis(NewItem::DEFAULT_SETTLE_WINDOW_MS.into());
         let window = self.items.settle_window(item_id).unwrap_or(default_window);
         let age = self.clock.now().saturating_since(placed_at);
         let deadline = Instant::now() + window.saturating_sub(age);
         let left = || deadline.saturating_duration_since(Instant::now());
-        // The first try has its time also where the order comes too late: it may be told a better reason.
-        let mut limit = self.patience();
+        // The first read gets its full time even if the order is too late: the item may give a better reason.
+        let mut limit = self.read_limit();
         let mut pause = FIRST_PAUSE;
         loop {
             let outcome = self.items.get(item_id, limit).await;
             if !matches!(outcome, Err(ItemError::Link(_))) || left() <= pause {
-                return told(outcome, Problem::MainUnreachable);
+                return resolve(outcome, Problem::MainUnreachable);
             }
             tokio::time::sleep(pause).await;
             limit = left();
@@ -71,19 +68,22 @@ impl Edge {
         }
     }
 
-    /// Time for a reading that another request has begun, and for one of its own.
-    fn patience(&self) -> Duration {
+    /// The time for a read that another request has started, and then for an own one.
+    fn read_limit(&self) -> Duration {
         self.queue.call_limit() * 2
     }
 }
 
-fn told(outcome: Result<Option<Arc<Item>>, ItemError>, unreachable: Problem) -> Result<Arc<Item>, Problem> {
+fn resolve(
+    outcome: Result<Option<Arc<Item>>, ItemError>,
+    unreachable: Problem,
+) -> Result<Arc<Item>, Problem> {
     match outcome {
         Ok(Some(item)) => Ok(item),
         Ok(None) | Err(ItemError::NoSuchItem(_)) => Err(Problem::NoSuchItem),
         Err(ItemError::Link(_)) => Err(unreachable),
         Err(error) => {
-            tracing::error!(%error, "an item cannot be used");
+            tracing::error!(%error, "could not use an item from Redis; the request gets the problem `internal`");
             Err(Problem::Internal)
         }
     }

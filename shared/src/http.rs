@@ -1,4 +1,4 @@
-//! Requests from API Gateway, and answers to it.
+//! Requests from API Gateway, and the answers.
 
 use crate::item::ItemId;
 use crate::problem::Problem;
@@ -13,8 +13,8 @@ use lambda_http::{Adapter, Body, Error, Request, RequestExt, Response, service_f
 use serde::Serialize;
 use std::future::Future;
 
-/// Serves requests with `handler` until the process ends: one at a time on classic
-/// Lambda, `AWS_LAMBDA_MAX_CONCURRENCY` at once where that says so.
+/// Serves requests with `handler` until the process ends: one at a time on classic Lambda, or
+/// `AWS_LAMBDA_MAX_CONCURRENCY` at once if that is set.
 pub async fn serve<H, Fut>(telemetry: Telemetry, handler: H) -> Result<(), Error>
 where
     H: Fn(Request) -> Fut + Clone + Send + 'static,
@@ -29,12 +29,12 @@ where
             Ok::<_, Error>(response)
         }
     });
-    lambda_runtime::run_concurrent(Adapter::from(service).map_request(tame_body)).await
+    lambda_runtime::run_concurrent(Adapter::from(service).map_request(repair_body)).await
 }
 
-/// A body that claims to be base64 and is not is passed on as it came: decoding it
-/// would panic inside lambda_http, while a text that is no JSON is refused in peace.
-fn tame_body(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+/// Passes on unchanged a body that is marked as base64 and is not: lambda_http would panic when it decodes the body,
+/// while the handler refuses a text that is not JSON.
+fn repair_body(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
     if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload
         && request.is_base64_encoded
         && request.body.as_ref().is_some_and(|body| STANDARD.decode(body).is_err())
@@ -44,8 +44,8 @@ fn tame_body(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest
     event
 }
 
-/// When the gateway accepted the request, in its own words: `requestContext.timeEpoch`,
-/// milliseconds since the epoch on AWS. 0 where it says nothing.
+/// When the gateway accepted the request: `requestContext.timeEpoch`, on AWS in milliseconds since the Unix epoch.
+/// 0 if it is missing.
 pub fn gateway_epoch_ms(request: &Request) -> i64 {
     match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.time_epoch,
@@ -53,7 +53,7 @@ pub fn gateway_epoch_ms(request: &Request) -> i64 {
     }
 }
 
-/// The item that the path names.
+/// The item in the path.
 pub fn item_id(request: &Request) -> Result<ItemId, Problem> {
     let parameters = request.path_parameters_ref().ok_or(Problem::BadItemId)?;
     parameters.first("item_id").and_then(|text| text.parse().ok()).ok_or(Problem::BadItemId)
@@ -67,7 +67,7 @@ pub fn bearer_token(request: &Request) -> Result<&str, Problem> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Problem::NoToken) }
 }
 
-/// The answer to `OPTIONS`: what the path has. API Gateway adds the CORS headers.
+/// The answer to `OPTIONS`: the methods of the path. API Gateway adds the CORS headers.
 pub fn options(allow: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -75,10 +75,10 @@ pub fn options(allow: &'static str) -> Response<Body> {
     response
 }
 
-/// A JSON answer that nobody may keep.
+/// A JSON answer that no cache may store.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Response<Body>, Problem> {
     let text = serde_json::to_string(body).map_err(|error| {
-        tracing::error!(%error, "an answer cannot be written as JSON");
+        tracing::error!(%error, "could not write an answer as JSON; the request gets the problem `internal`");
         Problem::Internal
     })?;
     let mut response = Response::new(Body::Text(text));

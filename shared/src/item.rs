@@ -1,4 +1,4 @@
-//! What is on sale, and when.
+//! An item, and when it sells.
 
 use crate::stamp::Stamp;
 use schemars::JsonSchema;
@@ -8,14 +8,13 @@ use std::str::FromStr;
 
 /// The name of an item: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 ///
-/// The alphabet has no braces, colons or spaces, so that an id can stand inside a
-/// Redis key and its hash tag.
+/// The alphabet has no braces, colons or spaces, so that a Redis key and its hash tag can contain an id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^(?!\\.\\.?$)[A-Za-z0-9._-]{1,64}$"))]
 pub struct ItemId(String);
 
-/// A text that is no [`ItemId`].
+/// A text that is not an [`ItemId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an item id is 1 to 64 characters of A-Z a-z 0-9 . _ -")]
 pub struct ItemIdError;
@@ -24,7 +23,6 @@ impl ItemId {
     /// The longest id, in characters.
     pub const MAX_LEN: usize = 64;
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,7 +34,7 @@ impl FromStr for ItemId {
     fn from_str(text: &str) -> Result<Self, ItemIdError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let well_formed = (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed);
-        // "." and ".." would be path steps in every URL that names the item.
+        // "." and ".." would be path segments in every URL of the item.
         if well_formed && text != "." && text != ".." { Ok(Self(text.to_owned())) } else { Err(ItemIdError) }
     }
 }
@@ -64,76 +62,69 @@ impl fmt::Display for ItemId {
 /// An item as Redis has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Which item.
     pub item_id: ItemId,
-    /// What buyers see.
+    /// As buyers see it.
     pub name: String,
-    /// Units that exist for this drop.
+    /// Units of this drop.
     pub stock_total: u32,
-    /// Units that no reservation has taken.
+    /// Units without a reservation.
     pub stock_left: u32,
-    /// Units that are sold for good.
+    /// Units whose sale is final.
     pub units_sold: u32,
-    /// Units that a failover keeps back until a person puts them on sale.
+    /// Units that a failover withholds until an operator puts them on sale.
     pub withheld: u32,
     /// Orders stamped before this moment are not served.
     pub opens_at: Stamp,
-    /// Orders stamped from this moment on are not served; `None` stays open.
+    /// Orders stamped at this moment or later are not served; `None` never closes.
     pub closes_at: Option<Stamp>,
     /// Seconds a reservation waits for payment; 0 sells at once.
     pub hold_seconds: u32,
-    /// Milliseconds an order may travel from its stamp to main. Never changes.
+    /// Milliseconds from an order's stamp until it must have reached main. Never changes.
     pub settle_window_ms: u32,
-    /// While true nothing is popped and every order keeps its place.
+    /// While true no order is drained and every order keeps its place.
     pub paused: bool,
-    /// The reign of the main region under which the item was last written.
+    /// The epoch under which the item was last written.
     pub epoch: u64,
-    /// Until when main may sell it, as main has last said; `None` where no lease is kept.
+    /// The end of main's permit to sell, as main wrote it last; `None` without a lease.
     pub leased_until: Option<Stamp>,
 }
 
-/// What the gates say to an order.
+/// Whether the gates `opens_at` and `closes_at` admit an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// Stamped before the item opens.
     NotOpenYet,
-    /// Stamped while the item is open.
     Open,
-    /// Stamped after the item closed.
+    /// Stamped at or after `closes_at`, even if that is before `opens_at`.
     Closed,
 }
 
-/// Where an item is in its life, as buyers see it.
+/// The phase of an item, as buyers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It opens later.
     Upcoming,
-    /// It sells.
     Open,
-    /// It takes orders and sells none until it is resumed.
+    /// It takes orders, but sells no unit until it is resumed.
     Paused,
-    /// Every unit is taken and none can come back.
+    /// Every unit is sold or withheld, and none can return.
     SoldOut,
-    /// It takes no more orders.
     Closed,
 }
 
 impl Item {
-    /// How long an order may travel.
     pub fn settle_window(&self) -> std::time::Duration {
         std::time::Duration::from_millis(self.settle_window_ms.into())
     }
 
-    /// Whether main may sell it at `now`, as far as this copy knows. A main that has lost its lease
-    /// is main no more: what it would queue nobody would serve.
+    /// Whether main may sell it at `now`, according to this copy. A region that has lost the lease is no longer main:
+    /// an order in its queue would never be served.
     pub fn may_be_sold(&self, now: Stamp) -> bool {
         self.leased_until.is_none_or(|until| now < until)
     }
 
-    /// What the gates say to an order stamped `placed_at`.
+    /// Whether the gates admit an order stamped `placed_at`.
     pub fn gate(&self, placed_at: Stamp) -> Gate {
-        // An item can be closed before it ever opened.
+        // First, since an item can be closed before it has opened.
         if self.closes_at.is_some_and(|closes_at| placed_at >= closes_at) {
             Gate::Closed
         } else if placed_at < self.opens_at {
@@ -143,13 +134,12 @@ impl Item {
         }
     }
 
-    /// Whether every unit is gone for good. A reservation is not, until the ledger has it as sold, whatever
-    /// `hold_seconds` says now: it may have been made with a hold, and come back.
+    /// Whether every unit is sold or withheld. A reservation does not count until the ledger has sold it, even if
+    /// `hold_seconds` is 0 now: it may have been made with a hold, and its unit could return.
     pub fn is_sold_out(&self) -> bool {
         self.units_sold.saturating_add(self.withheld) >= self.stock_total
     }
 
-    /// Where the item is in its life at `now`.
     pub fn phase(&self, now: Stamp) -> Phase {
         match self.gate(now) {
             Gate::Closed => Phase::Closed,
@@ -161,25 +151,24 @@ impl Item {
     }
 }
 
-/// What is needed to put an item on sale.
+/// The data of a new item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
-    /// Which item.
     pub item_id: ItemId,
-    /// What buyers see: 1 to 200 characters.
+    /// As buyers see it: 1 to 200 characters.
     pub name: String,
     /// Units for sale, at most [`NewItem::MAX_STOCK`].
     pub stock_total: u32,
     /// Opening moment, microseconds since the Unix epoch.
     pub opens_at: Stamp,
-    /// Closing moment, microseconds since the Unix epoch; absent stays open.
+    /// Closing moment, microseconds since the Unix epoch; an item without it never closes.
     #[serde(default)]
     pub closes_at: Option<Stamp>,
     /// Seconds a reservation waits for payment, at most a day; 0 sells at once.
     #[serde(default)]
     pub hold_seconds: u32,
-    /// Milliseconds an order may travel to main, 50 to 25,000; 2,000 where absent.
+    /// Milliseconds from an order's stamp until it must have reached main, 50 to 25,000; the default is 2,000.
     #[serde(default = "default_settle_window_ms")]
     pub settle_window_ms: u32,
 }
@@ -188,41 +177,36 @@ fn default_settle_window_ms() -> u32 {
     NewItem::DEFAULT_SETTLE_WINDOW_MS
 }
 
-/// What may be changed in an item that exists; what is absent stays.
+/// Changes of an existing item. An absent field stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemChanges {
-    /// What buyers see: 1 to 200 characters.
+    /// As buyers see it: 1 to 200 characters.
     pub name: Option<String>,
-    /// Units for sale, no fewer than are taken already.
+    /// Units for sale, at least the number that is already taken.
     pub stock_total: Option<u32>,
     /// Opening moment, microseconds since the Unix epoch.
     pub opens_at: Option<Stamp>,
     /// Closing moment, microseconds since the Unix epoch.
     pub closes_at: Option<Stamp>,
-    /// Seconds a reservation made from now on waits for payment.
+    /// Seconds that a later reservation waits for payment.
     pub hold_seconds: Option<u32>,
 }
 
-/// A value that no item may have.
+/// A value that an item must not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ItemFieldError {
-    /// The name is empty, too long or has control characters.
     #[error("name must be 1 to 200 characters without control characters")]
     Name,
-    /// More units than one drop may have.
     #[error("stock_total must be at most {}", NewItem::MAX_STOCK)]
     Stock,
-    /// A moment before 2020: seconds or milliseconds, most likely.
+    /// A moment before 2020: probably seconds or milliseconds.
     #[error("opens_at and closes_at are microseconds since 1970, and later than 2020")]
     Moment,
-    /// It would close before it opens.
     #[error("closes_at must be later than opens_at")]
     Gates,
-    /// A hold longer than a day.
     #[error("hold_seconds must be at most {}", NewItem::MAX_HOLD_SECONDS)]
     Hold,
-    /// A settle window out of range.
     #[error(
         "settle_window_ms must be {} to {}",
         NewItem::MIN_SETTLE_WINDOW_MS,
@@ -236,16 +220,16 @@ impl NewItem {
     pub const MAX_STOCK: u32 = 10_000_000;
     /// The longest hold: one day.
     pub const MAX_HOLD_SECONDS: u32 = 86_400;
-    /// Less would refuse orders for the jitter of a quiet machine.
+    /// A shorter window would refuse orders because of the jitter of an idle machine.
     pub const MIN_SETTLE_WINDOW_MS: u32 = 50;
-    /// More would outlast API Gateway's patience (30 s) with the function that waits.
+    /// A longer window would exceed API Gateway's time limit for a function (30 s).
     pub const MAX_SETTLE_WINDOW_MS: u32 = 25_000;
     /// The first moment of 2020, in microseconds since the Unix epoch.
     const YEAR_2020: u64 = 1_577_836_800_000_000;
-    /// The settle window of an item that names none.
+    /// The default settle window.
     pub const DEFAULT_SETTLE_WINDOW_MS: u32 = 2_000;
 
-    /// Checks every value that its type alone does not.
+    /// Checks every value that its type does not check.
     pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(Some(&self.name), Some(self.stock_total), Some(self.hold_seconds))?;
         if self.closes_at.is_some_and(|closes_at| closes_at <= self.opens_at) {
@@ -260,7 +244,7 @@ impl NewItem {
 }
 
 impl ItemChanges {
-    /// Checks every value given. The gates are compared where the item is changed.
+    /// Checks every given value. Ledger and Redis compare the gates when they change the item.
     pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(self.name.as_deref(), self.stock_total, self.hold_seconds)?;
         check_moments([self.opens_at, self.closes_at])

@@ -1,8 +1,7 @@
 //! A copy of each item at the edge, at most a second old.
 //!
-//! It comes from the region's own replica where one is configured, otherwise from
-//! main. The gates checked against it are a courtesy to the buyer; the law is in
-//! the drain script.
+//! The copy comes from the region's own replica if one is configured, otherwise from main. A refusal by the gates of
+//! this copy spares the buyer a wait; the drain script decides.
 
 use crate::item::{Item, ItemId};
 use crate::queue::{ItemError, LinkError, Queue};
@@ -13,23 +12,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
-/// The oldest that a copy may be.
+/// The maximum age of a copy.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
-/// The most copies kept, those of ids that do not exist included.
+/// The maximum number of copies, with those of ids that do not exist.
 pub const MAX_COPIES: usize = 2_000;
-/// How long the replica is waited for, connecting included. It is near, and an order waits meanwhile.
+/// The time limit of a read from the replica, with the connect. The replica is near, and an order waits.
 pub const REPLICA_LIMIT: Duration = Duration::from_millis(250);
-/// How long a replica that failed is left alone; everything is read from main in that time.
-pub const REPLICA_REST: Duration = Duration::from_secs(5);
+/// How long all reads go to main after the replica has failed.
+pub const REPLICA_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What the latest reading said, and when it began. `Ok(None)`: there is no such item.
-type Copy = Option<(Instant, Result<Option<Arc<Item>>, ItemError>)>;
+/// The result of the latest read, and when the read began. `Ok(None)`: the item does not exist.
+type CachedItem = Option<(Instant, Result<Option<Arc<Item>>, ItemError>)>;
 
-/// What is known of one id.
 #[derive(Debug, Default)]
 struct CacheEntry {
-    copy: AsyncMutex<Copy>,
-    /// It never changes, and is known also while nobody can be asked; 0 where the item was never read.
+    copy: AsyncMutex<CachedItem>,
+    /// Never changes, and so is known while neither replica nor main answers; 0 until the item has been read.
     settle_window_ms: AtomicU32,
 }
 
@@ -43,26 +41,24 @@ pub struct ItemCache {
 }
 
 impl ItemCache {
-    /// Copies read from `replica`, or from `main` where there is none or it fails.
+    /// Reads from `replica`, or from `main` if there is no replica or it fails.
     pub fn new(replica: Option<Queue>, main: Queue) -> Self {
         Self { replica, replica_failed_at: Mutex::default(), main, entries: Mutex::default() }
     }
 
-    /// Starts connecting in the background.
+    /// Starts to connect in the background.
     pub fn open(&self) {
         self.replica.as_ref().unwrap_or(&self.main).open();
     }
 
-    /// The item as it was at most [`MAX_AGE`] ago, where that can be said within `limit`; `None` where
-    /// there is none.
+    /// The item as it was at most [`MAX_AGE`] ago, if it can be read within `limit`; `None` if it does not exist.
     ///
-    /// However many ask at once, one of them reads, and the others wait for its
-    /// outcome, be it a failure.
+    /// Of callers at the same time one reads, and the others wait for its result, also if that is an error.
     pub async fn get(&self, item_id: &ItemId, limit: Duration) -> Result<Option<Arc<Item>>, ItemError> {
         let asked_at = Instant::now();
         let entry = self.entry(item_id);
         let Ok(mut copy) = timeout(limit, entry.copy.lock()).await else {
-            return Err(LinkError::NotSent("another reading has not ended in time".into()).into());
+            return Err(LinkError::NotSent("another read of the item did not end in time".into()).into());
         };
         if let Some((read_at, outcome)) = copy.as_ref()
             && (*read_at >= asked_at || outcome.is_ok() && read_at.elapsed() < MAX_AGE)
@@ -77,7 +73,7 @@ impl ItemCache {
             }
             Err(ItemError::NoSuchItem(_)) => Ok(None),
             Err(error) => {
-                // Whoever asked while it failed has their answer; who asks now reads again.
+                // Callers that have waited get this error; later ones read again.
                 read_at = Instant::now();
                 Err(error)
             }
@@ -86,7 +82,7 @@ impl ItemCache {
         outcome
     }
 
-    /// The item's settle window, where the item was read before, however long ago.
+    /// The item's settle window, if this process has ever read the item.
     pub fn settle_window(&self, item_id: &ItemId) -> Option<Duration> {
         match self.entry(item_id).settle_window_ms.load(Ordering::Relaxed) {
             0 => None,
@@ -96,11 +92,11 @@ impl ItemCache {
 
     async fn read(&self, item_id: &ItemId, limit: Duration) -> Result<Item, ItemError> {
         let began = Instant::now();
-        if let Some(replica) = self.replica.as_ref().filter(|_| !self.replica_rests()) {
+        if let Some(replica) = self.replica.as_ref().filter(|_| !self.replica_backs_off()) {
             match replica.item_within(item_id, limit.min(REPLICA_LIMIT)).await {
                 Err(ItemError::Link(error)) => {
-                    tracing::warn!(%error, "the replica failed; reading from main");
-                    // Unless it had no time.
+                    tracing::warn!(%error, %item_id, "could not read an item from the region's replica; reading it from main");
+                    // With less time, the failure does not count against the replica.
                     if limit >= REPLICA_LIMIT {
                         *self.replica_failed_at() = Some(Instant::now());
                     }
@@ -111,8 +107,8 @@ impl ItemCache {
         self.main.item_within(item_id, limit.saturating_sub(began.elapsed())).await
     }
 
-    fn replica_rests(&self) -> bool {
-        self.replica_failed_at().is_some_and(|failed_at| failed_at.elapsed() < REPLICA_REST)
+    fn replica_backs_off(&self) -> bool {
+        self.replica_failed_at().is_some_and(|failed_at| failed_at.elapsed() < REPLICA_BACKOFF)
     }
 
     fn replica_failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -125,7 +121,7 @@ impl ItemCache {
             return entry.clone();
         }
         if entries.len() >= MAX_COPIES {
-            // A flood of ids that do not exist; those that do are read again.
+            // Probably a flood of ids that do not exist. Existing items are read again.
             entries.clear();
         }
         entries.entry(item_id.clone()).or_default().clone()

@@ -1,23 +1,24 @@
-//! What two or more of fairdrop's functions use, and nothing else.
+//! Code that two or more of fairdrop's functions use, and nothing else.
 //!
 //! Read it in the order in which an order travels:
 //!
-//! 1. [`http`] takes the API Gateway event apart: item, bearer token, body, arrival.
-//! 2. [`clock`] turns the arrival into a [`Stamp`](stamp::Stamp), and [`clock_check`]
-//!    says whether this region's clock may stamp at all.
-//! 3. [`token`] verifies who the buyer is and yields their [`UserToken`](user_token::UserToken).
-//! 4. [`item`] is what is on sale, and when; [`item_cache`] keeps a copy at the edge.
-//! 5. [`queue`] is the checkout queue on the main region's Redis: place, drain, leave,
-//!    and what a buyer's order has become; and the async task queue behind it.
-//! 6. [`problem`] is every refusal a client can meet.
+//! 1. [`http`] reads the API Gateway event: item, bearer token, body, arrival.
+//! 2. [`clock`] turns the arrival into a [`Stamp`](stamp::Stamp). [`clock_check`] decides whether this region's
+//!    clock may stamp orders.
+//! 3. [`token`] verifies the buyer's access token and returns their [`UserToken`](user_token::UserToken).
+//! 4. [`item`] describes an item and when it sells; [`item_cache`] keeps a copy at the edge.
+//! 5. [`queue`] is the checkout queue on main's Redis (place, drain, leave, status), and the async task queue
+//!    behind it.
+//! 6. [`problem`] has every refusal that a client can get.
 //!
-//! [`permit`] is the right to sell, which ends by itself where a standby could take over.
+//! [`permit`] is the right to sell, which expires by itself if a standby could take over.
 //!
-//! [`edge`] is what a function that serves buyers keeps between requests, [`schedule`]
-//! what one that runs on a schedule is sent, and [`item_runs`] how it works on all items.
-//! [`region`] tells from a stamp where it was taken. [`config`] reads the environment
-//! once, [`telemetry`] writes logs and metrics.
-//! There is no AWS SDK in here: `order-intake` must be ready within milliseconds.
+//! [`startup`] ends a start that fails. [`edge`] is the state that a function for buyers keeps between requests.
+//! [`schedule`] reads the event of a scheduled function, and [`item_runs`] runs such a function over all items.
+//! [`region`] reads from a stamp in which region it was taken. [`config`] reads the environment once;
+//! [`telemetry`] writes logs and metrics.
+//!
+//! There is no AWS SDK in this crate: `order-intake` must be ready within milliseconds.
 
 pub mod clock;
 pub mod clock_check;

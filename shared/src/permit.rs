@@ -1,28 +1,29 @@
-//! The right to sell, and until when.
+//! The right to sell, and when it expires.
 //!
-//! Where a standby could take over, main sells by a lease. What a lease allows is a [`Permit`], and
-//! it goes along with every act that sells: the script on Redis and the transaction in the ledger
-//! look at *their own* clock at the moment of the act, and refuse when it is over. So it does not
-//! matter how long ago the caller asked, or whether it was frozen in between.
+//! If a standby could take over, main sells by a lease. A lease gives a [`Permit`], which every call that sells passes
+//! on. The script on Redis and the transaction in the ledger compare its end with *their own* clock and refuse if it
+//! has passed. So it does not matter when the caller got the permit, or whether it was frozen in between.
+//!
+//! The epoch is a fencing token: a number that goes up by one at each failover. Ledger and Redis refuse a write under
+//! an older epoch.
 
 use crate::stamp::Stamp;
 
 /// The right to sell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permit {
-    /// No lease is kept: there is one region that can ever sell.
+    /// There is no lease: only one region can ever sell.
     Unleased,
-    /// As main, by a lease.
+    /// This region is main by a lease.
     Leased {
-        /// Under this epoch, and no other.
         epoch: u64,
-        /// Before this moment, the clocks' tolerance taken off.
+        /// The lease's end minus the clocks' tolerance.
         until: Stamp,
     },
 }
 
 impl Permit {
-    /// What is written under this permit; `known` is the epoch where none is leased.
+    /// The fence of writes under this permit. Without a lease its epoch is `known`.
     pub fn fence(self, known: u64) -> Fence {
         match self {
             Self::Unleased => Fence { epoch: known, until: None },
@@ -30,17 +31,17 @@ impl Permit {
         }
     }
 
-    /// Until when; nothing where it does not end.
+    /// When the permit expires; `None` if it does not.
     pub fn until(self) -> Option<Stamp> {
         self.fence(0).until
     }
 }
 
-/// Under whose word the ledger is written, and until when.
+/// The conditions under which the ledger accepts a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// The epoch.
+    /// The ledger refuses a write under another epoch than its current one.
     pub epoch: u64,
-    /// What is not committed before this moment by the ledger's clock is refused.
+    /// The ledger refuses what is not committed before this moment, by its own clock.
     pub until: Option<Stamp>,
 }

@@ -1,16 +1,14 @@
-//! The region that a stamp was taken in, told by the stamp itself.
+//! The region in which a stamp was taken, encoded in the stamp itself.
 //!
-//! An audit must say where each order came from. A second key for it would cost every
-//! order another call on main, in the rush; so the region's number stands in the last
-//! six bits of the stamp. That makes a stamp coarser by at most 64 µs, a sixteenth of
-//! what synchronised clocks differ by, and shifts it by as little. So that no region is
-//! ahead of another where stamps are close, the numbers are turned by one with every
-//! 64 µs that pass.
+//! An audit must show the region of each order. A second key would cost every order another call on main during the
+//! rush. So the last six bits of a stamp contain the region's number. This makes a stamp coarser by at most 64 µs, a
+//! sixteenth of the difference between synchronised clocks, and shifts it by at most as much. The numbers rotate by
+//! one every 64 µs, so that no region is ahead of another if stamps are close.
 
 use crate::stamp::Stamp;
 
-/// The regions by number. A number is never given to another region: old stamps keep
-/// their meaning. Number 0 stands for any region that is not in the list.
+/// The regions by number. A number is never assigned to another region, so that old stamps keep their meaning.
+/// Number 0 is any region that is not in the list.
 const REGIONS: [&str; 39] = [
     "",
     "us-east-1",
@@ -67,15 +65,15 @@ impl RegionNumber {
         Self(number as u64)
     }
 
-    /// `stamp` with this region's mark: at most 63 µs off.
-    pub fn mark(self, stamp: Stamp) -> Stamp {
+    /// `stamp` with this region's number: at most 63 µs off.
+    pub fn encode_in(self, stamp: Stamp) -> Stamp {
         let tick = stamp.as_micros() >> BITS;
-        let marked = (tick << BITS) | ((self.0 + tick) & MASK);
+        let encoded = (tick << BITS) | ((self.0 + tick) & MASK);
         // Only the last bits change, and the limit is a power of two.
-        Stamp::from_micros(marked).unwrap_or(stamp)
+        Stamp::from_micros(encoded).unwrap_or(stamp)
     }
 
-    /// The name of the region whose mark `stamp` carries; empty for one without a number.
+    /// The name of the region whose number `stamp` contains; empty for number 0.
     pub fn of(stamp: Stamp) -> &'static str {
         let tick = stamp.as_micros() >> BITS;
         let number = stamp.as_micros().wrapping_sub(tick) & MASK;
@@ -92,9 +90,9 @@ mod tests {
         for (number, name) in REGIONS.iter().enumerate() {
             for micros in (1_795_000_000_000_000..1_795_000_000_020_000).step_by(7) {
                 let stamp = Stamp::from_micros(micros).unwrap();
-                let marked = RegionNumber::named(name).mark(stamp);
-                assert_eq!(RegionNumber::of(marked), *name, "{number} {micros}");
-                assert!(marked.micros_since(stamp).abs() < 64);
+                let encoded = RegionNumber::named(name).encode_in(stamp);
+                assert_eq!(RegionNumber::of(encoded), *name, "{number} {micros}");
+                assert!(encoded.micros_since(stamp).abs() < 64);
             }
         }
         assert_eq!(RegionNumber::named("moon-1"), RegionNumber::default());
@@ -106,7 +104,7 @@ mod tests {
         let ahead = (0..64_u64)
             .filter(|tick| {
                 let stamp = Stamp::from_micros(1_795_000_000_000_000 + (tick << BITS)).unwrap();
-                one.mark(stamp) < other.mark(stamp)
+                one.encode_in(stamp) < other.encode_in(stamp)
             })
             .count();
         // 37 numbers apart: ahead in 27 of 64 ticks, behind in 37, and the other way
@@ -114,14 +112,14 @@ mod tests {
         let sum: i64 = (0..64_u64)
             .map(|tick| {
                 let stamp = Stamp::from_micros(1_795_000_000_000_000 + (tick << BITS)).unwrap();
-                one.mark(stamp).micros_since(other.mark(stamp))
+                one.encode_in(stamp).micros_since(other.encode_in(stamp))
             })
             .sum();
         assert_eq!((ahead, sum), (27, 0));
     }
 
     #[test]
-    fn a_number_is_given_once() {
+    fn a_number_is_assigned_once() {
         let mut names = REGIONS.to_vec();
         names.sort_unstable();
         names.dedup();

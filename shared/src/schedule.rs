@@ -1,11 +1,11 @@
-//! What an EventBridge schedule sends, and how long a scheduled run may take.
+//! The event of an EventBridge schedule, and the time limit of a scheduled run.
 
 use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
-/// The event of an EventBridge rule or of EventBridge Scheduler. Any other event
-/// fails to parse, and the error says what was expected.
+/// The event of an EventBridge rule or of EventBridge Scheduler. Any other event fails to parse with an error that
+/// says what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawEvent")]
 pub struct ScheduledEvent;
@@ -28,27 +28,27 @@ impl TryFrom<RawEvent> for ScheduledEvent {
     }
 }
 
-/// Serves a schedule: each event is a run, which is told how long it may take, at most `longest`.
+/// Serves a schedule: calls `run` for each event with its time limit, at most `longest`.
 pub async fn serve<R, Fut>(longest: Duration, run: impl Fn(Duration) -> Fut) -> Result<(), Error>
 where
     R: Serialize,
     Fut: Future<Output = R>,
 {
     lambda_runtime::run(service_fn(|event: LambdaEvent<ScheduledEvent>| {
-        // Boxed: the compiler gives up on a future as deep as a run.
+        // Boxed: the future of a run exceeds the compiler's recursion limit.
         let run = Box::pin(run(run_time(&event.context, longest)));
         async move { Ok::<_, Error>(run.await) }
     }))
     .await
 }
 
-/// A run ends this long before Lambda would end it.
+/// A run ends this long before the invocation's deadline.
 pub const DEADLINE_MARGIN: Duration = Duration::from_secs(2);
-/// The longest that Lambda lets any invocation run.
+/// Lambda's maximum time limit.
 const LAMBDA_LIMIT: Duration = Duration::from_secs(900);
 
-/// How long a run may take: until shortly before the invocation's deadline, or
-/// `fallback` where the deadline makes no sense (local emulators say 1970).
+/// The time limit of a run: until shortly before the invocation's deadline, at most `fallback`. If the deadline is
+/// impossible (local emulators send 1970), it is `fallback`.
 pub fn run_time(context: &Context, fallback: Duration) -> Duration {
     match context.deadline().duration_since(SystemTime::now()) {
         Ok(left) if left <= LAMBDA_LIMIT => left.saturating_sub(DEADLINE_MARGIN).min(fallback),
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_in_1970_is_no_deadline() {
+    fn a_deadline_in_1970_is_ignored() {
         let mut context = Context::default();
         context.deadline = 600_000;
         assert_eq!(run_time(&context, Duration::from_secs(7)), Duration::from_secs(7));
     }
 
     #[test]
-    fn only_a_schedule_is_a_schedule() {
+    fn only_a_schedules_event_is_accepted() {
         assert!(
             serde_json::from_str::<ScheduledEvent>(r#"{"detail-type":"Scheduled Event","source":"x"}"#)
                 .is_ok()

@@ -1,5 +1,5 @@
-//! Logs and metrics: JSON logs as Lambda is told to write them, metrics in
-//! CloudWatch's embedded metric format, both on standard output.
+//! Logs and metrics on standard output: logs in the format of Lambda's settings, metrics in CloudWatch's embedded
+//! metric format.
 //!
 //! Never logged: tokens, subjects, headers, bodies, whole events.
 
@@ -11,10 +11,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// The CloudWatch namespace of every metric.
 pub const NAMESPACE: &str = "fairdrop";
-/// A histogram keeps 100 values between two flushes; with several requests in
-/// flight it is flushed after this many.
+/// A histogram has room for 100 values between two flushes. With several requests in flight, metrics are flushed after
+/// this number of requests.
 const FLUSH_AFTER_REQUESTS: u32 = 50;
-/// With several requests in flight metrics are never older than this.
+/// With several requests in flight, metrics are flushed at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The process's metrics.
@@ -34,14 +34,14 @@ impl std::fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Installs logs and metrics for this process; once, at the start of `main`.
+    /// Installs logs and metrics for this process. Called once, at the start of `main`.
     pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
         start_logs();
         let collector = Builder::new()
             .cloudwatch_namespace(NAMESPACE)
             .with_dimension("Region", region.to_owned())
             .init()
-            .map_err(|error| format!("metrics cannot start: {error}"))?;
+            .map_err(|error| format!("could not install the metrics collector: {error}"))?;
         let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());
         let one_at_a_time = in_flight.is_none_or(|n| n <= 1);
         let telemetry =
@@ -58,8 +58,8 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Says that an invocation is done. A process that serves one at a time may be
-    /// frozen right after, and writes its metrics now.
+    /// Records the end of an invocation. A process that serves one request at a time may be frozen right afterwards, and
+    /// therefore writes its metrics now.
     pub fn invocation_done(&self) {
         let unflushed = self.0.unflushed.fetch_add(1, Ordering::Relaxed) + 1;
         if self.0.one_at_a_time || unflushed >= FLUSH_AFTER_REQUESTS {
@@ -67,20 +67,20 @@ impl Telemetry {
         }
     }
 
-    /// Writes what has been counted since the last time.
+    /// Writes what was counted since the last flush.
     pub fn flush(&self) {
         self.0.unflushed.store(0, Ordering::Relaxed);
         if let Err(error) = self.0.collector.flush(std::io::stdout().lock()) {
-            tracing::error!(%error, "metrics could not be written");
+            tracing::error!(%error, "could not write metrics to standard output; the values since the last flush are lost");
         }
     }
 }
 
-/// Logs as Lambda's settings say: `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text) and
-/// `AWS_LAMBDA_LOG_LEVEL` (`INFO` where it says nothing usable).
+/// Follows Lambda's settings `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text) and `AWS_LAMBDA_LOG_LEVEL` (`INFO` if it is
+/// missing or unknown).
 fn start_logs() {
     let setting = |name| std::env::var(name).unwrap_or_default();
-    // An empty text would be read as ERROR.
+    // An empty text would parse as ERROR.
     let level = Some(setting("AWS_LAMBDA_LOG_LEVEL")).filter(|level| !level.is_empty());
     let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let logs = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);

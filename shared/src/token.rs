@@ -1,8 +1,8 @@
-//! Who is asking: verification of the buyer's access token (a JWT, RFC 7519).
+//! Verification of the buyer's access token (a JWT, RFC 7519).
 //!
-//! The keys come from configuration as a JWKS (RFC 7517). A key is good for the one
-//! algorithm that its type implies, so that the token cannot choose (RFC 8725 §3.1):
-//! `alg: none`, and an HMAC made with a public key, find no key at all.
+//! The keys come from the configuration as a JWKS (RFC 7517). A key is valid for the one algorithm that its type
+//! implies, so that the token cannot choose (RFC 8725 §3.1): no key matches `alg: none`, or an HMAC made with a
+//! public key.
 
 use crate::config::{self, ConfigError, Source};
 use crate::stamp::Stamp;
@@ -12,43 +12,35 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgo
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 
-/// The longest token looked at, in bytes. API Gateway allows 10,240 for all headers.
+/// The longest token accepted, in bytes. API Gateway allows 10,240 for all headers.
 pub const MAX_TOKEN_BYTES: usize = 8_192;
-/// The most keys in the JWKS.
+/// The maximum number of keys in the JWKS.
 pub const MAX_KEYS: usize = 16;
-/// How far an issuer's clock may differ from ours, in seconds.
+/// The tolerated difference between an issuer's clock and this one, in seconds.
 pub const LEEWAY_SECONDS: u64 = 5;
 
-/// Why a token proves nothing. The text is safe to show.
+/// Why a token is refused. The text is safe to show to the buyer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// More than [`MAX_TOKEN_BYTES`].
     #[error("The token is longer than {MAX_TOKEN_BYTES} bytes.")]
     TooLong,
-    /// No JWT, or one without the claims that are needed.
     #[error(
         "The token is not a JWT, signed with EdDSA, ES256 or RS256, that has the claims iss, aud, exp and sub."
     )]
     Malformed,
-    /// No key of ours has this id and algorithm.
+    /// No configured key has this id and algorithm.
     #[error("The token is not signed with a key and algorithm that are trusted here.")]
     UnknownKey,
-    /// The signature does not fit.
     #[error("The token's signature is wrong.")]
     BadSignature,
-    /// `exp` has passed.
     #[error("The token has expired.")]
     Expired,
-    /// `nbf` has not come.
     #[error("The token is not valid yet.")]
     NotYetValid,
-    /// Somebody else's token.
     #[error("The token comes from another issuer.")]
     WrongIssuer,
-    /// A token for something else.
     #[error("The token is meant for another audience.")]
     WrongAudience,
-    /// `sub` cannot name a buyer.
     #[error("The token's subject must be 1 to 255 visible ASCII characters.")]
     BadSubject,
 }
@@ -77,12 +69,11 @@ struct Claims {
     exp: f64,
 }
 
-/// What a token proves.
+/// The verified content of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// Who the buyer is.
     pub buyer: UserToken,
-    /// Until when, the leeway included.
+    /// With the leeway included.
     pub expires_at: Stamp,
 }
 
@@ -96,7 +87,7 @@ impl TokenVerifier {
         Self::new(&jwks, &issuer, &audience).map_err(|why| ConfigError::bad(jwks_name, why))
     }
 
-    /// A verifier of tokens of `issuer` for `audience`, signed with a key of `jwks` (JSON).
+    /// Verifies tokens of `issuer` for `audience` that are signed with a key of `jwks` (JSON).
     pub fn new(jwks: &str, issuer: &str, audience: &str) -> Result<Self, String> {
         let set: JwkSet =
             serde_json::from_str(jwks).map_err(|error| format!("it must be a JWKS document ({error})"))?;
@@ -112,23 +103,23 @@ impl TokenVerifier {
         Ok(Self { keys })
     }
 
-    /// The buyer that `token` names, if it can be believed.
+    /// The buyer in `token`, if the token is valid.
     pub fn verify(&self, token: &str) -> Result<UserToken, TokenError> {
         self.prove(token).map(|proof| proof.buyer)
     }
 
-    /// The buyer that `token` names, and until when, if it can be believed.
+    /// The buyer in `token` and the end of its lifetime, if the token is valid.
     pub fn prove(&self, token: &str) -> Result<Proof, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        // An algorithm that the library does not know, "none" among them, ends here.
+        // This refuses an algorithm that the library does not know, such as "none".
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         let fits = |key: &&VerificationKey| {
             key.algorithm == header.alg && (header.kid.is_none() || key.id == header.kid)
         };
         let mut candidates = self.keys.iter().filter(fits);
-        // Without a key id the algorithm must leave no choice.
+        // Without a key id, exactly one key must have the algorithm.
         let (Some(key), None) = (candidates.next(), candidates.next()) else {
             return Err(TokenError::UnknownKey);
         };
@@ -139,8 +130,7 @@ impl TokenVerifier {
     }
 }
 
-/// A NumericDate (RFC 7519 §2: seconds, fractions allowed) as a moment; one that lies too far away is the
-/// last that there is.
+/// A NumericDate (RFC 7519 §2: seconds, fractions allowed) as a moment, saturating at [`Stamp::MAX`].
 fn moment(seconds: f64) -> Stamp {
     // The cast itself saturates: a negative number becomes 0.
     Stamp::saturating_from_micros((seconds * 1e6) as u64)
@@ -157,7 +147,7 @@ fn key(jwk: &Jwk, issuer: &str, audience: &str) -> Result<VerificationKey, Strin
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
         _ => return Err("it must be an Ed25519, P-256 or RSA public key".into()),
     };
-    if jwk.common.key_algorithm.is_some_and(|said| said != name) {
+    if jwk.common.key_algorithm.is_some_and(|given| given != name) {
         return Err(format!("its alg must be {algorithm:?} or absent"));
     }
     if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {

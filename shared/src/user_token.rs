@@ -1,15 +1,15 @@
-//! Who the buyer is.
+//! The identity of a buyer.
 
 use std::fmt;
 
 /// The verified subject (`sub`) of a buyer's access token.
 ///
-/// 1 to 255 visible ASCII characters (OpenID Connect Core §2 gives the upper
-/// bound). It names a person, so that it never appears in logs: `Debug` hides it.
+/// 1 to 255 visible ASCII characters (OpenID Connect Core §2 gives the upper bound). It is personal data and never
+/// appears in logs: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserToken(String);
 
-/// A subject that fairdrop cannot queue.
+/// A subject that is not a valid [`UserToken`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token's subject must be 1 to 255 visible ASCII characters")]
 pub struct UserTokenError;
@@ -18,7 +18,7 @@ impl UserToken {
     /// The longest subject accepted, in bytes.
     pub const MAX_LEN: usize = 255;
 
-    /// Accepts `subject` where it is well formed.
+    /// Accepts `subject` if it is well formed.
     pub fn parse(subject: impl Into<String>) -> Result<Self, UserTokenError> {
         let subject = subject.into();
         let well_formed = (1..=Self::MAX_LEN).contains(&subject.len())
@@ -26,7 +26,7 @@ impl UserToken {
         if well_formed { Ok(Self(subject)) } else { Err(UserTokenError) }
     }
 
-    /// The subject itself, for Redis and the ledger; not for logs.
+    /// The subject itself, for Redis and the ledger. Not for logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_show_itself() {
+    fn debug_hides_the_subject() {
         let buyer = UserToken::parse("alice@example.org").unwrap();
         assert!(!format!("{buyer:?}").contains("alice"));
     }

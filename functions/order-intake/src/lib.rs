@@ -48,7 +48,7 @@ impl App {
 /// Handles one order.
 pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     // The stamp is taken before any await: opening a connection must not cost the buyer their position.
-    let placed_at = app.region.mark(app.edge.clock.arrival(http::gateway_epoch_ms(request)));
+    let placed_at = app.region.encode_in(app.edge.clock.arrival(http::gateway_epoch_ms(request)));
     if request.method() == Method::OPTIONS {
         return Ok(http::options(ALLOW));
     }
