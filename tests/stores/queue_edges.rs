@@ -173,7 +173,7 @@ async fn the_gates_are_law_at_the_drain() {
     let orders = [(opens - 1, "early"), (opens, "first"), (closes - 1, "last"), (closes, "late")];
     backdate(&server, &item_id, &orders).await.unwrap();
     let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
-    assert_eq!((batch.looked_at, batch.reserved), (4, 2));
+    assert_eq!((batch.taken, batch.reserved), (4, 2));
     assert_eq!((batch.dropped_before_opening, batch.dropped_after_closing), (1, 1));
 }
 
@@ -184,7 +184,7 @@ async fn nothing_is_popped_from_a_paused_item() {
     backdate(&server, &item_id, &[(micros_now() - HOUR_MICROS / 2, "a")]).await.unwrap();
     server.queue.pause_item(&item_id, true).await.unwrap();
     let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
-    assert_eq!((batch.looked_at, batch.waiting), (0, 1));
+    assert_eq!((batch.taken, batch.waiting), (0, 1));
     server.queue.pause_item(&item_id, false).await.unwrap();
     assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().reserved, 1);
 }
@@ -216,7 +216,7 @@ async fn an_order_beside_a_unit_hides_it_from_nobody() {
         assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().reserved, 1);
         // Past the place script. With no unit left the drain takes nobody out, to drop them neither.
         backdate(&server, &item_id, &[(stamp + 1, "a")]).await.unwrap();
-        assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().looked_at, 0);
+        assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().taken, 0);
 
         let buyer = order(&item_id, "a", 0).unwrap().user_token;
         let state = server.queue.order_state(&item_id, &buyer).await.unwrap();
@@ -260,7 +260,7 @@ async fn a_drain_takes_no_more_than_it_may() {
     let looked_at = [9_999, 3, 500, 500].map(|most| (most, &server));
     let mut taken = Vec::new();
     for (most, server) in looked_at {
-        taken.push(server.queue.drain(&item_id, most, Permit::Unleased).await.unwrap().looked_at);
+        taken.push(server.queue.drain(&item_id, most, Permit::Unleased).await.unwrap().taken);
     }
     assert_eq!(taken, [500, 3, 500, 197]);
 }

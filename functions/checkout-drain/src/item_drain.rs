@@ -44,8 +44,8 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
             Ok(batch) => {
                 record(&item_id, &batch);
                 done.reserved += batch.reserved;
-                done.dropped += batch.looked_at - batch.reserved;
-                full_batches = if batch.looked_at == u64::from(MAX_BATCH) { full_batches + 1 } else { 0 };
+                done.dropped += batch.taken - batch.reserved;
+                full_batches = if batch.taken == u64::from(MAX_BATCH) { full_batches + 1 } else { 0 };
                 pause_after(&batch, &mut full_batches)
             }
             Err(DrainError::Redis(LinkError::Refused(code))) if code == "NOITEM" => {

@@ -61,7 +61,7 @@ impl ItemWork {
         let new = self.context.task_queue.take_tasks(&self.item_id, MAX_BATCH).await?;
         if new.is_empty() && is_due(self.trimmed_at, TRIM_INTERVAL) {
             let now = self.context.queue.main_time().await?;
-            self.context.queue.forget_old_tasks(&self.item_id, now).await?;
+            self.context.queue.trim_finished_tasks(&self.item_id, now).await?;
             self.trimmed_at = Some(Instant::now());
         }
         Ok(new)

@@ -94,7 +94,7 @@ mod tests {
         LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
 
     fn at(seconds: u64) -> Stamp {
-        moment(1_795_000_000_000_000 + seconds * 1_000_000)
+        Stamp::saturating_from_micros(1_795_000_000_000_000 + seconds * 1_000_000)
     }
 
     #[test]

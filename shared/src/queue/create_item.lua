@@ -1,9 +1,9 @@
--- Writes a new item, and leaves one that exists as it is.
+-- Writes a new item. An existing item stays as it is.
 --
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value
 --
--- Returns 1 where the item is new, 0 where it existed.
+-- Returns 1 if the item is new, 0 if it existed.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1

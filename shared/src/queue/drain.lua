@@ -1,20 +1,19 @@
 -- Moves settled orders from the queue into reservations, in (placed_at, user_token) order.
 --
 -- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
--- ARGV  1 the most orders to look at, at most 500
---       2, 3 the epoch and the moment (us) until which main may sell; '' where no lease is kept
+-- ARGV  1 the maximum number of orders to take, at most 500
+--       2, 3 the epoch, and the moment (us) until which main may sell; '' without a lease
 --
--- An order is settled once it is older than the settle window: nothing that the
--- place script still accepts can be older. Stock, reservation, task and removal
--- from the queue change together, so that a crash at any point loses nothing.
+-- An order is settled once it is older than the settle window: no order that the place script still accepts can be
+-- older. Stock, reservation, task and removal from the queue change together, so that a crash at any point loses
+-- nothing.
 --
--- The lease's end is held against Redis's own clock, here, where the act is: a caller that was
--- frozen on its way sells nothing. It is also kept with the item, for the edges to know (they
--- take no orders for a main that may not sell).
+-- This script compares the lease's end with Redis's own clock at the moment of the change. So a caller that was frozen
+-- in between sells nothing. The end is also stored with the item, for the edges, which take no orders for a main that
+-- may not sell.
 --
--- Returns an array of integers: looked at, reserved, dropped before opening,
--- dropped after closing, dropped as already taken, stock left, waiting,
--- lag (now - settle window - last stamp looked at, us; -1 where there was none).
+-- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
+-- taken, stock left, waiting, lag (now - settle window - last stamp taken, us; -1 if none was taken).
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased_until')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
@@ -22,10 +21,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if ARGV[2] ~= '' then
   if item[7] ~= ARGV[2] then return redis.error_reply('EPOCH the item is under another epoch') end
-  if now >= tonumber(ARGV[3]) then return redis.error_reply('LEASE the right to sell is over') end
+  if now >= tonumber(ARGV[3]) then return redis.error_reply('LEASE the permit to sell has expired') end
   if not item[8] or tonumber(item[8]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'leased_until', ARGV[3]) end
 elseif item[8] then
-  return redis.error_reply('LEASE the item is sold by a lease, and there is none')
+  return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
 end
 local stock_left = tonumber(item[1])
 local waiting = redis.call('ZCARD', KEYS[2])
@@ -37,8 +36,8 @@ local opens_at = tonumber(item[2])
 local closes_at = tonumber(item[3]) or math.huge
 local settled = now - item[5] * 1000
 local hold_seconds = tonumber(item[4])
--- Sold at once, once the ledger has it: until then the reservation has no end that anybody
--- will see (NO_HOLD_MICROS; a test holds the two together).
+-- Without a hold the unit is sold when the ledger has it. Until then the hold ends in 127 years (NO_HOLD_MICROS; a test
+-- compares the two).
 local hold = hold_seconds > 0 and hold_seconds * 1000000 or 4000000000000000
 local reserved_at = string.format('%.0f', now)
 local hold_until = string.format('%.0f', now + hold)
@@ -53,7 +52,7 @@ local buyers = {}
 for i = 1, #orders, 2 do buyers[#buyers + 1] = orders[i] end
 local holds = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
 
-local looked_at, before_opening, after_closing, already_taken = 0, 0, 0, 0
+local taken, before_opening, after_closing, already_taken = 0, 0, 0, 0
 local reservations = {}
 for i, buyer in ipairs(buyers) do
   local placed_at = orders[2 * i]
@@ -73,7 +72,7 @@ for i, buyer in ipairs(buyers) do
     redis.call('XADD', KEYS[4], '*', 'kind', 'reserved', 'user_token', buyer,
       'placed_at', placed_at, 'reserved_at', reserved_at, 'hold_until', hold_until, 'epoch', item[7])
   end
-  looked_at = i
+  taken = i
 end
 
 local reserved = #reservations / 2
@@ -81,9 +80,9 @@ if reserved > 0 then
   redis.call('ZADD', KEYS[3], unpack(reservations))
   redis.call('HINCRBY', KEYS[1], 'stock_left', -reserved)
 end
-if looked_at > 0 then
-  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, looked_at - 1)
+if taken > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, taken - 1)
 end
-local lag = looked_at > 0 and settled - tonumber(orders[2 * looked_at]) or -1
-return { looked_at, reserved, before_opening, after_closing, already_taken,
-  stock_left, waiting - looked_at, lag }
+local lag = taken > 0 and settled - tonumber(orders[2 * taken]) or -1
+return { taken, reserved, before_opening, after_closing, already_taken,
+  stock_left, waiting - taken, lag }

@@ -8,34 +8,33 @@ use std::sync::LazyLock;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
 
-/// The most orders one call of the script may look at: it keeps Redis to itself meanwhile.
+/// The maximum number of orders that one call of a script reads: it blocks Redis in the meantime.
 pub const MAX_BATCH: u32 = 500;
 
-/// What one call of the drain script did.
+/// The result of one call of the drain script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainBatch {
     /// Orders taken out of the queue.
-    pub looked_at: u64,
-    /// Of these, orders that became reservations.
+    pub taken: u64,
+    /// Of `taken`, orders that became reservations.
     pub reserved: u64,
-    /// Of these, orders stamped before the item opened.
+    /// Of `taken`, orders stamped before the item opened.
     pub dropped_before_opening: u64,
-    /// Of these, orders stamped after the item closed.
+    /// Of `taken`, orders stamped after the item closed.
     pub dropped_after_closing: u64,
-    /// Of these, orders of buyers who had a unit already.
+    /// Of `taken`, orders of buyers who already had a unit.
     pub dropped_already_taken: u64,
-    /// Units left after the call.
+    /// Units without a reservation after the call.
     pub stock_left: i64,
-    /// Orders still waiting, settled or not.
+    /// Orders in the queue after the call, settled or not.
     pub waiting: u64,
-    /// Main's clock − settle window − last stamp taken out, in microseconds.
+    /// Main's clock − settle window − last stamp taken out, in microseconds; `None` if no order was taken out.
     pub lag_micros: Option<u64>,
 }
 
 impl Queue {
-    /// Moves up to `most` settled orders of `item_id` into reservations, as long as `permit` lasts
-    /// by main's clock. Refused as `LEASE` afterwards, and as `EPOCH` where the item is under
-    /// another one.
+    /// Moves up to `most` settled orders of `item_id` into reservations. Redis refuses it as `LEASE` if `permit` has
+    /// expired by main's clock, and as `EPOCH` if the item is under another epoch.
     pub async fn drain(&self, item_id: &ItemId, most: u32, permit: Permit) -> Result<DrainBatch, LinkError> {
         let (epoch, until) = match permit {
             Permit::Unleased => (String::new(), String::new()),
@@ -57,18 +56,17 @@ impl Queue {
                     .await
             })
             .await?;
-        parse(&reply).ok_or_else(|| LinkError::Refused("the drain script's answer makes no sense".into()))
+        parse(&reply).ok_or_else(|| LinkError::Refused("the drain script returned a malformed answer".into()))
     }
 }
 
 fn parse(reply: &[i64]) -> Option<DrainBatch> {
-    let &[looked_at, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag] =
-        reply
+    let &[taken, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag] = reply
     else {
         return None;
     };
     Some(DrainBatch {
-        looked_at: looked_at.try_into().ok()?,
+        taken: taken.try_into().ok()?,
         reserved: reserved.try_into().ok()?,
         dropped_before_opening: before_opening.try_into().ok()?,
         dropped_after_closing: after_closing.try_into().ok()?,

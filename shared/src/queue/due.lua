@@ -1,7 +1,7 @@
--- Reservations whose time has come: their hold has ended, or their buyer gave them back.
+-- Due reservations: the hold has ended, or the buyer has cancelled.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}
--- ARGV  1 how many to pass over   2 the most to return, at most 500
+-- ARGV  1 the number to skip   2 the maximum number to return, at most 500
 --
 -- Returns main's clock (us), the item's epoch, then user_token and score of each.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')

@@ -1,4 +1,4 @@
--- Writes main's clock where replicas read it: what a replica has, main had at that moment at least.
+-- Writes main's clock, for readers of replicas: a replica that has this value has every earlier write of main.
 --
 -- KEYS  1 heartbeat
 local time = redis.call('TIME')

@@ -12,45 +12,30 @@ use std::time::Duration;
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
 
-/// The most items one main region may have: every one of them is drained 20 times a second.
+/// The maximum number of items: each is drained 20 times a second.
 pub const MAX_ITEMS: usize = 1_000;
 
 /// Why an item could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ItemError {
-    /// There is no such item.
-    #[error("there is no item {0}")]
+    #[error("item {0} does not exist")]
     NoSuchItem(ItemId),
-    /// The id is in use.
-    #[error("there is an item {0} already")]
+    #[error("item {0} already exists")]
     Exists(ItemId),
-    /// There are as many items as there may be.
-    #[error("there are {MAX_ITEMS} items, which is the most")]
+    #[error("there are {MAX_ITEMS} items already, which is the maximum")]
     TooMany,
-    /// The stock would be lower than what is taken.
-    #[error("stock_total cannot be lower than the {taken} units that are taken")]
-    Taken {
-        /// Units reserved or sold.
-        taken: u64,
-    },
-    /// A value is out of its limits.
+    #[error("stock_total must be at least {taken}, the number of units that are reserved or sold")]
+    Taken { taken: u64 },
     #[error(transparent)]
     Bad(#[from] ItemFieldError),
-    /// What Redis has under the item's key is no item.
-    #[error("the field {field} of item {item_id} cannot be read")]
-    Corrupt {
-        /// Which item.
-        item_id: ItemId,
-        /// Which field.
-        field: &'static str,
-    },
-    /// Redis did not do it.
+    #[error("the hash of item {item_id} in Redis is malformed: its field {field} is missing or wrong")]
+    Corrupt { item_id: ItemId, field: &'static str },
     #[error(transparent)]
     Link(#[from] LinkError),
 }
 
 impl Queue {
-    /// Puts a new item on sale, under the reign of `epoch`.
+    /// Creates an item under `epoch`.
     pub async fn create_item(&self, new: &NewItem, epoch: u64) -> Result<(), ItemError> {
         new.check()?;
         if self.item_ids().await?.len() >= MAX_ITEMS {
@@ -72,8 +57,8 @@ impl Queue {
         let created: bool = self
             .link
             .call(async |mut connection| {
-                // First into the set: an id without an item is passed over by the
-                // drain, an item missing from the set would never be drained.
+                // The set first: the drain skips an id without an item, but would never drain an item that is
+                // missing from the set.
                 let _: () = connection.sadd(ITEMS, new.item_id.as_str()).await?;
                 let mut script = CREATE.key(&key);
                 for (field, value) in &fields {
@@ -85,7 +70,7 @@ impl Queue {
         if created { Ok(()) } else { Err(ItemError::Exists(new.item_id.clone())) }
     }
 
-    /// Changes an item; what `changes` leaves out stays.
+    /// Changes an item. A field that `changes` leaves out stays as it is.
     pub async fn update_item(&self, item_id: &ItemId, changes: &ItemChanges) -> Result<(), ItemError> {
         changes.check()?;
         let mut fields = Vec::new();
@@ -97,12 +82,12 @@ impl Queue {
         self.change_item(item_id, &fields).await
     }
 
-    /// Pauses an item (nothing is popped, every order keeps its place) or resumes it.
+    /// Pauses an item (no order is drained, every order keeps its place) or resumes it.
     pub async fn pause_item(&self, item_id: &ItemId, paused: bool) -> Result<(), ItemError> {
         self.change_item(item_id, &[("paused", u8::from(paused).to_string())]).await
     }
 
-    /// Closes an item from `at` on; one that closed earlier stays so.
+    /// Closes an item at `at`, unless it closes earlier.
     pub async fn close_item(&self, item_id: &ItemId, at: Stamp) -> Result<(), ItemError> {
         self.change_item(item_id, &[("closed_at", at.to_string())]).await
     }
@@ -126,17 +111,16 @@ impl Queue {
             Some("TAKEN") => Err(ItemError::Taken {
                 taken: reply.get(1).and_then(|units| units.parse().ok()).unwrap_or(0),
             }),
-            _ => Err(LinkError::Refused("the update script's answer makes no sense".into()).into()),
+            _ => Err(LinkError::Refused("the update script returned a malformed answer".into()).into()),
         }
     }
 
-    /// One item.
-    // No future of its own: some that it is part of are as deep as the compiler goes.
+    // Not async itself: one more nested future would exceed the compiler's recursion limit.
     pub fn item(&self, item_id: &ItemId) -> impl Future<Output = Result<Item, ItemError>> {
         self.item_within(item_id, self.link.call_limit())
     }
 
-    /// One item, where it comes within `limit`, connecting included, and not longer than other calls may take.
+    /// One item, with the time limit `limit` (to connect included) if it is shorter than the default.
     pub async fn item_within(&self, item_id: &ItemId, limit: Duration) -> Result<Item, ItemError> {
         let key = Keys::of(item_id).item;
         let fields: HashMap<String, String> = self
@@ -146,7 +130,7 @@ impl Queue {
         if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
     }
 
-    /// The ids of all items, in order. Entries that are no id are left out.
+    /// The ids of all items, sorted. Malformed ids are skipped.
     pub async fn item_ids(&self) -> Result<Vec<ItemId>, LinkError> {
         let names: Vec<String> =
             self.link.call(async |mut connection| connection.smembers(ITEMS).await).await?;
@@ -155,8 +139,7 @@ impl Queue {
         Ok(ids)
     }
 
-    /// How many orders wait for `item_id`, how many units are taken, and how many of
-    /// them are sold.
+    /// The number of waiting orders of `item_id`, of units that are reserved or sold, and of units that are sold.
     pub async fn counts(&self, item_id: &ItemId) -> Result<(u64, u64, u64), LinkError> {
         let keys = Keys::of(item_id);
         self.link
@@ -172,7 +155,6 @@ impl Queue {
             .await
     }
 
-    /// Main's clock.
     pub async fn main_time(&self) -> Result<Stamp, LinkError> {
         let time: (u64, u64) = self
             .link
@@ -203,7 +185,7 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         item_id: item_id.clone(),
         name: field(item_id, fields, "name")?,
         stock_total: field(item_id, fields, "stock_total")?,
-        // Negative where the ledger has more than Redis had promised.
+        // Negative if the ledger has more sales than Redis has reserved.
         stock_left: field::<i64>(item_id, fields, "stock_left")?.max(0).try_into().unwrap_or(u32::MAX),
         units_sold: field(item_id, fields, "units_sold")?,
         withheld: match fields.get("withheld") {
@@ -228,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_missing_or_wrong_is_named() {
+    fn an_error_names_the_field_that_is_missing_or_wrong() {
         let item_id: ItemId = "a".parse().unwrap();
         let mut fields: HashMap<String, String> = [
             ("name", "A"),

@@ -1,17 +1,17 @@
-//! The names of keys in Redis. No other place builds one.
+//! The names of keys in Redis. No other module builds one.
 
 use crate::item::ItemId;
 
 /// The set of all item ids.
 pub const ITEMS: &str = "items";
-/// Main's clock as it was a moment ago, for those who read a replica.
+/// Main's clock at the latest heartbeat, for readers of a replica.
 pub const HEARTBEAT: &str = "heartbeat";
 
-/// What is written only for replicas to acknowledge it.
-pub const REPLICATION_MARK: &str = "replication_mark";
+/// The replication marker: written only for replicas to acknowledge it.
+pub const REPLICATION_MARKER: &str = "replication_marker";
 
-/// The keys of one item. Each carries the hash tag `{item_id}`, so that a script
-/// that uses several of them runs on Redis or Valkey Cluster.
+/// The keys of one item. Each has the hash tag `{item_id}`, so that a script with several of them runs on Redis or
+/// Valkey Cluster.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// Hash: the item itself.
@@ -24,12 +24,11 @@ pub struct Keys {
     pub tasks: String,
     /// Sorted set: reservations that are being rebuilt from the ledger.
     pub rebuild: String,
-    /// Stream: tasks that could not be done, with the reason.
+    /// Stream: tasks that could not be processed, with the reason.
     pub dead_letters: String,
 }
 
 impl Keys {
-    /// The keys of `item_id`.
     pub fn of(item_id: &ItemId) -> Self {
         Self {
             item: format!("item:{{{item_id}}}"),

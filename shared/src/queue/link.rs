@@ -1,9 +1,8 @@
-//! One multiplexed connection to a Redis, opened early and replaced when it dies.
+//! One multiplexed connection to a Redis, opened early and replaced when it fails.
 //!
-//! All commands of a process share it, so that thousands can wait for a far main
-//! at once. What a failed call *means* matters more here than that it failed: an
-//! order that was never sent is queued nowhere, one that was sent and not answered
-//! may be. redis-rs's own `ConnectionManager` reports both alike; hence this file.
+//! All commands of a process share it, so that thousands of commands can wait for a distant main at once. An error
+//! must say whether the command was sent: an order that was not sent is not queued, while an unanswered one may be.
+//! redis-rs's own `ConnectionManager` does not distinguish the two; hence this module.
 
 use crate::config::RedisConfig;
 use futures::FutureExt;
@@ -15,27 +14,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// The most commands in flight on one connection; more wait their turn here.
+/// The maximum number of commands in flight on one connection; further commands wait in this process.
 pub const MAX_IN_FLIGHT: usize = 1_000;
-/// A connection unused for longer is replaced before use: while the function was
-/// frozen the network may have forgotten it (AWS drops idle flows after 350 s).
+/// A connection that was unused for longer is replaced before use. The network may have dropped it while the function
+/// was frozen (AWS drops idle flows after 350 s).
 pub const MAX_IDLE: Duration = Duration::from_secs(300);
-/// The least time between two attempts to connect.
+/// The minimum time between two attempts to connect.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
 
-/// Why a command has no result.
+/// Why a command has no result. The texts never contain an argument of a command.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LinkError {
-    /// There was no connection in time; the server has not seen the command.
-    #[error("not sent: {0}")]
+    /// There was no connection in time; the server has not received the command.
+    #[error("the command was not sent to Redis: {0}")]
     NotSent(String),
-    /// The command was sent and no answer came; it may have been carried out.
-    #[error("unanswered: {0}")]
+    /// The command was sent, but no answer came; the server may have executed it.
+    #[error("Redis did not answer the command, which it may have executed: {0}")]
     Unanswered(String),
-    /// The server answered with an error and did nothing.
-    #[error("refused by the server: {0}")]
+    /// The server answered with an error and changed nothing.
+    #[error("Redis refused the command: {0}")]
     Refused(String),
 }
 
@@ -54,7 +53,7 @@ struct ConnectionSlot {
     opening: Option<Opening>,
     started: Option<Instant>,
     last_used: Option<Instant>,
-    /// Whether the connection is being asked if it lives.
+    /// Whether a PING of the connection is in flight.
     is_probed: bool,
 }
 
@@ -65,18 +64,18 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// A link that is not connected yet.
+    /// Nothing is connected yet.
     pub fn new(config: RedisConfig) -> Self {
         Self(Arc::new(LinkState { config, slot: Mutex::default() }))
     }
 
-    /// Starts connecting in the background. Called during init, and never waited for.
+    /// Starts to connect in the background, for the initialisation of a function.
     pub fn open(&self) {
         let _ = self.opening();
     }
 
-    /// Runs `command` on the connection and waits at most `limit` in all, and at
-    /// most the response timeout for the answer.
+    /// Runs `command` on the connection. Waits at most `limit` in total, and at most the response timeout for the
+    /// answer.
     pub async fn run<T, Fut>(
         &self,
         limit: Duration,
@@ -99,19 +98,19 @@ impl Link {
             deadline.saturating_duration_since(Instant::now()).min(self.0.config.response_timeout);
         match timeout(answer_limit, command(connection)).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if is_of_the_line(&error) => {
+            Ok(Err(error)) if is_connection_error(&error) => {
                 self.discard(generation);
                 Err(LinkError::Unanswered(describe(&error)))
             }
             Ok(Err(error)) => {
-                // For example READONLY, once main has moved: connect anew.
+                // For example READONLY after a failover: connect again.
                 if error.is_unrecoverable_error() || error.code() == Some("READONLY") {
                     self.discard(generation);
                 }
                 Err(LinkError::Refused(describe(&error)))
             }
             Err(_) => {
-                // That a caller had little time says nothing of a connection which others share.
+                // If the caller had less time than the response timeout, the shared connection may still work.
                 if answer_limit < self.0.config.response_timeout {
                     self.probe(generation);
                 } else {
@@ -134,7 +133,7 @@ impl Link {
         self.run(self.call_limit(), command)
     }
 
-    /// Whether the server itself says that it takes writes.
+    /// Whether the server accepts writes, according to its own `ROLE`.
     pub async fn takes_writes(&self) -> Result<bool, LinkError> {
         let role = self.call(async |mut connection| {
             redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut connection).await
@@ -144,7 +143,7 @@ impl Link {
         Ok(role.await?.first().is_some_and(is_primary))
     }
 
-    /// Time to connect and to be answered, for calls with no tighter limit of their own.
+    /// The default time limit: to connect and to get an answer.
     pub fn call_limit(&self) -> Duration {
         self.0.config.connect_timeout + self.0.config.response_timeout
     }
@@ -153,7 +152,7 @@ impl Link {
         let mut slot = self.slot();
         let now = Instant::now();
         let is_idle = slot.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE);
-        // Perhaps long ago, with nobody there to discard it: it says nothing of now.
+        // It may have failed long ago, without a caller to discard it.
         let has_failed = slot.opening.as_ref().is_some_and(|opening| matches!(opening.peek(), Some(Err(_))));
         if is_idle || has_failed {
             slot.opening = None;
@@ -166,7 +165,7 @@ impl Link {
             .started
             .map_or(Duration::ZERO, |started| RECONNECT_PAUSE.saturating_sub(now.duration_since(started)));
         let opening = connect(self.0.config.clone(), pause).boxed().shared();
-        // Driven by a task of its own: a caller who gives up must not stop it.
+        // Driven by its own task: a caller that times out must not stop it.
         tokio::spawn(opening.clone().map(drop));
         slot.generation += 1;
         slot.is_probed = false;
@@ -175,8 +174,8 @@ impl Link {
         (slot.generation, opening)
     }
 
-    /// Asks a connection whether it lives, where a caller could not wait for the answer and nobody will hear
-    /// it any more: once at a time, within the response timeout.
+    /// Sends a PING on a connection after a caller has stopped waiting for its answer. One PING is in flight at a time,
+    /// with the response timeout as its limit.
     fn probe(&self, generation: u64) {
         let mut slot = self.slot();
         if slot.generation != generation || slot.is_probed {
@@ -190,7 +189,7 @@ impl Link {
             let ping = redis::cmd("PING");
             let answer = ping.query_async::<redis::Value>(&mut connection);
             let lives = match timeout(link.0.config.response_timeout, answer).await {
-                Ok(answer) => !answer.is_err_and(|error| is_of_the_line(&error)),
+                Ok(answer) => !answer.is_err_and(|error| is_connection_error(&error)),
                 Err(_) => false,
             };
             let mut slot = link.slot();
@@ -203,7 +202,7 @@ impl Link {
         });
     }
 
-    /// Forgets a connection that failed, unless a newer one stands already.
+    /// Drops a failed connection, unless a newer one has replaced it.
     fn discard(&self, generation: u64) {
         let mut slot = self.slot();
         if slot.generation == generation {
@@ -227,12 +226,12 @@ async fn connect(config: RedisConfig, pause: Duration) -> RedisResult<Multiplexe
     config.client.get_multiplexed_async_connection_with_config(&options).await
 }
 
-/// Whether a connection failed, and not what was asked of the server.
-fn is_of_the_line(error: &RedisError) -> bool {
+/// Whether the connection failed, and not the command.
+fn is_connection_error(error: &RedisError) -> bool {
     error.is_timeout() || error.is_io_error() || error.is_connection_dropped()
 }
 
-/// The error without anything that a server may have echoed of our arguments.
+/// The error without any argument that the server may have echoed.
 fn describe(error: &RedisError) -> String {
     match error.code() {
         Some(code) => code.to_owned(),
@@ -245,13 +244,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_opening_that_has_failed_is_none() {
-        // Nobody listens there any more.
+    async fn a_failed_connection_attempt_is_replaced() {
+        // Nothing listens there any more.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| format!("redis://{address}"));
         let link = Link::new(RedisConfig::main(&source).unwrap());
         let (first, opening) = link.opening();
-        // While it is under way all callers share it.
+        // While the attempt is in progress, all callers share it.
         assert_eq!(link.opening().0, first);
         assert!(opening.await.is_err());
         assert_eq!(link.opening().0, first + 1);

@@ -1,17 +1,13 @@
 //! The checkout queue on the main region's Redis.
 //!
-//! An order is [placed](Queue::place) with its region's stamp, waits until the
-//! settle window has passed, and is then [drained](Queue::drain) into a
-//! reservation. Between the two, nothing that could still come in is older than
-//! anything that goes out: reservations leave in exact `(placed_at, user_token)`
-//! order whatever the network does.
+//! An order is [placed](Queue::place) with its region's stamp, waits until the settle window has passed, and is then
+//! [drained](Queue::drain) into a reservation. No order that can still arrive is older than a drained one. So
+//! reservations are made in exact `(placed_at, user_token)` order, whatever the network does.
 //!
-//! What becomes of a reservation is the ledger's to decide: the checkout worker
-//! [takes](Queue::take_tasks) it from the async task queue, and what the ledger said
-//! is [settled](Queue::settle) here.
+//! The ledger decides about a reservation: the checkout worker [takes](Queue::take_tasks) it from the async task
+//! queue, and [writes](Queue::settle) the ledger's decision here.
 //!
-//! What must be atomic is a script (`*.lua`), sent by its hash and loaded again
-//! where the server has forgotten it.
+//! An atomic operation is a script (`*.lua`). It is sent by its hash, and loaded again if the server does not have it.
 
 mod drain;
 mod items;
@@ -26,7 +22,7 @@ mod tasks;
 
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARK};
+pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARKER};
 pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
@@ -54,12 +50,12 @@ impl Queue {
         Self { link }
     }
 
-    /// Starts connecting in the background.
+    /// Starts to connect in the background.
     pub fn open(&self) {
         self.link.open();
     }
 
-    /// The longest that a call takes which has no tighter limit of its own.
+    /// The default time limit of a call.
     pub fn call_limit(&self) -> Duration {
         self.link.call_limit()
     }

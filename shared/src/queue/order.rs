@@ -1,4 +1,4 @@
-//! What has become of a buyer's order, and leaving the queue.
+//! The state of a buyer's order, and cancelling it.
 
 use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
@@ -9,32 +9,31 @@ use std::sync::LazyLock;
 
 static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
 
-/// Where a buyer stands with an item.
+/// The state of a buyer's order for an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderState {
-    /// They have no order.
+    /// There is no order.
     None,
-    /// Their order waits.
+    /// The order is in the queue.
     Queued {
-        /// The stamp that counts.
         placed_at: Stamp,
-        /// Orders before theirs.
+        /// The number of orders before it.
         ahead: u64,
     },
-    /// A unit is taken out for them.
+    /// A unit is reserved.
     Reserved(Hold),
-    /// They have bought.
+    /// The buyer has bought the unit.
     Sold,
-    /// They had a reservation, and it ended unsold.
+    /// The reservation ended without a sale.
     Released,
 }
 
-/// What a reservation waits for.
+/// The event that a reservation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// For payment, until this moment.
+    /// Payment, until this moment.
     Until(Stamp),
-    /// For the ledger alone: it is sold as soon as it is recorded.
+    /// The ledger: the unit is sold when the worker records the reservation.
     Sale,
     /// For its release: the buyer has given it back.
     Release,
@@ -67,7 +66,7 @@ impl Queue {
                     .await
             })
             .await?;
-        Ok(judge(placed_at, ahead, hold))
+        Ok(state_of(placed_at, ahead, hold))
     }
 
     /// Takes `buyer`'s waiting order out of the queue, and gives their reservation back where they have one.
@@ -89,14 +88,14 @@ impl Queue {
         Ok(match reply.as_str() {
             "left" => Leave::Left,
             "cancelling" => Leave::Cancelling,
-            score => Leave::Stays(judge(None, None, score.parse().ok())),
+            score => Leave::Stays(state_of(None, None, score.parse().ok())),
         })
     }
 }
 
 impl Queue {
-    /// The orders that wait, first come first: at most `most` of them, from the `from`th on. For a queue that stands
-    /// still.
+    /// The orders that wait, first come first: at most `most` of them, from the `from`th on. The queue must not
+    /// change in the meantime.
     pub async fn waiting(
         &self,
         item_id: &ItemId,
@@ -106,7 +105,7 @@ impl Queue {
         let page = self.page(&Keys::of(item_id).orders, from, most).await?;
         let order =
             |(buyer, score): (String, f64)| Some((UserToken::parse(buyer).ok()?, stamp_of_score(score)?));
-        page.into_iter().map(order).collect::<Option<_>>().ok_or_else(senseless)
+        page.into_iter().map(order).collect::<Option<_>>().ok_or_else(malformed)
     }
 
     /// Those who have or had a reservation, with how they stand, likewise.
@@ -117,10 +116,10 @@ impl Queue {
         most: u32,
     ) -> Result<Vec<(UserToken, OrderState)>, LinkError> {
         let page = self.page(&Keys::of(item_id).reservations, from, most).await?;
-        let standing = |(buyer, hold): (String, f64)| {
-            Some((UserToken::parse(buyer).ok()?, judge(None, None, Some(hold))))
+        let state = |(buyer, hold): (String, f64)| {
+            Some((UserToken::parse(buyer).ok()?, state_of(None, None, Some(hold))))
         };
-        page.into_iter().map(standing).collect::<Option<_>>().ok_or_else(senseless)
+        page.into_iter().map(state).collect::<Option<_>>().ok_or_else(malformed)
     }
 
     async fn page(&self, key: &str, from: u64, most: u32) -> Result<Vec<(String, f64)>, LinkError> {
@@ -139,13 +138,13 @@ impl Queue {
     }
 }
 
-fn senseless() -> LinkError {
-    LinkError::Refused("an order in the queue makes no sense".into())
+fn malformed() -> LinkError {
+    LinkError::Refused("an order or reservation in Redis has a malformed buyer or score".into())
 }
 
-/// A live reservation speaks louder than an order beside it, which is never served; a queued order louder
-/// than a released reservation: the buyer came back.
-pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
+/// An active reservation takes precedence over an order of the same buyer, which is never served. An order in the
+/// queue takes precedence over a released reservation: the buyer has ordered again.
+pub(super) fn state_of(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
     if hold == Some(f64::INFINITY) {
         return OrderState::Sold;
     }
@@ -163,13 +162,13 @@ pub(super) fn judge(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64
     }
 }
 
-/// The moment that a score says; `None` for what is no moment.
+/// The moment of a score; `None` if the score is not a moment.
 fn stamp_of_score(score: f64) -> Option<Stamp> {
     // The cast is exact: every stamp is a whole number below 2^53.
     (0.0..Stamp::LIMIT as f64).contains(&score).then(|| Stamp::from_micros(score as u64).ok()).flatten()
 }
 
-/// The moment that Redis wrote as text.
+/// The moment in a text of Redis.
 pub(super) fn parse_stamp(text: &[u8]) -> Option<Stamp> {
     stamp_of_score(std::str::from_utf8(text).ok()?.parse().ok()?)
 }
@@ -194,10 +193,10 @@ mod tests {
             (None, None, Some(-(now as f64)), OrderState::Released),
         ];
         for (placed_at, ahead, hold, state) in cases {
-            assert_eq!(judge(placed_at, ahead, hold), state);
-            // An order beside a unit that is taken out changes nothing.
+            assert_eq!(state_of(placed_at, ahead, hold), state);
+            // An order in addition to a unit changes nothing.
             if matches!(state, OrderState::Sold | OrderState::Reserved(_)) {
-                assert_eq!(judge(Some(now as f64), Some(3), hold), state);
+                assert_eq!(state_of(Some(now as f64), Some(3), hold), state);
             }
         }
     }

@@ -3,12 +3,11 @@
 -- KEYS  1 orders:{id}   2 reservations:{id}
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --
--- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is written out
--- here to spare every order an argument; a test holds the two together.
+-- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is a constant here to save every order an argument;
+-- a test compares the two.
 --
--- Returns one integer, the order's age on main's clock in us, when it was queued:
--- this is the path of every order of a drop, and each call and conversion on it
--- costs. Everything else is an array: what is true of the buyer, a figure, the age.
+-- Returns one integer if the order is queued: its age by main's clock in us. This is the path of every order of a drop,
+-- and each call and conversion on it costs time. Every other answer is an array: the buyer's state, a number, the age.
 local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at

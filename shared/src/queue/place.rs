@@ -1,5 +1,4 @@
-//! Placing an order: one round trip to main, repeated with the same stamp until
-//! the settle window ends.
+//! Placing an order: one round trip to main, repeated with the same stamp until the settle window ends.
 
 use super::{Keys, LinkError, Queue};
 use crate::clock::Clock;
@@ -23,70 +22,65 @@ pub(crate) const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// One buyer's request for one unit of one item.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Which item.
     pub item_id: ItemId,
-    /// Which buyer.
     pub user_token: UserToken,
-    /// When the order reached the buyer's region, by that region's clock.
+    /// The arrival in the buyer's region, by that region's clock.
     pub placed_at: Stamp,
 }
 
-/// What main said, and what its answer proves about our clock.
+/// Main's answer to an order, with the clock offset that it proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placing {
-    /// What has become of the order.
     pub placement: Placement,
     /// Main's clock at placement minus the stamp, in microseconds.
     pub transit_micros: i64,
-    /// Main's clock minus ours.
+    /// Main's clock minus this region's clock.
     pub clock_offset: OffsetBounds,
 }
 
-/// What has become of an order.
+/// The state of an order after it was placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It is in the queue.
     Queued,
-    /// The buyer was in the queue already, since `placed_at`.
+    /// The buyer already had an order in the queue.
     AlreadyQueued {
-        /// The stamp that counts.
+        /// The stamp of the order in the queue.
         placed_at: Stamp,
     },
     /// The buyer has a reservation or has bought.
     AlreadyTaken {
-        /// Whether it is sold.
         sold: bool,
     },
-    /// It reached main after its settle window; nothing is queued.
+    /// The order reached main after its settle window; it is not queued.
     TooLate,
-    /// It is stamped further ahead of main than clocks may differ; nothing is queued.
+    /// The stamp is ahead of main's clock by more than the tolerance; the order is not queued.
     ClockAhead,
 }
 
-/// Why main's word on an order is missing.
+/// Why there is no answer of main about an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// The window had passed before the order could be sent. Nothing is queued.
-    #[error("the settle window had passed before the order could be sent")]
+    /// The order is not queued.
+    #[error("the order was not sent: its settle window had already ended")]
     TooLate,
-    /// Main could not be reached within the window. Nothing is queued.
-    #[error("main could not be reached")]
+    /// The order is not queued.
+    #[error("could not reach main within the settle window")]
     Unreachable,
-    /// The order was sent, and no answer came back within the window; or only to a repetition, which was
-    /// refused and says nothing of what had become of the first.
-    #[error("main did not answer; whether the order is queued is not known")]
+    /// The order was sent, but no answer came within the window, or only the refusal of a retry. Such a refusal
+    /// does not say what happened to the first attempt.
+    #[error("main did not answer within the settle window; the order may be queued")]
     Unknown,
 }
 
 impl Placing {
-    /// What an answer says of an order stamped `placed_at`, where an earlier try `maybe_sent` it.
+    /// The meaning of an answer about an order stamped `placed_at`, if an earlier attempt has `maybe_sent` it.
     fn after(mut self, maybe_sent: bool, placed_at: Stamp) -> Result<Self, PlaceError> {
         match self.placement {
-            // Our own earlier try got through, and only its answer was lost.
+            // The earlier attempt was executed, and only its answer was lost.
             Placement::AlreadyQueued { placed_at: known } if maybe_sent && known == placed_at => {
                 self.placement = Placement::Queued;
             }
-            // It may have been queued and served in between, or land yet.
+            // The earlier attempt may have been queued and served in between, or may still arrive.
             Placement::TooLate | Placement::ClockAhead if maybe_sent => return Err(PlaceError::Unknown),
             _ => {}
         }
@@ -95,10 +89,10 @@ impl Placing {
 }
 
 impl Queue {
-    /// Places `order`, trying until `settle_window`, how long it may travel, after its stamp.
+    /// Places `order`, with retries until `settle_window` after its stamp.
     ///
-    /// Each try sends the same stamp, and the script adds a buyer only once, so
-    /// that a repetition neither loses nor improves a place.
+    /// Each attempt sends the same stamp, and the script adds a buyer only once. So a retry neither loses nor improves a
+    /// place.
     pub async fn place(
         &self,
         order: &Order,
@@ -118,7 +112,7 @@ impl Queue {
             match self.try_place(order, settle_window, left, clock).await {
                 Ok(placing) => return placing.after(maybe_sent, order.placed_at),
                 Err(error) => {
-                    tracing::warn!(%error, item_id = %order.item_id, "main did not take an order yet");
+                    tracing::warn!(%error, item_id = %order.item_id, "could not place an order in main's queue; trying again until its settle window ends");
                     maybe_sent |= matches!(error, LinkError::Unanswered(_));
                 }
             }
@@ -154,7 +148,7 @@ impl Queue {
             .await?;
         let received = clock.now();
         let (placement, age_micros) = parse(&reply)
-            .ok_or_else(|| LinkError::Refused("the place script's answer makes no sense".into()))?;
+            .ok_or_else(|| LinkError::Refused("the place script returned a malformed answer".into()))?;
         let main = order.placed_at.saturating_add_micros(age_micros);
         let clock_offset = OffsetBounds::from_exchange(sent, main, received);
         Ok(Placing { placement, transit_micros: age_micros, clock_offset })
@@ -195,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_after_a_try_that_may_have_come_through_is_no_last_word() {
+    fn a_refusal_after_an_attempt_that_may_have_been_executed_is_unknown() {
         let clock_offset = OffsetBounds { low: 0, high: 0 };
-        let told = |placement, maybe_sent| {
+        let meaning = |placement, maybe_sent| {
             let placing = Placing { placement, transit_micros: 7, clock_offset };
             placing.after(maybe_sent, at(5)).map(|placing| placing.placement)
         };
@@ -206,21 +200,21 @@ mod tests {
         let taken = Placement::AlreadyTaken { sold: false };
         for placement in [Placement::Queued, ours, earlier, taken, Placement::TooLate, Placement::ClockAhead]
         {
-            assert_eq!(told(placement, false), Ok(placement));
+            assert_eq!(meaning(placement, false), Ok(placement));
         }
-        assert_eq!(told(ours, true), Ok(Placement::Queued));
-        assert_eq!(told(earlier, true), Ok(earlier));
-        assert_eq!(told(taken, true), Ok(taken));
+        assert_eq!(meaning(ours, true), Ok(Placement::Queued));
+        assert_eq!(meaning(earlier, true), Ok(earlier));
+        assert_eq!(meaning(taken, true), Ok(taken));
         for refusal in [Placement::TooLate, Placement::ClockAhead] {
-            assert_eq!(told(refusal, true), Err(PlaceError::Unknown));
+            assert_eq!(meaning(refusal, true), Err(PlaceError::Unknown));
         }
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_no_answer() {
+    fn a_malformed_answer_is_refused() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         assert_eq!(parse(&Value::Int(7)), Some((Placement::Queued, 7)));
-        for nonsense in [
+        for malformed in [
             Value::Nil,
             text("queued"),
             Value::Array(vec![]),
@@ -228,7 +222,7 @@ mod tests {
             Value::Array(vec![text("sold"), text(""), Value::Int(1)]),
             Value::Array(vec![text("too_late"), text(""), text("1")]),
         ] {
-            assert_eq!(parse(&nonsense), None, "{nonsense:?}");
+            assert_eq!(parse(&malformed), None, "{malformed:?}");
         }
     }
 }

@@ -1,15 +1,15 @@
--- Brings reservations into line with what the ledger has decided.
+-- Applies the ledger's decisions to reservations.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}   3 tasks:{id}
 -- ARGV  four for each buyer, at most 500 buyers:
 --       user_token
---       the score that is to be replaced; empty: whatever there is
+--       the score to replace; empty: any
 --       the new score: when the hold ends (us), '+inf' sold, 'released'
---       1 where a released unit goes back to the stock, 0 where there is none to go back
+--       1 if a released unit returns to the stock, 0 if there is none
 --
--- A reservation that has changed meanwhile stays as it is. Stock follows what is taken,
--- so that a repetition does nothing. A change is also written to the tasks, for those
--- who watch. Returns how many reservations were changed.
+-- A reservation that has changed in the meantime stays as it is. The stock changes only together with a reservation,
+-- so that a repetition does nothing. A change is also written to the tasks, for live updates. Returns the number of
+-- changed reservations.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])

@@ -1,4 +1,4 @@
-//! What the ledger has decided, told to Redis; and what is due to be decided.
+//! Writing the ledger's decisions to Redis, and reading the reservations that are due for one.
 
 use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
@@ -10,61 +10,55 @@ use std::sync::LazyLock;
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("due.lua")));
 
-/// A reservation's new state.
+/// A change of one reservation in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
-    /// Whose.
     pub user_token: UserToken,
-    /// Only a reservation with this score is changed; `None`: whatever there is.
+    /// Only a reservation with this score is changed; with `None`, any.
     pub expected: Option<String>,
-    /// What it becomes.
     pub outcome: ReservationOutcome,
 }
 
-/// What becomes of a reservation.
+/// The new state of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservationOutcome {
-    /// The unit is the buyer's.
     Sold,
-    /// It waits for payment until then.
+    /// It waits for payment until `until`.
     Reserved {
-        /// When the hold ends.
         until: Stamp,
     },
-    /// It has ended unsold.
+    /// It ended without a sale.
     Released {
-        /// Whether there is a unit to go back to the stock. The ledger may have none.
+        /// Whether its unit returns to the stock. The ledger may have none for it.
         returns_unit: bool,
     },
 }
 
-/// Reservations whose time has come.
+/// Reservations that are due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueBatch {
-    /// Main's clock.
+    /// By main's clock.
     pub now: Stamp,
-    /// The reign under which main holds the item.
+    /// The item's epoch in Redis.
     pub epoch: u64,
-    /// What is due.
     pub due: Vec<DueReservation>,
 }
 
-/// A reservation whose time has come.
+/// A reservation whose hold has ended or whose buyer has cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueReservation {
-    /// Whose.
     pub user_token: UserToken,
-    /// Its score, as Redis writes it.
+    /// Its score, as Redis formats it.
     pub score: String,
-    /// When its hold ends, or would have ended.
+    /// The end of the hold, also if the buyer has cancelled before.
     pub hold_until: Stamp,
     /// Whether its buyer gave it back.
     pub cancelled: bool,
 }
 
 impl Queue {
-    /// Brings reservations of one item into line with the ledger, at most
-    /// [`MAX_BATCH`] in one call. Returns how many were changed.
+    /// Applies the ledger's decisions to reservations of one item, in calls of at most [`MAX_BATCH`]. Returns the number
+    /// of changed reservations.
     pub async fn settle(&self, item_id: &ItemId, settlements: &[Settlement]) -> Result<u64, LinkError> {
         let keys = Keys::of(item_id);
         let mut changed = 0;
@@ -103,7 +97,7 @@ impl Queue {
                     .await
             })
             .await?;
-        parse(reply).ok_or_else(|| LinkError::Refused("the due script's answer makes no sense".into()))
+        parse(reply).ok_or_else(|| LinkError::Refused("the due script returned a malformed answer".into()))
     }
 }
 

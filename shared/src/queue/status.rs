@@ -1,10 +1,10 @@
-//! How an item and its buyers stand, and as of which moment of main's clock: for those who watch.
+//! The status of an item and its buyers, and the moment of main's clock at which it was true: for live updates.
 //!
-//! Where main itself is read, the moment is exact. A replica does not know how far behind it is; it
-//! says when main last wrote its [heartbeat](Queue::write_heartbeat) or a task, and has all that was before. So
-//! a [`ItemStatus`] is never older than it says, and may be newer.
+//! A status read from main has an exact moment. A replica does not know its own lag, but it has the time of main's
+//! latest [heartbeat](Queue::write_heartbeat) or task, and every write before it. So an [`ItemStatus`] is never older
+//! than its moment, but may be newer.
 
-use super::order::judge;
+use super::order::state_of;
 use super::{HEARTBEAT, ItemError, Keys, LinkError, OrderState, Queue, items};
 use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
@@ -16,44 +16,42 @@ use std::time::Duration;
 
 static HEARTBEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
 
-/// How often main writes its heartbeat: a replica's looks are this much older than they say at most.
+/// How often main writes its heartbeat. The moment of a status read from a replica is at most this much too early.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
-/// The most buyers in one look: it is one transaction, and keeps the server to itself meanwhile.
+/// The maximum number of buyers in one status: it is one transaction, which blocks the server.
 pub const MAX_STATUS_BUYERS: usize = 200;
-/// The most tasks read at once by those who watch.
+/// The maximum number of notifications in one read.
 pub const MAX_NOTIFICATIONS: u32 = 1_000;
 
-/// What a [`Queue`] reads from.
+/// The server that a [`Queue`] reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// Main's own Redis.
     Main,
-    /// A read replica of it.
+    /// A read replica of main.
     Replica,
 }
 
-/// How things stand.
+/// The status of an item and of some buyers' orders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ItemStatus {
-    /// By main's clock: it was so then, or is newer.
+    /// By main's clock. The status was true at this moment, or is newer.
     pub as_of: Stamp,
-    /// The item.
     pub item: Item,
-    /// How each of the buyers stands, in the order in which they were named.
+    /// The orders of the requested buyers, in the same sequence.
     pub orders: Vec<OrderState>,
 }
 
-/// Something has become of a buyer's order.
+/// A notification that a buyer's order has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// Where it stands in the item's tasks.
+    /// The id of its entry in the item's tasks.
     pub id: String,
-    /// Whose order; `None` where the entry makes no sense.
+    /// `None` if the entry is malformed.
     pub buyer: Option<UserToken>,
 }
 
 impl Queue {
-    /// Writes main's clock where replicas read it.
+    /// Writes main's clock to Redis, for readers of replicas.
     pub async fn write_heartbeat(&self) -> Result<(), LinkError> {
         self.link
             .call(async |mut connection| {
@@ -62,7 +60,7 @@ impl Queue {
             .await
     }
 
-    /// How `item_id` and at most [`MAX_STATUS_BUYERS`] `buyers` stand: one round trip, one moment.
+    /// The status of `item_id` and of at most [`MAX_STATUS_BUYERS`] `buyers` at one moment, in one round trip.
     pub async fn status(
         &self,
         reader: ReadFrom,
@@ -85,16 +83,16 @@ impl Queue {
             pipe.zscore(&keys.reservations, buyer.as_str());
         }
         let reply = self.ask(&pipe).await?;
-        let senseless = || LinkError::Refused("the answer to a look makes no sense".into());
-        let (head, rest) = reply.split_at_checked(3).ok_or_else(senseless)?;
-        let [moment, newest, fields] = head else { return Err(senseless().into()) };
-        let fields: HashMap<String, String> = read(fields).map_err(|()| senseless())?;
+        let malformed = || LinkError::Refused("the status transaction returned a malformed answer".into());
+        let (head, rest) = reply.split_at_checked(3).ok_or_else(malformed)?;
+        let [moment, newest, fields] = head else { return Err(malformed().into()) };
+        let fields: HashMap<String, String> = read(fields).map_err(|()| malformed())?;
         if fields.is_empty() {
             return Err(ItemError::NoSuchItem(item_id.clone()));
         }
         let item = items::parse(item_id, &fields)?;
-        let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(standing).collect();
-        let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(senseless)?;
+        let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(order_state).collect();
+        let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(malformed)?;
         let moment = match reader {
             ReadFrom::Main => {
                 read(moment).ok().and_then(|time: (u64, u64)| Stamp::from_redis_time(time).ok())
@@ -103,7 +101,7 @@ impl Queue {
                 read(moment).ok().flatten().and_then(|micros| Stamp::from_micros(micros).ok())
             }
         };
-        // Where main has never beaten, its tasks alone tell the time.
+        // Without a heartbeat, only the tasks have main's time.
         let as_of = moment.max(task_moment(newest)).unwrap_or(Stamp::EPOCH);
         Ok(ItemStatus { as_of, item, orders })
     }
@@ -112,7 +110,7 @@ impl Queue {
         self.link.call(async |mut connection| pipe.query_async(&mut connection).await).await
     }
 
-    /// Up to [`MAX_NOTIFICATIONS`] tasks after the one called `after`, oldest first. They are looked at, not taken.
+    /// Up to [`MAX_NOTIFICATIONS`] notifications after the entry `after`, oldest first. This takes no task.
     pub async fn notifications(&self, item_id: &ItemId, after: &str) -> Result<Vec<Notification>, LinkError> {
         let key = Keys::of(item_id).tasks;
         let entries: Value = self
@@ -132,7 +130,7 @@ impl Queue {
         Ok(entries.iter().filter_map(notification).collect())
     }
 
-    /// A place in the tasks so long before the newest of them; what comes after is [`notifications`](Self::notifications).
+    /// The id of an entry `time` before the newest one, to read [`notifications`](Self::notifications) after it.
     pub async fn task_before(&self, item_id: &ItemId, time: Duration) -> Result<String, LinkError> {
         let key = Keys::of(item_id).tasks;
         let mut pipe = redis::pipe();
@@ -155,12 +153,12 @@ fn read<T: FromRedisValue>(value: &Value) -> Result<T, ()> {
     redis::from_redis_value(value.clone()).map_err(drop)
 }
 
-fn standing(scores: &[Value]) -> Option<OrderState> {
+fn order_state(scores: &[Value]) -> Option<OrderState> {
     let [placed_at, ahead, hold] = scores else { return None };
-    Some(judge(read(placed_at).ok()?, read(ahead).ok()?, read(hold).ok()?))
+    Some(state_of(read(placed_at).ok()?, read(ahead).ok()?, read(hold).ok()?))
 }
 
-/// The fields of a stream's entry, and its id.
+/// The id and the fields of a stream's entry.
 fn entry(entry: &Value) -> Option<(String, HashMap<String, String>)> {
     let Value::Array(parts) = entry else { return None };
     let [id, fields] = parts.as_slice() else { return None };
@@ -173,7 +171,7 @@ fn notification(value: &Value) -> Option<Notification> {
     Some(Notification { id, buyer })
 }
 
-/// When the newest of some tasks was written, by main's clock.
+/// When the first of `entries` was written, by main's clock.
 fn task_moment(entries: &Value) -> Option<Stamp> {
     let Value::Array(entries) = entries else { return None };
     let (_, fields) = entry(entries.first()?)?;
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_tells_whose_it_is_and_when_it_was() {
+    fn a_task_has_a_buyer_and_a_moment() {
         let reserved = task(
             "1-1",
             &["kind", "reserved", "user_token", "alice", "reserved_at", "1795411248335999", "placed_at", "5"],
@@ -205,7 +203,7 @@ mod tests {
         assert_eq!(micros(vec![task("2-1", &["kind", "sold", "user_token", "a b", "at", "7"])]), Some(7));
         assert_eq!(micros(vec![task("2-1", &["kind", "sold"])]), None);
         assert_eq!(micros(Vec::new()), None);
-        let senseless = task("3-1", &["kind", "sold", "user_token", "a b"]);
-        assert_eq!(notification(&senseless), Some(Notification { id: "3-1".into(), buyer: None }));
+        let malformed = task("3-1", &["kind", "sold", "user_token", "a b"]);
+        assert_eq!(notification(&malformed), Some(Notification { id: "3-1".into(), buyer: None }));
     }
 }

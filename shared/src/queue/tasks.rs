@@ -1,8 +1,8 @@
-//! The async task queue: what the drain has reserved waits here for the checkout worker.
+//! The async task queue: the drain's reservations wait here for the checkout worker.
 //!
-//! All workers share one consumer group and one consumer name. A task that one of them
-//! took and did not finish is pending, and any of them can claim it once it has been idle; tasks come at
-//! least once, and their effects are once because the ledger makes them so.
+//! All workers share one consumer group and one consumer name. A task that a worker has taken and not finished is
+//! pending; once it has been idle for long enough, any worker can claim it. A task is delivered at least once. The
+//! ledger ensures that it has an effect once.
 
 use super::{Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
@@ -16,37 +16,34 @@ use std::time::Duration;
 const GROUP: &str = "checkout";
 const CONSUMER: &str = "worker";
 
-/// The most dead letters kept of one item.
+/// The maximum number of dead letters of one item.
 pub const MAX_DEAD_LETTERS: u32 = 10_000;
-/// Tasks not taken yet are counted up to this.
+/// Tasks that no worker has taken are counted up to this number.
 pub const MAX_COUNTED: u32 = 1_000;
-/// How long finished tasks can still be read by those who watch.
+/// How long finished tasks stay readable for live updates.
 pub const TASK_HISTORY: Duration = Duration::from_secs(3_600);
-/// A hold this long is none: the unit is sold as soon as the ledger has it. 127 years,
-/// so that a hold's end tells the two apart, and stays below [`Stamp::LIMIT`].
+/// The length of the hold of a unit that is sold without a hold. With 127 years, the end of a hold distinguishes
+/// the two cases and stays below [`Stamp::LIMIT`].
 pub const NO_HOLD_MICROS: u64 = 4_000_000_000_000_000;
 /// A reservation that its buyer gave back has its hold's end lowered by this: the score is
 /// due at once, and still says which of the buyer's reservations it was. Real ends lie
 /// above it (they come after 2017), lowered ones below (until 2065).
 pub const CANCELLED_OFFSET_MICROS: u64 = 1_500_000_000_000_000;
 
-/// A unit taken out of the stock for an order.
+/// A unit of the stock that is reserved for an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// For whom.
     pub user_token: UserToken,
-    /// The order's stamp.
     pub placed_at: Stamp,
-    /// When the unit was taken, by main's clock. It tells a buyer's reservations apart.
+    /// When the unit was reserved, by main's clock. It distinguishes a buyer's reservations.
     pub reserved_at: Stamp,
-    /// When the hold ends.
     pub hold_until: Stamp,
-    /// The reign under which it was taken.
+    /// The epoch under which it was made.
     pub epoch: u64,
 }
 
 impl Reservation {
-    /// Whether it waits for payment; otherwise it is sold at once.
+    /// Whether it waits for payment. Otherwise the unit is sold when the reservation is recorded.
     pub fn is_held(&self) -> bool {
         self.hold_until.as_micros() < NO_HOLD_MICROS
     }
@@ -55,25 +52,24 @@ impl Reservation {
 /// An entry of the task queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Its id in the stream.
+    /// The entry's id in the stream.
     pub id: String,
-    /// What is to be done.
     pub body: TaskBody,
 }
 
-/// What a task says.
+/// The content of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskBody {
-    /// Write this reservation into the ledger.
+    /// A reservation to record in the ledger.
     Record(Reservation),
-    /// Nothing: the news of something that is done.
+    /// A notification for live updates. The worker has nothing to do.
     Notification,
-    /// It makes no sense, because of this.
+    /// The named field is missing or malformed.
     Malformed(&'static str),
 }
 
 impl Queue {
-    /// Up to `most` tasks that nobody has taken yet.
+    /// Takes up to `most` tasks that no worker has taken.
     pub async fn take_tasks(&self, item_id: &ItemId, most: u32) -> Result<Vec<Task>, LinkError> {
         let key = Keys::of(item_id).tasks;
         let taken = self.read_group(&key, most).await;
@@ -101,7 +97,7 @@ impl Queue {
                     .await
             })
             .await?;
-        // [[key, entries]], or nil where there is nothing.
+        // [[key, entries]], or nil if there is no task.
         match reply {
             Value::Array(streams) => match streams.into_iter().next() {
                 Some(Value::Array(stream)) => Ok(stream.last().map(tasks).unwrap_or_default()),
@@ -111,7 +107,7 @@ impl Queue {
         }
     }
 
-    /// Up to `most` pending tasks that have been idle for at least `min_idle`.
+    /// Claims up to `most` pending tasks that have been idle for at least `min_idle`.
     pub async fn claim_tasks(
         &self,
         item_id: &ItemId,
@@ -154,7 +150,7 @@ impl Queue {
         }
     }
 
-    /// Says that tasks are done.
+    /// Acknowledges finished tasks.
     pub async fn acknowledge(&self, item_id: &ItemId, ids: &[String]) -> Result<(), LinkError> {
         if ids.is_empty() {
             return Ok(());
@@ -168,7 +164,7 @@ impl Queue {
             .await
     }
 
-    /// How often a task was handed out.
+    /// How often a task was delivered.
     pub async fn tries(&self, item_id: &ItemId, id: &str) -> Result<u64, LinkError> {
         let key = Keys::of(item_id).tasks;
         let rows: Vec<(String, String, u64, u64)> = self
@@ -187,7 +183,7 @@ impl Queue {
         Ok(rows.first().map_or(0, |(_, _, _, tries)| *tries))
     }
 
-    /// Moves a task that cannot be done to the item's dead letters, in one transaction.
+    /// Moves a task that cannot be processed to the item's dead letters, in one transaction.
     pub async fn dead_letter(&self, item_id: &ItemId, id: &str, why: &str) -> Result<(), LinkError> {
         let keys = Keys::of(item_id);
         self.link
@@ -217,7 +213,7 @@ impl Queue {
             .await
     }
 
-    /// Tasks that wait: not taken yet (counted up to [`MAX_COUNTED`]), and taken but not done.
+    /// The number of unfinished tasks: those that no worker has taken (counted up to [`MAX_COUNTED`]), and pending ones.
     pub async fn waiting_tasks(&self, item_id: &ItemId) -> Result<u64, LinkError> {
         let key = Keys::of(item_id).tasks;
         self.link
@@ -229,7 +225,7 @@ impl Queue {
                     Some(Value::Int(pending)) => pending.unsigned_abs(),
                     _ => 0,
                 };
-                // `lag` would say it, but not before Redis 7, and not always there.
+                // The field `lag` would give this number, but only since Redis 7, and not always.
                 let after = match group.get("last-delivered-id") {
                     Some(Value::BulkString(id)) => format!("({}", String::from_utf8_lossy(id)),
                     _ => "-".to_owned(),
@@ -247,9 +243,9 @@ impl Queue {
             .await
     }
 
-    /// Forgets finished tasks older than [`TASK_HISTORY`]. Only to be called right after
-    /// all tasks were taken: what is not taken yet is not looked at.
-    pub async fn forget_old_tasks(&self, item_id: &ItemId, now: Stamp) -> Result<(), LinkError> {
+    /// Deletes finished tasks that are older than [`TASK_HISTORY`]. Call it only right after all tasks were taken: it
+    /// does not check for tasks that no worker has taken.
+    pub async fn trim_finished_tasks(&self, item_id: &ItemId, now: Stamp) -> Result<(), LinkError> {
         let key = Keys::of(item_id).tasks;
         let oldest_ms = now.saturating_sub(TASK_HISTORY).as_millis();
         self.link
@@ -274,7 +270,7 @@ impl Queue {
     }
 }
 
-/// The tasks in a list of stream entries; what is no entry is left out.
+/// The tasks in a list of stream entries. Values that are not entries are skipped.
 fn tasks(entries: &Value) -> Vec<Task> {
     let Value::Array(entries) = entries else { return Vec::new() };
     entries
@@ -293,7 +289,7 @@ fn tasks(entries: &Value) -> Vec<Task> {
         .collect()
 }
 
-/// The fields and values of the first of some stream entries, one after another.
+/// The fields and values of the first stream entry, flat.
 fn words(entries: &Value) -> Vec<&[u8]> {
     let Value::Array(entries) = entries else { return Vec::new() };
     let Some(Value::Array(entry)) = entries.first() else { return Vec::new() };
@@ -356,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_that_makes_no_sense_is_named() {
+    fn the_malformed_field_is_named() {
         for (place, (name, _)) in GOOD.iter().enumerate() {
             for wrong in ["", "soon", "9007199254740992 ", "-1", "two words"] {
                 if (*name, wrong) == ("user_token", "soon") || (*name, wrong) == ("user_token", "-1") {
@@ -372,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn script_and_code_agree_on_what_is_no_hold() {
+    fn script_and_code_agree_on_the_hold_that_means_no_hold() {
         assert!(include_str!("drain.lua").contains(&format!("or {NO_HOLD_MICROS}\n")));
         let century_from_now = 1_795_000_000_000_000 + NO_HOLD_MICROS;
         assert!(Stamp::from_micros(century_from_now).is_ok());

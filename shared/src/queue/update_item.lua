@@ -1,12 +1,11 @@
--- Changes an item that exists, without ever taking back a unit that is taken.
+-- Changes an existing item. It never lowers the stock below the units that are reserved or sold.
 --
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
---       hold_seconds, paused. `closed_at` closes the item from that moment on, unless
---       it closed earlier, and also before it opens.
+--       hold_seconds, paused. `closed_at` closes the item at that moment, unless it closes earlier; it may be
+--       before the item opens.
 --
--- Returns 'OK', 'NOITEM', 'TAKEN' and the units taken, or 'GATES' where it would
--- close before it opens.
+-- Returns 'OK', 'NOITEM', 'TAKEN' and the units reserved or sold, or 'GATES' if the item would close before it opens.
 local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at')
 if not old[1] then return { 'NOITEM' } end
 
