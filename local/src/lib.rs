@@ -2,7 +2,7 @@
 //!
 //! * [`aws`]: what stands for AWS, from the Lambda emulator to the gateways.
 //! * [`system`]: a running system of servers, regions and the connections between them.
-//! * [`crowd`]: buyers, the shop that takes their payments, and the audit of what they were told.
+//! * [`crowd`]: buyers, the shop that takes their payments, and the audit of the answers that they got.
 //! * [`command`]: `demo` and `up`, and the report.
 //!
 //! Two crates build on it: `drill`, a failover between two regions, and `bench`, the figures about speed.

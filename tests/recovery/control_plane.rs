@@ -119,7 +119,7 @@ async fn databases(two: &TwoRegions) -> Result<()> {
 
     // A security group that lets nobody in.
     let through_door =
-        sqlx::postgres::PgPool::connect_lazy(&two.sites[MAIN].servers.as_ref().unwrap().urls.ledger)?;
+        sqlx::postgres::PgPool::connect_lazy(&two.regions[MAIN].servers.as_ref().unwrap().urls.ledger)?;
     sqlx::query("SELECT 1").execute(&through_door).await?;
     let fence = there.modify_db_instance().db_instance_identifier("main-ledger");
     fence.vpc_security_group_ids("sg-fence").apply_immediately(true).send().await?;
@@ -161,8 +161,8 @@ async fn datastore(two: &TwoRegions) -> Result<()> {
         Ok((describe().await? == ("available".into(), roles("SECONDARY", "PRIMARY"))).then_some(()))
     })
     .await?;
-    let set = async |site: usize| -> Result<()> {
-        let mut connection = two.redis(site).await?;
+    let set = async |region: usize| -> Result<()> {
+        let mut connection = two.redis(region).await?;
         Ok(redis::cmd("SET").arg("a").arg(1).query_async(&mut connection).await?)
     };
     set(STANDBY).await?;
@@ -209,10 +209,10 @@ async fn functions(two: &TwoRegions) -> Result<()> {
     );
     let again = client.publish_version().function_name(name).send().await?;
     assert_eq!(again.version(), Some("2"));
-    let process = two.sites[STANDBY].fleet.process_id("order-intake");
+    let process = two.regions[STANDBY].fleet.process_id("order-intake");
     client.update_alias().function_name(name).name("live").function_version("2").send().await?;
     assert_eq!(variable(Some("live")).await?, Some("1".into()));
-    assert_ne!(two.sites[STANDBY].fleet.process_id("order-intake"), process);
+    assert_ne!(two.regions[STANDBY].fleet.process_id("order-intake"), process);
     let alias = client.get_alias().function_name(name).name("live").send().await?;
     assert_eq!(alias.function_version(), Some("2"));
     let nobody = client.get_function_configuration().function_name("nobody").send().await;
@@ -228,7 +228,7 @@ async fn functions(two: &TwoRegions) -> Result<()> {
         let payload = Blob::new(r#"{"command":"list"}"#);
         client.invoke().function_name(name).payload(payload).send()
     };
-    assert_eq!((concurrency().await?, two.sites[STANDBY].fleet.process_id("drop-admin")), (Some(0), None));
+    assert_eq!((concurrency().await?, two.regions[STANDBY].fleet.process_id("drop-admin")), (Some(0), None));
     assert_eq!(code(invoke().await), "TooManyRequestsException");
     client.delete_function_concurrency().function_name(name).send().await?;
     assert_eq!(concurrency().await?, None);

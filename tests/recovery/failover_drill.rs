@@ -30,7 +30,7 @@ async fn carried_out(scenario: Scenario) -> DrillOutcome {
     let outcome = run_scenario(&scenario, folder.path(), 12, &|what| println!("{what}")).await.unwrap();
     println!("{}", serde_json::to_string_pretty(&outcome.report["steps"]).unwrap());
     println!("{outcome:?}");
-    assert_eq!(outcome.faults(), Vec::<String>::new(), "{}", scenario.words());
+    assert_eq!(outcome.faults(), Vec::<String>::new(), "{}", scenario.description());
     assert!(outcome.buyers > 100, "{} buyers say little", outcome.buyers);
     outcome
 }

@@ -1,10 +1,10 @@
-//! AWS's control plane for regions on this machine: it speaks the protocols of the calls that a
-//! failover makes through the AWS SDKs, and acts on the real servers.
+//! Stands for AWS's control plane: it implements the protocols of the calls that a failover makes through the AWS
+//! SDKs, and acts on the real servers of this machine.
 //!
-//! One address serves all regions and services, as an emulator does: which are meant stands in the
-//! scope of a request's signature, and the signature itself is not looked at. What takes time on AWS
-//! takes time here, descriptions lag behind as they do there, and a region that is cut off or gone does
-//! not answer. What it does not know it refuses, and never passes over.
+//! One address serves all regions and services, as with other emulators: region and service are in the scope of a
+//! request's signature, which is not verified. What takes time on AWS takes time here, descriptions are stale as they
+//! are there, and a region that is partitioned or down does not answer. Unknown actions and parameters are refused,
+//! never ignored.
 
 mod api_error;
 pub mod database;
@@ -35,25 +35,25 @@ use tables::Tables;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The account that everything belongs to.
+/// The account number in all ARNs.
 pub const ACCOUNT: &str = "123456789012";
 /// The longest request, in bytes: Lambda's limit for a payload.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
-/// How long a region that does not answer keeps a caller, who should have given up before.
+/// How long a silent region holds a caller, whose own time-out should be shorter.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Whether a region's control plane can be reached.
+/// Whether a region's control plane is reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reachability {
     /// It answers.
     Up,
-    /// No word arrives, and none comes back.
+    /// Requests are not answered, as in a network partition.
     Silent,
-    /// It is gone, and says so.
+    /// The region is down: requests are answered with an error.
     Gone,
 }
 
-/// All that there is in the account.
+/// The resources of the account.
 #[derive(Debug)]
 pub struct ControlledAccount {
     /// Database instances.
@@ -65,12 +65,12 @@ pub struct ControlledAccount {
     throttled: AtomicU32,
 }
 
-/// Which regions can be reached.
+/// Which regions are reachable.
 #[derive(Clone, Debug, Default)]
 pub struct RegionReachability(Arc<Mutex<HashMap<String, watch::Sender<Reachability>>>>);
 
 impl RegionReachability {
-    /// A region's, now and from now on.
+    /// Watches a region's reachability.
     pub fn watch(&self, region: &str) -> watch::Receiver<Reachability> {
         let mut reachability = locked(&self.0);
         reachability
@@ -79,7 +79,7 @@ impl RegionReachability {
             .subscribe()
     }
 
-    /// Cuts a region off, or restores it.
+    /// Partitions a region, or restores it.
     pub fn set(&self, region: &str, reach: Reachability) {
         let _watched = self.watch(region);
         if let Some(known) = locked(&self.0).get(region) {
@@ -89,19 +89,19 @@ impl RegionReachability {
 }
 
 impl ControlledAccount {
-    /// Whether each region can be reached.
+    /// The reachability of each region.
     pub fn reachability(&self) -> &RegionReachability {
         &self.reachability
     }
 
-    /// The global datastore, once there is one.
+    /// The global datastore, if it was created.
     pub fn datastore(&self) -> Option<&Arc<GlobalDatastore>> {
         self.datastore.get()
     }
 
-    /// Makes the global datastore. There is one.
+    /// Creates the global datastore. There can be only one.
     pub fn set_datastore(&self, datastore: GlobalDatastore) -> Result<()> {
-        self.datastore.set(Arc::new(datastore)).ok().context("there is a global datastore already")
+        self.datastore.set(Arc::new(datastore)).ok().context("the account already has a global datastore")
     }
 
     /// A region's functions and schedules.
@@ -114,18 +114,18 @@ impl ControlledAccount {
         locked(&self.fleets).insert(fleet.region().to_owned(), fleet);
     }
 
-    /// Answers the next `calls` calls with an error that says to come again.
+    /// Answers the next `calls` calls with a throttling error.
     pub fn throttle(&self, calls: u32) {
         self.throttled.store(calls, Ordering::Relaxed);
     }
 
     fn is_throttled(&self) -> bool {
-        let less = |left: u32| left.checked_sub(1);
+        let less = |calls: u32| calls.checked_sub(1);
         self.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 }
 
-/// A control plane that answers.
+/// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
     port: u16,
@@ -134,8 +134,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Opens it on a free port. Tables of DynamoDB are kept by the emulator at `tables_url`, as those of
-    /// `home`; every region sees the same, as with a global table of strong consistency.
+    /// Opens a control plane on a free port. The emulator at `tables_url` keeps the DynamoDB tables, in the region
+    /// `home`; every region reads the same, as with a global table of strong consistency.
     pub async fn open(tables_url: &str, home: &str) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
@@ -154,17 +154,17 @@ impl ControlPlane {
         Ok(Self { port, account, serving })
     }
 
-    /// Its address, for `AWS_ENDPOINT_URL`.
+    /// The address, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its port on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What is in the account.
+    /// The account.
     pub fn account(&self) -> &ControlledAccount {
         &self.account
     }
@@ -176,7 +176,7 @@ impl Drop for ControlPlane {
     }
 }
 
-/// A request that says for which region and service it is.
+/// A request, with its region and service.
 struct Call {
     region: String,
     service: String,
@@ -187,7 +187,7 @@ struct Call {
 async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Some((region, service)) = scope(&parts.headers) else {
-        let why = "the request's signature has no scope that says for which region and service it is";
+        let why = "the request's signature has no scope with region and service";
         return ApiError::new(403, "MissingAuthenticationToken", why).into_json();
     };
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
@@ -195,7 +195,7 @@ async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request)
     };
     let call = Call { region, service, parts, body };
     match call.service.as_str() {
-        // Tables are everywhere: a region that is cut off from them is so on its own line.
+        // Tables are available everywhere; a partition of a region from them is made in its own connection.
         "dynamodb" => account.tables.pass_on(&call).await,
         "rds" | "elasticache" => query::answer(&account, &call).await,
         "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
@@ -205,7 +205,7 @@ async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request)
 }
 
 impl ControlledAccount {
-    /// Waits as long as the region is silent, and refuses where it is gone or there is too much to do.
+    /// Waits while the region is silent. Refuses if the region is down, or if the call is to be throttled.
     async fn admit(&self, call: &Call, throttling: ApiError) -> Result<(), ApiError> {
         let mut reach = self.reachability.watch(&call.region);
         let heard =

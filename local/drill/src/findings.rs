@@ -1,4 +1,4 @@
-//! What must be true after a failover, held against the answers that buyers got, and what is in the records.
+//! Compares ledgers and queue after a failover with the answers that buyers got.
 
 use super::buyers::{BuyerRecord, OrderAttempt};
 use super::sales::ItemSales;
@@ -16,28 +16,28 @@ pub(super) struct ItemRecords {
     pub(super) in_queue: HashSet<String>,
 }
 
-/// How often each promise was broken, and what was lost.
+/// The number of times that each promise was broken, and the losses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillFindings {
-    /// Units sold beyond the stock, both ledgers counted.
+    /// Units sold beyond the stock, in both ledgers together.
     pub oversold: u64,
-    /// Buyers who were told that a unit is theirs, and have none at the new main.
+    /// Buyers to whom a sale was reported, and who have none in the new main's ledger.
     pub lost_sales: u64,
-    /// Buyers who were told so of a sale that is in no ledger; who were refused for good, and have a place
-    /// or a unit; or who were let into the old main's queue after the new one had begun.
+    /// Untrue answers: a reported sale that is in no ledger; a final refusal of a buyer who has a place or a unit; or
+    /// a place in the old main's queue after the new main had begun.
     pub untrue: u64,
-    /// Places in the queue that were gone after they had been promised.
+    /// Places in the queue that were confirmed and then lost.
     pub lost_places: u64,
-    /// Sales in the old main's ledger alone.
+    /// Sales that only the old main's ledger has.
     pub only_in_old: u64,
-    /// The untrue answers one by one, the first of them.
+    /// The first untrue answers, in detail.
     pub untrue_answers: Vec<String>,
 }
 
-/// The most untrue answers that are listed.
+/// Untrue answers that are listed at most.
 const MAX_LISTED: usize = 20;
 
-/// Holds the records against the answers that buyers got.
+/// Compares the records with the answers that buyers got.
 pub(super) fn find(
     items: &BTreeMap<&'static str, ItemRecords>,
     buyers: &[BuyerRecord],
@@ -45,8 +45,8 @@ pub(super) fn find(
 ) -> DrillFindings {
     let mut findings = DrillFindings::default();
     for item in items.values() {
-        let everybody = item.old.sold.union(&item.new.sold).count() as u64;
-        findings.oversold += everybody.saturating_sub(item.stock);
+        let buyers_of_both = item.old.sold.union(&item.new.sold).count() as u64;
+        findings.oversold += buyers_of_both.saturating_sub(item.stock);
         findings.only_in_old += item.old.sold.difference(&item.new.sold).count() as u64;
     }
     let mut untrue = Vec::new();
@@ -57,14 +57,17 @@ pub(super) fn find(
         if buyer.sold_ms.is_some() && !is_sold_here {
             findings.lost_sales += 1;
             if !item.old.sold.contains(&buyer.subject) {
-                untrue.push(format!("{} has a unit of {} in no ledger", buyer.subject, buyer.item_id));
+                untrue.push(format!(
+                    "{} was sold a unit of {}, which no ledger has",
+                    buyer.subject, buyer.item_id
+                ));
             }
         }
         let has_place = is_sold_here || item.in_queue.contains(&buyer.subject);
-        let is_refused = matches!(&buyer.answer, OrderAnswer::Refused(why) if is_for_good(why));
+        let is_refused = matches!(&buyer.answer, OrderAnswer::Refused(why) if is_final(why));
         if is_refused && has_place && buyer.queued_ms.is_none() {
             untrue.push(format!(
-                "{} was told {:?} of {} and has {}; all answers: {}",
+                "{} got the answer {:?} for {} and has {}; all answers: {}",
                 buyer.subject,
                 buyer.answer,
                 buyer.item_id,
@@ -74,15 +77,17 @@ pub(super) fn find(
         }
     }
     let late = answers_of_old_main.iter().filter(|answer| answer.answer == OrderAnswer::Queued);
-    untrue.extend(late.map(|answer| format!("the old main took an order at {} ms", answer.at_ms)));
+    untrue.extend(late.map(|answer| {
+        format!("the old main queued an order at {} ms, after the new main had begun", answer.at_ms)
+    }));
     findings.untrue = untrue.len() as u64;
     untrue.truncate(MAX_LISTED);
     findings.untrue_answers = untrue;
     findings
 }
 
-/// Whether a buyer who hears this goes away.
-fn is_for_good(why: &str) -> bool {
+/// Whether a refusal is final for its buyer.
+fn is_final(why: &str) -> bool {
     matches!(why, "sold-out" | "closed" | "too-late")
 }
 
@@ -126,10 +131,10 @@ mod tests {
         assert_eq!((nowhere.lost_sales, nowhere.untrue), (1, 1));
         let refused = [buyer("q", OrderAnswer::Refused("sold-out".into()), false)];
         assert_eq!(find(&records(&[], &[], 1), &refused, &[]).untrue, 1);
-        // Who may come again has been told nothing untrue.
+        // A refusal that invites to try again is not untrue.
         let busy = [buyer("q", OrderAnswer::Refused("main-unreachable".into()), false)];
         assert_eq!(find(&records(&[], &[], 1), &busy, &[]).untrue, 0);
-        let late = OrderAttempt { at_ms: 1, site: 0, status: 202, answer: OrderAnswer::Queued };
+        let late = OrderAttempt { at_ms: 1, region: 0, status: 202, answer: OrderAnswer::Queued };
         assert_eq!(find(&records(&[], &[], 1), &[], &[late]).untrue, 1);
     }
 }

@@ -1,4 +1,6 @@
-//! `drill`: the standby takes over from main, again and again, with buyers ordering throughout.
+//! Failovers between two regions on one machine, with buyers who order during the whole time.
+//!
+//! [`two_regions`] starts the regions, [`control_plane`] stands for AWS, and [`run_scenario`] carries out one run.
 
 mod buyers;
 pub mod control_plane;
@@ -25,26 +27,26 @@ use std::time::Duration;
 /// Orders a second, from all regions together.
 const PER_SECOND: u32 = 12;
 
-/// What is drilled.
+/// Options of a drill.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DrillOptions {
-    /// How many failovers, each with regions of its own
+    /// Failovers to run, each with regions of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub runs: u32,
-    /// From a main that answers, from one that is gone, or by lot
+    /// Planned (main answers), forced (main is unavailable), or mixed: one of them at random
     #[arg(long, value_enum, default_value_t = DrillMode::Mixed)]
     pub mode: DrillMode,
-    /// What becomes of main in a forced failover: all its processes are killed, or it is cut off and
-    /// lives [default: by lot]
+    /// Accident of main in a forced failover: all its processes are killed, or it is partitioned and
+    /// keeps running [default: at random]
     #[arg(long, value_enum)]
     pub accident: Option<Accident>,
-    /// The same seed is the same accidents at the same moments; run N of it is seed + N
+    /// Seed of the scenarios: the same seed has the same accidents at the same times; run N uses seed + N - 1
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Redis's failover hangs where main is gone, and Redis is detached [default: by lot]
+    /// Redis's failover hangs while main is unavailable, so that Redis is detached [default: at random]
     #[arg(long)]
     pub redis_hangs: bool,
-    /// Main is moved back in the end of each run [default: by lot]
+    /// Each run ends with a failback [default: at random]
     #[arg(long)]
     pub fail_back: bool,
     /// Orders a second, from all regions together
@@ -53,12 +55,12 @@ pub struct DrillOptions {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-    /// Where report.json, report.txt and the logs are written
+    /// Folder for report.json, report.txt and the logs
     #[arg(long, default_value = "target/drill")]
     pub out: PathBuf,
 }
 
-/// Runs the drill, prints and writes its report; true where every promise was kept.
+/// Runs the drill, prints and writes its report. Returns whether every promise was kept.
 pub async fn run(drill: &DrillOptions) -> Result<bool> {
     let bar = ProgressBar::new(drill.runs.into());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {elapsed} {wide_msg}") {
@@ -74,7 +76,7 @@ pub async fn run(drill: &DrillOptions) -> Result<bool> {
             ..scenario
         };
         let progress = |what: &str| {
-            bar.set_message(format!("{}: {what}", scenario.words()));
+            bar.set_message(format!("{}: {what}", scenario.description()));
             if bar.is_hidden() {
                 eprintln!("{:6.1} s  {}/{}  {what}", bar.elapsed().as_secs_f64(), number + 1, drill.runs);
             }
@@ -82,10 +84,10 @@ pub async fn run(drill: &DrillOptions) -> Result<bool> {
         match one(&scenario, drill, number, &progress).await {
             Ok(outcome) => report.outcomes.push(outcome),
             Err(error) => {
-                report.failed.push(format!("seed {}: {}: {error:#}", scenario.seed, scenario.words()));
+                report.failed.push(format!("seed {}: {}: {error:#}", scenario.seed, scenario.description()));
             }
         }
-        // After each run: what is known so far is there, too, where the rest is not waited for.
+        // Written after each run, so that the results so far are there if the drill is stopped.
         std::fs::write(drill.out.join("report.json"), report.to_json()?)?;
         std::fs::write(drill.out.join("report.txt"), report.to_text())?;
         bar.inc(1);
@@ -95,7 +97,7 @@ pub async fn run(drill: &DrillOptions) -> Result<bool> {
         println!("{}", report.to_json()?);
     } else {
         println!("{}", report.to_text());
-        println!("The same for programs: {}", drill.out.join("report.json").display());
+        println!("The same report as JSON: {}", drill.out.join("report.json").display());
     }
     Ok(report.is_sound())
 }
@@ -110,7 +112,7 @@ async fn one(
     run_scenario(scenario, &folder, drill.rate, progress).await
 }
 
-/// Carries out one run, with data and logs in `folder`. `says` is told what is done now.
+/// Carries out one run, with data and logs in `folder`. `progress` is called with the text of each phase.
 pub async fn run_scenario(
     scenario: &Scenario,
     folder: &Path,
@@ -120,7 +122,7 @@ pub async fn run_scenario(
     run::run_scenario(scenario, folder, per_second, progress).await
 }
 
-/// A folder for data and logs, emptied.
+/// Empties the folder for data and logs of a run.
 fn fresh_folder(out: &Path, number: u32) -> Result<PathBuf> {
     let folder = std::path::absolute(out)?.join(format!("run-{}", number + 1));
     if folder.exists() {

@@ -1,10 +1,10 @@
-//! Failovers between two regions on one machine, with buyers ordering throughout.
+//! The program `fairdrop-drill`.
 
 use clap::Parser;
 use drill::DrillOptions;
 use std::process::ExitCode;
 
-/// Fails over from main to its standby, with buyers ordering throughout, and reports what was lost.
+/// Fails over from main to its standby while buyers order, and reports what was lost.
 #[derive(Parser)]
 #[command(name = "fairdrop-drill")]
 struct DrillCli {

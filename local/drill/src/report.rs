@@ -1,4 +1,4 @@
-//! A drill's report: for a terminal, plain ASCII, and for programs.
+//! A drill's report: plain ASCII for a terminal, and JSON for programs.
 
 use super::outcome::DrillOutcome;
 use anyhow::Result;
@@ -6,14 +6,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What came of all runs.
+/// The results of all runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct DrillReport {
-    /// The seed of the first.
+    /// The seed of the first run.
     pub seed: u64,
-    /// The runs that came to an end.
+    /// The completed runs.
     pub outcomes: Vec<DrillOutcome>,
-    /// Those that did not, and why.
+    /// The runs that failed, with the reason.
     pub failed: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ impl DrillReport {
         self.failed.is_empty() && self.outcomes.iter().all(|outcome| outcome.faults().is_empty())
     }
 
-    /// For programs.
+    /// The report as JSON, with the broken promises of each run.
     pub fn to_json(&self) -> Result<String> {
         let faults: Vec<Vec<String>> = self.outcomes.iter().map(DrillOutcome::faults).collect();
         let mut report = serde_json::to_value(self)?;
@@ -32,7 +32,7 @@ impl DrillReport {
         Ok(serde_json::to_string_pretty(&report)?)
     }
 
-    /// For people.
+    /// The report as text.
     pub fn to_text(&self) -> String {
         let runs = self.outcomes.len() + self.failed.len();
         let mut lines = vec![format!("fairdrop drill: {runs} failovers, seed {}", self.seed)];
@@ -42,18 +42,18 @@ impl DrillReport {
         }
         lines.push(String::new());
         lines.extend(self.steps());
-        lines.extend(self.failed.iter().map(|why| format!("Came to no end: {why}")));
+        lines.extend(self.failed.iter().map(|why| format!("Run failed: {why}")));
         let sum = |figure: fn(&DrillOutcome) -> u64| self.outcomes.iter().map(figure).sum::<u64>();
         lines.push(format!(
-            "Verdict: {} (oversold {}, two sellers {}, sold after the return {}, untrue answers {})",
-            if self.is_sound() { "OK" } else { "NOT KEPT" },
+            "Verdict: {} (oversold {}, sold by both {}, sold after the return {}, untrue answers {})",
+            if self.is_sound() { "OK" } else { "NOT OK" },
             sum(|outcome| outcome.findings.oversold),
             sum(|outcome| outcome.sold_concurrently),
             sum(|outcome| outcome.sold_after_return),
             sum(|outcome| outcome.findings.untrue),
         ));
         lines.push(format!(
-            "  Acknowledged sales lost: {} in planned failovers, {} in forced ones (stated: at most {}).",
+            "  Acknowledged sales lost: {} in planned failovers, {} in forced ones (stated by the plans: {} at most).",
             sum(|outcome| if outcome.stated.is_none() { outcome.findings.lost_sales } else { 0 }),
             sum(|outcome| if outcome.stated.is_some() { outcome.findings.lost_sales } else { 0 }),
             sum(|outcome| outcome.stated.map_or(0, |stated| stated.sales)),
@@ -61,7 +61,7 @@ impl DrillReport {
         lines.join("\n") + "\n"
     }
 
-    /// How long each step took, over all runs.
+    /// The duration of each step, over all runs.
     fn steps(&self) -> Vec<String> {
         let mut by_step: Vec<(String, Vec<u64>)> = Vec::new();
         for (step, took_ms) in self.outcomes.iter().flat_map(steps) {
@@ -72,7 +72,7 @@ impl DrillReport {
         }
         let rto: Vec<u64> =
             self.outcomes.iter().filter_map(|outcome| outcome.report["rto_ms"].as_u64()).collect();
-        by_step.push(("in all, to the first sale".into(), rto));
+        by_step.push(("total, to the first sale".into(), rto));
         let mut lines = vec![format!("{:<28}{:>10}{:>10}", "step, in seconds", "median", "longest")];
         for (step, mut times) in by_step {
             times.sort_unstable();
@@ -86,14 +86,14 @@ impl DrillReport {
 }
 
 fn run(outcome: &DrillOutcome) -> Vec<String> {
-    let mut lines = vec![format!("seed {}: {}", outcome.scenario.seed, outcome.scenario.words())];
+    let mut lines = vec![format!("seed {}: {}", outcome.scenario.seed, outcome.scenario.description())];
     let since = |at: Option<u64>| {
         at.map_or("never".to_owned(), |at| {
             format!("{:+.1} s", (at as f64 - outcome.began_ms as f64) / 1_000.0)
         })
     };
     lines.push(format!(
-        "  {} buyers. Last sale of the old main {}, first of the new one {}: nobody sold for {}.",
+        "  {} buyers. Last sale of the old main {}, first sale of the new main {}: no sales for {}.",
         outcome.buyers,
         since(outcome.old_last_sale_ms),
         since(outcome.new_first_sale_ms),
@@ -108,12 +108,12 @@ fn run(outcome: &DrillOutcome) -> Vec<String> {
     let findings = &outcome.findings;
     lines.push(match outcome.stated {
         None => format!(
-            "  RPO: nothing may be lost; {} acknowledged sales and {} places were.",
+            "  RPO: no loss allowed; lost {} acknowledged sales and {} places in the queue.",
             findings.lost_sales, findings.lost_places
         ),
         Some(stated) => format!(
-            "  RPO: stated {} s by the plan and {} s at the gate, {} sales at most; measured {} s, {} sales and {} \
-             reservations; {} sales that buyers knew of, {} places in the queue.",
+            "  RPO: the plan stated {} s and the run accepted {} s, {} sales at most; measured {} s, {} sales and {} \
+             reservations; of these {} sales that buyers knew of, and {} places in the queue.",
             stated.seconds,
             seconds(outcome.report["stated"]["ms"].as_u64().unwrap_or_default()),
             stated.sales,
@@ -125,47 +125,47 @@ fn run(outcome: &DrillOutcome) -> Vec<String> {
         ),
     });
     if outcome.scenario.accident.is_some() {
-        let told: Vec<String> =
+        let answers: Vec<String> =
             outcome.answers_of_old_main.iter().map(|(what, times)| format!("{what}: {times}")).collect();
         lines.extend(compared["orders_lost"].as_u64().map(|orders| {
             format!(
-                "  Redis was detached; {orders} orders in the old main's queue were not here, each listed."
+                "  Redis was detached; the new main lacked {orders} orders of the old main's queue, each listed."
             )
         }));
-        lines.push(format!("  Orders at the old main until it was back: {}.", told.join(", ")));
+        lines.push(format!("  Answers of the old main until its return: {}.", answers.join(", ")));
     }
     lines.extend(withheld(compared));
     lines.extend(failback(outcome));
     let faults = outcome.faults();
     lines.push(match faults.is_empty() {
-        true => "  Kept: oversold 0, two sellers 0, sold after the return 0, untrue 0".into(),
-        false => format!("  NOT KEPT: {}", faults.join("; ")),
+        true => "  OK: oversold 0, sold by both 0, sold after the return 0, untrue answers 0".into(),
+        false => format!("  NOT OK: {}", faults.join("; ")),
     });
-    lines.extend(outcome.findings.untrue_answers.iter().map(|answer| format!("    untrue: {answer}")));
+    lines.extend(outcome.findings.untrue_answers.iter().map(|answer| format!("    untrue answer: {answer}")));
     lines
 }
 
-/// The way back.
+/// The line about the failback.
 fn failback(outcome: &DrillOutcome) -> Option<String> {
     let back = outcome.back.as_ref()?;
     let pause = back.new_first_sale_ms.zip(back.old_last_sale_ms).map(|(new, old)| new.saturating_sub(old));
     let figure = |ms: Option<u64>| ms.map_or("an unknown time".into(), |ms| format!("{} s", seconds(ms)));
     Some(format!(
-        "  And back, by plan: RTO {}, nobody sold for {}, {} sales lost.",
+        "  Failback, planned: RTO {}, no sales for {}, {} sales lost.",
         figure(back.report["rto_ms"].as_u64()),
         figure(pause),
         back.lost,
     ))
 }
 
-/// What lacks of each item, beside what is withheld for it.
+/// The lost units of each item, and the units withheld for them.
 fn withheld(compared: &Value) -> Option<String> {
     let items: BTreeMap<String, Value> = serde_json::from_value(compared["items"].clone()).ok()?;
     let words = items.iter().map(|(item_id, lacking)| {
         format!("{item_id} {} of {} withheld", lacking["lost"], lacking["withheld"])
     });
     let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| format!("  Lost, and withheld for it: {}.", words.join(", ")))
+    (!words.is_empty()).then(|| format!("  Lost, of the withheld units: {}.", words.join(", ")))
 }
 
 fn steps(outcome: &DrillOutcome) -> Vec<(String, u64)> {

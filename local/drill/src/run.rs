@@ -15,56 +15,56 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What is on sale, and how many units: more than there are buyers, and so few that they sell out.
+/// The items and their units: one with more units than buyers, and one that sells out.
 pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
-/// Units of each item that are withheld in a forced failover: what a main that is cut off can sell to its
-/// own buyers before its lease ends, several times over.
+/// Units of each item that are withheld in a forced failover: several times what a partitioned main can sell to its
+/// own buyers before its lease ends.
 const WITHHOLD: u32 = 40;
-/// How long the Global GlobalDatastore is waited for, in seconds: as short as it may be.
+/// How long region-failover waits for the Global Datastore, in seconds: the shortest allowed time.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
 /// The longest that a failover may take.
 pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
-/// How long region-failover may take to say where it stands, and how often it is asked.
+/// How long region-failover may take to report its status, and the number of tries.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_TRIES: u32 = 8;
 /// How long a backup of the replica takes.
 const BACKUP_TAKES: Duration = Duration::from_secs(9);
-/// How long main stays away after the new one has begun to sell.
-const AWAY: Duration = Duration::from_secs(3);
-/// How long the old main is watched after its return.
-const WATCHED: Duration = Duration::from_secs(5);
-/// How long buyers still wait in the end.
+/// How long main stays unavailable after the new main has begun to sell.
+const UNAVAILABLE: Duration = Duration::from_secs(3);
+/// How long the drill observes the old main after its return.
+const OBSERVED: Duration = Duration::from_secs(5);
+/// How long the last buyers may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// An accepted loss is this much more than the plan's, in seconds: a person types, and a main that is silent is waited
-/// for at each look.
+/// The accepted loss is this much more than the plan's, in seconds: an operator needs time to type, and each
+/// observation of a silent main waits for its time-out.
 const TYPING_SECONDS: u64 = 30;
 
-/// What the old main leaves behind, read while it is there.
+/// The old main's ledger, read while it exists.
 struct OldMainState {
     records: BTreeMap<&'static str, ItemSales>,
-    /// Its sales, those after the new main's first, and those after its return.
+    /// All its sales, those after the new main's first sale, and those after its return.
     sales: [Commits; 3],
     new_first_ms: Option<u64>,
     first_lost_ms: Option<u64>,
 }
 
-/// Carries `scenario` out, with data and logs in `folder`; `says` is told what is done now.
+/// Carries out `scenario`, with data and logs in `folder`. `progress` is called with the text of each phase.
 pub(super) async fn run_scenario(
     scenario: &Scenario,
     folder: &Path,
     per_second: u32,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<DrillOutcome> {
-    progress("two regions are started");
+    progress("starting two regions");
     let settings = TwoRegionsSettings::default();
     let replica_class = if scenario.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
     let settings = TwoRegionsSettings { replica_class: replica_class.into(), ..settings };
     let mut two = TwoRegions::start_in(folder, &settings).await?;
     announce(&two).await?;
     let buyers = Buyers::start(&two, &format!("buyer-{}", scenario.seed), per_second, NAMES)?;
-    progress("buyers order");
+    progress("buyers are ordering");
     until("the first sale", Duration::from_secs(30), async || Ok(buyers.sold() > 0)).await?;
     tokio::time::sleep(scenario.before()).await;
 
@@ -72,9 +72,9 @@ pub(super) async fn run_scenario(
     let stated = cause_accident(&two, scenario, progress).await?;
     let (report, returned_ms) = fail_over(&two, scenario, stated, progress).await?;
 
-    progress("the old main is watched");
+    progress("observing the old main");
     two.reopen_main_ledger().await?;
-    tokio::time::sleep(WATCHED).await;
+    tokio::time::sleep(OBSERVED).await;
     let compared = two.failover(&json!({ "command": "compare" })).await?;
     let mut left = None;
     let mut back = None;
@@ -82,7 +82,7 @@ pub(super) async fn run_scenario(
         left = Some(read_old_main(&two, returned_ms).await?);
         back = Some(fail_back(&mut two, progress).await?);
     }
-    progress("the last buyers are served");
+    progress("waiting for the last buyers");
     let (buyers, answers) = buyers.finish(ANSWER_LIMIT).await?;
     let left = match left {
         Some(left) => left,
@@ -90,7 +90,7 @@ pub(super) async fn run_scenario(
     };
     let [old, beside, after_return] = left.sales;
     let at_old_main = |answer: &&OrderAttempt| {
-        answer.site == MAIN && (began_ms..returned_ms.unwrap_or(began_ms)).contains(&answer.at_ms)
+        answer.region == MAIN && (began_ms..returned_ms.unwrap_or(began_ms)).contains(&answer.at_ms)
     };
     let at_old_main: Vec<OrderAttempt> = answers.iter().filter(at_old_main).cloned().collect();
     let is_late = |answer: &&OrderAttempt| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
@@ -125,7 +125,7 @@ async fn announce(two: &TwoRegions) -> Result<()> {
         });
         two.admin(MAIN, &json!({ "command": "create", "item": item })).await?;
         let item_id = item_id.parse()?;
-        until("every region knows the item", Duration::from_secs(10), async || {
+        until("the item is known in every region", Duration::from_secs(10), async || {
             two.is_known_everywhere(&item_id).await
         })
         .await?;
@@ -133,7 +133,7 @@ async fn announce(two: &TwoRegions) -> Result<()> {
     Ok(())
 }
 
-/// What happens to main, and what a plan says of it.
+/// Causes the accident. Returns the loss that a plan of the forced failover states.
 async fn cause_accident(
     two: &TwoRegions,
     scenario: &Scenario,
@@ -144,13 +144,13 @@ async fn cause_accident(
         datastore.hang(scenario.redis_hangs);
     }
     match scenario.accident {
-        None => progress("a planned failover is begun"),
+        None => progress("starting a planned failover"),
         Some(Accident::Kill) => {
-            progress("main is killed");
+            progress("killing main");
             two.kill_main().await?;
         }
         Some(Accident::Cut) => {
-            progress("main is cut off");
+            progress("partitioning main");
             two.cut_main_off(scenario.cut());
         }
     }
@@ -161,11 +161,15 @@ async fn cause_accident(
     tokio::time::sleep(Duration::from_millis(scenario.decides_after_ms)).await;
     let plan = two.failover(&json!({ "command": "plan", "mode": "forced" })).await?;
     account.throttle(scenario.throttled);
-    let figure = |name: &str| plan["at_risk"][name].as_u64().with_context(|| format!("no {name} in {plan}"));
+    let figure = |name: &str| {
+        plan["at_risk"][name]
+            .as_u64()
+            .with_context(|| format!("the plan does not state at_risk.{name}: {plan}"))
+    };
     Ok(Some(StatedLoss { seconds: figure("seconds")?, sales: figure("sales_at_most")? }))
 }
 
-/// Runs the failover to its end, killed and resumed where that is the scenario; main comes back once the new one
+/// Runs the failover to its end, killed and resumed as the scenario says. Main comes back when the new one
 /// sells. Returns the report, and when the old main was back.
 async fn fail_over(
     two: &TwoRegions,
@@ -173,7 +177,7 @@ async fn fail_over(
     stated: Option<StatedLoss>,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(Value, Option<u64>)> {
-    progress("the standby takes over");
+    progress("failing over to the standby");
     let command = match stated {
         None => json!({ "command": "run", "mode": "planned" }),
         Some(StatedLoss { seconds, sales }) => json!({
@@ -184,7 +188,7 @@ async fn fail_over(
     let runs = carried_through(two, scenario, command);
     let backs_up = async {
         if scenario.backs_up {
-            // After the precheck, which would refuse, and until the promotion has been refused for a while.
+            // The backup starts after the precheck, which would refuse, and lasts until RDS has refused the promotion.
             until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
             let (region, id) = two.replica();
             two.control_plane.account().databases.back_up(&region, &id, BACKUP_TAKES);
@@ -199,8 +203,8 @@ async fn fail_over(
         if scenario.accident.is_none() {
             return Ok(None);
         }
-        tokio::time::sleep(AWAY).await;
-        progress("the old main comes back");
+        tokio::time::sleep(UNAVAILABLE).await;
+        progress("bringing the old main back");
         let returned_ms = now_ms();
         match scenario.accident {
             Some(Accident::Kill) => two.revive_main().await?,
@@ -209,12 +213,12 @@ async fn fail_over(
         anyhow::Ok(Some(returned_ms))
     };
     let (mut report, returned_ms, ()) = tokio::try_join!(runs, returns, backs_up)?;
-    // What was left out while main was away can be done now.
+    // Steps that were skipped while main was unavailable can be done now.
     for _ in 0..3 {
         if report["run"]["state"] != "degraded" {
             break;
         }
-        progress("what was left out is made up for");
+        progress("resuming the skipped steps");
         report = two.failover(&json!({ "command": "resume" })).await?;
     }
     Ok((report, returned_ms))
@@ -229,32 +233,34 @@ async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) 
             Ok(report) => return report,
             Err(_) => two.kill_failover()?,
         }
-        // Killed before it had written anything, it is begun again.
+        // If it was killed before it had saved its run, it is started again.
         match status(two).await {
-            Ok(report) if is_under_way(&report) => command = json!({ "command": "resume" }),
+            Ok(report) if is_running(&report) => command = json!({ "command": "resume" }),
             Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
-            Ok(report) => bail!("the failover was given up: {}", report["run"]["why"]),
+            Ok(report) => bail!("region-failover aborted the failover: {}", report["run"]["why"]),
             Err(error) if format!("{error}").contains("NoActiveRun") => {}
             Err(error) => return Err(error),
         }
     }
     loop {
-        let report = tokio::time::timeout(RUN_LIMIT, two.failover(&command)).await.context("no end")??;
+        let report = tokio::time::timeout(RUN_LIMIT, two.failover(&command))
+            .await
+            .context("region-failover did not end")??;
         match report["run"]["state"].as_str() {
-            Some("aborted") => bail!("the failover was given up: {}", report["run"]["why"]),
-            _ if is_under_way(&report) => command = json!({ "command": "resume" }),
+            Some("aborted") => bail!("region-failover aborted the failover: {}", report["run"]["why"]),
+            _ if is_running(&report) => command = json!({ "command": "resume" }),
             _ => return Ok(report),
         }
-        ensure!(started.elapsed() < RUN_LIMIT, "the failover has no end: {report}");
+        ensure!(started.elapsed() < RUN_LIMIT, "the failover did not end within {RUN_LIMIT:?}: {report}");
     }
 }
 
-fn is_under_way(report: &Value) -> bool {
+fn is_running(report: &Value) -> bool {
     matches!(report["run"]["state"].as_str(), Some("running" | "aborting"))
 }
 
-/// Asks where it stands until there is an answer: the emulator may give an invocation to the process that was
-/// killed, and nobody answers that.
+/// Requests the status until there is an answer: the emulator may pass an invocation to the killed process, which
+/// never answers.
 async fn status(two: &TwoRegions) -> Result<Value> {
     let command = json!({ "command": "status" });
     for _ in 0..STATUS_TRIES {
@@ -263,10 +269,10 @@ async fn status(two: &TwoRegions) -> Result<Value> {
             return answer;
         }
     }
-    bail!("region-failover does not answer after it was killed")
+    bail!("region-failover did not report its status after it was killed, in {STATUS_TRIES} tries")
 }
 
-/// What the old main leaves behind: its records, and when it sold beside when the new one did.
+/// Reads the old main's ledger: its sales, and their times compared with the new main's first sale.
 async fn read_old_main(two: &TwoRegions, returned_ms: Option<u64>) -> Result<OldMainState> {
     let [old, new] = [sales::commits(two, MAIN, 1, 0).await?, sales::commits(two, STANDBY, 2, 0).await?];
     let since_new = new.first_ms.unwrap_or(u64::from(u32::MAX));
@@ -289,13 +295,13 @@ async fn read_old_main(two: &TwoRegions, returned_ms: Option<u64>) -> Result<Old
     })
 }
 
-/// The records of the region that is main now, beside those that the first main has left.
+/// The records of the current main and of the first main.
 async fn item_records(
     two: &TwoRegions,
-    site: usize,
+    region: usize,
     mut left: BTreeMap<&'static str, ItemSales>,
 ) -> Result<BTreeMap<&'static str, ItemRecords>> {
-    let new = two.ledger(site).await?;
+    let new = two.ledger(region).await?;
     let mut items = BTreeMap::new();
     for (name, stock) in ITEMS {
         let item_id = name.parse()?;
@@ -303,7 +309,7 @@ async fn item_records(
             stock,
             old: left.remove(name).unwrap_or_default(),
             new: sales::read(&new, &item_id).await?,
-            in_queue: sales::in_queue(two, site, &item_id).await?,
+            in_queue: sales::in_queue(two, region, &item_id).await?,
         };
         items.insert(name, records);
     }
@@ -331,7 +337,7 @@ pub(super) async fn until<F: Future<Output = Result<bool>>>(
 ) -> Result<()> {
     let started = Instant::now();
     while !is_so().await.unwrap_or(false) {
-        ensure!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        ensure!(started.elapsed() < limit, "timed out after {limit:?} while waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())

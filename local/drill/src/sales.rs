@@ -1,4 +1,4 @@
-//! What the two ledgers and the new main's Redis say after a run, read from the servers themselves.
+//! Reads sales and queue after a run from the servers themselves: both ledgers and the new main's Redis.
 
 use crate::two_regions::TwoRegions;
 use anyhow::Result;
@@ -10,19 +10,19 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use std::collections::HashSet;
 
-/// Sales read at once.
+/// Sales in one read.
 const PAGE: u32 = 5_000;
 
-/// Who has a unit of an item, by a ledger.
+/// The buyers with a unit of an item in a ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ItemSales {
     pub(super) sold: HashSet<String>,
     pub(super) reserved: HashSet<String>,
 }
 
-/// The book of an item.
+/// Reads the sales of an item.
 pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<ItemSales> {
-    let mut book = ItemSales::default();
+    let mut sales = ItemSales::default();
     let mut last = None;
     loop {
         let page = ledger.sales(item_id, last.as_ref(), PAGE).await?;
@@ -30,28 +30,28 @@ pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<ItemSales>
         for sale in page {
             let buyer = sale.user_token.as_str().to_owned();
             match sale.state {
-                SaleState::Sold => book.sold.insert(buyer),
-                SaleState::Reserved => book.reserved.insert(buyer),
+                SaleState::Sold => sales.sold.insert(buyer),
+                SaleState::Reserved => sales.reserved.insert(buyer),
                 SaleState::Released => false,
             };
         }
         last = Some(end);
     }
-    Ok(book)
+    Ok(sales)
 }
 
-/// When a ledger took sales, by its own times of commits, in milliseconds since the Unix epoch.
+/// When a ledger committed sales, by its commit timestamps, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Commits {
     pub(super) first_ms: Option<u64>,
     pub(super) last_ms: Option<u64>,
-    /// How many.
+    /// The number of sales.
     pub(super) sales: u64,
 }
 
-/// The commits of sales under `epoch` in a region's ledger, of those after `since_ms`.
-pub(super) async fn commits(two: &TwoRegions, site: usize, epoch: i64, since_ms: u64) -> Result<Commits> {
-    let mut connection = PgConnection::connect(&two.ledger_url(site).await?).await?;
+/// The commits of sales under `epoch` in a region's ledger, after `since_ms`.
+pub(super) async fn commits(two: &TwoRegions, region: usize, epoch: i64, since_ms: u64) -> Result<Commits> {
+    let mut connection = PgConnection::connect(&two.ledger_url(region).await?).await?;
     let row = sqlx::query(
         "SELECT min(at) AS first, max(at) AS last, count(*) AS sales
            FROM (SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint AS at
@@ -72,9 +72,13 @@ pub(super) async fn commits(two: &TwoRegions, site: usize, epoch: i64, since_ms:
     })
 }
 
-/// When the first of these buyers' sales was committed in a region's ledger, in milliseconds since the Unix epoch.
-pub(super) async fn first_commit_of(two: &TwoRegions, site: usize, buyers: &[String]) -> Result<Option<u64>> {
-    let mut connection = PgConnection::connect(&two.ledger_url(site).await?).await?;
+/// When the first sale of these buyers was committed in a region's ledger, in milliseconds since the Unix epoch.
+pub(super) async fn first_commit_of(
+    two: &TwoRegions,
+    region: usize,
+    buyers: &[String],
+) -> Result<Option<u64>> {
+    let mut connection = PgConnection::connect(&two.ledger_url(region).await?).await?;
     let first: Option<i64> = sqlx::query_scalar(
         "SELECT min((extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint)
            FROM fairdrop.sales WHERE user_token = ANY($1)",
@@ -85,10 +89,10 @@ pub(super) async fn first_commit_of(two: &TwoRegions, site: usize, buyers: &[Str
     Ok(first.map(i64::unsigned_abs))
 }
 
-/// Buyers who wait for an item or have a unit of it, by a region's Redis.
-pub(super) async fn in_queue(two: &TwoRegions, site: usize, item_id: &ItemId) -> Result<HashSet<String>> {
+/// Buyers in the queue or with a unit of an item in a region's Redis.
+pub(super) async fn in_queue(two: &TwoRegions, region: usize, item_id: &ItemId) -> Result<HashSet<String>> {
     let keys = Keys::of(item_id);
-    let mut connection = two.redis(site).await?;
+    let mut connection = two.redis(region).await?;
     let waiting: Vec<String> = connection.zrange(&keys.orders, 0, -1).await?;
     let taken: Vec<String> = connection.zrangebyscore(&keys.reservations, 0, "+inf").await?;
     Ok(waiting.into_iter().chain(taken).collect())

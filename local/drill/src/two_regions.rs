@@ -1,9 +1,8 @@
-//! Two whole regions on one machine, main and its standby, and an edge region beside them: what a
-//! failover meets.
+//! Two whole regions on one machine, main and its standby, and an edge region: the setting of a failover.
 //!
-//! Each region has servers, functions, an emulator and a gateway of its own. Whatever one of them has
-//! to do with another goes by one of the [`Connections`], so that main can be cut off while it lives, or
-//! killed whole. The [`ControlPlane`] is AWS's, and acts on all of it.
+//! Each region has servers, functions, an emulator and a gateway of its own. All traffic between
+//! regions goes through the [`Connections`], so that main can be partitioned while it keeps running, or
+//! killed. The [`ControlPlane`] stands for AWS's, and acts on all servers and functions.
 
 mod connections;
 mod deployment;
@@ -34,40 +33,37 @@ use std::time::Duration;
 /// The longest that an invocation of region-failover may take.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(600);
 
-/// Main and standby, and whoever else there is. Dropping it stops everything.
+/// Main, standby and an edge. Dropping it stops all servers and functions.
 #[derive(Debug)]
 pub struct TwoRegions {
     /// The regions: main, the standby, an edge.
-    pub sites: Vec<RegionDeployment>,
-    /// What lies between them.
+    pub regions: Vec<RegionDeployment>,
+    /// The network connections between them.
     pub connections: Connections,
-    /// AWS.
     pub control_plane: ControlPlane,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
-    /// As they are deployed.
+    /// The roles with which the regions are deployed.
     roles: Roles,
     settings: TwoRegionsSettings,
     folder: PathBuf,
     tables: Moto,
 }
 
-/// Which region is what.
+/// The roles of the two regions, as indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Roles {
-    /// The one that sells.
     main: usize,
-    /// The one that may take over.
     standby: usize,
 }
 
-/// The region that is main at first.
+/// The index of the region that is main at first.
 pub const MAIN: usize = 0;
-/// The one that is its standby.
+/// The index of the region that is its standby at first.
 pub const STANDBY: usize = 1;
 
 impl TwoRegions {
-    /// Starts everything, with data and logs in `folder`: main sells, the standby follows.
+    /// Starts all regions, with data and logs in `folder`: main sells, the standby replicates it.
     pub async fn start_in(folder: &Path, settings: &TwoRegionsSettings) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let [main, standby, edge] = deployment::REGIONS;
@@ -100,18 +96,18 @@ impl TwoRegions {
                 connections.addresses(index, &of_main, &of_standby),
             )
         });
-        let sites = futures::future::try_join_all(opening).await?;
-        for (index, site) in sites.iter().enumerate() {
-            plan.deployments(index).into_iter().try_for_each(|one| site.fleet.deploy(one))?;
+        let regions = futures::future::try_join_all(opening).await?;
+        for (index, region) in regions.iter().enumerate() {
+            plan.deployments(index).into_iter().try_for_each(|one| region.fleet.deploy(one))?;
         }
         let (settings, folder) = (settings.clone(), folder.to_owned());
-        let two = Self { sites, connections, control_plane, identity, roles, settings, folder, tables };
+        let two = Self { regions, connections, control_plane, identity, roles, settings, folder, tables };
         two.describe_to_aws([&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
     }
 
-    /// What AWS knows of the servers.
+    /// Registers the servers in the control plane.
     fn describe_to_aws(&self, servers: [&RegionServers; 2]) -> Result<()> {
         let (account, settings) = (self.control_plane.account(), &self.settings);
         let [main, standby] = servers;
@@ -122,12 +118,12 @@ impl TwoRegions {
             let id = deployment::instance(index);
             let instance = DatabaseInstance {
                 id: id.into(),
-                region: self.region(index).name.into(),
+                region: self.world_region(index).name.into(),
                 class: class.into(),
                 status: "available",
                 is_stale: false,
                 source: source.take(),
-                // The standby's slot on main bears the end of it, as on RDS.
+                // The name of the standby's replication slot on main ends in it, as on RDS.
                 resource_id: id.to_uppercase(),
                 groups: vec![(deployment::LEDGER_GROUP.into(), "active")],
                 tags: [].into(),
@@ -143,13 +139,13 @@ impl TwoRegions {
             [(STANDBY, &self.connections.ledger_to_main), (MAIN, &self.connections.ledger_to_standby)]
         {
             let sources = ReplicaSource { logs: self.folder.clone(), source: source.port() };
-            account.databases.let_copies_be_made(self.region(region).name, sources);
+            account.databases.allow_replicas(self.world_region(region).name, sources);
         }
         let member = |index: usize, of: &RegionServers, ports: [(usize, u16); 1]| Member {
-            group: deployment::redis_group(self.region(index).name),
-            region: self.region(index).name.into(),
+            group: deployment::redis_group(self.world_region(index).name),
+            region: self.world_region(index).name.into(),
             server: of.redis.clone(),
-            ports: ports.map(|(from, port)| (self.region(from).name.to_owned(), port)).into(),
+            ports: ports.map(|(from, port)| (self.world_region(from).name.to_owned(), port)).into(),
         };
         let members = vec![
             member(MAIN, main, [(STANDBY, self.connections.redis_to_main.port())]),
@@ -160,16 +156,16 @@ impl TwoRegions {
             members,
             account.reachability().clone(),
         ))?;
-        self.sites.iter().for_each(|site| account.add_fleet(site.fleet.clone()));
+        self.regions.iter().for_each(|region| account.add_fleet(region.fleet.clone()));
         Ok(())
     }
 
-    /// Waits until everybody answers, and lets main sell.
+    /// Waits until all functions answer, and enables main's schedules.
     async fn open_sales(&self) -> Result<()> {
-        let [of_main, of_standby] = [self.site(MAIN)?, self.site(STANDBY)?];
-        for site in &self.sites {
-            site.answers("order-intake").await?;
-            site.answers("order-status").await?;
+        let [of_main, of_standby] = [self.region(MAIN)?, self.region(STANDBY)?];
+        for region in &self.regions {
+            region.answers("order-intake").await?;
+            region.answers("order-status").await?;
         }
         of_main.answers("drop-admin").await?;
         of_standby.answers("region-failover").await?;
@@ -178,81 +174,81 @@ impl TwoRegions {
         of_standby.plan_schedules(false)
     }
 
-    fn region(&self, index: usize) -> WorldRegion {
+    fn world_region(&self, index: usize) -> WorldRegion {
         deployment::region(index)
     }
 
-    /// A region.
-    pub fn site(&self, index: usize) -> Result<&RegionDeployment> {
-        self.sites.get(index).context("there is no such region")
+    /// A region by its index.
+    pub fn region(&self, index: usize) -> Result<&RegionDeployment> {
+        self.regions.get(index).with_context(|| format!("there is no region {index}"))
     }
 
     /// Sends a command to a region's `drop-admin`.
     pub async fn admin(&self, index: usize, command: &Value) -> Result<Value> {
-        match self.site(index)?.invoke_api().call("drop-admin", command).await? {
+        match self.region(index)?.invoke_api().call("drop-admin", command).await? {
             Invoked::Answer(answer) => Ok(answer),
-            Invoked::FunctionError(error) => bail!("drop-admin: {error}"),
+            Invoked::FunctionError(error) => bail!("drop-admin failed: {error}"),
         }
     }
 
-    /// Sends a command to `region-failover` in the standby, as whoever may invoke it.
+    /// Sends a command to `region-failover` in the standby, as an operator does.
     pub async fn failover(&self, command: &Value) -> Result<Value> {
-        let invoke = self.site(self.roles.standby)?.invoke_api();
+        let invoke = self.region(self.roles.standby)?.invoke_api();
         match invoke.call_within("region-failover", command.to_string(), FAILOVER_LIMIT).await? {
             Invoked::Answer(answer) => Ok(answer),
-            Invoked::FunctionError(error) => bail!("region-failover: {error}"),
+            Invoked::FunctionError(error) => bail!("region-failover failed: {error}"),
         }
     }
 
-    /// Whether main may renew its lease, by the table itself.
+    /// Whether the lease's record allows main to renew it.
     pub async fn lease_is_open(&self) -> Result<bool> {
         let input = json!({
             "TableName": deployment::TABLE, "Key": { "id": { "S": "main-lease" } }, "ConsistentRead": true,
         });
-        let home = (self.region(MAIN).name, "dynamodb");
+        let home = (self.world_region(MAIN).name, "dynamodb");
         let found = self.tables.json(home, "DynamoDB_20120810.GetItem", &input).await?;
-        found["Item"]["is_open"]["BOOL"].as_bool().context("there is no lease")
+        found["Item"]["is_open"]["BOOL"].as_bool().context("the table has no lease")
     }
 
-    /// The replica's region and instance, as AWS knows it.
+    /// Region and name of the replica's database instance.
     pub fn replica(&self) -> (String, String) {
         let Roles { standby, .. } = self.roles;
-        (self.region(standby).name.to_owned(), deployment::instance(standby).to_owned())
+        (self.world_region(standby).name.to_owned(), deployment::instance(standby).to_owned())
     }
 
-    /// Kills region-failover's process as SIGKILL does, wherever it is; a new one follows.
+    /// Kills region-failover's process as SIGKILL does, in the middle of its work. A new one is started.
     pub fn kill_failover(&self) -> Result<()> {
-        self.site(self.roles.standby)?.fleet.kill("region-failover");
+        self.region(self.roles.standby)?.fleet.kill("region-failover");
         Ok(())
     }
 
-    /// Cuts main off while it lives: its buyers reach it, and it reaches nobody.
+    /// Partitions main while it keeps running. Its own buyers still reach it.
     pub fn cut_main_off(&self, cut: Cut) {
         self.connections.cut(Some(cut));
-        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Silent);
+        self.control_plane.account().reachability().set(self.world_region(MAIN).name, Reachability::Silent);
     }
 
-    /// Restores what was cut.
+    /// Ends the partition.
     pub fn restore(&self) {
         self.connections.cut(None);
-        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Up);
+        self.control_plane.account().reachability().set(self.world_region(MAIN).name, Reachability::Up);
     }
 
-    /// Kills main whole: every process of it, as SIGKILL does.
+    /// Kills every process of main, as SIGKILL does.
     pub async fn kill_main(&self) -> Result<()> {
-        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Gone);
-        self.site(MAIN)?.kill().await;
+        self.control_plane.account().reachability().set(self.world_region(MAIN).name, Reachability::Gone);
+        self.region(MAIN)?.kill().await;
         Ok(())
     }
 
-    /// Brings main back with what it has on disk.
+    /// Starts main again with its data on disk.
     pub async fn revive_main(&self) -> Result<()> {
-        self.site(MAIN)?.revive().await?;
-        self.control_plane.account().reachability().set(self.region(MAIN).name, Reachability::Up);
+        self.region(MAIN)?.revive().await?;
+        self.control_plane.account().reachability().set(self.world_region(MAIN).name, Reachability::Up);
         Ok(())
     }
 
-    /// Takes main's ledger out from behind the fence, as a person does who is to look into it.
+    /// Moves main's ledger out of the fence's security group, as an operator does to inspect it.
     pub async fn reopen_main_ledger(&self) -> Result<()> {
         let parameters = [
             ("DBInstanceIdentifier", deployment::instance(MAIN)),
@@ -260,41 +256,42 @@ impl TwoRegions {
             ("ApplyImmediately", "true"),
         ];
         self.rds(MAIN, "ModifyDBInstance", &parameters).await?;
-        // The proxy opens a moment later.
+        // The security group takes effect a moment later.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     }
 
-    /// A call of RDS in a region, as a person makes it.
+    /// A call of RDS in a region, as an operator makes it.
     async fn rds(&self, index: usize, action: &str, parameters: &[(&str, &str)]) -> Result<()> {
-        let service = Service { name: "rds", version: "2014-10-31", region: self.region(index).name };
+        let service = Service { name: "rds", version: "2014-10-31", region: self.world_region(index).name };
         let url = self.control_plane.url();
         query(&reqwest::Client::new(), &url, service, action, parameters).await.map(drop)
     }
 
-    /// A region's ledger itself, whatever its proxy and its lines are like, over connections of the
-    /// caller's own.
+    /// A region's ledger, with connections of the caller's own that bypass all proxies.
     pub async fn ledger(&self, index: usize) -> Result<Ledger> {
         let url = self.ledger_url(index).await?;
         Ok(Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?)
     }
 
-    /// Its address.
+    /// The address of a region's ledger that bypasses all proxies.
     pub async fn ledger_url(&self, index: usize) -> Result<String> {
-        let servers = self.site(index)?.servers.as_ref().context("the region has no servers")?;
+        let servers =
+            self.region(index)?.servers.as_ref().with_context(|| format!("region {index} has no servers"))?;
         Ok(servers.postgres.lock().await.url())
     }
 
-    /// A connection to a region's Redis itself.
+    /// A connection to a region's Redis that bypasses all proxies.
     pub async fn redis(&self, index: usize) -> Result<redis::aio::MultiplexedConnection> {
-        let servers = self.site(index)?.servers.as_ref().context("the region has no servers")?;
+        let servers =
+            self.region(index)?.servers.as_ref().with_context(|| format!("region {index} has no servers"))?;
         servers.redis.lock().await.connect().await
     }
 
     /// Whether every region's gateway knows the item.
     pub async fn is_known_everywhere(&self, item_id: &ItemId) -> Result<bool> {
-        for site in &self.sites {
-            if reqwest::get(format!("{}/items/{item_id}", site.url())).await?.status() != 200 {
+        for region in &self.regions {
+            if reqwest::get(format!("{}/items/{item_id}", region.url())).await?.status() != 200 {
                 return Ok(false);
             }
         }

@@ -45,7 +45,7 @@ impl Redis {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("the replica {name} did not catch up with its primary on port {port_of_primary} within 20 s")
+        bail!("the replica {name} did not catch up with its primary on port {port_of_primary} in time")
     }
 
     /// Makes the server a replica of the one on `port_of_primary`, also after a restart. With `None` it becomes a

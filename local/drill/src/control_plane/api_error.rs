@@ -1,11 +1,10 @@
-//! A call that is refused, as AWS refuses it.
+//! The error of a refused call, in AWS's formats.
 
 use super::query::{element, text};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// An error of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     pub(super) status: u16,
@@ -18,9 +17,13 @@ impl ApiError {
         Self { status, code, message: message.into() }
     }
 
-    /// What this control plane does not know.
+    /// The error for what this control plane does not implement.
     pub(super) fn unknown(what: &str) -> Self {
-        Self::new(400, "InvalidAction", format!("the control plane on this machine does not know {what}"))
+        Self::new(
+            400,
+            "InvalidAction",
+            format!("the control plane on this machine does not implement {what}"),
+        )
     }
 
     /// For services that speak the query protocol.
@@ -40,7 +43,7 @@ impl ApiError {
     }
 }
 
-/// An answer in JSON.
+/// A response in JSON.
 pub(super) fn json_answer(status: u16, body: &Value) -> Response<Body> {
     respond(status, "application/json", body.to_string())
 }

@@ -1,4 +1,4 @@
-//! RDS's instances, each a real PostgreSQL, and what is done to them in the background.
+//! RDS's instances, each a real PostgreSQL, and the changes that run in the background.
 
 use super::api_error::ApiError;
 use super::replicas::Replicas;
@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long an instance's description says after a call that nothing has begun.
+/// How long an instance's description is stale after a call.
 const STALE: Duration = Duration::from_millis(700);
 /// How long a change of security groups takes.
 const GROUPS_TAKE: Duration = Duration::from_millis(400);
 
-/// A server that more than one may act on.
+/// A server that several tasks may act on.
 pub type Server = Arc<tokio::sync::Mutex<Postgres>>;
 
 /// A database instance.
@@ -26,23 +26,23 @@ pub struct DatabaseInstance {
     pub region: String,
     /// Its class.
     pub class: String,
-    /// What its status says.
+    /// Its status in descriptions.
     pub status: &'static str,
-    /// Whether something has been asked for that its status does not show yet.
+    /// Whether a change was requested that its status does not show yet.
     pub is_stale: bool,
-    /// The instance that it follows, as an ARN.
+    /// The ARN of the instance that it replicates.
     pub source: Option<String>,
-    /// What never changes about it.
+    /// Its resource id, which never changes.
     pub resource_id: String,
     /// Its security groups, each with its status.
     pub groups: Vec<(String, &'static str)>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// A class that it is to have.
+    /// Its class after the pending change.
     pub pending_class: Option<String>,
     /// The server.
     pub server: Server,
-    /// The line by which everybody reaches the server: a security group that lets nobody in closes it.
+    /// The proxy through which clients reach the server: a security group without rules closes it.
     pub proxy: Arc<WanConnection>,
 }
 
@@ -52,13 +52,13 @@ impl DatabaseInstance {
         format!("arn:aws:rds:{}:{ACCOUNT}:db:{}", self.region, self.id)
     }
 
-    /// Which instance of all is meant.
+    /// Region and identifier, which are unique together.
     fn key(&self) -> (String, String) {
         (self.region.clone(), self.id.clone())
     }
 }
 
-/// All instances, and the security groups that let nobody in.
+/// All instances, and the security groups that allow no traffic.
 #[derive(Debug, Default)]
 pub struct DatabaseInstances {
     instances: Mutex<Vec<DatabaseInstance>>,
@@ -72,7 +72,7 @@ impl DatabaseInstances {
         locked(&self.instances).push(instance);
     }
 
-    /// Adds a security group that lets nobody in.
+    /// Adds a security group that allows no traffic.
     pub fn add_deny_all(&self, group: &str) {
         locked(&self.deny_all).push(group.to_owned());
     }
@@ -82,7 +82,7 @@ impl DatabaseInstances {
         locked(&self.instances).iter().filter(|instance| instance.region == region).cloned().collect()
     }
 
-    /// The instances that follow the one with this ARN.
+    /// The ARNs of the replicas of the instance with this ARN.
     pub(super) fn followers(&self, arn: &str) -> Vec<String> {
         let instances = locked(&self.instances);
         instances
@@ -92,7 +92,7 @@ impl DatabaseInstances {
             .collect()
     }
 
-    /// Makes a backup of an instance, as AWS does each night, which takes so long.
+    /// Makes a backup of an instance, as AWS does each night, which takes `takes`.
     pub fn back_up(self: &Arc<Self>, region: &str, id: &str, takes: Duration) {
         let key = (region.to_owned(), id.to_owned());
         self.change(&key, |one| one.status = "backing-up");
@@ -113,11 +113,11 @@ impl DatabaseInstances {
         found.ok_or_else(|| ApiError::new(404, "DBInstanceNotFound", format!("DBInstance {arn} not found.")))
     }
 
-    /// Ends the replica's following. Its description says for a while that nothing has begun.
+    /// Promotes a replica. Its description is stale for a while.
     pub(super) fn promote(self: &Arc<Self>, region: &str, id: &str) -> Result<DatabaseInstance, ApiError> {
         let instance = self.find(region, id)?;
         if instance.source.is_none() {
-            return Err(invalid_state(format!("DB DatabaseInstance {id} is not a read replica.")));
+            return Err(invalid_state(format!("DB Instance {id} is not a read replica.")));
         }
         available(&instance)?;
         let (all, key) = (self.clone(), instance.key());
@@ -133,7 +133,7 @@ impl DatabaseInstances {
             all.change(&key, |one| match promoted.and(rebooted) {
                 Ok(()) => (one.source, one.status) = (None, "available"),
                 Err(error) => {
-                    eprintln!("{} was not promoted: {error:#}", one.id);
+                    eprintln!("could not promote {}: {error:#}", one.id);
                     one.status = "failed";
                 }
             });
@@ -141,7 +141,7 @@ impl DatabaseInstances {
         Ok(instance)
     }
 
-    /// Gives the instance another class, with a restart, now or in the next maintenance window, which
+    /// Changes the instance's class, with a restart, either now or in the next maintenance window, which
     /// never comes here.
     pub(super) fn resize(self: &Arc<Self>, instance: &DatabaseInstance, class: &str, now: bool) {
         let (all, key, class) = (self.clone(), instance.key(), class.to_owned());
@@ -162,7 +162,7 @@ impl DatabaseInstances {
         });
     }
 
-    /// Puts the instance into other security groups. Where none of them lets anybody in, its proxy is
+    /// Changes the instance's security groups. If none of them allows traffic, its proxy is
     /// closed, and connections end.
     pub(super) fn regroup(self: &Arc<Self>, instance: &DatabaseInstance, groups: &[&str]) {
         let (all, key) = (self.clone(), instance.key());
@@ -190,7 +190,7 @@ impl DatabaseInstances {
         self.change(&instance.key(), |one| one.status = "deleting");
     }
 
-    /// Ends the server with its last owner.
+    /// Removes the instance. Its server ends with its last owner.
     pub(super) fn forget(&self, instance: &DatabaseInstance) {
         locked(&self.instances).retain(|one| one.key() != instance.key());
     }
@@ -202,7 +202,7 @@ impl DatabaseInstances {
     }
 }
 
-/// Refuses what cannot be done to an instance that something is being done to.
+/// Refuses a change of an instance that is being changed.
 pub(super) fn available(instance: &DatabaseInstance) -> Result<(), ApiError> {
     match instance.status {
         "available" if !instance.is_stale => Ok(()),

@@ -1,4 +1,4 @@
-//! The calls of RDS.
+//! The actions of RDS.
 
 use super::ControlledAccount;
 use super::api_error::ApiError;
@@ -46,7 +46,7 @@ pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, fo
 
 fn describe(databases: &DatabaseInstances, region: &str, form: &Form) -> QueryResult {
     form.check(&["DBInstanceIdentifier", "MaxRecords"])?;
-    // AWS takes an ARN, too.
+    // AWS accepts an ARN, too.
     let instances = match form.get("DBInstanceIdentifier") {
         Some(arn) if arn.starts_with("arn:") => vec![databases.find_by_arn(arn)?],
         Some(id) => match databases.pending_replica(region, id) {

@@ -1,5 +1,4 @@
-//! ElastiCache's Global GlobalDatastore over real Redis servers: one primary, and one that follows it in
-//! another region.
+//! ElastiCache's Global Datastore over real Redis servers: a primary, and its replica in another region.
 
 use super::api_error::ApiError;
 use super::{Reachability, RegionReachability, locked};
@@ -10,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How long a failover takes besides what the servers need.
+/// How long a failover takes in addition to the servers' own time.
 const MOVE_TAKES: Duration = Duration::from_millis(1_200);
-/// How long it waits for the old primary to stop taking writes, where that can be reached.
+/// How long a failover waits for a reachable old primary to stop accepting writes.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// Between two tries to reach a server.
+/// Pause between two tries to reach a server.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A replication group of the datastore.
@@ -26,7 +25,7 @@ pub struct Member {
     pub region: String,
     /// Its primary node.
     pub server: Arc<tokio::sync::Mutex<Redis>>,
-    /// On which port the other regions reach it.
+    /// The ports through which the other regions reach it, by region.
     pub ports: BTreeMap<String, u16>,
 }
 
@@ -45,10 +44,10 @@ struct DatastoreState {
     status: &'static str,
     /// Index of the primary.
     primary: usize,
-    /// Members that have left.
+    /// Members that were disassociated.
     alone: Vec<usize>,
     hangs: bool,
-    /// What makes the old primary follow, once it can be reached.
+    /// The task that makes the old primary a replica when it is reachable.
     following: Option<JoinHandle<()>>,
 }
 
@@ -60,7 +59,7 @@ impl Drop for GlobalDatastore {
     }
 }
 
-/// What a member is.
+/// The role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MemberRole {
     Primary,
@@ -69,7 +68,7 @@ pub(super) enum MemberRole {
 }
 
 impl GlobalDatastore {
-    /// A datastore whose first member is the primary, and the others follow it.
+    /// A datastore whose first member is the primary of the others.
     pub fn new(id: &str, members: Vec<Member>, reachability: RegionReachability) -> Self {
         let state = DatastoreState {
             status: "available",
@@ -81,7 +80,7 @@ impl GlobalDatastore {
         Self { id: id.to_owned(), members, reachability, state: Mutex::new(state) }
     }
 
-    /// Whether failovers hang for as long as the old primary cannot be reached.
+    /// Sets whether failovers hang while the old primary is unreachable.
     pub fn hang(&self, hangs: bool) {
         locked(&self.state).hangs = hangs;
     }
@@ -106,7 +105,7 @@ impl GlobalDatastore {
         self.members.iter().enumerate().map(|(index, member)| (member, role(index))).collect()
     }
 
-    /// Makes a secondary the primary; the old one follows it, as soon as it can be reached.
+    /// Makes a secondary the primary. The old primary becomes its replica as soon as it is reachable.
     pub(super) fn fail_over(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (to, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
@@ -155,8 +154,8 @@ impl GlobalDatastore {
         (state.status, state.following) = ("available", Some(follows));
     }
 
-    /// Takes a secondary out of the datastore, as the last resort where a failover hangs: it takes
-    /// writes then, and nobody follows it.
+    /// Removes a secondary from the datastore, as the last resort if a failover hangs. It accepts
+    /// writes then, and has no replica in another region.
     pub(super) fn disassociate(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (index, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
@@ -179,11 +178,12 @@ impl GlobalDatastore {
         Ok(())
     }
 
-    /// What a person does after the last resort: the datastore is deleted, and made anew of the member that has left
-    /// it, and of a new one in the place of the other. Nothing is done where none has left it.
+    /// What an operator does after the last resort: deletes the datastore and creates it again, with the disassociated
+    /// member as the primary and a new member in place of the other. Does nothing if no member was disassociated.
     pub async fn recreate(&self) -> Result<()> {
         let Some(primary) = locked(&self.state).alone.first().copied() else { return Ok(()) };
-        let new = self.members.get(primary).context("no such member")?;
+        let new =
+            self.members.get(primary).with_context(|| format!("{} has no member {primary}", self.id))?;
         for (index, member) in self.members.iter().enumerate() {
             if index != primary {
                 member.server.lock().await.follow(new.ports.get(&member.region).copied()).await?;
@@ -219,7 +219,7 @@ impl GlobalDatastore {
 
 async fn promote(member: &Member) {
     while let Err(error) = member.server.lock().await.follow(None).await {
-        eprintln!("{} does not become a primary yet: {error:#}", member.group);
+        eprintln!("could not make {} a primary, trying again: {error:#}", member.group);
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The calls of ElastiCache.
+//! The actions of ElastiCache.
 
 use super::ControlledAccount;
 use super::api_error::ApiError;
@@ -47,7 +47,7 @@ fn no_datastore(id: &str) -> ApiError {
     ApiError::new(404, "GlobalReplicationGroupNotFoundFault", why)
 }
 
-fn word(role: MemberRole) -> &'static str {
+fn role_name(role: MemberRole) -> &'static str {
     if role == MemberRole::Primary { "PRIMARY" } else { "SECONDARY" }
 }
 
@@ -60,7 +60,7 @@ fn describe(datastore: &GlobalDatastore, with_members: bool) -> String {
             let fields = [
                 text("ReplicationGroupId", &member.group),
                 text("ReplicationGroupRegion", &member.region),
-                text("Role", word(role)),
+                text("Role", role_name(role)),
                 text("Status", "associated"),
             ];
             element("GlobalReplicationGroupMember", &fields.concat())
@@ -81,7 +81,7 @@ fn groups(account: &ControlledAccount, region: &str, form: &Form) -> QueryResult
             }
             let info = [
                 text("GlobalReplicationGroupId", &datastore.id),
-                text("GlobalReplicationGroupMemberRole", word(role)),
+                text("GlobalReplicationGroupMemberRole", role_name(role)),
             ];
             let info = if role == MemberRole::Alone { String::new() } else { info.concat() };
             let is_changing = datastore.status() == "modifying";

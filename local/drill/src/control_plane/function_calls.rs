@@ -1,4 +1,4 @@
-//! The calls of Lambda.
+//! The operations of Lambda.
 
 use super::api_error::{ApiError, json_answer, respond};
 use super::functions::{Deployed, Environment, Fleet};
@@ -18,7 +18,11 @@ pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<R
     let throttling = ApiError::new(429, "TooManyRequestsException", "Rate exceeded");
     account.admit(call, throttling).await?;
     let fleet = account.fleet(&call.region).ok_or_else(|| {
-        ApiError::new(404, "ResourceNotFoundException", format!("there is nothing in {}", call.region))
+        ApiError::new(
+            404,
+            "ResourceNotFoundException",
+            format!("the account has no functions in {}", call.region),
+        )
     })?;
     let path: Vec<String> = call
         .parts
@@ -78,12 +82,14 @@ fn bad(why: &str) -> ApiError {
     ApiError::new(400, "InvalidParameterValueException", why)
 }
 
-/// Refuses what would be passed over.
+/// Refuses a field that would be ignored.
 pub(super) fn known(input: &Value, fields: &[&str]) -> Result<(), ApiError> {
     let mut names = input.as_object().into_iter().flatten().map(|(name, _)| name);
     match names.find(|name| !fields.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(bad(&format!("the control plane on this machine does not know the field {name}"))),
+        Some(name) => {
+            Err(bad(&format!("the control plane on this machine does not implement the field {name}")))
+        }
     }
 }
 
@@ -124,7 +130,7 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
     }))
 }
 
-/// Refuses what was made of another revision, and what comes while a change is under way.
+/// Refuses a change of another revision, and a change during an update.
 fn may_change(deployed: &Deployed, revision: Option<&str>, input: &Value) -> Result<(), ApiError> {
     if deployed.is_updating {
         let why = "The operation cannot be performed at this time. An update is in progress.";
@@ -143,13 +149,13 @@ fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body
     known(input, &["Environment", "RevisionId"])?;
     let variables = input["Environment"]["Variables"].clone();
     let environment: Environment = serde_json::from_value(variables)
-        .map_err(|_| bad("Environment.Variables must be a table of texts"))?;
+        .map_err(|_| bad("Environment.Variables must be an object of strings"))?;
     fleet.with(name, |deployed| may_change(deployed, Some(&format!("r-{}", deployed.revision)), input))?;
     fleet.configure(name, environment)?;
     Ok(json_answer(200, &fleet.with(name, |deployed| show(fleet, name, deployed, None))?))
 }
 
-/// As on AWS, nothing new is published where nothing has changed since the last time.
+/// As on AWS, no version is published if nothing has changed since the last one.
 fn publish(fleet: &Fleet, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
     known(input, &["RevisionId", "Description"])?;
     let shown = fleet.with(name, |deployed| {
@@ -206,7 +212,7 @@ fn show_concurrency(reserved: Option<u32>) -> Value {
     reserved.map_or_else(|| json!({}), |reserved| json!({ "ReservedConcurrentExecutions": reserved }))
 }
 
-/// A function behind an alias has one process here, which is the alias's.
+/// Invokes a function. A function behind an alias has one process here, which serves the alias.
 async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>, ApiError> {
     let (name, named) = match name.split(':').collect::<Vec<_>>().as_slice() {
         ["arn", .., function, qualifier] if *function != "function" => (*function, Some(*qualifier)),
@@ -217,7 +223,9 @@ async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>
     let binary = fleet.with(name, |deployed| match (deployed.alias(), qualifier.as_deref()) {
         (alias, qualifier) if alias == qualifier => Ok(deployed.binary()),
         (None, Some("$LATEST")) => Ok(deployed.binary()),
-        (alias, _) => Err(ApiError::unknown(&format!("another version of {name} than {alias:?}"))),
+        (alias, _) => {
+            Err(ApiError::unknown(&format!("invocations of {name} by another qualifier than {alias:?}")))
+        }
     })?;
     if fleet.invoke_api().is_parked(binary) {
         return Err(ApiError::new(429, "TooManyRequestsException", "Rate Exceeded."));

@@ -1,5 +1,5 @@
-//! A region's Lambda functions, as they are deployed: configuration, versions, the alias that requests
-//! go to, concurrency, and the process that runs; and the schedules that start them.
+//! A region's deployed Lambda functions: configuration, versions, the alias that requests
+//! use, concurrency, and the process; and the schedules that start them.
 
 use super::api_error::ApiError;
 use super::locked;
@@ -12,38 +12,36 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long a change of a function's configuration takes.
+/// How long an update of a function's configuration takes.
 const UPDATE_TAKES: Duration = Duration::from_millis(300);
-/// How long a process that is to be replaced may take to answer those whom it serves.
+/// How long a process that is to be replaced may take to finish its invocations.
 const QUIET_LIMIT: Duration = Duration::from_secs(4);
 
 /// A function's environment.
 pub type Environment = BTreeMap<String, String>;
 
-/// A function as it is deployed.
+/// A deployment of a function.
 #[derive(Debug)]
 pub struct Deployment {
-    /// The binary.
     pub binary: &'static str,
     /// Requests that one process takes at once.
     pub concurrency: u32,
-    /// Its environment.
     pub environment: Environment,
-    /// The alias that requests go to, where there is one.
+    /// The alias that requests use, if there is one.
     pub alias: Option<&'static str>,
-    /// Whether it is prepared and cannot run: its reserved concurrency is 0.
+    /// Whether it is deployed and cannot be invoked: its reserved concurrency is 0.
     pub is_parked: bool,
 }
 
-/// A function as it is known.
+/// The state of a deployed function.
 #[derive(Debug)]
 pub(super) struct Deployed {
     deployment: Deployment,
     pub(super) revision: u64,
     pub(super) is_updating: bool,
-    /// The environments of its published versions, from the first on.
+    /// The environments of its published versions, in order.
     pub(super) versions: Vec<Environment>,
-    /// The alias's version, from 1 on.
+    /// The alias's version; the first is 1.
     pub(super) live: usize,
     pub(super) alias_revision: u64,
     pub(super) reserved: Option<u32>,
@@ -64,7 +62,7 @@ impl Deployed {
         &self.deployment.environment
     }
 
-    /// The environment that requests meet.
+    /// The environment of the process that serves requests.
     fn serving(&self) -> &Environment {
         match self.deployment.alias {
             Some(_) => self.versions.get(self.live.saturating_sub(1)).unwrap_or(self.latest()),
@@ -81,28 +79,27 @@ pub struct Fleet {
     invoke: Invoke,
     folder: PathBuf,
     binaries: Option<PathBuf>,
-    /// Where a server's address leads from this region: by a line, where the server is in another one.
+    /// The addresses by which this region reaches servers; those in other regions lead through a proxy.
     addresses: HashMap<String, String>,
-    /// What a minute of a schedule takes here.
+    /// The length of a minute of a schedule.
     pub(super) minute: Duration,
     functions: Mutex<BTreeMap<String, Deployed>>,
     pub(super) schedules: Mutex<BTreeMap<String, Planned>>,
 }
 
-/// How a region's functions are run.
+/// Options of a region's functions.
 #[derive(Clone, Debug)]
 pub struct FleetOptions {
-    /// The region.
     pub region: String,
-    /// What the names of its functions begin with.
+    /// The prefix of the functions' names.
     pub stack: String,
-    /// Where logs are written.
+    /// The folder of the logs.
     pub folder: PathBuf,
-    /// Where the built functions are; by default where this program was built.
+    /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
-    /// RegionServers' addresses, and where each leads from this region.
+    /// Servers' addresses, and the address by which this region reaches each.
     pub addresses: HashMap<String, String>,
-    /// What a minute of a schedule takes here.
+    /// The length of a minute of a schedule.
     pub minute: Duration,
 }
 
@@ -114,7 +111,6 @@ impl Fleet {
         Self { region, stack, invoke, folder, binaries, addresses, minute, functions, schedules }
     }
 
-    /// The region.
     pub fn region(&self) -> &str {
         &self.region
     }
@@ -148,26 +144,26 @@ impl Fleet {
         locked(&self.functions).retain(|_, deployed| deployed.binary() != binary);
     }
 
-    /// Kills every process of the region as SIGKILL does. None comes back before [`Fleet::revive`].
+    /// Kills every process of the region as SIGKILL does. None is started before [`Fleet::revive`].
     pub fn kill_all(&self) {
         locked(&self.functions).values_mut().for_each(|deployed| deployed.process = None);
     }
 
-    /// Kills the process of a function as SIGKILL does; a new one follows.
+    /// Kills the process of a function as SIGKILL does. A new one is started.
     pub fn kill(&self, binary: &str) {
         let functions = locked(&self.functions);
         let processes = functions.values().filter(|deployed| deployed.binary() == binary);
         processes.filter_map(|deployed| deployed.process.as_ref()).for_each(FunctionProcess::kill);
     }
 
-    /// The process of a function, where it has one.
+    /// The id of a function's process, if it has one.
     pub fn process_id(&self, binary: &str) -> Option<u32> {
         let functions = locked(&self.functions);
         let found = functions.values().find(|deployed| deployed.binary() == binary)?;
         found.process.as_ref().map(FunctionProcess::process_id)
     }
 
-    /// Starts every function that may run, as it is configured now.
+    /// Starts every function that can be invoked, with its current configuration.
     pub fn revive(&self) -> Result<()> {
         locked(&self.functions).values_mut().try_for_each(|deployed| self.start(deployed))
     }
@@ -186,13 +182,13 @@ impl Fleet {
             wrapper: Vec::new(),
             binaries: self.binaries.clone(),
         };
-        // The old one is gone before the new one comes.
+        // The old process ends before the new one starts.
         deployed.process = None;
         deployed.process = Some(FunctionProcess::start(launch, &self.invoke, Path::new(&self.folder))?);
         Ok(())
     }
 
-    /// Looks at a function or changes it. It may be named by its ARN.
+    /// Reads or changes a function, by its name or its ARN.
     pub(super) fn with<T>(
         &self,
         name: &str,
@@ -213,7 +209,7 @@ impl Fleet {
         format!("arn:aws:lambda:{}:{}:function:{name}", self.region, super::ACCOUNT)
     }
 
-    /// Gives a function another environment.
+    /// Updates a function's environment.
     pub(super) fn configure(self: &Arc<Self>, name: &str, environment: Environment) -> Result<(), ApiError> {
         self.with(name, |deployed| {
             deployed.deployment.environment = environment;
@@ -224,7 +220,7 @@ impl Fleet {
         let (fleet, name) = (self.clone(), name.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(UPDATE_TAKES).await;
-            // Behind an alias it meets nobody before it is published.
+            // Behind an alias, the new environment serves no request before it is published.
             let is_behind = fleet.with(&name, |deployed| Ok(deployed.alias().is_some())).unwrap_or(false);
             if !is_behind {
                 fleet.restart(&name).await;
@@ -237,20 +233,20 @@ impl Fleet {
         Ok(())
     }
 
-    /// Puts a process in the place of the one that runs, once that has answered those whom it serves.
+    /// Replaces the process when its invocations have ended.
     pub(super) async fn restart(&self, name: &str) {
         let Ok(binary) = self.with(name, |deployed| Ok(deployed.binary())) else { return };
         let _quiet = self.invoke.quiet(binary, QUIET_LIMIT).await;
         let _ = self.with(name, |deployed| {
-            // A region that is gone starts nothing.
+            // A region that is down starts no process.
             if deployed.process.is_some() {
-                self.start(deployed).unwrap_or_else(|error| eprintln!("{binary} does not start: {error:#}"));
+                self.start(deployed).unwrap_or_else(|error| eprintln!("could not start {binary}: {error:#}"));
             }
             Ok(())
         });
     }
 
-    /// Reserves so much concurrency for a function; nothing is the account's.
+    /// Sets a function's reserved concurrency; `None` removes it.
     pub(super) fn reserve(&self, name: &str, reserved: Option<u32>) -> Result<(), ApiError> {
         self.with(name, |deployed| {
             let was_parked = deployed.reserved == Some(0);

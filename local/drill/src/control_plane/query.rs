@@ -1,4 +1,4 @@
-//! The query protocol of RDS and ElastiCache: a form comes in, XML goes out.
+//! The query protocol of RDS and ElastiCache: a request is a form, an answer is XML.
 
 use super::api_error::{ApiError, respond};
 use super::{Call, ControlledAccount, database_calls, datastore_calls};
@@ -7,7 +7,7 @@ use axum::http::Response;
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 
-/// What an action answers with.
+/// The result of an action: the XML inside its result element.
 pub(super) type QueryResult = Result<String, ApiError>;
 
 /// The form of a request.
@@ -36,7 +36,7 @@ impl Form {
         self.get(name) == Some("true")
     }
 
-    /// The entries of a list, as `Name.Member.1`, in order; `field` is what each entry's part is called.
+    /// The entries of a list such as `Name.Member.1`, in order; `field` selects a part of each entry.
     pub(super) fn list(&self, name: &str, field: Option<&str>) -> Vec<&str> {
         let entry = |known: &str| {
             let rest = known.strip_prefix(name)?.strip_prefix('.')?;
@@ -50,7 +50,7 @@ impl Form {
         found.into_iter().map(|(_, value)| value).collect()
     }
 
-    /// Refuses a parameter that would be passed over.
+    /// Refuses a parameter that would be ignored.
     pub(super) fn check(&self, known: &[&str]) -> Result<(), ApiError> {
         let is_known = |name: &str| {
             let first = name.split('.').next().unwrap_or(name);
@@ -66,7 +66,7 @@ impl Form {
     }
 }
 
-/// Answers a call of one of the two services.
+/// Answers a call of RDS or ElastiCache.
 pub(super) async fn answer(account: &Arc<ControlledAccount>, call: &Call) -> Response<Body> {
     let form = Form::parse(&call.body);
     let throttling = ApiError::new(400, "Throttling", "Rate exceeded");
@@ -89,12 +89,12 @@ pub(super) async fn answer(account: &Arc<ControlledAccount>, call: &Call) -> Res
     }
 }
 
-/// An element with what is in it.
+/// An element with its content.
 pub(super) fn element(name: &str, content: &str) -> String {
     format!("<{name}>{content}</{name}>")
 }
 
-/// An element with a text in it.
+/// An element with a text, escaped.
 pub(super) fn text(name: &str, value: &str) -> String {
     let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     element(name, &value)
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_is_read_with_its_lists_and_says_what_nobody_knows() {
+    fn a_form_is_parsed_with_its_lists_and_unknown_parameters_are_refused() {
         let form = Form::parse(
             b"Action=X&Tags.Tag.2.Key=b&Tags.Tag.1.Key=a%20c&Tags.Tag.1.Value=1+2&Groups.Id.1=g&On=true",
         );

@@ -1,4 +1,4 @@
-//! Read replicas that are made and deleted by a call: a drill's throw-away copy.
+//! Read replicas that calls create and delete, such as a drill's temporary copy.
 
 use super::api_error::ApiError;
 use super::database::{DatabaseInstance, DatabaseInstances, available};
@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long a new replica is `creating` at least, and a deleted instance `deleting`.
+/// How long a new replica is `creating`, and a deleted instance `deleting`, at least.
 const TAKES: Duration = Duration::from_millis(800);
 
-/// Where new replicas are made, and those that are not there yet.
+/// The replicas that are being created, and what each region needs to create one.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     /// By region.
@@ -22,16 +22,16 @@ pub(super) struct Replicas {
     pending_replica: Mutex<Vec<PendingReplica>>,
 }
 
-/// What a region's new replicas need.
+/// What a region needs to create replicas.
 #[derive(Clone, Debug)]
 pub struct ReplicaSource {
     /// The folder for their logs.
     pub logs: PathBuf,
-    /// The port by which they reach the one they copy.
+    /// The port through which they reach their source.
     pub source: u16,
 }
 
-/// A replica that is being made.
+/// A replica that is being created.
 #[derive(Clone, Debug)]
 pub(super) struct PendingReplica {
     id: String,
@@ -43,12 +43,12 @@ pub(super) struct PendingReplica {
 }
 
 impl DatabaseInstances {
-    /// Lets replicas be made in a region.
-    pub fn let_copies_be_made(&self, region: &str, sources: ReplicaSource) {
+    /// Allows replicas in a region.
+    pub fn allow_replicas(&self, region: &str, sources: ReplicaSource) {
         locked(&self.copies.sources).insert(region.to_owned(), sources);
     }
 
-    /// A replica that is being made, as it is described.
+    /// The description of a replica that is being created.
     pub(super) fn pending_replica(&self, region: &str, id: &str) -> Option<String> {
         let pending_replica = locked(&self.copies.pending_replica);
         let one = pending_replica.iter().find(|one| one.region == region && one.id == id)?;
@@ -81,7 +81,11 @@ pub(super) fn create(databases: &Arc<DatabaseInstances>, region: &str, form: &Fo
     let id = form.required("DBInstanceIdentifier")?;
     let exists = databases.find(region, id).is_ok() || databases.pending_replica(region, id).is_some();
     if exists {
-        return Err(ApiError::new(400, "DBInstanceAlreadyExists", format!("{id} exists")));
+        return Err(ApiError::new(
+            400,
+            "DBInstanceAlreadyExists",
+            format!("DB instance {id} already exists."),
+        ));
     }
     let source = databases.find_by_arn(form.required("SourceDBInstanceIdentifier")?)?;
     available(&source)?;
@@ -95,7 +99,7 @@ pub(super) fn create(databases: &Arc<DatabaseInstances>, region: &str, form: &Fo
         tags: keys.zip(form.list("Tags", Some("Value")).into_iter().map(str::to_owned)).collect(),
     };
     let Some(sources) = locked(&databases.copies.sources).get(region).cloned() else {
-        return Err(ApiError::unknown("where replicas are made"));
+        return Err(ApiError::unknown("read replicas in this region"));
     };
     locked(&databases.copies.pending_replica).push(one.clone());
     let all = databases.clone();
@@ -103,12 +107,14 @@ pub(super) fn create(databases: &Arc<DatabaseInstances>, region: &str, form: &Fo
         tokio::time::sleep(TAKES).await;
         match start_replica(&one, sources).await {
             Ok(instance) => all.add(instance),
-            Err(error) => eprintln!("{} was not made: {error:#}", one.id),
+            Err(error) => eprintln!("could not create the replica {}: {error:#}", one.id),
         }
         locked(&all.copies.pending_replica)
             .retain(|other| (&other.region, &other.id) != (&one.region, &one.id));
     });
-    databases.pending_replica(region, id).ok_or_else(|| ApiError::new(500, "InternalFailure", "it is gone"))
+    databases
+        .pending_replica(region, id)
+        .ok_or_else(|| ApiError::new(500, "InternalFailure", "the replica does not exist any more"))
 }
 
 async fn start_replica(one: &PendingReplica, sources: ReplicaSource) -> anyhow::Result<DatabaseInstance> {

@@ -1,4 +1,4 @@
-//! EventBridge Scheduler: schedules that start a region's functions.
+//! EventBridge Scheduler: schedules that invoke a region's functions.
 
 use super::api_error::{ApiError, json_answer};
 use super::function_calls::known;
@@ -10,17 +10,17 @@ use local::aws::schedule::Schedule;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A schedule as it is known.
+/// The state of a schedule.
 #[derive(Debug)]
 pub(super) struct Planned {
-    /// What it was made of: everything that an update replaces.
+    /// Its definition, which an update replaces as a whole.
     definition: Value,
-    /// Fires while it is enabled.
+    /// The running schedule, while it is enabled.
     running: Option<Schedule>,
 }
 
 impl Fleet {
-    /// Makes a schedule that starts `binary` every minute, enabled or not.
+    /// Creates a schedule that invokes `function` every minute, enabled or not.
     pub fn plan(&self, name: &str, function: &str, is_enabled: bool) -> anyhow::Result<()> {
         let definition = json!({
             "State": if is_enabled { "ENABLED" } else { "DISABLED" },
@@ -54,14 +54,14 @@ impl Fleet {
     }
 }
 
-/// How often it fires: `rate(N minutes)`.
+/// The interval of `rate(N minutes)`.
 fn interval(definition: &Value, minute: Duration) -> Result<Duration, ApiError> {
     let expression = definition["ScheduleExpression"].as_str().unwrap_or_default();
     let inner = expression.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
     let minutes = inner.and_then(|inner| inner.split_once(' ')).and_then(|(number, unit)| {
         unit.starts_with("minute").then_some(number.parse::<u32>().ok().filter(|n| *n > 0)).flatten()
     });
-    let why = format!("the control plane on this machine does not know the expression {expression}");
+    let why = format!("the control plane on this machine does not implement the expression {expression}");
     minutes.map(|minutes| minute * minutes).ok_or_else(|| ApiError::new(400, "ValidationException", why))
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<R
                 ]
                 .concat(),
             )?;
-            // What is left out of an update is gone, and these three there must be.
+            // An update replaces all fields, and these three are required.
             for field in ["ScheduleExpression", "Target", "FlexibleTimeWindow"] {
                 if input[field].is_null() {
                     return Err(ApiError::new(400, "ValidationException", format!("{field} is missing")));

@@ -1,4 +1,4 @@
-//! DynamoDB: passed on to an emulator, as calls of one region whatever the region of the caller.
+//! DynamoDB: calls are passed on to an emulator, as calls of one region whatever the caller's region.
 
 use super::Call;
 use super::api_error::{ApiError, respond};
@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Response;
 use local::aws::emulators::authorization;
 
-/// The emulator that keeps the tables.
+/// The client of the emulator that keeps the tables.
 #[derive(Debug)]
 pub(super) struct Tables {
     url: String,

@@ -1,4 +1,4 @@
-//! What lies between the regions, each line as long as the way is far.
+//! The network connections between the regions, each with the delay of the distance.
 
 use super::servers::{RegionServers, ledger_url};
 use anyhow::Result;
@@ -7,23 +7,23 @@ use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// One way between the edge and the standby: nobody has published it, and the ways to main of both
-/// together are the most it can be.
+/// One-way delay between the edge and the standby. It is not published; the sum of both delays to main is an upper
+/// bound.
 const EDGE_TO_STANDBY: Duration = Duration::from_millis(110);
-/// One way within a region.
+/// One-way delay within a region.
 const WITHIN: Duration = Duration::from_micros(500);
 
-/// How main is cut off.
+/// How main is partitioned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// From everybody and everything.
+    /// From the other regions and from the lease's table.
     Whole,
-    /// From the other regions, and not from the lease's table: it goes on selling until it reads
-    /// there that it may not.
+    /// From the other regions, and not from the lease's table: main goes on selling until it reads
+    /// there that it must stop.
     FromRegions,
 }
 
-/// The lines to main's servers, which are laid before there is a standby.
+/// The connections to main's servers, which are opened before the standby starts.
 #[derive(Debug)]
 pub(super) struct ToMain {
     /// From the standby to the ledger.
@@ -49,12 +49,12 @@ impl ToMain {
     }
 }
 
-/// All lines.
+/// All connections.
 #[derive(Debug)]
 pub struct Connections {
     /// From the standby to main's ledger.
     pub ledger_to_main: WanConnection,
-    /// From main to the standby's ledger: the other way round, once the roles are exchanged.
+    /// From main to the standby's ledger, for replication after the roles are exchanged.
     pub ledger_to_standby: WanConnection,
     /// From the standby to main's Redis.
     pub redis_to_main: WanConnection,
@@ -68,7 +68,7 @@ pub struct Connections {
     pub main_to_tables: WanConnection,
     /// From the standby to the tables.
     pub standby_to_tables: WanConnection,
-    /// From main's and the standby's functions to Redis of their own region, where distance is none.
+    /// From main's and the standby's functions to Redis of their own region.
     within: [WanConnection; 2],
 }
 
@@ -79,7 +79,7 @@ impl Connections {
             ledger_to_standby: connection(standby.ledger_proxy.port(), to_main.one_way).await?,
             redis_to_standby: connection(redis, to_main.one_way).await?,
             edge_to_standby: connection(redis, EDGE_TO_STANDBY).await?,
-            // Strong consistency between regions costs each call a way to another region.
+            // Strong consistency between regions costs each call a round trip to another region.
             main_to_tables: connection(tables, to_main.one_way).await?,
             standby_to_tables: connection(tables, to_main.one_way).await?,
             within: [to_main.from_main, connection(redis, WITHIN).await?],
@@ -89,7 +89,7 @@ impl Connections {
         })
     }
 
-    /// Where each server's address leads from a region.
+    /// Servers' addresses, and the address by which a region reaches each.
     pub(super) fn addresses(
         &self,
         region: usize,
@@ -114,10 +114,10 @@ impl Connections {
                 (&standby.urls.redis, redis(&self.edge_to_standby)),
             ],
         };
-        to.into_iter().map(|(address, leads)| (address.clone(), leads)).collect()
+        to.into_iter().map(|(address, reached_at)| (address.clone(), reached_at)).collect()
     }
 
-    /// Cuts main off from the others, or restores all.
+    /// Partitions main, or restores all connections.
     pub(super) fn cut(&self, cut: Option<Cut>) {
         let state = |is_cut| if is_cut { ConnectionState::Silent } else { ConnectionState::Up };
         let others = [

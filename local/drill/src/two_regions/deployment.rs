@@ -1,4 +1,4 @@
-//! What the functions of each region are given, and what AWS calls everything.
+//! The configuration of the functions of each region, and the names of all resources.
 
 use super::connections::Connections;
 use super::servers::RegionServers;
@@ -22,20 +22,20 @@ pub(super) const WORKER_SCHEDULE: &str = "fairdrop-worker";
 /// Requests that one process of a function takes at once.
 const CONCURRENCY: u32 = 32;
 
-/// How the regions are started.
+/// Options of the regions.
 #[derive(Clone, Debug)]
 pub struct TwoRegionsSettings {
     /// How long the lease lasts, in seconds.
     pub lease_seconds: u64,
-    /// How far clocks may be apart, in milliseconds.
+    /// The clock tolerance of the lease, in milliseconds.
     pub tolerance_ms: u64,
-    /// What a minute of a schedule takes here, and a run of drain and worker.
+    /// The length of a minute of a schedule, and of a run of drain and worker.
     pub minute: Duration,
     /// The class of main's database.
     pub main_class: String,
-    /// The class of its replica; a smaller one is raised before it is promoted.
+    /// The class of its replica; region-failover scales up a smaller one before the promotion.
     pub replica_class: String,
-    /// Where the built functions are; by default where this program was built.
+    /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
 }
 
@@ -56,12 +56,12 @@ pub(super) fn named(function: &str) -> String {
     format!("{STACK}-{function}")
 }
 
-/// A region's database instance, whatever the region is at the time.
+/// The name of a region's database instance, whatever its current role.
 pub(super) fn instance(index: usize) -> &'static str {
     if index == STANDBY { "standby-ledger" } else { "main-ledger" }
 }
 
-/// A region; the first one where there is no such.
+/// A region by its index; main if there is none.
 pub(super) fn region(index: usize) -> WorldRegion {
     REGIONS.get(index).copied().unwrap_or(REGIONS[MAIN])
 }
@@ -70,7 +70,7 @@ pub(super) fn redis_group(region: &str) -> String {
     format!("fairdrop-{region}")
 }
 
-/// All that is known when functions are deployed.
+/// All that the configuration of functions depends on.
 pub(super) struct DeploymentPlan<'a> {
     pub(super) settings: &'a TwoRegionsSettings,
     pub(super) connections: &'a Connections,
@@ -78,7 +78,7 @@ pub(super) struct DeploymentPlan<'a> {
     pub(super) folder: &'a Path,
     pub(super) aws: String,
     pub(super) roles: Roles,
-    /// Of the two regions that have any.
+    /// The servers of main and standby.
     pub(super) servers: [&'a RegionServers; 2],
 }
 
@@ -107,12 +107,12 @@ impl DeploymentPlan<'_> {
     }
 
     fn everywhere(&self, index: usize) -> Vec<Deployment> {
-        // The edge has no copy, and reads main.
-        let copy = self.servers.get(index).map_or(String::new(), |servers| servers.urls.replica.clone());
+        // The edge has no replica, and reads main.
+        let replica = self.servers.get(index).map_or(String::new(), |servers| servers.urls.replica.clone());
         let environment = [
             ("FAIRDROP_REGION", region(index).name.to_owned()),
             ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
-            ("FAIRDROP_REPLICA_REDIS_URL", copy),
+            ("FAIRDROP_REPLICA_REDIS_URL", replica),
             ("FAIRDROP_TOKEN_JWKS", self.identity.jwks().to_string()),
             ("FAIRDROP_TOKEN_ISSUER", ISSUER.into()),
             ("FAIRDROP_TOKEN_AUDIENCE", AUDIENCE.into()),
@@ -127,7 +127,7 @@ impl DeploymentPlan<'_> {
         vec![deployment("order-intake", Some("live")), deployment("order-status", None)]
     }
 
-    /// Functions of main alone, which stand ready in the standby.
+    /// The functions of main alone, which the standby has deployed and parked.
     pub(super) fn of_main(&self, index: usize) -> Vec<Deployment> {
         let Some(own) = self.servers.get(index) else { return Vec::new() };
         let is_main = index == self.roles.main;
@@ -153,7 +153,7 @@ impl DeploymentPlan<'_> {
         functions.map(deployment).into()
     }
 
-    /// What whoever acts by the lease needs.
+    /// The variables of functions that act under the lease.
     fn leased(&self, index: usize) -> Vec<Variable> {
         let connection = if index == MAIN {
             &self.connections.main_to_tables
@@ -179,7 +179,7 @@ impl DeploymentPlan<'_> {
         pairs
     }
 
-    /// Functions of the standby alone.
+    /// The function of the standby alone.
     pub(super) fn of_standby(&self, index: usize) -> Option<Deployment> {
         (index == self.roles.standby).then(|| self.region_failover())
     }

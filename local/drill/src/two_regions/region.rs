@@ -1,4 +1,4 @@
-//! One region: its front proxy, its emulator, its functions, and its servers where it has some.
+//! One region: its gateway, its emulator, its functions, and its servers, if it has any.
 
 use super::deployment::{DRAIN_SCHEDULE, DeploymentPlan, STACK, WORKER_SCHEDULE, named};
 use super::servers::RegionServers;
@@ -15,16 +15,14 @@ use tokio::sync::Mutex;
 /// How long a gateway waits for a function.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// A region.
 #[derive(Debug)]
 pub struct RegionDeployment {
-    /// Which one.
     pub region: WorldRegion,
     /// Its functions and schedules.
     pub fleet: Arc<Fleet>,
     /// Its servers; an edge has none.
     pub servers: Option<RegionServers>,
-    /// By which buyers come.
+    /// The proxy through which buyers reach the gateway.
     proxy: WanConnection,
     _gateway: HttpGateway,
     emulator: Mutex<Emulator>,
@@ -62,7 +60,7 @@ impl RegionDeployment {
         })
     }
 
-    /// Plans drain and worker for each minute, enabled or not.
+    /// Creates the schedules of drain and worker, enabled or not.
     pub(super) fn plan_schedules(&self, is_enabled: bool) -> Result<()> {
         for (schedule, function) in [(DRAIN_SCHEDULE, "checkout-drain"), (WORKER_SCHEDULE, "checkout-worker")]
         {
@@ -71,7 +69,7 @@ impl RegionDeployment {
         Ok(())
     }
 
-    /// Where buyers reach it.
+    /// The address for buyers.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.proxy.port())
     }
@@ -81,10 +79,12 @@ impl RegionDeployment {
         self.fleet.invoke_api()
     }
 
-    /// Waits until `function` answers; what it says to nonsense does not matter.
+    /// Waits until `function` answers. The payload is malformed; any answer will do.
     pub(super) async fn answers(&self, function: &str) -> Result<()> {
         let asked = self.invoke_api().call_within(function, "null".into(), Duration::from_secs(30)).await;
-        asked.map(drop).with_context(|| format!("{function} does not start; see its log"))
+        asked.map(drop).with_context(|| {
+            format!("{function} did not start in {}; its log has the reason", self.region.name)
+        })
     }
 
     /// Kills every process of the region as SIGKILL does.
@@ -97,7 +97,7 @@ impl RegionDeployment {
         }
     }
 
-    /// Starts everything again with what is on disk.
+    /// Starts servers and functions again with the data on disk.
     pub(super) async fn revive(&self) -> Result<()> {
         if let Some(servers) = &self.servers {
             servers.revive().await?;

@@ -14,24 +14,23 @@ use tokio::sync::Mutex;
 /// A region's servers. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct RegionServers {
-    /// The ledger's.
+    /// The ledger's server.
     pub postgres: Server,
-    /// By which everybody reaches the ledger: a security group can close it.
+    /// The proxy through which clients reach the ledger. A security group can close it.
     pub ledger_proxy: Arc<WanConnection>,
     /// The primary node of the region's replication group.
     pub redis: Arc<Mutex<Redis>>,
     /// Its read replica.
     pub replica: Arc<Mutex<Redis>>,
-    /// The addresses, as clients take them.
+    /// The addresses for clients.
     pub urls: Urls,
 }
 
-/// Where a region's servers are.
+/// The addresses of a region's servers.
 #[derive(Clone, Debug)]
 pub struct Urls {
-    /// The ledger, by its proxy.
+    /// The ledger, through its proxy.
     pub ledger: String,
-    /// Redis.
     pub redis: String,
     /// Its read replica.
     pub replica: String,
@@ -47,7 +46,7 @@ impl RegionServers {
     pub(super) async fn start_standby(folder: &Path, to_main: &ToMain) -> Result<Self> {
         let (redis, postgres) = tokio::try_join!(
             Redis::start_follower(folder, "redis-standby", to_main.redis.port()),
-            // The name is the slot's, which ends in the instance's resource id.
+            // This is the name of the replication slot, which ends in the instance's resource id.
             Postgres::start_replica(folder, "rds_standby_ledger", to_main.ledger.port())
         )?;
         Self::around(folder, "redis-standby-replica", redis, postgres).await
@@ -67,7 +66,7 @@ impl RegionServers {
         })
     }
 
-    /// Takes another server for the ledger.
+    /// Replaces the ledger's server.
     pub(super) fn take_ledger(&mut self, postgres: Server, proxy: Arc<WanConnection>) {
         self.urls.ledger = ledger_url(proxy.port());
         (self.postgres, self.ledger_proxy) = (postgres, proxy);

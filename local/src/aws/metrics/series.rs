@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(last("transit_ms", P50), (Some(50.0), 1, 5_050.0));
         assert_eq!(last("transit_ms", P99), (Some(99.0), 1, 5_050.0));
         assert_eq!(all.results.len(), 3);
-        assert_eq!(told.from, (now_ms / 1_000 - STEPS * STEP_SECONDS) * 1_000_000);
+        assert_eq!(all.from, (now_ms / 1_000 - STEPS * STEP_SECONDS) * 1_000_000);
     }
 
     #[test]
