@@ -23,7 +23,7 @@ pub struct LagState {
     pub first_sample_ms: Option<i64>,
     pub window: Window,
     pub verdict: Option<CurrentVerdict>,
-    /// Absent while the last notice said that the standby could take over.
+    /// Absent while the last notice reported that the standby could take over.
     pub last_notified: Option<LastNotified>,
     /// Each alarm's newest state, by its ARN.
     pub alarms: BTreeMap<String, LastAlarmState>,

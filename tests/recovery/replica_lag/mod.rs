@@ -186,14 +186,14 @@ async fn while_the_table_and_the_topic_are_unavailable_a_notice_stays_pending_an
     let stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
     stand.pair.on_replica("SELECT pg_wal_replay_pause()").await.unwrap();
-    for away in [ConnectionState::Silent, ConnectionState::Refusing] {
-        stand.table_connection.set(away);
-        stand.topic_connection.set(away);
+    for fault in [ConnectionState::Silent, ConnectionState::Refusing] {
+        stand.table_connection.set(fault);
+        stand.topic_connection.set(fault);
         let began = Instant::now();
         let report = stand.sample().await.unwrap();
-        println!("away ({away:?}): a run took {:.1} s", began.elapsed().as_secs_f64());
+        println!("unavailable ({fault:?}): a run took {:.1} s", began.elapsed().as_secs_f64());
         assert_eq!(report["verdict"], "broken", "{report}");
-        // The table may be asked twice, the topic once; a look by itself takes up to 8 s.
+        // The table may be asked twice, the topic once; collecting a sample takes up to 8 s.
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
     assert_eq!(stand.received("topic").await.unwrap(), Vec::<Value>::new());
@@ -212,8 +212,8 @@ async fn while_the_table_and_the_topic_are_unavailable_a_notice_stays_pending_an
 async fn an_input_that_fails_is_unknown_and_the_run_reports() {
     let stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
-    for instead in [RdsFault::Throttling, RdsFault::Silence(Duration::from_secs(30))] {
-        stand.set_rds_fault(instead);
+    for fault in [RdsFault::Throttling, RdsFault::Silence(Duration::from_secs(30))] {
+        stand.set_rds_fault(fault);
         // RDS is asked again after 20 s.
         tokio::time::sleep(Duration::from_secs(21)).await;
         let report = stand.sample().await.unwrap();
