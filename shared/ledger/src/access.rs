@@ -1,5 +1,4 @@
-//! How the ledger is reached: address, TLS, password or IAM token, and a small pool
-//! in which every wait has a limit.
+//! Access to the ledger: address, TLS, password or IAM token, and a small pool in which every wait has a time limit.
 
 use crate::{Ledger, LedgerError};
 use aws_config::BehaviorVersion;
@@ -13,28 +12,27 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
-/// The longest that one call to the ledger may take, from the wait for a connection
-/// to the commit. The server's own limits are below it.
+/// The time limit of one call to the ledger, from the wait for a connection to the commit. The server's own limits are
+/// lower.
 pub const CALL_LIMIT: Duration = Duration::from_secs(8);
-/// The most connections that one process may be given.
+/// The maximum number of connections of one process.
 pub const MAX_CONNECTIONS: u32 = 20;
 
 /// How long a call waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that rested for longer is asked whether it lives: the process may
-/// have been frozen meanwhile.
+/// A connection that was idle for longer is tested with a ping before use: the process may have been frozen in between.
 const TRUSTED_IDLE: Duration = Duration::from_millis(50);
-/// How long it may take to answer that.
+/// The time limit of that ping.
 const PING_LIMIT: Duration = Duration::from_millis(500);
 const MAX_IDLE: Duration = Duration::from_secs(300);
 const MAX_LIFETIME: Duration = Duration::from_secs(900);
-/// IAM tokens open connections for 15 minutes; they are replaced well before.
+/// An IAM token can open connections for 15 minutes; it is replaced well before that.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
-/// Limits that the server keeps for each session.
+/// The server's limits for each session.
 const SESSION: [(&str, &str); 3] =
     [("statement_timeout", "5s"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
 
-/// Where the ledger is and how to prove who asks.
+/// The ledger's address and credentials.
 pub(crate) struct Access {
     options: PgConnectOptions,
     connections: u32,
@@ -43,19 +41,19 @@ pub(crate) struct Access {
 
 /// An IAM token in place of a password.
 struct Iam {
-    /// The ledger's region, where it is not this one: a token is signed for a region.
+    /// The ledger's region if it is not this one: a token is signed for a region.
     region: Option<String>,
     config: tokio::sync::OnceCell<aws_config::SdkConfig>,
     made_at: Mutex<Option<SystemTime>>,
 }
 
 impl Access {
-    /// Reads the variable `name` and those beside it.
+    /// Reads the variable `name` and the other variables of the ledger.
     pub(crate) fn from_config(source: Source, name: &'static str) -> Result<Self, ConfigError> {
         let url = config::required(source, name)?;
         let why =
             "it must be postgres://user@host:5432/database, with sslmode=verify-full or without sslmode";
-        // The library does not look at the scheme.
+        // The library does not check the scheme.
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(ConfigError::bad(name, why));
         }
@@ -104,14 +102,14 @@ impl Access {
             .test_before_acquire(false)
             .before_acquire(|connection: &mut PgConnection, meta| {
                 Box::pin(async move {
-                    let rested = meta.idle_for > TRUSTED_IDLE;
-                    Ok(!rested || matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
+                    let was_idle = meta.idle_for > TRUSTED_IDLE;
+                    Ok(!was_idle || matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
                 })
             })
             .connect_lazy_with(self.options.clone())
     }
 
-    /// Puts a fresh token in place where the last one grows old.
+    /// Replaces the token if it is older than [`TOKEN_LIFETIME`].
     async fn renew_token(&self, pool: &PgPool) -> Result<(), LedgerError> {
         let Some(iam) = &self.iam else { return Ok(()) };
         let is_fresh = || {
@@ -129,7 +127,7 @@ impl Access {
             }
         };
         let aws = iam.config.get_or_init(load).await;
-        let no_token = |what: &str| LedgerError::Unavailable(format!("no IAM token: {what}"));
+        let no_token = |what: &str| LedgerError::Unavailable(format!("could not sign an IAM token: {what}"));
         let wanted = auth_token::Config::builder()
             .hostname(self.options.get_host())
             .port(self.options.get_port().into())
@@ -146,13 +144,13 @@ impl Access {
     }
 }
 
-/// Only here may a connection do without TLS.
+/// Only a connection to this machine may be without TLS.
 fn is_this_machine(host: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "::1" | "[::1]") || host.starts_with('/')
 }
 
 impl Ledger {
-    /// Whether the ledger answers; waits for a connection if it must.
+    /// Checks that the ledger answers. Waits for a connection if necessary.
     pub async fn ready(&self) -> Result<(), LedgerError> {
         self.within_limit(async {
             let mut connection = self.pool.acquire().await?;
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_reached_without_tls() {
+    fn only_connections_to_this_machine_may_be_without_tls() {
         let mode =
             |url: &str| access(&[("FAIRDROP_LEDGER_URL", url)]).map(|access| access.options.get_ssl_mode());
         assert!(matches!(mode("postgres://u@db.example/x"), Ok(PgSslMode::VerifyFull)));
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_missing_or_wrong() {
+    fn an_error_names_the_variable_that_is_missing_or_wrong() {
         assert_eq!(access(&[]).err(), Some(ConfigError::Missing("FAIRDROP_LEDGER_URL")));
         let url = ("FAIRDROP_LEDGER_URL", "postgres://u@127.0.0.1/x");
         for (name, value) in [("FAIRDROP_LEDGER_AUTH", "kerberos"), ("FAIRDROP_LEDGER_CONNECTIONS", "0")] {

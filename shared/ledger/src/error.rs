@@ -1,31 +1,32 @@
-//! What can go wrong with the ledger, sorted by what to do about it.
+//! Errors of the ledger, by what the caller can do.
 
 use shared::item::ItemId;
 
-/// Why the ledger did not do what it was asked.
+/// Why a call to the ledger failed.
+///
+/// The texts never contain PostgreSQL's message, and the variants have no source: it contains the values of a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// It cannot be reached, or cannot write at the moment; a transaction that was
-    /// being committed may have been. Everything here can be repeated.
+    /// The ledger cannot be reached, or cannot write at the moment. A transaction may have been committed. Every call
+    /// can be repeated.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
-    /// What was to be written belongs to another reign than today's.
-    #[error("the ledger is under another epoch")]
+    /// The write is under an epoch that is not the ledger's current one.
+    #[error("the ledger refused a write under an old epoch")]
     StaleEpoch,
-    /// It came after the lease under which it was to be written.
-    #[error("the lease was over before the ledger could commit")]
+    /// The commit came after the end of the lease, or there was no lease.
+    #[error("the ledger refused a write: the lease had ended before the commit")]
     LeaseOver,
-    /// The ledger has no such item.
     #[error("the ledger has no item {0}")]
     NoSuchItem(ItemId),
-    /// The database refuses the data itself; repeating it would not help.
-    #[error("the ledger refuses it: {0}")]
+    /// The database refuses the data. A repetition would not help.
+    #[error("the ledger refused the data: {0}")]
     Refused(String),
 }
 
-/// Raised by the schema where a row carries another epoch than the reign's.
+/// The schema raises this for a row under another epoch than the current one.
 const STALE_EPOCH: &str = "FD001";
-/// Raised by the schema at a commit that comes too late, or without a lease where one is kept.
+/// The schema raises this for a commit after the lease's end, or without a lease if one is required.
 const LEASE_OVER: &str = "FD003";
 
 impl From<sqlx::Error> for LedgerError {
@@ -48,15 +49,15 @@ impl From<sqlx::Error> for LedgerError {
             sqlx::Error::Io(error) => Self::Unavailable(error.kind().to_string()),
             sqlx::Error::Tls(_) => Self::Unavailable("TLS failed".into()),
             sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-                Self::Refused("a value that cannot be written or read".into())
+                Self::Refused("a value could not be encoded or decoded".into())
             }
             _ => Self::Unavailable("the connection failed".into()),
         }
     }
 }
 
-/// Whether a SQLSTATE speaks of the data, and not of the server or the moment: data
-/// exceptions (22), integrity (23), and the schema's own rules.
+/// Whether a SQLSTATE is about the data, not about the server: data exceptions (22), integrity (23), and the schema's
+/// own rules.
 fn refuses_the_data(code: &str) -> bool {
     code.starts_with("22") || code.starts_with("23") || code.starts_with("FD")
 }

@@ -1,9 +1,9 @@
-//! The heartbeat, and what a standby makes of it.
+//! The heartbeat, and how a standby measures its lag with it.
 //!
-//! Main writes a beat a second with the end of its log. A replica that has replayed a beat has
-//! everything before it; one that has only *received* the log up to a beat will have, since a
-//! promotion replays all that was received first. So what a promotion would lose is what main
-//! committed after the newest beat that was received: main itself says how much that is.
+//! Main writes a heartbeat every second, with its WAL position. A replica that has replayed a heartbeat has every commit
+//! before it. A replica that has *received* the WAL up to a heartbeat will have them after a promotion, which replays all
+//! received WAL first. So a promotion would lose what main committed after the newest received heartbeat. Main itself
+//! counts these sales.
 
 use crate::items::stamp;
 use crate::{Ledger, LedgerError};

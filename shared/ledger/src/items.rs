@@ -1,4 +1,4 @@
-//! Items in the ledger. They are written here first and to Redis after.
+//! Items in the ledger. An item is written here first, and then to Redis.
 
 use crate::{Ledger, LedgerError};
 use shared::item::{ItemChanges, ItemId, NewItem};
@@ -9,22 +9,21 @@ use sqlx::{Postgres, Row, Transaction};
 /// An item as the ledger has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerItem {
-    /// What was announced, with all changes since.
+    /// With all changes so far.
     pub item: NewItem,
     /// Units reserved or sold.
     pub units_taken: u32,
-    /// Units that are not sold until a person has said so.
+    /// Units that are not sold until an operator puts them on sale.
     pub withheld: u32,
-    /// While true nothing is popped.
+    /// While true no order is drained.
     pub paused: bool,
-    /// Whether what was reserved before the last failover stays reserved until a person has compared.
+    /// Whether reservations from before the last failover stay reserved until an operator has compared.
     pub keeps_old_holds: bool,
 }
 
-/// When a reign began.
+/// The beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochStart {
-    /// Its epoch.
     pub epoch: u64,
     /// By the ledger's clock.
     pub since: Stamp,
@@ -36,7 +35,7 @@ pub const NEVER_OVERSOLD: &str = "never_oversold";
 const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
 
 impl Ledger {
-    /// Today's epoch.
+    /// The current epoch.
     pub async fn epoch(&self) -> Result<u64, LedgerError> {
         self.within_limit(async {
             let epoch: i64 =
@@ -46,7 +45,7 @@ impl Ledger {
         .await
     }
 
-    /// When today's reign began.
+    /// The current epoch and its beginning.
     pub async fn epoch_start(&self) -> Result<EpochStart, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
@@ -60,10 +59,10 @@ impl Ledger {
         .await
     }
 
-    /// Sells by a lease from now on, and no more without one.
+    /// From now on the ledger refuses sales without a lease.
     pub async fn sell_by_lease(&self) -> Result<(), LedgerError> {
         self.within_limit(async {
-            // The epoch stays: only a change of it is guarded.
+            // The trigger allows this change, since the epoch stays.
             sqlx::query("UPDATE fairdrop.current_epoch SET leased = true WHERE NOT leased")
                 .execute(&self.pool)
                 .await?;
@@ -72,8 +71,8 @@ impl Ledger {
         .await
     }
 
-    /// Begins the reign after `from`, unless it has begun; refused where the ledger is under any other.
-    /// Whoever writes under an older one is refused from then on.
+    /// Raises the epoch from `from` to `from + 1`, if it has not been raised yet. Under any other epoch it is refused.
+    /// Writes under an older epoch are refused from then on.
     pub async fn raise_epoch(&self, from: u64) -> Result<u64, LedgerError> {
         self.within_limit(async {
             sqlx::query(
@@ -89,8 +88,8 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `most` units of an item from now on, or as few as are withheld already; returns how many. With none
-    /// it is over: holds of an earlier reign end as any others, too. Asked again it changes nothing.
+    /// Lowers the withheld units of an item to `most`, unless fewer are withheld; returns how many are withheld now. With
+    /// 0, holds from before the failover end like any others again. A repetition changes nothing.
     pub async fn withhold_at_most(&self, item_id: &ItemId, most: u32) -> Result<u32, LedgerError> {
         self.within_limit(async {
             let held: Option<i32> = sqlx::query_scalar(
@@ -107,9 +106,9 @@ impl Ledger {
         .await
     }
 
-    /// Keeps back `units` more of an item for the reign of `epoch`, or as many as there are left, and with
-    /// `keeps_old_holds` what was reserved before it: once, however often it is asked. Returns how many
-    /// are withheld then in all.
+    /// Withholds `units` more units of an item for the failover to `epoch`, or as many as are left. With
+    /// `keeps_old_holds`, reservations from before the failover stay reserved. A repetition for the same epoch
+    /// changes nothing. Returns the total number of withheld units.
     pub async fn withhold(
         &self,
         item_id: &ItemId,
@@ -142,7 +141,7 @@ impl Ledger {
         .await
     }
 
-    /// Writes a new item; says whether it is new. One that exists stays as it is.
+    /// Writes a new item; returns whether it is new. An existing item stays as it is.
     pub async fn create_item(&self, new: &NewItem) -> Result<bool, LedgerError> {
         self.within_limit(async {
             let done = sqlx::query(
@@ -189,9 +188,9 @@ impl Ledger {
         .await
     }
 
-    /// Changes what `changes` names and nothing else, so that two changes at once both stay; returns the item
-    /// as it is then. `None`, and nothing changed, where a gate would be moved so that it closes before it opens.
-    /// The database refuses a stock below what is taken or withheld: [`LedgerError::Refused`] of
+    /// Changes the fields in `changes` and no others, so that two concurrent changes both take effect; returns the
+    /// changed item. If the item would close before it opens, nothing is changed, and the result is `None`. The
+    /// database refuses a stock below the units that are reserved, sold or withheld: [`LedgerError::Refused`] of
     /// [`NEVER_OVERSOLD`].
     pub async fn change_item(
         &self,
@@ -223,13 +222,13 @@ impl Ledger {
             })
             .await?;
         if changed.is_none() {
-            // For its gates, or is there no such item?
+            // This is an error if the item does not exist. Otherwise the gates are the reason.
             self.item(item_id).await?;
         }
         Ok(changed)
     }
 
-    /// Pauses an item, or resumes it, and changes nothing else; returns it as it is then.
+    /// Pauses or resumes an item and changes nothing else; returns the changed item.
     pub async fn pause_item(&self, item_id: &ItemId, paused: bool) -> Result<LedgerItem, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(sqlx::AssertSqlSafe(format!(
@@ -244,11 +243,10 @@ impl Ledger {
         .await
     }
 
-    /// Closes an item from `at` on, and changes nothing else; one that closes earlier stays so. Returns it as it
-    /// is then.
+    /// Closes an item at `at`, unless it closes earlier, and changes nothing else; returns the changed item.
     pub async fn close_item(&self, item_id: &ItemId, at: Stamp) -> Result<LedgerItem, LedgerError> {
         self.within_limit(async {
-            // Nothing is no moment to `least`.
+            // `least` ignores NULL.
             let row = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "UPDATE fairdrop.items SET closes_at = least(closes_at, $2) WHERE item_id = $1
                  RETURNING {COLUMNS}"
@@ -264,7 +262,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Begins a transaction that is refused unless it commits before `until`.
+    /// Begins a transaction that the ledger refuses unless it commits before `until`.
     pub(crate) async fn begin_before(
         &self,
         until: Option<Stamp>,
@@ -284,8 +282,8 @@ fn until_setting(until: Option<Stamp>) -> String {
     until.map(|stamp| stamp.to_string()).unwrap_or_default()
 }
 
-/// Locks an item's row until the end of the transaction, which is refused unless it commits
-/// before `until`; returns the units that are left to sell.
+/// Locks an item's row until the end of the transaction, which the ledger refuses unless it commits before `until`.
+/// Returns the number of units that are left to sell.
 pub(crate) async fn lock(
     transaction: &mut Transaction<'static, Postgres>,
     item_id: &ItemId,
@@ -303,19 +301,19 @@ pub(crate) async fn lock(
     left.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
 }
 
-/// A moment as the ledger keeps it.
+/// A moment as the ledger stores it.
 pub(crate) fn moment(stamp: Stamp) -> i64 {
     stamp.as_micros().cast_signed()
 }
 
-/// A moment that the ledger kept.
+/// A moment that the ledger has stored.
 pub(crate) fn stamp(micros: i64) -> Result<Stamp, LedgerError> {
     Stamp::from_micros(micros.cast_unsigned())
-        .map_err(|_| LedgerError::Refused("a moment that is none".into()))
+        .map_err(|_| LedgerError::Refused("a stored moment is out of range".into()))
 }
 
 fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
-    let unreadable = |_| LedgerError::Refused("an item that cannot be read".into());
+    let unreadable = |_| LedgerError::Refused("the row of an item is malformed".into());
     let item_id: String = row.try_get("item_id")?;
     let units = |column| row.try_get::<i32, _>(column).map(i32::unsigned_abs);
     Ok(LedgerItem {

@@ -1,11 +1,10 @@
-//! The ledger: the PostgreSQL tables that say who bought what, the record of truth.
+//! The ledger: the PostgreSQL tables with every sale, the system of record.
 //!
-//! [`Ledger::record`] writes what the drain has promised, [`Ledger::pay`] and its
-//! neighbours settle what waits for payment, [`Ledger::release_due`] ends what waited
-//! in vain. The rules are the database's own (`migrations/`): the code here asks in a
-//! way that meets them, and cannot break them.
+//! [`Ledger::record`] writes the drain's reservations. [`Ledger::pay`] and its neighbours decide about payments.
+//! [`Ledger::release_due`] releases reservations that were not paid in time. The rules are in the database
+//! (`migrations/`): the code here follows them and cannot break them.
 //!
-//! The functions on the way of an order do not link this crate.
+//! The functions on the path of an order do not link this crate.
 
 mod access;
 mod at_risk;
@@ -48,8 +47,7 @@ impl std::fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Reads the configuration. Nothing is connected yet; it must be called where
-    /// there is a tokio runtime.
+    /// Reads the configuration. Nothing is connected yet. Needs a tokio runtime.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         Self::at(source, "FAIRDROP_LEDGER_URL")
     }

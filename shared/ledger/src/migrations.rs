@@ -1,11 +1,11 @@
-//! The schema, brought up to date one numbered file at a time.
+//! Migrations of the schema: numbered files.
 
 use crate::{Ledger, LedgerError};
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
-/// All migrations, in order. One that has been released is never edited: its checksum
-/// is compared, and an edited one is refused.
+/// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
+/// edited one.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
@@ -16,24 +16,23 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (7, "old_holds", include_str!("../migrations/0007_old_holds.sql")),
 ];
 
-/// The number of the latest migration: what this code is made for.
+/// The number of the latest migration, which this code needs.
 pub const LATEST_MIGRATION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
-/// Where the database keeps which migrations it has had.
+/// The table of applied migrations.
 const TABLE: &str = "fairdrop.migrations";
 
-/// What a migration run found and did.
+/// The result of a migration run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// How many migrations were applied.
+    /// The number of migrations that this run has applied.
     pub applied: usize,
-    /// The number of the latest one.
+    /// The number of the latest migration in the database.
     pub version: i64,
 }
 
 impl Ledger {
-    /// Applies what is missing. Safe to repeat, and to run twice at once: the database
-    /// lets one in at a time.
+    /// Applies the missing migrations. It can be repeated, and run twice at the same time: the database serialises runs.
     pub async fn migrate(&self) -> Result<Migrated, LedgerError> {
         let migrations = MIGRATIONS.map(|(version, name, sql)| {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -42,7 +41,7 @@ impl Ledger {
         migrator.create_schema("fairdrop");
         migrator.dangerous_set_table_name(TABLE);
         self.within_limit(async {
-            // Not the pool's any more: the lock that keeps others out ends with it.
+            // Taken out of the pool: the lock that excludes other runs ends with the connection.
             let mut connection = self.pool.acquire().await?.detach();
             connection.create_schema_if_not_exists("fairdrop").await.map_err(explain)?;
             let before = applied(&mut connection).await?;
@@ -57,7 +56,7 @@ impl Ledger {
     }
 }
 
-/// The numbers of the migrations that the database has had.
+/// The numbers of the applied migrations.
 pub(crate) async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
     connection.ensure_migrations_table(TABLE).await.map_err(explain)?;
     let list = connection.list_applied_migrations(TABLE).await.map_err(explain)?;
@@ -68,10 +67,10 @@ fn explain(error: MigrateError) -> LedgerError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         MigrateError::VersionMismatch(number) => {
-            LedgerError::Refused(format!("migration {number} is not the one that was applied"))
+            LedgerError::Refused(format!("migration {number} differs from the one that was applied"))
         }
         MigrateError::VersionMissing(number) => LedgerError::Refused(format!(
-            "migration {number} was applied and is not known; deploy the newer release"
+            "migration {number} was applied but is unknown to this release; deploy the newer release"
         )),
         other => LedgerError::Refused(other.to_string()),
     }

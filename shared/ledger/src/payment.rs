@@ -60,7 +60,7 @@ impl Payment {
         Self::FINAL
             .into_iter()
             .find(|one| one.stored_as() == Some(text))
-            .ok_or_else(|| LedgerError::Refused("fairdrop.payments has an unknown answer".into()))
+            .ok_or_else(|| LedgerError::Refused("a stored answer of a payment is unknown".into()))
     }
 }
 

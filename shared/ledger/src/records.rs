@@ -1,4 +1,4 @@
-//! Reading the ledger page by page: for audits, and to rebuild Redis.
+//! Reading sales page by page, for audits and to rebuild Redis.
 
 use crate::items::{moment, stamp};
 use crate::{Ledger, LedgerError};
@@ -12,30 +12,26 @@ use std::collections::HashMap;
 /// A row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sale {
-    /// Who.
     pub user_token: UserToken,
-    /// Where it stands.
     pub state: SaleState,
-    /// The order's stamp.
     pub placed_at: Stamp,
-    /// When the unit was taken out of the stock, by main's clock.
+    /// When the unit was reserved, by main's clock.
     pub reserved_at: Stamp,
-    /// Until when it waits, or waited, for payment.
+    /// The end of the hold, also after it has passed.
     pub hold_until: Stamp,
-    /// What paid for it.
     pub payment_reference: Option<String>,
-    /// The reign under which it was last written.
+    /// The epoch under which it was last written.
     pub epoch: u64,
 }
 
-/// Where a sale stands.
+/// The state of a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaleState {
     /// It waits for payment.
     Reserved,
-    /// It is final.
+    /// Final.
     Sold,
-    /// The reservation ended unsold.
+    /// The reservation ended without a sale.
     Released,
 }
 
@@ -71,7 +67,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// How `buyers` stand with an item; those who have never had a unit of it are left out.
+    /// The states of `buyers`; buyers without a row are left out.
     pub async fn states_of(
         &self,
         item_id: &ItemId,
@@ -93,7 +89,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// The sales of an item whose orders were stamped and reserved at these moments.
+    /// The sales of an item with exactly these moments.
     pub async fn sales_at(
         &self,
         item_id: &ItemId,
@@ -117,7 +113,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// The key under which buyers are hashed in audits: the ledger's own, made when it was.
+    /// The key for the hashes of buyers in audits. A migration has created it.
     pub async fn audit_key(&self) -> Result<Vec<u8>, LedgerError> {
         self.within_limit(async {
             Ok(sqlx::query_scalar("SELECT key FROM fairdrop.audit_key").fetch_one(&self.pool).await?)
@@ -142,7 +138,6 @@ fn buyer(row: &PgRow) -> Result<UserToken, LedgerError> {
     UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())
 }
 
-/// Where the sale of `row` stands.
 pub(crate) fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
     match row.try_get("state")? {
         "reserved" => Ok(SaleState::Reserved),
@@ -153,5 +148,5 @@ pub(crate) fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
 }
 
 fn unreadable() -> LedgerError {
-    LedgerError::Refused("a sale that cannot be read".into())
+    LedgerError::Refused("the row of a sale is malformed".into())
 }

@@ -1,4 +1,4 @@
-//! Reservations become sales, and unpaid ones are released.
+//! Recording reservations as sales, and releasing unpaid ones.
 
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError};
@@ -10,43 +10,41 @@ use shared::user_token::UserToken;
 use sqlx::{Postgres, Row as _, Transaction};
 use std::collections::HashMap;
 
-/// What is true of a buyer and an item, as the ledger has it.
+/// The state of a buyer for an item in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuyerState {
-    /// The unit is theirs.
+    /// The buyer has bought the unit.
     Sold,
-    /// A unit is held for them until then, unless they pay or give it back.
+    /// A unit is reserved until `until`, unless the buyer pays or cancels before.
     Reserved {
-        /// When the hold ends.
         until: Stamp,
     },
-    /// Their last reservation ended unsold.
+    /// The last reservation ended without a sale.
     Released,
-    /// The ledger has no unit for them, and nothing of theirs.
+    /// The ledger has no such reservation, and had no unit for it.
     None,
 }
 
-/// A reservation whose time has come, as Redis has it.
+/// A due reservation, as Redis has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// Whose.
     pub user_token: UserToken,
-    /// When its hold ends, as Redis has it. It tells the reservation from an earlier one
-    /// of the same buyer, which may be all that the ledger knows yet.
+    /// The end of its hold, as Redis has it. It distinguishes the reservation from an earlier one of the same buyer,
+    /// which may be the only one in the ledger yet.
     pub hold_until: Stamp,
-    /// Whether the buyer gave it back before its end.
+    /// Whether the buyer has cancelled before the end.
     pub cancelled: bool,
 }
 
 impl Ledger {
-    /// Writes a batch of reservations of one item as one transaction, in their order, as
-    /// long as there is stock. Returns how each buyer stands after it.
+    /// Writes a batch of reservations of one item as one transaction, in order, while there is stock. Returns the state of
+    /// each buyer afterwards.
     ///
-    /// Safe to repeat: a reservation that is recorded already changes nothing, whatever
-    /// has become of it since. A buyer who was released comes back only with a newer one.
+    /// It can be repeated: a recorded reservation changes nothing, whatever its state is now. A buyer with a released
+    /// reservation can only be reserved again by a newer one.
     ///
-    /// By a lease, all of it is written under the lease's epoch, also what was promised under an
-    /// earlier one: the promise has outlived the failover.
+    /// With a lease, all reservations are written under the lease's epoch, also those that were made under an earlier
+    /// epoch: they stay valid after a failover.
     pub async fn record(
         &self,
         item_id: &ItemId,
@@ -83,7 +81,7 @@ impl Ledger {
             .iter()
             .map(|one| match states.get(one.user_token.as_str()) {
                 None => BuyerState::None,
-                // Released before, and no unit was left for the new reservation.
+                // An earlier reservation was released, and no unit was left for the new one.
                 Some(row) if row.state == BuyerState::Released && row.reserved_at < one.reserved_at => {
                     BuyerState::None
                 }
@@ -92,9 +90,9 @@ impl Ledger {
             .collect())
     }
 
-    /// Releases what is still reserved of `due`, if its hold has ended at `now` by main's
-    /// clock or its buyer gave it back. Where the item keeps the holds of earlier reigns, none of those ends by
-    /// itself. Returns how each buyer stands after it.
+    /// Releases the reservations of `due` that are still reserved, if the hold has ended at `now` (main's clock) or the
+    /// buyer has cancelled. If the item keeps the holds of earlier epochs, these do not end by themselves. Returns the
+    /// state of each buyer afterwards.
     pub async fn release_due(
         &self,
         item_id: &ItemId,
@@ -128,7 +126,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Those of `buyers` of whom the ledger has nothing, not even a released reservation.
+    /// The `buyers` without a row in the ledger, not even a released reservation.
     pub async fn unknown_among(
         &self,
         item_id: &ItemId,
@@ -145,7 +143,7 @@ impl Ledger {
         Ok(buyers.into_iter().filter(|buyer| !known.contains_key(buyer.as_str())).cloned().collect())
     }
 
-    /// How the reservations of `asked` stand.
+    /// The state of each reservation of `asked`.
     pub async fn buyer_states(
         &self,
         item_id: &ItemId,
@@ -162,22 +160,22 @@ impl Ledger {
     }
 }
 
-/// Adds the reservations that are news, as many as there are units left, in the order
-/// in which they came. Of two of one buyer in a batch the later one counts.
+/// Adds the new reservations in their order, as long as there are units left. If a batch has two reservations of one
+/// buyer, the later one counts.
 const RECORD: &str = "
     WITH asked AS (
         SELECT DISTINCT ON (user_token) *
           FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
                WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, place)
          ORDER BY user_token, reserved_at DESC
-    ), news AS (
+    ), new_rows AS (
         SELECT asked.* FROM asked
           LEFT JOIN fairdrop.sales AS known ON known.item_id = $1 AND known.user_token = asked.user_token
          WHERE known.user_token IS NULL OR (known.state = 'released' AND known.reserved_at < asked.reserved_at)
          ORDER BY place LIMIT greatest($8, 0)
     )
     INSERT INTO fairdrop.sales AS sale (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
-    SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM news
+    SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM new_rows
         ON CONFLICT (item_id, user_token) DO UPDATE
        SET state = excluded.state, placed_at = excluded.placed_at, reserved_at = excluded.reserved_at,
            hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL
@@ -200,13 +198,13 @@ struct Row {
     is_extended: bool,
 }
 
-/// How the reservation of `due` stands. What the buyer's row says of an earlier one, which
-/// has been released, says nothing of it: its task is still on its way.
+/// The state of the reservation of `due`. If the buyer's row is about an earlier reservation that was released, the task
+/// of this one is still in transit.
 fn state_of(due: &Due, rows: &HashMap<String, Row>) -> BuyerState {
     match rows.get(due.user_token.as_str()) {
         None => BuyerState::None,
         Some(row) if row.state == BuyerState::Released => {
-            // Redis may not have been told of an extension.
+            // Redis may lack an extension of the hold.
             let is_it =
                 row.hold_until == due.hold_until || row.is_extended && row.hold_until > due.hold_until;
             if is_it { BuyerState::Released } else { BuyerState::None }

@@ -1,4 +1,4 @@
-//! What a ledger is checked by after a restore.
+//! The figures that check a ledger after a restore.
 
 use crate::items::stamp;
 use crate::migrations::applied;
@@ -8,31 +8,30 @@ use sqlx::Row;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest that the check may take: a restored disk is slow at first, and rows are counted.
+/// The time limit of the check, which counts all rows; a restored disk is slow at first.
 const VITALS_LIMIT: Duration = Duration::from_secs(120);
 
-/// How a ledger is.
+/// Figures of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vitals {
-    /// The number of its latest migration; 0 where there is none.
+    /// The number of its latest migration; 0 if there is none.
     pub version: i64,
-    /// Items.
     pub items: i64,
-    /// Sales in any state.
+    /// In any state.
     pub sales: i64,
-    /// Units that the items say are taken.
+    /// The sum of the items' column `units_taken`.
     pub units_taken: i64,
-    /// Units that the sales say are taken.
+    /// The number of sales that are reserved or sold. It must equal `units_taken`.
     pub units_counted: i64,
-    /// When a unit was last taken out of the stock.
+    /// When a unit was last reserved.
     pub newest_reservation: Option<Stamp>,
 }
 
 impl Ledger {
-    /// Counts what there is; nothing is changed.
+    /// Counts the rows. Changes nothing.
     pub async fn vitals(&self) -> Result<Vitals, LedgerError> {
         self.ready().await?;
-        let unavailable = |_| LedgerError::Unavailable("its rows could not be counted in time".into());
+        let unavailable = |_| LedgerError::Unavailable("counting its rows took longer than the time limit".into());
         timeout(VITALS_LIMIT, Box::pin(self.count())).await.map_err(unavailable)?
     }
 

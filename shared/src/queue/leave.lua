@@ -1,12 +1,11 @@
--- Takes a buyer out: an order out of the queue at once, a reservation by marking it as
--- given back, for the checkout worker to release it.
+-- Cancels a buyer's order: removes a waiting order from the queue, or marks a reservation as cancelled for the checkout
+-- worker, which releases it.
 --
 -- KEYS  1 orders:{id}   2 reservations:{id}
--- ARGV  1 user_token   2 hold ends from here on (us) mean: being sold at once
---       3 what a hold's end is lowered by (us) once its reservation is given back
+-- ARGV  1 user_token   2 the hold's end (us) from which on a unit is sold without a hold
+--       3 the offset (us) by which the hold's end of a cancelled reservation is lowered
 --
--- Beside a unit that is taken out for the buyer an order is one too many: it goes, and the
--- answer is about the unit.
+-- If the buyer has a unit, a waiting order is redundant: it is removed, and the answer is about the unit.
 --
 -- Returns 'left', 'cancelling', or the buyer's score in the reservations ('' for none).
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
