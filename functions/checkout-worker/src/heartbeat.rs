@@ -8,7 +8,7 @@ use std::time::Instant;
 pub(crate) async fn write_until(ledger: &Ledger, until: Instant) {
     let mut has_failed = false;
     while Instant::now() < until {
-        let beat = tokio::time::timeout_at(until.into(), ledger.beat()).await;
+        let beat = tokio::time::timeout_at(until.into(), ledger.write_heartbeat()).await;
         if let Ok(Err(error)) = beat {
             metrics::counter!("heartbeats_failed").increment(1);
             if !has_failed {

@@ -31,7 +31,7 @@ pub fn may_be_renewed(lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::{Basis, CountedLoss, Main, Replica, at_risk};
+    use ledger::{Basis, CountedLoss, MainState, ReplicaState, at_risk};
     use std::time::Duration;
 
     const TIMING: LeaseTiming =
@@ -41,8 +41,8 @@ mod tests {
         Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
     }
 
-    fn replica(beat: Option<Stamp>) -> Replica {
-        Replica {
+    fn replica(beat: Option<Stamp>) -> ReplicaState {
+        ReplicaState {
             follows: true,
             at: at(100),
             beat_at: beat,
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_main_that_answers_counts_itself() {
-        let main = Main {
+        let main = MainState {
             at: at(100),
             beat_at: Some(at(100)),
             written: 9,

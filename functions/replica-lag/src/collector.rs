@@ -148,13 +148,13 @@ fn now_ms() -> i64 {
 
 /// What a promotion would lose now. Absent if main could not count it and the replica has no heartbeat or does not
 /// follow main any more.
-fn at_risk(replica: &ledger::Replica, main: Option<&ledger::Main>) -> Option<AtRisk> {
+fn at_risk(replica: &ledger::ReplicaState, main: Option<&ledger::MainState>) -> Option<AtRisk> {
     let at_risk = ledger::at_risk(replica, main, replica.at);
     let is_known = at_risk.basis == Basis::Main || (replica.follows && at_risk.is_bounded());
     is_known.then_some(at_risk)
 }
 
-fn replica_sample(replica: &ledger::Replica) -> ReplicaSample {
+fn replica_sample(replica: &ledger::ReplicaState) -> ReplicaSample {
     ReplicaSample {
         follows: replica.follows,
         is_paused: replica.is_paused,
@@ -168,7 +168,7 @@ fn replica_sample(replica: &ledger::Replica) -> ReplicaSample {
     }
 }
 
-fn main_sample(main: &ledger::Main) -> MainSample {
+fn main_sample(main: &ledger::MainState) -> MainSample {
     let heartbeat_age = main.beat_at.map(|at| main.at.as_micros().saturating_sub(at.as_micros()));
     MainSample {
         heartbeat_age_seconds: heartbeat_age.map(seconds),

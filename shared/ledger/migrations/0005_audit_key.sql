@@ -1,6 +1,6 @@
--- The key under which buyers are hashed in audits. It is made here, at random (two UUIDs of version 4
--- have 244 random bits), and known only to who may read this schema and so the buyers themselves.
--- The standby's replica has it, too: audits before and after a failover can be compared.
+-- The key for the hashes of buyers in audits. It is random (two UUIDs of version 4 have 244 random bits), and only a user
+-- who may read this schema, and therefore the buyers themselves, knows it. The standby's replica has the same key: audits
+-- before and after a failover can be compared.
 CREATE TABLE fairdrop.audit_key (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     key bytea NOT NULL CHECK (octet_length(key) = 32)

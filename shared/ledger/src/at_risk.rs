@@ -1,7 +1,7 @@
 //! What a promotion of the standby's replica would lose: the one answer that replica-lag reports and region-failover
 //! puts into its plan and its gate.
 
-use crate::{Main, Replica};
+use crate::{MainState, ReplicaState};
 use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
 
@@ -35,7 +35,7 @@ pub enum Basis {
 /// If `main` could count, its count is the answer. If not, everything that main may have sold between the newest
 /// heartbeat on the replica and `sells_until` is at risk: the last moment at which main may have sold, as far as the
 /// caller knows (the end of its lease, or now).
-pub fn at_risk(replica: &Replica, main: Option<&Main>, sells_until: Stamp) -> AtRisk {
+pub fn at_risk(replica: &ReplicaState, main: Option<&MainState>, sells_until: Stamp) -> AtRisk {
     if let Some(counted) = main.and_then(|main| main.counted_loss) {
         return AtRisk {
             micros: counted.micros,
@@ -89,8 +89,8 @@ mod tests {
         Stamp::from_micros(1_795_000_000_000_000 + seconds * 1_000_000).unwrap()
     }
 
-    fn replica(beat_at: Option<Stamp>) -> Replica {
-        Replica {
+    fn replica(beat_at: Option<Stamp>) -> ReplicaState {
+        ReplicaState {
             follows: true,
             at: at(100),
             beat_at,
@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn main_s_own_count_is_the_answer() {
         let counted_loss = Some(CountedLoss { micros: 1_500_001, sales: 3 });
-        let main = Main { at: at(100), beat_at: Some(at(100)), written: 9, slot: None, counted_loss };
+        let main = MainState { at: at(100), beat_at: Some(at(100)), written: 9, slot: None, counted_loss };
         let risk = at_risk(&replica(Some(at(99))), Some(&main), at(112));
         let expected = AtRisk { micros: 1_500_001, sales_at_most: 3, sales_likely: 3, basis: Basis::Main };
         assert_eq!(risk, expected);
         // Its heartbeats do not reach back far enough: the replica's limits hold.
-        let main = Main { counted_loss: None, ..main };
+        let main = MainState { counted_loss: None, ..main };
         assert_eq!(at_risk(&replica(Some(at(99))), Some(&main), at(100)).basis, Basis::Replica);
     }
 

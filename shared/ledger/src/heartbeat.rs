@@ -16,78 +16,74 @@ use std::time::Duration;
 /// How often main's heartbeat is written.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A ledger as a standby sees it: its own copy of main's.
+/// The state of a standby's ledger: its own copy of main's ledger.
 ///
-/// Positions are in bytes of main's log since its beginning.
+/// WAL positions are in bytes since the beginning of main's WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// Whether it still follows main; a promoted one does not.
+pub struct ReplicaState {
+    /// Whether it still follows main. A promoted ledger does not.
     pub follows: bool,
-    /// When this was true, by the replica's clock.
+    /// When this state was true, by the replica's clock.
     pub at: Stamp,
     /// Main's newest heartbeat that is replayed here.
     pub beat_at: Option<Stamp>,
-    /// How far main's log has been received; nothing where it does not follow.
+    /// The received WAL position; `None` if it does not follow main.
     pub received: Option<u64>,
-    /// How far it is replayed.
+    /// The replayed WAL position.
     pub replayed: Option<u64>,
-    /// Whether replaying is paused by hand.
+    /// Whether an operator has paused the replay.
     pub is_paused: bool,
-    /// Whether a line to main is open, where the user may know.
+    /// Whether a connection to main is open; `None` if the database user may not know.
     pub is_streaming: Option<bool>,
-    /// Reservations in the busiest second, whenever it began, of the last minute that is replayed here.
+    /// Reservations in the busiest second of the last minute that is replayed here.
     pub peak_sales_per_second: u64,
-    /// Units that nobody had bought by then, those that waited for payment among them: no more could have been sold
-    /// since.
+    /// Units that were not sold at that time, with those that waited for payment. Main cannot have sold more since.
     pub units_unsold: u64,
 }
 
-/// Main's ledger, as one who watches over a standby sees it.
+/// The state of main's ledger, for a function that monitors a standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Main {
-    /// When this was true, by main's clock.
+pub struct MainState {
+    /// When this state was true, by main's clock.
     pub at: Stamp,
-    /// Its newest heartbeat; nothing where its heart has never beaten.
+    /// Its newest heartbeat; `None` if there has never been one.
     pub beat_at: Option<Stamp>,
-    /// How far its log is written.
+    /// The written WAL position.
     pub written: u64,
-    /// What it keeps for its standby.
-    pub slot: Option<Slot>,
+    /// The standby's replication slot.
+    pub slot: Option<ReplicationSlot>,
     /// What main committed and the standby has not received. Absent if all heartbeats are younger than what the
     /// standby has received: then it is more than a quarter of an hour behind.
     pub counted_loss: Option<CountedLoss>,
 }
 
-/// A replication slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// Whether the standby's line to it is open.
+pub struct ReplicationSlot {
+    /// Whether the standby's connection to it is open.
     pub is_active: bool,
-    /// How much of its log main keeps for it, in bytes.
+    /// The WAL that main keeps for it, in bytes.
     pub kept_bytes: u64,
 }
 
-/// Main's own count of what a promotion of the standby would lose; [`at_risk`](crate::at_risk()) answers with it.
+/// Main's own count of what a promotion of the standby would lose; [`at_risk`](crate::at_risk()) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountedLoss {
-    /// How much of main's time, in microseconds: never too little, and too much by
-    /// [`HEARTBEAT_INTERVAL`] at most while the heart beats.
+    /// A period of main's time, in microseconds. Never too short; too long by at most [`HEARTBEAT_INTERVAL`] while main
+    /// writes heartbeats.
     pub micros: u64,
-    /// Sales that were recorded, paid or released in it.
+    /// Sales that were recorded, paid or released in that period.
     pub sales: u64,
 }
 
-/// A ledger's newest signs of life: what its main had done last, as far as it is here. Milliseconds since the Unix
-/// epoch, by main's clock.
+/// The newest activity of main in this ledger. Milliseconds since the Unix epoch, by main's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastSigns {
-    /// The newest heartbeat; nothing where there was none.
     pub heartbeat_ms: Option<u64>,
-    /// When the newest sale's unit was taken out of the stock; nothing where nothing was sold.
+    /// When the unit of the newest sale was reserved.
     pub sale_ms: Option<u64>,
 }
 
-impl Replica {
+impl ReplicaState {
     /// The age of the newest replayed heartbeat by the replica's own clock, in microseconds.
     pub fn beat_age_micros(&self) -> Option<u64> {
         Some(self.at.micros_since(self.beat_at?).max(0).unsigned_abs())
@@ -95,18 +91,18 @@ impl Replica {
 }
 
 impl Ledger {
-    /// Writes a heartbeat, unless somebody else has in this second.
-    pub async fn beat(&self) -> Result<(), LedgerError> {
+    /// Writes a heartbeat, unless another process has written one in this second.
+    pub async fn write_heartbeat(&self) -> Result<(), LedgerError> {
         self.within_limit(async {
             sqlx::query(
-                "INSERT INTO fairdrop.heartbeats AS heart (place, beat_at, log_end, oldest_transaction, epoch)
+                "INSERT INTO fairdrop.heartbeats AS heartbeat (place, beat_at, wal_position, oldest_transaction, epoch)
                  SELECT (beat_at / 1000000 % 900)::smallint, beat_at, pg_current_wal_insert_lsn(),
                         pg_snapshot_xmin(pg_current_snapshot())::xid, epoch
                    FROM fairdrop.current_epoch, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS beat_at) AS now
                      ON CONFLICT (place) DO UPDATE
-                    SET beat_at = excluded.beat_at, log_end = excluded.log_end,
+                    SET beat_at = excluded.beat_at, wal_position = excluded.wal_position,
                         oldest_transaction = excluded.oldest_transaction, epoch = excluded.epoch
-                  WHERE heart.beat_at < excluded.beat_at - 1000000",
+                  WHERE heartbeat.beat_at < excluded.beat_at - 1000000",
             )
             .execute(&self.pool)
             .await?;
@@ -115,7 +111,7 @@ impl Ledger {
         .await
     }
 
-    /// Whether this ledger follows another one, and takes no writes.
+    /// Whether this ledger follows another one and accepts no writes.
     pub async fn follows(&self) -> Result<bool, LedgerError> {
         self.within_limit(async {
             Ok(sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&self.pool).await?)
@@ -123,7 +119,6 @@ impl Ledger {
         .await
     }
 
-    /// The newest heartbeat and the newest sale.
     pub async fn last_signs(&self) -> Result<LastSigns, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
@@ -143,8 +138,8 @@ impl Ledger {
         .await
     }
 
-    /// The ledger as a standby sees it, at one moment.
-    pub async fn replica(&self) -> Result<Replica, LedgerError> {
+    /// The state of this ledger, a standby's, at one moment.
+    pub async fn replica(&self) -> Result<ReplicaState, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
                 "SELECT follows,
@@ -169,7 +164,7 @@ impl Ledger {
             )
             .fetch_one(&self.pool)
             .await?;
-            Ok(Replica {
+            Ok(ReplicaState {
                 follows: row.try_get("follows")?,
                 at: stamp(row.try_get("at")?)?,
                 beat_at: row.try_get::<Option<i64>, _>("beat_at")?.map(stamp).transpose()?,
@@ -184,10 +179,10 @@ impl Ledger {
         .await
     }
 
-    /// This ledger, main's, for one who watches over a replica that has `received` so much of its
-    /// log. The replica's slot is the only one for a replica, or else the one whose name ends in
-    /// `resource_id`, as RDS names them; where neither is so, it is not known.
-    pub async fn main(&self, received: Option<u64>, resource_id: &str) -> Result<Main, LedgerError> {
+    /// The state of this ledger, main's, for a replica that has `received` this WAL position. The replica's slot is the
+    /// only physical one, or else the one whose name ends in `resource_id`, as RDS names slots. Otherwise it is
+    /// unknown.
+    pub async fn main(&self, received: Option<u64>, resource_id: &str) -> Result<MainState, LedgerError> {
         let ending = resource_id.to_ascii_lowercase().replace('-', "_");
         let received = received.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         self.within_limit(async {
@@ -196,13 +191,13 @@ impl Ledger {
                         (SELECT max(beat_at) FROM fairdrop.heartbeats) AS beat_at,
                         (pg_current_wal_insert_lsn() - '0/0')::bigint AS written,
                         slot.active AS slot_active, slot.kept AS slot_kept,
-                        heart.beat_at AS safe_until,
-                        CASE WHEN heart.beat_at IS NOT NULL THEN
+                        heartbeat.beat_at AS safe_until,
+                        CASE WHEN heartbeat.beat_at IS NOT NULL THEN
                             (SELECT count(*) FROM fairdrop.sales
-                              WHERE age(sales.xmin) <= age(heart.oldest_transaction)) END AS sales
+                              WHERE age(sales.xmin) <= age(heartbeat.oldest_transaction)) END AS sales
                    FROM (SELECT 1) AS one
                    LEFT JOIN (SELECT beat_at, oldest_transaction FROM fairdrop.heartbeats
-                               WHERE (log_end - '0/0')::bigint <= $1 ORDER BY beat_at DESC LIMIT 1) AS heart ON true
+                               WHERE (wal_position - '0/0')::bigint <= $1 ORDER BY beat_at DESC LIMIT 1) AS heartbeat ON true
                    LEFT JOIN (SELECT active, (pg_current_wal_lsn() - restart_lsn)::bigint AS kept
                                 FROM pg_replication_slots
                                WHERE slot_type = 'physical'
@@ -222,11 +217,11 @@ impl Ledger {
             });
             let is_active: Option<bool> = row.try_get("slot_active")?;
             let kept_bytes = optional_count(&row, "slot_kept")?.unwrap_or(0);
-            Ok(Main {
+            Ok(MainState {
                 at,
                 beat_at: row.try_get::<Option<i64>, _>("beat_at")?.map(stamp).transpose()?,
                 written: count(&row, "written")?,
-                slot: is_active.map(|is_active| Slot { is_active, kept_bytes }),
+                slot: is_active.map(|is_active| ReplicationSlot { is_active, kept_bytes }),
                 counted_loss: counted_loss.transpose()?,
             })
         })

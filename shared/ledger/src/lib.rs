@@ -20,7 +20,7 @@ mod vitals;
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use at_risk::{AtRisk, Basis, at_risk};
 pub use error::LedgerError;
-pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, Main, Replica, Slot};
+pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, ReplicaState, ReplicationSlot};
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Extension, Payment};

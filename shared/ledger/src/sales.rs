@@ -16,9 +16,7 @@ pub enum BuyerState {
     /// The buyer has bought the unit.
     Sold,
     /// A unit is reserved until `until`, unless the buyer pays or cancels before.
-    Reserved {
-        until: Stamp,
-    },
+    Reserved { until: Stamp },
     /// The last reservation ended without a sale.
     Released,
     /// The ledger has no such reservation, and had no unit for it.

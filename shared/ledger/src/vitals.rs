@@ -31,7 +31,8 @@ impl Ledger {
     /// Counts the rows. Changes nothing.
     pub async fn vitals(&self) -> Result<Vitals, LedgerError> {
         self.ready().await?;
-        let unavailable = |_| LedgerError::Unavailable("counting its rows took longer than the time limit".into());
+        let unavailable =
+            |_| LedgerError::Unavailable("counting its rows took longer than the time limit".into());
         timeout(VITALS_LIMIT, Box::pin(self.count())).await.map_err(unavailable)?
     }
 

@@ -51,7 +51,7 @@ impl ReplicaPair {
             settle_window_ms: 500,
         };
         main.ledger.create_item(&new).await?;
-        main.ledger.beat().await?;
+        main.ledger.write_heartbeat().await?;
         let replica = Postgres::start_replica(folder.path(), "replica", connection.port()).await?;
         let url = replica.url();
         let copy = Ledger::from_config(&|name: &str| (name == "FAIRDROP_LEDGER_URL").then(|| url.clone()))?;
@@ -79,7 +79,7 @@ impl ReplicaPair {
         let ledger = self.main.ledger.clone();
         self.tasks.push(tokio::spawn(async move {
             loop {
-                let _ = ledger.beat().await;
+                let _ = ledger.write_heartbeat().await;
                 tokio::time::sleep(ledger::HEARTBEAT_INTERVAL).await;
             }
         }));

@@ -57,7 +57,7 @@ async fn the_documented_user_is_enough() {
     assert_eq!(released, [BuyerState::Released]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
 
-    ledger.beat().await.unwrap();
+    ledger.write_heartbeat().await.unwrap();
     let seen = ledger.replica().await.unwrap();
     assert!(!seen.follows && seen.beat_at.is_some(), "{seen:?}");
     let main = ledger.main(None, "db-ABC").await.unwrap();

@@ -152,7 +152,7 @@ async fn the_database_itself_keeps_what_was_refused_for_good() {
         ("TRUNCATE fairdrop.payments", "a final answer is final"),
         (
             "UPDATE fairdrop.sales SET payment_reference = 'refused' WHERE user_token = 'y'",
-            "refused for good",
+            "refused permanently",
         ),
         ("('a', 'paid', 'y', 'no-reservation', 1)", "has bought"),
         ("('a', 'refused', 'y', 'no-reservation', 1)", "payments_pkey"),

@@ -5,7 +5,7 @@ use crate::loss;
 use crate::observation::{Observation, ObservationKind, Obstacle};
 use crate::run::{Mode, Run};
 use lease::LeaseRecord;
-use ledger::{AtRisk, Basis, Main, Replica};
+use ledger::{AtRisk, Basis, MainState, ReplicaState};
 use redis::AsyncCommands;
 use shared::queue::{Link, LinkError};
 use std::time::Duration;
@@ -21,9 +21,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How the standby stands to main.
 pub(crate) struct StandbyStatus {
     pub(crate) lease: LeaseRecord,
-    pub(crate) replica: Replica,
+    pub(crate) replica: ReplicaState,
     /// Nothing where main's ledger does not answer.
-    pub(crate) main: Option<Main>,
+    pub(crate) main: Option<MainState>,
     /// Main's Redis answers.
     pub(crate) redis_answers: bool,
     pub(crate) at_risk: AtRisk,
@@ -104,7 +104,7 @@ impl FailoverServers {
         Ok(StandbyStatus { lease, replica, main, redis_answers, at_risk, loss_grows })
     }
 
-    async fn main_status(&self, replica: &Replica) -> Option<Main> {
+    async fn main_status(&self, replica: &ReplicaState) -> Option<MainState> {
         let resource_id = self.instances.resource_id().await;
         let asked = self.main.ledger.main(replica.received, &resource_id).await;
         asked.inspect_err(|error| tracing::warn!(%error, "main's ledger does not answer")).ok()
