@@ -82,9 +82,9 @@ async fn the_database_itself_keeps_the_rules() {
         ("('a', 'z', 'released', 1, 1, 1, 2)", "another epoch"),
         ("('b', 'z', 'sold', 1, 1, 1, 1)", "sales_item_id_fkey"),
         ("('a', 'z', 'stolen', 1, 1, 1, 1)", "state_check"),
-        ("UPDATE fairdrop.sales SET state = 'reserved' WHERE user_token = 'y'", "stays as it is"),
-        ("UPDATE fairdrop.sales SET state = 'released' WHERE user_token = 'y'", "stays as it is"),
-        ("UPDATE fairdrop.sales SET reserved_at = 9 WHERE user_token = 'x'", "not replaced"),
+        ("UPDATE fairdrop.sales SET state = 'reserved' WHERE user_token = 'y'", "cannot change"),
+        ("UPDATE fairdrop.sales SET state = 'released' WHERE user_token = 'y'", "cannot change"),
+        ("UPDATE fairdrop.sales SET reserved_at = 9 WHERE user_token = 'x'", "cannot be replaced"),
         ("DELETE FROM fairdrop.sales", "never deleted"),
         ("TRUNCATE fairdrop.sales", "never deleted"),
         ("UPDATE fairdrop.items SET units_taken = 0", "counted from the sales"),
@@ -98,7 +98,7 @@ async fn the_database_itself_keeps_the_rules() {
     }
     let known = server.ledger.item(&item_id).await.unwrap();
     assert_eq!((known.units_taken, known.item.stock_total), (2, 2));
-    // Released, a unit is free again; the buyer comes back with a newer reservation alone.
+    // Released, a unit is free again; only a newer reservation can take it for the buyer.
     by_hand(&server, "UPDATE fairdrop.sales SET state = 'released' WHERE user_token = 'x'").await.unwrap();
     assert_eq!(server.ledger.item(&item_id).await.unwrap().units_taken, 1);
     let error = by_hand(&server, "UPDATE fairdrop.sales SET state = 'sold' WHERE user_token = 'x'").await;
@@ -106,7 +106,7 @@ async fn the_database_itself_keeps_the_rules() {
 }
 
 #[tokio::test]
-async fn an_old_reign_writes_nothing() {
+async fn writes_under_an_old_epoch_are_refused() {
     let server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 5).await;
     server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();

@@ -165,7 +165,7 @@ impl<O: Transport> ItemPublisher<O> {
             if self.watchers.len() > 0 {
                 self.watched_at = Instant::now();
             } else if self.watched_at.elapsed() > DROP_AFTER
-                && self.context.registry.rest(&self.item_id).await.is_ok()
+                && self.context.registry.unlist(&self.item_id).await.is_ok()
             {
                 has_no_watchers = true;
                 break;
@@ -356,7 +356,7 @@ impl<O: Transport> ItemPublisher<O> {
             registry.forget(connection).await?;
         }
         if let Some((version, page)) = page {
-            registry.keep_page(&self.item_id, version, &page).await?;
+            registry.save_page(&self.item_id, version, &page).await?;
         }
         Ok(())
     }

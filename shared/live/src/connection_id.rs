@@ -1,15 +1,15 @@
-//! The name of a connection.
+//! The id of a connection.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// A connection's id, as API Gateway gives it: 1 to 128 characters of base64.
 ///
-/// The alphabet has no braces, so that an id can stand inside a Redis key and its hash tag.
+/// The alphabet has no braces, so that a Redis key and its hash tag can contain an id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(String);
 
-/// A text that is no [`ConnectionId`].
+/// A text that is not a [`ConnectionId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a connection id is 1 to 128 characters of base64")]
 pub struct ConnectionIdError;
@@ -18,7 +18,6 @@ impl ConnectionId {
     /// The longest id, in characters; AWS's have 16.
     pub const MAX_LEN: usize = 128;
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

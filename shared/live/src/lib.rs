@@ -1,7 +1,8 @@
-//! Live updates: what is said on a socket ([`message`]), and who watches what in a region ([`registry`]).
+//! Live updates: the messages on a WebSocket ([`message`]), and a region's registry of connections and watchers
+//! ([`registry`]).
 //!
-//! `live-updates` answers what browsers say and writes the registry; `live-publish` reads it and tells
-//! those who watch. `docs/LIVE.md` fixes what goes over the line.
+//! `live-updates` answers browsers and writes the registry. `live-publish` reads it and sends changes to watchers.
+//! `docs/LIVE.md` specifies the messages.
 
 pub mod connection_id;
 pub mod message;

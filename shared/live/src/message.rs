@@ -1,5 +1,5 @@
-//! What the server says on a socket. The versions' rule is here: a message says what was so at its
-//! `version`, by main's clock, or is newer.
+//! The server's messages. The rule of versions: the content of a message was true at its `version`, by main's clock, or
+//! is newer.
 
 use serde::{Deserialize, Serialize};
 use shared::item::{Item, ItemId, Phase};
@@ -7,27 +7,25 @@ use shared::problem::Problem;
 use shared::queue::{Hold, OrderState};
 use shared::stamp::Stamp;
 
-/// The subprotocol that both sides speak.
+/// The subprotocol of live updates.
 pub const PROTOCOL: &str = "fairdrop.live.v1";
-/// What the offered subprotocol that carries the access token begins with.
+/// The prefix of the offered subprotocol that contains the access token.
 pub const BEARER: &str = "bearer.";
 
-/// How an item stands.
+/// The status of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ItemMessage {
     r#type: &'static str,
-    /// Which item.
     pub item_id: ItemId,
-    /// By main's clock: it was so then, or is newer.
+    /// By main's clock. The status was true at this moment, or is newer.
     pub version: Stamp,
     /// The server's clock.
     pub at: Stamp,
-    /// What of it the buyer sees.
     #[serde(flatten)]
     pub page: ItemPage,
 }
 
-/// What a buyer sees of an item.
+/// The fields of an item that a buyer sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemPage {
     name: String,
@@ -40,15 +38,15 @@ pub struct ItemPage {
 }
 
 impl ItemMessage {
-    /// What was said of `item_id` at `version`, said again.
+    /// The message about `item_id` with an earlier `version` and `page`, for a repetition.
     pub fn again(item_id: &ItemId, version: Stamp, page: ItemPage, now: Stamp) -> Self {
         Self { r#type: "item", item_id: item_id.clone(), version, at: now.max(version), page }
     }
 
-    /// What is to be said of `item`, which was so at `as_of`, on a machine whose clock says `now`.
+    /// The message about `item`, which was true at `as_of`, on a machine whose clock is at `now`.
     ///
-    /// A gate that has been passed raises the version to its moment, so that no message with an
-    /// older phase has a higher one, whatever the clocks of two machines say.
+    /// A gate in the past raises the version to its moment. So no message with an older phase has a higher version,
+    /// whatever the difference between the clocks of two machines.
     pub fn new(item: &Item, as_of: Stamp, now: Stamp) -> Self {
         let at = now.max(as_of);
         let passed = [Some(item.opens_at), item.closes_at].into_iter().flatten().filter(|gate| *gate <= at);
@@ -66,48 +64,40 @@ impl ItemMessage {
     }
 }
 
-/// How a buyer's order stands, as it is told.
+/// The status of a buyer's order in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Status {
-    /// There is none.
+    /// There is no order.
     None,
-    /// It waits.
+    /// The order is in the queue.
     Queued {
-        /// The stamp that counts.
         placed_at: Stamp,
-        /// Orders before it.
+        /// The number of orders before it.
         ahead: u64,
     },
-    /// A unit is taken out for it.
+    /// A unit is reserved.
     Reserved {
-        /// When the hold ends, where there is one.
+        /// The end of the hold, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reserved_until: Option<Stamp>,
         /// Whether the buyer has given it back.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cancelling: bool,
     },
-    /// The unit is the buyer's.
+    /// The buyer has bought the unit.
     Sold,
-    /// The reservation ended unsold.
+    /// The reservation ended without a sale.
     Released,
-    /// The order was dropped, because its stamp lies outside the item's gates.
-    Refused {
-        /// Its stamp.
-        placed_at: Stamp,
-        /// Which gate.
-        reason: DropReason,
-    },
+    /// The drain dropped the order, since its stamp is outside the item's gates.
+    Refused { placed_at: Stamp, reason: DropReason },
 }
 
-/// Why an order was dropped; the names are those of the problems.
+/// Why the drain dropped an order. The names are those of the problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DropReason {
-    /// Stamped before the item opened.
     NotOpenYet,
-    /// Stamped after it closed.
     Closed,
 }
 
@@ -127,80 +117,69 @@ impl From<OrderState> for Status {
     }
 }
 
-/// How a buyer's order stands.
+/// The status of a buyer's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrderMessage {
     r#type: &'static str,
-    /// Which item.
     pub item_id: ItemId,
-    /// By main's clock: it was so then, or is newer.
+    /// By main's clock. The status was true at this moment, or is newer.
     pub version: Stamp,
     /// The server's clock.
     pub at: Stamp,
-    /// How it stands.
     #[serde(flatten)]
     pub status: Status,
 }
 
 impl OrderMessage {
-    /// What is to be said of an order that stood so at `as_of`.
+    /// The message about an order whose `status` was true at `as_of`.
     pub fn new(item_id: &ItemId, status: Status, as_of: Stamp, now: Stamp) -> Self {
         Self { r#type: "order", item_id: item_id.clone(), version: as_of, at: now.max(as_of), status }
     }
 }
 
-/// What the server answers.
+/// An answer of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply {
     /// To `subscribe`.
     Subscribed {
-        /// Which item.
         item_id: ItemId,
-        /// How it stands.
         item: ItemMessage,
-        /// How the buyer's order stands.
         order: OrderMessage,
-        /// When the connection ends at the latest.
+        /// The latest end of the connection.
         expires_at: Stamp,
     },
     /// To `unsubscribe`.
-    Unsubscribed {
-        /// Which item.
-        item_id: ItemId,
-    },
+    Unsubscribed { item_id: ItemId },
     /// To `ping`.
     Pong {
         /// The server's clock.
         at: Stamp,
-        /// What this connection watches.
+        /// The items that this connection watches.
         items: Vec<ItemId>,
-        /// When the connection ends at the latest.
+        /// The latest end of the connection.
         expires_at: Stamp,
     },
-    /// To what cannot be done; also said unasked, before a connection is ended.
+    /// To a request that is refused. Also sent before the server ends a connection.
     Problem {
-        /// The problem document.
         problem: serde_json::Value,
-        /// Which item it is about.
         #[serde(skip_serializing_if = "Option::is_none")]
         item_id: Option<ItemId>,
-        /// Whether the connection is closed next.
+        /// Whether the server closes the connection next.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         ends: bool,
     },
 }
 
 impl Reply {
-    /// A problem; `ends` where the connection is closed next.
     pub fn problem(problem: &Problem, item_id: Option<ItemId>, ends: bool) -> Self {
         Self::Problem { problem: problem.document(), item_id, ends }
     }
 }
 
-/// `message` as it goes over the line.
+/// `message` as JSON.
 pub fn text(message: &impl Serialize) -> String {
-    // Only a map with keys that are no text, or a failing Serialize, could fail: there is neither here.
+    // This can fail only for a map whose keys are not texts, or for a failing Serialize; there is neither here.
     serde_json::to_string(message).unwrap_or_default()
 }
 
@@ -252,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_as_the_page_says() {
+    fn messages_have_the_documented_form() {
         let message = ItemMessage::new(&item(), at(150), at(140));
         assert_eq!(
             serde_json::to_value(&message).unwrap(),

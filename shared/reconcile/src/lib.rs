@@ -1,8 +1,7 @@
-//! Redis and the ledger held against each other.
+//! Comparing Redis with the ledger, and repairing Redis.
 //!
-//! A unit is free only if both say so: what either has as taken stays taken. The two
-//! move while they are compared, so that only a difference that is still there when looked
-//! at again counts.
+//! A unit is free only if both stores say so: a unit that one of them has as reserved or sold stays taken. Both change
+//! during the comparison. So a difference counts only if a second comparison still finds it.
 
 mod rebuild;
 
@@ -20,104 +19,105 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// Sales read and written at once.
+/// The number of sales in one read or write.
 pub const PAGE: u32 = 5_000;
 
 static RESTOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restock.lua")));
 
-/// Between the first look and the second: a worker's round and a call to the ledger.
-const SECOND_LOOK: Duration = Duration::from_millis(1_500);
+/// Between the first comparison and the second: a worker's round and a call to the ledger.
+const SECOND_COMPARISON: Duration = Duration::from_millis(1_500);
 
-/// How long the checkout worker is given to finish what is on its way.
+/// How long to wait for the checkout worker to finish the unfinished tasks.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
-/// The two that are compared.
+/// The two stores that are compared.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    /// Redis, for what is no business of the queue's.
+    /// Redis, for commands that the queue does not have.
     pub link: Link,
-    /// The queue on it.
+    /// The queue on this Redis.
     pub queue: Queue,
-    /// The ledger.
     pub ledger: Ledger,
 }
 
-/// Why the two could not be compared.
+/// Why the two stores could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// Redis did not answer, or has no such item.
     #[error(transparent)]
     Item(#[from] ItemError),
-    /// The ledger did not answer, or has no such item.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-/// What differs between the two, and what was done about it.
+/// The differences between the two stores, and the repairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciled {
-    /// Tasks on their way to the ledger; while there are any, not all can be compared.
+    /// Tasks in transit to the ledger. While there are any, the comparison is incomplete.
     pub tasks_waiting: u64,
-    /// Buyers by kind of difference.
+    /// The number of buyers by kind of difference.
     pub differences: BTreeMap<&'static str, u64>,
-    /// Fields of the item that Redis has otherwise than the ledger.
+    /// Fields of the item that differ between Redis and the ledger.
     pub item_fields: Vec<&'static str>,
     /// Units left in Redis.
     pub stock_left: i64,
-    /// What is left when those taken are counted.
+    /// Units left according to the count of reservations.
     pub stock_counted: i64,
     /// Reservations changed in Redis.
     pub repaired: u64,
 }
 
-/// One buyer of whom the two say different things.
+/// A difference about one buyer.
 #[derive(Clone, Debug, PartialEq)]
 struct Difference {
     buyer: UserToken,
     kind: &'static str,
-    /// What would mend it; nothing where a person has to look.
+    /// The repair; `None` if an operator has to decide.
     remedy: Option<(Option<String>, ReservationOutcome)>,
 }
 
-/// Compares one item that may be selling, and mends Redis where `repair` says so.
+/// Compares one item that may be selling, and repairs Redis if `repair`.
 pub async fn reconcile(
     stores: &Stores,
     item_id: &ItemId,
     repair: bool,
 ) -> Result<Reconciled, ReconcileError> {
-    compare_and_mend(
+    compare_and_repair(
         stores,
         item_id,
         repair,
-        ReconcileTiming { quiet: QUIET_LIMIT, second_look: Some(SECOND_LOOK) },
+        ReconcileTiming { quiet: QUIET_LIMIT, second_comparison: Some(SECOND_COMPARISON) },
     )
     .await
 }
 
-/// Compares one item while nothing anywhere sells, and mends Redis: there is nobody to wait for.
+/// Compares one item while no region sells, and repairs Redis. There is no worker to wait for.
 pub async fn reconcile_at_rest(stores: &Stores, item_id: &ItemId) -> Result<Reconciled, ReconcileError> {
-    compare_and_mend(stores, item_id, true, ReconcileTiming { quiet: Duration::ZERO, second_look: None })
-        .await
+    compare_and_repair(
+        stores,
+        item_id,
+        true,
+        ReconcileTiming { quiet: Duration::ZERO, second_comparison: None },
+    )
+    .await
 }
 
-/// How long others are waited for.
 #[derive(Clone, Copy, Debug)]
 struct ReconcileTiming {
-    /// The worker is given so long to finish.
+    /// The time for the worker to finish.
     quiet: Duration,
-    /// A difference counts if it is still there after this.
-    second_look: Option<Duration>,
+    /// A difference counts if it persists after this time.
+    second_comparison: Option<Duration>,
 }
 
-async fn compare_and_mend(
+async fn compare_and_repair(
     stores: &Stores,
     item_id: &ItemId,
     repair: bool,
-    pace: ReconcileTiming,
+    timing: ReconcileTiming,
 ) -> Result<Reconciled, ReconcileError> {
-    let tasks_waiting = settle_down(stores, item_id, pace.quiet).await?;
+    let tasks_waiting = settle_down(stores, item_id, timing.quiet).await?;
     let mut found = differences(stores, item_id).await?;
-    if let Some(pause) = pace.second_look.filter(|_| !found.is_empty()) {
+    if let Some(pause) = timing.second_comparison.filter(|_| !found.is_empty()) {
         tokio::time::sleep(pause).await;
         let again = differences(stores, item_id).await?;
         let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
@@ -141,7 +141,7 @@ async fn compare_and_mend(
     Ok(reconciled)
 }
 
-/// Waits for the checkout worker to have done what there is; returns what is left.
+/// Waits for the checkout worker to finish its tasks; returns the number of unfinished ones.
 async fn settle_down(stores: &Stores, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
     let started = Instant::now();
     loop {
@@ -155,8 +155,8 @@ async fn settle_down(stores: &Stores, item_id: &ItemId, limit: Duration) -> Resu
 
 async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let mut found = Vec::new();
-    let reign = stores.ledger.epoch_start().await?;
-    // Reservations on their way to the ledger are no differences.
+    let epoch = stores.ledger.epoch_start().await?;
+    // Reservations in transit to the ledger are not differences.
     let is_quiet = stores.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
     let mut last = None;
     loop {
@@ -164,7 +164,7 @@ async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference
         let Some(end) = page.last().cloned() else { break };
         let scores = scores(stores, item_id, &page).await.map_err(ItemError::from)?;
         found.extend(
-            page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, reign)),
+            page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, epoch)),
         );
         last = Some(end);
     }
@@ -174,8 +174,8 @@ async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference
     Ok(found)
 }
 
-/// What Redis has of a sale, against what the ledger has in `reign`.
-fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: EpochStart) -> Option<Difference> {
+/// Compares a buyer's score in Redis with their sale in the ledger, which is under `epoch`.
+fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: EpochStart) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
     let cancelled = hold_end - CANCELLED_OFFSET_MICROS as f64;
     let expected =
@@ -183,23 +183,23 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, reign: EpochStart) -
     let difference = |kind, outcome| {
         Some(Difference { buyer: sale.user_token.clone(), kind, remedy: Some((expected.clone(), outcome)) })
     };
-    let for_a_person = |kind| Some(Difference { buyer: sale.user_token.clone(), kind, remedy: None });
+    let for_the_operator = |kind| Some(Difference { buyer: sale.user_token.clone(), kind, remedy: None });
     let held = ReservationOutcome::Reserved { until: sale.hold_until };
-    let is_older = reign.epoch > 1 && sale.reserved_at < reign.since;
+    let is_older = epoch.epoch > 1 && sale.reserved_at < epoch.since;
     match (sale.state, score) {
         (SaleState::Sold, Some(f64::INFINITY)) => None,
         (SaleState::Sold, _) => difference("sold in the ledger alone", ReservationOutcome::Sold),
-        // Redis is told so after the commit alone: an earlier reign's ledger had it, and this copy of it does not.
+        // Redis has a sale only after the ledger's commit: a sale of an earlier epoch that was not replicated.
         (SaleState::Reserved, Some(f64::INFINITY)) if is_older => {
-            for_a_person("sold by the old main, by Redis alone")
+            for_the_operator("sold by the old main, by Redis alone")
         }
         (SaleState::Reserved, Some(f64::INFINITY)) => difference("sold in Redis and not in the ledger", held),
         (SaleState::Reserved, Some(score)) if score == hold_end || score == cancelled => None,
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
-        // Not this reservation but a later one, or its sale: of that this copy of the ledger knows nothing.
+        // A later reservation or its sale, which was not replicated to this copy of the ledger.
         (SaleState::Released, Some(score)) if is_older && score > hold_end => {
-            for_a_person("taken again in Redis alone")
+            for_the_operator("taken again in Redis alone")
         }
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
             difference("released in the ledger alone", ReservationOutcome::Released { returns_unit: true })
@@ -220,12 +220,12 @@ async fn scores(stores: &Stores, item_id: &ItemId, page: &[Sale]) -> Result<Vec<
         .await
 }
 
-/// Buyers with a unit in Redis of whom the ledger knows nothing. The unit stays taken; once
-/// its hold has ended, it goes back.
+/// Buyers with a unit in Redis and without a row in the ledger. The unit stays taken; when its hold has ended, it
+/// returns to the stock.
 async fn only_in_redis(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
     let key = Keys::of(item_id).reservations;
     let now = stores.queue.main_time().await.map_err(ItemError::from)?;
-    // The old main may have sold it, and its word has not come over.
+    // The old main may have sold the unit in a transaction that was not replicated.
     let keeps = stores.ledger.item(item_id).await?.keeps_old_holds;
     let mut found = Vec::new();
     for page in 0_isize.. {
@@ -257,7 +257,7 @@ async fn only_in_redis(stores: &Stores, item_id: &ItemId) -> Result<Vec<Differen
     Ok(found)
 }
 
-/// The item's own fields; the ledger's count.
+/// Compares the item's own fields; the ledger's values are right.
 async fn compare_item(
     stores: &Stores,
     item_id: &ItemId,
@@ -289,8 +289,8 @@ async fn compare_item(
     Ok(different)
 }
 
-/// Compares the stock with what is taken and withheld, and mends it where `repair` says so. Returns the
-/// units left as they stand, and as they should.
+/// Compares the stock in Redis with the taken and withheld units, and repairs it if `repair`. Returns the units left
+/// that Redis has, and the right number.
 pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
     let keys = Keys::of(item_id);
     let withheld = stores.ledger.item(item_id).await?.withheld;

@@ -1,10 +1,10 @@
--- Puts a rebuilt item in place, in one step.
+-- Replaces an item by its rebuilt version, in one step.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}   3 rebuild:{id}, the new reservations
--- ARGV  pairs of field and value, stock_total and withheld first; stock_left is counted here
+-- ARGV  pairs of field and value, stock_total and withheld first; this script computes stock_left
 --
--- Returns the units taken, or -1 where the item sells at the moment: a drain could take
--- units between the reading of the ledger and this step.
+-- Returns the taken units, or -1 if the item sells at the moment: a drain could reserve units between the read of the
+-- ledger and this step.
 local old = redis.call('HMGET', KEYS[1], 'paused', 'leased_until')
 if old[1] and old[1] ~= '1' then return -1 end
 redis.call('DEL', KEYS[1], KEYS[2])
@@ -12,6 +12,6 @@ if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
 redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[2] - ARGV[4] - taken), 'units_sold', sold, unpack(ARGV))
--- What was sold by a lease still is, also where this is main no more.
+-- An item that was sold by a lease still needs one, even if this region is no longer main.
 if old[2] then redis.call('HSET', KEYS[1], 'leased_until', old[2]) end
 return taken

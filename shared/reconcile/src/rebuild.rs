@@ -1,4 +1,4 @@
-//! Redis made anew from the ledger, after it was lost.
+//! Rebuilding Redis from the ledger after a loss.
 
 use crate::{PAGE, ReconcileError, Reconciled, Stores, reconcile};
 use ledger::{LedgerItem, SaleState};
@@ -12,22 +12,21 @@ static REBUILD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 /// Why an item was not rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// A drain could sell meanwhile.
-    #[error("item {0} sells at the moment; pause it first")]
+    /// A drain could reserve units in the meantime.
+    #[error("item {0} was not rebuilt: it sells at the moment; pause it first")]
     Selling(ItemId),
-    /// Reservations are on their way to the ledger.
-    #[error("{0} tasks are on their way to the ledger; try again once the checkout worker has done them")]
+    #[error(
+        "the item was not rebuilt: {0} tasks are in transit to the ledger; try again when the checkout worker has finished them"
+    )]
     TasksWaiting(u64),
-    /// Redis or the ledger did not do it.
     #[error(transparent)]
     Store(#[from] ReconcileError),
 }
 
-/// Writes item, stock, buyers and holds as the ledger has them, and then reconciles what
-/// was committed meanwhile. Orders that waited are lost with the Redis that had them. Returns the units
-/// taken, and what still differed.
+/// Writes item, stock, buyers and holds as the ledger has them, and then reconciles sales that were committed in the
+/// meantime. Waiting orders are lost with the old Redis. Returns the taken units and the remaining differences.
 ///
-/// Refused while the item sells, or while reservations are on their way to the ledger.
+/// Refused while the item sells, or while reservations are in transit to the ledger.
 pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
     match stores.queue.item(item_id).await {
         Ok(item) if !item.paused => return Err(RebuildError::Selling(item_id.clone())),
@@ -45,8 +44,8 @@ pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconcil
     Ok((taken, reconcile(stores, item_id, true).await?))
 }
 
-/// Writes item, stock, buyers and holds as the ledger has them, and returns the units taken; -1 and nothing
-/// written where the item is there and sells. Nobody may be selling it meanwhile.
+/// Writes item, stock, buyers and holds as the ledger has them, and returns the taken units. If the item exists and sells,
+/// it writes nothing and returns -1. No other process may sell the item in the meantime.
 pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, ReconcileError> {
     let known = stores.ledger.item(item_id).await?;
     let epoch = stores.ledger.epoch().await?;

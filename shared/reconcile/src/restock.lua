@@ -1,9 +1,9 @@
--- Compares the stock with the reservations, and mends it.
+-- Compares the stock with the reservations, and repairs it.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}
--- ARGV  1 '1' to mend   2 units that the ledger keeps back
+-- ARGV  1 '1' to repair   2 units that the ledger withholds
 --
--- Returns the units left as they stand, and as they should.
+-- Returns the units left that the item has, and the right number.
 local item = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local left = item[1] - ARGV[2] - redis.call('ZCOUNT', KEYS[2], 0, '+inf')

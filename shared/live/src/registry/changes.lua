@@ -1,10 +1,10 @@
--- Who has begun to watch an item, and who has stopped.
+-- New subscriptions to an item, and connections that have stopped watching it.
 --
 -- KEYS  1 watchers:{item}   2 watch_changes:{item}   3 unwatched:{item}
--- ARGV  1, 2 where the last reading of keys 2 and 3 ended (us)   3 the most of each, at most 500
+-- ARGV  1, 2 the end of the last read of keys 2 and 3 (us)   3 the maximum number of each, at most 500
 --
--- Returns where this reading ends, twice, how many have stopped, who, and then pairs of who watches
--- and what is known of them.
+-- Returns the end of this read for both keys, the number of stopped connections, their ids, and then pairs of a new
+-- subscription's connection and its value.
 local function since(key, last)
   local found = redis.call('ZRANGE', key, '(' .. last, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
   local names = {}

@@ -1,10 +1,10 @@
--- Counts a buyer's connections, and lets the newest in.
+-- Counts a buyer's connections and admits the newest.
 --
 -- KEYS  1 connections_of:{user_token}   2 connects_of:{user_token}
--- ARGV  1 connection   2 the most connections of a buyer   3 the most connects in a window
---       4 the window (s)   5 the longest life of a connection (s)
+-- ARGV  1 connection   2 the maximum number of connections of a buyer   3 the maximum number of connects in a window
+--       4 the window (s)   5 the maximum lifetime of a connection (s)
 --
--- Returns 'too_many', or 'in' and the connections that have to go: the oldest.
+-- Returns 'too_many', or 'in' and the connections to end: the oldest.
 local connects = redis.call('INCR', KEYS[2])
 if connects == 1 then redis.call('EXPIRE', KEYS[2], ARGV[4]) end
 if connects > tonumber(ARGV[3]) then return { 'too_many' } end

@@ -2,7 +2,7 @@
 
 use super::{
     CONNECT_WINDOW_SECONDS, FLOOD, ItemKeys, MAX_CONNECTIONS, MAX_CONNECTS, MAX_ENTRIES, MAX_LIFE_SECONDS,
-    MAX_MESSAGES, MAX_SUBSCRIPTIONS, MESSAGE_WINDOW_SECONDS, Registry, UNWATCHED_SECONDS, senseless,
+    MAX_MESSAGES, MAX_SUBSCRIPTIONS, MESSAGE_WINDOW_SECONDS, Registry, UNWATCHED_SECONDS, malformed,
 };
 use crate::connection_id::ConnectionId;
 use redis::Script;
@@ -18,58 +18,54 @@ static MESSAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("me
 static HOLD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("hold.lua")));
 pub(super) static UNWATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("unwatch.lua")));
 
-/// Connections by when they end: the moment (us), or why they end at once.
+/// Connections by their end: the moment (us), or a code of the reason to end now.
 const ENDS: &str = "ends";
 const PUBLISHER: &str = "publisher";
 const TOO_MANY_CONNECTIONS: u64 = 1;
 const TOO_MANY_MESSAGES: u64 = 2;
 const UNKNOWN: u64 = 3;
-/// A connection's own record outlives it by this, for whoever ends it.
+/// A connection's own record outlives it by this time, for the publisher that ends it.
 const MARGIN_SECONDS: u64 = 60;
 
-/// What came of a wish to connect.
+/// The result of a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connected {
-    /// The connection is known.
+    /// The connection is registered.
     Yes,
-    /// This buyer connects too often.
     TooOften,
 }
 
-/// Whose message it is.
+/// The sender of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {
-    /// The buyer.
     pub buyer: UserToken,
-    /// When the connection ends.
+    /// The end of the connection.
     pub ends_at: Stamp,
-    /// Messages in this window, this one counted.
+    /// The number of messages in this window, with this one.
     pub messages: u32,
-    /// Whether the item to be added found a place.
+    /// Whether the item could be added to the subscriptions.
     pub fits: bool,
-    /// What the connection watches.
+    /// The items that the connection watches.
     pub items: Vec<ItemId>,
 }
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its time is over: the token's, or the longest that there is.
+    /// The token has expired, or the connection has its maximum lifetime.
     Over,
-    /// Its buyer has opened too many others.
+    /// Its buyer has opened too many connections.
     TooManyConnections,
-    /// It floods.
+    /// It has sent too many messages.
     TooManyMessages,
-    /// Nobody knows whose it is.
+    /// The registry does not have it.
     Unknown,
 }
 
-/// A connection that is to be ended.
+/// A connection to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// Which.
     pub connection: ConnectionId,
-    /// Why.
     pub why: Why,
 }
 
@@ -86,7 +82,7 @@ fn connections_of(buyer: &str) -> String {
 }
 
 impl Registry {
-    /// Lets `connection` of `buyer` in until `ends_at`; the oldest beyond [`MAX_CONNECTIONS`] have to go.
+    /// Registers `connection` of `buyer` until `ends_at`. Beyond [`MAX_CONNECTIONS`], the oldest connections are ended.
     pub async fn connect(
         &self,
         connection: &ConnectionId,
@@ -116,7 +112,7 @@ impl Registry {
         pipe.hset_multiple(&key, &[("user_token", buyer.as_str()), ("ends_at", &ends_at.to_string())]);
         pipe.cmd("EXPIREAT").arg(&key).arg(ends_at.as_secs() + MARGIN_SECONDS);
         pipe.zadd(ENDS, connection.as_str(), ends_at.as_micros());
-        // Whoever publishes empties it; where nobody does, it goes with the last connection.
+        // A publisher empties the key. Without a publisher, it expires after the last connection.
         pipe.expire(ENDS, i64::from(MAX_LIFE_SECONDS) * 2);
         for one in oldest {
             pipe.cmd("ZADD").arg(ENDS).arg("XX").arg(TOO_MANY_CONNECTIONS).arg(one);
@@ -125,8 +121,8 @@ impl Registry {
         Ok(Connected::Yes)
     }
 
-    /// Counts a message of `connection`, which adds an item to what it watches or takes one out. `None`
-    /// where the connection is not known.
+    /// Counts a message of `connection`, which adds an item to its subscriptions or removes one. `None` if the connection
+    /// is not registered.
     pub async fn message(
         &self,
         connection: &ConnectionId,
@@ -151,21 +147,21 @@ impl Registry {
         if answer.is_empty() {
             return Ok(None);
         }
-        let speaker = speaker(&answer).ok_or_else(senseless)?;
+        let speaker = speaker(&answer).ok_or_else(malformed)?;
         if speaker.messages >= FLOOD {
             self.end(connection, TOO_MANY_MESSAGES).await?;
         }
         Ok(Some(speaker))
     }
 
-    /// A connection that nobody knows is to be ended.
+    /// Marks a connection that is not registered to be ended.
     pub async fn end_unknown(&self, connection: &ConnectionId) -> Result<(), LinkError> {
         let mut pipe = redis::pipe();
         pipe.zadd(ENDS, connection.as_str(), UNKNOWN);
         self.run(&pipe).await
     }
 
-    /// Takes an item out of what a connection watches, where it could not be watched after all.
+    /// Removes an item from the subscriptions of a connection, after an error.
     pub async fn unsubscribe(&self, connection: &ConnectionId, item_id: &ItemId) -> Result<(), LinkError> {
         let mut pipe = redis::pipe();
         pipe.srem(subscriptions(connection), item_id.as_str());
@@ -178,7 +174,7 @@ impl Registry {
         self.run(&pipe).await
     }
 
-    /// Connections that are to be ended at `now`.
+    /// The connections to end at `now`.
     pub async fn ending(&self, now: Stamp) -> Result<Vec<Ending>, LinkError> {
         let due: Vec<(String, f64)> = self
             .link
@@ -204,7 +200,7 @@ impl Registry {
         Ok(endings.collect())
     }
 
-    /// Forgets a connection, and all that it watches.
+    /// Removes a connection and its subscriptions.
     pub async fn forget(&self, connection: &ConnectionId) -> Result<(), LinkError> {
         let (buyer, items): (Option<String>, Vec<String>) = self
             .link
@@ -225,7 +221,7 @@ impl Registry {
         self.run(&pipe).await
     }
 
-    /// Connections no longer watch an item.
+    /// Removes the subscriptions of `connections` to an item.
     pub async fn unwatch(&self, item_id: &ItemId, connections: &[ConnectionId]) -> Result<(), LinkError> {
         let keys = ItemKeys::of(item_id);
         for some in connections.chunks(MAX_ENTRIES) {
@@ -239,8 +235,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether `publisher` is the one that tells this region's watchers, for `time` from now on; no time
-    /// gives it back.
+    /// Takes or renews the publisher lock of this region for `time`; returns whether `publisher` has it. With no time, the
+    /// lock is released.
     pub async fn hold(&self, publisher: &str, time: Duration) -> Result<bool, LinkError> {
         let held: u64 = self
             .link

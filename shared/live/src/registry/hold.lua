@@ -1,9 +1,9 @@
--- One publisher tells a region's watchers at a time.
+-- The publisher lock: one publisher at a time sends to a region's watchers.
 --
 -- KEYS  1 publisher
--- ARGV  1 who asks   2 for how long (ms); 0 gives it back
+-- ARGV  1 the publisher   2 the lock's time to live (ms); 0 releases it
 --
--- Returns 1 where it is theirs.
+-- Returns 1 if the publisher has the lock.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then

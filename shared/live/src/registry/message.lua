@@ -1,10 +1,10 @@
--- Counts a connection's message, and says whose it is.
+-- Counts a message of a connection and returns its sender.
 --
 -- KEYS  1 connection:{id}   2 subscriptions:{id}
--- ARGV  1 the most messages in a window   2 the window (us)   3 the most subscriptions
---       4 an item to add to the subscriptions, or ''   5 an item to take out, or ''
+-- ARGV  1 the maximum number of messages in a window   2 the window (us)   3 the maximum number of subscriptions
+--       4 an item to add to the subscriptions, or ''   5 an item to remove, or ''
 --
--- Returns nothing where the connection is not known; otherwise user_token, ends_at, messages in this
+-- Returns nothing if the connection is not registered; otherwise user_token, ends_at, the number of messages in this
 -- window, 1 or 0 (the item did not fit), and the subscriptions.
 local known = redis.call('HMGET', KEYS[1], 'user_token', 'ends_at', 'window', 'messages')
 if not known[1] then return {} end

@@ -1,7 +1,7 @@
-//! Who watches what in a region, in the region's own Redis.
+//! The registry of a region's connections and watchers, in the region's own Redis.
 //!
-//! Everything in it expires: a connection that vanished without a word costs nothing after a while.
-//! If it is lost, those connected are told so at their next `ping`, and connect again.
+//! Every entry expires, so that a connection that disappeared without an event costs nothing after a while. If the
+//! registry is lost, clients get an error at their next `ping` and connect again.
 
 mod connections;
 mod watchers;
@@ -12,25 +12,23 @@ pub use watchers::{ChangeCursor, Changes, SentStatus, Subscription};
 use shared::item::ItemId;
 use shared::queue::{Link, LinkError};
 
-/// The most connections of one buyer in a region; a newer one ends the oldest.
+/// The maximum number of connections of one buyer in a region. A newer one ends the oldest.
 pub const MAX_CONNECTIONS: u32 = 5;
-/// The most connects of one buyer in [`CONNECT_WINDOW_SECONDS`], in a region.
+/// The maximum number of connects of one buyer in [`CONNECT_WINDOW_SECONDS`], in a region.
 pub const MAX_CONNECTS: u32 = 30;
-/// In which connects are counted.
 pub const CONNECT_WINDOW_SECONDS: u32 = 60;
-/// The most messages of one connection in [`MESSAGE_WINDOW_SECONDS`]; more are not answered.
+/// The maximum number of messages of one connection in [`MESSAGE_WINDOW_SECONDS`]. Further messages are refused.
 pub const MAX_MESSAGES: u32 = 30;
-/// In which messages are counted.
 pub const MESSAGE_WINDOW_SECONDS: u32 = 10;
-/// A connection with so many messages in a window is ended.
+/// A connection with this number of messages in a window is ended.
 pub const FLOOD: u32 = 4 * MAX_MESSAGES;
-/// The most items that one connection watches.
+/// The maximum number of items that one connection watches.
 pub const MAX_SUBSCRIPTIONS: u32 = 8;
-/// The longest life of a connection: API Gateway's.
+/// The maximum lifetime of a connection, which API Gateway sets.
 pub const MAX_LIFE_SECONDS: u32 = 7_200;
-/// The most entries that one call reads or writes.
+/// The maximum number of entries that one call reads or writes.
 pub const MAX_ENTRIES: usize = 500;
-/// How long it is remembered that somebody has stopped watching.
+/// How long the registry keeps the end of a subscription, for publishers to read.
 pub const UNWATCHED_SECONDS: u32 = 120;
 
 /// The registry, over one [`Link`]. Cloning shares the connection.
@@ -45,13 +43,13 @@ impl Registry {
         Self { link }
     }
 
-    /// Starts connecting in the background.
+    /// Starts to connect in the background.
     pub fn open(&self) {
         self.link.open();
     }
 }
 
-/// Those of an item.
+/// The keys of one item.
 struct ItemKeys {
     watchers: String,
     changes: String,
@@ -68,6 +66,6 @@ impl ItemKeys {
     }
 }
 
-fn senseless() -> LinkError {
-    LinkError::Refused("the registry's answer makes no sense".into())
+fn malformed() -> LinkError {
+    LinkError::Refused("the registry returned a malformed answer".into())
 }

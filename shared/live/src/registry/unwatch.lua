@@ -1,7 +1,7 @@
--- Connections no longer watch an item.
+-- Removes the subscriptions of connections to an item.
 --
 -- KEYS  1 watchers:{item}   2 watch_changes:{item}   3 unwatched:{item}
--- ARGV  1 how long it is remembered that they have gone (s)   2... the connections, at most 500
+-- ARGV  1 how long the end of a subscription is kept (s)   2... the connections, at most 500
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 for i = 2, #ARGV do

@@ -1,7 +1,7 @@
--- A connection watches an item from now on.
+-- Subscribes a connection to an item.
 --
 -- KEYS  1 watchers:{item}   2 watch_changes:{item}   3 unwatched:{item}
--- ARGV  1 connection   2 what is known of it   3 how long the keys are kept at least (s)
+-- ARGV  1 connection   2 its subscription's value   3 the keys' minimum time to live (s)
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], string.format('%.0f', time[1] * 1000000 + time[2]), ARGV[1])

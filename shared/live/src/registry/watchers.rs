@@ -1,6 +1,6 @@
-//! Who watches an item, and what they were last told.
+//! The watchers of an item, and the last message that each has received.
 
-use super::{ItemKeys, MAX_ENTRIES, MAX_LIFE_SECONDS, Registry, senseless};
+use super::{ItemKeys, MAX_ENTRIES, MAX_LIFE_SECONDS, Registry, malformed};
 use crate::connection_id::ConnectionId;
 use crate::message::{ItemPage, Status, text};
 use redis::{AsyncCommands, Script};
@@ -15,31 +15,28 @@ static WATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("watc
 static CHANGES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("changes.lua")));
 static SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sent.lua")));
 
-/// The ids of items that somebody watches.
+/// The ids of items with watchers.
 const WATCHED: &str = "watched";
 
 fn page_key(item_id: &ItemId) -> String {
-    format!("item_told:{{{item_id}}}")
+    format!("item_sent:{{{item_id}}}")
 }
 
-/// What somebody was told of their order.
+/// The status of an order that was last sent to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentStatus {
-    /// As of when, by main's clock.
+    /// By main's clock.
     pub version: Stamp,
-    /// What.
     #[serde(flatten)]
     pub status: Status,
 }
 
-/// One connection that watches one item.
+/// The subscription of one connection to one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
-    /// Whose.
     pub buyer: UserToken,
-    /// When the connection ends.
+    /// The end of the connection.
     pub ends_at: Stamp,
-    /// What it was last told of the buyer's order.
     pub sent: SentStatus,
 }
 
@@ -68,7 +65,7 @@ impl Subscription {
     }
 }
 
-/// How far a reader has come with an item's changes.
+/// The position of a reader in an item's changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeCursor {
     began: String,
@@ -81,19 +78,18 @@ impl Default for ChangeCursor {
     }
 }
 
-/// Who has begun to watch an item, and who has stopped.
+/// Subscriptions to an item that have begun, and connections that have stopped watching it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Who has begun, or has asked again.
+    /// New and repeated subscriptions.
     pub began: Vec<(ConnectionId, Subscription)>,
-    /// Who has stopped.
     pub stopped: Vec<ConnectionId>,
     /// Whether there may be more.
     pub more: bool,
 }
 
 impl Registry {
-    /// `connection` watches `item_id` from now on.
+    /// Subscribes `connection` to `item_id`.
     pub async fn watch(
         &self,
         item_id: &ItemId,
@@ -103,8 +99,8 @@ impl Registry {
         let keys = ItemKeys::of(item_id);
         self.link
             .call(async |mut redis| {
-                // First into the set: an item without watchers is passed over, a watcher of an item
-                // that is not in it would hear nothing.
+                // The set first: publishers skip an item without watchers, but a watcher of an item that is missing
+                // from the set would get no messages.
                 let _: () = redis::pipe()
                     .sadd(WATCHED, item_id.as_str())
                     .expire(WATCHED, i64::from(MAX_LIFE_SECONDS) * 2)
@@ -118,7 +114,7 @@ impl Registry {
             .await
     }
 
-    /// The items that somebody watches, or has lately.
+    /// The items that have watchers, or had some recently.
     pub async fn watched(&self) -> Result<Vec<ItemId>, LinkError> {
         let names: Vec<String> = self.link.call(async |mut redis| redis.smembers(WATCHED).await).await?;
         let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
@@ -126,13 +122,13 @@ impl Registry {
         Ok(ids)
     }
 
-    /// Takes `item_id` out of the items that are watched, unless somebody watches it.
-    pub async fn rest(&self, item_id: &ItemId) -> Result<(), LinkError> {
+    /// Removes `item_id` from the watched items, unless it has watchers.
+    pub async fn unlist(&self, item_id: &ItemId) -> Result<(), LinkError> {
         let key = ItemKeys::of(item_id).watchers;
         self.link
             .call(async |mut redis| {
                 let _: () = redis.srem(WATCHED, item_id.as_str()).await?;
-                // Somebody may have come between: they are written after the set.
+                // A watcher may have come in between: it is written after the set.
                 let watchers: u64 = redis.hlen(&key).await?;
                 if watchers > 0 {
                     let _: () = redis.sadd(WATCHED, item_id.as_str()).await?;
@@ -142,15 +138,15 @@ impl Registry {
             .await
     }
 
-    /// The page that all watchers of `item_id` were last told, and its version.
+    /// The item page that was last sent to all watchers of `item_id`, and its version.
     pub async fn last_page(&self, item_id: &ItemId) -> Result<Option<(Stamp, ItemPage)>, LinkError> {
         let key = page_key(item_id);
         let text: Option<String> = self.link.call(async |mut redis| redis.get(&key).await).await?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Keeps the page that all watchers of `item_id` have been told.
-    pub async fn keep_page(
+    /// Saves the item page that was sent to all watchers of `item_id`.
+    pub async fn save_page(
         &self,
         item_id: &ItemId,
         version: Stamp,
@@ -161,7 +157,7 @@ impl Registry {
         self.link.call(async |mut redis| redis.set_ex(&key, &text, u64::from(MAX_LIFE_SECONDS)).await).await
     }
 
-    /// Up to [`MAX_ENTRIES`] changes of each kind since `cursor`, which moves on.
+    /// Up to [`MAX_ENTRIES`] changes of each kind since `cursor`, which is advanced.
     pub async fn changes(&self, item_id: &ItemId, cursor: &mut ChangeCursor) -> Result<Changes, LinkError> {
         let keys = ItemKeys::of(item_id);
         let answer: Vec<String> = self
@@ -173,9 +169,9 @@ impl Registry {
                 script.invoke_async(&mut redis).await
             })
             .await?;
-        let [began, stopped, count, rest @ ..] = answer.as_slice() else { return Err(senseless()) };
-        let count: usize = count.parse().map_err(|_| senseless())?;
-        let (gone, watches) = rest.split_at_checked(count).ok_or_else(senseless)?;
+        let [began, stopped, count, rest @ ..] = answer.as_slice() else { return Err(malformed()) };
+        let count: usize = count.parse().map_err(|_| malformed())?;
+        let (gone, watches) = rest.split_at_checked(count).ok_or_else(malformed)?;
         *cursor = ChangeCursor { began: began.clone(), stopped: stopped.clone() };
         let pairs = watches.chunks_exact(2).filter_map(|pair| match pair {
             [name, known] => Some((name.parse().ok()?, Subscription::read(known)?)),
@@ -188,7 +184,7 @@ impl Registry {
         })
     }
 
-    /// Keeps what watchers were told, for the next who tells them.
+    /// Saves the status that was sent to watchers, for the next publisher.
     pub async fn record_sent(
         &self,
         item_id: &ItemId,
@@ -211,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_of_a_watcher_is_read_back() {
+    fn a_subscription_is_read_back() {
         let watch = Subscription {
             buyer: UserToken::parse("a\"lice").unwrap(),
             ends_at: Stamp::from_micros(9).unwrap(),
