@@ -102,12 +102,15 @@ pub enum Gate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// It opens later.
     Upcoming,
+    /// It takes orders and sells.
     Open,
     /// It takes orders, but sells no unit until it is resumed.
     Paused,
     /// Every unit is sold or withheld, and none can return.
     SoldOut,
+    /// It takes no more orders.
     Closed,
 }
 

@@ -82,7 +82,7 @@ impl Queue {
         Ok(changed)
     }
 
-    /// Up to [`MAX_BATCH`] reservations whose hold has ended or that were given back,
+    /// Up to [`MAX_BATCH`] reservations whose hold has ended or whose buyer has cancelled,
     /// oldest end first, after the first `skip` of them.
     pub async fn due(&self, item_id: &ItemId, skip: u32) -> Result<DueBatch, LinkError> {
         let keys = Keys::of(item_id);
