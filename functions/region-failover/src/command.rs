@@ -1,4 +1,4 @@
-//! What a person or the schedule may ask for.
+//! What an operator or the schedule may ask for.
 
 use crate::observation::Loss;
 use crate::run::Mode;
@@ -7,67 +7,62 @@ use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The most units that may be withheld of each item.
+/// Limit of units withheld of each item.
 const MAX_WITHHOLD: u32 = 10_000_000;
 
-/// The longest reason, in bytes.
+/// Limit of a waiver's reason, in bytes.
 const MAX_WHY: usize = 500;
 
 /// How long a forced failover waits for the Global Datastore before it detaches this region's Redis, in seconds.
 const REDIS_WAIT: std::ops::RangeInclusive<u64> = 10..=900;
 
-/// A command.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
-    /// Says what a failover would do now, and what would be lost; changes nothing.
-    Plan {
-        /// Which kind.
-        mode: FailoverKind,
-    },
-    /// Begins one, and goes on until it has ended or the invocation's time is over.
+    /// Reports what a failover would do now and what would be lost. Changes nothing.
+    Plan { mode: FailoverKind },
+    /// Begins a failover, and executes it until it ends or the invocation's time is up.
     Run(Start),
-    /// Carries the plan out against a throw-away copy of the ledger, and measures it; main sells on meanwhile.
+    /// Executes the steps against a temporary copy of the ledger, and measures them. Main goes on selling.
     Drill {},
-    /// Says where it stands; changes nothing.
+    /// Reports the newest run. Changes nothing.
     Status {
-        /// Of the newest drill.
+        /// The newest drill instead of the newest failover.
         #[serde(default)]
         drill: bool,
     },
-    /// Goes on with one that was left in the middle, or with what it had left out.
+    /// Resumes a run that stopped, or retries its outstanding steps.
     Resume {
-        /// With the newest drill.
+        /// The newest drill instead of the newest failover.
         #[serde(default)]
         drill: bool,
     },
-    /// What the schedule asks every minute: goes on where nobody else does. It begins nothing.
+    /// The schedule's command, every minute: resumes what no execution works on. It begins nothing.
     ResumePending {},
-    /// Gives it up, as long as nothing has been moved.
+    /// Aborts a run as long as nothing has been moved.
     Abort {
-        /// The newest drill.
+        /// The newest drill instead of the newest failover.
         #[serde(default)]
         drill: bool,
     },
-    /// The report of the newest run, or of an earlier one.
+    /// The report of a run.
     Report {
-        /// Which run; the newest by default.
+        /// The run's id; the newest run by default.
         run: Option<String>,
-        /// Of a drill.
+        /// A drill instead of a failover.
         #[serde(default)]
         drill: bool,
     },
-    /// What the old main has committed that the new one does not know.
+    /// Lists what the old main has committed and the new main does not have.
     Compare {
-        /// So many are not listed: those that an earlier answer has listed.
+        /// The number of entries that an earlier answer has listed.
         #[serde(default)]
         skip: u64,
     },
-    /// Gives up what is outstanding, by a person's word: it is not tried any more.
+    /// Gives up an outstanding step permanently: it is not tried again.
     Waive {
-        /// Which step.
         step: FailoverStep,
-        /// Why: for the report.
+        /// The reason, for the report.
         why: String,
     },
 }
@@ -76,69 +71,60 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// Which kind.
     pub mode: FailoverKind,
-    /// What may be lost: for a forced one.
+    /// What may be lost; required for a forced failover, refused for a planned one.
     #[serde(default)]
     pub accept: Option<AcceptedLoss>,
-    /// Units of each item to be withheld until a person has reconciled: for a forced one.
+    /// Units of each item that a forced failover withholds until an operator has reconciled.
     #[serde(default)]
     pub withhold: u32,
-    /// Whether it may come within an hour of the last one.
+    /// Whether it may begin within an hour of the last failover.
     #[serde(default)]
     pub skip_cooldown: bool,
-    /// How long to wait for the Global Datastore before this region's Redis is detached from it: for a forced one,
-    /// 10 to 900 seconds; 300 where it is not said.
+    /// How long a forced failover waits for the Global Datastore before it detaches this region's Redis: 10 to 900
+    /// seconds, 300 by default.
     #[serde(default)]
     pub redis_wait_seconds: Option<u64>,
 }
 
-/// The kinds of failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverKind {
     /// Main answers, and nothing is lost.
     Planned,
-    /// Main is gone.
+    /// Main is lost.
     Forced,
 }
 
-/// What a person accepts to lose.
+/// The loss that the operator accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedLoss {
     /// Seconds of main's time.
     pub seconds: u64,
-    /// Sales.
     pub sales: u64,
 }
 
-/// Why something is no command.
+/// Why a payload is not a valid command.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCommandError {
-    /// It cannot be read.
     #[error(
         "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive and resume_pending"
     )]
     Unreadable(#[from] serde_json::Error),
-    /// The loss is not accepted.
     #[error(
-        "a forced failover loses what has not come over: say how much you accept, \
-         \"accept\": {{\"seconds\": ..., \"sales\": ...}}; plan says how much it would be"
+        "a forced failover loses what the standby has not replicated: give the loss that you accept, \
+         \"accept\": {{\"seconds\": ..., \"sales\": ...}}; `plan` shows how much would be lost"
     )]
     NothingAccepted,
-    /// Nothing is lost.
     #[error(
-        "a planned failover loses nothing: `accept`, `withhold` and `redis_wait_seconds` are for a forced one"
+        "a planned failover loses nothing: `accept`, `withhold` and `redis_wait_seconds` are for a forced failover"
     )]
     NothingToAccept,
-    /// Too many.
-    #[error("withhold must be at most {MAX_WITHHOLD}")]
+    #[error("withhold must be at most {MAX_WITHHOLD} units")]
     Withhold,
-    /// Too short or too long.
     #[error("redis_wait_seconds must be from {} to {}", REDIS_WAIT.start(), REDIS_WAIT.end())]
     RedisWait,
-    /// No reason, or a long one.
     #[error("why must have 1 to {MAX_WHY} bytes")]
     Why,
 }
@@ -165,7 +151,7 @@ impl Command {
 }
 
 impl Start {
-    /// The mode that is meant.
+    /// The mode, with the accepted loss. Refuses options that do not fit it.
     pub fn mode(&self) -> Result<Mode, InvalidCommandError> {
         let is_plain = self.withhold == 0 && self.redis_wait_seconds.is_none();
         match (self.mode, self.accept) {
@@ -194,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_must_be_typed_in() {
+    fn a_forced_failover_needs_an_accepted_loss() {
         assert!(refused(json!({ "command": "run", "mode": "forced" })).contains("accept"));
         let accept = json!({ "seconds": 20, "sales": 3 });
         let forced = json!({ "command": "run", "mode": "forced", "accept": accept, "withhold": 3 });
@@ -209,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waived_without_a_reason() {
+    fn a_waiver_needs_a_reason() {
         let waive = |why: &str| json!({ "command": "waive", "step": "fence_old_main", "why": why });
         assert!(refused(waive("")).contains("1 to 500"));
         assert!(refused(waive(&"x".repeat(501))).contains("1 to 500"));
@@ -217,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_redis_is_waited_for_has_bounds() {
+    fn the_wait_for_redis_has_bounds() {
         let forced = |seconds| {
             let accept = json!({ "seconds": 20, "sales": 3 });
             json!({ "command": "run", "mode": "forced", "accept": accept, "redis_wait_seconds": seconds })
@@ -230,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_no_command_is_refused() {
+    fn an_invalid_payload_is_refused() {
         for wrong in [
             json!(null),
             json!({}),

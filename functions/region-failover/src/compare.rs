@@ -1,4 +1,4 @@
-//! The old main is back: what it has committed and promised that the new one does not know.
+//! Compares an old main that is back with the new main: what it has committed and the new main does not have.
 
 mod orders;
 
@@ -12,33 +12,32 @@ use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::BTreeMap;
 
-/// Sales read at once.
+/// Sales per read.
 const PAGE: u32 = 5_000;
-/// The most sales, and the most orders, that one answer lists; all are counted.
+/// Limit of sales, and of orders, that one answer lists. All are counted.
 pub const MAX_LISTED: usize = 1_000;
 
-/// What was found, in numbers. Moments are milliseconds since the Unix epoch.
+/// The result in numbers. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The old main's own.
+    /// The old main's newest heartbeat and sale.
     pub last: LastSigns,
     /// Sales of the old main that are not sold here.
     pub sales_lost: u64,
     /// Reservations of the old main that are not here.
     pub reservations_lost: u64,
-    /// Orders that the old main's Redis has queued or reserved, and that are nowhere here; nothing where it does not say.
+    /// Orders that are queued or reserved in the old main's Redis and unknown here; `None` if they could not be counted.
     #[serde(default)]
     pub orders_lost: Option<u64>,
-    /// Why it does not say.
+    /// Why they could not be counted.
     #[serde(default)]
     pub orders_unknown: Option<String>,
-    /// From the first of the sales and reservations to the old main's last sale: its heart may have beaten on.
+    /// From the first lost sale or reservation to the old main's last sale. Heartbeats may have gone on longer.
     pub rpo_ms: u64,
-    /// Items that lack any, with the units that are withheld for them.
+    /// Items with lost sales or reservations.
     pub items: BTreeMap<ItemId, ItemComparison>,
 }
 
-/// What lacks of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemComparison {
     /// Sales and reservations of the old main that are not here.
@@ -47,45 +46,41 @@ pub struct ItemComparison {
     pub withheld: u32,
 }
 
-/// A sale or a reservation, for the person who decides about it.
+/// A sale or a reservation about which an operator decides.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LostSale {
-    /// Of which item.
     pub item_id: ItemId,
-    /// Who.
     pub user_token: String,
-    /// How it stands with the old main.
+    /// Its state in the old main's ledger.
     pub there: &'static str,
-    /// How it stands here.
+    /// Its state in this region's ledger; `None` if it is unknown here.
     pub here: Option<&'static str>,
-    /// When it was ordered.
     pub placed_at: Stamp,
     /// When the unit was taken out of the stock.
     pub reserved_at: Stamp,
-    /// What paid for it.
     pub payment_reference: Option<String>,
 }
 
-/// What was found, one by one.
+/// Lost sales and orders, up to [`MAX_LISTED`] of each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ComparisonPage {
     /// Sales and reservations of the old main's ledger.
     pub lost: Vec<LostSale>,
-    /// Orders in its Redis that had not come into a ledger.
+    /// Orders of the old main's Redis that no ledger has.
     pub lost_orders: Vec<LostOrder>,
 }
 
 impl Comparison {
-    /// Up to which it is listed where `skip` were not; nothing where that is the end.
-    pub fn listed_up_to(&self, skip: u64) -> Option<u64> {
+    /// The `skip` of the next page; `None` after the last page.
+    pub fn next_skip(&self, skip: u64) -> Option<u64> {
         let most = (self.sales_lost + self.reservations_lost).max(self.orders_lost.unwrap_or(0));
         let next = skip.saturating_add(MAX_LISTED as u64);
         (next < most).then_some(next)
     }
 }
 
-/// Compares the old main with the new one, and lists what comes after the first `skip`. Where the old one's Redis does
-/// not answer, the ledgers alone are compared.
+/// Compares the old main with the new one, and lists the entries after the first `skip`. If the old main's Redis does
+/// not answer, only the ledgers are compared.
 pub async fn compare(
     old: &Stores,
     new: &Stores,
@@ -139,7 +134,7 @@ async fn compare_ledgers(
             last = Some(end);
         }
         if lacking.lost > 0 {
-            // An item that was made after the last word that came over is not here.
+            // An item that was created after the last replicated write does not exist here.
             lacking.withheld = match new.item(&item_id).await {
                 Ok(item) => item.withheld,
                 Err(LedgerError::NoSuchItem(_)) => 0,
@@ -153,11 +148,11 @@ async fn compare_ledgers(
     Ok((compared, all))
 }
 
-/// Whether what the old main has promised is not kept here. What it had released it owes nobody.
+/// Whether a promise of the old main is not kept here. A released reservation is no promise.
 fn is_lost(there: SaleState, here: Option<SaleState>) -> bool {
     match (there, here) {
         (SaleState::Sold, here) => here != Some(SaleState::Sold),
-        // Released here: its hold has ended, as it would have there.
+        // Released here: its hold has ended, as it would have ended there.
         (SaleState::Reserved, here) => here.is_none(),
         (SaleState::Released, _) => false,
     }
@@ -167,15 +162,15 @@ fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> LostSale {
     LostSale {
         item_id: item_id.clone(),
         user_token: sale.user_token.as_str().to_owned(),
-        there: word(sale.state),
-        here: here.map(word),
+        there: state_name(sale.state),
+        here: here.map(state_name),
         placed_at: sale.placed_at,
         reserved_at: sale.reserved_at,
         payment_reference: sale.payment_reference,
     }
 }
 
-fn word(state: SaleState) -> &'static str {
+fn state_name(state: SaleState) -> &'static str {
     match state {
         SaleState::Reserved => "reserved",
         SaleState::Sold => "sold",
@@ -193,7 +188,7 @@ mod tests {
     use SaleState::{Released, Reserved, Sold};
 
     #[test]
-    fn what_the_old_main_owes_is_lost_unless_it_is_kept_here() {
+    fn a_promise_of_the_old_main_is_lost_unless_it_is_kept_here() {
         for (there, here, expected) in [
             (Sold, None, true),
             (Sold, Some(Reserved), true),

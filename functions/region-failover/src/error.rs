@@ -1,52 +1,43 @@
-//! Why a command was not carried out, and what its invocation is told.
+//! Why a command failed, and what its invocation returns.
 
-use crate::{FailoverStep, Obstacle, command};
+use crate::command::InvalidCommandError;
+use crate::observation::Obstacle;
+use crate::step::FailoverStep;
 use lambda_runtime::Diagnostic;
 use versioned::StoreError;
 
-/// Why a command was not carried out.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FailoverError {
-    /// One at a time.
-    #[error(
-        "the failover {0} is under way: `status` says where it stands, `resume` goes on with it, `abort` gives it up"
-    )]
+    #[error("the run {0} is active: `status` shows it, `resume` goes on with it, `abort` aborts it")]
     AlreadyActive(String),
-    /// There is nothing to go on with.
-    #[error("no failover is under way; `plan` says what one would do")]
+    #[error("no run is active; `plan` shows what a failover would do")]
     NoActiveRun,
-    /// There is none.
-    #[error("there is no failover {0}")]
+    #[error("there is no run {0}")]
     NoSuchRun(String),
-    /// Something has been moved.
-    #[error("it is at {0:?}, past the point of no return: only `resume` leads out")]
+    /// Redis has been moved.
+    #[error("the run is at the step {0:?}, past the point of no return: it cannot be aborted, only resumed")]
     PastNoReturn(FailoverStep),
-    /// Each region carries out its own alone: here everything would be pointed the wrong way.
-    #[error("the newest failover moved main to {0}: ask there")]
+    /// Each region executes its own runs only: this region's configuration would repoint functions wrongly.
+    #[error("the newest failover moved main to {0}: send the command to region-failover in {0}")]
     Elsewhere(String),
     /// The new main does not sell yet.
-    #[error("it is at {0:?}: the old main can be compared once the new one sells")]
+    #[error("the run is at the step {0:?}: `compare` is possible once the new main sells")]
     NotSellingYet(FailoverStep),
     /// It is done, or was never begun.
-    #[error("{0:?} is not outstanding: see `status`")]
+    #[error("the step {0:?} is not outstanding: `status` lists the outstanding steps")]
     NotOutstanding(FailoverStep),
-    /// This region is main already.
     #[error("{0} is main already")]
     IsMain(String),
-    /// Runs cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something that was asked did not answer.
     #[error("{}", .0.0)]
     Obstacle(Obstacle),
-    /// The lease cannot be read.
     #[error(transparent)]
     Lease(#[from] lease::LeaseTableError),
-    /// How it is to begin makes no sense.
     #[error(transparent)]
-    Bad(#[from] command::InvalidCommandError),
-    /// A ledger did not answer.
-    #[error("a ledger does not answer: {0}; is the old main still fenced?")]
+    Invalid(#[from] InvalidCommandError),
+    #[error("could not read a ledger: {0}; is the old main still fenced?")]
     Ledger(#[from] ledger::LedgerError),
 }
 
@@ -70,7 +61,7 @@ impl From<FailoverError> for Diagnostic {
             FailoverError::Store(_) => "StoreUnavailable",
             FailoverError::Obstacle(_) => "NoAnswer",
             FailoverError::Lease(_) => "LeaseUnavailable",
-            FailoverError::Bad(_) => "InvalidCommand",
+            FailoverError::Invalid(_) => "InvalidCommand",
             FailoverError::Ledger(_) => "LedgerUnavailable",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }

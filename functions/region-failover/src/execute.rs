@@ -3,7 +3,7 @@
 //! An execution has saved the newest version of the run. If it finds that another execution has saved since, it stops
 //! at once: it was overtaken, and has done nothing that was not saved.
 
-use crate::App;
+use crate::app::App;
 use crate::observation::Obstacle;
 use crate::store::{RunRecord, StoredRun};
 use crate::transition::Decision;
@@ -133,7 +133,7 @@ async fn save(
 
 /// Archives a run that has ended.
 async fn archive(app: &App, record: &RunRecord) {
-    if let Err(error) = app.store(record.run.is_drill).file(record).await {
+    if let Err(error) = app.store(record.run.is_drill).archive(record).await {
         tracing::warn!(%error, run = record.run.id, "could not archive the ended run; its report is lost when the next run begins");
     }
 }

@@ -84,7 +84,7 @@ pub async fn handle(
         Command::Report { run, drill } => {
             let record = match run {
                 None => newest(&app.store(drill).load().await?)?,
-                Some(id) => app.store(drill).filed(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
+                Some(id) => app.store(drill).archived(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
             };
             Ok(report(app, &record))
         }
@@ -212,7 +212,7 @@ async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
     let stored = save_comparison(app, &compared).await?;
     let mut answer = json!(listed);
     if let Some(fields) = answer.as_object_mut() {
-        let more = compared.listed_up_to(skip).map(|next| json!({ "command": "compare", "skip": next }));
+        let more = compared.next_skip(skip).map(|next| json!({ "command": "compare", "skip": next }));
         let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &stored))];
         fields.extend(others.map(|(name, value)| (name.to_owned(), value)));
     }
@@ -229,7 +229,7 @@ async fn save_comparison(app: &App, compared: &compare::Comparison) -> Result<Ru
             Err(StoreError::Conflict) if tries < SAVE_TRIES => tries += 1,
             saved => {
                 saved?;
-                app.failovers.file(&record).await?;
+                app.failovers.archive(&record).await?;
                 return Ok(record);
             }
         }
@@ -256,7 +256,7 @@ async fn waive(
         // This save has overtaken the execution that worked on the run.
         return advance(app, stored, until).await;
     }
-    app.failovers.file(&record).await?;
+    app.failovers.archive(&record).await?;
     Ok(report(app, &record))
 }
 

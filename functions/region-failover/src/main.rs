@@ -1,4 +1,4 @@
-//! Moves main to this region, at a person's word, and keeps at it every minute until it is done.
+//! Moves main to this region when an operator asks for it, and resumes the run every minute until it is done.
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use region_failover::command::Command;

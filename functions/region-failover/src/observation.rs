@@ -1,17 +1,16 @@
-//! What a failover looks at, what it sees, and what it does.
+//! What a failover observes, and what it does.
 
 use lease::LeaseRecord;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
 
-/// What is looked at.
+/// What to observe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObservationKind {
     /// The standby, the lease and the last failover, before anything is done.
     Readiness,
-    /// The lease's record.
     Lease,
-    /// How far the standby's copies are behind main's.
+    /// How far the standby's copies are behind main.
     Lag,
     /// The standby's Redis, as its replication group has it.
     Redis,
@@ -19,144 +18,130 @@ pub enum ObservationKind {
     Instance,
     /// The ledger on the replica's instance.
     Ledger,
-    /// Items that have not been reconciled.
+    /// Items that are not reconciled yet.
     Stock,
-    /// Where each region's functions send their orders.
+    /// The Redis to which each region's functions send their orders.
     Pointers,
     /// The lease, and whether the new main's functions may run.
     Selling,
     /// The order that proves that the new main sells.
     Canary,
-    /// Whether the old main's database lets nobody in.
+    /// Whether the old main's database is closed to all clients.
     Fence,
 }
 
-/// What would be lost, or is.
+/// What would be lost, or is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// Of main's time, in milliseconds.
     pub ms: u64,
-    /// Sales that may have been made in it and are in neither copy.
+    /// Sales that main may have made in this time and that neither copy has.
     pub sales: u64,
 }
 
 impl Loss {
-    /// Whether it is no more than `accepted`, in both.
+    /// Whether time and sales are both no more than `accepted`.
     pub fn is_within(self, accepted: Self) -> bool {
         self.ms <= accepted.ms && self.sales <= accepted.sales
     }
 }
 
-/// What the standby's replication group is in its Global Datastore.
+/// The role of the standby's replication group in its Global Datastore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It takes writes.
     Primary,
-    /// It follows main's.
+    /// It follows main's group.
     Secondary,
     /// It has left the datastore, and takes writes.
     Alone,
 }
 
-/// What was seen.
+/// What was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// Before anything is done.
     Ready {
-        /// The lease.
         lease: LeaseRecord,
-        /// The replica's instance follows main, and nothing is being done to it.
+        /// The replica's instance follows main, and RDS is not changing it.
         replica_follows: bool,
         /// Main's ledger and Redis answer.
         main_answers: bool,
-        /// What would be lost if main were gone now.
+        /// What would be lost if main were lost now.
         loss: Loss,
         /// Seconds since the last failover ended.
         last_run_seconds: Option<u64>,
     },
-    /// The lease.
     Lease(LeaseRecord),
     /// How far behind the standby is.
     Lag {
-        /// The lease, read before the rest.
+        /// Read before everything else.
         lease: LeaseRecord,
-        /// Whether all that main has written is here; nothing where main does not answer.
+        /// Whether the standby has received all of main's WAL; `None` if main's ledger does not answer.
         ledger_is_here: Option<bool>,
-        /// The same of Redis.
+        /// Whether the standby's Redis has all of main's writes; `None` if main's Redis does not answer.
         redis_is_here: Option<bool>,
-        /// What is not here.
+        /// What the standby lacks.
         loss: Loss,
     },
-    /// The standby's Redis.
     Redis {
-        /// What it is.
         role: Role,
-        /// Nothing is being done to it or to its datastore.
+        /// ElastiCache is changing neither the group nor its datastore.
         is_settled: bool,
     },
-    /// The replica's instance.
     Instance {
-        /// It follows a source.
+        /// It has a replication source.
         follows: bool,
         /// It is available, and no change is pending.
         is_settled: bool,
-        /// Its class is enough for main's load.
+        /// Its class is big enough for main's load.
         is_big_enough: bool,
     },
-    /// The ledger on it.
     Ledger {
-        /// It follows, and takes no writes.
+        /// It follows a source, and takes no writes.
         follows: bool,
-        /// Whose word counts in it.
         epoch: u64,
-        /// Its newest signs of main's life.
+        /// Main's newest heartbeat and sale in it.
         last: LastSigns,
     },
-    /// Items that have not been reconciled.
     Stock {
-        /// How many.
+        /// The number of items that are not reconciled.
         left: u64,
     },
-    /// Where functions send their orders.
     Pointers {
-        /// Regions that still send them elsewhere.
+        /// Regions that still send their orders elsewhere.
         left: Vec<String>,
     },
-    /// Whether the new main sells.
     Selling {
-        /// The lease.
         lease: LeaseRecord,
-        /// Its functions may run, and their schedules are on.
+        /// The new main's functions may run, and their schedules are enabled.
         may_run: bool,
     },
-    /// The canary's order.
     Canary {
-        /// It was placed.
         is_placed: bool,
         /// The ledger has it as sold.
         is_sold: bool,
     },
-    /// The old main's database.
     Fence {
-        /// It lets nobody in.
+        /// The old main's database is closed to all clients.
         is_up: bool,
-        /// Its security groups are not being changed: to change them again would begin that anew.
+        /// RDS is not changing its security groups. Another change would start that over.
         is_settled: bool,
     },
 }
 
-/// Why nothing was seen: no answer, or one that says to try again.
+/// Why an observation or an action failed: no answer, or an answer that asks to try again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle(pub String);
 
-/// What is done. Everything here may be done twice.
+/// What is done. Every action may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailoverAction {
-    /// Writes the lease, made of the record that was seen, and of no other.
+    /// Writes the lease, based on the record that was observed.
     WriteLease(LeaseRecord),
     /// Makes the standby's Redis the primary.
     MoveRedis,
-    /// Takes the standby's Redis out of the datastore: the last resort where that does not answer.
+    /// Takes the standby's Redis out of the datastore: the last resort if the datastore hangs.
     DetachRedis,
     /// Gives the replica's instance its bigger class.
     RaiseClass,
@@ -164,14 +149,13 @@ pub enum FailoverAction {
     Promote,
     /// Begins the new epoch in the ledger.
     BeginEpoch,
-    /// Reconciles items, keeps units back, and puts them under the new epoch.
+    /// Reconciles items, withholds units, and puts the items under the new epoch.
     Reconcile,
-    /// Points functions to the new main.
+    /// Repoints functions to the new main.
     Repoint,
-    /// Lets the new main's functions run, and puts their schedules on.
+    /// Lets the new main's functions run, and enables their schedules.
     EnableMain,
-    /// Places the canary's order.
     PlaceCanary,
-    /// Closes the old main's database to everybody.
+    /// Closes the old main's database to all clients.
     Fence,
 }

@@ -1,17 +1,19 @@
-//! What a failover would do now, and what would be lost. Nothing is changed.
+//! What a failover would do now, and what would be lost. Changes nothing.
 
+use crate::app::App;
 use crate::command::FailoverKind;
+use crate::error::FailoverError;
 use crate::observation::{Loss, Observation};
 use crate::report::seconds;
+use crate::run::{Mode, Run, RunState};
 use crate::servers::FailoverServers;
-use crate::verdict::decide;
-use crate::{App, FailoverError, FailoverStep, Mode, Run, RunState, StepVerdict};
+use crate::step::FailoverStep;
+use crate::verdict::{StepVerdict, decide};
 use serde_json::{Value, json};
 
-/// What is accepted for the plan's own look: it says what would be lost, and does not refuse it.
+/// The plan accepts any loss: it reports the loss, and does not refuse it.
 const ANYTHING: Loss = Loss { ms: u64::MAX, sales: u64::MAX };
 
-/// The plan of a failover of `kind`.
 pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, FailoverError> {
     let servers: &FailoverServers = &app.servers;
     let status = servers.status().await?;
@@ -31,10 +33,10 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
             match decide(FailoverStep::Precheck, &run, observation, servers.clock.now(), servers.timing) {
                 StepVerdict::Done => None,
                 StepVerdict::Halt(why) | StepVerdict::Wait(why) => Some(why),
-                StepVerdict::Do(_) => Some("the precheck wants to act".into()),
+                StepVerdict::Do(_) => Some("the precheck asks for an action".into()),
             }
         }
-        Ok(_) => Some("another thing was looked at".into()),
+        Ok(_) => Some("the observation does not belong to the precheck".into()),
         Err(obstacle) => Some(obstacle.0.clone()),
     };
     let drilled = app.drills.load().await?.record;
@@ -50,7 +52,7 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
             json!({
                 "step": step, "precondition": precondition, "does": does,
                 "took_in_the_last_drill_seconds": took(step),
-                "gives_up_or_goes_on_after_seconds": step.limit_ms().map(|ms| ms / 1_000),
+                "timeout_seconds": step.limit_ms().map(|ms| ms / 1_000),
                 "can_be_aborted": step < FailoverStep::MoveRedis,
             })
         })
@@ -77,17 +79,17 @@ fn kind_name(kind: FailoverKind) -> &'static str {
     }
 }
 
-/// What to invoke; of a forced one the loss is left for a person to type in.
+/// The command to invoke. For a forced failover the operator types in the loss.
 fn to_run(kind: FailoverKind, most: Loss) -> Value {
     match kind {
         FailoverKind::Planned => json!({ "command": "run", "mode": "planned" }),
         FailoverKind::Forced => json!({
             "command": "run", "mode": "forced",
             "accept": { "seconds": "<at_risk.seconds, or more>", "sales": "<at_risk.sales_at_most, or more>" },
-            "withhold": "<units of each item to withhold: what may be sold twice otherwise>",
+            "withhold": "<units of each item to withhold, which could otherwise be sold twice>",
             "note": format!(
-                "the gate compares again, once main's lease has run out; now it would be {} s, and where it grows, a second more \
-                 for each that goes by before the run begins",
+                "the lag gate compares the loss again after main's lease has ended. Now it is {} s; if it grows, add one \
+                 second for each second until the run begins",
                 most.ms.div_ceil(1_000)
             ),
         }),

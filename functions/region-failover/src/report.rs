@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn times_run_from_the_beginning_and_from_the_old_main_s_end() {
+    fn times_count_from_the_beginning_and_from_the_end_of_the_old_lease() {
         let report = of(RunState::Degraded, None);
         assert_eq!((report.rto_ms, report.pause_ms), (Some(60_000), Some(50_000)));
         assert_eq!(report.steps[2].took_ms, 9_000);

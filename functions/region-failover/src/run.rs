@@ -1,4 +1,4 @@
-//! The state of a failover run, as it is stored. `transition.rs` says how it changes.
+//! The state of a failover run, as it is stored. `transition.rs` changes it.
 
 use crate::observation::{Loss, ObservationKind};
 use crate::step::FailoverStep;
@@ -64,7 +64,7 @@ pub struct Run {
     pub epoch: u64,
     /// Units of each item to withhold.
     pub withhold: u32,
-    /// Whether it works on throw-away copies, and moves nothing of main's.
+    /// Whether it works on temporary copies, and moves nothing of main's.
     #[serde(default)]
     pub is_drill: bool,
     /// Whether it may begin within an hour of the last one.

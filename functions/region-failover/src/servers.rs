@@ -1,4 +1,4 @@
-//! All that is looked at and acted on: both ledgers, both Redises, the lease, and AWS.
+//! All servers that a failover observes and acts on: both ledgers, both Redis servers, the lease, and AWS.
 
 mod action;
 mod canary;
@@ -26,26 +26,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest that one question to AWS may take, its tries counted: all other questions have limits of
-/// their own.
+/// Limit of one call to AWS with all attempts. Calls to other servers have limits of their own.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
-/// Everything outside.
 #[derive(Clone, Debug)]
 pub struct FailoverServers {
-    /// Who may sell.
     pub(crate) lease: LeaseTable,
     pub(crate) timing: LeaseTiming,
     pub(crate) clock: Arc<Clock>,
-    /// The old main's, as they are reached from here.
+    /// The old main's stores, reached from this region.
     pub(crate) main: Stores,
-    /// The standby's own.
+    /// The standby's own stores.
     pub(crate) standby: Stores,
     instances: Instances,
     datastore: GlobalDatastore,
     functions: Functions,
     replica_url: String,
-    /// Of a drill's copy: where it is, and its ledger there.
+    /// The endpoint of a drill's copy, and the ledger on it.
     copy_endpoint: Arc<Mutex<Option<String>>>,
     copy_ledger: Arc<Mutex<Option<(String, Ledger)>>>,
 }
@@ -55,7 +52,7 @@ impl FailoverServers {
     pub(crate) async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
         let main_region = config::required(source, "FAIRDROP_MAIN_REGION")?;
         let aws = sdk::config(region).await;
-        let witnesses = |redis: RedisConfig, ledger: Ledger| {
+        let stores = |redis: RedisConfig, ledger: Ledger| {
             let link = Link::new(redis);
             Stores { queue: Queue::new(link.clone()), link, ledger }
         };
@@ -64,8 +61,8 @@ impl FailoverServers {
             lease: LeaseTable::new(sdk::defaults(), region, &lease_table).await,
             timing: LeaseTiming::from_config(source)?,
             clock: Arc::new(Clock::machine()),
-            main: witnesses(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),
-            standby: witnesses(RedisConfig::standby(source)?, Ledger::of_replica(source)?),
+            main: stores(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),
+            standby: stores(RedisConfig::standby(source)?, Ledger::of_replica(source)?),
             instances: Instances::from_config(source, &aws, region, &main_region)?,
             datastore: GlobalDatastore::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
@@ -75,16 +72,20 @@ impl FailoverServers {
         })
     }
 
-    /// Says on the replica's instance that a failover has it in hand, or not any more: replica-lag changes
-    /// nothing meanwhile. What does not succeed is not repeated: the tag stops nobody from failing over.
+    /// Tags the replica's instance for an active failover, or removes the tag: replica-lag changes no tagged instance. A
+    /// failure is not retried: the failover does not depend on the tag.
     pub(crate) async fn tag_replica(&self, run: Option<&str>) {
         if let Err(Obstacle(why)) = self.instances.tag_replica(run).await {
-            tracing::warn!(why, "the replica's instance is not marked");
+            tracing::warn!(
+                run,
+                why,
+                "could not change the failover tag of the replica's instance; the failover goes on without it"
+            );
         }
     }
 }
 
-/// Asks AWS, and waits no longer than the limit.
+/// Calls AWS within the limit. `what` is the text that an obstacle begins with.
 async fn call_aws<T, E, R>(
     what: &str,
     call: impl Future<Output = Result<T, SdkError<E, R>>>,
@@ -92,15 +93,15 @@ async fn call_aws<T, E, R>(
 where
     E: ProvideErrorMetadata,
 {
-    // Boxed: an SDK's futures are deep.
+    // Boxed, because an SDK's futures are large.
     match timeout(CALL_LIMIT, Box::pin(call)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Obstacle(format!("{what}: {}", rds::refusal(error)))),
-        Err(_) => Err(Obstacle(format!("{what}: no answer in time"))),
+        Err(_) => Err(Obstacle(format!("{what}: no answer from AWS within {} s", CALL_LIMIT.as_secs()))),
     }
 }
 
-/// What another library's error says.
+/// An obstacle with the text of another library's error.
 fn obstacle(error: impl std::fmt::Display) -> Obstacle {
     Obstacle(error.to_string())
 }

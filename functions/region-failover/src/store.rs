@@ -1,5 +1,4 @@
-//! Where runs are kept: the one under way in one item of the lease's table, and each that has ended in
-//! one of its own.
+//! Where runs are stored: the newest run in one item of the lease table, and each ended run in an item of its own.
 
 use crate::compare::Comparison;
 use crate::run::Run;
@@ -7,34 +6,31 @@ use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
 use versioned::{StoreError, TableItem};
 
-/// The key of the newest failover, and what those of ended ones begin with.
+/// The key of the newest failover, and the prefix of the keys of ended ones.
 pub const FAILOVERS: &str = "failover";
-/// The same of drills.
+/// The same for drills.
 pub const DRILLS: &str = "failover-drill";
 
-/// A run, and who carries it out.
+/// A run, and the execution that holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// The run.
     pub run: Run,
-    /// The execution that carries it out.
+    /// The request id of the execution.
     pub holder: String,
-    /// Nobody else takes it up by itself before this, in milliseconds since the Unix epoch.
+    /// The schedule does not take the run over before this time, in milliseconds since the Unix epoch.
     pub held_until_ms: u64,
-    /// What the old main had committed that is not here, once it could be asked.
+    /// The comparison with the old main, once it was made.
     pub compared: Option<Comparison>,
 }
 
-/// The newest run, and the version it has.
+/// The newest run, and its version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoredRun {
-    /// 0 where nothing has been written yet.
+    /// 0 if nothing was written yet.
     pub version: u64,
-    /// Nothing where there has been no failover yet.
     pub record: Option<RunRecord>,
 }
 
-/// The table.
 #[derive(Clone, Debug)]
 pub struct RunStore {
     newest: TableItem,
@@ -46,32 +42,32 @@ impl RunStore {
         Self { newest: TableItem { client, table: table.into(), id: kind.into() } }
     }
 
-    /// The newest run.
+    /// Reads the newest run.
     pub async fn load(&self) -> Result<StoredRun, StoreError> {
         let stored = self.newest.load().await?;
         let record = stored.text.map(|text| read(&text)).transpose()?;
         Ok(StoredRun { version: stored.version, record })
     }
 
-    /// Writes what has become of the version in `kept`, and returns the new one.
+    /// Writes `record`, which is based on `version`, and returns it with its new version.
     pub async fn save(&self, version: u64, record: RunRecord) -> Result<StoredRun, StoreError> {
         let version = self.newest.save(version, write(&record)?).await?;
         Ok(StoredRun { version, record: Some(record) })
     }
 
-    /// Keeps a run that has ended, beside those before it.
-    pub async fn file(&self, record: &RunRecord) -> Result<(), StoreError> {
-        let place = self.place(&record.run.id);
-        let version = place.load().await?.version;
-        place.save(version, write(record)?).await.map(drop)
+    /// Archives an ended run under its own key.
+    pub async fn archive(&self, record: &RunRecord) -> Result<(), StoreError> {
+        let item = self.table_item(&record.run.id);
+        let version = item.load().await?.version;
+        item.save(version, write(record)?).await.map(drop)
     }
 
-    /// A run that has ended.
-    pub async fn filed(&self, id: &str) -> Result<Option<RunRecord>, StoreError> {
-        self.place(id).load().await?.text.map(|text| read(&text)).transpose()
+    /// Reads an archived run.
+    pub async fn archived(&self, id: &str) -> Result<Option<RunRecord>, StoreError> {
+        self.table_item(id).load().await?.text.map(|text| read(&text)).transpose()
     }
 
-    fn place(&self, id: &str) -> TableItem {
+    fn table_item(&self, id: &str) -> TableItem {
         TableItem { id: format!("{}/{id}", self.newest.id), ..self.newest.clone() }
     }
 }
@@ -80,7 +76,7 @@ fn write(record: &RunRecord) -> Result<String, StoreError> {
     Ok(serde_json::to_string(record)?)
 }
 
-/// One that cannot be read is never begun anew: it may stand past the point of no return.
+/// A run that cannot be read is an error, never "no run": it may be past the point of no return.
 fn read(text: &str) -> Result<RunRecord, StoreError> {
     Ok(serde_json::from_str(text)?)
 }

@@ -27,7 +27,7 @@ fn ready(lease: LeaseRecord, loss: Loss) -> Observation {
 }
 
 #[test]
-fn what_is_here_before_the_lease_has_run_out_says_nothing() {
+fn the_lag_gate_waits_for_the_end_of_the_lease() {
     let mut run = run(Mode::Planned);
     run.step = FailoverStep::LagGate;
     let all_here = |lease| Observation::Lag {
@@ -43,14 +43,14 @@ fn what_is_here_before_the_lease_has_run_out_says_nothing() {
 }
 
 #[test]
-fn it_begins_only_where_it_may_and_says_why_not() {
+fn a_precheck_that_fails_aborts_with_its_reason() {
     let loss = Loss { ms: 5_000, sales: 7 };
     let forced = |ms, sales| Mode::Forced { accepted: Loss { ms, sales } };
-    let refused = |mode, lease, word: &str| {
+    let refused = |mode, lease, text: &str| {
         let mut run = run(mode);
-        run.skip_cooldown = word != "an hour";
+        run.skip_cooldown = text != "an hour";
         assert_eq!(observed(&mut run, ready(lease, loss), 1), Decision::Again);
-        assert!(run.state == RunState::Aborting && run.why.contains(word), "{word}: {}", run.why);
+        assert!(run.state == RunState::Aborting && run.why.contains(text), "{text}: {}", run.why);
     };
     refused(Mode::Planned, lease(), "main does not answer");
     refused(forced(4_999, 7), lease(), "5000 ms");
@@ -62,34 +62,34 @@ fn it_begins_only_where_it_may_and_says_why_not() {
     may.skip_cooldown = true;
     assert_eq!(observed(&mut may, ready(lease(), loss), 1), Decision::Again);
     assert_eq!(may.step, FailoverStep::StopSales);
-    // Killed after it had closed the lease, and begun again by another.
+    // Killed after it had closed the lease; another execution begins again.
     may.step = FailoverStep::Precheck;
     assert_eq!(observed(&mut may, ready(lease().closed("run"), loss), 1), Decision::Again);
     assert_eq!(may.state, RunState::Running);
 }
 
 #[test]
-fn there_is_no_way_back_once_anything_is_moved() {
+fn a_run_cannot_be_aborted_once_redis_moves() {
     let mut early = run(Mode::Planned);
     early.step = FailoverStep::TakeLease;
-    assert!(early.abort("a person") && early.state == RunState::Aborting);
-    let given_back = observed(&mut early, Observation::Lease(lease().closed("run")), 1);
+    assert!(early.abort("an operator") && early.state == RunState::Aborting);
+    let returned = observed(&mut early, Observation::Lease(lease().closed("run")), 1);
     assert!(
-        matches!(given_back, Decision::Do(FailoverAction::WriteLease(record)) if record.is_open && record.epoch == 1)
+        matches!(returned, Decision::Do(FailoverAction::WriteLease(record)) if record.is_open && record.epoch == 1)
     );
     let mut late = run(Mode::Planned);
     late.step = FailoverStep::MoveRedis;
-    assert!(!late.abort("a person") && late.state == RunState::Running);
+    assert!(!late.abort("an operator") && late.state == RunState::Running);
 }
 
 #[test]
-fn what_is_left_out_is_said_and_made_up_for() {
+fn a_skipped_step_is_outstanding_and_done_after_a_resume() {
     let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
     let mut run = run(Mode::Forced { accepted });
     run.step = FailoverStep::FenceOldMain;
-    let away = Err(Obstacle("main is gone".into()));
-    assert_eq!(run.observed(&away, at(0), TIMING), Decision::Pause);
-    assert_eq!(run.observed(&away, at(121), TIMING), Decision::End);
+    let no_answer = Err(Obstacle("main does not answer".into()));
+    assert_eq!(run.observed(&no_answer, at(0), TIMING), Decision::Pause);
+    assert_eq!(run.observed(&no_answer, at(121), TIMING), Decision::End);
     assert_eq!(
         (&run.state, run.outstanding.as_slice()),
         (&RunState::Degraded, [FailoverStep::FenceOldMain].as_slice())
@@ -97,14 +97,14 @@ fn what_is_left_out_is_said_and_made_up_for() {
     run.resume();
     let fence = |is_up, is_settled| Observation::Fence { is_up, is_settled };
     assert_eq!(observed(&mut run, fence(false, true), 500), Decision::Do(FailoverAction::Fence));
-    // What is on its way is not begun anew.
+    // A change in progress is not started again.
     assert_eq!(observed(&mut run, fence(false, false), 501), Decision::Pause);
     assert_eq!(observed(&mut run, fence(true, true), 502), Decision::End);
     assert_eq!((&run.state, run.outstanding.len()), (&RunState::Done, 0));
 }
 
 #[test]
-fn what_a_person_gives_up_is_not_tried_again() {
+fn a_waived_step_is_not_tried_again() {
     let mut run = run(Mode::Planned);
     run.state = RunState::Degraded;
     run.step = FailoverStep::FenceOldMain;
@@ -115,18 +115,17 @@ fn what_a_person_gives_up_is_not_tried_again() {
         (run.state, run.outstanding.as_slice()),
         (RunState::Degraded, [FailoverStep::SmokeTest].as_slice())
     );
-    // What is left is tried, and what was given up is not.
+    // The outstanding step is tried, and the waived step is not.
     run.resume();
     assert_eq!(run.step, FailoverStep::SmokeTest);
     assert_eq!(observed(&mut run, Observation::Canary { is_placed: true, is_sold: true }, 5), Decision::End);
     assert_eq!((run.state, run.waived.as_slice()), (RunState::Done, [FailoverStep::FenceOldMain].as_slice()));
-    let words =
-        run.log.iter().find(|log| log.step == FailoverStep::FenceOldMain).map(|log| log.last.as_str());
-    assert_eq!(words, Some("waived by the operator: it is deleted"));
+    let last = run.log.iter().find(|log| log.step == FailoverStep::FenceOldMain).map(|log| log.last.as_str());
+    assert_eq!(last, Some("waived by the operator: it is deleted"));
 }
 
 #[test]
-fn what_is_being_tried_can_be_given_up_too() {
+fn the_current_step_can_be_waived_too() {
     let mut run = run(Mode::Planned);
     run.state = RunState::Degraded;
     run.outstanding = vec![FailoverStep::FenceOldMain];
@@ -137,7 +136,7 @@ fn what_is_being_tried_can_be_given_up_too() {
 }
 
 #[test]
-fn an_hour_is_an_hour_however_many_were_given_up_in_it() {
+fn aborted_runs_do_not_shorten_the_cooldown() {
     let mut done = run(Mode::Planned);
     done.state = RunState::Done;
     done.log = vec![StepLog {
@@ -147,12 +146,12 @@ fn an_hour_is_an_hour_however_many_were_given_up_in_it() {
         actions: 0,
         last: String::new(),
     }];
-    let mut given_up = run(Mode::Planned);
-    given_up.set_previous(Some(&done), 100_000);
-    assert_eq!(given_up.since_last_seconds, Some(40));
-    given_up.state = RunState::Aborted;
+    let mut aborted = run(Mode::Planned);
+    aborted.set_previous(Some(&done), 100_000);
+    assert_eq!(aborted.since_last_seconds, Some(40));
+    aborted.state = RunState::Aborted;
     let mut third = run(Mode::Planned);
-    third.set_previous(Some(&given_up), 160_000);
+    third.set_previous(Some(&aborted), 160_000);
     assert_eq!(third.since_last_seconds, Some(100));
     let mut first = run(Mode::Planned);
     first.set_previous(None, 1);
@@ -160,7 +159,7 @@ fn an_hour_is_an_hour_however_many_were_given_up_in_it() {
 }
 
 #[test]
-fn a_drill_waits_for_its_copy_to_be_deleted_and_is_not_given_up_for_it() {
+fn a_drill_waits_for_the_deletion_of_its_copy_and_is_not_aborted_for_it() {
     let mut run = run(Mode::Planned);
     run.is_drill = true;
     run.step = FailoverStep::FenceOldMain;
@@ -192,7 +191,7 @@ fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
 }
 
 #[test]
-fn a_datastore_that_hangs_is_left_only_where_main_is_gone() {
+fn only_a_forced_failover_detaches_redis_from_a_datastore_that_hangs() {
     let hangs = |mode| {
         let mut run = run(mode);
         run.step = FailoverStep::MoveRedis;
@@ -206,7 +205,7 @@ fn a_datastore_that_hangs_is_left_only_where_main_is_gone() {
 }
 
 #[test]
-fn it_is_written_down_and_read_back() {
+fn a_run_is_stored_and_read_back() {
     let mut one = run(Mode::Forced { accepted: Loss { ms: 1, sales: 2 } });
     observed(&mut one, ready(lease(), Loss::default()), 1);
     let text = serde_json::to_string(&one).unwrap();

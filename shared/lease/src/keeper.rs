@@ -1,16 +1,18 @@
-//! A process of main, and the lease it acts by.
+//! A process's copy of the lease, by which it acts, and its renewal.
 
-use crate::{LeaseRecord, LeaseTable, LeaseTableError, LeaseTiming};
+use crate::record::LeaseRecord;
+use crate::table::{LeaseTable, LeaseTableError};
+use crate::timing::LeaseTiming;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, Source};
 use shared::permit::Permit;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A permit that lasts no longer than this is not begun with: an act takes a while.
+/// A permit that ends within this time is not used: a transaction takes time.
 const MIN_REMAINING: Duration = Duration::from_millis(500);
 
-/// What a process knows of the lease. Cloning shares it.
+/// The lease as a process knows it. Cloning shares it. It is empty in a deployment without a lease.
 #[derive(Clone, Debug)]
 pub struct Lease(Option<Arc<CachedLease>>);
 
@@ -20,40 +22,37 @@ struct CachedLease {
     region: String,
     timing: LeaseTiming,
     clock: Clock,
-    /// As it was last read or renewed.
+    /// As last read or renewed.
     record: Mutex<Option<LeaseRecord>>,
 }
 
-/// A lease as it is shown to people.
+/// The lease as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseStatus {
-    /// The record.
     pub record: LeaseRecord,
-    /// What is left of it, in milliseconds; negative once it has run out.
+    /// Time until the lease ends; negative after its end.
     pub remaining_ms: i64,
 }
 
-/// This process may not sell at the moment.
+/// Why this process may not sell at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// The table has not been heard of yet, or for too long.
-    #[error("this region's lease has run out, and was not renewed")]
+    /// The lease was not read yet, or was not renewed in time.
+    #[error(
+        "the main lease has ended in this region and was not renewed; nothing is sold until it is renewed"
+    )]
     RunOut,
-    /// A failover is under way, or over.
-    #[error("main is {region}, under epoch {epoch}, and the lease is not to be renewed from here")]
-    Elsewhere {
-        /// Where main is.
-        region: String,
-        /// Under which epoch.
-        epoch: u64,
-    },
-    /// It could not be asked.
+    /// A failover has closed or taken the lease.
+    #[error(
+        "this region cannot renew the main lease: it belongs to {region} under epoch {epoch}, or a failover has closed it"
+    )]
+    Elsewhere { region: String, epoch: u64 },
     #[error(transparent)]
     Table(#[from] LeaseTableError),
 }
 
 impl Lease {
-    /// Reads `FAIRDROP_LEASE_TABLE`; where it is not set no lease is kept. Nothing is connected yet.
+    /// Reads `FAIRDROP_LEASE_TABLE`. If it is not set, there is no lease. Nothing is connected yet.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
         let (region, timing) = (config::region(source)?, LeaseTiming::from_config(source)?);
@@ -66,7 +65,7 @@ impl Lease {
         Self(Some(Arc::new(CachedLease { table, region, timing, clock, record: Mutex::default() })))
     }
 
-    /// What this process may do now, by what it knows. Nobody is asked.
+    /// What this process may do now, by its copy of the lease. Does not call the table.
     pub fn permit(&self) -> Result<Permit, LeaseError> {
         let Some(cached) = &self.0 else { return Ok(Permit::Unleased) };
         let record = cached.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -81,7 +80,7 @@ impl Lease {
         })
     }
 
-    /// What this process may do now; the lease is renewed first where it is about to end.
+    /// What this process may do now. Renews the lease first if it is about to end.
     pub async fn permit_now(&self) -> Result<Permit, LeaseError> {
         match self.permit() {
             Ok(permit) => Ok(permit),
@@ -92,7 +91,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease, if this region still may.
+    /// Renews the lease if this region still may.
     pub async fn renew(&self) -> Result<(), LeaseError> {
         let Some(cached) = &self.0 else { return Ok(()) };
         let renewed = cached.table.renew(&cached.region, cached.clock.now(), cached.timing).await?;
@@ -103,20 +102,20 @@ impl Lease {
         Ok(())
     }
 
-    /// Renews the lease before the work begins, so that the first round of a new process does not
-    /// find it without one. Where that fails, the rounds say so.
+    /// Renews the lease before the work begins, so that a new process has it in its first round. If that fails, the
+    /// rounds report it.
     pub async fn begin(&self) {
         if self.permit().is_err()
             && let Err(error) = self.renew().await
         {
-            tracing::warn!(%error, "the lease was not renewed");
+            tracing::warn!(%error, "could not renew the main lease before the first round; each round tries again");
         }
     }
 
-    /// Renews the lease again and again until `until`, whatever becomes of a single renewal.
+    /// Renews the lease until `until`; goes on after a failed renewal.
     pub async fn keep_until(&self, until: Instant) {
         let Some(cached) = &self.0 else { return };
-        let mut was_missed = false;
+        let mut has_failed = false;
         loop {
             let began = Instant::now();
             if began >= until {
@@ -126,12 +125,12 @@ impl Lease {
             let permit = self.permit();
             if let Err(error) = renewed.and(permit.clone()) {
                 metrics::counter!("lease_renewals_failed").increment(1);
-                if !was_missed {
-                    tracing::error!(%error, "the lease is not renewed; nothing is sold after its end");
+                if !has_failed {
+                    tracing::error!(%error, "could not renew the main lease; this process sells nothing after its end");
                 }
-                was_missed = true;
+                has_failed = true;
             } else {
-                was_missed = false;
+                has_failed = false;
             }
             let end = permit.ok().and_then(|permit| permit.until());
             let remaining_ms = end.map_or(0, |end| end.micros_since(cached.clock.now()) / 1_000);
@@ -141,12 +140,12 @@ impl Lease {
         }
     }
 
-    /// The region of this process; nothing where no lease is kept.
+    /// The region of this process; `None` if there is no lease.
     pub fn region(&self) -> Option<&str> {
         self.0.as_ref().map(|cached| cached.region.as_str())
     }
 
-    /// The lease as it is now, for people; nothing where none is kept.
+    /// The lease as the table has it now; `None` if there is no lease.
     pub async fn status(&self) -> Result<Option<LeaseStatus>, LeaseTableError> {
         let Some(cached) = &self.0 else { return Ok(None) };
         let record = cached.table.load().await?;
@@ -154,7 +153,8 @@ impl Lease {
         Ok(Some(LeaseStatus { record, remaining_ms }))
     }
 
-    /// Makes the first record for this region, under `epoch`, where there is none yet, and the table is fit for it.
+    /// Creates the first record for this region under `epoch`, if there is none yet. Refuses a table that is not strongly
+    /// consistent.
     pub async fn create(&self, epoch: u64) -> Result<Option<LeaseRecord>, LeaseTableError> {
         let Some(cached) = &self.0 else { return Ok(None) };
         cached.table.must_be_consistent().await?;

@@ -1,66 +1,66 @@
-//! The record, and what may become of it. Nothing here asks anybody.
+//! The lease record, and how it may change. Pure: nothing here calls the table.
 
-use crate::LeaseTiming;
+use crate::timing::LeaseTiming;
 use serde::Serialize;
 use shared::permit::Permit;
 use shared::stamp::Stamp;
 
-/// Who is main. Moments are microseconds since the Unix epoch.
+/// Which region is main. Times are microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeaseRecord {
-    /// Goes up by one with every change: who writes names the version they have read.
+    /// Goes up by one with every change. A writer names the version that it has read.
     pub version: u64,
     /// The region that is main.
     pub region: String,
-    /// The number of its reign.
+    /// The fencing token: goes up by one with each failover.
     pub epoch: u64,
-    /// When its right to sell ends, unless it is renewed.
+    /// When the lease ends, unless it is renewed.
     pub expires_at: Stamp,
-    /// Whether it may be renewed. A failover closes it first, and opens it last.
+    /// Whether it may be renewed. A failover closes the lease first, and opens it last.
     pub is_open: bool,
-    /// The failover that has closed it or taken it.
+    /// The failover that has closed or taken the lease.
     pub run: Option<String>,
 }
 
 impl LeaseRecord {
-    /// The first record there is: `region` is main under `epoch`, and has still to renew it.
+    /// The first record: `region` is main under `epoch`. The lease has ended, and `region` has still to renew it.
     pub fn first(region: &str, epoch: u64) -> Self {
         let expires_at = Stamp::EPOCH;
         Self { version: 1, region: region.into(), epoch, expires_at, is_open: true, run: None }
     }
 
-    /// Renewed by a process of `region` at `now` by its clock; nothing where it may not be.
+    /// The record as renewed by a process of `region` whose clock says `now`; `None` if it may not renew.
     pub fn renewed(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Self> {
         let may = self.is_open && self.region == region;
         let expires_at = now.saturating_add(timing.lasts).max(self.expires_at);
         may.then(|| Self { version: self.version + 1, expires_at, ..self.clone() })
     }
 
-    /// What a process of `region` may do by it at `now`; nothing where that is nothing.
+    /// The permit of a process of `region` at `now`; `None` if it may not sell.
     pub fn permit(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Permit> {
         let until = self.expires_at.saturating_sub(timing.tolerance);
         let may = self.region == region && now < until;
         may.then_some(Permit::Leased { epoch: self.epoch, until })
     }
 
-    /// Whether nobody can sell by it any more, to one whose clock says `now`. A record that is open
-    /// may still be renewed.
+    /// Whether no process can sell by this lease any more, by a clock that says `now`. An open lease never counts as
+    /// ended, since main may still renew it.
     pub fn has_run_out(&self, now: Stamp, timing: LeaseTiming) -> bool {
         !self.is_open && now > self.expires_at.saturating_add(timing.tolerance)
     }
 
-    /// Not to be renewed any more, by the failover `run`.
+    /// Closed by the failover `run`: it cannot be renewed.
     pub fn closed(&self, run: &str) -> Self {
         Self { version: self.version + 1, is_open: false, run: Some(run.into()), ..self.clone() }
     }
 
-    /// As it is, with the mark of the failover `run`, so that whatever else was made of it is not written.
+    /// Unchanged but for the id of the failover `run` and a new version, so that a write based on the old version fails.
     pub fn marked(&self, run: &str) -> Self {
         Self { version: self.version + 1, run: Some(run.into()), ..self.clone() }
     }
 
-    /// Taken by `region` for the failover `run` that had closed it, under the next epoch; nothing
-    /// as long as anybody might sell by it. It is still closed.
+    /// Taken by `region` under the next epoch, for the failover `run` that had closed it. It stays closed. `None` as long
+    /// as main might sell.
     pub fn taken(&self, region: &str, run: &str, now: Stamp, timing: LeaseTiming) -> Option<Self> {
         let may = self.run.as_deref() == Some(run) && self.has_run_out(now, timing);
         may.then(|| Self {
@@ -71,8 +71,8 @@ impl LeaseRecord {
         })
     }
 
-    /// Open again, for `region` under `epoch`, by the failover `run` that had closed it: by its
-    /// success for the new main, and by its end for the old one.
+    /// Opened for `region` under `epoch` by the failover `run` that had closed it: for the new main when the failover
+    /// succeeds, and for the old main when it is aborted.
     pub fn opened(&self, region: &str, epoch: u64, run: &str) -> Option<Self> {
         let may = !self.is_open && self.run.as_deref() == Some(run);
         may.then(|| Self {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_it_while_anybody_may_sell() {
+    fn no_region_takes_the_lease_while_main_may_sell() {
         let record = LeaseRecord::first("main", 3).renewed("main", at(0), TIMING).unwrap();
         assert_eq!(record.permit("main", at(10), TIMING), Some(Permit::Leased { epoch: 3, until: at(11) }));
         assert_eq!(record.permit("main", at(11), TIMING), None);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_sells_only_once_it_is_opened() {
+    fn a_taken_lease_permits_sales_only_after_it_is_opened() {
         let closed = LeaseRecord::first("main", 3).closed("run");
         let taken = closed.taken("other", "run", at(0), TIMING).unwrap();
         assert_eq!(taken.renewed("other", at(1), TIMING), None);
@@ -124,13 +124,13 @@ mod tests {
         let opened = taken.opened("other", 4, "run").unwrap();
         assert_eq!(opened.renewed("main", at(2), TIMING), None);
         assert!(opened.renewed("other", at(2), TIMING).is_some());
-        // Given up before anything was sold: the old main goes on under its epoch.
+        // Aborted before anything was sold: the old main goes on under its epoch.
         let back = taken.opened("main", 3, "run").unwrap();
         assert_eq!((back.region.as_str(), back.epoch, back.version), ("main", 3, 4));
     }
 
     #[test]
-    fn a_renewal_never_shortens_it() {
+    fn a_renewal_never_shortens_the_lease() {
         let record = LeaseRecord::first("main", 1).renewed("main", at(5), TIMING).unwrap();
         assert_eq!(record.renewed("main", at(2), TIMING).unwrap().expires_at, at(17));
     }

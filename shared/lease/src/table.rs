@@ -1,7 +1,8 @@
-//! Where the record is kept: one item of a DynamoDB table, global with multi-Region strong
-//! consistency where there are several regions. Every change names the version it comes from.
+//! The lease's table: one item of a DynamoDB table. With several regions it is a global table with multi-Region strong
+//! consistency. Every write names the version that it is based on.
 
-use crate::{LeaseRecord, LeaseTiming};
+use crate::record::LeaseRecord;
+use crate::timing::LeaseTiming;
 use aws_config::retry::RetryConfig;
 use aws_config::{ConfigLoader, Region};
 use aws_sdk_dynamodb::Client;
@@ -18,11 +19,10 @@ use std::time::Duration;
 const ID: &str = "main-lease";
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const TRY_LIMIT: Duration = Duration::from_millis(1_200);
-/// The longest that one call may take, both its tries counted: below the time between renewals.
+/// Limit of one call with both attempts: shorter than the time between renewals.
 const CALL_LIMIT: Duration = Duration::from_millis(2_600);
 const MAX_TRIES: u32 = 2;
 
-/// The table.
 #[derive(Clone, Debug)]
 pub struct LeaseTable {
     client: Client,
@@ -33,28 +33,28 @@ pub struct LeaseTable {
 /// Why the record was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseTableError {
-    /// Somebody else has written meanwhile, or the record does not allow it.
-    #[error("the lease's record has changed meanwhile")]
+    /// The record has another version than the write is based on.
+    #[error("could not write the lease record: another process has changed it")]
     Conflict,
-    /// There is no record yet.
-    #[error("there is no lease yet; drop-admin's migrate makes it")]
+    #[error("the lease table has no lease record yet; drop-admin's `migrate` creates it")]
     Missing,
-    /// Two regions could both take the lease.
+    /// Two regions could both take the lease: split-brain.
     #[error(
-        "the lease's table has copies that differ for a moment, so that two regions could both sell: \
-         it must be made anew with MultiRegionConsistency STRONG"
+        "the lease table is a global table without strong consistency, so that two regions could sell at the same \
+         time: create it again with MultiRegionConsistency STRONG"
     )]
     NotStronglyConsistent,
-    /// The table does not answer, or not with what was expected.
-    #[error("the lease's table does not answer: {0}")]
+    /// DynamoDB's error code, or what failed with the connection.
+    #[error("the lease table is unavailable: {0}")]
     Unavailable(String),
+    #[error("the lease record has no readable {0}")]
+    Malformed(&'static str),
 }
 
 type Attributes = HashMap<String, AttributeValue>;
 
 impl LeaseTable {
-    /// The table called `name`, as it is seen from `region`, with `aws`'s credentials and the limits above.
-    /// Nothing is connected yet.
+    /// The table `name` in `region`, with the credentials of `aws` and the limits above. Nothing is connected yet.
     pub async fn new(aws: ConfigLoader, region: &str, name: &str) -> Self {
         let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: TRY_LIMIT, call: CALL_LIMIT };
         let retries = RetryConfig::standard()
@@ -69,7 +69,7 @@ impl LeaseTable {
         Self { client: Client::new(&config), name: name.to_owned(), id: ID.into() }
     }
 
-    /// Another record of the same table, which nobody sells by: for a drill.
+    /// Another record of the same table, for a drill: no process sells by it.
     pub fn named(&self, id: &str) -> Self {
         Self { id: id.into(), ..self.clone() }
     }
@@ -84,7 +84,7 @@ impl LeaseTable {
         item
     }
 
-    /// The record as it is now.
+    /// Reads the record, strongly consistent.
     pub async fn load(&self) -> Result<LeaseRecord, LeaseTableError> {
         let call = self.client.get_item().table_name(&self.name).key("id", self.key()).consistent_read(true);
         let answer = call.send().await.map_err(|error| {
@@ -93,7 +93,7 @@ impl LeaseTable {
         read(answer.item().ok_or(LeaseTableError::Missing)?)
     }
 
-    /// Refuses a table whose copies are not the same at every instant.
+    /// Refuses a global table whose replicas are not strongly consistent.
     pub async fn must_be_consistent(&self) -> Result<(), LeaseTableError> {
         let described =
             self.client.describe_table().table_name(&self.name).send().await.map_err(|error| {
@@ -106,7 +106,7 @@ impl LeaseTable {
         }
     }
 
-    /// Writes the first record; leaves one that is there as it is.
+    /// Writes the first record. An existing record stays as it is, and is returned.
     pub async fn write_first(&self, first: &LeaseRecord) -> Result<LeaseRecord, LeaseTableError> {
         let call = self.client.put_item().table_name(&self.name).set_item(Some(self.item(first)));
         match call.condition_expression("attribute_not_exists(id)").send().await {
@@ -118,8 +118,8 @@ impl LeaseTable {
         }
     }
 
-    /// Renews the record for a process of `region` whose clock says `now`, and returns it as it is
-    /// then: renewed, or somebody else's, or closed.
+    /// Renews the record for a process of `region` whose clock says `now`. Returns the record as it is afterwards: renewed,
+    /// or another region's, or closed.
     pub async fn renew(
         &self,
         region: &str,
@@ -132,7 +132,7 @@ impl LeaseTable {
             .table_name(&self.name)
             .key("id", self.key())
             .update_expression("SET expires_at = :until ADD version :one")
-            // The same as Record::renewed.
+            // The same rule as LeaseRecord::renewed.
             .condition_expression("main_region = :me AND is_open = :yes AND expires_at < :until")
             .expression_attribute_values(":me", AttributeValue::S(region.to_owned()))
             .expression_attribute_values(":yes", AttributeValue::Bool(true))
@@ -149,7 +149,7 @@ impl LeaseTable {
         }
     }
 
-    /// Writes `to`, which was made of the record that has the version before it.
+    /// Writes `to`, which is based on the record with the version before its own.
     pub async fn change(&self, to: &LeaseRecord) -> Result<(), LeaseTableError> {
         let call = self
             .client
@@ -190,10 +190,9 @@ fn write(record: &LeaseRecord) -> Attributes {
 }
 
 fn read(item: &Attributes) -> Result<LeaseRecord, LeaseTableError> {
-    let wrong =
-        |field: &str| LeaseTableError::Unavailable(format!("its record has no {field} that can be read"));
+    let wrong = LeaseTableError::Malformed;
     let text = |field: &str| item.get(field).and_then(|value| value.as_s().ok());
-    let number = |field: &str| -> Result<u64, LeaseTableError> {
+    let number = |field: &'static str| -> Result<u64, LeaseTableError> {
         let value = item.get(field).and_then(|value| value.as_n().ok());
         value.and_then(|n| n.parse().ok()).ok_or_else(|| wrong(field))
     };
@@ -211,12 +210,12 @@ fn read(item: &Attributes) -> Result<LeaseRecord, LeaseTableError> {
     })
 }
 
-/// Whether a word written in one region is read in any other from then on: there is one copy, or all are the same.
+/// Whether a value written in one region is read in every other region from then on.
 fn is_consistent(table: &TableDescription) -> bool {
     table.replicas().is_empty() || table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong)
 }
 
-/// The service's code, or what became of the connection.
+/// The service's error code, or what failed with the connection.
 fn unavailable(code: Option<&str>, error: &impl std::fmt::Display) -> LeaseTableError {
     LeaseTableError::Unavailable(code.map_or_else(|| error.to_string(), str::to_owned))
 }
@@ -227,7 +226,7 @@ mod tests {
     use aws_sdk_dynamodb::types::ReplicaDescription;
 
     #[test]
-    fn copies_that_differ_for_a_moment_keep_no_lease() {
+    fn an_eventually_consistent_global_table_is_refused() {
         let table = |replicas: usize, consistency| {
             let copies = vec![ReplicaDescription::builder().region_name("us-west-2").build(); replicas];
             TableDescription::builder()
@@ -237,22 +236,22 @@ mod tests {
         };
         assert!(is_consistent(&table(0, None)));
         assert!(is_consistent(&table(1, Some(MultiRegionConsistency::Strong))));
-        // An ordinary global table says nothing, or that it is eventually consistent.
+        // An ordinary global table reports no consistency, or eventual consistency.
         assert!(!is_consistent(&table(1, None)));
         assert!(!is_consistent(&table(1, Some(MultiRegionConsistency::Eventual))));
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_what_is_missing_is_named() {
+    fn a_record_is_read_as_it_was_written_and_the_error_names_a_missing_field() {
         let record = LeaseRecord::first("main", 3).closed("run");
         let item = write(&record);
         assert_eq!(read(&item), Ok(record));
         for field in ["version", "main_region", "epoch", "expires_at", "is_open"] {
             let without: Attributes =
                 item.clone().into_iter().filter(|(name, _)| name.as_str() != field).collect();
-            let mut nonsense = item.clone();
-            nonsense.insert(field.into(), AttributeValue::Null(true));
-            for wrong in [without, nonsense] {
+            let mut malformed = item.clone();
+            malformed.insert(field.into(), AttributeValue::Null(true));
+            for wrong in [without, malformed] {
                 let error = read(&wrong).unwrap_err().to_string();
                 assert!(error.contains(field), "{field}: {error}");
             }

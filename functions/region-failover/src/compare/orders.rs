@@ -1,7 +1,7 @@
-//! Orders that the old main had taken, and whose places have not come over.
+//! Orders that the old main accepted and that were not replicated.
 //!
-//! They are in its Redis alone: whoever was told of a place has none here. Where the datastore has moved
-//! Redis's primary, the old main's follows the new one by now, and has forgotten them, too.
+//! Only the old main's Redis has them: their buyers were told a place, and have none here. If the Global Datastore moved
+//! the primary, the old main's Redis follows the new one by now, and has lost these orders, too.
 
 use super::MAX_LISTED;
 use ledger::LedgerError;
@@ -12,37 +12,34 @@ use shared::queue::{ItemError, LinkError, MAX_STATUS_BUYERS, OrderState, ReadFro
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
-/// Orders read at once from the old main.
+/// Orders per read from the old main.
 const PAGE: u32 = 5_000;
 
-/// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LostOrder {
-    /// Of which item.
     pub item_id: ItemId,
-    /// Who.
     pub user_token: String,
-    /// How it stands with the old main.
+    /// Its state in the old main's Redis.
     pub there: &'static str,
-    /// When it was ordered; nothing where a unit has been taken out for it, for Redis has forgotten it then.
+    /// `None` if the order is reserved: Redis does not keep the stamp then.
     pub placed_at: Option<Stamp>,
 }
 
-/// Why it is not known.
+/// Why lost orders could not be counted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OrdersUnknownError {
-    #[error("the old main's Redis follows the new one, and has forgotten what had not come over")]
+    #[error("the old main's Redis follows the new main's, and has lost the orders that were not replicated")]
     Follows,
     #[error("the old main's Redis does not answer: {0}")]
-    Old(LinkError),
+    Old(#[source] LinkError),
     #[error("this region's Redis does not answer: {0}")]
-    New(ItemError),
+    New(#[source] ItemError),
     #[error("a ledger does not answer: {0}")]
     Ledger(#[from] LedgerError),
 }
 
-/// How many there are, and those that come after the first `skip`. What has left the queue here since, served or not, but for those who
-/// got a unit, counts as lost, too.
+/// The number of lost orders, and those after the first `skip`. An order that has left the queue here since without a
+/// unit counts as lost, too.
 pub(super) async fn lost(
     old: &Stores,
     new: &Stores,
@@ -64,16 +61,16 @@ pub(super) async fn lost(
     Ok((count, listed))
 }
 
-type Place = (UserToken, &'static str, Option<Stamp>);
+type OldOrder = (UserToken, &'static str, Option<Stamp>);
 
-async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Place>, OrdersUnknownError> {
+async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<OldOrder>, OrdersUnknownError> {
     let mut lost = Vec::new();
     let mut from = 0;
     loop {
         let page = old.queue.waiting(item_id, from, PAGE).await.map_err(OrdersUnknownError::Old)?;
         let Some(read) = (!page.is_empty()).then_some(page.len() as u64) else { break };
-        let places = page.into_iter().map(|(buyer, placed_at)| (buyer, "queued", Some(placed_at)));
-        lost.extend(not_here(old, new, item_id, places.collect()).await?);
+        let orders = page.into_iter().map(|(buyer, placed_at)| (buyer, "queued", Some(placed_at)));
+        lost.extend(not_here(old, new, item_id, orders.collect()).await?);
         from += read;
     }
     from = 0;
@@ -89,25 +86,25 @@ async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Pla
     Ok(lost)
 }
 
-/// Those of `places` that neither this region nor the old main's own ledger knows: the latter has been compared.
+/// Those of `orders` that neither this region nor the old main's own ledger has. The ledgers were compared before.
 async fn not_here(
     old: &Stores,
     new: &Stores,
     item_id: &ItemId,
-    places: Vec<Place>,
-) -> Result<Vec<Place>, OrdersUnknownError> {
+    orders: Vec<OldOrder>,
+) -> Result<Vec<OldOrder>, OrdersUnknownError> {
     let mut missing = Vec::new();
-    for places in places.chunks(MAX_STATUS_BUYERS) {
-        let buyers: Vec<&UserToken> = places.iter().map(|(buyer, ..)| buyer).collect();
+    for orders in orders.chunks(MAX_STATUS_BUYERS) {
+        let buyers: Vec<&UserToken> = orders.iter().map(|(buyer, ..)| buyer).collect();
         let states = match new.queue.status(ReadFrom::Main, item_id, &buyers).await {
             Ok(status) => status.orders,
-            // An item that was made after the last word that came over.
+            // An item that was created after the last replicated write.
             Err(ItemError::NoSuchItem(_)) => vec![OrderState::None; buyers.len()],
             Err(error) => return Err(OrdersUnknownError::New(error)),
         };
         let is_missing =
-            |(place, state): (&Place, OrderState)| (state == OrderState::None).then(|| place.clone());
-        missing.extend(places.iter().zip(states).filter_map(is_missing));
+            |(order, state): (&OldOrder, OrderState)| (state == OrderState::None).then(|| order.clone());
+        missing.extend(orders.iter().zip(states).filter_map(is_missing));
     }
     let buyers: Vec<UserToken> = missing.iter().map(|(buyer, ..)| buyer.clone()).collect();
     let recorded_here = new.ledger.states_of(item_id, &buyers).await?;

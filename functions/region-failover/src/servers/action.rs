@@ -1,16 +1,16 @@
-//! The acts. Each may be done twice; whether it has worked, the next look says.
+//! Actions. Each may be repeated. The next observation shows whether it worked.
 
 use super::{FailoverServers, obstacle};
 use crate::observation::{FailoverAction, Obstacle, Role};
 use crate::run::Run;
 
 impl FailoverServers {
-    /// Does `act` for `run`, and says what there is to say of it.
+    /// Does `action` for `run`, and returns a text for the step's log.
     pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
         match action {
             _ if !run.is_drill => self.perform_on(action, run).await,
             FailoverAction::Fence => {
-                self.delete_drill_copy().await.map(|()| "the copy is thrown away".into())
+                self.delete_drill_copy().await.map(|()| "RDS deletes the drill's copy".into())
             }
             _ => {
                 let copied = self.for_drill(run).await?;
@@ -22,7 +22,7 @@ impl FailoverServers {
                     | FailoverAction::RaiseClass
                     | FailoverAction::Promote
                     | FailoverAction::BeginEpoch => copied.perform_on(action, run).await,
-                    _ => Err(obstacle("a drill moves nothing of main's")),
+                    _ => Err(obstacle("a drill does not change main")),
                 }
             }
         }
@@ -42,7 +42,7 @@ impl FailoverServers {
             }
             FailoverAction::Reconcile => self.reconcile(run).await,
             FailoverAction::Repoint => {
-                // Where this Redis has left the datastore, no other region has a copy of it.
+                // If this Redis has left the datastore, no other region has a copy of it.
                 let (role, _) = self.datastore.observe().await?;
                 self.functions.repoint(role != Role::Alone, run.lost_region()).await.map(done)
             }

@@ -8,11 +8,11 @@ use shared::queue::{ItemError, Order, OrderState};
 use shared::user_token::UserToken;
 use std::time::Duration;
 
-/// An order of the canary's that has not become a sale travels so long, in milliseconds.
+/// The canary item's settle window, in milliseconds.
 const SETTLE_WINDOW_MS: u32 = 500;
 
 impl FailoverServers {
-    /// How far the canary's order has come. Each reign has a canary of its own, which stays in the ledger.
+    /// The state of the canary's order. Each epoch has a canary of its own, which stays in the ledger.
     pub(super) async fn observe_canary(&self, run: &Run) -> Result<Observation, Obstacle> {
         let (item_id, buyer) = canary(run)?;
         let state = self.standby.queue.order_state(&item_id, &buyer).await.map_err(obstacle)?;
@@ -22,7 +22,7 @@ impl FailoverServers {
         Ok(Observation::Canary { is_placed, is_sold: is_sold && state == OrderState::Sold })
     }
 
-    /// Puts the canary on sale, where it is not, and orders it.
+    /// Creates the canary item if it does not exist, and orders it.
     pub(super) async fn place_canary(&self, run: &Run) -> Result<(), Obstacle> {
         let (item_id, buyer) = canary(run)?;
         let both = &self.standby;
@@ -42,7 +42,7 @@ impl FailoverServers {
             Err(error) => return Err(obstacle(error)),
         }
         let item = both.queue.item(&item_id).await.map_err(obstacle)?;
-        // By main's clock: how well the clocks agree is no matter of this test.
+        // Stamped by main's clock: this test does not depend on how well clocks agree.
         let order = Order { item_id, user_token: buyer, placed_at: now };
         both.queue.place(&order, item.settle_window(), &self.clock).await.map(drop).map_err(obstacle)
     }

@@ -8,11 +8,10 @@ use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupM
 use shared::config::{self, ConfigError, Source};
 use shared::queue::LinkError;
 
-/// The datastore, as it is seen from the standby's region.
+/// The Global Datastore, reached from the standby's region.
 #[derive(Clone, Debug)]
 pub(super) struct GlobalDatastore {
     client: Client,
-    /// The Global Datastore's id.
     id: String,
     /// This region's replication group.
     group: String,
@@ -33,16 +32,16 @@ impl GlobalDatastore {
         })
     }
 
-    /// What ElastiCache says that this region's group is.
+    /// The role of this region's group by ElastiCache, and whether no change is in progress.
     pub(super) async fn observe(&self) -> Result<(Role, bool), Obstacle> {
         let call = self.client.describe_global_replication_groups();
         let call = call.global_replication_group_id(&self.id).show_member_info(true);
-        let found = call_aws("the Global Datastore", call.send()).await?;
+        let found = call_aws("describing the Global Datastore", call.send()).await?;
         let datastore = found.global_replication_groups().first();
         let member = datastore.and_then(|datastore| self.own(datastore));
         match (datastore, member) {
             (Some(datastore), Some(member)) => Ok(status(datastore, member)),
-            // It has left the datastore, and stands for itself.
+            // The group has left the datastore.
             _ => self.observe_group().await,
         }
     }
@@ -56,12 +55,15 @@ impl GlobalDatastore {
 
     async fn observe_group(&self) -> Result<(Role, bool), Obstacle> {
         let call = self.client.describe_replication_groups().replication_group_id(&self.group);
-        let found = call_aws("this region's Redis", call.send()).await?;
-        let group = found.replication_groups().first().ok_or_else(|| obstacle("this region has no Redis"))?;
+        let found = call_aws("describing this region's replication group", call.send()).await?;
+        let group = found
+            .replication_groups()
+            .first()
+            .ok_or_else(|| obstacle("ElastiCache has no replication group of this name in this region"))?;
         Ok((Role::Alone, group.status() == Some("available")))
     }
 
-    /// Makes this region's group the primary. Refused while another such change is under way.
+    /// Makes this region's group the primary. ElastiCache refuses while another change is in progress.
     pub(super) async fn failover(&self) -> Result<(), Obstacle> {
         let call = self.client.failover_global_replication_group().global_replication_group_id(&self.id);
         let call = call.primary_region(&self.region).primary_replication_group_id(&self.group);
@@ -85,18 +87,18 @@ fn status(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupMem
     (role, is_settled)
 }
 
-/// By AWS's word, and by the server's own: a primary counts once it takes writes.
+/// The role by ElastiCache and by the server itself: a primary counts once the server takes writes.
 pub(super) fn observation(
     (role, is_settled): (Role, bool),
     takes_writes: Result<bool, LinkError>,
 ) -> Result<Observation, Obstacle> {
-    let is_said_to = is_settled && role != Role::Secondary;
+    let should_take_writes = is_settled && role != Role::Secondary;
     match takes_writes {
-        Ok(false) if is_said_to => Err(obstacle(
-            "ElastiCache says that this region's Redis takes writes, and the server itself, StandbyRedisEndpoint, does not",
+        Ok(false) if should_take_writes => Err(obstacle(
+            "ElastiCache reports this region's Redis as primary, but the server at StandbyRedisEndpoint does not take writes",
         )),
-        Err(error) if is_said_to => Err(obstacle(format!(
-            "ElastiCache says that this region's Redis takes writes, and StandbyRedisEndpoint does not answer: {error}"
+        Err(error) if should_take_writes => Err(obstacle(format!(
+            "ElastiCache reports this region's Redis as primary, but StandbyRedisEndpoint does not answer: {error}"
         ))),
         _ => Ok(Observation::Redis { role, is_settled }),
     }
@@ -108,19 +110,19 @@ mod tests {
 
     #[test]
     fn a_primary_counts_once_the_server_itself_takes_writes() {
-        let away = || LinkError::NotSent("no connection in time".into());
+        let unavailable = || LinkError::NotSent("no connection in time".into());
         for role in [Role::Primary, Role::Alone] {
             assert_eq!(
                 observation((role, true), Ok(true)),
                 Ok(Observation::Redis { role, is_settled: true })
             );
-            for (said, word) in [(Ok(false), "does not"), (Err(away()), "no connection in time")] {
-                let Err(Obstacle(why)) = observation((role, true), said) else { panic!("{role:?} counts") };
-                assert!(why.contains("StandbyRedisEndpoint") && why.contains(word), "{why}");
+            for (answer, text) in [(Ok(false), "does not"), (Err(unavailable()), "no connection in time")] {
+                let Err(Obstacle(why)) = observation((role, true), answer) else { panic!("{role:?} counts") };
+                assert!(why.contains("StandbyRedisEndpoint") && why.contains(text), "{why}");
             }
-            // AWS is not through with it yet.
+            // ElastiCache has not finished the change.
             assert_eq!(
-                observation((role, false), Err(away())),
+                observation((role, false), Err(unavailable())),
                 Ok(Observation::Redis { role, is_settled: false })
             );
         }

@@ -1,5 +1,5 @@
-//! A drill: the plan against a throw-away copy of main's ledger, with a lease of its own. What cannot be copied
-//! is looked at and not moved: main sells on meanwhile.
+//! A drill: the steps on a temporary copy of main's ledger, with a lease of its own. What cannot be copied is observed
+//! and not moved, so that main goes on selling.
 
 use super::instance::Copied;
 use super::{FailoverServers, obstacle};
@@ -14,20 +14,20 @@ use shared::queue::{NO_HOLD_MICROS, Reservation};
 use std::time::Duration;
 
 impl FailoverServers {
-    /// The servers that a drill's steps work on: the copy in the replica's place, and a lease that nobody sells by.
-    /// Where there is no copy yet, it is made.
+    /// The servers of a drill's steps: the copy in place of the replica, and a lease by which no process sells. Creates
+    /// the copy if there is none yet.
     pub(super) async fn for_drill(&self, run: &Run) -> Result<Self, Obstacle> {
         let endpoint = match self.instances.copy().await? {
             Copied::Ready { host, port } => format!("{host}:{port}"),
             Copied::Missing if run.step == crate::FailoverStep::Precheck => {
                 self.instances.make_copy().await?;
-                return Err(obstacle("the copy is being made"));
+                return Err(obstacle("RDS is creating the drill's copy"));
             }
-            Copied::Missing => return Err(obstacle("the copy is gone")),
+            Copied::Missing => return Err(obstacle("the drill's copy was deleted")),
             Copied::Changing if run.step == crate::FailoverStep::Precheck => {
-                return Err(obstacle("the copy is being made"));
+                return Err(obstacle("RDS is creating the drill's copy"));
             }
-            // Its name stays while it is promoted.
+            // The endpoint stays the same during the promotion.
             Copied::Changing => self.copy_endpoint()?,
         };
         self.copy_endpoint.lock().map_err(obstacle)?.replace(endpoint.clone());
@@ -41,7 +41,7 @@ impl FailoverServers {
 
     fn copy_endpoint(&self) -> Result<String, Obstacle> {
         let known = self.copy_endpoint.lock().map_err(obstacle)?.clone();
-        known.ok_or_else(|| obstacle("the copy is being changed"))
+        known.ok_or_else(|| obstacle("RDS is changing the drill's copy"))
     }
 
     fn copy_ledger(&self, endpoint: &str) -> Result<Ledger, Obstacle> {
@@ -60,19 +60,19 @@ impl FailoverServers {
         }
     }
 
-    /// Looks for a drill, on what [`FailoverServers::for_drill`] has put in place.
+    /// Observes for a drill, on the servers of [`FailoverServers::for_drill`].
     pub(super) async fn observe_in_drill(
         &self,
         kind: ObservationKind,
         run: &Run,
     ) -> Result<Observation, Obstacle> {
         match kind {
-            // It is fit to be moved, and stays where it is.
+            // A drill checks that Redis could be moved, and does not move it.
             ObservationKind::Redis => match self.datastore.observe().await? {
                 (Role::Secondary, true) => Ok(Observation::Redis { role: Role::Primary, is_settled: true }),
-                (role, is_settled) => {
-                    Err(Obstacle(format!("Redis could not be moved now: {role:?}, {is_settled}")))
-                }
+                (role, is_settled) => Err(Obstacle(format!(
+                    "Redis could not be moved now: its role is {role:?}, no change in progress: {is_settled}"
+                ))),
             },
             ObservationKind::Stock => Ok(Observation::Stock { left: self.missing_items().await? }),
             ObservationKind::Pointers => {
@@ -89,7 +89,7 @@ impl FailoverServers {
                 let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
                 Ok(Observation::Canary { is_placed: false, is_sold: !sales.is_empty() })
             }
-            // What must not be left of a drill is the copy.
+            // Instead of the fence: the drill's copy must be deleted.
             ObservationKind::Fence => {
                 self.instances.fence_group()?;
                 let copy = self.instances.copy().await?;
@@ -100,13 +100,17 @@ impl FailoverServers {
         }
     }
 
-    /// Items of the copy that the standby's Redis has not.
+    /// Fails if the standby's Redis lacks items of the copy.
     async fn missing_items(&self) -> Result<u64, Obstacle> {
         let there = self.standby.queue.item_ids().await.map_err(obstacle)?;
         let here = self.standby.ledger.item_ids().await.map_err(obstacle)?;
         let lost: Vec<String> =
             here.iter().filter(|id| !there.contains(id)).map(ToString::to_string).collect();
-        if lost.is_empty() { Ok(0) } else { Err(Obstacle(format!("Redis has not {}", lost.join(", ")))) }
+        if lost.is_empty() {
+            Ok(0)
+        } else {
+            Err(Obstacle(format!("the standby's Redis lacks the items {}", lost.join(", "))))
+        }
     }
 
     /// Sells the canary in the copy, under the new epoch and by the drill's lease.
@@ -136,7 +140,7 @@ impl FailoverServers {
         ledger.record(&item_id, &[sale], permit).await.map(drop).map_err(obstacle)
     }
 
-    /// Deletes what a drill has made.
+    /// Deletes the drill's copy.
     pub(crate) async fn delete_drill_copy(&self) -> Result<(), Obstacle> {
         match self.instances.copy().await? {
             Copied::Missing => Ok(()),
@@ -145,7 +149,7 @@ impl FailoverServers {
     }
 }
 
-/// A ledger's address, at another host and port.
+/// A ledger's URL with another host and port.
 fn at(url: &str, endpoint: &str) -> Option<String> {
     let (user, rest) = url.split_once('@')?;
     let (_, database) = rest.split_once('/')?;
@@ -157,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_host_and_port_are_exchanged() {
+    fn only_host_and_port_are_replaced() {
         let url = "postgres://app@replica.example:5432/fairdrop?sslmode=verify-full";
         let expected = "postgres://app@copy.example:6000/fairdrop?sslmode=verify-full";
         assert_eq!(at(url, "copy.example:6000").as_deref(), Some(expected));

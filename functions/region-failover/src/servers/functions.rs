@@ -1,5 +1,5 @@
-//! Lambda and EventBridge Scheduler: where every region's functions send their orders, and whether the
-//! new main's may run.
+//! Lambda and EventBridge Scheduler: to which Redis every region's functions send their orders, and whether the new
+//! main's functions may run.
 
 use super::{call_aws, obstacle};
 use crate::observation::Obstacle;
@@ -16,22 +16,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Functions of every region that speak to main's Redis.
+/// Functions of every region that call main's Redis.
 const EVERYWHERE: [&str; 5] =
     ["order-intake", "order-intake-managed", "order-status", "live-updates", "live-publish"];
-/// Those of them that not every deployment has.
+/// Functions that not every deployment has.
 const OPTIONAL: [&str; 3] = ["order-intake-managed", "live-updates", "live-publish"];
-/// Functions of main alone. In the standby nobody can run them until a failover.
+/// Functions of main alone. In the standby they cannot run until a failover.
 const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-/// Requests go to the version behind their alias.
+/// Functions that are invoked by their alias: it names a published version.
 const BEHIND_ALIAS: [&str; 2] = ["order-intake", "order-intake-managed"];
 const ALIAS: &str = "live";
-/// How long one look at the lost region, or one act there, may take: what it did not answer to is outstanding, and is
-/// tried again once the new main sells.
+/// Limit of one observation or action in the lost region. What fails there is outstanding, and is tried again once the
+/// new main sells.
 const LOST_REGION_LIMIT: Duration = Duration::from_secs(2);
-/// By which a function finds main's Redis ...
+/// The variable with the URL of main's Redis.
 const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
-/// ... and its own region's copy of it.
+/// The variable with the URL of the region's own copy of it.
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
 /// The functions of all regions.
@@ -59,7 +59,7 @@ impl Functions {
         let regions: BTreeMap<String, Client> =
             regions.split(',').map(str::trim).filter(|name| !name.is_empty()).map(of_region).collect();
         if !regions.contains_key(region) {
-            let why = "it must list every region that has a stack, this one among them";
+            let why = "it must list every region that has a stack, this region included";
             return Err(ConfigError::bad("FAIRDROP_REGIONS", why));
         }
         Ok(Self {
@@ -75,8 +75,8 @@ impl Functions {
         })
     }
 
-    /// Regions whose functions do not all send their orders here yet; those that cannot be asked, too. One that is
-    /// `lost` is not waited for.
+    /// Regions of which a function does not send its orders here yet, or does not answer. The region `lost` is not waited
+    /// for.
     pub(super) async fn not_repointed(&self, lost: Option<&str>) -> Vec<String> {
         let all = self.regions.iter().map(async |(region, client)| {
             let asked = self.of_region(region).map(|function| self.is_repointed(client, function));
@@ -87,7 +87,7 @@ impl Functions {
         join_all(all).await.into_iter().flatten().collect()
     }
 
-    /// Regions whose functions cannot all be read, and so not be pointed.
+    /// Regions whose functions cannot all be read, and so could not be repointed.
     pub(super) async fn not_readable(&self) -> Vec<String> {
         let all = self.regions.iter().map(async |(region, client)| {
             let asked = self.of_region(region).map(async |function| {
@@ -114,9 +114,8 @@ impl Functions {
         variables.get(MAIN_REDIS) == Some(&self.new_main_redis)
     }
 
-    /// Takes every function that is not pointed here one step on. `has_copies` says whether other regions'
-    /// Redis still follow this one; where they do not, items are read from here, too. One that is `lost` is not waited
-    /// for.
+    /// Takes every function that is not repointed one step further. `has_copies`: the other regions' Redis still follow
+    /// this one; if not, the functions read items from here, too. The region `lost` is not waited for.
     pub(super) async fn repoint(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Obstacle> {
         let all = self.regions.iter().flat_map(|(region, client)| {
             let is_here = region == &self.here;
@@ -124,7 +123,7 @@ impl Functions {
                 with_lost_limit(region, lost, self.repoint_function(client, function, is_here || has_copies))
             })
         });
-        // Each for itself: a region that is gone does not hold up the others.
+        // All at the same time: a lost region does not delay the others.
         join_all(all).await.into_iter().collect::<Result<Vec<()>, Obstacle>>().map(drop)
     }
 
@@ -138,7 +137,7 @@ impl Functions {
         let found = self.describe(client, function, None).await?;
         let Some(found) = found.filter(|found| !is_changing(found)) else { return Ok(()) };
         let mut variables = variables(&found)?;
-        // What failed has changed nothing: the next update takes its place.
+        // A failed update has changed nothing: the next update replaces it.
         if !self.finds_main(&variables) || has_failed(&found) {
             variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
             if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
@@ -146,7 +145,7 @@ impl Functions {
             }
             let environment = Environment::builder().set_variables(Some(variables)).build();
             let call = client.update_function_configuration().function_name(&name).environment(environment);
-            // Nobody else has changed it since it was read.
+            // The revision id makes Lambda refuse the update if the function was changed since it was read.
             return call_aws(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
         }
         if !BEHIND_ALIAS.contains(&function) || self.is_repointed(client, function).await? {
@@ -156,12 +155,12 @@ impl Functions {
         let version = call_aws(&name, call.send())
             .await?
             .version
-            .ok_or_else(|| obstacle("a version without a number"))?;
+            .ok_or_else(|| obstacle("Lambda published a version without a number"))?;
         let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
         call_aws(&name, call.send()).await.map(drop)
     }
 
-    /// How a function is configured; nothing where it is not deployed, and need not be.
+    /// The function's configuration; `None` if it is optional and not deployed.
     async fn describe(
         &self,
         client: &Client,
@@ -189,10 +188,10 @@ impl Functions {
     }
 
     fn client_here(&self) -> Result<&Client, Obstacle> {
-        self.regions.get(&self.here).ok_or_else(|| obstacle("this region is none of FAIRDROP_REGIONS"))
+        self.regions.get(&self.here).ok_or_else(|| obstacle("this region is not in FAIRDROP_REGIONS"))
     }
 
-    /// Whether what is main's alone may run here, and is called every minute.
+    /// Whether main's functions may run here, and their schedules are enabled.
     pub(super) async fn may_run(&self) -> Result<bool, Obstacle> {
         let client = self.client_here()?;
         for function in OF_MAIN {
@@ -212,7 +211,7 @@ impl Functions {
         Ok(true)
     }
 
-    /// Lets what is main's alone run here, and puts its schedules on.
+    /// Lets main's functions run here, and enables their schedules.
     pub(super) async fn enable_main(&self) -> Result<(), Obstacle> {
         let client = self.client_here()?;
         for function in OF_MAIN {
@@ -224,7 +223,7 @@ impl Functions {
             if found.state() == Some(&ScheduleState::Enabled) {
                 continue;
             }
-            // A schedule is replaced as a whole: what is not said again is gone.
+            // UpdateSchedule replaces the whole schedule: a field that is not sent is lost.
             let call = self
                 .scheduler
                 .update_schedule()
@@ -246,7 +245,7 @@ impl Functions {
     }
 }
 
-/// Waits for `work` in `region`, and not for long where that is the lost one.
+/// Waits for `work` in `region`; in the lost region not longer than its limit.
 async fn with_lost_limit<T>(
     region: &str,
     lost: Option<&str>,
@@ -260,7 +259,7 @@ async fn with_lost_limit<T>(
         .unwrap_or_else(|_| Err(obstacle("the lost region does not answer")))
 }
 
-/// A published version has no update under way.
+/// Whether an update is in progress. A published version never has one.
 fn is_changing(found: &GetFunctionConfigurationOutput) -> bool {
     found.last_update_status() == Some(&LastUpdateStatus::InProgress)
 }
@@ -269,9 +268,14 @@ fn has_failed(found: &GetFunctionConfigurationOutput) -> bool {
     found.last_update_status() == Some(&LastUpdateStatus::Failed)
 }
 
-/// All variables of a function. They are written as a whole: without them, nothing may be.
+/// All variables of a function. Lambda replaces them as a whole, so that a function whose variables cannot be read must
+/// not be updated.
 fn variables(found: &GetFunctionConfigurationOutput) -> Result<HashMap<String, String>, Obstacle> {
     let variables = found.environment().filter(|environment| environment.error().is_none());
     let variables = variables.and_then(|environment| environment.variables()).cloned();
-    variables.ok_or_else(|| obstacle("a function's variables cannot be read: are they under a key of your own, which this role may not use?"))
+    variables.ok_or_else(|| {
+        obstacle(
+            "a function's variables cannot be read: does a KMS key encrypt them that this role may not use?",
+        )
+    })
 }

@@ -1,4 +1,4 @@
-//! RDS: the replica that is promoted, and the old main that is closed.
+//! RDS: the replica that is promoted, and the old main's database that is fenced.
 
 use super::{CALL_LIMIT, call_aws, obstacle};
 use crate::observation::{Observation, Obstacle};
@@ -12,35 +12,31 @@ use tokio::time::timeout;
 /// The tag of an instance that a failover is working on.
 const FAILOVER_TAG: &str = "fairdrop:failover";
 
-/// A drill's copy bears this tag, with the replica it stands for.
+/// The tag of a drill's copy; its value is the replica.
 const DRILL_TAG: &str = "fairdrop:failover-drill";
 
-/// How a drill's copy stands.
+/// The state of a drill's copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Copied {
-    /// There is none.
     Missing,
-    /// It is being made, changed or deleted.
+    /// RDS creates, changes or deletes it.
     Changing,
-    /// It lets clients in.
+    /// It takes connections.
     Ready {
-        /// Where.
         host: String,
-        /// And at which port.
         port: i32,
     },
 }
 
-/// The two instances.
 #[derive(Clone, Debug)]
 pub(super) struct Instances {
     here: Client,
     there: Client,
     replica: String,
     main: String,
-    /// The least class that the replica is to have; by default main's.
+    /// The smallest class that the replica must have; main's class by default.
     class: Option<String>,
-    /// A security group of main's region that lets nobody in.
+    /// A security group of main's region without rules.
     fence_group: Option<String>,
 }
 
@@ -53,7 +49,7 @@ impl Instances {
     ) -> Result<Self, ConfigError> {
         let class = config::optional(source, "FAIRDROP_FAILOVER_CLASS");
         if class.as_deref().is_some_and(|class| Class::parse(class).is_none()) {
-            let why = "it is no instance class whose size is known here";
+            let why = "it is not an instance class whose size fairdrop knows";
             return Err(ConfigError::bad("FAIRDROP_FAILOVER_CLASS", why));
         }
         Ok(Self {
@@ -66,7 +62,7 @@ impl Instances {
         })
     }
 
-    /// The replica's instance.
+    /// The state of the replica's instance.
     pub(super) async fn observe(&self) -> Result<Observation, Obstacle> {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
@@ -79,13 +75,13 @@ impl Instances {
         })
     }
 
-    /// By which main's slot for the replica is known; empty where RDS does not say.
+    /// The resource id, by which main names the replica's slot; empty if RDS does not return it.
     pub(super) async fn resource_id(&self) -> String {
         let found = self.replica().await.ok();
         found.and_then(|found| found.dbi_resource_id).unwrap_or_default()
     }
 
-    /// What was configured, or main's own class, or nothing where main's region does not say.
+    /// The configured class, or main's class; `None` if main's region does not answer.
     async fn least_class(&self) -> Option<String> {
         match &self.class {
             Some(class) => Some(class.clone()),
@@ -97,22 +93,22 @@ impl Instances {
         describe(&self.here, &self.replica).await
     }
 
-    /// Gives the replica its bigger class, at once.
+    /// Raises the replica's class, at once.
     pub(super) async fn raise(&self) -> Result<(), Obstacle> {
-        let class = self.least_class().await.ok_or_else(|| obstacle("no class is known to raise it to"))?;
+        let class = self.least_class().await.ok_or_else(|| obstacle("cannot raise the replica's class: FailoverClass is not set, and main's region does not answer"))?;
         let call = self.here.modify_db_instance().db_instance_identifier(&self.replica);
-        call_aws("raising the class", call.db_instance_class(class).apply_immediately(true).send())
+        call_aws("raising the replica's class", call.db_instance_class(class).apply_immediately(true).send())
             .await
             .map(drop)
     }
 
-    /// Promotes the replica. There is no way back.
+    /// Promotes the replica. This cannot be undone.
     pub(super) async fn promote(&self) -> Result<(), Obstacle> {
         let call = self.here.promote_read_replica().db_instance_identifier(&self.replica);
         call_aws("promoting the replica", call.send()).await.map(drop)
     }
 
-    /// Whether the old main lets nobody in.
+    /// Whether the old main's database is closed to all clients.
     pub(super) async fn observe_fence(&self) -> Result<Observation, Obstacle> {
         let fence = self.fence_group()?;
         let found = describe(&self.there, &self.main).await?;
@@ -123,20 +119,20 @@ impl Instances {
         Ok(Observation::Fence { is_up, is_settled })
     }
 
-    /// Puts the old main behind a security group that lets nobody in.
+    /// Replaces the security groups of the old main's database by the fence.
     pub(super) async fn fence(&self) -> Result<(), Obstacle> {
         let call = self.there.modify_db_instance().db_instance_identifier(&self.main);
         let call = call.vpc_security_group_ids(self.fence_group()?).apply_immediately(true);
-        call_aws("closing the old main", call.send()).await.map(drop)
+        call_aws("fencing the old main's database", call.send()).await.map(drop)
     }
 
     pub(super) fn fence_group(&self) -> Result<&str, Obstacle> {
         self.fence_group.as_deref().ok_or_else(|| {
-            obstacle("no FenceSecurityGroup is given: close the old main's database by hand, or give one")
+            obstacle("FenceSecurityGroup is not set: close the old main's database by hand, or set it")
         })
     }
 
-    /// These, with the copy in the replica's place.
+    /// The same instances, with the copy in place of the replica.
     pub(super) fn for_copy(&self) -> Self {
         Self { replica: self.copy_id(), ..self.clone() }
     }
@@ -145,7 +141,7 @@ impl Instances {
         format!("{}-drill", self.replica)
     }
 
-    /// How the copy stands.
+    /// The state of the copy.
     pub(super) async fn copy(&self) -> Result<Copied, Obstacle> {
         let id = self.copy_id();
         let call = self.here.describe_db_instances().db_instance_identifier(&id);
@@ -158,7 +154,7 @@ impl Instances {
         let Some(found) = found else { return Ok(Copied::Missing) };
         let is_own = found.tag_list().iter().any(|tag| tag.key() == Some(DRILL_TAG));
         if !is_own {
-            return Err(Obstacle(format!("there is an instance {id} that no drill has made")));
+            return Err(Obstacle(format!("the instance {id} exists and was not created by a drill")));
         }
         let endpoint = found.endpoint();
         let (host, port) = (endpoint.and_then(Endpoint::address), endpoint.and_then(Endpoint::port));
@@ -168,7 +164,7 @@ impl Instances {
         }
     }
 
-    /// Makes the copy: a replica of main beside the replica, as that is.
+    /// Creates the copy: a second replica of main, with the settings of the first.
     pub(super) async fn make_copy(&self) -> Result<(), Obstacle> {
         let (replica, main) = (self.replica().await?, describe(&self.there, &self.main).await?);
         let groups = replica.vpc_security_groups().iter().filter_map(|group| group.vpc_security_group_id());
@@ -189,19 +185,23 @@ impl Instances {
         for group in groups {
             call = call.vpc_security_group_ids(group);
         }
-        call_aws("making the copy", call.send()).await.map(drop)
+        call_aws("creating the drill's copy", call.send()).await.map(drop)
     }
 
-    /// Deletes the copy, with all it holds. Refused while something is done to it.
+    /// Deletes the copy without a final snapshot. RDS refuses while it changes the copy.
     pub(super) async fn delete_copy(&self) -> Result<(), Obstacle> {
         let call = self.here.delete_db_instance().db_instance_identifier(self.copy_id());
         let call = call.skip_final_snapshot(true).delete_automated_backups(true);
-        call_aws("deleting the copy", call.send()).await.map(drop)
+        call_aws("deleting the drill's copy", call.send()).await.map(drop)
     }
 
-    /// Tags the replica for `run`, or takes the tag off.
+    /// Tags the replica for `run`, or removes the tag.
     pub(super) async fn tag_replica(&self, run: Option<&str>) -> Result<(), Obstacle> {
-        let arn = self.replica().await?.db_instance_arn.ok_or_else(|| obstacle("it has no ARN"))?;
+        let arn = self
+            .replica()
+            .await?
+            .db_instance_arn
+            .ok_or_else(|| obstacle("RDS returned no ARN of the replica"))?;
         match run {
             Some(run) => {
                 let tag = Tag::builder().key(FAILOVER_TAG).value(run).build();
@@ -210,7 +210,7 @@ impl Instances {
             }
             None => {
                 let call = self.here.remove_tags_from_resource().resource_name(arn).tag_keys(FAILOVER_TAG);
-                call_aws("taking the tag off", call.send()).await.map(drop)
+                call_aws("removing the replica's tag", call.send()).await.map(drop)
             }
         }
     }
@@ -221,10 +221,10 @@ async fn describe(client: &Client, id: &str) -> Result<DbInstance, Obstacle> {
     found
         .db_instances
         .and_then(|all| all.into_iter().next())
-        .ok_or_else(|| obstacle(format!("{id} is not there")))
+        .ok_or_else(|| obstacle(format!("RDS returned no instance {id}")))
 }
 
-/// A class whose size is not known counts as enough where it is the very one.
+/// Whether `class` is at least as big as `least`. A class of unknown size is enough only if it is the same class.
 fn is_enough(class: &str, least: &str) -> bool {
     match (Class::parse(class), Class::parse(least)) {
         (Some(own), Some(least)) => own.size >= least.size,
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bigger_class_is_enough_and_an_unknown_one_is_not() {
+    fn a_bigger_class_is_enough_and_an_unknown_class_is_not() {
         assert!(is_enough("db.r6g.xlarge", "db.r6g.large") && is_enough("db.m7g.large", "db.r6g.large"));
         assert!(!is_enough("db.r6g.large", "db.r6g.xlarge") && !is_enough("db.r5b.metal", "db.r6g.large"));
         assert!(is_enough("db.r5b.metal", "db.r5b.metal"));

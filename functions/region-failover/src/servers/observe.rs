@@ -1,4 +1,4 @@
-//! The looks: each asks whoever knows, and says only what was answered.
+//! Observations. Each reports only what a server has answered.
 
 use super::{FailoverServers, datastore, obstacle};
 use crate::loss;
@@ -10,21 +10,22 @@ use redis::AsyncCommands;
 use shared::queue::{Link, LinkError};
 use std::time::Duration;
 
-/// Written on main's Redis once nothing is sold there any more: what the standby has of it came before.
-const MARKER_KEY: &str = "failover-mark";
-/// It is of no use to anybody afterwards, in seconds.
+/// The replication marker: written on main's Redis after the lease has ended. A standby that has it has all earlier
+/// writes.
+const MARKER_KEY: &str = "failover-marker";
+/// The marker has no use after the failover. In seconds.
 const MARKER_TTL_SECONDS: u64 = 86_400;
-/// How often it is looked whether what main has written is here, before it counts as not here yet.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
+/// Checks for main's newest write before it counts as not replicated yet.
+const CHECKS: u32 = 5;
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How the standby stands to main.
+/// How far the standby is behind main.
 pub(crate) struct StandbyStatus {
     pub(crate) lease: LeaseRecord,
     pub(crate) replica: ReplicaState,
-    /// Nothing where main's ledger does not answer.
+    /// `None` if main's ledger does not answer.
     pub(crate) main: Option<MainState>,
-    /// Main's Redis answers.
+    /// Whether main's Redis answers.
     pub(crate) redis_answers: bool,
     pub(crate) at_risk: AtRisk,
     /// Main does not answer and may be selling: until it is stopped, each second adds one to the loss.
@@ -32,10 +33,10 @@ pub(crate) struct StandbyStatus {
 }
 
 impl FailoverServers {
-    /// Looks for `run`.
+    /// Observes `kind` for `run`.
     pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
         match kind {
-            // Once it is thrown away, there is nothing else to look at.
+            // After the copy is deleted, there is nothing else to observe.
             ObservationKind::Fence if run.is_drill => self.observe_in_drill(kind, run).await,
             _ if run.is_drill => Box::pin(self.for_drill(run).await?.observe_in_drill(kind, run)).await,
             _ => self.observe_servers(kind, run).await,
@@ -53,7 +54,7 @@ impl FailoverServers {
                 let (status, instance, ()) =
                     futures::try_join!(self.status(), instance, self.redis_is_ready(run))?;
                 let Observation::Instance { follows, is_settled, .. } = instance else {
-                    return Err(obstacle("another thing was looked at"));
+                    return Err(obstacle("the observation of the replica's instance has another kind"));
                 };
                 Ok(Observation::Ready {
                     replica_follows: follows && is_settled && status.replica.follows,
@@ -66,8 +67,8 @@ impl FailoverServers {
             ObservationKind::Lease => self.lease.load().await.map(Observation::Lease).map_err(obstacle),
             ObservationKind::Lag => self.observe_lag(run).await,
             ObservationKind::Redis => {
-                let said = self.datastore.observe().await?;
-                datastore::observation(said, self.standby.link.takes_writes().await)
+                let role = self.datastore.observe().await?;
+                datastore::observation(role, self.standby.link.takes_writes().await)
             }
             ObservationKind::Instance => self.instances.observe().await,
             ObservationKind::Ledger => {
@@ -92,7 +93,7 @@ impl FailoverServers {
         }
     }
 
-    /// How the standby stands to main now.
+    /// How far the standby is behind main now.
     pub(crate) async fn status(&self) -> Result<StandbyStatus, Obstacle> {
         let now = self.clock.now();
         let lease = self.lease.load().await.map_err(obstacle)?;
@@ -107,10 +108,10 @@ impl FailoverServers {
     async fn main_status(&self, replica: &ReplicaState) -> Option<MainState> {
         let resource_id = self.instances.resource_id().await;
         let asked = self.main.ledger.main(replica.received, &resource_id).await;
-        asked.inspect_err(|error| tracing::warn!(%error, "main's ledger does not answer")).ok()
+        asked.inspect_err(|error| tracing::warn!(%error, "could not read main's ledger; the loss is estimated from the replica")).ok()
     }
 
-    /// Whether all of main is here. The lease is read first: if it had run out by then, nothing was sold since.
+    /// Whether the standby has everything. The lease is read first: if it had ended by then, main has sold nothing since.
     async fn observe_lag(&self, run: &Run) -> Result<Observation, Obstacle> {
         let now = self.clock.now();
         let status = self.status().await?;
@@ -140,19 +141,19 @@ impl FailoverServers {
     }
 
     async fn has_received(&self, written: u64) -> bool {
-        for _ in 0..TRIES {
+        for _ in 0..CHECKS {
             let replica = self.standby.ledger.replica().await;
             if replica.is_ok_and(|replica| replica.received.is_some_and(|received| received >= written)) {
                 return true;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
         false
     }
 
-    /// Marks main's Redis, and looks for the mark here. Orders that were stamped before the end of the lease
-    /// may be on their way for as long as their settle window: before that no mark is made where nothing
-    /// may be lost. Nothing where main's Redis does not answer.
+    /// Writes the replication marker on main's Redis, and checks whether it has arrived here. `None` if main's Redis does not
+    /// answer. Orders stamped before the end of the lease may be in transit for their settle window. A planned failover
+    /// must not lose them, so that it writes no marker before.
     async fn has_marker(&self, run: &Run, lease: &LeaseRecord) -> Result<Option<bool>, Obstacle> {
         if run.mode == Mode::Planned {
             let window = longest_window(&self.standby.queue).await.map_err(standby_redis_obstacle)?;
@@ -165,18 +166,18 @@ impl FailoverServers {
         if read_marker(&self.standby.link).await.map_err(standby_redis_obstacle)?.as_deref() == Some(id) {
             return Ok(Some(true));
         }
-        let marked = self
+        let written = self
             .main
             .link
             .run(self.main.link.call_limit(), async |mut connection| {
                 connection.set_ex::<_, _, ()>(MARKER_KEY, id, MARKER_TTL_SECONDS).await
             })
             .await;
-        if marked.is_err() {
+        if written.is_err() {
             return Ok(None);
         }
-        for _ in 0..TRIES {
-            tokio::time::sleep(PAUSE).await;
+        for _ in 0..CHECKS {
+            tokio::time::sleep(CHECK_INTERVAL).await;
             if read_marker(&self.standby.link).await.map_err(standby_redis_obstacle)?.as_deref() == Some(id) {
                 return Ok(Some(true));
             }
@@ -184,14 +185,14 @@ impl FailoverServers {
         Ok(Some(false))
     }
 
-    /// Whether this region's Redis answers, and ElastiCache knows it: asked before anything is moved, for past the
-    /// lease there is no way back. Nothing may be under way with it, where main can be waited for.
+    /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it. A planned failover
+    /// also needs a datastore without a change in progress.
     async fn redis_is_ready(&self, run: &Run) -> Result<(), Obstacle> {
         let (_, is_settled) = self.datastore.observe().await?;
         self.standby.queue.item_ids().await.map_err(standby_redis_obstacle)?;
         match is_settled || run.mode != Mode::Planned {
             true => Ok(()),
-            false => Err(obstacle("the Global Datastore is being changed")),
+            false => Err(obstacle("ElastiCache is changing the Global Datastore")),
         }
     }
 }
@@ -203,7 +204,7 @@ async fn longest_window(queue: &shared::queue::Queue) -> Result<u64, LinkError> 
         match queue.item(&item_id).await {
             Ok(item) => longest = longest.max(u64::from(item.settle_window_ms) * 1_000),
             Err(shared::queue::ItemError::Link(error)) => return Err(error),
-            // What is no item takes no orders.
+            // A key that is not an item takes no orders.
             Err(_) => {}
         }
     }
@@ -214,9 +215,8 @@ async fn read_marker(link: &Link) -> Result<Option<String>, LinkError> {
     link.run(link.call_limit(), async |mut connection| connection.get(MARKER_KEY).await).await
 }
 
-/// What stands in the way where this region's own Redis does not answer.
 fn standby_redis_obstacle(error: LinkError) -> Obstacle {
-    Obstacle(format!("this region's Redis, StandbyRedisEndpoint, does not answer: {error}"))
+    Obstacle(format!("this region's Redis at StandbyRedisEndpoint does not answer: {error}"))
 }
 
 async fn answers(link: &Link) -> bool {

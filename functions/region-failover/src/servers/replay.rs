@@ -1,4 +1,4 @@
-//! AWS's answers, replayed to the real SDKs: what each of them means, and what is sent.
+//! AWS's answers, replayed to the real SDKs: how each answer is read, and what is sent.
 
 mod datastore;
 mod functions;
@@ -16,11 +16,10 @@ use axum::response::IntoResponse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// Answers by what is asked (`Action` of the query protocol, otherwise method and path); the last of a list
-/// stays.
+/// Answers by request (`Action` of the query protocol, otherwise method and path). The last answer of a list repeats.
 struct ReplayedAws {
     config: SdkConfig,
-    /// What was asked and sent, in order.
+    /// Requests and their bodies, in order.
     asked: Arc<Mutex<Vec<(String, String)>>>,
 }
 
@@ -29,7 +28,7 @@ type Answers = HashMap<String, Vec<(u16, String)>>;
 impl ReplayedAws {
     async fn start(answers: &[(&str, u16, &str)]) -> Self {
         let mut by_question: Answers = HashMap::new();
-        // What is not deployed everywhere is not deployed here.
+        // Optional functions are not deployed here.
         let not_found = r#"{"__type":"ResourceNotFoundException","Message":"Function not found"}"#;
         for name in ["order-intake-managed", "live-updates", "live-publish"] {
             for alias in ["", "?Qualifier=live"] {
@@ -101,21 +100,21 @@ impl ReplayedAws {
         Functions::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
     }
 
-    /// What was sent with each `question`.
+    /// The bodies sent with `question`.
     fn sent(&self, question: &str) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(asked, _)| asked == question).map(|(_, body)| body.clone()).collect()
     }
 }
 
-/// An error as RDS and ElastiCache say it.
+/// An error as RDS and ElastiCache return it.
 fn refusal(code: &str) -> String {
     format!(
         "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
     )
 }
 
-/// Where a function's configuration is.
+/// The path of a function's configuration.
 fn function(name: &str) -> String {
     format!("/2015-03-31/functions/fairdrop-{name}/configuration")
 }

@@ -1,4 +1,4 @@
-//! Items under the new reign: a unit is free only if neither the ledger nor Redis has it taken.
+//! Items under the new epoch: a unit is free only if neither ledger nor Redis has it as sold or reserved.
 
 use super::{FailoverServers, obstacle};
 use crate::observation::Obstacle;
@@ -9,7 +9,7 @@ use shared::queue::{ItemError, Keys};
 use std::collections::BTreeMap;
 
 impl FailoverServers {
-    /// Items of the ledger that are not under the new epoch in Redis.
+    /// Items of the ledger that are not under the new epoch in Redis yet.
     pub(super) async fn unreconciled(&self, run: &Run) -> Result<Vec<ItemId>, Obstacle> {
         let mut left = Vec::new();
         for item_id in self.standby.ledger.item_ids().await.map_err(obstacle)? {
@@ -22,7 +22,7 @@ impl FailoverServers {
         Ok(left)
     }
 
-    /// Reconciles what is left, and says what differed.
+    /// Reconciles these items, and returns what differed.
     pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Obstacle> {
         let left = self.unreconciled(run).await?;
         let mut differences: BTreeMap<&str, u64> = BTreeMap::new();
@@ -30,14 +30,16 @@ impl FailoverServers {
         for item_id in &left {
             match self.reconcile_item(run, item_id, &mut differences).await {
                 Ok(units) => withheld += u64::from(units),
-                // The others need not wait for one.
-                Err(error) => failed = failed.or(Some(Obstacle(format!("{item_id}: {error}")))),
+                // One failed item does not delay the others.
+                Err(error) => {
+                    failed = failed.or(Some(Obstacle(format!("could not reconcile item {item_id}: {error}"))))
+                }
             }
         }
         failed.map_or(Ok(()), Err)?;
         let differences: Vec<String> = differences.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let what = if differences.is_empty() { "nothing differed".into() } else { differences.join(", ") };
-        Ok(format!("{} items; {withheld} units withheld; {what}", left.len()))
+        Ok(format!("reconciled {} items; withheld {withheld} units; {what}", left.len()))
     }
 
     async fn reconcile_item(
@@ -59,14 +61,13 @@ impl FailoverServers {
         for (kind, buyers) in reconciled.differences {
             *differences.entry(kind).or_default() += buyers;
         }
-        // Of what neither has as taken: what Redis has promised and the ledger does not know yet is kept, too. Then
-        // Redis's own count is without it.
+        // Only free units are withheld. What Redis has promised and the ledger does not have yet stays promised.
         let free = u32::try_from(reconciled.stock_counted).unwrap_or(0);
         let (units, keeps_old_holds) = (run.withhold.min(free), run.withhold > 0);
         let withheld = both.ledger.withhold(item_id, units, keeps_old_holds, run.new_epoch()).await?;
         reconcile::restock(both, item_id, true).await?;
         let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
-        // Last: from here on the drain takes it for the new reign's.
+        // Last: from here on the drain takes the item as the new epoch's.
         both.link
             .call(async |mut connection| {
                 redis::cmd("HSET").arg(&key).arg("epoch").arg(epoch).query_async::<()>(&mut connection).await

@@ -1,4 +1,4 @@
-//! What ElastiCache says of the Global Datastore.
+//! ElastiCache's answers about the Global Datastore.
 
 use super::{ReplayedAws, refusal};
 use crate::observation::{Obstacle, Role};
@@ -19,7 +19,7 @@ fn datastore(status: &str, role: &str, member: &str) -> String {
 }
 
 #[tokio::test]
-async fn redis_is_what_the_datastore_says_of_this_region_s_group() {
+async fn the_role_is_that_of_this_region_s_group() {
     for (status, role, expected) in [
         ("available", "SECONDARY", (Role::Secondary, true)),
         ("modifying", "SECONDARY", (Role::Secondary, false)),
@@ -31,7 +31,7 @@ async fn redis_is_what_the_datastore_says_of_this_region_s_group() {
         assert_eq!(aws.datastore().observe().await, Ok(expected), "{status} {role}");
         assert!(aws.sent("DescribeGlobalReplicationGroups")[0].contains("ShowMemberInfo=true"));
     }
-    // It is no member any more: detached.
+    // No member any more: detached.
     let group = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>
         <ReplicationGroup><ReplicationGroupId>redis-here</ReplicationGroupId><Status>available</Status>
         </ReplicationGroup></ReplicationGroups></DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>";
@@ -44,7 +44,7 @@ async fn redis_is_what_the_datastore_says_of_this_region_s_group() {
 }
 
 #[tokio::test]
-async fn redis_is_moved_to_this_region_and_a_refusal_is_told() {
+async fn redis_is_moved_to_this_region_and_a_refusal_is_returned() {
     let done = "<FailoverGlobalReplicationGroupResponse><FailoverGlobalReplicationGroupResult/></FailoverGlobalReplicationGroupResponse>";
     let aws = ReplayedAws::start(&[("FailoverGlobalReplicationGroup", 200, done)]).await;
     aws.datastore().failover().await.unwrap();

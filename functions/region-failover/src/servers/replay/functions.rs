@@ -1,4 +1,4 @@
-//! What Lambda says of functions, and Scheduler of schedules.
+//! Lambda's answers about functions, and Scheduler's about schedules.
 
 use super::{ReplayedAws, function};
 use crate::observation::Obstacle;
@@ -10,8 +10,8 @@ fn configuration(redis: &str, status: &str) -> String {
     )
 }
 
-/// Only `name` is asked about: the others are pointed already.
-async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> ReplayedAws {
+/// All functions but `name` are repointed already.
+async fn repointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> ReplayedAws {
     let pointed = configuration("rediss://here:6379", "Successful");
     let all =
         ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
@@ -34,10 +34,10 @@ async fn pointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> R
 }
 
 #[tokio::test]
-async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
+async fn repointing_changes_one_variable_and_keeps_the_others() {
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
-    let aws = pointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
+    let aws = repointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
     assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
     aws.functions().repoint(true, None).await.unwrap();
     let sent = aws.sent(&put);
@@ -46,36 +46,36 @@ async fn a_function_is_pointed_by_the_one_variable_and_keeps_the_others() {
         assert!(sent[0].contains(part), "{part}: {}", sent[0]);
     }
     assert!(!sent[0].contains("there"), "{}", sent[0]);
-    let aws = pointing("none", (200, ""), &[]).await;
+    let aws = repointing("none", (200, ""), &[]).await;
     assert_eq!(aws.functions().not_repointed(None).await, Vec::<String>::new());
     aws.functions().repoint(true, None).await.unwrap();
 }
 
 #[tokio::test]
-async fn variables_that_cannot_be_read_are_not_written_and_a_change_under_way_is_waited_for() {
+async fn unreadable_variables_are_not_written_and_a_change_in_progress_is_waited_for() {
     let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
-    let aws = pointing("order-status", (200, denied), &[]).await;
+    let aws = repointing("order-status", (200, denied), &[]).await;
     let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
     assert!(why.contains("cannot be read"), "{why}");
     let busy = configuration("rediss://there:6379", "InProgress");
-    let aws = pointing("order-status", (200, &busy), &[]).await;
+    let aws = repointing("order-status", (200, &busy), &[]).await;
     aws.functions().repoint(true, None).await.unwrap();
     assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let conflict = r#"{"__type":"ResourceConflictException","message":"an update is in progress"}"#;
-    let aws = pointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
+    let aws = repointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
     let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
     assert!(why.contains("fairdrop-order-status"), "{why}");
 }
 
 #[tokio::test]
-async fn an_update_that_failed_is_made_again() {
-    // Lambda keeps the old variables, whatever it says of them.
+async fn a_failed_update_is_repeated() {
+    // Lambda keeps the old variables, also if the update failed.
     for redis in ["rediss://there:6379", "rediss://here:6379"] {
         let put = format!("PUT {}", function("order-status"));
         let failed = configuration(redis, "Failed");
-        let aws = pointing("order-status", (200, &failed), &[(&put, 200, "{}")]).await;
+        let aws = repointing("order-status", (200, &failed), &[(&put, 200, "{}")]).await;
         assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
         aws.functions().repoint(true, None).await.unwrap();
         assert!(aws.sent(&put)[0].contains("rediss://here:6379"), "{redis}");
@@ -83,7 +83,7 @@ async fn an_update_that_failed_is_made_again() {
 }
 
 #[tokio::test]
-async fn intake_is_pointed_by_a_version_and_its_alias() {
+async fn intake_is_repointed_by_a_version_and_its_alias() {
     let pointed = configuration("rediss://here:6379", "Successful");
     let alias = format!("GET {}?Qualifier=live", function("order-intake"));
     let publish = "POST /2015-03-31/functions/fairdrop-order-intake/versions";
@@ -107,7 +107,7 @@ async fn intake_is_pointed_by_a_version_and_its_alias() {
 }
 
 #[tokio::test]
-async fn a_schedule_is_put_on_with_all_that_it_was() {
+async fn a_schedule_is_enabled_with_all_its_fields() {
     let schedule = |state: &str| {
         format!(
             r#"{{"Name":"x","GroupName":"default","State":"{state}","ScheduleExpression":"rate(1 minute)","Description":"d",

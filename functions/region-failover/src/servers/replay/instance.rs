@@ -1,4 +1,4 @@
-//! What RDS says of an instance, of its class and of the fence.
+//! RDS's answers about an instance, its class and the fence.
 
 use super::{ReplayedAws, refusal};
 use crate::observation::{Observation, Obstacle};
@@ -16,7 +16,7 @@ const SOURCE: &str = "<ReadReplicaSourceDBInstanceIdentifier>arn:aws:rds:us-east
 const AVAILABLE: &str = "<DBInstanceStatus>available</DBInstanceStatus>";
 
 #[tokio::test]
-async fn an_instance_is_settled_once_nothing_is_done_to_it_and_promoted_once_it_has_no_source() {
+async fn an_instance_is_settled_without_pending_changes_and_promoted_without_a_source() {
     let pending =
         "<PendingModifiedValues><DBInstanceClass>db.r6g.xlarge</DBInstanceClass></PendingModifiedValues>";
     for (fields, follows, is_settled) in [
@@ -38,13 +38,13 @@ async fn an_instance_is_settled_once_nothing_is_done_to_it_and_promoted_once_it_
 }
 
 #[tokio::test]
-async fn what_rds_refuses_is_told_and_waited_for() {
+async fn a_refusal_of_rds_is_returned_as_an_obstacle() {
     for (code, status, expected) in [
-        ("InvalidDBInstanceState", 400, "not in a state"),
+        ("InvalidDBInstanceState", 400, "does not allow this call"),
         ("DBInstanceNotFound", 404, "does not exist"),
-        ("Throttling", 400, "throttling"),
+        ("Throttling", 400, "throttled"),
         ("AccessDenied", 403, "access denied"),
-        ("InternalFailure", 500, "not well"),
+        ("InternalFailure", 500, "failed internally"),
         ("InvalidParameterCombination", 400, "InvalidParameterCombination"),
     ] {
         let aws = ReplayedAws::start(&[("PromoteReadReplica", status, &refusal(code))]).await;
@@ -59,7 +59,7 @@ async fn what_rds_refuses_is_told_and_waited_for() {
 }
 
 #[tokio::test]
-async fn the_class_is_raised_to_main_s_and_the_fence_counts_once_it_is_the_only_group() {
+async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() {
     let group = |id: &str, status: &str| {
         format!(
             "<VpcSecurityGroupMembership><VpcSecurityGroupId>{id}</VpcSecurityGroupId><Status>{status}</Status></VpcSecurityGroupMembership>"
