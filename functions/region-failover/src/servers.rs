@@ -72,8 +72,8 @@ impl FailoverServers {
         })
     }
 
-    /// Tags the replica's instance for an active failover, or removes the tag: replica-lag changes no tagged instance. A
-    /// failure is not retried: the failover does not depend on the tag.
+    /// Tags the replica's instance while a failover is active, so that operators see it in RDS's console. A failure is not
+    /// retried: no function reads the tag.
     pub(crate) async fn tag_replica(&self, run: Option<&str>) {
         if let Err(Obstacle(why)) = self.instances.tag_replica(run).await {
             tracing::warn!(
