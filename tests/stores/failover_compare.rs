@@ -130,7 +130,7 @@ async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale()
     let (found, listed) = compared(&old, &new).await;
     assert_eq!((found.orders_lost, listed.lost_orders.len()), (Some(CROWD + 3), MAX_LISTED));
 
-    assert_eq!((found.listed_up_to(0), found.listed_up_to(5_003)), (Some(1_000), None));
+    assert_eq!((found.next_skip(0), found.next_skip(5_003)), (Some(1_000), None));
     let (_, rest) = compare(&old.witnesses(), &new.witnesses(), CROWD).await.unwrap();
     assert_eq!((rest.lost.len(), rest.lost_orders.len()), (0, 3));
 
