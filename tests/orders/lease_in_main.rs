@@ -1,4 +1,4 @@
-//! A main that sells by a lease, whole: what happens when it is taken away from it.
+//! A whole main that sells by a lease, and loses it.
 
 use lease::{LeaseRecord, LeaseTiming};
 use local::aws::emulators::Moto;
@@ -25,7 +25,7 @@ fn now() -> Stamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so() {
+async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     let folder = WorkFolder::new().unwrap();
     let moto = Moto::start(folder.path(), &[]).await.unwrap();
     moto.make_table(MAIN, "lease").await.unwrap();
@@ -38,7 +38,7 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
     of_main.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let timing = LeaseTiming { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
     let table = lease_table(&moto.url(), MAIN).await;
-    // Long runs: what is frozen is in the middle of one.
+    // Long runs, so that the process is frozen in the middle of one.
     let options =
         Options { run_every: Duration::from_secs(40), of_main, ..Options::for_regions(regions::first(1)) };
     let system = System::start(&options).await.unwrap();
@@ -91,17 +91,17 @@ async fn a_main_that_was_frozen_and_has_lost_its_lease_sells_nothing_and_says_so
 
     signal("-CONT", system.worker.process_id());
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(sold().await.unwrap(), 5, "the thawed worker has sold by a lease that is over");
+    assert_eq!(sold().await.unwrap(), 5, "the thawed worker has sold by a lease that has ended");
     let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
     assert_eq!(shown["means"], "a failover has closed the lease: no region sells", "{shown}");
 
-    // Given back, it goes on, and every promise is kept.
+    // With the lease back, main goes on and keeps every promise.
     let opened =
         LeaseRecord { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
     table.change(&opened).await.unwrap();
     eventually("all ten are sold", A_WHILE, async || Ok((sold().await? == 10).then_some(()))).await.unwrap();
 
-    // What a failover has withheld is sold once a person says so.
+    // Units that a failover has withheld are sold when an operator asks for it.
     system.ledger().unwrap().withhold(&item_id, 5, false, 3).await.unwrap();
     system.admin(&json!({ "command": "reconcile", "item_id": "sneaker-42", "repair": true })).await.unwrap();
     let held = system.admin(&json!({ "command": "describe", "item_id": "sneaker-42" })).await.unwrap();

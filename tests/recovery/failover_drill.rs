@@ -1,5 +1,5 @@
-//! The standby takes over, whole: two regions with real servers, buyers ordering throughout, AWS's control plane
-//! on this machine. The long form is `make drill`.
+//! Whole failovers: two regions with real servers, buyers who order throughout, and AWS's control plane on this machine.
+//! `make drill` runs more of them.
 
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use drill::{Accident, DrillOutcome, Scenario, run_scenario};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tests::eventually;
 
-/// A drill's scenario without anything by lot.
+/// A drill's scenario without anything at random.
 fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
     Scenario {
         seed,
@@ -25,38 +25,39 @@ fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
     }
 }
 
-async fn carried_out(scenario: Scenario) -> DrillOutcome {
+async fn run_faultless(scenario: Scenario) -> DrillOutcome {
     let folder = WorkFolder::new().unwrap();
     let outcome = run_scenario(&scenario, folder.path(), 12, &|what| println!("{what}")).await.unwrap();
     println!("{}", serde_json::to_string_pretty(&outcome.report["steps"]).unwrap());
     println!("{outcome:?}");
     assert_eq!(outcome.faults(), Vec::<String>::new(), "{}", scenario.description());
-    assert!(outcome.buyers > 100, "{} buyers say little", outcome.buyers);
+    assert!(outcome.buyers > 100, "only {} buyers ordered", outcome.buyers);
     outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_planned_failover_loses_nothing_and_nobody_sells_beside_another_there_and_back() {
+async fn a_planned_failover_and_its_failback_lose_nothing_and_sell_in_one_region_at_a_time() {
     let scenario = Scenario { is_small: true, throttled: 3, fails_back: true, ..scenario(1, None) };
-    let outcome = carried_out(scenario).await;
+    let outcome = run_faultless(scenario).await;
     assert_eq!((outcome.findings.lost_sales, outcome.findings.lost_places), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_killed_whole_is_taken_over_with_redis_detached_and_harmless_when_it_is_back() {
-    carried_out(Scenario { redis_hangs: true, ..scenario(2, Some(Accident::Kill)) }).await;
+async fn after_a_killed_main_redis_is_detached_and_the_old_main_sells_nothing_when_it_is_back() {
+    run_faultless(Scenario { redis_hangs: true, ..scenario(2, Some(Accident::Kill)) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_cut_off_and_lives_stops_before_the_standby_sells() {
+async fn a_main_that_is_cut_off_stops_before_the_standby_sells() {
     let kills_after_ms = vec![3_000, 4_000];
-    let outcome = carried_out(Scenario { kills_after_ms, ..scenario(3, Some(Accident::Cut)) }).await;
-    let told = &outcome.answers_of_old_main;
-    let refused: u64 = told.iter().filter(|(what, _)| what.starts_with("503 ")).map(|(_, times)| times).sum();
-    assert!(refused > 0, "the buyers of a main that is cut off were told {told:?}");
+    let outcome = run_faultless(Scenario { kills_after_ms, ..scenario(3, Some(Accident::Cut)) }).await;
+    let answers = &outcome.answers_of_old_main;
+    let refused: u64 =
+        answers.iter().filter(|(what, _)| what.starts_with("503 ")).map(|(_, times)| times).sum();
+    assert!(refused > 0, "the buyers of a main that is cut off received {answers:?}");
 }
 
-/// How the newest drill stands.
+/// The newest drill's report.
 async fn drilled(two: &TwoRegions) -> Value {
     two.failover(&json!({ "command": "status", "drill": true })).await.unwrap()
 }
@@ -68,7 +69,7 @@ fn instances(two: &TwoRegions) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
+async fn a_drill_on_a_temporary_copy_moves_nothing_and_leaves_nothing() {
     let folder = WorkFolder::new().unwrap();
     let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     let lease = || async { two.admin(MAIN, &json!({ "command": "lease" })).await.unwrap() };
@@ -78,7 +79,7 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     .await
     .unwrap();
 
-    // Killed in the middle, and gone on with.
+    // Killed in the middle, and resumed.
     let drill = json!({ "command": "drill" });
     let begun = tokio::time::timeout(Duration::from_secs(3), two.failover(&drill)).await;
     assert!(begun.is_err(), "a copy takes longer: {begun:?}");
@@ -98,10 +99,10 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     assert_eq!(
         two.ledger(STANDBY).await.unwrap().epoch().await,
         Ok(1),
-        "the standby's own ledger has not moved"
+        "the standby's own ledger is unchanged"
     );
     assert!(two.ledger(STANDBY).await.unwrap().follows().await.unwrap());
-    assert_eq!(instances(&two), ["standby-ledger"], "the copy is thrown away");
+    assert_eq!(instances(&two), ["standby-ledger"], "the copy is deleted");
 
     // The plan knows how long each step took.
     let plan = two.failover(&json!({ "command": "plan", "mode": "planned" })).await.unwrap();
@@ -116,18 +117,18 @@ async fn a_drill_on_a_throw_away_copy_moves_nothing_and_leaves_nothing() {
     two.kill_failover().unwrap();
     two.failover(&json!({ "command": "abort", "drill": true })).await.unwrap();
     assert_eq!(drilled(&two).await["run"]["state"], "aborted");
-    eventually("the copy is gone", Duration::from_secs(30), async || {
-        // Refused as long as it is being made.
+    eventually("the copy is deleted", Duration::from_secs(30), async || {
+        // RDS refuses the deletion while it creates the copy.
         let _ = two.failover(&json!({ "command": "resume_pending" })).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        Ok((instances(&two) == ["standby-ledger"] && !is_being_made(&two).await).then_some(()))
+        Ok((instances(&two) == ["standby-ledger"] && !is_changing(&two).await).then_some(()))
     })
     .await
     .unwrap();
 }
 
-/// Whether there is a copy that is not there yet.
-async fn is_being_made(two: &TwoRegions) -> bool {
+/// Whether RDS is creating or deleting the copy.
+async fn is_changing(two: &TwoRegions) -> bool {
     let resumed = two.failover(&json!({ "command": "resume_pending" })).await;
     resumed.is_err()
 }

@@ -32,32 +32,32 @@ fn leased(epoch: u64, until: u64) -> Permit {
     Permit::Leased { epoch, until: at(until) }
 }
 
-/// A table behind a line.
-struct Stand {
+/// A table behind a connection that can be cut.
+struct LeaseFixture {
     _moto: Moto,
-    line: WanConnection,
+    connection: WanConnection,
     table: LeaseTable,
     _folder: WorkFolder,
 }
 
-impl Stand {
+impl LeaseFixture {
     async fn start() -> Result<Self> {
         let folder = WorkFolder::new()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         moto.make_table(HERE, "lease").await?;
-        let line = WanConnection::open(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
-        let table = lease_table(&format!("http://127.0.0.1:{}", line.port()), HERE).await;
-        Ok(Self { _moto: moto, line, table, _folder: folder })
+        let connection = WanConnection::open(([127, 0, 0, 1], moto.port()).into(), Duration::ZERO).await?;
+        let table = lease_table(&format!("http://127.0.0.1:{}", connection.port()), HERE).await;
+        Ok(Self { _moto: moto, connection, table, _folder: folder })
     }
 }
 
 #[tokio::test]
-async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
-    let stand = Stand::start().await.unwrap();
-    let table = &stand.table;
+async fn one_writer_wins_and_a_closed_lease_cannot_be_renewed() {
+    let fixture = LeaseFixture::start().await.unwrap();
+    let table = &fixture.table;
     assert_eq!(table.load().await, Err(LeaseTableError::Missing));
     let first = table.write_first(&LeaseRecord::first(HERE, 7)).await.unwrap();
-    // Whoever comes second finds what is there.
+    // The second writer reads the first record.
     assert_eq!(table.write_first(&LeaseRecord::first("eu-west-1", 9)).await.unwrap(), first);
 
     let renewed = table.renew(HERE, now(), TIMING).await.unwrap();
@@ -73,7 +73,7 @@ async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
     assert_eq!(table.renew(HERE, now(), TIMING).await.unwrap(), closed);
 
     let run = closed.run.clone().unwrap();
-    assert_eq!(closed.taken("eu-west-1", &run, now(), TIMING), None, "it has not run out");
+    assert_eq!(closed.taken("eu-west-1", &run, now(), TIMING), None, "the lease has not ended");
     let late = at(closed.expires_at.as_micros() + 200_000);
     let taken = closed.taken("eu-west-1", &run, late, TIMING).unwrap();
     table.change(&taken).await.unwrap();
@@ -82,33 +82,33 @@ async fn one_writer_wins_and_a_closed_lease_is_renewed_by_nobody() {
 }
 
 #[tokio::test]
-async fn a_process_that_hears_nothing_of_the_table_stops_by_itself() {
-    let stand = Stand::start().await.unwrap();
-    let lease = Lease::over(stand.table.clone(), HERE, TIMING);
+async fn a_process_without_the_table_stops_by_itself() {
+    let fixture = LeaseFixture::start().await.unwrap();
+    let lease = Lease::over(fixture.table.clone(), HERE, TIMING);
     lease.create(1).await.unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     let keeping = lease.clone();
-    let kept = tokio::spawn(async move { keeping.keep_until(until).await });
+    let keeper = tokio::spawn(async move { keeping.keep_until(until).await });
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(lease.permit().is_ok(), "it is kept for longer than it lasts: {:?}", lease.permit());
-    stand.line.set(ConnectionState::Silent);
+    assert!(lease.permit().is_ok(), "renewals keep the lease: {:?}", lease.permit());
+    fixture.connection.set(ConnectionState::Silent);
     let cut = Instant::now();
     while lease.permit().is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(cut.elapsed() < TIMING.lasts, "it sells by a lease that is over");
+        assert!(cut.elapsed() < TIMING.lasts, "it sells by a lease that has ended");
     }
     println!("without the table it stopped after {:.1} s", cut.elapsed().as_secs_f64());
-    stand.line.set(ConnectionState::Up);
+    fixture.connection.set(ConnectionState::Up);
     let back = Instant::now();
     while lease.permit().is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(back.elapsed() < Duration::from_secs(15), "{:?}", lease.permit());
     }
-    kept.abort();
+    keeper.abort();
 }
 
 #[tokio::test]
-async fn redis_looks_at_its_own_clock_and_epoch() {
+async fn redis_checks_the_lease_by_its_own_clock_and_epoch() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("a", 10, 50).await.unwrap();
     let redis = &mut server.redis.connect().await.unwrap();
@@ -126,10 +126,10 @@ async fn redis_looks_at_its_own_clock_and_epoch() {
     let item = server.queue.item(&item_id).await.unwrap();
     assert_eq!(item.leased_until, Some(at(soon)));
     assert!(item.may_be_sold(now()) && !item.may_be_sold(at(soon)));
-    // Once sold by a lease, it is not sold without one.
+    // An item that was sold by a lease is not sold without one.
     refused("LEASE", server.queue.drain(&item_id, 500, Permit::Unleased).await);
     let left: u64 = redis.zcard(&key.orders).await.unwrap();
-    assert_eq!(left, 1, "what was refused has taken nothing");
+    assert_eq!(left, 1, "a refused drain takes nothing");
 }
 
 fn reservation(buyer: &str, epoch: u64) -> Reservation {
@@ -154,7 +154,7 @@ async fn ledger_with_item() -> (LedgerServer, ItemId) {
 }
 
 #[tokio::test]
-async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
+async fn the_ledger_checks_the_lease_by_its_own_clock_at_the_commit() {
     let (server, item_id) = ledger_with_item().await;
     let ledger = &server.ledger;
     let soon = micros_now() + 60_000_000;
@@ -185,7 +185,7 @@ async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
     assert_eq!(commit.as_database_error().and_then(|error| error.code()).as_deref(), Some("FD003"));
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
 
-    // From the first lease on nothing is sold without one; not even by hand.
+    // From the first lease on nothing is sold without one, not even by hand.
     let unleased = Permit::Unleased;
     ledger.record(&item_id, &[reservation("y", 1)], unleased).await.unwrap();
     ledger.sell_by_lease().await.unwrap();
@@ -199,13 +199,13 @@ async fn the_ledger_looks_at_its_own_clock_when_it_commits() {
 }
 
 #[tokio::test]
-async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
+async fn a_new_epoch_keeps_promises_and_refuses_the_old_epoch() {
     let (server, item_id) = ledger_with_item().await;
     let ledger = &server.ledger;
     ledger.sell_by_lease().await.unwrap();
     let soon = micros_now() + 60_000_000;
     assert_eq!(ledger.raise_epoch(1).await, Ok(2));
-    assert_eq!(ledger.raise_epoch(1).await, Ok(2), "twice is once");
+    assert_eq!(ledger.raise_epoch(1).await, Ok(2), "repeating has no effect");
     assert_eq!(ledger.raise_epoch(3).await, Err(LedgerError::StaleEpoch));
     let promised = [reservation("x", 1)];
     assert_eq!(
@@ -215,11 +215,11 @@ async fn a_new_reign_keeps_its_promises_and_refuses_the_old_one() {
     ledger.record(&item_id, &promised, leased(2, soon)).await.unwrap();
     assert_eq!(ledger.sales(&item_id, None, 9).await.unwrap()[0].epoch, 2);
 
-    // What is withheld is not sold, by the database's own rule.
+    // The database's own constraint refuses sales of withheld units.
     assert_eq!(ledger.withhold(&item_id, 8, false, 2).await, Ok(8));
     let (y, z) = (reservation("y", 2), reservation("z", 2));
-    let standings = ledger.record(&item_id, &[y, z], leased(2, soon)).await.unwrap();
-    assert_eq!(standings.iter().filter(|one| **one == ledger::BuyerState::None).count(), 1);
-    assert_eq!(ledger.withhold(&item_id, 99, false, 3).await, Ok(8), "no more than there are");
+    let states = ledger.record(&item_id, &[y, z], leased(2, soon)).await.unwrap();
+    assert_eq!(states.iter().filter(|one| **one == ledger::BuyerState::None).count(), 1);
+    assert_eq!(ledger.withhold(&item_id, 99, false, 3).await, Ok(8), "no more than are free");
     assert_eq!(ledger.withhold_at_most(&item_id, 0).await, Ok(0));
 }

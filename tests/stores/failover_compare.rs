@@ -1,4 +1,4 @@
-//! The old main held against the new one, with real servers on either side: what is listed is what lacks.
+//! The comparison of the old main with the new one, with real servers on both sides.
 
 use ledger::LastSigns;
 use local::system::clock::micros_now;
@@ -13,7 +13,7 @@ use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use tests::{LedgerServer, RedisQueue};
 
-/// More than are read at once.
+/// More than one read returns.
 const CROWD: u64 = 6_000;
 
 /// A main: Redis, ledger, and an item on both.
@@ -41,7 +41,7 @@ impl Side {
         side
     }
 
-    fn witnesses(&self) -> Stores {
+    fn stores(&self) -> Stores {
         let url = self.redis.redis.url();
         let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
         let link = Link::new(RedisConfig::main(&source).unwrap());
@@ -75,7 +75,7 @@ fn id(item: &str) -> ItemId {
     item.parse().unwrap()
 }
 
-/// `ms` after some moment an hour ago or so.
+/// `ms` milliseconds after a full hour, one to two hours ago.
 fn at(ms: u64) -> Stamp {
     Stamp::from_micros(micros_now() / 3_600_000_000 * 3_600_000_000 - 3_600_000_000 + ms * 1_000).unwrap()
 }
@@ -85,12 +85,12 @@ fn order(item: &str, buyer: &str, there: &'static str, placed_at: Option<Stamp>)
 }
 
 async fn compared(old: &Side, new: &Side) -> (Comparison, ComparisonPage) {
-    compare(&old.witnesses(), &new.witnesses(), 0).await.unwrap()
+    compare(&old.stores(), &new.stores(), 0).await.unwrap()
 }
 
 #[tokio::test]
-async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale() {
-    // "young" was made after the last word that came over.
+async fn compare_lists_the_orders_and_sales_that_only_the_old_main_has() {
+    // "young" was created after the last replicated write.
     let (mut old, new) = tokio::join!(Side::start(&["both", "young"]), Side::start(&["both"]));
     let stamp = |ms| at(ms).as_micros();
     let queued = [(2_000, "gone"), (2_001, "waits"), (2_002, "served")];
@@ -98,14 +98,14 @@ async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale()
     old.queue("young", &[(stamp(2_003), "early".to_owned())]).await;
     let until = stamp(900_000) as f64;
     let holds =
-        [(until, "drained"), (-until, "released"), (f64::INFINITY, "sold"), (f64::INFINITY, "came-over")];
+        [(until, "drained"), (-until, "released"), (f64::INFINITY, "sold"), (f64::INFINITY, "replicated")];
     old.reserve("both", &holds).await;
-    old.sell("both", "came-over", at(3_000)).await;
+    old.sell("both", "replicated", at(3_000)).await;
     old.sell("both", "sold", at(4_000)).await;
 
     new.queue("both", &[(stamp(2_001), "waits".to_owned())]).await;
     new.sell("both", "served", at(5_000)).await;
-    new.sell("both", "came-over", at(3_000)).await;
+    new.sell("both", "replicated", at(3_000)).await;
 
     let (found, listed) = compared(&old, &new).await;
     let expected = [
@@ -123,7 +123,7 @@ async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale()
         "the old main's own"
     );
 
-    // A crowd is counted whole, and listed in part.
+    // All orders of a crowd are counted, and a part is listed.
     let crowd: Vec<(u64, String)> =
         (0..CROWD).map(|number| (stamp(10_000) + number, format!("one-{number:04}"))).collect();
     old.queue("both", &crowd).await;
@@ -131,14 +131,14 @@ async fn what_the_old_main_alone_has_is_listed_order_by_order_and_sale_by_sale()
     assert_eq!((found.orders_lost, listed.lost_orders.len()), (Some(CROWD + 3), MAX_LISTED));
 
     assert_eq!((found.next_skip(0), found.next_skip(5_003)), (Some(1_000), None));
-    let (_, rest) = compare(&old.witnesses(), &new.witnesses(), CROWD).await.unwrap();
+    let (_, rest) = compare(&old.stores(), &new.stores(), CROWD).await.unwrap();
     assert_eq!((rest.lost.len(), rest.lost_orders.len()), (0, 3));
 
-    // Where the old main's Redis follows, or does not answer, the ledgers are compared all the same.
+    // If the old main's Redis follows the new one, or does not answer, the ledgers are still compared.
     old.redis.redis.follow(Some(new.redis.redis.port())).await.unwrap();
     let (found, listed) = compared(&old, &new).await;
     assert_eq!((found.orders_lost, found.sales_lost, listed.lost_orders.len()), (None, 1, 0));
-    assert!(found.orders_unknown.unwrap().contains("follows the new one"));
+    assert!(found.orders_unknown.unwrap().contains("follows the new main's"));
     old.redis.redis.kill();
     let (found, _) = compared(&old, &new).await;
     assert!(found.orders_unknown.unwrap().contains("does not answer"));

@@ -1,5 +1,5 @@
-//! What waits for payment when main is lost, with real servers: the old main may have sold it, and its word has not
-//! come over.
+//! Reservations that wait for payment when main is lost, with real servers: the old main may have sold them without
+//! replicating the sale.
 
 use ledger::{BuyerState, Due, Extension, Payment, SaleState};
 use local::system::clock::micros_now;
@@ -15,15 +15,15 @@ use tests::{LedgerServer, RedisQueue};
 
 const STOCK: u32 = 10;
 
-struct Main {
+struct NewMain {
     redis: RedisQueue,
     ledger: LedgerServer,
     item_id: ItemId,
     began: u64,
 }
 
-impl Main {
-    /// The new main before its epoch begins: of `held` the ledger's copy has a reservation that waits for payment.
+impl NewMain {
+    /// The new main before its epoch begins: its ledger has a reservation of each buyer in `held` that waits for payment.
     async fn start(held: &[&str]) -> Self {
         let (redis, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
         let (redis, ledger) = (redis.unwrap(), ledger.unwrap());
@@ -58,12 +58,12 @@ impl Main {
         }
     }
 
-    /// It has ended by now.
+    /// A time in the past.
     fn hold_until(&self) -> Stamp {
         Stamp::from_micros(self.began + 31_000_000).unwrap()
     }
 
-    fn witnesses(&self) -> Stores {
+    fn stores(&self) -> Stores {
         let url = self.redis.redis.url();
         let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
         let link = Link::new(RedisConfig::main(&source).unwrap());
@@ -84,14 +84,14 @@ impl Main {
         };
         let now = Stamp::from_micros(micros_now()).unwrap();
         let fence = Fence { epoch, until: None };
-        let standings = self.ledger.ledger.release_due(&self.item_id, &[due], now, fence).await.unwrap();
-        standings.into_iter().next().unwrap()
+        let states = self.ledger.ledger.release_due(&self.item_id, &[due], now, fence).await.unwrap();
+        states.into_iter().next().unwrap()
     }
 }
 
 #[tokio::test]
-async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_person_has_compared() {
-    let main = Main::start(&["waits"]).await;
+async fn old_holds_are_not_sold_again_before_an_operator_has_compared() {
+    let main = NewMain::start(&["waits"]).await;
     let ledger = &main.ledger.ledger;
     // Nine are free, and one more could have been paid for.
     assert_eq!(ledger.replica().await.unwrap().units_unsold, u64::from(STOCK));
@@ -99,8 +99,8 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
     assert_eq!(ledger.withhold(&main.item_id, 3, true, 2).await.unwrap(), 3);
 
     let reserved = BuyerState::Reserved { until: main.hold_until() };
-    assert_eq!(main.release("waits", 2).await, reserved, "its hold has ended, and it stays taken");
-    // A part of what is withheld is put on sale: the person is not through yet.
+    assert_eq!(main.release("waits", 2).await, reserved, "the hold has ended, and the unit stays reserved");
+    // A part of the withheld units is put on sale: the operator is not finished yet.
     ledger.withhold_at_most(&main.item_id, 1).await.unwrap();
     assert_eq!(main.release("waits", 2).await, reserved);
     assert!(ledger.item(&main.item_id).await.unwrap().keeps_old_holds);
@@ -109,45 +109,45 @@ async fn what_the_old_main_may_have_sold_is_at_risk_and_not_sold_again_before_a_
 }
 
 #[tokio::test]
-async fn what_redis_alone_had_of_the_old_main_is_kept_too_whoever_writes_it_down() {
-    let main = Main::start(&[]).await;
+async fn reservations_that_only_redis_had_are_kept_too() {
+    let main = NewMain::start(&[]).await;
     let ledger = &main.ledger.ledger;
     ledger.raise_epoch(1).await.unwrap();
     ledger.withhold(&main.item_id, 3, true, 2).await.unwrap();
-    // Its task came over, and the ledger's row did not: the new worker records it under the new epoch.
+    // The task was replicated, and the ledger's row was not: the new worker records it under the new epoch.
     let until = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
     ledger
         .record(&main.item_id, &[main.reservation("late")], Permit::Leased { epoch: 2, until })
         .await
         .unwrap();
     assert_eq!(main.release("late", 2).await, BuyerState::Reserved { until: main.hold_until() });
-    // Its task had been done, and is gone: neither does a repair release it.
+    // The task was done, and does not exist any more: a repair does not release the reservation either.
     main.score("alone", main.hold_until().as_micros() as f64).await;
     main.score("late", main.hold_until().as_micros() as f64).await;
-    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("taken in Redis alone"), Some(&1));
     assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 3 - 2));
     ledger.withhold_at_most(&main.item_id, 0).await.unwrap();
-    assert_eq!(reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap().repaired, 1);
+    assert_eq!(reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap().repaired, 1);
 }
 
 #[tokio::test]
-async fn a_later_reservation_or_sale_in_redis_is_no_leftover_of_a_released_one() {
-    let main = Main::start(&["again", "bought-again"]).await;
+async fn a_later_reservation_or_sale_in_redis_is_not_repaired_as_a_released_one() {
+    let main = NewMain::start(&["again", "bought-again"]).await;
     for buyer in ["again", "bought-again"] {
         assert_eq!(main.release(buyer, 1).await, BuyerState::Released);
     }
     main.score("again", (main.hold_until().as_micros() + 90_000_000) as f64).await;
     main.score("bought-again", f64::INFINITY).await;
     main.ledger.ledger.raise_epoch(1).await.unwrap();
-    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("taken again in Redis alone"), Some(&2));
     assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 2));
 }
 
 #[tokio::test]
-async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
-    let main = Main::start(&["bought"]).await;
+async fn a_late_notice_of_another_payment_does_not_release_a_unit_that_redis_has_as_sold() {
+    let main = NewMain::start(&["bought"]).await;
     let ledger = &main.ledger.ledger;
     ledger.raise_epoch(1).await.unwrap();
     let (buyer, fence) = (UserToken::parse("bought").unwrap(), Fence { epoch: 2, until: None });
@@ -155,8 +155,8 @@ async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
     let sold = OrderState::Sold;
     let extended = ledger.extend(&main.item_id, &buyer, "first-card", later, sold, fence).await;
     assert_eq!(extended, Ok(Extension::Settled(Payment::Unknown)));
-    let given_up = ledger.give_up(&main.item_id, &buyer, "first-card", sold, fence).await;
-    assert_eq!(given_up, Ok(Payment::Unknown));
+    let released = ledger.give_up(&main.item_id, &buyer, "first-card", sold, fence).await;
+    assert_eq!(released, Ok(Payment::Unknown));
     let sales = ledger.sales(&main.item_id, None, 10).await.unwrap();
     assert_eq!(sales.first().map(|sale| sale.state), Some(SaleState::Reserved));
     let paid = ledger.pay(&main.item_id, &buyer, "second-card", fence).await;
@@ -164,25 +164,25 @@ async fn no_late_notice_of_another_payment_frees_what_redis_has_as_sold() {
 }
 
 #[tokio::test]
-async fn who_would_rather_apologise_keeps_nothing_back() {
-    let main = Main::start(&["waits"]).await;
+async fn without_withheld_units_old_holds_are_released() {
+    let main = NewMain::start(&["waits"]).await;
     main.ledger.ledger.raise_epoch(1).await.unwrap();
     main.ledger.ledger.withhold(&main.item_id, 0, false, 2).await.unwrap();
     assert_eq!(main.release("waits", 2).await, BuyerState::Released);
 }
 
 #[tokio::test]
-async fn what_redis_knows_as_sold_of_an_earlier_reign_stays_sold() {
-    let main = Main::start(&["bought", "waits"]).await;
-    // Redis's copy was a moment ahead of the ledger's.
+async fn a_unit_that_redis_has_as_sold_under_an_earlier_epoch_stays_sold() {
+    let main = NewMain::start(&["bought", "waits"]).await;
+    // Redis's copy was slightly ahead of the ledger's.
     main.score("bought", f64::INFINITY).await;
     main.ledger.ledger.raise_epoch(1).await.unwrap();
-    let found = reconcile_at_rest(&main.witnesses(), &main.item_id).await.unwrap();
+    let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("sold by the old main, by Redis alone"), Some(&1));
     assert_eq!((found.stock_counted, found.repaired), (i64::from(STOCK) - 2, 0));
     let mut connection = main.redis.redis.connect().await.unwrap();
     let score: f64 = connection.zscore(Keys::of(&main.item_id).reservations, "bought").await.unwrap();
-    assert_eq!(score, f64::INFINITY, "nobody releases it");
+    assert_eq!(score, f64::INFINITY, "it is not released");
     let sale = main.ledger.ledger.sales(&main.item_id, None, 10).await.unwrap();
     assert!(sale.iter().all(|sale| sale.state == SaleState::Reserved), "{sale:?}");
 }

@@ -1,20 +1,20 @@
-//! What AWS, the ledgers and the Redises of the world say to an execution, and do at its word: late,
-//! once or twice, or not at all.
+//! How AWS, the ledgers and the Redis servers of the simulation answer an execution and do its actions: late, once or
+//! twice, or not at all.
 
-use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, World};
+use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY};
 use ledger::LastSigns;
 use region_failover::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
 use std::collections::BTreeSet;
 
-impl World {
-    /// What an execution in the standby sees.
+impl FailoverWorld {
+    /// What an execution in the standby observes.
     pub(crate) fn observe(
         &mut self,
         kind: ObservationKind,
         clock: i64,
         run_to: &str,
     ) -> Result<Observation, Obstacle> {
-        let away = || Obstacle("no answer".into());
+        let no_answer = || Obstacle("no answer".into());
         let main_answers = !self.regions[MAIN].is_dead && !self.cut[STANDBY];
         let needs_table = matches!(
             kind,
@@ -24,7 +24,7 @@ impl World {
                 | ObservationKind::Selling
         );
         if self.chance(0.1) || needs_table && self.table_cut[STANDBY] {
-            return Err(away());
+            return Err(no_answer());
         }
         let (now, standby) = (self.now, &self.standby);
         let known: BTreeSet<&u64> =
@@ -85,7 +85,7 @@ impl World {
             ObservationKind::Canary => {
                 Observation::Canary { is_placed: self.canary.0, is_sold: self.canary.1 }
             }
-            ObservationKind::Fence if !main_answers => return Err(away()),
+            ObservationKind::Fence if !main_answers => return Err(no_answer()),
             ObservationKind::Fence => Observation::Fence {
                 is_up: self.fence_settles_at.is_some_and(|at| at <= now),
                 is_settled: self.fence_settles_at.is_none_or(|at| at <= now),
@@ -93,7 +93,7 @@ impl World {
         })
     }
 
-    /// What an execution has asked for, when it arrives. Whether it is asked again does not matter.
+    /// An action of an execution arrives. It may arrive twice.
     pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) {
         if self.chance(0.05) {
             return;
@@ -144,7 +144,7 @@ impl World {
                 }
                 if self.standby.instance_settles_at <= self.now && self.standby.follows {
                     let takes = self.within(20 * SECOND, 300 * SECOND);
-                    // Its description says for a while that nothing has begun.
+                    // For a while its description does not show that the promotion has begun.
                     self.standby.instance_settles_at = self.now + takes;
                     self.standby.promotes_at = Some(self.now + takes);
                     self.standby.shown_follows_until = self.now + takes + self.within(0, 20 * SECOND);
@@ -172,7 +172,7 @@ impl World {
             FailoverAction::EnableMain => self.regions[STANDBY].may_run = true,
             FailoverAction::PlaceCanary => self.canary = (true, self.chance(0.9)),
             FailoverAction::Fence => {
-                // Each one begins anew.
+                // Each call starts the change over.
                 if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
                     self.fence_settles_at = Some(self.now + self.within(SECOND / 4, 20 * SECOND));
                 }

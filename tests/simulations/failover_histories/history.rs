@@ -1,6 +1,6 @@
-//! One history: sellers, executions, people and accidents, all out of one seed.
+//! One history: sellers, executions, operators and accidents, all from one seed.
 
-use crate::failover_histories::world::{MAIN, NAMES, SECOND, STANDBY, TIMING, World};
+use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY, TIMING};
 use lease::LeaseRecord;
 use region_failover::{Decision, FailoverAction, Loss, Mode, Run, RunState};
 use region_failover::{Observation, Obstacle};
@@ -9,9 +9,9 @@ use shared::stamp::Stamp;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A history has ended by then, or it never will.
+/// A history that has not ended by then counts as endless. Microseconds.
 const LIMIT: u64 = 3 * 3_600 * SECOND;
-/// How long it is looked on after the end.
+/// How long the simulation goes on after the end of the run. Microseconds.
 const AFTERWARDS: u64 = 40 * SECOND;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub(crate) struct HistoryEnd {
     pub(crate) gap_ms: Option<u64>,
 }
 
-struct History {
-    world: World,
+struct FailoverHistory {
+    world: FailoverWorld,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
     sellers: Vec<Seller>,
@@ -73,9 +73,9 @@ struct History {
 
 /// Plays the history of `seed`.
 pub(crate) fn play(seed: u64) -> HistoryEnd {
-    let mut world = World::new(seed);
+    let mut world = FailoverWorld::new(seed);
     let is_planned = world.chance(0.4);
-    // Where main lives it is a matter of time; where it does not, it may be for ever.
+    // A datastore that hangs finishes in time if main lives, and never if it does not.
     let hangs_for = if is_planned { 1_800 * SECOND } else { u64::MAX / 4 };
     world.hangs_for = world.chance(0.1).then_some(hangs_for);
     let accepts_all = world.chance(0.8);
@@ -87,7 +87,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     let withhold = if is_planned { 0 } else { accepted.sales };
     let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, u32::try_from(withhold).unwrap());
     run.skip_cooldown = world.chance(0.5);
-    let mut history = History {
+    let mut history = FailoverHistory {
         world,
         queue: BinaryHeap::new(),
         events: Vec::new(),
@@ -104,7 +104,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     let mut world = history.world;
     world.judge(is_planned, withhold, history.run.state == RunState::Aborted);
     if history.ended_at.is_none() {
-        world.faults.push(format!("it never ended: {:?} at {:?}", history.run.state, history.run.step));
+        world.faults.push(format!("the run never ended: {:?} at {:?}", history.run.state, history.run.step));
     }
     let gap_ms = world.first_new_sale.map(|first| (first - world.last_old_sale.min(first)) / 1_000);
     HistoryEnd {
@@ -116,7 +116,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     }
 }
 
-impl History {
+impl FailoverHistory {
     fn begin(&mut self, is_planned: bool) {
         for region in [MAIN, MAIN, STANDBY, STANDBY] {
             let clock = self.world.within(0, 2_000_000).cast_signed() - 1_000_000;
@@ -129,7 +129,7 @@ impl History {
         let accidents = self.world.within(0, 3);
         for _ in 0..accidents {
             let (at, kind) = (self.world.within(0, 60 * SECOND), self.world.within(0, 5));
-            // In a planned failover main lives on; all else may happen.
+            // In a planned failover main lives on; every other accident may happen.
             let kind = if is_planned && kind == 0 { 1 } else { kind };
             self.after(at, Event::Accident(u8::try_from(kind).unwrap()));
         }
@@ -143,7 +143,7 @@ impl History {
         self.queue.push(Reverse((self.world.now + delay, number as u64, number - 1)));
     }
 
-    /// How long a message takes: mostly not long, now and then very.
+    /// How long a message takes: mostly short, rarely very long.
     fn delay(&mut self) -> u64 {
         match self.world.within(0, 99) {
             0..=89 => self.world.within(500, 150_000),
@@ -253,7 +253,7 @@ impl History {
         self.after(pause, Event::Sell(seller));
     }
 
-    /// A person starts an execution: the first, or one after another was killed, or one too many.
+    /// The operator starts an execution: the first, or another one after a kill, or one too many.
     fn start(&mut self) {
         let is_over = self.ended_at.is_some() || matches!(self.run.state, RunState::Aborted | RunState::Done);
         if !is_over {
@@ -265,7 +265,7 @@ impl History {
             self.after(0, Event::Observe(execution));
             if self.world.chance(0.03) {
                 let mut run = self.run.clone();
-                if run.abort("a person") {
+                if run.abort("an operator") {
                     (self.run, self.version) = (run, self.version + 1);
                 }
             }
@@ -303,7 +303,7 @@ impl History {
             return self.kill(execution);
         }
         let next = one.run.observed(observation, observed_at, TIMING);
-        // Written down first, and only by who has read the newest.
+        // Saved first, and only by an execution that has read the newest version.
         if one.version != self.version {
             self.kills += 1;
             return;
@@ -327,8 +327,8 @@ impl History {
                 self.after(pause, Event::Observe(execution));
             }
             Decision::End => {
-                let may_mend = self.run.state == RunState::Degraded && self.ended_at.is_none();
-                if !may_mend || self.world.chance(0.5) {
+                let may_be_fixed = self.run.state == RunState::Degraded && self.ended_at.is_none();
+                if !may_be_fixed || self.world.chance(0.5) {
                     self.ended_at.get_or_insert(self.world.now);
                 }
                 return;

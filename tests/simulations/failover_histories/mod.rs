@@ -1,8 +1,8 @@
-//! Failovers as they may go: with clocks that differ, messages that are late or come twice, regions
-//! that die or are cut off in any direction, executions that are killed after any word, and people
-//! who start too many of them. What must never be is looked for in the truth, which none of them sees.
+//! Simulated failovers: with clocks that differ, messages that are late or arrive twice, regions that die or are cut off
+//! in any direction, executions that are killed at any point, and operators who start too many of them. The invariants
+//! are checked on the true state, which no process sees.
 //!
-//! The same seed gives the same history. A seed that has once found a fault stays, below.
+//! The same seed gives the same history. A seed that has once found a fault stays in the list below.
 
 mod aws;
 mod history;
@@ -12,11 +12,11 @@ use history::{HistoryEnd, play};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 100_000;
-/// Seeds that have found a fault once.
+/// Seeds that have found a fault.
 ///
-/// 86519: what was seen before the lease ran out was judged by the time after it.
-const KEPT: [u64; 1] = [86_519];
-/// Threads: histories know nothing of each other.
+/// 86519: an observation from before the end of the lease was judged by a time after it.
+const FAULT_SEEDS: [u64; 1] = [86_519];
+/// Histories are independent of each other.
 const THREADS: u64 = 2;
 
 fn check(seed: u64) -> HistoryEnd {
@@ -26,7 +26,7 @@ fn check(seed: u64) -> HistoryEnd {
 }
 
 #[test]
-fn in_no_history_do_two_mains_sell_or_is_a_unit_sold_twice() {
+fn no_history_has_a_split_brain_or_sells_a_unit_twice() {
     let first: u64 = std::env::var("FAIRDROP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let histories =
         std::env::var("FAIRDROP_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(HISTORIES);
@@ -71,7 +71,7 @@ fn in_no_history_do_two_mains_sell_or_is_a_unit_sold_twice() {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    for seed in (0..50).chain(KEPT) {
+    for seed in (0..50).chain(FAULT_SEEDS) {
         let (one, other) = (check(seed), check(seed));
         assert_eq!((one.digest, one.state, one.kills), (other.digest, other.state, other.kills));
     }

@@ -1,7 +1,7 @@
-//! Two regions, as they are seen by nobody: the truth, with a clock of its own.
+//! The true state of two regions, with a clock of its own. No process sees it.
 //!
-//! One item of some stock. Main's Redis gives reservations, main's ledger makes them sales, both
-//! are copied to the standby with a delay, and every message may be slow, late or lost.
+//! One item with some stock. Main's Redis makes reservations, main's ledger makes them sales, both are replicated to the
+//! standby with a delay, and every message may be slow, late or lost.
 
 use lease::{LeaseRecord, LeaseTiming};
 use rand::rngs::StdRng;
@@ -22,10 +22,10 @@ const START: u64 = 1_795_000_000 * SECOND;
 
 /// A region's servers.
 #[derive(Debug, Default)]
-pub(crate) struct Region {
-    /// Ledger and Redis answer nobody any more.
+pub(crate) struct SimulatedRegion {
+    /// Ledger and Redis do not answer any more.
     pub(crate) is_dead: bool,
-    /// Microseconds that its servers' clocks are ahead.
+    /// How far its servers' clocks are ahead, in microseconds.
     pub(crate) clock: i64,
     /// Reservations in Redis, in order: a buyer is a number that is used once.
     pub(crate) reservations: Vec<u64>,
@@ -33,7 +33,6 @@ pub(crate) struct Region {
     pub(crate) item_epoch: u64,
     /// Sales in the ledger, in order of their commits.
     pub(crate) sales: Vec<u64>,
-    /// Whose word counts in the ledger.
     pub(crate) epoch: u64,
     pub(crate) withheld: u64,
     pub(crate) may_run: bool,
@@ -47,29 +46,28 @@ pub(crate) struct Standby {
     pub(crate) follows: bool,
     pub(crate) is_big: bool,
     pub(crate) instance_settles_at: u64,
-    /// What its description says lags behind by this.
+    /// Until when its description still shows a source.
     pub(crate) shown_follows_until: u64,
     pub(crate) promotes_at: Option<u64>,
     pub(crate) grows_at: Option<u64>,
     pub(crate) moves_at: Option<u64>,
 }
 
-/// All there is.
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct FailoverWorld {
     pub(crate) rng: StdRng,
     /// The true time, in microseconds.
     pub(crate) now: u64,
     pub(crate) stock: u64,
     pub(crate) table: LeaseRecord,
-    pub(crate) regions: [Region; 2],
+    pub(crate) regions: [SimulatedRegion; 2],
     pub(crate) standby: Standby,
     pub(crate) next_buyer: u64,
-    /// Between the regions, each direction for itself: what main hears, and what the standby hears.
+    /// Whether messages to main, and to the standby, are cut.
     pub(crate) cut: [bool; 2],
-    /// From a region to the table.
+    /// Whether a region cannot reach the table.
     pub(crate) table_cut: [bool; 2],
-    /// How long Global Datastore takes to move, where that is not as long as usual.
+    /// How long the Global Datastore takes to move, if it hangs.
     pub(crate) hangs_for: Option<u64>,
     pub(crate) pointed: bool,
     pub(crate) main_unpointable: bool,
@@ -82,15 +80,15 @@ pub(crate) struct World {
     pub(crate) faults: Vec<String>,
 }
 
-impl World {
+impl FailoverWorld {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut region = |_| Region {
+        let mut region = |_| SimulatedRegion {
             clock: rng.random_range(-1_000_000..=1_000_000),
             item_epoch: 1,
             epoch: 1,
             may_run: false,
-            ..Region::default()
+            ..SimulatedRegion::default()
         };
         let mut regions = [0, 1].map(&mut region);
         regions[MAIN].may_run = true;
@@ -137,7 +135,7 @@ impl World {
         self.rng.random_range(least..=most)
     }
 
-    /// The time by a clock that is so much ahead.
+    /// The time by a clock that is `ahead` microseconds ahead.
     pub(crate) fn clock(&self, ahead: i64) -> Stamp {
         Stamp::from_micros(self.now.saturating_add_signed(ahead)).unwrap()
     }
@@ -152,14 +150,14 @@ impl World {
         (self.clock(self.regions[region].clock) < until).then_some(epoch)
     }
 
-    /// Who has just sold must be main, in truth: be it only by a moment.
+    /// A region that has just sold must still have the lease.
     fn check_lease(&mut self, region: usize) {
         if self.table.region != NAMES[region] {
             self.fault(format!("{} sells by a lease that another region has taken", NAMES[region]));
         }
     }
 
-    /// The region whose servers a region's functions reach: their own, once they are pointed there.
+    /// Whether the Redis that a region's functions reach takes writes.
     fn takes_writes(&self, region: usize) -> bool {
         match region {
             MAIN => !self.regions[MAIN].is_dead && self.standby.role == Role::Secondary,
@@ -170,7 +168,7 @@ impl World {
     /// The drain's script, when it arrives.
     pub(crate) fn drain(&mut self, region: usize, permit: Permit) {
         let Some(epoch) = self.is_in_time(region, permit) else { return };
-        // A main that is cut off does not know that it is no primary any more.
+        // A main that is cut off is not notified that it is a secondary now.
         let is_primary =
             self.takes_writes(region) || (region == MAIN && !self.regions[MAIN].is_dead && self.cut[MAIN]);
         let (stock, own) = (self.stock, &mut self.regions[region]);
@@ -205,7 +203,7 @@ impl World {
         }
     }
 
-    /// What main had a while ago arrives at the standby.
+    /// A delayed copy of main's data arrives at the standby.
     pub(crate) fn copy(&mut self, reservations: usize, sales: usize, beat: u64) {
         let [main, standby] = &mut self.regions;
         if self.standby.role == Role::Secondary && reservations > standby.reservations.len() {
@@ -217,7 +215,7 @@ impl World {
         }
     }
 
-    /// AWS gets on with what it was told.
+    /// AWS finishes changes that are due.
     pub(crate) fn settle(&mut self) {
         let now = self.now;
         let is_due = |at: &mut Option<u64>| at.take_if(|at| *at <= now).is_some();
@@ -240,13 +238,13 @@ impl World {
         }
     }
 
-    /// What must be true in the end.
+    /// Checks what must be true at the end.
     pub(crate) fn judge(&mut self, is_planned: bool, accepted: u64, is_aborted: bool) {
         if is_aborted && !self.table.is_open {
-            self.fault("it was aborted, and nobody can sell");
+            self.fault("the run was aborted, and no region can sell");
         }
         if is_aborted && (self.standby.role, self.standby.follows) != (Role::Secondary, true) {
-            self.fault("it was aborted, and something has been moved");
+            self.fault("the run was aborted, and something was moved");
         }
         let sold: BTreeSet<u64> = self.regions.iter().flat_map(|region| &region.sales).copied().collect();
         if sold.len() as u64 > self.stock {
