@@ -3,7 +3,7 @@
 /** API Gateway gives up after 30 s. */
 const ANSWER_LIMIT_MS = 35_000;
 
-/** A region's API for one item, on behalf of whoever `token` names. */
+/** A region's API for one item, on behalf of the buyer whom `token` names. */
 export class Api {
   #item;
   #token;
@@ -30,7 +30,7 @@ export class Api {
   }
 }
 
-/** What came of a request: `status` 0 where no answer came, `problem` where it was refused by the function. */
+/** Sends a request. `status` is 0 without an answer; `problem` is set if the function refused the request. */
 async function call(method, url, token) {
   const sentMs = Date.now();
   try {
@@ -49,7 +49,7 @@ async function call(method, url, token) {
   }
 }
 
-/** The nearest of several regions: whichever first answers for the item. With one there is nothing to ask. */
+/** The nearest of several regions: the first that returns the item. A single region needs no request. */
 export async function nearest(regions, itemId) {
   if (regions.length === 1) return regions[0];
   const asked = regions.map(async (region) => {

@@ -1,18 +1,18 @@
-// The server's clock, as far as its messages tell.
+// An estimate of the server's clock, from the times in its messages.
 
-/** Two clocks drift apart a little between two messages; more than this means that one was set. */
+/** Two clocks drift a little between two messages; more than this means that one of them was set. */
 const DRIFT_MS = 5;
 
-/** How far the server's clock is ahead of this device's: between two bounds, which every message draws closer. */
+/** The offset of the server's clock from this device's: between two bounds, which every message tightens. */
 export class ServerClock {
   #low = -Infinity;
   #high = Infinity;
 
   /**
-   * A message says that it was made `at` (µs, the server's), and came at `receivedMs` (this device's). If it
-   * answers what was sent at `sentMs`, it was made after that.
+   * Takes a message that the server made `at` (µs, server's clock) and that was received at `receivedMs` (device's
+   * clock). If it answers a message that was sent at `sentMs`, it was made after that.
    */
-  hear(at, receivedMs, sentMs) {
+  observe(at, receivedMs, sentMs) {
     const low = at / 1000 - receivedMs;
     const high = sentMs === undefined ? Infinity : at / 1000 - sentMs;
     if (low > this.#high + DRIFT_MS || high < this.#low - DRIFT_MS) {
@@ -35,7 +35,7 @@ export class ServerClock {
     return deviceMs + offset;
   }
 
-  /** What the server's time is at least, in µs; 0 where it is not known. */
+  /** A lower bound of the server's time, in µs; 0 if it is not known. */
   atLeast(deviceMs) {
     return this.isKnown ? Math.floor((deviceMs + this.#low) * 1000) : 0;
   }

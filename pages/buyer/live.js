@@ -1,35 +1,35 @@
-// The line to the region: one WebSocket, opened again whenever it breaks (docs/LIVE.md).
+// The live connection to the region: one WebSocket, which is opened again when it breaks (docs/LIVE.md).
 
 const PROTOCOL = "fairdrop.live.v1";
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 30_000;
 const PING_INTERVAL_MS = 60_000;
-/** The second ping comes soon: the first draws the clock's bounds while the page is still busy. */
+/** The first ping comes soon after the subscription, to estimate the server's clock. */
 const FIRST_PING_MS = 2_000;
 const ASK_INTERVAL_MS = 1_000;
 const ANSWER_LIMIT_MS = 10_000;
 
 /**
- * Keeps a line up. `hear(message, receivedMs, sentMs)` is called for every message, `change(state)` whenever
- * `state.name` becomes `connecting`, `live`, `cut` (with `since`, `again`: when it is tried again) or `ended`
- * (with `why`: `bad-token` or `too-many-connections`).
+ * Keeps a connection open. `receive(message, receivedMs, sentMs)` is called for every message, `change(state)` when
+ * `state.name` becomes `connecting`, `live`, `disconnected` (with `since`, and `again`: the time of the next try) or
+ * `ended` (with `why`: `bad-token` or `too-many-connections`).
  */
-export class Line {
-  #url; #token; #itemId; #hear; #change;
+export class LiveConnection {
+  #url; #token; #itemId; #receive; #change;
   #socket = null;
   #pause = FIRST_PAUSE_MS;
   #timer = 0;
-  #asked = 0;
+  #pingSentMs = 0;
   #since = 0;
   #asking = 0;
   #askedMs = 0;
   #state = { name: "connecting" };
 
-  constructor({ url, token, itemId, hear, change }) {
+  constructor({ url, token, itemId, receive, change }) {
     this.#url = url;
     this.#token = token;
     this.#itemId = itemId;
-    this.#hear = hear;
+    this.#receive = receive;
     this.#change = change;
     this.wake = this.wake.bind(this);
     addEventListener("online", this.wake);
@@ -42,29 +42,29 @@ export class Line {
     return this.#state;
   }
 
-  /** Asks for the state as it is now; not more than once a second. */
+  /** Requests the current state, at most once a second. */
   ask() {
     if (this.#asking) return;
     const wait = Math.max(0, this.#askedMs + ASK_INTERVAL_MS - Date.now());
     this.#asking = setTimeout(() => {
       this.#asking = 0;
       this.#askedMs = Date.now();
-      if (this.#state.name === "live") this.#say({ action: "subscribe", item_id: this.#itemId });
+      if (this.#state.name === "live") this.#send({ action: "subscribe", item_id: this.#itemId });
     }, wait);
   }
 
-  /** The network has changed, or somebody looks again: is the line still there? */
+  /** Checks the connection after the network has changed or the page has become visible. */
   wake() {
-    if (this.#state.name === "cut" && navigator.onLine) this.#connect();
+    if (this.#state.name === "disconnected" && navigator.onLine) this.#connect();
     else if (this.#state.name === "live" && document.visibilityState === "visible") this.#ping();
   }
 
-  /** Hangs up for good. */
+  /** Closes the connection permanently. */
   close(why) {
     removeEventListener("online", this.wake);
     removeEventListener("offline", this.wake);
     document.removeEventListener("visibilitychange", this.wake);
-    this.#hangUp();
+    this.#closeSocket();
     this.#become({ name: "ended", why });
   }
 
@@ -74,18 +74,18 @@ export class Line {
   }
 
   #connect() {
-    this.#hangUp();
+    this.#closeSocket();
     this.#become({ name: "connecting", since: this.#since });
     const socket = new WebSocket(this.#url, [PROTOCOL, `bearer.${this.#token}`]);
     this.#socket = socket;
-    this.#expect();
+    this.#expectMessage();
     socket.onopen = () => {
-      this.#expect();
-      this.#say({ action: "subscribe", item_id: this.#itemId });
+      this.#expectMessage();
+      this.#send({ action: "subscribe", item_id: this.#itemId });
     };
     socket.onmessage = (event) => this.#take(event.data);
     socket.onclose = () => {
-      if (socket === this.#socket) this.#cut();
+      if (socket === this.#socket) this.#disconnect();
     };
   }
 
@@ -101,71 +101,71 @@ export class Line {
     if (kind === "subscribed" && message.item_id === this.#itemId) {
       this.#pause = FIRST_PAUSE_MS;
       this.#since = 0;
-      this.#rest(FIRST_PING_MS);
-      this.#hear(message, receivedMs);
+      this.#pingAfter(FIRST_PING_MS);
+      this.#receive(message, receivedMs);
       this.#become({ name: "live" });
     } else if (kind === "pong") {
-      if (this.#asked) this.#hear(message, receivedMs, this.#asked);
-      this.#asked = 0;
-      if (message.items.includes(this.#itemId)) this.#rest(PING_INTERVAL_MS);
-      else this.#cut();
+      if (this.#pingSentMs) this.#receive(message, receivedMs, this.#pingSentMs);
+      this.#pingSentMs = 0;
+      if (message.items.includes(this.#itemId)) this.#pingAfter(PING_INTERVAL_MS);
+      else this.#disconnect();
     } else if (kind === "item" || kind === "order") {
-      this.#hear(message, receivedMs);
+      this.#receive(message, receivedMs);
     } else if (kind === "problem") {
       this.#refused(message);
     } else if (kind === undefined) {
-      // API Gateway's own word: it could not run the function.
-      this.#cut();
+      // API Gateway's own message: it could not invoke the function.
+      this.#disconnect();
     }
   }
 
   #refused({ problem, ends }) {
     const name = problem.type.split(":").pop();
     if (name === "bad-token" || name === "too-many-connections") this.close(name);
-    // Asking too often does no harm while the line stands.
-    else if (ends || this.#state.name !== "live") this.#cut(name);
+    // A request that came too soon does no harm while the connection is live.
+    else if (ends || this.#state.name !== "live") this.#disconnect(name);
   }
 
   #ping() {
-    // A second one would make it unclear which of them a pong answers.
-    if (this.#asked) return;
-    this.#asked = Date.now();
-    if (this.#say({ action: "ping" })) this.#expect();
-    else this.#cut();
+    // With two pings in flight it would be unclear which one a pong answers.
+    if (this.#pingSentMs) return;
+    this.#pingSentMs = Date.now();
+    if (this.#send({ action: "ping" })) this.#expectMessage();
+    else this.#disconnect();
   }
 
-  #say(message) {
+  #send(message) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
 
-  /** Something must come soon, or the line is cut. */
-  #expect() {
+  /** Disconnects if no message comes within the limit. */
+  #expectMessage() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#cut(), ANSWER_LIMIT_MS);
+    this.#timer = setTimeout(() => this.#disconnect(), ANSWER_LIMIT_MS);
   }
 
-  /** Nothing need come; the line is tried after a while. */
-  #rest(ms) {
+  /** Pings after a while. */
+  #pingAfter(ms) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#ping(), ms);
   }
 
-  #cut(problem) {
-    this.#hangUp();
+  #disconnect(problem) {
+    this.#closeSocket();
     this.#since ||= Date.now();
     const pause = this.#pause * (0.5 + Math.random());
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE_MS);
     this.#timer = setTimeout(() => this.#connect(), pause);
-    this.#become({ name: "cut", since: this.#since, again: Date.now() + pause, problem });
+    this.#become({ name: "disconnected", since: this.#since, again: Date.now() + pause, problem });
   }
 
-  #hangUp() {
+  #closeSocket() {
     clearTimeout(this.#timer);
     const socket = this.#socket;
     this.#socket = null;
-    this.#asked = 0;
+    this.#pingSentMs = 0;
     socket?.close();
   }
 }

@@ -1,32 +1,32 @@
-// The buyer's page: hears what happens, shows it, and places the order.
+// The buyer's page: receives changes, shows them, and places the order.
 //
-// `known.js` keeps the newest of what was heard, `view.js` decides what to show of it, `live.js` keeps the line up.
-// All text goes in as text: nothing here writes HTML.
+// `known.js` keeps the newest state, `view.js` decides what to show, `live.js` keeps the connection open.
+// All texts are inserted as text; no code here writes HTML.
 
 import { Api, nearest } from "./api.js";
 import { ServerClock } from "./clock.js";
 import { Known } from "./known.js";
-import { Line } from "./live.js";
+import { LiveConnection } from "./live.js";
 import * as session from "./session.js";
-import { lineText, noticeOf, view } from "./view.js";
+import { connectionText, noticeOf, view } from "./view.js";
 import { count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
-/** How often somebody who is not signed in, and so has no line, is shown the item anew. */
-const LOOK_INTERVAL_MS = 15_000;
-const absent = { title: "Cut off", text: "The shop does not answer. Trying again." };
-const runOut = { title: "Signed out", text: "Your sign-in has run out. Sign in again." };
-/** Ears get no more than one place in line in so long. */
-const SAY_INTERVAL_MS = 10_000;
+/** How often the item is requested while the buyer is not signed in, and so has no live connection. */
+const ITEM_INTERVAL_MS = 15_000;
+const unavailable = { title: "No connection", text: "The shop does not answer. Trying again." };
+const expired = { title: "Signed out", text: "Your sign-in has expired. Please sign in again." };
+/** A screen reader announces the place in the queue at most once in this time. */
+const ANNOUNCE_INTERVAL_MS = 10_000;
 
 const clock = new ServerClock();
-let region, itemId, known, api, line;
+let region, itemId, known, api, connection;
 let signedIn = session.current();
 let notice = null;
 let isSending = false;
-/** How long an order can be on its way to the line. */
+/** How long an order can be in transit to the queue. */
 let settleMs = 2_000;
-const said = { text: "", caption: "", atMs: 0 };
+const announced = { text: "", caption: "", atMs: 0 };
 
 async function start() {
   const settings = await (await fetch("settings.json")).json();
@@ -40,60 +40,60 @@ async function start() {
   at("sign-in").addEventListener("submit", signIn);
   at("sign-out").addEventListener("click", () => signOut(null));
   setInterval(show, 250);
-  setInterval(() => signedIn || document.hidden || look(), LOOK_INTERVAL_MS);
-  await look();
+  setInterval(() => signedIn || document.hidden || loadItem(), ITEM_INTERVAL_MS);
+  await loadItem();
   if (signedIn) connect();
   show();
 }
 
-/** Without a line there is at least the item, as the region last had it. */
-async function look() {
+/** Loads the item over HTTP, as the region last read it. */
+async function loadItem() {
   const answer = await new Api(region.api, itemId).item();
   if (answer.status === 200) {
     known.takeItem(answer.body);
     settleMs = answer.body.settle_window_ms;
-    if (notice === absent) notice = null;
+    if (notice === unavailable) notice = null;
   } else if (!known.item) {
-    notice = answer.problem === "no-such-item" ? noticeOf(answer) : absent;
-    setTimeout(() => known.item || look(), LOOK_INTERVAL_MS * Math.random());
+    notice = answer.problem === "no-such-item" ? noticeOf(answer) : unavailable;
+    setTimeout(() => known.item || loadItem(), ITEM_INTERVAL_MS * Math.random());
   }
 }
 
 function connect() {
   api = new Api(region.api, itemId, signedIn.token);
-  line = new Line({ url: region.live, token: signedIn.token, itemId, hear, change });
+  connection = new LiveConnection({ url: region.live, token: signedIn.token, itemId, receive, change });
 }
 
-function hear(message, receivedMs, sentMs) {
+function receive(message, receivedMs, sentMs) {
   const moment = message.type === "subscribed" ? message.order.at : message.at;
-  if (Number.isFinite(moment)) clock.hear(moment, receivedMs, sentMs);
+  if (Number.isFinite(moment)) clock.observe(moment, receivedMs, sentMs);
   const before = known.order?.status;
-  if (known.take(message)) line.ask();
+  if (known.take(message)) connection.ask();
   if (notice?.isUnknown && message.type === "subscribed") settle(message.order);
   if (before !== known.order?.status && known.order?.status !== "none") notice = null;
   show();
 }
 
-/** An order of which nobody knew whether it is in line: the state knows, once nothing can be on its way any more. */
+/** Settles an order with an unknown outcome: the state is final when the order can no longer be in transit. */
 function settle(order) {
   if (order.status !== "none") notice = null;
-  else if (order.version > notice.finalAfter) notice = { title: "Not taken", text: "Your order did not arrive. Nothing is in line." };
-  else setTimeout(() => line?.ask(), settleMs);
+  else if (order.version > notice.finalAfter) notice = { title: "Not accepted", text: "Your order did not arrive and is not in the queue." };
+  else setTimeout(() => connection?.ask(), settleMs);
 }
 
 function change(state) {
-  if (state.name === "ended" && state.why === "bad-token") signOut(runOut);
-  // A browser does not say why a handshake failed; the API does.
-  else if (state.name === "cut") askWhy();
+  if (state.name === "ended" && state.why === "bad-token") signOut(expired);
+  // A browser does not report why a handshake failed; the API does.
+  else if (state.name === "disconnected") askWhy();
   show();
 }
 
-/** Whether the token is still good, and how the order stands meanwhile. */
+/** Checks whether the token is still valid, and reads the order meanwhile. */
 async function askWhy() {
-  const asked = line;
+  const asked = connection;
   const answer = await api.mine();
-  if (asked !== line) return;
-  if (answer.status === 401) signOut(runOut);
+  if (asked !== connection) return;
+  if (answer.status === 401) signOut(expired);
   if (answer.status === 200) known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
   show();
 }
@@ -105,27 +105,27 @@ async function order() {
   show();
   const answer = await api.order();
   isSending = false;
-  if (answer.status === 401) return signOut(runOut);
+  if (answer.status === 401) return signOut(expired);
   notice = noticeOf(answer);
   const stamped = answer.status === 200 || answer.status === 202;
   if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
   if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + settleMs) * 1000;
-  // What is refused is this order; an earlier one without an answer may have been taken.
-  if (notice?.isUnknown || answer.status === 409 || answer.status === 410) line?.ask();
+  // This order was refused; an earlier one without an answer may have been accepted.
+  if (notice?.isUnknown || answer.status === 409 || answer.status === 410) connection?.ask();
   show();
 }
 
 async function leave() {
-  if (!confirm(`${at("leave").textContent}? There is no way back to the same place.`)) return;
+  if (!confirm(`${at("leave").textContent}? You cannot return to the same place.`)) return;
   isSending = true;
   show();
   const answer = await api.leave();
   isSending = false;
-  if (answer.status === 401) return signOut(runOut);
+  if (answer.status === 401) return signOut(expired);
   if (answer.status === 200 || answer.status === 202 || answer.problem === "no-order") known.hasLeft();
   if (answer.status === 200 && answer.body?.status) known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
-  if (answer.status === 0 || answer.status >= 500) notice = { title: "We do not know yet", text: "No usable answer came back. You may still be in line." };
-  line?.ask();
+  if (answer.status === 0 || answer.status >= 500) notice = { title: "We do not know yet", text: "No usable answer came back. You may still be in the queue." };
+  connection?.ask();
   show();
 }
 
@@ -139,7 +139,7 @@ async function signIn(event) {
     connect();
     at("act").focus();
   } catch {
-    notice = { title: "Not signed in", text: "The login does not answer. Try again." };
+    notice = { title: "Not signed in", text: "The login does not answer. Please try again." };
   }
   show();
 }
@@ -148,8 +148,8 @@ function signOut(why) {
   session.signOut();
   signedIn = null;
   notice = why;
-  line?.close("signed-out");
-  line = null;
+  connection?.close("signed-out");
+  connection = null;
   isSending = false;
   known.forgetOrder();
   show();
@@ -157,14 +157,14 @@ function signOut(why) {
 
 function show() {
   const nowMs = clock.nowMs();
-  const state = line?.state ?? { name: "signed-out" };
+  const state = connection?.state ?? { name: "signed-out" };
   const shown = view({
-    item: known.item, order: known.order, line: state, nowMs, clockIsKnown: clock.isKnown,
+    item: known.item, order: known.order, connection: state, nowMs, clockIsKnown: clock.isKnown,
     notice, isSending, isSignedIn: Boolean(signedIn),
   });
   showItem(known.item);
-  const isCut = state.name === "cut" || (state.name === "connecting" && Boolean(state.since)) || state.name === "ended";
-  put(document.querySelector("main").dataset, "line", isCut ? "cut" : state.name);
+  const isDisconnected = state.name === "disconnected" || (state.name === "connecting" && Boolean(state.since)) || state.name === "ended";
+  put(document.querySelector("main").dataset, "connection", isDisconnected ? "disconnected" : state.name);
   put(at("state").dataset, "mood", shown.mood);
   text("title", shown.title);
   text("text", shown.text);
@@ -178,8 +178,8 @@ function show() {
   put(at("sign-in"), "hidden", Boolean(signedIn) || !known.item);
   put(at("sign-out"), "hidden", !signedIn);
   text("who", signedIn ? `Signed in as ${signedIn.buyer}.` : "");
-  text("line-text", lineText(state, region?.name ?? "", Date.now()));
-  say(shown, isCut);
+  text("connection-text", connectionText(state, region?.name ?? "", Date.now()));
+  announce(shown, isDisconnected);
 }
 
 function showItem(item) {
@@ -193,15 +193,15 @@ function showItem(item) {
   put(at("bar").style, "width", `${(100 * share).toFixed(1)}%`);
 }
 
-/** Tells ears what has changed: a new state at once, a new place in line now and then, a countdown never. */
-function say(shown, isCut) {
-  const words = [shown.title, shown.text, shown.notice ? at("notice").textContent : "", isCut ? "Cut off: this is as it was." : ""];
+/** Announces changes to screen readers: a new state at once, a new place in the queue now and then, a countdown never. */
+function announce(shown, isDisconnected) {
+  const words = [shown.title, shown.text, shown.notice ? at("notice").textContent : "", isDisconnected ? "Disconnected: the page shows an older state." : ""];
   const text = words.filter(Boolean).join(" ");
   const caption = shown.figure && !shown.figure.ticks ? `${shown.figure.number}. ${shown.figure.caption}` : "";
-  const isDue = Date.now() - said.atMs >= SAY_INTERVAL_MS;
-  if (text === said.text && (caption === said.caption || !isDue)) return;
-  at("aloud").textContent = text === said.text ? caption : `${text} ${caption}`;
-  Object.assign(said, { text, caption, atMs: Date.now() });
+  const isDue = Date.now() - announced.atMs >= ANNOUNCE_INTERVAL_MS;
+  if (text === announced.text && (caption === announced.caption || !isDue)) return;
+  at("announcement").textContent = text === announced.text ? caption : `${text} ${caption}`;
+  Object.assign(announced, { text, caption, atMs: Date.now() });
 }
 
 function button(id, label, isEnabled) {
@@ -214,12 +214,12 @@ function text(id, words) {
   put(at(id), "textContent", words);
 }
 
-/** Writes only what is new, so that nothing is drawn or read aloud again. */
+/** Writes only changes, so that nothing is drawn or announced again. */
 function put(target, name, value) {
   if (target[name] !== value) target[name] = value;
 }
 
 start().catch(() => {
   text("title", "The page could not start");
-  text("text", "Its settings did not come. Reload it in a moment.");
+  text("text", "Its settings could not be loaded. Please reload the page in a moment.");
 });

@@ -1,7 +1,7 @@
-// Who the buyer is. This is the file that a shop replaces: its own login gives the access token.
+// The buyer's sign-in. A shop replaces this file: its own login returns the access token.
 //
-// Here, on one machine, whoever names a buyer is that buyer. The token lives in this tab alone: not in the address,
-// where logs and histories would keep it, and not in a cookie, which would go with every request.
+// On one machine, any buyer name can sign in. The token is kept in this tab only: not in the address, which logs and
+// histories would keep, and not in a cookie, which the browser would send with every request.
 
 const KEY = "fairdrop.session";
 
@@ -15,14 +15,14 @@ export function current() {
   }
 }
 
-/** Signs a buyer in; throws where it cannot be done. */
+/** Signs a buyer in; throws if the login refuses. */
 export async function signIn(buyer) {
   const response = await fetch("/local/token", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ buyer }),
   });
-  if (!response.ok) throw new Error(`the login answers ${response.status}`);
+  if (!response.ok) throw new Error(`the login answered with status ${response.status}`);
   const { token } = await response.json();
   sessionStorage.setItem(KEY, JSON.stringify({ buyer, token }));
 }

@@ -1,88 +1,88 @@
-// What the page shows: a pure function of what is known. It never says more than that.
+// What the page shows: a pure function of the known state. It never claims more than is known.
 
 import { count, counted, left, timeOf } from "./words.js";
 
-/** What an order's refusal means to the buyer. Names are those of docs/PROBLEMS.md. */
+/** The meaning of a refusal for the buyer. The names are those of docs/PROBLEMS.md. */
 const REFUSALS = {
-  "too-late": ["Too late on the way", "Your order took too long to the main region and is not in line. You may order again; your place will be that of the new order."],
-  "main-unreachable": ["Not taken", "This region cannot reach the main region now, so nothing is in line. Try again in a moment."],
-  "clock-ahead": ["Not taken", "This region's clock is off, so nothing is in line. Try again in a moment."],
-  "clock-off": ["Not taken", "This region's clock is off, so nothing is in line. Try again in a moment."],
-  "not-open-yet": ["Not open yet", "By your region's clock it was not open yet, and nothing is in line. Order again once it is."],
-  closed: ["Closed", "Your order came after the end. Nothing is in line."],
-  "sold-out": ["Sold out", "No unit is left and none is on hold. Nothing is in line."],
-  "outcome-unknown": ["We do not know yet", "Your order was sent, and no answer came back. It may be in line. Ordering again is harmless: the first one counts."],
-  "no-such-item": ["No such item", "There is nothing here by this name."],
-  "already-reserved": ["You have one", "A unit is held for you already."],
-  "already-sold": ["You have one", "You have bought one already. It is one to each buyer."],
+  "too-late": ["Too late", "Your order took too long to reach the main region and is not in the queue. You may order again; your place will be that of the new order."],
+  "main-unreachable": ["Not accepted", "This region cannot reach the main region at the moment, so your order is not in the queue. Please try again in a moment."],
+  "clock-ahead": ["Not accepted", "The clock of this region is wrong, so your order is not in the queue. Please try again in a moment."],
+  "clock-off": ["Not accepted", "The clock of this region is wrong, so your order is not in the queue. Please try again in a moment."],
+  "not-open-yet": ["Not open yet", "Your order came before the opening and is not in the queue. Please order again after the opening."],
+  closed: ["Closed", "Your order came after the sale had closed and is not in the queue."],
+  "sold-out": ["Sold out", "All units are sold. Your order is not in the queue."],
+  "outcome-unknown": ["We do not know yet", "Your order was sent, but no answer came back. It may be in the queue. You can safely order again: the first order counts."],
+  "no-such-item": ["No such item", "There is no item with this name."],
+  "already-reserved": ["You have one", "A unit is already reserved for you."],
+  "already-sold": ["You have one", "You have already bought one. Each buyer can buy one unit."],
 };
 
-/** What to say of an answer to an order; null where the order's own state says it all. */
+/** The notice for an answer to an order; null if the order's state says enough. */
 export function noticeOf({ status, problem }) {
   if (status === 200 || status === 202 || status === 401) return null;
   if (REFUSALS[problem]) {
     const [title, text] = REFUSALS[problem];
     return { title, text, isUnknown: problem === "outcome-unknown" };
   }
-  if (status === 429) return { title: "Too busy", text: "The region turned your order away before it had a place. Nothing is in line. Try again." };
-  if (status >= 400 && status < 500) return { title: "Not taken", text: "Your order was refused, and nothing is in line." };
-  const text = "No usable answer came back. Your order may be in line, or not. Ordering again is harmless: the first one counts.";
-  return { title: status === 0 ? "Cut off" : "We do not know yet", text, isUnknown: true };
+  if (status === 429) return { title: "Too busy", text: "Too many orders arrived at once, and yours is not in the queue. Please try again." };
+  if (status >= 400 && status < 500) return { title: "Not accepted", text: "Your order was refused and is not in the queue." };
+  const text = "No usable answer came back. Your order may or may not be in the queue. You can safely order again: the first order counts.";
+  return { title: status === 0 ? "No connection" : "We do not know yet", text, isUnknown: true };
 }
 
 /**
- * What is to be shown.
+ * Decides what the page shows.
  *
- * `model`: `item` and `order` as the socket says them, or null; `nowMs`: the server's clock; `clockIsKnown`;
- * `line`: the line's state; `isSending`, `notice`, `isSignedIn`.
+ * `model`: `item` and `order` as received, or null; `nowMs`: the server's clock; `clockIsKnown`;
+ * `connection`: its state; `isSending`, `notice`, `isSignedIn`.
  *
- * Returns `mood`, `title`, `text`, `figure` (`number`, `caption`, `ticks` where it changes each second), `notice`,
+ * Returns `mood`, `title`, `text`, `figure` (`number`, `caption`, `ticks` if it changes each second), `notice`,
  * `act` (`label`, `isEnabled`) or null, `leave` (a label) or null.
  */
 export function view(model) {
   const { item, order, nowMs, notice, isSending, isSignedIn } = model;
   if (!item) return { mood: "calm", title: notice?.title ?? "One moment …", text: notice?.text ?? "", act: null };
-  const shown = { figure: null, act: null, leave: null, ...stand(item, order, nowMs, model.clockIsKnown) };
+  const shown = { figure: null, act: null, leave: null, ...orderState(item, order, nowMs, model.clockIsKnown) };
   if (!isSignedIn) {
-    const says = shown.isOver ? shown.text : `${shown.text} Sign in to order.`.trim();
-    return { ...shown, text: says, act: null, leave: null, notice };
+    const withHint = shown.isOver ? shown.text : `${shown.text} Sign in to order.`.trim();
+    return { ...shown, text: withHint, act: null, leave: null, notice };
   }
-  if (!order && model.line.name !== "live" && shown.act) shown.text = `${shown.text} How your own order stands is not known yet.`.trim();
+  if (!order && model.connection.name !== "live" && shown.act) shown.text = `${shown.text} The state of your own order is not known yet.`.trim();
   if (notice && !shown.hasUnit) shown.notice = notice;
   if (isSending) return { ...shown, act: { label: "Sending …", isEnabled: false }, leave: null };
   return shown;
 }
 
-/** How the buyer's order stands, or else the item. */
-function stand(item, order, nowMs, clockIsKnown) {
+/** The state of the buyer's order, or of the item. */
+function orderState(item, order, nowMs, clockIsKnown) {
   switch (order?.status) {
     case "sold":
-      return { mood: "good", title: "It is yours", text: `${item.name} is sold to you, and recorded.`, hasUnit: true, isOver: true };
+      return { mood: "good", title: "It is yours", text: `You have bought ${item.name}. The sale is recorded.`, hasUnit: true, isOver: true };
     case "reserved":
       return reserved(order, nowMs, clockIsKnown);
     case "queued":
       return queued(item, order);
     case "released":
-      return again(item, nowMs, clockIsKnown, "Yours went back", "The unit that was held for you was not paid in time, or you gave it back.");
+      return again(item, nowMs, clockIsKnown, "Your reservation has ended", "Your reservation was not paid in time, or you cancelled it.");
     case "refused":
-      return again(item, nowMs, clockIsKnown, "Not taken", order.reason === "closed" ? "Your order came after the end." : "Your order came before the opening.");
+      return again(item, nowMs, clockIsKnown, "Not accepted", order.reason === "closed" ? "Your order came after the sale had closed." : "Your order came before the opening.");
     default:
       return offer(item, nowMs, clockIsKnown);
   }
 }
 
 function reserved(order, nowMs, clockIsKnown) {
-  if (order.cancelling) return { mood: "calm", title: "Going back", text: "You have given the unit back. It goes to the next in line.", hasUnit: true };
+  if (order.cancelling) return { mood: "calm", title: "Cancelling", text: "You have cancelled your reservation. The unit goes to the next buyer in the queue.", hasUnit: true };
   const until = order.reserved_until;
-  if (!until) return { mood: "wait", title: "A unit is taken out for you", text: "It is being recorded.", hasUnit: true };
+  if (!until) return { mood: "wait", title: "A unit is reserved for you", text: "The reservation is being recorded.", hasUnit: true };
   const leftMs = until / 1000 - nowMs;
-  if (leftMs <= 0) return { mood: "warn", title: "The time to pay is over", text: "Unless your payment came in time, the unit goes to the next in line.", hasUnit: true };
+  if (leftMs <= 0) return { mood: "warn", title: "The time to pay is over", text: "Unless your payment arrived in time, the unit goes to the next buyer in the queue.", hasUnit: true };
   return {
     mood: "wait",
     title: `Reserved until ${timeOf(until, nowMs)}`,
     figure: clockIsKnown ? { number: left(leftMs), caption: "left to pay", ticks: true } : null,
-    text: "One unit is held for you. It is yours once it is paid; otherwise it goes to the next in line.",
-    leave: "Give it back",
+    text: "One unit is reserved for you. It is yours when it is paid; otherwise it goes to the next buyer in the queue.",
+    leave: "Cancel the reservation",
     hasUnit: true,
   };
 }
@@ -90,21 +90,21 @@ function reserved(order, nowMs, clockIsKnown) {
 function queued(item, order) {
   const ahead = order.ahead;
   const figure =
-    Number.isInteger(ahead) && { number: count(ahead + 1), caption: ahead === 0 ? "Your place in line: you are next." : `Your place in line. ${counted(ahead, "order is", "orders are")} before yours.` };
-  const line = { mood: "wait", title: "You are in line", figure: figure || null, leave: "Leave the line", act: null };
+    Number.isInteger(ahead) && { number: count(ahead + 1), caption: ahead === 0 ? "Your place in the queue: you are next." : `Your place in the queue. ${counted(ahead, "order is", "orders are")} before yours.` };
+  const shown = { mood: "wait", title: "You are in the queue", figure: figure || null, leave: "Leave the queue", act: null };
   switch (item.phase) {
     case "sold_out":
-      return { ...line, mood: "bad", title: "Sold out", text: "Every unit is taken. You keep your place, in case more are added." };
+      return { ...shown, mood: "bad", title: "Sold out", text: "All units are sold. You keep your place in case more units are added." };
     case "paused":
-      return { ...line, mood: "warn", title: "Paused", text: "Nothing is sold at the moment. You keep your place." };
+      return { ...shown, mood: "warn", title: "Paused", text: "The sale is paused. You keep your place." };
     case "closed":
-      return { ...line, text: "No more orders are taken. Yours is in line." };
+      return { ...shown, text: "No more orders are accepted. Yours is in the queue." };
     default:
-      return { ...line, text: item.stock_left === 0 ? "Every unit is on hold for somebody. One that is not paid goes to the next in line." : "Units go out in the order in which people asked, wherever they are." };
+      return { ...shown, text: item.stock_left === 0 ? "All units are reserved for other buyers. A unit that is not paid goes to the next buyer in the queue." : "Units are sold in the order in which buyers ordered, wherever they are." };
   }
 }
 
-/** The buyer has had an order, and may have another where the item allows it. */
+/** The buyer's order has ended, and another one is possible if the item is open. */
 function again(item, nowMs, clockIsKnown, title, text) {
   const next = offer(item, nowMs, clockIsKnown);
   const then = next.act?.isEnabled ? "You may order again." : `${next.title}.`;
@@ -116,24 +116,24 @@ function offer(item, nowMs, clockIsKnown) {
     case "upcoming":
       return upcoming(item, nowMs, clockIsKnown);
     case "paused":
-      return { mood: "warn", title: "Paused", text: "Orders are taken and keep their places, and nothing is sold until it goes on.", act: { label: "Order one", isEnabled: true } };
+      return { mood: "warn", title: "Paused", text: "Orders are accepted and keep their places. Units are sold again when the sale resumes.", act: { label: "Order one", isEnabled: true } };
     case "sold_out":
-      return { mood: "bad", title: "Sold out", text: "Every unit is taken, and none can come back.", act: { label: "Sold out", isEnabled: false }, isOver: true };
+      return { mood: "bad", title: "Sold out", text: "All units are sold.", act: { label: "Sold out", isEnabled: false }, isOver: true };
     case "closed":
-      return { mood: "bad", title: "Closed", text: "No more orders are taken.", act: { label: "Closed", isEnabled: false }, isOver: true };
+      return { mood: "bad", title: "Closed", text: "No more orders are accepted.", act: { label: "Closed", isEnabled: false }, isOver: true };
     default:
       return {
         mood: "calm",
         title: "Open",
-        text: item.stock_left === 0 ? "Every unit is on hold for somebody. You can stand in line for one that comes back." : "One to each buyer. Who asked first is served first, wherever they are.",
+        text: item.stock_left === 0 ? "All units are reserved for other buyers. You can join the queue for a unit that becomes available again." : "One unit for each buyer. The first orders are served first, wherever the buyers are.",
         act: { label: "Order one", isEnabled: true },
       };
   }
 }
 
 /**
- * The server says when it is open. But who waits for that to be told loses time, so that the button works as
- * soon as the server's clock must have passed the opening; an order that is early is refused and costs nothing.
+ * The server reports the opening. A page that waited for the message would lose time, so the button works as
+ * soon as the server's clock must have passed the opening. An order that is too early is refused and costs nothing.
  */
 function upcoming(item, nowMs, clockIsKnown) {
   const leftMs = item.opens_at / 1000 - nowMs;
@@ -148,21 +148,21 @@ function upcoming(item, nowMs, clockIsKnown) {
   };
 }
 
-/** The line's state in words. */
-export function lineText(line, region, nowMs) {
-  switch (line.name) {
+/** The state of the connection in words. */
+export function connectionText(connection, region, nowMs) {
+  switch (connection.name) {
     case "live":
       return `Live, from ${region}`;
     case "ended":
-      return "This page was opened elsewhere, and is not live any more. Reload it to go on here.";
+      return "This page is not live any more, because it was opened elsewhere. Reload it to continue here.";
     case "signed-out":
-      return "Not live: sign in to follow it as it happens";
-    case "cut":
+      return "Not live: sign in to see changes as they happen";
+    case "disconnected":
     case "connecting": {
-      if (!line.since) return `Connecting to ${region} …`;
-      const wait = Math.ceil((line.again - nowMs) / 1000);
-      const then = line.again && wait > 0 ? `Trying again in ${counted(wait, "second", "seconds")}.` : "Trying again …";
-      return `Cut off since ${timeOf(line.since * 1000, nowMs)}. What you see is as it was then. ${then}`;
+      if (!connection.since) return `Connecting to ${region} …`;
+      const wait = Math.ceil((connection.again - nowMs) / 1000);
+      const then = connection.again && wait > 0 ? `Trying again in ${counted(wait, "second", "seconds")}.` : "Trying again …";
+      return `Disconnected since ${timeOf(connection.since * 1000, nowMs)}. The page shows the state of that time. ${then}`;
     }
     default:
       return "";

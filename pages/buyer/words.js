@@ -1,6 +1,6 @@
-// Numbers and moments, as people read them.
+// Numbers and times, formatted for readers.
 
-/** A whole number, as the reader's language writes it. */
+/** A whole number in the format of the reader's language. */
 export function count(number) {
   return new Intl.NumberFormat().format(number);
 }
@@ -10,7 +10,7 @@ export function counted(number, one, several) {
   return `${count(number)} ${number === 1 ? one : several}`;
 }
 
-/** A moment (µs) as a time of day, with the day where it is not today. */
+/** A time (µs) as a time of day, with the date if it is not today. */
 export function timeOf(micros, nowMs) {
   const at = new Date(micros / 1000);
   const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -18,7 +18,7 @@ export function timeOf(micros, nowMs) {
   return isToday ? time : `${at.toLocaleDateString([], { weekday: "short", day: "numeric", month: "short" })}, ${time}`;
 }
 
-/** What is left, as a clock shows it: `0:42`, `12:05:00`, `2 days 3:00:00`. */
+/** A remaining time as on a clock: `0:42`, `12:05:00`, `2 days 3:00:00`. */
 export function left(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000));
   const days = Math.floor(seconds / 86_400);

@@ -1,4 +1,4 @@
-// Small charts as SVG: lines over the last minutes. Every node is made, none is written as text.
+// Small charts as SVG: lines over the last minutes. All nodes are created by DOM calls; none is parsed from text.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 150;
@@ -14,7 +14,7 @@ export function node(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A round number at or above `value`, that has good marks at a half of it. */
+/** A round number at or above `value` whose half is a round number, too. */
 export function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -29,7 +29,7 @@ export function short(value) {
   return String(Number(value.toPrecision(2)));
 }
 
-/** The path of a line; it has gaps where nothing is known. */
+/** The path of a line, with gaps for missing values. */
 function path(values, x, y) {
   let drawn = "";
   let isDown = false;
@@ -45,7 +45,7 @@ function path(values, x, y) {
 
 /**
  * Draws `chart` into `figure`: `title`, `unit`, `steps` of `stepSeconds` each, and `lines` of `name`, `values`, `series` (the number
- * of its colour), `isDashed`, `isFilled`, `now` (what is written beside its name).
+ * of its colour), `isDashed`, `isFilled`, `now` (the text next to its name).
  */
 export function draw(figure, { title, unit, steps, stepSeconds, lines }) {
   const width = Math.max(220, figure.clientWidth || 320);
@@ -53,8 +53,8 @@ export function draw(figure, { title, unit, steps, stepSeconds, lines }) {
   const end = roundUp(Math.max(0, ...known));
   const x = (step) => LEFT + ((width - LEFT - 4) * step) / Math.max(1, steps - 1);
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - Math.max(0, value) / end);
-  const said = lines.map(({ name, now }) => `${name} ${now}`).join(", ");
-  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", "aria-label": `${title}, now: ${said || "nothing yet"}. The highest in three minutes: ${short(Math.max(0, ...known))} ${unit}.` });
+  const summary = lines.map(({ name, now }) => `${name} ${now}`).join(", ");
+  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", "aria-label": `${title}, now: ${summary || "no data yet"}. The highest in three minutes: ${short(Math.max(0, ...known))} ${unit}.` });
   for (const mark of [0, end / 2, end]) {
     svg.append(node("line", { class: "grid", x1: LEFT, x2: width - 4, y1: y(mark), y2: y(mark) }));
     svg.append(node("text", { x: LEFT - 7, y: y(mark) + 4, "text-anchor": "end" }, short(mark)));
@@ -65,7 +65,7 @@ export function draw(figure, { title, unit, steps, stepSeconds, lines }) {
     const anchor = minute === 0 ? "end" : minute >= minutes ? "start" : "middle";
     svg.append(node("text", { x: at, y: HEIGHT - 4, "text-anchor": anchor }, minute === 0 ? "now" : `−${minute} min`));
   }
-  if (known.length === 0) svg.append(node("text", { class: "none", x: (LEFT + width) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "nothing yet"));
+  if (known.length === 0) svg.append(node("text", { class: "none", x: (LEFT + width) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no data yet"));
   for (const { values, series, isDashed, isFilled } of lines) {
     const drawn = path(values, x, y);
     if (!drawn) continue;
@@ -93,7 +93,7 @@ function key(lines) {
   return list;
 }
 
-/** A line without axes, for a table; `label` says it in words. */
+/** A line without axes, for a table; `label` describes it in words. */
 export function spark(values, label) {
   const known = values.filter((value) => value !== null);
   const end = Math.max(...known, 0) || 1;
@@ -104,7 +104,7 @@ export function spark(values, label) {
     node("path", { class: "line s1", d: path(values, x, y) }));
 }
 
-/** A bar from `low` to `high` about a line at zero, for a table; `end` is what reaches the edge. */
+/** A bar from `low` to `high` about a line at zero, for a table; `end` is the value at the edge. */
 export function range(low, high, end, label) {
   const x = (value) => 60 + (58 * Math.max(-end, Math.min(end, value))) / (end || 1);
   return node("svg", { viewBox: "0 0 120 28", role: "img", "aria-label": label },

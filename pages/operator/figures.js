@@ -1,4 +1,4 @@
-// Questions that are put to a list of results, as `GetMetricData` would give it: pure functions.
+// Queries on a list of results such as that of `GetMetricData`: pure functions.
 
 /** The results of one metric and statistic whose dimensions are `wanted`. */
 export function find(results, metric, statistic, wanted = {}) {
@@ -6,17 +6,17 @@ export function find(results, metric, statistic, wanted = {}) {
   return results.filter((one) => one.metric === metric && one.statistic === statistic && fits(one));
 }
 
-/** The total since the start, of several. */
+/** The total of several results since the start. */
 export function total(found) {
   return found.reduce((sum, one) => sum + one.total, 0);
 }
 
-/** The newest value there is, of one; null where there is none. */
+/** The newest value of a result; null if there is none. */
 export function newest(one) {
   return one?.values.findLast((value) => value !== null) ?? null;
 }
 
-/** Several added up, step by step; null where none of them has a value. */
+/** The sum of several results, step by step; null if none of them has a value. */
 export function sum(found, steps) {
   return Array.from({ length: steps }, (_, step) => {
     const values = found.map((one) => one.values[step]).filter((value) => value !== null);
@@ -24,7 +24,7 @@ export function sum(found, steps) {
   });
 }
 
-/** The largest of several, step by step. */
+/** The largest of several results, step by step. */
 export function largest(found, steps) {
   return Array.from({ length: steps }, (_, step) => {
     const values = found.map((one) => one.values[step]).filter((value) => value !== null);
@@ -32,12 +32,12 @@ export function largest(found, steps) {
   });
 }
 
-/** A rate: nothing counted is none, where the series has begun. */
+/** A rate in each second; a step without a value counts as 0. */
 export function perSecond(values, stepSeconds) {
   return values.map((value) => (value ?? 0) / stepSeconds);
 }
 
-/** What is counted so far at each step, given the total at the end. */
+/** The running total at each step, given the total at the end. */
 export function runningTotal(values, totalAtEnd) {
   let sum = totalAtEnd;
   return [...values].reverse().map((value) => {
@@ -47,13 +47,13 @@ export function runningTotal(values, totalAtEnd) {
   }).reverse();
 }
 
-/** The last value goes on where nothing was measured. */
+/** Repeats the last value for steps without a value. */
 export function held(values) {
   let last = null;
   return values.map((value) => (last = value ?? last));
 }
 
-/** By the value of one dimension: `[value, results]`, the largest total first. */
+/** Groups results by the value of a dimension: `[value, results]`, the largest total first. */
 export function by(found, dimension) {
   const groups = new Map();
   for (const one of found) {

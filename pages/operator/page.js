@@ -1,7 +1,7 @@
-// The operator's page: asks for the figures every two seconds and shows them.
+// The operator's page: requests the figures every two seconds and shows them.
 //
-// The figures are the functions' metrics; the item is what the public API says of it. `figures.js` computes,
-// `charts.js` draws. All text goes in as text: nothing here writes HTML.
+// The figures are the functions' metrics; the item comes from the public API. `figures.js` computes, `charts.js`
+// draws. All texts are inserted as text; no code here writes HTML.
 
 import { draw, range, short, spark } from "./charts.js";
 import { by, find, held, largest, newest, perSecond, runningTotal, sum, total } from "./figures.js";
@@ -9,7 +9,7 @@ import { by, find, held, largest, newest, perSecond, runningTotal, sum, total } 
 const KEY = "fairdrop.operator";
 const ASK_INTERVAL_MS = 2_000;
 const ANSWER_LIMIT_MS = 10_000;
-/** Older figures are called old. */
+/** Figures older than this are shown as out of date. */
 const OLD_MS = 8_000;
 
 const at = (id) => document.getElementById(id);
@@ -17,7 +17,7 @@ const whole = (number) => new Intl.NumberFormat().format(Math.round(number));
 const phases = { upcoming: "Not open yet", open: "Open", paused: "Paused", sold_out: "Sold out", closed: "Closed" };
 
 let settings, itemId;
-/** What the public API said of the units left, by the moment of it (ms). */
+/** The units left by the public API, each with its time (ms). */
 const stock = [];
 let item = null;
 let gotMs = 0;
@@ -39,7 +39,7 @@ function signIn(event) {
   sessionStorage.setItem(KEY, at("token").value.trim());
   at("token").value = "";
   round().catch(() => {
-    at("refused").textContent = "The figures did not come. Try again in a moment.";
+    at("refused").textContent = "The figures could not be loaded. Try again in a moment.";
   });
 }
 
@@ -65,8 +65,8 @@ async function round() {
     fetch("figures.json", { ...limit(), headers: { authorization: `Bearer ${token}` } }),
     fetch(`${settings.regions[0].api}/items/${encodeURIComponent(itemId)}`, limit()).catch(() => null),
   ]);
-  if (answer.status === 401) return leave("That is not the operator's token.");
-  if (!answer.ok) throw new Error(`the figures are answered ${answer.status}`);
+  if (answer.status === 401) return leave("This is not the operator's token.");
+  if (!answer.ok) throw new Error(`the server answered the request for figures with status ${answer.status}`);
   const figures = await answer.json();
   if (page?.ok) {
     item = await page.json();
@@ -83,7 +83,7 @@ function showFreshness() {
   if (!gotMs) return;
   const age = Date.now() - gotMs;
   at("fresh").dataset.old = String(age > OLD_MS);
-  const words = age > OLD_MS ? "Cut off: these figures are old" : "Live";
+  const words = age > OLD_MS ? "No connection: these figures are out of date" : "Live";
   if (at("fresh").textContent !== words) at("fresh").textContent = words;
 }
 
@@ -105,7 +105,7 @@ function show({ from, step_seconds: stepSeconds, results }) {
     ["Units left", item ? whole(item.stock_left) : "–", item ? `of ${whole(item.stock_total)}` : ""],
     ["Orders queued", whole(total(of("orders_queued"))), `${end(rate(of("orders_queued")))} a second`],
     ["Orders refused", whole(total(of("orders_refused"))), by(of("orders_refused"), "Reason")[0]?.[0] ?? "none"],
-    ["In the queue", end(waiting), "waiting for a unit"],
+    ["In the queue", end(waiting), "orders wait for a unit"],
     ["Reserved", whole(total(of("reservations"))), `${whole(sold)} paid, ${whole(total(of("reservations_released")))} released`],
     ["Faults", whole(failures), failures ? "drain, worker, lease" : "none", failures > 0],
   ]);
@@ -131,8 +131,8 @@ function show({ from, step_seconds: stepSeconds, results }) {
       running("released", 2, of("reservations_released"), total(of("reservations_released"))),
     ]],
     ["In the queue", "orders", [single("waiting", 3, waiting, { isFilled: true })]],
-    ["Drain lag", "ms", [single("behind the settle window, at most", 1, drainLag)]],
-    ["On the way", "ms", [
+    ["Drain lag", "ms", [single("after the settle window, at most", 1, drainLag)]],
+    ["In transit", "ms", [
       single("to main, p50", 1, largest(of("transit_ms", "p50"), steps)),
       single("p99", 1, largest(of("transit_ms", "p99"), steps), { isDashed: true }),
       single("to the ledger, at most", 2, recordLag),
@@ -141,7 +141,7 @@ function show({ from, step_seconds: stepSeconds, results }) {
   regions(results, stepSeconds, steps);
 }
 
-/** What was left at the end of each step, as last said before it. */
+/** The units left at the end of each step, by the last answer before it. */
 function stockValues(from, stepSeconds, steps) {
   return Array.from({ length: steps }, (_, step) => {
     const end = from / 1000 + (step + 1) * stepSeconds * 1000;
@@ -187,7 +187,7 @@ function regions(results, stepSeconds, steps) {
       element("td", reasons.join(", ") || "none", "reasons"),
       element("td", milliseconds(newest(p50))),
       element("td", milliseconds(newest(p99))),
-      cell(spark(p50 ? p50.values : [], `median on the way: ${milliseconds(newest(p50))}`)),
+      cell(spark(p50 ? p50.values : [], `median time in transit: ${milliseconds(newest(p50))}`)),
       low === null || high === null ? element("td", "–") : clock(low, high, widest),
     );
     return row;
@@ -226,5 +226,5 @@ function element(name, words, className) {
 }
 
 start().catch(() => {
-  at("name").textContent = "The page could not start: its settings did not come";
+  at("name").textContent = "The page could not start: its settings could not be loaded";
 });

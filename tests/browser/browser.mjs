@@ -1,4 +1,4 @@
-// A browser without a window, and what is written down about a page in it.
+// A headless browser, and a record of what its pages do.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -14,7 +14,7 @@ function program() {
   const folders = (process.env.PATH ?? "").split(delimiter);
   const named = NAMES.flatMap((name) => folders.map((folder) => join(folder, name)));
   const found = [process.env.FAIRDROP_BROWSER, ...named, ...ELSEWHERE].find((path) => path && existsSync(path));
-  if (!found) throw new Error(`no browser is installed (${NAMES.join(", ")}); run \`make setup-deploy\`, or name one in FAIRDROP_BROWSER`);
+  if (!found) throw new Error(`found no browser (${NAMES.join(", ")}); run \`make setup-deploy\`, or set FAIRDROP_BROWSER to the path of one`);
   return found;
 }
 
@@ -29,15 +29,15 @@ export async function open(options = {}) {
   return { context, close };
 }
 
-/** What a page does: each address that it asks for, each complaint of the browser, and each title that `#title` had. */
+/** Records what a page does: each address that it requests, each error of the browser, and each text of `#title`. */
 export async function watch(page) {
-  const seen = { addresses: [], complaints: [], loads: 0 };
-  page.on("request", (request) => seen.addresses.push(request.url()));
-  page.on("websocket", (socket) => seen.addresses.push(socket.url()));
-  page.on("load", () => (seen.loads += 1));
-  page.on("pageerror", (error) => seen.complaints.push(String(error)));
+  const record = { addresses: [], errors: [], loads: 0 };
+  page.on("request", (request) => record.addresses.push(request.url()));
+  page.on("websocket", (socket) => record.addresses.push(socket.url()));
+  page.on("load", () => (record.loads += 1));
+  page.on("pageerror", (error) => record.errors.push(String(error)));
   page.on("console", (message) => {
-    if (message.type() === "error") seen.complaints.push(message.text());
+    if (message.type() === "error") record.errors.push(message.text());
   });
   await page.addInitScript(() => {
     window.shownTitles = [];
@@ -51,13 +51,13 @@ export async function watch(page) {
       note();
     });
   });
-  return seen;
+  return record;
 }
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** What stands in the way of people who do not see, or not well, in either colour scheme. */
-export async function barriers(page) {
+/** The accessibility violations that axe finds in a page, in both colour schemes. */
+export async function violationsOf(page) {
   const found = [];
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });

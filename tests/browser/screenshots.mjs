@@ -1,4 +1,4 @@
-// The pictures of README.md: the system as `make up` runs it, a crowd that orders, and two browsers that look on.
+// Takes the pictures of README.md: the system as `make up` runs it, a crowd that orders, and two browsers.
 // usage: FAIRDROP_LOCAL=path/to/fairdrop-local node screenshots.mjs FOLDER [--dark]
 
 import { spawn } from "node:child_process";
@@ -38,16 +38,16 @@ try {
   await buyer.goto(buyers[1]);
   await buyer.fill("#buyer", "maeve");
   await buyer.click("#sign-in button");
-  await buyer.waitForSelector('main[data-line="live"]');
+  await buyer.waitForSelector('main[data-connection="live"]');
   await later(1_500);
   await take(buyer, "buyer-opens");
   await buyer.waitForSelector("#act:enabled", { timeout: 60_000 });
-  // Behind some of the crowd, so that there is a line to stand in.
+  // Orders after part of the crowd, so that the buyer waits in the queue.
   await later(700);
   await buyer.click("#act");
-  await buyer.waitForFunction(() => /\d/.test(document.getElementById("number").textContent) && document.getElementById("title").textContent === "You are in line");
+  await buyer.waitForFunction(() => /\d/.test(document.getElementById("number").textContent) && document.getElementById("title").textContent === "You are in the queue");
   await take(buyer, "buyer-in-line");
-  const ends = /^(It is yours|Yours went back|Sold out)/;
+  const ends = /^(It is yours|Your reservation has ended|Sold out)/;
   await buyer.waitForFunction((ends) => ends.test(document.getElementById("title").textContent), ends, { timeout: 60_000 });
   await later(1_000);
   await take(buyer, "buyer-sold");

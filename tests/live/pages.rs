@@ -1,5 +1,5 @@
-//! The pages in a real browser, against the real system: `tests/browser/` drives it, and this does what a browser
-//! cannot: it cuts connections and lets the shop be paid. What the pages decide has tests of its own there.
+//! The pages in a real browser, against the real system. `tests/browser/` drives the browser; this program does what a
+//! browser cannot: it cuts connections and reports payments. The decisions of the pages have unit tests there.
 
 use anyhow::{Context, Result, bail, ensure};
 use local::aws::metrics::Metrics;
@@ -21,9 +21,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// How long the browsers may take for all of it.
+/// How long the browsers may take for the whole test.
 const LIMIT: Duration = Duration::from_secs(240);
-/// Until the browsers' side has it opened.
+/// The opening is far away until the script moves it.
 const OPENS_IN: Duration = Duration::from_secs(3_600);
 
 fn folder() -> PathBuf {
@@ -36,7 +36,7 @@ fn node() -> Command {
     node
 }
 
-/// A region's front doors behind connections that can be cut, as a buyer's own line is.
+/// A region's HTTP and WebSocket API behind proxies that can be cut, as a buyer's own connection can.
 struct RegionConnections([WanConnection; 2]);
 
 impl RegionConnections {
@@ -56,7 +56,7 @@ impl RegionConnections {
     }
 }
 
-/// Does what the browsers' side asks for, until it ends.
+/// Does what the browser script requests, until it ends.
 async fn serve(child: &mut Child, system: &System, connections: &[RegionConnections]) -> Result<()> {
     let mut answers = child.stdin.take().context("there is a pipe")?;
     let mut asked = BufReader::new(child.stdout.take().context("there is a pipe")?).lines();
@@ -84,16 +84,16 @@ async fn serve(child: &mut Child, system: &System, connections: &[RegionConnecti
                 system.admin(&json!({ "command": what, "item_id": "drop" })).await.map(drop)?;
             }
             "pay" => pay(system, of_what).await?,
-            _ => bail!("what is {request:?}?"),
+            _ => bail!("the browser script sent the unknown request {request:?}"),
         }
         answers.write_all(b"done\n").await?;
     }
     let status = child.wait().await?;
-    ensure!(status.success(), "the browsers saw something else; what it was is said above");
+    ensure!(status.success(), "the browser script failed; its output is above");
     Ok(())
 }
 
-/// The shop's backend says that `buyer` has paid.
+/// Reports the payment of `buyer`, as the shop's backend does.
 async fn pay(system: &System, buyer: &str) -> Result<()> {
     let paid = json!({ "user_token": buyer, "payment_reference": format!("pay-{buyer}"), "outcome": "paid" });
     let main = system.regions.first().context("there is main")?;
@@ -103,7 +103,7 @@ async fn pay(system: &System, buyer: &str) -> Result<()> {
         .body(paid.to_string())
         .send()
         .await?;
-    ensure!(answer.status() == 200, "the payment is answered {}", answer.status());
+    ensure!(answer.status() == 200, "the payment of {buyer} was answered with status {}", answer.status());
     Ok(())
 }
 
@@ -111,7 +111,7 @@ async fn pay(system: &System, buyer: &str) -> Result<()> {
 async fn two_buyers_in_two_regions_and_one_unit() {
     assert!(
         folder().join("node_modules").is_dir(),
-        "what drives the browser is not there; run `make setup-deploy`"
+        "tests/browser/node_modules does not exist; run `make setup-deploy`"
     );
     let address = PagesAddress::reserve().await.unwrap();
     let options = Options { origins: vec![address.origin()], ..options(2, SocketLimits::default()) };
@@ -145,11 +145,14 @@ async fn two_buyers_in_two_regions_and_one_unit() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node is installed by `make setup-deploy`");
-    timeout(LIMIT, serve(&mut child, &system, &connections)).await.expect("it is over in time").unwrap();
+    timeout(LIMIT, serve(&mut child, &system, &connections))
+        .await
+        .expect("the browser script ends in time")
+        .unwrap();
 }
 
 #[tokio::test]
-async fn what_the_pages_decide() {
+async fn decisions_of_the_pages() {
     let tests = std::fs::read_dir(folder().join("unit")).unwrap();
     let tests: Vec<PathBuf> = tests.map(|entry| entry.unwrap().path()).collect();
     assert!(tests.len() >= 4);
@@ -159,7 +162,7 @@ async fn what_the_pages_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pages_server_gives_nothing_to_strangers() {
+async fn the_pages_server_refuses_foreign_hosts_paths_and_tokens() {
     let folder = WorkFolder::new().unwrap();
     let address = PagesAddress::reserve().await.unwrap();
     let origin = address.origin();

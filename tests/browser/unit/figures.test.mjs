@@ -21,12 +21,12 @@ test("results are found, added up and sorted", () => {
   assert.deepEqual(sum([], 2), [null, null]);
 });
 
-test("a running total ends with all that was counted", () => {
+test("a running total ends with the total", () => {
   assert.deepEqual(runningTotal([1, null, 4], 15), [11, 11, 15]);
   assert.deepEqual(runningTotal([1, null, 4], 5), [1, 1, 5]);
 });
 
-test("gaps are held for what stands, and none for what is counted", () => {
+test("gaps repeat the last level, and count 0 in rates", () => {
   assert.deepEqual(held([null, 3, null, 1]), [null, 3, 3, 1]);
   assert.deepEqual(perSecond([null, 4], 2), [0, 2]);
   assert.equal(newest({ values: [3, null] }), 3);

@@ -5,7 +5,7 @@ import { Known } from "../../../pages/buyer/known.js";
 const order = (version, status, more = {}) => ({ type: "order", item_id: "a", version, status, ...more });
 const item = (version, stock_left) => ({ type: "item", item_id: "a", version, stock_left });
 
-test("whatever comes in whatever order, the newest is kept", () => {
+test("the newest state is kept in whatever order messages come", () => {
   const messages = [order(1, "none"), order(2, "queued", { ahead: 3 }), order(3, "queued", { ahead: 0 }), order(4, "reserved"), order(5, "sold")];
   // Each order in which five messages can come.
   const permutations = (rest) => (rest.length < 2 ? [rest] : rest.flatMap((first, at) => permutations(rest.toSpliced?.(at, 1) ?? rest.filter((_, other) => other !== at)).map((more) => [first, ...more])));
@@ -14,14 +14,14 @@ test("whatever comes in whatever order, the newest is kept", () => {
     let version = 0;
     for (const message of some) {
       known.take(message);
-      assert.ok(known.order.version >= version, "it went backwards");
+      assert.ok(known.order.version >= version, "the state went backwards");
       version = known.order.version;
     }
     assert.equal(known.order.status, "sold");
   }
 });
 
-test("another item is not this one", () => {
+test("messages of another item are ignored", () => {
   const known = new Known("b");
   known.take(order(9, "sold"));
   known.take(item(9, 1));
@@ -36,18 +36,18 @@ test("item and order each have their own version", () => {
   assert.deepEqual([known.item.stock_left, known.order.status], [5, "queued"]);
 });
 
-test("an order that was answered 'queued' is not 'none' because of an older look", () => {
+test("an order that was answered 'queued' is not 'none' because of an older message", () => {
   const known = new Known("a");
   known.take(order(100, "none"));
   known.isQueued(110, 105, 130);
   assert.equal(known.order.status, "queued");
-  assert.ok(known.take(order(120, "none")), "it is worth asking again");
+  assert.ok(known.take(order(120, "none")), "the state must be requested again");
   assert.equal(known.order.status, "queued");
-  assert.ok(!known.take(order(140, "none")), "a newer one is true");
+  assert.ok(!known.take(order(140, "none")), "a newer message is true");
   assert.equal(known.order.status, "none");
 });
 
-test("an answer that comes after the socket's word does not undo it", () => {
+test("an HTTP answer that comes after a newer message does not undo it", () => {
   const known = new Known("a");
   known.take(order(120, "sold"));
   known.isQueued(110, 105, 130);
@@ -55,10 +55,10 @@ test("an answer that comes after the socket's word does not undo it", () => {
   known.takeOrder({ status: "reserved" }, 119);
   assert.equal(known.order.status, "sold");
   known.takeOrder({ status: "queued" }, 0);
-  assert.equal(known.order.status, "sold", "an answer without a known moment is older than all");
+  assert.equal(known.order.status, "sold", "an answer without a known time is older than all messages");
 });
 
-test("the item of an answer is good until the socket speaks", () => {
+test("the item of an HTTP answer is kept until the first message of the socket", () => {
   const known = new Known("a");
   known.takeItem({ item_id: "a", stock_left: 9 });
   assert.equal(known.item.stock_left, 9);
@@ -67,7 +67,7 @@ test("the item of an answer is good until the socket speaks", () => {
   assert.equal(known.item.stock_left, 8);
 });
 
-test("who has left may be told so", () => {
+test("a buyer who has left the queue can have no order", () => {
   const known = new Known("a");
   known.isQueued(110, 105, 130);
   known.hasLeft();
