@@ -1,4 +1,4 @@
-//! Every answer that the README lists, over HTTP, through the built functions.
+//! Every documented answer, over HTTP, from the built functions.
 
 use local::system::System;
 use local::system::clock::micros_now;
@@ -73,7 +73,7 @@ async fn a_hold_is_reserved_until_it_ends() {
     let until = reserved.body["reserved_until"].as_u64().unwrap();
     assert!(until > micros_now() + 580_000_000 && until < micros_now() + 600_000_000, "{until}");
     assert_problem(&client.order("a", &token).await.unwrap(), 409, "already-reserved");
-    // Giving it back is for the ledger to do; the buyer sees it once it is done.
+    // The ledger releases the reservation; the buyer sees it afterwards.
     let leaving = client.leave("a", &token).await.unwrap();
     assert_eq!((leaving.status, &leaving.body["cancelling"]), (202, &json!(true)));
     eventually("the reservation is released", Duration::from_secs(10), async || {
@@ -162,7 +162,7 @@ async fn bad_requests() {
         assert_problem(&client.item(id).await.unwrap(), 400, "bad-item-id");
         assert_problem(&client.mine(id, &token).await.unwrap(), 400, "bad-item-id");
     }
-    // As on AWS, a path without an id is no route of ours.
+    // As on AWS, a path without an id is not a route.
     for path in ["/items//orders/x", "/items", "/"] {
         assert_eq!(client.send("POST", path, auth).await.unwrap().status, 404, "{path}");
     }

@@ -1,4 +1,4 @@
-//! A region whose clock is wrong is refused, and the metric says so.
+//! Orders of a region whose clock is wrong are refused, and a metric shows it.
 
 use local::system::regions;
 use local::system::{Options, RegionOptions, System};
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 use tests::{Client, announce, eventually, quick};
 
-/// Main with a true clock, and a region whose gateway and machines are off by `offset`.
+/// Main with a right clock, and a region whose gateway and machines are off by `offset`.
 async fn start(gateway_ms: i64, machine: Option<&str>) -> System {
     let mut options: Options = quick(regions::first(2));
     if let Some(RegionOptions { gateway_clock_offset_ms, wrapper, .. }) = options.regions.get_mut(1) {
@@ -19,10 +19,10 @@ async fn start(gateway_ms: i64, machine: Option<&str>) -> System {
     System::start(&options).await.unwrap()
 }
 
-/// What runs a program with its calendar's clock shifted and its timers true.
+/// Runs a program with a shifted wall clock and correct timers.
 ///
-/// The library is preloaded directly: the `faketime` command would stay between us
-/// and the program, and be killed in its place.
+/// The library is preloaded directly: the `faketime` command would be a process between this test and the program, and
+/// would be killed instead of the program.
 fn shifted_clock(offset: &str) -> Vec<String> {
     let shown = Command::new("faketime").args(["-f", offset, "env"]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
@@ -96,7 +96,7 @@ async fn a_gateway_that_stamps_three_seconds_behind_its_machines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_ahead_of_its_machines_or_speaks_in_seconds_is_not_believed() {
+async fn a_gateway_time_that_is_ahead_or_in_seconds_is_ignored() {
     for offset_ms in [3_000, -1_700_000_000_000] {
         let system = start(offset_ms, None).await;
         announce(&system, "a", json!({})).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tokens that prove nothing are refused: by the verifier, and over HTTP.
+//! Invalid tokens are refused, by the verifier and over HTTP.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
@@ -37,7 +37,7 @@ fn encode(part: &Value) -> String {
 }
 
 #[test]
-fn claims_are_held_against_the_configuration() {
+fn claims_are_compared_with_the_configuration() {
     let identity = IdentityProvider::new().unwrap();
     let verifier = verifier(&identity);
     let now = seconds_now();
@@ -138,7 +138,7 @@ fn es256_and_rs256_work_and_without_a_key_id_the_algorithm_must_be_unambiguous()
 }
 
 #[test]
-fn keys_that_could_not_be_trusted_are_not_taken() {
+fn unsuitable_keys_are_refused() {
     let identity = IdentityProvider::new().unwrap();
     let good = identity.jwks()["keys"][0].clone();
     let changed = |name: &str, value: &str| {
@@ -197,8 +197,7 @@ async fn over_http_a_bad_token_is_401_and_says_why() {
     }
     let none = client.send("POST", "/items/a/orders", |request| request).await.unwrap();
     assert_eq!((none.status, none.problem()), (401, Some("no-token")));
-    // A gateway refuses a header of this size before any function sees it; what
-    // matters is that the function would, too, and that it lives.
+    // A gateway refuses a header of this size before any function gets it. The function must refuse it too, and go on.
     let huge = client.order("a", &"x".repeat(1_000_000)).await;
     assert!(huge.is_err() || huge.is_ok_and(|answer| answer.status >= 400));
     let event = json!({

@@ -1,5 +1,4 @@
-//! The ledger on a real PostgreSQL: what the database itself refuses, and what a payment
-//! and an end of a hold come to when they meet.
+//! The ledger on a real PostgreSQL: the rules of the database, and races of payments with ends of holds.
 
 use anyhow::Result;
 use futures::future::join_all;
@@ -71,7 +70,7 @@ async fn by_hand(server: &LedgerServer, sql: &'static str) -> Result<u64, String
 }
 
 #[tokio::test]
-async fn the_database_itself_keeps_the_rules() {
+async fn the_database_itself_enforces_the_rules() {
     let server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 2).await;
     server.ledger.record(&item_id, &[held("x", 0), sold_at_once("y", 1)], Permit::Unleased).await.unwrap();
@@ -130,7 +129,7 @@ async fn writes_under_an_old_epoch_are_refused() {
 }
 
 #[tokio::test]
-async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
+async fn a_batch_is_recorded_in_order_while_there_is_stock() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 3).await;
@@ -149,12 +148,12 @@ async fn a_batch_is_taken_in_order_and_as_far_as_the_stock_goes() {
         ledger.release_due(&item_id, &all, at(NOW + HOLD), Permit::Unleased.fence(1)).await.unwrap();
     assert_eq!(standings, [BuyerState::Released, BuyerState::Released, until(2), BuyerState::None]);
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
-    // Another reservation than the one that the ledger knows is neither released nor called so.
+    // A reservation that is not the one in the ledger is not released, and its state is not Released.
     let others = [due("c", 20, true), due("d", 20, true)];
     let standings =
         ledger.release_due(&item_id, &others, at(NOW + 2 * HOLD), Permit::Unleased.fence(1)).await.unwrap();
     assert_eq!(standings, [until(2), BuyerState::None]);
-    // A replay does not bring a released reservation back; a newer one does, and once.
+    // A repetition does not reactivate a released reservation; a newer reservation replaces it, once.
     assert_eq!(
         ledger.record(&item_id, &batch[..2], Permit::Unleased).await.unwrap(),
         [BuyerState::Released, BuyerState::Released]
@@ -189,7 +188,7 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
         let token = buyer(name);
         let pay = server.ledger.pay(&item_id, &token, name, Permit::Unleased.fence(1));
         let release = server.ledger.release_due(&item_id, &due, end, Permit::Unleased.fence(1));
-        // Whoever is asked first changes from race to race.
+        // The first call alternates between races.
         let (payment, standings) = if n % 2 == 0 {
             tokio::join!(pay, release)
         } else {
@@ -208,7 +207,7 @@ async fn a_payment_and_the_end_of_its_hold_have_one_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_payment_counts_once_and_for_one() {
+async fn one_payment_counts_once_and_for_one_buyer() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
@@ -229,7 +228,7 @@ async fn one_payment_counts_once_and_for_one() {
         ledger.pay(&item_id, &buyer("stranger"), "pay-3", Permit::Unleased.fence(1)).await,
         Ok(Payment::Unknown)
     );
-    // Sold at once and paid afterwards: the payment is noted, once.
+    // Sold without a hold and paid afterwards: the payment is recorded once.
     assert!(matches!(
         ledger.pay(&item_id, &buyer("z"), "pay-4", Permit::Unleased.fence(1)).await,
         Ok(Payment::Sold { .. })
@@ -281,7 +280,7 @@ async fn several_workers_at_once_record_everything_once() {
 }
 
 #[tokio::test]
-async fn its_newest_signs_of_life_are_the_last_heartbeat_and_the_last_sale() {
+async fn last_signs_are_the_latest_heartbeat_and_the_latest_sale() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     assert_eq!(ledger.last_signs().await.unwrap(), LastSigns::default());

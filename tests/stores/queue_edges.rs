@@ -1,4 +1,4 @@
-//! The queue's edges, on a real Redis.
+//! Edge cases of the queue, on a real Redis.
 
 use anyhow::Result;
 use futures::future::join_all;
@@ -19,7 +19,7 @@ async fn place(server: &RedisQueue, item_id: &ItemId, buyer: &str, placed_at: u6
     Ok(server.queue.place(&order(item_id, buyer, placed_at)?, SETTLE_WINDOW, &server.clock).await?)
 }
 
-/// Puts orders into the queue as if they had been placed at any time.
+/// Writes orders into the queue directly, with any stamp.
 async fn backdate(server: &RedisQueue, item_id: &ItemId, orders: &[(u64, &str)]) -> Result<()> {
     let mut connection = server.redis.connect().await?;
     let _: () = connection.zadd_multiple(Keys::of(item_id).orders, orders).await?;
@@ -27,14 +27,14 @@ async fn backdate(server: &RedisQueue, item_id: &ItemId, orders: &[(u64, &str)])
 }
 
 #[tokio::test]
-async fn the_window_s_edges_are_where_they_are_said_to_be() {
+async fn the_settle_window_and_the_clock_tolerance_have_exact_limits() {
     let server = RedisQueue::start().await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
     let script = Script::new(PLACE_SCRIPT);
     const WINDOW: i64 = 2_000;
     const TOLERANCE: i64 = shared::clock_check::CLOCK_TOLERANCE_MICROS;
     let (mut inside, mut late, mut ahead) = (0, 0, 0);
-    // Stamps swept across both edges; main's own word on the age decides what was due.
+    // Stamps across both limits. The age that main returns decides which answer is right.
     for n in 0..4_000_i64 {
         let edge = if n % 2 == 0 { TOLERANCE } else { -WINDOW };
         let stamp = micros_now().saturating_add_signed(edge + 1_000 - n / 2);
@@ -104,7 +104,7 @@ async fn a_later_order_of_the_same_buyer_neither_loses_nor_gains_a_place() {
 }
 
 #[tokio::test]
-async fn a_try_that_comes_too_late_does_not_deny_one_that_got_through() {
+async fn an_attempt_that_is_too_late_does_not_hide_an_earlier_one_that_was_queued() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("late", 3, 50).await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
@@ -136,7 +136,7 @@ async fn a_try_that_comes_too_late_does_not_deny_one_that_got_through() {
 }
 
 #[tokio::test]
-async fn equal_stamps_go_by_token() {
+async fn equal_stamps_are_ordered_by_user_token() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("equal", 5, 50).await.unwrap();
     let stamp = micros_now() - 10_000_000;
@@ -149,7 +149,7 @@ async fn equal_stamps_go_by_token() {
 }
 
 #[tokio::test]
-async fn a_stock_of_none_and_of_one() {
+async fn a_stock_of_zero_and_of_one() {
     let server = RedisQueue::start().await.unwrap();
     for (name, stock) in [("none", 0), ("one", 1)] {
         let item_id = server.item(name, stock, 50).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_stock_of_none_and_of_one() {
 }
 
 #[tokio::test]
-async fn the_gates_are_law_at_the_drain() {
+async fn the_drain_enforces_the_gates() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("gates", 10, 50).await.unwrap();
     let opens = micros_now() - 20_000_000;
@@ -178,7 +178,7 @@ async fn the_gates_are_law_at_the_drain() {
 }
 
 #[tokio::test]
-async fn nothing_is_popped_from_a_paused_item() {
+async fn no_order_is_drained_from_a_paused_item() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("paused", 10, 50).await.unwrap();
     backdate(&server, &item_id, &[(micros_now() - HOUR_MICROS / 2, "a")]).await.unwrap();
@@ -190,13 +190,13 @@ async fn nothing_is_popped_from_a_paused_item() {
 }
 
 #[tokio::test]
-async fn a_buyer_with_a_unit_gets_no_second_one() {
+async fn a_buyer_with_a_unit_does_not_get_a_second_one() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("twice", 10, 50).await.unwrap();
     let stamp = micros_now() - 10_000_000;
     backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
     server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
-    // Past the place script, straight into the queue.
+    // Directly into the queue, without the place script.
     backdate(&server, &item_id, &[(stamp + 1, "a")]).await.unwrap();
     let batch = server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap();
     assert_eq!((batch.reserved, batch.dropped_already_taken, batch.stock_left), (0, 1, 9));
@@ -205,7 +205,7 @@ async fn a_buyer_with_a_unit_gets_no_second_one() {
 }
 
 #[tokio::test]
-async fn an_order_beside_a_unit_hides_it_from_nobody() {
+async fn an_order_in_addition_to_a_unit_does_not_hide_the_unit() {
     let server = RedisQueue::start().await.unwrap();
     for (name, hold_seconds) in [("at-once", 0), ("on-hold", 600)] {
         let item_id = server.item(name, 1, 50).await.unwrap();
@@ -214,7 +214,7 @@ async fn an_order_beside_a_unit_hides_it_from_nobody() {
         let stamp = micros_now() - 10_000_000;
         backdate(&server, &item_id, &[(stamp, "a")]).await.unwrap();
         assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().reserved, 1);
-        // Past the place script. With no unit left the drain takes nobody out, to drop them neither.
+        // Without the place script. If no unit is left, the drain takes no order out, and drops none.
         backdate(&server, &item_id, &[(stamp + 1, "a")]).await.unwrap();
         assert_eq!(server.queue.drain(&item_id, 500, Permit::Unleased).await.unwrap().taken, 0);
 
@@ -228,13 +228,13 @@ async fn an_order_beside_a_unit_hides_it_from_nobody() {
             assert!(matches!(state, OrderState::Reserved(Hold::Until(_))), "{state:?}");
             assert_eq!(left, Leave::Cancelling);
         }
-        // The order is gone, the unit is still taken.
+        // The order is removed, and the unit is still reserved.
         assert_eq!(server.queue.counts(&item_id).await.unwrap(), (0, 1, 0));
     }
 }
 
 #[tokio::test]
-async fn a_buyer_whose_reservation_was_released_leaves_the_queue() {
+async fn a_buyer_whose_reservation_was_released_can_leave_the_queue() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("back", 1, 50).await.unwrap();
     let stamp = micros_now() - 10_000_000;
@@ -250,7 +250,7 @@ async fn a_buyer_whose_reservation_was_released_leaves_the_queue() {
 }
 
 #[tokio::test]
-async fn a_drain_takes_no_more_than_it_may() {
+async fn a_drain_takes_at_most_its_maximum() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("many", 2_000, 50).await.unwrap();
     let names: Vec<String> = (0..1_200).map(|n| format!("buyer-{n:04}")).collect();
@@ -266,7 +266,7 @@ async fn a_drain_takes_no_more_than_it_may() {
 }
 
 #[tokio::test]
-async fn scripts_are_loaded_again_after_the_server_forgot_them() {
+async fn scripts_are_loaded_again_after_the_server_lost_them() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("forgetful", 10, 25_000).await.unwrap();
     place(&server, &item_id, "a", micros_now()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of calls to a Redis that does not answer, or not in time: on real servers.
+//! Calls to a Redis that does not answer, or not in time, on real servers.
 
 use anyhow::Result;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
@@ -23,7 +23,7 @@ fn link_at(url: String) -> Link {
     Link::new(RedisConfig::main(&source).unwrap())
 }
 
-/// The server's own number of the connection that `link` uses now.
+/// The server's id of the connection that `link` uses now.
 async fn connection_of(link: &Link) -> Result<i64, LinkError> {
     link.call(async |mut connection| redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await).await
 }
@@ -33,13 +33,13 @@ fn signal(signal: &str, process: u32) {
 }
 
 #[tokio::test]
-async fn a_caller_with_little_time_costs_the_others_no_connection() {
+async fn a_caller_with_a_short_time_limit_does_not_close_the_shared_connection() {
     let server = RedisQueue::start().await.unwrap();
     let link = link_at(server.redis.url());
     let first = connection_of(&link).await.unwrap();
     let gave_up = link.run(A_MOMENT, async |_| std::future::pending::<RedisResult<()>>().await).await;
     assert!(matches!(gave_up, Err(LinkError::Unanswered(_))), "{gave_up:?}");
-    // At once, and when it has been asked whether it lives.
+    // Immediately, and after the probe.
     for later in [Duration::ZERO, Duration::from_millis(1_200)] {
         tokio::time::sleep(later).await;
         assert_eq!(connection_of(&link).await.unwrap(), first);
@@ -47,7 +47,7 @@ async fn a_caller_with_little_time_costs_the_others_no_connection() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_replaced_though_nobody_had_time_to_see_it() {
+async fn a_silent_connection_is_replaced_even_if_every_caller_timed_out_early() {
     let server = RedisQueue::start().await.unwrap();
     let link = link_at(server.redis.url());
     let first = connection_of(&link).await.unwrap();
@@ -61,13 +61,13 @@ async fn a_silent_connection_is_replaced_though_nobody_had_time_to_see_it() {
     assert_ne!(connection_of(&link).await.unwrap(), first);
 }
 
-/// Whether the replica has what the server has, asked over a connection of its own.
+/// Whether the replica has all writes of the server, over a separate connection.
 async fn is_acknowledged(server: &RedisQueue) -> Result<bool> {
     Ok(queue_at(server.redis.url())?.wait_for_replicas(1, Duration::from_millis(100)).await?)
 }
 
 #[tokio::test]
-async fn a_connection_that_has_written_nothing_waits_for_replicas_all_the_same() {
+async fn a_connection_without_a_write_waits_for_replicas_too() {
     let server = RedisQueue::start().await.unwrap();
     let folder = WorkFolder::new().unwrap();
     let replica = Redis::start_replica(folder.path(), "replica", &server.redis).await.unwrap();
@@ -85,10 +85,10 @@ async fn a_connection_that_has_written_nothing_waits_for_replicas_all_the_same()
 }
 
 #[tokio::test]
-async fn a_silent_replica_is_waited_for_once_and_then_left_alone() {
+async fn a_silent_replica_is_tried_once_and_then_skipped() {
     let server = RedisQueue::start().await.unwrap();
     let item_id = server.item("a", 1, 50).await.unwrap();
-    // The system takes connections, and nobody ever reads from them.
+    // The system accepts connections, but no process reads from them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let replica = queue_at(format!("redis://{}", silent.local_addr().unwrap())).unwrap();
     let cache = ItemCache::new(Some(replica), server.queue.clone());
@@ -96,7 +96,7 @@ async fn a_silent_replica_is_waited_for_once_and_then_left_alone() {
     assert!(cache.get(&item_id, Duration::from_secs(5)).await.unwrap().is_some());
     let took = began.elapsed();
     assert!(took >= REPLICA_LIMIT && took < REPLICA_LIMIT + Duration::from_millis(750), "{took:?}");
-    // The copy is too old by then, and the replica still rests.
+    // The copy is too old by then, and the replica is still skipped.
     tokio::time::sleep(MAX_AGE + Duration::from_millis(100)).await;
     let began = Instant::now();
     assert!(cache.get(&item_id, Duration::from_secs(5)).await.unwrap().is_some());
@@ -104,7 +104,7 @@ async fn a_silent_replica_is_waited_for_once_and_then_left_alone() {
 }
 
 #[tokio::test]
-async fn an_order_s_item_is_asked_for_until_main_answers_or_the_window_is_over() {
+async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     let mut server = RedisQueue::start().await.unwrap();
     let item_id = server.item("a", 3, 25_000).await.unwrap();
     let (url, jwks) = (server.redis.url(), IdentityProvider::new().unwrap().jwks().to_string());

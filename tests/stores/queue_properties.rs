@@ -19,10 +19,9 @@ const BUYERS: u8 = 24;
 /// One thing that happens to the queue, `starts_ms` after the beginning.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A buyer's order, stamped off by `skew_ms`, sent `copies` times over a line
-    /// that takes `transit_ms`.
+    /// A buyer's order whose stamp is off by `skew_ms`, sent `copies` times over a connection that takes `transit_ms`.
     Place { buyer: u8, starts_ms: u64, skew_ms: i64, transit_ms: u64, copies: u8 },
-    /// A buyer withdraws.
+    /// A buyer cancels.
     Leave { buyer: u8, starts_ms: u64 },
     /// The drain takes up to `most`.
     Drain { starts_ms: u64, most: u32 },
@@ -31,7 +30,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // Around the edges of the window (100 ms) and of the clocks' tolerance (100 ms).
+    // Around the limits of the window (100 ms) and of the clocks' tolerance (100 ms).
     let skew_ms = prop_oneof![6 => -5..=5_i64, 1 => -130..=-70_i64, 1 => 70..=130_i64];
     let transit_ms = prop_oneof![4 => 0..=40_u64, 1 => 60..=130_u64];
     prop_oneof![
@@ -44,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 enum Came {
     Placed { buyer: u8, stamp: u64, placement: Option<Placement> },
@@ -112,9 +111,9 @@ fn judge(outcome: &DropResult, came: &[Came], stock: u32) -> Result<(), String> 
         "stock does not add up",
     )?;
     let buyers: HashSet<&str> = outcome.reservations.iter().map(|r| r.user_token.as_str()).collect();
-    require(buyers.len() == sold, "somebody was reserved twice")?;
+    require(buyers.len() == sold, "a buyer was reserved twice")?;
     require(buyers.len() == outcome.taken.len(), "tasks and reservations differ")?;
-    require(outcome.queued.is_empty() || sold == stock as usize, "orders wait though units are left")?;
+    require(outcome.queued.is_empty() || sold == stock as usize, "orders wait although units are left")?;
     let mut stamps: HashMap<String, HashSet<u64>> = HashMap::new();
     let mut may_have_left = HashSet::new();
     for event in came {
@@ -130,12 +129,12 @@ fn judge(outcome: &DropResult, came: &[Came], stock: u32) -> Result<(), String> 
         let Came::Placed { buyer, placement: Some(placement), .. } = event else { continue };
         let buyer = format!("buyer-{buyer:02}");
         let has_place = outcome.taken.contains(&buyer) || outcome.queued.contains(&buyer);
-        let was_told_so = !matches!(placement, Placement::TooLate | Placement::ClockAhead);
-        require(!was_told_so || has_place || may_have_left.contains(&buyer), "an order was lost")?;
+        let was_accepted = !matches!(placement, Placement::TooLate | Placement::ClockAhead);
+        require(!was_accepted || has_place || may_have_left.contains(&buyer), "an order was lost")?;
     }
     for reservation in &outcome.reservations {
         let own = stamps.get(&reservation.user_token).is_some_and(|own| own.contains(&reservation.placed_at));
-        require(own, "a stamp that nobody sent")?;
+        require(own, "a stamp that no buyer sent")?;
     }
     Ok(())
 }

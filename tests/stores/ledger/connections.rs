@@ -1,4 +1,4 @@
-//! Connections that die, a server that cannot write, and whom TLS lets in.
+//! Failed connections, a server that cannot write, and the verification of TLS.
 
 use super::*;
 use local::system::folder::WorkFolder;
@@ -17,7 +17,7 @@ async fn dead_connections_are_replaced_without_failing_a_batch() {
         )
         .await
         .unwrap();
-        // As after a thaw: the pool does not know yet.
+        // As after a freeze of the process: the pool does not know yet.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         ledger.record(&item_id, &[held(&format!("buyer-{n}"), n)], Permit::Unleased).await.unwrap();
     }
@@ -25,12 +25,12 @@ async fn dead_connections_are_replaced_without_failing_a_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
+async fn a_ledger_that_cannot_write_is_unavailable_until_it_can() {
     let mut server = LedgerServer::start().await.unwrap();
     let item_id = item(&server.ledger, "a", 100).await;
     let is_unavailable = |error: &LedgerError| matches!(error, LedgerError::Unavailable(_));
 
-    // As a disk that is full, or a server that is being replaced.
+    // As with a full disk, or while the server is replaced.
     by_hand(&server, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     by_hand(&server, "SELECT pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -46,7 +46,7 @@ async fn a_ledger_that_cannot_write_is_away_and_comes_back() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
 
-    // Somebody sits on the item's row for longer than a statement may wait.
+    // Another transaction locks the item's row for longer than the limit of a statement.
     let mut transaction = connection.begin().await.unwrap();
     transaction.execute("SELECT * FROM fairdrop.items FOR UPDATE").await.unwrap();
     let started = Instant::now();

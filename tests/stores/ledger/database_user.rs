@@ -1,4 +1,4 @@
-//! The functions' user of the database, as docs/DEPLOYING.md makes it: that is enough, and no more is needed.
+//! The functions' database user, as docs/DEPLOYING.md creates it, has enough rights and no more.
 
 use super::*;
 use local::system::clock::micros_now;

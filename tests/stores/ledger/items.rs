@@ -1,14 +1,14 @@
-//! What an operator changes in an item.
+//! Changes of an item by an operator.
 
 use super::*;
 use shared::item::ItemChanges;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_at_once_all_stay() {
+async fn concurrent_changes_all_take_effect() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 5).await;
-    // As of operators who have all read the item before any of them writes.
+    // As if all operators had read the item before one of them writes.
     let changes = [
         ItemChanges { name: Some("B".into()), ..ItemChanges::default() },
         ItemChanges { stock_total: Some(9), ..ItemChanges::default() },
@@ -26,14 +26,14 @@ async fn changes_at_once_all_stay() {
     assert_eq!((known.item.name.as_str(), known.item.stock_total, known.item.hold_seconds), ("B", 9, 30));
     assert_eq!((known.item.opens_at, known.item.closes_at), (at(NOW + 5), Some(at(NOW + 9))));
     assert!(known.paused);
-    // One that was closed stays so.
+    // A closed item stays closed.
     let closed = ledger.close_item(&item_id, at(NOW + 20)).await.unwrap();
     assert_eq!(closed.item.closes_at, Some(at(NOW + 9)));
     assert!(!ledger.pause_item(&item_id, false).await.unwrap().paused);
 }
 
 #[tokio::test]
-async fn what_an_item_cannot_be_it_does_not_become() {
+async fn impossible_changes_are_refused() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 5).await;
@@ -42,7 +42,7 @@ async fn what_an_item_cannot_be_it_does_not_become() {
     assert!(matches!(ledger.change_item(&item_id, &closes(NOW + 1)).await, Ok(Some(_))));
     let opens = ItemChanges { opens_at: Some(at(NOW + 1)), ..ItemChanges::default() };
     assert_eq!(ledger.change_item(&item_id, &opens).await, Ok(None));
-    // Closed before it ever opened, it may still have another name.
+    // An item that was closed before it opened can still get another name.
     ledger.close_item(&item_id, at(NOW - 1)).await.unwrap();
     let named = ItemChanges { name: Some("B".into()), ..ItemChanges::default() };
     assert!(matches!(ledger.change_item(&item_id, &named).await, Ok(Some(known)) if known.item.name == "B"));
@@ -60,7 +60,7 @@ async fn what_an_item_cannot_be_it_does_not_become() {
 }
 
 #[tokio::test]
-async fn what_is_kept_back_only_grows_less() {
+async fn withheld_units_only_decrease() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 5).await;

@@ -1,4 +1,4 @@
-//! Notices of a payment that are late, or come twice: what they do to a buyer who has come back meanwhile.
+//! Late and repeated notices of a payment, after which the buyer has another reservation.
 
 use super::*;
 use ledger::SaleState;
@@ -8,7 +8,7 @@ fn today() -> Fence {
     Permit::Unleased.fence(1)
 }
 
-/// What Redis says of a buyer whose reservation was made `after` microseconds after the beginning.
+/// The state in Redis of a buyer whose reservation was made `after` microseconds after the beginning.
 fn in_redis(after: u64) -> OrderState {
     OrderState::Reserved(Hold::Until(at(NOW + after + HOLD)))
 }
@@ -18,14 +18,14 @@ async fn state_of(ledger: &Ledger, item_id: &ItemId, who: &UserToken) -> Option<
 }
 
 #[tokio::test]
-async fn what_was_refused_for_good_buys_nothing_when_its_buyer_comes_back() {
+async fn a_permanently_refused_payment_buys_nothing_for_a_later_reservation() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
     let (x, y) = (buyer("x"), buyer("y"));
     ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
     ledger.release_due(&item_id, &[due("x", 0, true)], at(NOW), today()).await.unwrap();
-    // Nothing is final before Redis was asked, or while a newer reservation is on its way.
+    // No answer is final before Redis was asked, or while a newer reservation is in transit.
     assert_eq!(ledger.pay(&item_id, &x, "late", today()).await, Ok(Payment::Unknown));
     assert_eq!(ledger.refuse(&item_id, &x, "late", in_redis(10), today()).await, Ok(Payment::Unknown));
     assert_eq!(
@@ -52,10 +52,10 @@ async fn what_was_refused_for_good_buys_nothing_when_its_buyer_comes_back() {
         assert_eq!(ledger.give_up(&item_id, who, reference, redis, today()).await, Ok(answer));
         assert_eq!(state_of(ledger, &item_id, who).await, Some(SaleState::Reserved));
     }
-    // Nor is it anybody else's.
+    // Nor does it belong to another buyer.
     assert_eq!(ledger.pay(&item_id, &y, "late", today()).await, Ok(Payment::Used));
     assert_eq!(ledger.give_up(&item_id, &y, "late", in_redis(11), today()).await, Ok(Payment::Used));
-    // A payment of its own buys the new unit; the old one is still what it was.
+    // Another payment buys the new unit; the answer to the old payment stays.
     assert!(matches!(ledger.pay(&item_id, &x, "new", today()).await, Ok(Payment::Sold { .. })));
     assert_eq!(ledger.pay(&item_id, &x, "late", today()).await, Ok(Payment::Released));
     assert_eq!(ledger.pay(&item_id, &x, "other", today()).await, Ok(Payment::AlreadyPaid));
@@ -64,7 +64,7 @@ async fn what_was_refused_for_good_buys_nothing_when_its_buyer_comes_back() {
 }
 
 #[tokio::test]
-async fn a_failure_releases_its_own_reservation_and_no_later_one() {
+async fn a_failed_payment_releases_its_own_reservation_and_no_later_one() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
@@ -80,7 +80,7 @@ async fn a_failure_releases_its_own_reservation_and_no_later_one() {
 }
 
 #[tokio::test]
-async fn a_failure_does_not_end_a_hold_that_was_extended_for_another_payment() {
+async fn a_failed_payment_does_not_end_a_hold_that_was_extended_for_another_payment() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
@@ -100,7 +100,7 @@ async fn a_failure_does_not_end_a_hold_that_was_extended_for_another_payment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_notices_at_once_get_one_answer() {
+async fn two_concurrent_notices_get_one_answer() {
     const RACES: u64 = 200;
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
@@ -111,7 +111,7 @@ async fn two_notices_at_once_get_one_answer() {
         let record = ledger.record(&item_id, &batch, Permit::Unleased);
         let pay = ledger.pay(&item_id, &who, &name, today());
         let refuse = ledger.refuse(&item_id, &who, &name, OrderState::None, today());
-        // Whoever is asked first changes from race to race.
+        // The first call alternates between races.
         let (recorded, paid, refused) = if n % 2 == 0 {
             tokio::join!(record, pay, refuse)
         } else {
@@ -128,13 +128,13 @@ async fn two_notices_at_once_get_one_answer() {
 }
 
 #[tokio::test]
-async fn the_database_itself_keeps_what_was_refused_for_good() {
+async fn the_database_itself_enforces_final_answers() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 10).await;
     let over = Permit::Leased { epoch: 1, until: at(1) }.fence(1);
     let (x, z) = (buyer("x"), buyer("z"));
-    // By a lease that is over nothing is refused, either.
+    // Without a valid lease, nothing is refused either.
     assert_eq!(
         ledger.refuse(&item_id, &z, "refused", OrderState::None, over).await,
         Err(LedgerError::LeaseOver)
