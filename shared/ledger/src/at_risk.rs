@@ -1,5 +1,5 @@
-//! What a promotion of the standby's replica would lose: the one answer that replica-lag reports and region-failover
-//! puts into its plan and its gate.
+//! The loss of a promotion of the standby's replica. replica-lag reports it; region-failover uses it in its plan and its
+//! gate.
 
 use crate::{MainState, ReplicaState};
 use serde::{Deserialize, Serialize};
@@ -12,14 +12,14 @@ pub struct AtRisk {
     /// heartbeat at all: then nothing bounds it.
     #[serde(rename = "seconds", with = "as_seconds")]
     pub micros: u64,
-    /// No more sales than this are lost: an upper limit, unless stock was added meanwhile.
+    /// An upper limit of the number of lost sales, unless stock was added in the meantime.
     pub sales_at_most: u64,
-    /// As many sales are likely to be lost. By [`Basis::Main`] this is the same count.
+    /// The likely number of lost sales. With [`Basis::Main`] it is the same number.
     pub sales_likely: u64,
     pub basis: Basis,
 }
 
-/// Which side has counted.
+/// The ledger that has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {

@@ -35,23 +35,23 @@ pub enum Hold {
     Until(Stamp),
     /// The ledger: the unit is sold when the worker records the reservation.
     Sale,
-    /// For its release: the buyer has given it back.
+    /// The worker: it releases the reservation, which the buyer has cancelled.
     Release,
 }
 
-/// What came of a wish to leave the queue.
+/// The result of a buyer's request to cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Their order is withdrawn.
+    /// The order was removed from the queue.
     Left,
-    /// Their reservation will be released, unless a payment for it comes first.
+    /// The reservation will be released, unless a payment for it comes first.
     Cancelling,
-    /// There was nothing to withdraw; this is how they stand.
+    /// There was nothing to cancel; this is the order's state.
     Stays(OrderState),
 }
 
 impl Queue {
-    /// Where `buyer` stands with `item_id`, as main has it: one round trip, one moment.
+    /// The state of `buyer`'s order on main, at one moment, in one round trip.
     pub async fn order_state(&self, item_id: &ItemId, buyer: &UserToken) -> Result<OrderState, LinkError> {
         let keys = Keys::of(item_id);
         let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
@@ -69,7 +69,7 @@ impl Queue {
         Ok(state_of(placed_at, ahead, hold))
     }
 
-    /// Takes `buyer`'s waiting order out of the queue, and gives their reservation back where they have one.
+    /// Removes `buyer`'s waiting order from the queue, and cancels the buyer's reservation if there is one.
     pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
         let keys = Keys::of(item_id);
         let reply: String = self
@@ -108,7 +108,7 @@ impl Queue {
         page.into_iter().map(order).collect::<Option<_>>().ok_or_else(malformed)
     }
 
-    /// Those who have or had a reservation, with how they stand, likewise.
+    /// The buyers with a reservation, also a released one, and their states, likewise.
     pub async fn taken(
         &self,
         item_id: &ItemId,

@@ -25,9 +25,8 @@ pub const TASK_HISTORY: Duration = Duration::from_secs(3_600);
 /// The length of the hold of a unit that is sold without a hold. With 127 years, the end of a hold distinguishes
 /// the two cases and stays below [`Stamp::LIMIT`].
 pub const NO_HOLD_MICROS: u64 = 4_000_000_000_000_000;
-/// A reservation that its buyer gave back has its hold's end lowered by this: the score is
-/// due at once, and still says which of the buyer's reservations it was. Real ends lie
-/// above it (they come after 2017), lowered ones below (until 2065).
+/// Cancelling a reservation lowers its hold's end by this: the score is due at once, and still identifies the buyer's
+/// reservation. Real ends are above it (after 2017), lowered ones below it (until 2065).
 pub const CANCELLED_OFFSET_MICROS: u64 = 1_500_000_000_000_000;
 
 /// A unit of the stock that is reserved for an order.
