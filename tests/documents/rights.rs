@@ -18,7 +18,7 @@ const RENAMED: [(&str, &str); 3] = [
     ("execute-api:DeleteConnection", "execute-api:ManageConnections"),
 ];
 /// Further actions that a call needs, by the name of a method.
-const FURTHER: [(&str, &str); 2] = [("auth_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
+const FURTHER: [(&str, &str); 2] = [("database_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
 
 /// Calls that two SDKs of a function have in common, and the action that is meant.
 const AMBIGUOUS: [(&str, &str); 2] = [

@@ -2,10 +2,8 @@
 //! real servers.
 
 use anyhow::Result;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::Environment;
 use aws_sdk_rds::error::ProvideErrorMetadata;
@@ -14,6 +12,9 @@ use aws_sdk_scheduler::types::ScheduleState;
 use drill::control_plane::Reachability;
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use local::system::folder::WorkFolder;
+use sdk::RetryConfig;
+use sdk::TimeoutConfig;
+use sdk::{Region, SdkConfig};
 use std::fmt::Debug;
 use std::time::Duration;
 use tests::eventually;
@@ -24,14 +25,15 @@ const THERE: &str = "us-east-1";
 
 /// What a client of `region` needs, without tries of its own.
 async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest())
+    sdk::defaults()
         .region(Region::new(region))
         .endpoint_url(two.control_plane.url())
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "test", "test", None, None, "test",
+        )))
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(3)).build())
-        .load()
-        .await
+        .build()
 }
 
 /// The code of a refusal.

@@ -7,6 +7,8 @@ pub mod parameters;
 pub mod template;
 
 use anyhow::{Context, Result};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use futures::future::join_all;
 use ledger::Ledger;
 use local::crowd::{OrderAnswer, SentOrder};
@@ -296,11 +298,10 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
 
 /// The table called `lease` of the emulator at `url`, as it is seen from `region`.
 pub async fn lease_table(url: &str, region: &str) -> lease::LeaseTable {
-    let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
-    let aws = aws_config::defaults(aws_config::BehaviorVersion::latest())
-        .endpoint_url(url)
-        .credentials_provider(credentials);
-    lease::LeaseTable::new(aws, region, "lease").await
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    let aws =
+        sdk::defaults().endpoint_url(url).credentials_provider(SharedCredentialsProvider::new(credentials));
+    lease::LeaseTable::new(aws, region, "lease")
 }
 
 /// A sample event of `events/`.

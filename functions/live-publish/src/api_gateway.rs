@@ -3,12 +3,12 @@
 
 use crate::send_rate::SendRate;
 use crate::transport::{BroadcastResult, Delivery, Transport};
-use aws_config::retry::RetryConfig;
 use aws_sdk_apigatewaymanagement::Client;
 use aws_sdk_apigatewaymanagement::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use futures::StreamExt;
 use live::connection_id::ConnectionId;
+use sdk::RetryConfig;
 use sdk::TimeLimits;
 use shared::config::{self, ConfigError, Source};
 use shared::item::ItemId;
@@ -49,14 +49,12 @@ impl ApiGateway {
         }
         let per_second = config::number(source, "FAIRDROP_LIVE_SENDS_PER_SECOND", 5_000, 1, 100_000)?;
         let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: CALL_LIMIT, call: CALL_LIMIT };
-        let config = sdk::defaults()
-            .endpoint_url(endpoint)
-            .timeout_config(limits.timeouts())
-            .retry_config(RetryConfig::disabled())
-            .load()
-            .await;
+        let config =
+            sdk::defaults().timeout_config(limits.timeouts()).retry_config(RetryConfig::disabled()).build();
+        let config =
+            aws_sdk_apigatewaymanagement::config::Builder::from(&config).endpoint_url(endpoint).build();
         Ok(Self(Arc::new(ConnectionsClient {
-            client: Client::new(&config),
+            client: Client::from_conf(config),
             send_rate: SendRate::new(per_second, Instant::now()),
             order_messages: Semaphore::new(MAX_ORDER_MESSAGES_IN_FLIGHT),
         })))

@@ -20,7 +20,7 @@ impl App {
     /// Reads the configuration of a function in `region`. Nothing is connected yet.
     pub async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
         let table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
-        let client = aws_sdk_dynamodb::Client::new(&sdk::config(region).await);
+        let client = aws_sdk_dynamodb::Client::new(&sdk::config(region));
         let interval_ms = config::number(source, "FAIRDROP_OBSERVE_INTERVAL_MS", 2_000, 50, 10_000)?;
         Ok(Self {
             here: region.into(),

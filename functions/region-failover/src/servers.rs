@@ -51,14 +51,14 @@ impl FailoverServers {
     /// Reads the configuration of a function in `region`. Nothing is connected yet.
     pub(crate) async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
         let main_region = config::required(source, "FAIRDROP_MAIN_REGION")?;
-        let aws = sdk::config(region).await;
+        let aws = sdk::config(region);
         let stores = |redis: RedisConfig, ledger: Ledger| {
             let link = Link::new(redis);
             Stores { queue: Queue::new(link.clone()), link, ledger }
         };
         let lease_table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
         Ok(Self {
-            lease: LeaseTable::new(sdk::defaults(), region, &lease_table).await,
+            lease: LeaseTable::new(sdk::defaults(), region, &lease_table),
             timing: LeaseTiming::from_config(source)?,
             clock: Arc::new(Clock::machine()),
             main: stores(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),

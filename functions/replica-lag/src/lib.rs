@@ -76,7 +76,7 @@ impl App {
                 .unwrap_or_else(|| "docs/runbook/replica-lag.md".into()),
             has_topic: topic_arn.is_some(),
         };
-        let (aws, aws_of_main) = (sdk::config(region).await, sdk::config(&main_region).await);
+        let (aws, aws_of_main) = (sdk::config(region), sdk::config(&main_region));
         let collector = Collector {
             replica: Ledger::of_replica(source)?,
             main: Ledger::of_main(source, &main_region)?,

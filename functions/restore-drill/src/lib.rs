@@ -69,7 +69,7 @@ impl App {
         check::ledger_at(&environment, "restored.example", 5432)?;
         let groups = config::optional(source, "FAIRDROP_DRILL_SECURITY_GROUPS").unwrap_or_default();
         Ok(Self {
-            client: rds::client(&sdk::config(region).await, region),
+            client: rds::client(&sdk::config(region), region),
             region: region.to_owned(),
             prefix,
             database,

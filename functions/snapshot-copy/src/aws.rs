@@ -16,7 +16,7 @@ pub struct AwsRds {
 
 /// Builds the clients of the function's own region and of the targets. Opens no connection.
 pub async fn regions(source_region: &str, targets: impl Iterator<Item = String>) -> Regions<AwsRds> {
-    let config = sdk::config(source_region).await;
+    let config = sdk::config(source_region);
     let in_region = |region: &str| AwsRds { client: rds::client(&config, region) };
     Regions {
         source_region: source_region.to_owned(),

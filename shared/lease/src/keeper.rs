@@ -56,7 +56,7 @@ impl Lease {
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let Some(name) = config::optional(source, "FAIRDROP_LEASE_TABLE") else { return Ok(Self(None)) };
         let (region, timing) = (config::region(source)?, LeaseTiming::from_config(source)?);
-        Ok(Self::over(LeaseTable::new(sdk::defaults(), &region, &name).await, &region, timing))
+        Ok(Self::over(LeaseTable::new(sdk::defaults(), &region, &name), &region, timing))
     }
 
     /// The lease in `table`, for a process of `region`.

@@ -3,14 +3,14 @@
 
 use crate::record::LeaseRecord;
 use crate::timing::LeaseTiming;
-use aws_config::retry::RetryConfig;
-use aws_config::{ConfigLoader, Region};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeValue, MultiRegionConsistency, ReturnValue, ReturnValuesOnConditionCheckFailure,
     TableDescription,
 };
+use sdk::RetryConfig;
 use sdk::TimeLimits;
+use sdk::{Region, SdkConfigBuilder};
 use shared::stamp::Stamp;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -55,7 +55,7 @@ type Attributes = HashMap<String, AttributeValue>;
 
 impl LeaseTable {
     /// The table `name` in `region`, with the credentials of `aws` and the limits above. Nothing is connected yet.
-    pub async fn new(aws: ConfigLoader, region: &str, name: &str) -> Self {
+    pub fn new(aws: SdkConfigBuilder, region: &str, name: &str) -> Self {
         let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: TRY_LIMIT, call: CALL_LIMIT };
         let retries = RetryConfig::standard()
             .with_max_attempts(MAX_TRIES)
@@ -64,8 +64,7 @@ impl LeaseTable {
             .region(Region::new(region.to_owned()))
             .timeout_config(limits.timeouts())
             .retry_config(retries)
-            .load()
-            .await;
+            .build();
         Self { client: Client::new(&config), name: name.to_owned(), id: ID.into() }
     }
 

@@ -1,8 +1,7 @@
 //! Access to the ledger: address, TLS, password or IAM token, and a small pool in which every wait has a time limit.
 
 use crate::{Ledger, LedgerError};
-use aws_config::BehaviorVersion;
-use aws_sdk_rds::auth_token;
+use sdk::DatabaseUser;
 use shared::config::{self, ConfigError, Source};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -41,9 +40,9 @@ pub(crate) struct Access {
 
 /// An IAM token in place of a password.
 struct Iam {
-    /// The ledger's region if it is not this one: a token is signed for a region.
-    region: Option<String>,
-    config: tokio::sync::OnceCell<aws_config::SdkConfig>,
+    /// The ledger's region: a token is signed for a region.
+    region: String,
+    credentials: sdk::Credentials,
     made_at: Mutex<Option<SystemTime>>,
 }
 
@@ -80,8 +79,9 @@ impl Access {
         let iam = match config::optional(source, "FAIRDROP_LEDGER_AUTH").as_deref() {
             None | Some("password") => None,
             Some("iam") => Some(Iam {
-                region: config::optional(source, "FAIRDROP_LEDGER_REGION"),
-                config: tokio::sync::OnceCell::new(),
+                region: config::optional(source, "FAIRDROP_LEDGER_REGION")
+                    .map_or_else(|| config::required(source, "AWS_REGION"), Ok)?,
+                credentials: sdk::credentials(source).map_err(|missing| ConfigError::Missing(missing.0))?,
                 made_at: Mutex::new(None),
             }),
             Some(_) => {
@@ -110,7 +110,7 @@ impl Access {
     }
 
     /// Replaces the token if it is older than [`TOKEN_LIFETIME`].
-    async fn renew_token(&self, pool: &PgPool) -> Result<(), LedgerError> {
+    fn renew_token(&self, pool: &PgPool) -> Result<(), LedgerError> {
         let Some(iam) = &self.iam else { return Ok(()) };
         let is_fresh = || {
             let made_at = *iam.made_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,26 +119,16 @@ impl Access {
         if is_fresh() {
             return Ok(());
         }
-        let load = || async {
-            let defaults = aws_config::defaults(BehaviorVersion::latest());
-            match iam.region.clone() {
-                Some(region) => defaults.region(aws_config::Region::new(region)).load().await,
-                None => defaults.load().await,
-            }
+        let user = DatabaseUser {
+            host: self.options.get_host(),
+            port: self.options.get_port(),
+            user: self.options.get_username(),
+            region: &iam.region,
         };
-        let aws = iam.config.get_or_init(load).await;
-        let no_token = |what: &str| LedgerError::Unavailable(format!("could not sign an IAM token: {what}"));
-        let wanted = auth_token::Config::builder()
-            .hostname(self.options.get_host())
-            .port(self.options.get_port().into())
-            .username(self.options.get_username())
-            .build()
-            .map_err(|_| no_token("the address is incomplete"))?;
-        let token = auth_token::AuthTokenGenerator::new(wanted)
-            .auth_token(aws)
-            .await
-            .map_err(|_| no_token("the credentials cannot sign one"))?;
-        pool.set_connect_options(self.options.clone().password(token.as_str()));
+        let token = user
+            .database_token(iam.credentials.clone(), SystemTime::now())
+            .map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        pool.set_connect_options(self.options.clone().password(&token));
         *iam.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
         Ok(())
     }
@@ -164,7 +154,7 @@ impl Ledger {
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
-        self.access.renew_token(&self.pool).await?;
+        self.access.renew_token(&self.pool)?;
         timeout(CALL_LIMIT, Box::pin(work))
             .await
             .unwrap_or_else(|_| Err(LedgerError::Unavailable("no answer in time".into())))
@@ -210,24 +200,20 @@ mod tests {
         let access = access(&[
             ("FAIRDROP_LEDGER_URL", "postgres://app@db.example:5432/x"),
             ("FAIRDROP_LEDGER_AUTH", "iam"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
         ])
         .unwrap();
-        let credentials = aws_sdk_rds::config::Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
-        let aws = aws_config::defaults(BehaviorVersion::latest())
-            .region(aws_config::Region::new("eu-west-1"))
-            .credentials_provider(credentials)
-            .load()
-            .await;
         let iam = access.iam.as_ref().unwrap();
-        iam.config.set(aws).unwrap();
         let pool = access.pool();
-        access.renew_token(&pool).await.unwrap();
+        access.renew_token(&pool).unwrap();
         let first = *iam.made_at.lock().unwrap();
         assert!(first.is_some());
-        access.renew_token(&pool).await.unwrap();
+        access.renew_token(&pool).unwrap();
         assert_eq!(*iam.made_at.lock().unwrap(), first);
         *iam.made_at.lock().unwrap() = SystemTime::now().checked_sub(TOKEN_LIFETIME);
-        access.renew_token(&pool).await.unwrap();
+        access.renew_token(&pool).unwrap();
         assert!(*iam.made_at.lock().unwrap() > first);
     }
 }

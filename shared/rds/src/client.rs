@@ -1,8 +1,8 @@
 //! The SDK's client, and paged lists.
 
 use crate::{RdsError, Snapshot, refusal, snapshot};
-use aws_config::{Region, SdkConfig};
 use aws_sdk_rds::Client;
+use sdk::{Region, SdkConfig};
 
 /// The page size: the most that RDS returns in one answer.
 pub const PAGE: i32 = 100;

@@ -1,10 +1,23 @@
-//! Configuration of AWS SDK clients: credentials, time limits, retries.
+//! Configuration of AWS SDK clients: credentials, endpoints, time limits, retries.
 //!
-//! Not in `shared`, since `order-intake` links no AWS SDK.
+//! Lambda gives a function its credentials in the environment, so that this crate does without `aws-config`, whose
+//! other sources of credentials need another SDK. Not in `shared`, since `order-intake` links no AWS SDK.
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+mod database_token;
+mod environment;
+
+pub use aws_credential_types::Credentials;
+pub use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
+pub use aws_smithy_types::retry::RetryConfig;
+pub use aws_smithy_types::timeout::TimeoutConfig;
+pub use aws_types::SdkConfig;
+pub use aws_types::region::Region;
+pub use aws_types::sdk_config::Builder as SdkConfigBuilder;
+pub use database_token::{DatabaseUser, TokenError};
+pub use environment::{MissingCredentials, credentials};
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use environment::{EnvironmentCredentials, EnvironmentEndpoints};
 use std::time::Duration;
 
 /// The time limits of a client's calls.
@@ -29,9 +42,14 @@ impl TimeLimits {
     }
 }
 
-/// The SDK's defaults, with the credentials of the environment.
-pub fn defaults() -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest())
+/// The SDK's defaults, with the region, credentials and endpoints of the environment.
+pub fn defaults() -> SdkConfigBuilder {
+    let mut builder = SdkConfig::builder();
+    builder.set_region(environment::variable("AWS_REGION").map(Region::new));
+    builder
+        .behavior_version(BehaviorVersion::latest())
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentCredentials))
+        .service_config(EnvironmentEndpoints)
 }
 
 /// Attempts of one call of a recovery function. Between two attempts the client waits, with jitter, up to 1, 2 and
@@ -44,7 +62,7 @@ const LIMITS: TimeLimits = TimeLimits {
 };
 
 /// The configuration of a recovery function's clients in `region`. Nothing is connected yet.
-pub async fn config(region: &str) -> SdkConfig {
+pub fn config(region: &str) -> SdkConfig {
     defaults()
         .region(Region::new(region.to_owned()))
         .retry_config(
@@ -54,6 +72,5 @@ pub async fn config(region: &str) -> SdkConfig {
                 .with_max_backoff(Duration::from_secs(5)),
         )
         .timeout_config(LIMITS.timeouts())
-        .load()
-        .await
+        .build()
 }

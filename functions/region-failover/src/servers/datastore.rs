@@ -2,9 +2,9 @@
 
 use super::{call_aws, obstacle};
 use crate::observation::{Observation, Obstacle, Role};
-use aws_config::SdkConfig;
 use aws_sdk_elasticache::Client;
 use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupMember};
+use sdk::SdkConfig;
 use shared::config::{self, ConfigError, Source};
 use shared::queue::LinkError;
 

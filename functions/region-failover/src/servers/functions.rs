@@ -3,7 +3,6 @@
 
 use super::{call_aws, obstacle};
 use crate::observation::Obstacle;
-use aws_config::{Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::{
     GetFunctionConfigurationError, GetFunctionConfigurationOutput,
@@ -11,6 +10,7 @@ use aws_sdk_lambda::operation::get_function_configuration::{
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use aws_sdk_scheduler::types::ScheduleState;
 use futures::future::{join_all, try_join_all};
+use sdk::{Region, SdkConfig};
 use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

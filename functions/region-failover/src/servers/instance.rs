@@ -2,10 +2,10 @@
 
 use super::{CALL_LIMIT, call_aws, obstacle};
 use crate::observation::{Observation, Obstacle};
-use aws_config::SdkConfig;
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag, VpcSecurityGroupMembership};
 use rds::{Class, RdsError};
+use sdk::SdkConfig;
 use shared::config::{self, ConfigError, Source};
 use tokio::time::timeout;
 

@@ -7,12 +7,14 @@ mod instance;
 use super::datastore::GlobalDatastore;
 use super::functions::Functions;
 use super::instance::Instances;
-use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use sdk::RetryConfig;
+use sdk::{Region, SdkConfig};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -60,14 +62,13 @@ impl ReplayedAws {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let credentials = Credentials::new("test", "test", None, None, "test");
+        let config = sdk::defaults()
             .region(Region::new("eu-west-1"))
             .endpoint_url(url)
-            .credentials_provider(credentials)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled())
-            .load()
-            .await;
+            .build();
         Self { config, asked }
     }
 
