@@ -13,7 +13,7 @@ mod stock;
 
 use crate::observation::Obstacle;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
-use datastore::GlobalDatastore;
+use datastore::DatastoreClient;
 use functions::Functions;
 use instance::Instances;
 use lease::{LeaseTable, LeaseTiming};
@@ -39,7 +39,7 @@ pub struct FailoverServers {
     /// The standby's own stores.
     pub(crate) standby: Stores,
     instances: Instances,
-    datastore: GlobalDatastore,
+    datastore: DatastoreClient,
     functions: Functions,
     replica_url: String,
     /// The endpoint of a drill's copy, and the ledger on it.
@@ -64,7 +64,7 @@ impl FailoverServers {
             main: stores(RedisConfig::main(source)?, Ledger::of_main(source, &main_region)?),
             standby: stores(RedisConfig::standby(source)?, Ledger::of_replica(source)?),
             instances: Instances::from_config(source, &aws, region, &main_region)?,
-            datastore: GlobalDatastore::from_config(source, &aws, region)?,
+            datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
             replica_url: config::required(source, "FAIRDROP_REPLICA_URL")?,
             copy_endpoint: Arc::default(),

@@ -1,6 +1,6 @@
 //! What each step decides by what was observed. Pure: nothing here calls a server.
 
-use crate::observation::{FailoverAction, Observation, Role};
+use crate::observation::{FailoverAction, Loss, Observation, Role};
 use crate::run::{Mode, Run};
 use crate::step::FailoverStep;
 use StepVerdict::{Done, Halt};
@@ -116,7 +116,7 @@ fn precheck(run: &Run, observation: &Observation) -> StepVerdict {
     }
 }
 
-fn loss_not_accepted(loss: crate::Loss) -> StepVerdict {
+fn loss_not_accepted(loss: Loss) -> StepVerdict {
     Halt(format!(
         "up to {} sales of the last {} ms would be lost, which is more than was accepted",
         loss.sales, loss.ms

@@ -22,7 +22,7 @@ const START: u64 = 1_795_000_000 * SECOND;
 
 /// A region's servers.
 #[derive(Debug, Default)]
-pub(crate) struct SimulatedRegion {
+pub(crate) struct RegionTruth {
     /// Ledger and Redis do not answer any more.
     pub(crate) is_dead: bool,
     /// How far its servers' clocks are ahead, in microseconds.
@@ -60,7 +60,7 @@ pub(crate) struct FailoverWorld {
     pub(crate) now: u64,
     pub(crate) stock: u64,
     pub(crate) table: LeaseRecord,
-    pub(crate) regions: [SimulatedRegion; 2],
+    pub(crate) regions: [RegionTruth; 2],
     pub(crate) standby: Standby,
     pub(crate) next_buyer: u64,
     /// Whether messages to main, and to the standby, are cut.
@@ -83,12 +83,12 @@ pub(crate) struct FailoverWorld {
 impl FailoverWorld {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut region = |_| SimulatedRegion {
+        let mut region = |_| RegionTruth {
             clock: rng.random_range(-1_000_000..=1_000_000),
             item_epoch: 1,
             epoch: 1,
             may_run: false,
-            ..SimulatedRegion::default()
+            ..RegionTruth::default()
         };
         let mut regions = [0, 1].map(&mut region);
         regions[MAIN].may_run = true;

@@ -10,7 +10,7 @@ use shared::queue::LinkError;
 
 /// The Global Datastore, reached from the standby's region.
 #[derive(Clone, Debug)]
-pub(super) struct GlobalDatastore {
+pub(super) struct DatastoreClient {
     client: Client,
     id: String,
     /// This region's replication group.
@@ -18,7 +18,7 @@ pub(super) struct GlobalDatastore {
     region: String,
 }
 
-impl GlobalDatastore {
+impl DatastoreClient {
     pub(super) fn from_config(
         source: Source<'_>,
         aws: &SdkConfig,

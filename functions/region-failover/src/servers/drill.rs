@@ -5,6 +5,7 @@ use super::instance::Copied;
 use super::{FailoverServers, obstacle};
 use crate::observation::{Observation, ObservationKind, Obstacle, Role};
 use crate::run::Run;
+use crate::step::FailoverStep;
 use lease::LeaseRecord;
 use ledger::Ledger;
 use shared::config::Source;
@@ -19,12 +20,12 @@ impl FailoverServers {
     pub(super) async fn for_drill(&self, run: &Run) -> Result<Self, Obstacle> {
         let endpoint = match self.instances.copy().await? {
             Copied::Ready { host, port } => format!("{host}:{port}"),
-            Copied::Missing if run.step == crate::FailoverStep::Precheck => {
+            Copied::Missing if run.step == FailoverStep::Precheck => {
                 self.instances.make_copy().await?;
                 return Err(obstacle("RDS is creating the drill's copy"));
             }
             Copied::Missing => return Err(obstacle("the drill's copy was deleted")),
-            Copied::Changing if run.step == crate::FailoverStep::Precheck => {
+            Copied::Changing if run.step == FailoverStep::Precheck => {
                 return Err(obstacle("RDS is creating the drill's copy"));
             }
             // The endpoint stays the same during the promotion.

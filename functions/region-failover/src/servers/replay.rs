@@ -4,7 +4,7 @@ mod datastore;
 mod functions;
 mod instance;
 
-use super::datastore::GlobalDatastore;
+use super::datastore::DatastoreClient;
 use super::functions::Functions;
 use super::instance::Instances;
 use aws_credential_types::Credentials;
@@ -93,8 +93,8 @@ impl ReplayedAws {
         Instances::from_config(&Self::source, &self.config, "eu-west-1", "us-east-1").unwrap()
     }
 
-    fn datastore(&self) -> GlobalDatastore {
-        GlobalDatastore::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
+    fn datastore(&self) -> DatastoreClient {
+        DatastoreClient::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
     }
 
     fn functions(&self) -> Functions {
