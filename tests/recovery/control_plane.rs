@@ -1,5 +1,4 @@
-//! AWS's control plane on this machine, asked by the real SDKs: what it answers, and what it does to the
-//! real servers.
+//! The local control plane, called by the real SDKs: its answers, and its effects on the real servers.
 
 use anyhow::Result;
 use aws_credential_types::Credentials;
@@ -23,7 +22,7 @@ const A_WHILE: Duration = Duration::from_secs(20);
 const HERE: &str = "eu-west-1";
 const THERE: &str = "us-east-1";
 
-/// What a client of `region` needs, without tries of its own.
+/// The SDK configuration for `region`, without retries.
 async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
     sdk::defaults()
         .region(Region::new(region))
@@ -36,13 +35,13 @@ async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
         .build()
 }
 
-/// The code of a refusal.
+/// The error code of a refused call.
 fn code<T: Debug, E: ProvideErrorMetadata + Debug>(answer: std::result::Result<T, E>) -> String {
     answer.unwrap_err().code().unwrap_or("no code").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aws_answers_as_the_sdks_expect_and_acts_on_the_servers() {
+async fn the_control_plane_answers_the_sdks_and_acts_on_the_servers() {
     let folder = WorkFolder::new().unwrap();
     let two = TwoRegions::start_in(folder.path(), &TwoRegionsSettings::default()).await.unwrap();
     functions(&two).await.unwrap();
@@ -85,8 +84,8 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     assert_eq!(code(promote(&id).await), "Throttling");
     assert_eq!(code(here.describe_db_snapshots().send().await), "InvalidAction");
 
-    // Stale for a moment, then another class, after a restart.
-    eventually("it is available", A_WHILE, async || {
+    // The description is stale for a moment; after a restart the class has changed.
+    eventually("the instance is available", A_WHILE, async || {
         Ok((replica().await?.db_instance_status() == Some("available")).then_some(()))
     })
     .await?;
@@ -99,18 +98,18 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     );
     let pending = stale.pending_modified_values().unwrap();
     assert_eq!(pending.db_instance_class(), Some("db.m7g.xlarge"));
-    eventually("it has its class", A_WHILE, async || {
+    eventually("the class has changed", A_WHILE, async || {
         Ok((replica().await?.db_instance_class() == Some("db.m7g.xlarge")).then_some(()))
     })
     .await?;
 
-    // A promotion: stale, then a restart, then no replica any more.
+    // A promotion: a stale description, then a restart, then the instance is no replica any more.
     promote(&id).await?;
     let stale = replica().await?;
     assert_eq!(stale.db_instance_status(), Some("available"));
     assert!(stale.read_replica_source_db_instance_identifier().is_some());
     assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
-    let promoted = eventually("it is promoted", A_WHILE, async || {
+    let promoted = eventually("the replica is promoted", A_WHILE, async || {
         let found = replica().await?;
         Ok(found.read_replica_source_db_instance_identifier().is_none().then_some(found))
     })
@@ -119,14 +118,14 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     assert!(!two.ledger(STANDBY).await?.replica().await?.follows);
     assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
 
-    // A security group that lets nobody in.
-    let through_door =
+    // A security group that allows no traffic.
+    let through_proxy =
         sqlx::postgres::PgPool::connect_lazy(&two.regions[MAIN].servers.as_ref().unwrap().urls.ledger)?;
-    sqlx::query("SELECT 1").execute(&through_door).await?;
+    sqlx::query("SELECT 1").execute(&through_proxy).await?;
     let fence = there.modify_db_instance().db_instance_identifier("main-ledger");
     fence.vpc_security_group_ids("sg-fence").apply_immediately(true).send().await?;
     eventually("the proxy is closed", A_WHILE, async || {
-        Ok(sqlx::query("SELECT 1").execute(&through_door).await.is_err().then_some(()))
+        Ok(sqlx::query("SELECT 1").execute(&through_proxy).await.is_err().then_some(()))
     })
     .await?;
     let fenced = there.describe_db_instances().db_instance_identifier("main-ledger").send().await?;
@@ -159,7 +158,7 @@ async fn datastore(two: &TwoRegions) -> Result<()> {
     assert_eq!(describe().await?.0, "modifying");
     let again = fail_over(HERE, "fairdrop-eu-west-1").await;
     assert_eq!(code(again), "InvalidGlobalReplicationGroupState");
-    eventually("it has moved", A_WHILE, async || {
+    eventually("the primary has moved", A_WHILE, async || {
         Ok((describe().await? == ("available".into(), roles("SECONDARY", "PRIMARY"))).then_some(()))
     })
     .await?;
@@ -200,8 +199,8 @@ async fn functions(two: &TwoRegions) -> Result<()> {
     assert_eq!(updated.last_update_status().unwrap().as_str(), "InProgress");
     assert_eq!(code(update(None).await), "ResourceConflictException");
     assert_eq!(code(client.publish_version().function_name(name).send().await), "ResourceConflictException");
-    // Nothing of it is behind the alias before it is published, and the alias moved.
-    let version = eventually("it is published", A_WHILE, async || {
+    // The alias does not use the change before a version is published and the alias is moved.
+    let version = eventually("the version is published", A_WHILE, async || {
         Ok(client.publish_version().function_name(name).send().await.ok().and_then(|found| found.version))
     })
     .await?;
@@ -220,7 +219,7 @@ async fn functions(two: &TwoRegions) -> Result<()> {
     let nobody = client.get_function_configuration().function_name("nobody").send().await;
     assert_eq!(code(nobody), "ResourceNotFoundException");
 
-    // Parked, it has no process, and nobody can invoke it.
+    // A parked function has no process and cannot be invoked.
     let name = "fairdrop-drop-admin";
     let concurrency = async || -> Result<Option<i32>> {
         let found = client.get_function_concurrency().function_name(name).send().await?;

@@ -1,10 +1,10 @@
-//! One measured figure and the bound it is held to.
+//! A measured figure and its bound.
 
 use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
 
-/// What a figure must be.
+/// The bound of a figure.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
@@ -12,7 +12,6 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
-/// A figure.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
@@ -20,12 +19,12 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
     pub(crate) bound: Option<Bound>,
     pub(crate) holds: bool,
-    /// What it was measured against, and how.
+    /// How it was measured, and against what.
     pub(crate) against: String,
 }
 
 impl Figure {
-    /// A figure that is shown, and held to nothing yet.
+    /// A figure without a bound, which is only shown.
     pub(crate) fn measured(
         name: &'static str,
         value: f64,
@@ -49,7 +48,7 @@ impl Figure {
     }
 }
 
-/// All figures, one a line.
+/// All figures as a table, one a line.
 pub(crate) fn table(figures: &[Figure]) -> String {
     let mut table = format!("\n{:<38} {:>12} {:<10} {:<12} holds\n", "figure", "value", "unit", "bound");
     for figure in figures {
@@ -67,13 +66,13 @@ pub(crate) fn table(figures: &[Figure]) -> String {
     table
 }
 
-/// The middle of some values; 0 of none.
+/// The median of some values; 0 if there are none.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The least and the greatest, for saying how noisy the machine was.
+/// The least and the greatest value, which show how noisy the machine was.
 pub(crate) fn range(values: &[f64]) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,5 +1,5 @@
-//! What one order-intake process does: how fast it is ready, how big it is, and how
-//! many orders it keeps in flight to a far main.
+//! One process of order-intake: its start time and size, and the orders
+//! that it keeps in flight to a far main.
 
 use crate::figure::{Figure, median, range};
 use anyhow::{Context, Result, ensure};
@@ -20,7 +20,7 @@ const STARTS: usize = 25;
 /// All figures of the function.
 pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     let program = std::path::absolute(release)?.join("order-intake");
-    ensure!(program.is_file(), "{} is not built; run `make release`", program.display());
+    ensure!(program.is_file(), "{} does not exist; run `make release`", program.display());
     let mut figures = vec![start(&program).await?, zipped(&program)?];
     figures.extend(far_main(&program).await?);
     Ok(figures)
@@ -52,7 +52,7 @@ async fn start(program: &Path) -> Result<Figure> {
         times.push(started.elapsed().as_secs_f64() * 1_000.0);
         child.kill()?;
         child.wait()?;
-        ensure!(asked > 0, "the function did not ask for work");
+        ensure!(asked > 0, "order-intake closed its connection to the Runtime API without a request");
     }
     let against = format!("{STARTS} starts of the release build (range {}), main over TLS", range(&times));
     Ok(Figure::measured("intake_start_ms", median(times), "ms", against).at_most(10.0))
@@ -67,12 +67,12 @@ fn zipped(program: &Path) -> Result<Figure> {
         .args(["-m", "zipfile", "-c", "bootstrap.zip", "bootstrap"])
         .current_dir(folder.path())
         .status()?;
-    ensure!(status.success(), "python3 could not zip the binary");
+    ensure!(status.success(), "python3 could not zip {}", program.display());
     let megabytes = zip.metadata()?.len() as f64 / 1e6;
     Ok(Figure::measured("intake_zipped_mb", megabytes, "MB", "the release binary, deflated").at_most(3.0))
 }
 
-/// Orders a second with main 150 ms away, and what the process weighs after them.
+/// Orders a second with main 150 ms away, and the memory of the process after them.
 async fn far_main(program: &Path) -> Result<Vec<Figure>> {
     let far = WorldRegion { name: "far", round_trip_ms: 150.0 };
     let main = WorldRegion { name: "us-east-1", round_trip_ms: 1.0 };
@@ -86,7 +86,7 @@ async fn far_main(program: &Path) -> Result<Vec<Figure>> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let one = orders_per_second(&system, "one", 1, 30).await?;
     let many = orders_per_second(&system, "many", IN_FLIGHT, 60).await?;
-    let intake = system.regions.get(1).context("two regions were started")?.intake.process_id();
+    let intake = system.regions.get(1).context("the system has fewer than two regions")?.intake.process_id();
     let status = std::fs::read_to_string(format!("/proc/{intake}/status"));
     let against = format!(
         "the same process, main 150 ms away: {one:.1} orders/s with 1 in flight, {many:.1} with {IN_FLIGHT}"
@@ -96,7 +96,9 @@ async fn far_main(program: &Path) -> Result<Vec<Figure>> {
     if let Ok(status) = status {
         let kilobytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
-        let megabytes = kilobytes.context("no VmRSS")?.parse::<f64>()? / 1024.0;
+        let megabytes =
+            kilobytes.with_context(|| format!("/proc/{intake}/status has no VmRSS"))?.parse::<f64>()?
+                / 1024.0;
         let against = "VmRSS after these orders, Linux";
         figures.push(Figure::measured("intake_resident_mb", megabytes, "MB", against).at_most(16.0));
     }
@@ -104,18 +106,25 @@ async fn far_main(program: &Path) -> Result<Vec<Figure>> {
 }
 
 async fn orders_per_second(system: &System, name: &str, in_flight: usize, each: usize) -> Result<f64> {
-    let url = format!("{}/items/bench/orders", system.regions.get(1).context("two regions")?.gateway.url());
+    let url = format!(
+        "{}/items/bench/orders",
+        system.regions.get(1).context("the system has fewer than two regions")?.gateway.url()
+    );
     let client = reqwest::Client::new();
     let tokens: Vec<Vec<String>> = (0..in_flight)
         .map(|lane| (0..each).map(|n| system.identity.token(&format!("{name}-{lane}-{n}"))).collect())
         .collect::<Result<_>>()?;
-    // The first of each lane opens connections and is not counted.
+    // The first order of each lane opens connections and is not counted.
     let lane = |tokens: Vec<String>| {
         let (client, url) = (client.clone(), url.clone());
         async move {
             for token in tokens {
                 let response = client.post(&url).bearer_auth(token).send().await?;
-                ensure!(response.status() == 202, "an order was answered {}", response.status());
+                ensure!(
+                    response.status() == 202,
+                    "an order was answered with status {}, not 202",
+                    response.status()
+                );
             }
             anyhow::Ok(())
         }

@@ -1,5 +1,5 @@
-//! What the ledger carries: sales a second, a large drop to its last commit, and how soon
-//! a unit that was let go is the next buyer's.
+//! The ledger: sales a second, a large drop to its last commit, and the time until
+//! a released unit is reserved for the next buyer.
 
 use crate::figure::{Figure, median, range};
 use ::ledger::Ledger;
@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 
 /// Units sold in the measurement of batches, and in the large drop.
 const UNITS: u64 = 10_000;
-/// Orders that wait in the large drop.
+/// Orders in the queue of the large drop.
 const WAITING: u64 = 1_000_000;
 /// Sales committed one by one.
 const SINGLE: u64 = 1_000;
-/// Buyers who let their unit go, one after another.
+/// Buyers who do not pay for the unit, one after another.
 const HANDOVERS: usize = 12;
-/// How long anything here may take.
+/// How long each measurement may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// All figures of the ledger.
@@ -51,7 +51,7 @@ async fn sales(system: &System, ledger: &Ledger) -> Result<Vec<Figure>> {
                 announce(system, &format!("batches-{round}"), UNITS, micros_now() - 60_000_000, 0).await?;
             pause(system, &item_id, true).await?;
             wait(system, &item_id, micros_now() - 30_000_000, UNITS).await?;
-            // New items are looked for every second; that is no part of the figure.
+            // The functions look for new items every second; that is no part of the figure.
             tokio::time::sleep(Duration::from_millis(2_500)).await;
             let started = Instant::now();
             pause(system, &item_id, false).await?;
@@ -99,7 +99,7 @@ async fn sales(system: &System, ledger: &Ledger) -> Result<Vec<Figure>> {
 
 async fn large_drop(system: &System, ledger: &Ledger) -> Result<Figure> {
     const WINDOW_MICROS: u64 = 2_000_000;
-    // Written ahead of their time: the drain lets them be until the window has passed.
+    // Orders are written before their time: the drain leaves them in the queue until the window has passed.
     let opens_at = micros_now() + 25_000_000;
     let item_id = announce(system, "large", UNITS, opens_at, 0).await?;
     wait(system, &item_id, opens_at, WAITING).await?;
@@ -113,7 +113,8 @@ async fn large_drop(system: &System, ledger: &Ledger) -> Result<Figure> {
         .xrevrange_count(Keys::of(&item_id).tasks, "+", "-", UNITS as usize * 2)
         .await?;
     let reserved: Vec<u64> = tasks.ids.iter().filter_map(|task| task.get("reserved_at")).collect();
-    let last_reserved = reserved.iter().max().context("nothing was reserved")?;
+    let last_reserved =
+        reserved.iter().max().with_context(|| format!("no order of {item_id} was reserved"))?;
     let ended_at = opens_at + WINDOW_MICROS;
     let seconds = |micros: u64| micros.saturating_sub(ended_at) as f64 / 1e6;
     Ok(Figure::measured(
@@ -146,7 +147,7 @@ async fn handover(system: &System) -> Result<Figure> {
         if reserved.len() > HANDOVERS {
             break reserved;
         }
-        ensure!(started.elapsed() < LIMIT, "the unit is not handed on");
+        ensure!(started.elapsed() < LIMIT, "the unit was not handed on {HANDOVERS} times within {LIMIT:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     progress.finish_and_clear();

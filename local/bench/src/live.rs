@@ -1,9 +1,8 @@
-//! Live updates: ten thousand sockets through drops, what they are told and when, and what that does to the
-//! sale beside it.
+//! Live updates: ten thousand sockets during drops, the delay of their messages, and the cost for the sale that runs at
+//! the same time.
 //!
-//! Gateway and sockets of one machine share its processors with the sale; on AWS they are machines of their
-//! own. So orders come at a rate that the machine bears in either case, and what main's Redis does is counted
-//! in its own processor time, too.
+//! Here gateway and sockets share processors with the sale; on AWS they are separate machines. So orders come at a rate
+//! that the machine can process in either case, and the processor time of main's Redis is measured, too.
 
 mod watchers;
 
@@ -24,24 +23,28 @@ use watchers::{ShownOrder, WatcherProcess};
 
 /// Connections.
 const SOCKETS: usize = 10_000;
-/// Drops that are watched, and as many that are not, in turns.
+/// Drops with watchers, and as many without, in turns.
 const ROUNDS: usize = 3;
-/// Orders of a drop, by as many of those who watch; units; orders a second.
+/// Orders of a drop, each by a watcher.
 const ORDERS: usize = 1_500;
 const UNITS: usize = 1_200;
 const PER_SECOND: f64 = 150.0;
-/// Everything is told and heard within this.
+/// How long sales and messages may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// All figures of live updates.
 pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     let release = std::path::absolute(release)?;
-    ensure!(release.join("live-publish").is_file(), "the functions are not built; run `make release`");
+    ensure!(
+        release.join("live-publish").is_file(),
+        "{} has no built functions; run `make release`",
+        release.display()
+    );
     let mut options = Options::for_regions(vec![WorldRegion { name: "us-east-1", round_trip_ms: 1.0 }]);
     options.binaries = Some(release);
     options.live = Some(SocketLimits::default());
     let system = System::start(&options).await?;
-    // Each round has an item of its own; those who watch it have sat down before.
+    // Each round has an item of its own, whose watchers connect before the first round.
     for round in 0..ROUNDS {
         for kind in ["watched", "alone"] {
             create(&system, &format!("{kind}-{round}")).await?;
@@ -64,21 +67,21 @@ pub(crate) async fn measure(release: &Path) -> Result<Vec<Figure>> {
     let mut figures = ratios(&rounds);
     late.sort_by(f64::total_cmp);
     let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or_default();
-    let told = format!(
+    let how = format!(
         "{} sales of {ROUNDS} drops, {SOCKETS} sockets, from the commit's timestamp (p90 {:.0}, p95 {:.0}, most {:.0})",
         late.len(),
         at(0.9),
         at(0.95),
         late.last().copied().unwrap_or_default()
     );
-    figures.push(Figure::measured("live_commit_to_message_p50_ms", at(0.5), "ms", told.clone()));
-    figures.push(Figure::measured("live_commit_to_message_p99_ms", at(0.99), "ms", told));
+    figures.push(Figure::measured("live_commit_to_message_p50_ms", at(0.5), "ms", how.clone()));
+    figures.push(Figure::measured("live_commit_to_message_p99_ms", at(0.99), "ms", how));
     figures.extend(one_change(&system, &mut watchers, &items).await?);
     Ok(figures)
 }
 
 fn live(system: &System) -> Result<&Live> {
-    system.regions.first().and_then(|region| region.live.as_ref()).context("there are no live updates")
+    system.regions.first().and_then(|region| region.live.as_ref()).context("the system has no live updates")
 }
 
 async fn create(system: &System, item_id: &str) -> Result<()> {
@@ -87,7 +90,7 @@ async fn create(system: &System, item_id: &str) -> Result<()> {
     system.admin(&json!({ "command": "create", "item": item })).await.map(drop)
 }
 
-/// What a drop came to.
+/// The speed of a drop.
 struct DropSpeed {
     /// Orders a second, from the first to the last answer.
     intake: f64,
@@ -101,17 +104,20 @@ async fn drop_of(system: &System, item_id: &str) -> Result<DropSpeed> {
     let redis = system.redis.process_id();
     let (before, began) = (cpu_ms(redis)?, Instant::now());
     let client = reqwest::Client::new();
-    let url = format!("{}/items/{item_id}/orders", system.regions.first().context("a region")?.gateway.url());
+    let url = format!(
+        "{}/items/{item_id}/orders",
+        system.regions.first().context("the system has no region")?.gateway.url()
+    );
     let orders = (0..ORDERS).map(|number| {
         let (client, url) = (client.clone(), url.clone());
         let token = system.identity.token(&format!("buyer-{number}"));
         async move {
             tokio::time::sleep(Duration::from_secs_f64(number as f64 / PER_SECOND)).await;
             let answer = client.post(url).bearer_auth(token?).send().await?;
-            // The last ones come when every unit is gone.
+            // The last orders come after the last unit was sold.
             ensure!(
                 matches!(answer.status().as_u16(), 202 | 410),
-                "an order was answered {}",
+                "an order was answered with status {}, not 202 or 410",
                 answer.status()
             );
             Ok(())
@@ -124,7 +130,11 @@ async fn drop_of(system: &System, item_id: &str) -> Result<DropSpeed> {
         if commits.len() == UNITS {
             break commits;
         }
-        ensure!(began.elapsed() < LIMIT, "{} of {UNITS} units are sold", commits.len());
+        ensure!(
+            began.elapsed() < LIMIT,
+            "only {} of {UNITS} units were sold within {LIMIT:?}",
+            commits.len()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     let (first, last) = (commits.values().min(), commits.values().max());
@@ -152,11 +162,11 @@ fn cpu_ms(process: u32) -> Result<f64> {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks =
         |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
-    // In hundredths of a second, on every Linux there is.
+    // In hundredths of a second on every Linux.
     Ok((ticks(11) + ticks(12)) * 10.0)
 }
 
-/// Everybody's socket says what the ledger says; how long after the commit each buyer heard it.
+/// Waits until every watcher shows what the ledger has. Returns the delay from each commit to its message, in ms.
 async fn watchers_know(system: &System, watchers: &mut WatcherProcess, item_id: &str) -> Result<Vec<f64>> {
     let commits = commits(system, item_id).await?;
     let began = Instant::now();
@@ -173,7 +183,7 @@ async fn watchers_know(system: &System, watchers: &mut WatcherProcess, item_id: 
         }
         ensure!(
             began.elapsed() < LIMIT,
-            "{wrong} of {} sockets do not say what the ledger says",
+            "{wrong} of {} watchers do not show what the ledger has",
             shown.len()
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -201,7 +211,7 @@ fn ratios(rounds: &[(DropSpeed, DropSpeed)]) -> Vec<Figure> {
     ]
 }
 
-/// One change of an item, told to all of its watchers; and what it would be for 100,000.
+/// One change of an item, sent to all of its watchers; and the estimate for 100,000 watchers.
 async fn one_change(system: &System, watchers: &mut WatcherProcess, items: &[String]) -> Result<Vec<Figure>> {
     let publish = live(system)?.publish.process_id();
     let (mut seconds, mut cpu_us) = (Vec::new(), Vec::new());
@@ -218,14 +228,14 @@ async fn one_change(system: &System, watchers: &mut WatcherProcess, items: &[Str
     }
     let per_second: Vec<f64> = seconds.iter().map(|seconds| SOCKETS as f64 / seconds).collect();
     let each = median(cpu_us.clone());
-    let told = format!(
+    let how = format!(
         "a changed name, until the last of {SOCKETS} has read it, {} times (range {})",
         items.len(),
         range(&seconds)
     );
     let computed = "100,000 messages at LiveSendsPerSecond's default of 5,000 a second";
     Ok(vec![
-        Figure::measured("live_change_to_10000_s", median(seconds), "s", told),
+        Figure::measured("live_change_to_10000_s", median(seconds), "s", how),
         Figure::measured(
             "live_messages_per_second",
             median(per_second),
@@ -236,7 +246,7 @@ async fn one_change(system: &System, watchers: &mut WatcherProcess, items: &[Str
             "live_publish_cpu_per_message_us",
             each,
             "us",
-            format!("processor time of live-publish, its looks included (range {})", range(&cpu_us)),
+            format!("processor time of live-publish, its polling included (range {})", range(&cpu_us)),
         ),
         Figure::measured("live_change_to_100000_cpu_s", each * 0.1, "s", "the line above, times 100,000"),
         Figure::measured("live_change_to_100000_s", 20.0, "s", format!("computed: {computed}")),
@@ -249,7 +259,7 @@ async fn one_change(system: &System, watchers: &mut WatcherProcess, items: &[Str
     ])
 }
 
-/// A line of what the watchers' process is told: whose socket it is.
+/// A line of the watcher process's input: buyer and token.
 fn buyer_line(buyer: &str, token: &str) -> Value {
     json!([buyer, token])
 }

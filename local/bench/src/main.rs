@@ -1,4 +1,4 @@
-//! Every figure that fairdrop is held to, measured on this machine.
+//! The program `fairdrop-bench`: the figures about speed that fairdrop promises, measured on this machine.
 
 mod figure;
 mod intake;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Measures what fairdrop promises about speed, each figure as a ratio or against a
-/// limit, and writes target/bench/NAME.json for each. Exits with 1 where one falls short.
+/// limit, and writes target/bench/NAME.json for each. Exits with 1 if a figure misses its bound.
 #[derive(Parser)]
 #[command(name = "fairdrop-bench")]
 struct BenchCli {
@@ -25,13 +25,13 @@ struct BenchCli {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// The functions as they are deployed
+    /// Folder of the functions as they are deployed
     #[arg(long, env = "FAIRDROP_RELEASE_DIR", default_value = "target/release")]
     release: PathBuf,
-    /// Where the results are written
+    /// Folder for the results
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
-    /// The process of those who watch: for the figures of live updates
+    /// Run as the process of the watchers, for the figures of live updates
     #[arg(long, hide = true)]
     watch: Option<PathBuf>,
 }
@@ -67,15 +67,15 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
         figures.extend(intake::measure(&cli.release).await?);
     }
     if wanted("ledger") {
-        eprintln!("ledger: sales a second, a drop of 10,000 units, a unit handed on ...");
+        eprintln!("ledger: sales a second, a drop of 10,000 units, a released unit ...");
         figures.extend(ledger::measure(&cli.release).await?);
     }
     if wanted("live") {
-        eprintln!("live: 10,000 sockets through six drops ...");
+        eprintln!("live: 10,000 sockets during six drops ...");
         figures.extend(live::measure(&cli.release).await?);
     }
     if wanted("demo") {
-        eprintln!("demo: who wins ...");
+        eprintln!("demo: units to right buyers ...");
         figures.extend(drop_figures().await?);
     }
     let out = if cli.out.is_absolute() { cli.out.clone() } else { workspace().join(&cli.out) };
@@ -91,8 +91,8 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     Ok(figures.iter().all(|figure| figure.holds))
 }
 
-/// Drops of three crowds: within a millisecond it is luck who is first, and the crowd
-/// around the last unit decides how much that matters.
+/// Drops of three crowds: within a millisecond chance decides which order is first, and the orders
+/// around the last unit decide how much that matters.
 async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
     let out = workspace().join("target/bench/demo");
     let (mut list, mut zset, mut fairdrop) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What main's Redis carries: the place script and the drain script.
+//! Main's Redis: the place script and the drain script.
 
 use crate::figure::{Figure, median, range};
 use crate::resp::{Encode, command, rate};
@@ -18,13 +18,13 @@ use std::time::Instant;
 const CONNECTIONS: u64 = 50;
 const ROUNDS: usize = 10;
 
-/// A way to put orders into the queue, against a bare `ZADD NX` in turns.
+/// A load of the place script, compared with a bare `ZADD NX` in turns.
 struct PlaceLoad {
     name: &'static str,
     pipeline: u64,
-    /// Orders a round.
+    /// Orders in a round.
     orders: u64,
-    /// Orders that wait already.
+    /// Orders already in the queue.
     waiting: u64,
     bound: Option<f64>,
 }
@@ -55,7 +55,7 @@ const LOADS: [PlaceLoad; 3] = [
 ];
 
 /// The place script's rate over that of a bare `ZADD NX`: with and without
-/// pipelining, with a crowd waiting and without.
+/// pipelining, with a long and an empty queue.
 pub(crate) async fn place() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for load in &LOADS {
@@ -69,7 +69,7 @@ impl PlaceLoad {
         let folder = tempfile::tempdir()?;
         let redis = Redis::start(folder.path(), "redis").await?;
         let mut connection = redis.connect().await?;
-        // The question is what the script costs, not what the disk does.
+        // The cost of the script is measured, not that of the disk.
         let _: () =
             redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no").query_async(&mut connection).await?;
         let hash: String =
@@ -90,7 +90,7 @@ impl PlaceLoad {
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         let mut next = self.waiting;
         for round in 0..ROUNDS {
-            // The queue grows; whoever goes first changes from round to round.
+            // The queue grows, so the two take turns in being first.
             let mut pair = [0.0; 2];
             for turn in [round % 2, 1 - round % 2] {
                 let encode: Encode<'_> = if turn == 0 { &bare } else { &script };
@@ -122,7 +122,7 @@ impl PlaceLoad {
     }
 }
 
-/// What a drain call costs, and that it does not depend on who else is waiting.
+/// The cost of a drain call, and its independence of the length of the queue.
 pub(crate) async fn drain() -> Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
     let redis = Redis::start(folder.path(), "redis").await?;
@@ -210,15 +210,24 @@ impl FilledItem {
         Ok(Self { item_id })
     }
 
-    /// One call; what it cost the server, in microseconds.
+    /// Makes one call and returns its time on the server, in microseconds.
     async fn drain_once(&self, queue: &Queue, connection: &mut MultiplexedConnection) -> Result<f64> {
         let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(connection).await?;
         let batch = queue.drain(&self.item_id, MAX_BATCH, Permit::Unleased).await?;
-        anyhow::ensure!(batch.reserved == u64::from(MAX_BATCH), "the drain found too little: {batch:?}");
+        anyhow::ensure!(
+            batch.reserved == u64::from(MAX_BATCH),
+            "the drain reserved fewer than {MAX_BATCH} orders: {batch:?}"
+        );
         let stats: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await?;
-        let line =
-            stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no call was counted")?;
-        let micros = line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()).context("no time")?;
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"))
+            .context("INFO commandstats has no EVALSHA")?;
+        let micros = line
+            .split("usec=")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .context("INFO commandstats has no usec for EVALSHA")?;
         Ok(micros.parse()?)
     }
 }

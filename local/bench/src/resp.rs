@@ -1,6 +1,6 @@
-//! A load client that does as little as possible besides sending commands, so that
-//! what is measured is the server. The same for the script and for what it is
-//! measured against.
+//! A load client that does as little as possible other than sending commands, so that
+//! the server is measured. It is the same for the script and for the commands that the script is
+//! compared with.
 
 use anyhow::{Result, bail};
 use futures::future::try_join_all;
@@ -70,7 +70,10 @@ async fn one(
             let bytes = stream.read(&mut answer).await?;
             let read = answer.get(..bytes).unwrap_or_default();
             if bytes == 0 || read.iter().any(|byte| matches!(byte, b'-' | b'*' | b'$')) {
-                bail!("not an integer: {}", String::from_utf8_lossy(read));
+                bail!(
+                    "Redis answered a command with something other than an integer: {}",
+                    String::from_utf8_lossy(read)
+                );
             }
             let answers = read.iter().filter(|byte| **byte == b'\n').count() as u64;
             missing = missing.saturating_sub(answers);
@@ -80,9 +83,9 @@ async fn one(
     Ok(())
 }
 
-/// How long an order has travelled: up to 130 ms, as from five regions. Orders do not
-/// reach main in the order of their stamps, and where they go in the set is what an
-/// insertion costs.
+/// How long an order was in transit: up to 130 ms, as from five regions. Orders do not
+/// reach main in the order of their stamps, and their place in the set determines the cost of
+/// an insertion.
 fn journey_micros(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0x1_FFFF
 }

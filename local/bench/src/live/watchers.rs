@@ -1,4 +1,4 @@
-//! Ten thousand buyers at their sockets, in a process of their own: two ends of each would be more open files
+//! Ten thousand watchers in a process of their own: both ends of each socket would be more open files
 //! than one process may have.
 
 use crate::live::buyer_line;
@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// Handshakes at once; API Gateway lets 500 in a second.
+/// Concurrent handshakes; API Gateway accepts 500 a second.
 const AT_ONCE: usize = 40;
 const PING_INTERVAL: Duration = Duration::from_secs(240);
 
-/// What a buyer's page shows of their order, and since when (µs).
+/// The order on a buyer's page, and the time of its last change (µs).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShownOrder {
     pub(crate) status: String,
@@ -30,10 +30,10 @@ pub(crate) struct ShownOrder {
     named_at: u64,
 }
 
-/// What one buyer's page shows, by item.
+/// The orders on one buyer's page, by item.
 type BuyerPage = Arc<Mutex<HashMap<String, ShownOrder>>>;
 
-/// The process.
+/// The process of the watchers.
 pub(crate) struct WatcherProcess {
     _child: Child,
     ask: ChildStdin,
@@ -42,7 +42,7 @@ pub(crate) struct WatcherProcess {
 }
 
 impl WatcherProcess {
-    /// Starts it: `count` buyers, each of whom watches all of `items`.
+    /// Starts the process: `count` buyers, each of whom watches all of `items`.
     pub(crate) async fn start(system: &System, url: &str, count: usize, items: &[String]) -> Result<Self> {
         let buyers_file = tempfile::NamedTempFile::new()?;
         let mut lines = vec![json!([url, items]).to_string()];
@@ -58,26 +58,30 @@ impl WatcherProcess {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let ask = child.stdin.take().context("no stdin")?;
-        let answers = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+        let ask = child.stdin.take().context("the watcher process has no standard input")?;
+        let answers =
+            BufReader::new(child.stdout.take().context("the watcher process has no standard output")?)
+                .lines();
         let mut watchers = Self { _child: child, ask, answers, _seats: buyers_file };
         let ready = watchers.answer().await?;
-        ensure!(ready == count.to_string(), "{ready} of {count} buyers could sit down");
+        ensure!(ready == count.to_string(), "only {ready} of {count} watchers could connect");
         Ok(watchers)
     }
 
     async fn answer(&mut self) -> Result<String> {
         let answer = tokio::time::timeout(Duration::from_secs(300), self.answers.next_line()).await;
-        answer.context("the watchers do not answer")??.context("the watchers have gone")
+        answer
+            .context("the watcher process did not answer within 300 s")??
+            .context("the watcher process has ended")
     }
 
-    /// What everybody's page shows of their order of `item_id`.
+    /// The order of `item_id` on every page, by buyer.
     pub(crate) async fn report(&mut self, item_id: &str) -> Result<HashMap<String, ShownOrder>> {
         self.ask.write_all(format!("{item_id}\n").as_bytes()).await?;
         Ok(serde_json::from_str(&self.answer().await?)?)
     }
 
-    /// Waits until everybody has read that `item_id` is called `name`; says when the last of them did.
+    /// Waits until every page shows `name` as the name of `item_id`. Returns when the last one did (µs).
     pub(crate) async fn all_read(&mut self, item_id: &str, name: &str, limit: Duration) -> Result<u64> {
         let began = std::time::Instant::now();
         while began.elapsed() < limit {
@@ -87,15 +91,17 @@ impl WatcherProcess {
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        bail!("not everybody has read {name:?}")
+        bail!("not every watcher of {item_id} received the name {name:?} within {limit:?}")
     }
 }
 
-/// The process itself: sits everybody down, says how many, and answers each item's id with what they see.
+/// The watcher process itself: connects all watchers, prints their number, and answers each line with an item's id with
+/// the orders on their pages.
 pub(crate) async fn watch_from_file(buyers_file: &Path) -> Result<()> {
     let text = std::fs::read_to_string(buyers_file)?;
     let mut lines = text.lines();
-    let (url, items): (String, Vec<String>) = serde_json::from_str(lines.next().context("no first line")?)?;
+    let (url, items): (String, Vec<String>) =
+        serde_json::from_str(lines.next().context("the file of buyers is empty")?)?;
     let connected = lines.map(|line| {
         let (url, items) = (url.clone(), items.clone());
         async move {
@@ -112,7 +118,7 @@ pub(crate) async fn watch_from_file(buyers_file: &Path) -> Result<()> {
     for one in connected {
         match one {
             Ok((buyer, page)) => drop(pages.insert(buyer, page)),
-            Err(error) => eprintln!("a buyer cannot sit down: {error:#}"),
+            Err(error) => eprintln!("a watcher could not connect: {error:#}"),
         }
     }
     println!("{}", pages.len());
@@ -144,11 +150,11 @@ async fn connect_one(url: &str, token: &str, items: &[String], page: &BuyerPage)
                 }
                 return Ok(socket);
             }
-            // More than 500 in a second.
+            // There were more than 500 handshakes in this second.
             Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
         }
     }
-    bail!("there is no handshake")
+    bail!("20 handshakes with {url} failed")
 }
 
 async fn watch(mut socket: Socket, page: BuyerPage) {
