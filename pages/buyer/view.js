@@ -41,7 +41,7 @@ export function noticeOf({ status, problem }) {
  */
 export function view(model) {
   const { item, order, nowMs, notice, isSending, isSignedIn } = model;
-  if (!item) return { mood: "calm", title: notice?.title ?? "One moment …", text: notice?.text ?? "", act: null };
+  if (!item) return { mood: "neutral", title: notice?.title ?? "One moment …", text: notice?.text ?? "", act: null };
   const shown = { figure: null, act: null, leave: null, ...orderState(item, order, nowMs, model.clockIsKnown) };
   if (!isSignedIn) {
     const withHint = shown.isOver ? shown.text : `${shown.text} Sign in to order.`.trim();
@@ -72,7 +72,7 @@ function orderState(item, order, nowMs, clockIsKnown) {
 }
 
 function reserved(order, nowMs, clockIsKnown) {
-  if (order.cancelling) return { mood: "calm", title: "Cancelling", text: "You have cancelled your reservation. The unit goes to the next buyer in the queue.", hasUnit: true };
+  if (order.cancelling) return { mood: "neutral", title: "Cancelling", text: "You have cancelled your reservation. The unit goes to the next buyer in the queue.", hasUnit: true };
   const until = order.reserved_until;
   if (!until) return { mood: "wait", title: "A unit is reserved for you", text: "The reservation is being recorded.", hasUnit: true };
   const leftMs = until / 1000 - nowMs;
@@ -123,7 +123,7 @@ function offer(item, nowMs, clockIsKnown) {
       return { mood: "bad", title: "Closed", text: "No more orders are accepted.", act: { label: "Closed", isEnabled: false }, isOver: true };
     default:
       return {
-        mood: "calm",
+        mood: "neutral",
         title: "Open",
         text: item.stock_left === 0 ? "All units are reserved for other buyers. You can join the queue for a unit that becomes available again." : "One unit for each buyer. The first orders are served first, wherever the buyers are.",
         act: { label: "Order one", isEnabled: true },
@@ -137,10 +137,10 @@ function offer(item, nowMs, clockIsKnown) {
  */
 function upcoming(item, nowMs, clockIsKnown) {
   const leftMs = item.opens_at / 1000 - nowMs;
-  if (!clockIsKnown) return { mood: "calm", title: `Opens at ${timeOf(item.opens_at, nowMs)}`, text: "", act: { label: "Not open yet", isEnabled: false } };
+  if (!clockIsKnown) return { mood: "neutral", title: `Opens at ${timeOf(item.opens_at, nowMs)}`, text: "", act: { label: "Not open yet", isEnabled: false } };
   if (leftMs <= 0) return { mood: "wait", title: "Opening …", text: "", act: { label: "Order one", isEnabled: true } };
   return {
-    mood: "calm",
+    mood: "neutral",
     title: "Opens in",
     figure: { number: left(leftMs), caption: `at ${timeOf(item.opens_at, nowMs)}, by the shop's clock`, ticks: true },
     text: "",

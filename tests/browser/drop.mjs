@@ -36,10 +36,10 @@ function inOrder(titles, wanted) {
 
 const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true };
 const [alice, bob] = [await open(phone), await open(phone)];
-const desk = await open({ viewport: { width: 1280, height: 900 } });
+const monitor = await open({ viewport: { width: 1280, height: 900 } });
 try {
-  const [alicePage, bobPage, deskPage] = await Promise.all([alice, bob, desk].map(({ context }) => context.newPage()));
-  const [aliceRecord, bobRecord, deskRecord] = await Promise.all([alicePage, bobPage, deskPage].map(watch));
+  const [alicePage, bobPage, operatorPage] = await Promise.all([alice, bob, monitor].map(({ context }) => context.newPage()));
+  const [aliceRecord, bobRecord, operatorRecord] = await Promise.all([alicePage, bobPage, operatorPage].map(watch));
   // The clock of Bob's device is an hour fast.
   await bobPage.addInitScript((hour) => {
     const now = Date.now.bind(Date);
@@ -126,32 +126,32 @@ try {
   inOrder(await bobPage.evaluate(() => window.shownTitles), [/^Opens in$/, /^Open$/, /^Paused$/, /^You are in the queue$/, /^Sold out$/]);
 
   // The operator must enter a token, and sees the drop.
-  await deskPage.goto(operator);
-  await deskPage.fill("#token", "not the token");
-  await deskPage.click("#sign-in button");
-  await deskPage.waitForFunction(() => document.getElementById("refused").textContent.includes("not the operator's token"));
-  assert.ok(await deskPage.locator("#board").isHidden());
-  await deskPage.fill("#token", operatorToken);
-  await deskPage.keyboard.press("Enter");
-  await deskPage.waitForSelector("#board:not([hidden])");
-  const tile = (name) => deskPage.locator(".tile", { hasText: name }).innerText();
-  await deskPage.waitForFunction(
+  await operatorPage.goto(operator);
+  await operatorPage.fill("#token", "not the token");
+  await operatorPage.click("#sign-in button");
+  await operatorPage.waitForFunction(() => document.getElementById("refused").textContent.includes("not the operator's token"));
+  assert.ok(await operatorPage.locator("#board").isHidden());
+  await operatorPage.fill("#token", operatorToken);
+  await operatorPage.keyboard.press("Enter");
+  await operatorPage.waitForSelector("#board:not([hidden])");
+  const tile = (name) => operatorPage.locator(".tile", { hasText: name }).innerText();
+  await operatorPage.waitForFunction(
     () => {
       const tiles = [...document.querySelectorAll(".tile")].map((one) => one.textContent);
       return tiles.some((one) => /^Orders queued2/.test(one)) && tiles.some((one) => /^Reserved1.*1 paid/.test(one));
     },
     null,
     { timeout: LIMIT_MS },
-  ).catch(async () => assert.fail(`the operator's page shows: ${await deskPage.locator("#tiles").innerText()}`));
+  ).catch(async () => assert.fail(`the operator's page shows: ${await operatorPage.locator("#tiles").innerText()}`));
   assert.match(await tile("Units left"), /0\s+of 1/);
-  const rows = await deskPage.locator("#regions tr").allInnerTexts();
+  const rows = await operatorPage.locator("#regions tr").allInnerTexts();
   assert.equal(rows.length, 2);
   for (const row of rows) assert.match(row, /^[a-z]+-[a-z]+-\d[\s\S]*\t1\t/, row);
-  assert.equal(await deskPage.locator(".chart svg[role=img]").count(), 6);
-  assert.deepEqual(await violationsOf(deskPage), []);
+  assert.equal(await operatorPage.locator(".chart svg[role=img]").count(), 6);
+  assert.deepEqual(await violationsOf(operatorPage), []);
 
   // Names are shown as text, whatever they contain.
-  for (const page of [alicePage, deskPage]) {
+  for (const page of [alicePage, operatorPage]) {
     assert.equal(await page.locator("#name").textContent(), NAME);
     assert.equal(await page.locator("#name *").count(), 0);
   }
@@ -164,7 +164,7 @@ try {
   assert.equal(await carolPage.evaluate(() => sessionStorage.length), 0);
 
   // No token in an address, nothing that outlives the tab, no reload, and no errors except those of the cut connection.
-  for (const [page, saw] of [[alicePage, aliceRecord], [bobPage, bobRecord], [deskPage, deskRecord]]) {
+  for (const [page, saw] of [[alicePage, aliceRecord], [bobPage, bobRecord], [operatorPage, operatorRecord]]) {
     const token = await page.evaluate(() => Object.values(sessionStorage).join(" "));
     const secrets = [operatorToken, ...token.matchAll(/eyJ[\w.-]+/g)].map(String);
     const addresses = [page.url(), ...saw.addresses];
@@ -173,12 +173,12 @@ try {
     const kept = await page.evaluate(() => [localStorage.length, document.cookie]);
     assert.deepEqual(kept, [0, ""]);
   }
-  for (const saw of [aliceRecord, deskRecord]) assert.deepEqual(saw.errors.filter((words) => !words.includes("status of 401")), []);
+  for (const saw of [aliceRecord, operatorRecord]) assert.deepEqual(saw.errors.filter((words) => !words.includes("status of 401")), []);
   const ofTheCut = /ERR_|WebSocket connection to|Failed to load resource/;
   assert.deepEqual(bobRecord.errors.filter((words) => !ofTheCut.test(words)), []);
 
   // A narrow phone scrolls down and never sideways.
-  for (const page of [alicePage, bobPage, deskPage]) {
+  for (const page of [alicePage, bobPage, operatorPage]) {
     await page.setViewportSize({ width: 320, height: 640 });
     assert.ok(await page.evaluate(() => document.scrollingElement.scrollWidth <= 320), "the page is wider than a phone");
   }
@@ -186,6 +186,6 @@ try {
   assert.match(await bobPage.evaluate(() => getComputedStyle(document.getElementById("bar")).transitionDuration + getComputedStyle(document.getElementById("bar")).transitionProperty), /^0s|none/);
   console.log("all checks of the pages passed");
 } finally {
-  await Promise.all([alice, bob, desk].map(({ close }) => close()));
+  await Promise.all([alice, bob, monitor].map(({ close }) => close()));
 }
 process.exit(0);

@@ -29,8 +29,8 @@ try {
   const { buyers, operator, token } = await addresses();
   system.stdout.resume();
   const phone = await open({ viewport: { width: 390, height: 660 }, deviceScaleFactor: 1.5, hasTouch: true, colorScheme: "light", locale: "en-GB", timezoneId: "Europe/Dublin" });
-  const desk = await open({ viewport: { width: 1240, height: 1180 }, deviceScaleFactor: 1, colorScheme: "light", locale: "en-GB", timezoneId: "Europe/Dublin" });
-  const [buyer, board] = [await phone.context.newPage(), await desk.context.newPage()];
+  const monitor = await open({ viewport: { width: 1240, height: 1180 }, deviceScaleFactor: 1, colorScheme: "light", locale: "en-GB", timezoneId: "Europe/Dublin" });
+  const [buyer, board] = [await phone.context.newPage(), await monitor.context.newPage()];
   const take = (page, name, more = {}) => page.screenshot({ path: join(folder, `${name}.png`), ...more });
   await board.goto(operator);
   await board.fill("#token", token);
@@ -60,7 +60,7 @@ try {
     await take(buyer, "buyer-dark");
   }
   await phone.close();
-  await desk.close();
+  await monitor.close();
 } finally {
   system.kill("SIGINT");
 }

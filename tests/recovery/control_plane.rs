@@ -74,7 +74,7 @@ async fn databases(two: &TwoRegions) -> Result<()> {
 
     // Refusals.
     let promote = |id: &str| here.promote_read_replica().db_instance_identifier(id).send();
-    assert_eq!(code(promote("nobody").await), "DBInstanceNotFound");
+    assert_eq!(code(promote("unknown").await), "DBInstanceNotFound");
     let of_main = there.promote_read_replica().db_instance_identifier("main-ledger").send().await;
     assert_eq!(code(of_main), "InvalidDBInstanceState");
     let (region, id) = two.replica();
@@ -147,8 +147,8 @@ async fn datastore(two: &TwoRegions) -> Result<()> {
     };
     let roles = |main: &str, standby: &str| vec![(THERE.into(), main.into()), (HERE.into(), standby.into())];
     assert_eq!(describe().await?, ("available".into(), roles("PRIMARY", "SECONDARY")));
-    let nobody = client.describe_global_replication_groups().global_replication_group_id("x").send().await;
-    assert_eq!(code(nobody), "GlobalReplicationGroupNotFoundFault");
+    let unknown = client.describe_global_replication_groups().global_replication_group_id("x").send().await;
+    assert_eq!(code(unknown), "GlobalReplicationGroupNotFoundFault");
     let fail_over = |region: &str, group: &str| {
         let call = client.failover_global_replication_group().global_replication_group_id("ldgnf-fairdrop");
         call.primary_region(region).primary_replication_group_id(group).send()
@@ -216,8 +216,8 @@ async fn functions(two: &TwoRegions) -> Result<()> {
     assert_ne!(two.regions[STANDBY].fleet.process_id("order-intake"), process);
     let alias = client.get_alias().function_name(name).name("live").send().await?;
     assert_eq!(alias.function_version(), Some("2"));
-    let nobody = client.get_function_configuration().function_name("nobody").send().await;
-    assert_eq!(code(nobody), "ResourceNotFoundException");
+    let unknown = client.get_function_configuration().function_name("unknown").send().await;
+    assert_eq!(code(unknown), "ResourceNotFoundException");
 
     // A parked function has no process and cannot be invoked.
     let name = "fairdrop-drop-admin";
@@ -259,8 +259,8 @@ async fn schedules(two: &TwoRegions) -> Result<()> {
     assert_eq!(get().await?.target().map(|target| target.arn()), found.target().map(|target| target.arn()));
     update(ScheduleState::Disabled).await?;
     assert_eq!(get().await?.state(), Some(&ScheduleState::Disabled));
-    let nobody = client.get_schedule().name("nobody").send().await;
-    assert_eq!(code(nobody), "ResourceNotFoundException");
+    let unknown = client.get_schedule().name("unknown").send().await;
+    assert_eq!(code(unknown), "ResourceNotFoundException");
     Ok(())
 }
 
