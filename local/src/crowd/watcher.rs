@@ -16,13 +16,13 @@ const PONG_LIMIT: Duration = Duration::from_secs(10);
 /// A buyer with the item's page open.
 #[derive(Debug)]
 pub struct Watcher {
-    state: Arc<Mutex<WatcherState>>,
+    state: Arc<Mutex<ReceivedState>>,
     watching: JoinHandle<()>,
 }
 
 /// What a watcher has received.
 #[derive(Clone, Debug, Default)]
-pub struct WatcherState {
+pub struct ReceivedState {
     pub latest: LatestMessages,
     pub is_subscribed: bool,
     /// Number of subscriptions so far.
@@ -38,13 +38,13 @@ pub struct WatcherState {
 impl Watcher {
     /// Watches `item_id` until it is dropped.
     pub fn start(url: String, token: String, item_id: String) -> Self {
-        let state = Arc::new(Mutex::new(WatcherState::default()));
+        let state = Arc::new(Mutex::new(ReceivedState::default()));
         let watching = tokio::spawn(watch(state.clone(), url, token, item_id));
         Self { state, watching }
     }
 
     /// The state now.
-    pub fn state(&self) -> WatcherState {
+    pub fn state(&self) -> ReceivedState {
         lock(&self.state).clone()
     }
 
@@ -65,11 +65,11 @@ impl Drop for Watcher {
     }
 }
 
-fn lock(state: &Mutex<WatcherState>) -> MutexGuard<'_, WatcherState> {
+fn lock(state: &Mutex<ReceivedState>) -> MutexGuard<'_, ReceivedState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn watch(state: Arc<Mutex<WatcherState>>, url: String, token: String, item_id: String) {
+async fn watch(state: Arc<Mutex<ReceivedState>>, url: String, token: String, item_id: String) {
     let mut pause = PAUSES.0;
     loop {
         match Socket::connect(&url, &token).await {
@@ -87,7 +87,7 @@ async fn watch(state: Arc<Mutex<WatcherState>>, url: String, token: String, item
 }
 
 /// Watches until the connection ends. Returns whether any message was received.
-async fn watch_connection(state: &Mutex<WatcherState>, mut socket: Socket, item_id: &str) -> bool {
+async fn watch_connection(state: &Mutex<ReceivedState>, mut socket: Socket, item_id: &str) -> bool {
     socket.latest = lock(state).latest.clone();
     let subscribe = json!({ "action": "subscribe", "item_id": item_id });
     if socket.send_message(&subscribe).await.is_err() {
@@ -123,7 +123,7 @@ async fn watch_connection(state: &Mutex<WatcherState>, mut socket: Socket, item_
     }
 }
 
-fn note(state: &Mutex<WatcherState>, socket: &Socket, message: &Value, item_id: &str) {
+fn note(state: &Mutex<ReceivedState>, socket: &Socket, message: &Value, item_id: &str) {
     let mut state = lock(state);
     state.received += 1;
     if message["type"] == "subscribed" {

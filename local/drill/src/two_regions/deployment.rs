@@ -82,7 +82,7 @@ pub(super) struct DeploymentPlan<'a> {
     pub(super) servers: [&'a RegionServers; 2],
 }
 
-type Variable = (&'static str, String);
+type EnvironmentVariable = (&'static str, String);
 
 impl DeploymentPlan<'_> {
     /// The functions of a region.
@@ -154,7 +154,7 @@ impl DeploymentPlan<'_> {
     }
 
     /// The variables of functions that act under the lease.
-    fn leased(&self, index: usize) -> Vec<Variable> {
+    fn leased(&self, index: usize) -> Vec<EnvironmentVariable> {
         let connection = if index == MAIN {
             &self.connections.main_to_tables
         } else {
@@ -215,6 +215,6 @@ impl DeploymentPlan<'_> {
     }
 }
 
-fn table(pairs: impl IntoIterator<Item = Variable>) -> Environment {
+fn table(pairs: impl IntoIterator<Item = EnvironmentVariable>) -> Environment {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
