@@ -209,11 +209,11 @@ async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
         return Err(FailoverError::NotSellingYet(record.run.step));
     }
     let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby, skip).await?;
-    let stored = save_comparison(app, &compared).await?;
+    let record = save_comparison(app, &compared).await?;
     let mut answer = json!(listed);
     if let Some(fields) = answer.as_object_mut() {
         let more = compared.next_skip(skip).map(|next| json!({ "command": "compare", "skip": next }));
-        let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &stored))];
+        let others = [("compared", json!(compared)), ("more", json!(more)), ("report", report(app, &record))];
         fields.extend(others.map(|(name, value)| (name.to_owned(), value)));
     }
     Ok(answer)
