@@ -176,8 +176,8 @@ async fn a_token_that_expires_ends_the_connection() {
     let mut bob = socket(&system, 0, "bob").await.unwrap();
     alice.subscribe("drop").await.unwrap();
     bob.subscribe("drop").await.unwrap();
-    let told = next_problem(&mut alice).await;
-    assert_eq!((problem(&told), &told["ends"]), ("bad-token", &json!(true)), "{told}");
+    let message = next_problem(&mut alice).await;
+    assert_eq!((problem(&message), &message["ends"]), ("bad-token", &json!(true)), "{message}");
     assert!(closed(&mut alice).await);
     // The verifier counts whole seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -194,8 +194,8 @@ async fn the_sixth_connection_ends_the_first() {
     for _ in 0..5 {
         others.push(socket(&system, 0, "alice").await.unwrap());
     }
-    let told = next_problem(&mut first).await;
-    assert_eq!((problem(&told), &told["ends"]), ("too-many-connections", &json!(true)), "{told}");
+    let message = next_problem(&mut first).await;
+    assert_eq!((problem(&message), &message["ends"]), ("too-many-connections", &json!(true)), "{message}");
     assert!(closed(&mut first).await);
     for other in &mut others {
         other.ask(&json!({ "action": "ping" }), "pong", MESSAGE_TIMEOUT).await.unwrap();
@@ -208,19 +208,19 @@ async fn a_flood_is_closed_and_other_connections_are_unaffected() {
     let mut bob = socket(&system, 0, "bob").await.unwrap();
     bob.subscribe("drop").await.unwrap();
     let mut flood = socket(&system, 0, "mallory").await.unwrap();
-    let (mut pongs, mut told) = (0, Vec::new());
+    let (mut pongs, mut problems) = (0, Vec::new());
     for _ in 0..150 {
         let _ = flood.send_message(&json!({ "action": "ping" })).await;
     }
     while let Some(message) = flood.receive(MESSAGE_TIMEOUT).await {
         match message["type"].as_str() {
             Some("pong") => pongs += 1,
-            _ => told.push(problem(&message).to_owned()),
+            _ => problems.push(problem(&message).to_owned()),
         }
     }
-    assert!(flood.closed_with.is_some(), "{pongs} pongs, {told:?}");
+    assert!(flood.closed_with.is_some(), "{pongs} pongs, {problems:?}");
     assert!(pongs <= 60, "{pongs}");
-    assert!(told.iter().all(|one| one == "too-many-messages") && told.len() <= 6, "{told:?}");
+    assert!(problems.iter().all(|one| one == "too-many-messages") && problems.len() <= 6, "{problems:?}");
     // A flood of handshakes is refused.
     let url = live(&system, 0).unwrap().sockets.url();
     let token = system.identity.token("mallory").unwrap();
@@ -261,7 +261,7 @@ async fn after_the_loss_of_the_registry_all_clients_reconnect() {
     let registry = system.registry.as_mut().unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut registry.connect().await.unwrap()).await.unwrap();
     registry.restart().await.unwrap();
-    let told = loop {
+    let message = loop {
         alice.send_message(&json!({ "action": "ping" })).await.unwrap();
         let message = next_problem(&mut alice).await;
         if problem(&message) != "status-unavailable" {
@@ -269,7 +269,7 @@ async fn after_the_loss_of_the_registry_all_clients_reconnect() {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    assert_eq!((problem(&told), &told["ends"]), ("not-connected", &json!(true)), "{told}");
+    assert_eq!((problem(&message), &message["ends"]), ("not-connected", &json!(true)), "{message}");
     assert!(closed(&mut alice).await);
     sold_to(&system, "bob").await;
     eventually("bob's socket shows sold", tests::live::CONVERGENCE, async || {

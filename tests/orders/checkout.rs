@@ -273,7 +273,7 @@ async fn reconcile_finds_and_repairs_differences() {
     let _: () = connection.zrem(&keys.reservations, &["sold", "held"]).await.unwrap();
     let _: () = connection.zadd(&keys.reservations, "ghost", "+inf").await.unwrap();
     let _: () = connection.zadd(&keys.reservations, "gone", micros_now() + 900_000_000).await.unwrap();
-    let _: () = connection.zadd(&keys.reservations, "nobody", 5).await.unwrap();
+    let _: () = connection.zadd(&keys.reservations, "stranger", 5).await.unwrap();
     let _: () =
         connection.hset_multiple(&keys.item, &[("stock_left", "9"), ("hold_seconds", "7")]).await.unwrap();
     let found = reconcile(false).await["items"]["a"].clone();

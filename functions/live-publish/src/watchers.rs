@@ -23,7 +23,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Watchers {
     item_id: ItemId,
-    by_connection: HashMap<ConnectionId, WatcherState>,
+    by_connection: HashMap<ConnectionId, WatchedConnection>,
     by_buyer: HashMap<UserToken, Vec<ConnectionId>>,
     /// All watchers, in the order in which their orders are read again.
     ring: VecDeque<ConnectionId>,
@@ -33,7 +33,7 @@ pub(crate) struct Watchers {
 }
 
 #[derive(Debug)]
-struct WatcherState {
+struct WatchedConnection {
     subscription: Subscription,
     /// The version of the last item message that it received.
     item_version: Stamp,
@@ -81,7 +81,7 @@ impl Watchers {
         self.item = Some(PublishedItem { version, page, text: text(&message).into() });
     }
 
-    /// Adds a connection that has subscribed, or subscribed again. It has received what `subscription` says, and the
+    /// Adds a connection that has subscribed, or subscribed again. It has received the state in `subscription`, and the
     /// item as of that version. A connection from an earlier publisher (`is_inherited`) has also received the
     /// restored item message.
     pub(crate) fn add(&mut self, connection: ConnectionId, subscription: Subscription, is_inherited: bool) {
@@ -97,7 +97,7 @@ impl Watchers {
         }
         self.by_buyer.entry(subscription.buyer.clone()).or_default().push(connection.clone());
         self.ring.push_back(connection.clone());
-        let watcher = WatcherState {
+        let watcher = WatchedConnection {
             subscription,
             item_version,
             has_message_in_flight: false,
