@@ -31,7 +31,7 @@ pub struct DatabaseUser<'a> {
 
 /// The token could not be signed.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub enum DatabaseTokenError {
     /// A parameter of the signature is missing.
     #[error("an IAM token for the ledger cannot be signed: a parameter is missing")]
     Parameters(#[from] BuildError),
@@ -42,7 +42,11 @@ pub enum TokenError {
 
 impl DatabaseUser<'_> {
     /// A token that is signed with `credentials` at the moment `at`.
-    pub fn database_token(&self, credentials: Credentials, at: SystemTime) -> Result<String, TokenError> {
+    pub fn database_token(
+        &self,
+        credentials: Credentials,
+        at: SystemTime,
+    ) -> Result<String, DatabaseTokenError> {
         let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
         let mut url =
             format!("{SCHEME}{}:{}/?Action=connect&DBUser={}", self.host, self.port, encoded(self.user));

@@ -13,7 +13,7 @@ pub use aws_smithy_types::timeout::TimeoutConfig;
 pub use aws_types::SdkConfig;
 pub use aws_types::region::Region;
 pub use aws_types::sdk_config::Builder as SdkConfigBuilder;
-pub use database_token::{DatabaseUser, TokenError};
+pub use database_token::{DatabaseTokenError, DatabaseUser};
 pub use environment::{MissingCredentials, credentials};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
