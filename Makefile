@@ -52,8 +52,9 @@ up: setup ## The system kept running, with curl lines for every route
 drill: setup-recovery build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"
 	$(BIN)/fairdrop-drill --runs $(RUNS) $(ARGS)
 
-test: setup-deploy build ## All tests, against real servers
-	$(RUN_TESTS) --locked --workspace $(ARGS)
+test: setup-deploy build ## All tests, against real servers; FAIRDROP_TIMEOUT_FACTOR=10 on a very busy machine
+	@$(RUN_TESTS) --locked --workspace $(ARGS) || { echo "test: the failures are listed above; the output of each names the" \
+		"folder with the logs of its servers$(if $(NEXTEST),; all results: $(TARGET)/nextest/default/junit.xml)" >&2; exit 1; }
 
 screenshots: setup-deploy build ## Take the pictures of the pages that README.md shows
 	cd tests/browser && FAIRDROP_LOCAL=$(BIN)/fairdrop-local node screenshots.mjs $(CURDIR)/docs
