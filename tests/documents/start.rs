@@ -160,6 +160,7 @@ fn start(function: &str, variables: &BTreeMap<String, String>, runtime_api: &str
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
             ("AWS_LAMBDA_LOG_GROUP_NAME", "log"),
             ("AWS_LAMBDA_LOG_STREAM_NAME", "log"),
+            ("AWS_REGION", "eu-west-1"),
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
         ])
