@@ -6,9 +6,10 @@ mod recorded;
 
 use model::{LAG_LIMIT_SECONDS, Model};
 use proptest::prelude::*;
+use replica_lag::judge::judge;
 use replica_lag::sample::StandbySample;
+use replica_lag::verdict::ReplicaVerdict;
 use replica_lag::verdict::ReplicaVerdict::{Broken, CatchingUp, Healthy, Overloaded, Undersized, Unknown};
-use replica_lag::verdict::{ReplicaVerdict, judge};
 use replica_lag::window::Window;
 
 /// What a busy main writes, in bytes a second; the model's replica replays 2 MB.

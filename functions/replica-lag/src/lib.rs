@@ -1,9 +1,10 @@
 //! Whether the standby could take over and, if not, why.
 //!
 //! Once a minute the function samples the replica for a minute ([`run`]). The `collector` asks both ledgers, RDS and
-//! CloudWatch at the same time, and their answers are one [`sample`]. A pure function ([`verdict`], with `broken` and
-//! `size`) judges a [`window`] of samples and a summary of the last two weeks. How a sample changes the saved [`state`]
-//! and which [`notice`] is due is pure, too. The `store` saves the state and the `publisher` sends the notices.
+//! CloudWatch at the same time, and their answers are one [`sample`]. A pure function ([`judge`], with `broken` and
+//! `size`) reaches a [`verdict`] from a [`window`] of samples and a summary of the last two weeks. How a sample changes
+//! the saved [`state`] and which [`notice`] is due is pure, too. The `store` saves the state and the `publisher` sends
+//! the notices.
 //!
 //! The function restarts and changes nothing.
 
@@ -11,6 +12,7 @@ mod broken;
 mod collector;
 mod figures;
 mod instances;
+pub mod judge;
 pub mod notice;
 mod publisher;
 pub mod report;

@@ -1,8 +1,7 @@
 //! Notices to operators and programs: one when the verdict changes, repeated while it lasts, and one when it is over.
 
 use crate::sample::{HEARTBEAT_STALE_SECONDS, StandbySample};
-use crate::state::LastAlarmState;
-use crate::trigger::AlarmState;
+use crate::trigger::{AlarmState, LastAlarmState};
 use crate::verdict::{Assessment, ReplicaVerdict};
 use ledger::{AtRisk, Basis};
 use serde::{Deserialize, Serialize};

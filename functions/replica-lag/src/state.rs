@@ -1,10 +1,11 @@
 //! What is saved from one sample to the next, and how a sample changes it: a pure function of the saved state and the
 //! sample.
 
+use crate::judge::judge;
 use crate::notice::{self, LastNotified, NoticeContext, Occasion, ReplicaNotice};
 use crate::sample::StandbySample;
-use crate::trigger::{Alarm, AlarmState};
-use crate::verdict::{Assessment, CurrentVerdict, judge};
+use crate::trigger::{Alarm, LastAlarmState};
+use crate::verdict::{Assessment, CurrentVerdict};
 use crate::window::Window;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,13 +30,6 @@ pub struct LagState {
     pub alarms: BTreeMap<String, LastAlarmState>,
     /// Notices that are written and not sent to all their destinations.
     pub outbox: Vec<OutboxEntry>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastAlarmState {
-    pub state: AlarmState,
-    /// As CloudWatch writes it.
-    pub since: String,
 }
 
 /// A notice, and the destinations that it has not reached yet.

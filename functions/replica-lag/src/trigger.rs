@@ -33,6 +33,14 @@ pub enum AlarmState {
     InsufficientData,
 }
 
+/// The newest known state of an alarm, as it is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastAlarmState {
+    pub state: AlarmState,
+    /// As CloudWatch writes it.
+    pub since: String,
+}
+
 /// Why an event starts no run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TriggerError {

@@ -1,7 +1,8 @@
 //! The verdict over series that replica-lag has recorded of two real servers, two seconds apart.
 
+use replica_lag::judge::judge;
 use replica_lag::sample::StandbySample;
-use replica_lag::verdict::{CurrentVerdict, judge};
+use replica_lag::verdict::CurrentVerdict;
 use replica_lag::window::Window;
 use std::path::Path;
 
