@@ -14,12 +14,13 @@ mod datastore_calls;
 mod function_calls;
 pub mod functions;
 mod query;
-pub mod replicas;
+mod replicas;
 mod schedules;
 mod tables;
+mod xml;
 
 use anyhow::{Context, Result};
-use api_error::ApiError;
+use api_error::{ApiError, respond};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -27,6 +28,7 @@ use axum::http::{HeaderMap, Response};
 use database::DatabaseInstances;
 use datastore::GlobalDatastore;
 use functions::Fleet;
+use query::Form;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -34,6 +36,7 @@ use std::time::Duration;
 use tables::Tables;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use xml::{element, text};
 
 /// The account number in all ARNs.
 pub const ACCOUNT: &str = "123456789012";
@@ -197,10 +200,33 @@ async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request)
     match call.service.as_str() {
         // Tables are available everywhere; a partition of a region from them is made in its own connection.
         "dynamodb" => account.tables.pass_on(&call).await,
-        "rds" | "elasticache" => query::answer(&account, &call).await,
+        "rds" | "elasticache" => answer_query(&account, &call).await,
         "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
         "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
         other => ApiError::unknown(&format!("the service {other}")).into_json(),
+    }
+}
+
+/// Answers a call of RDS or ElastiCache.
+async fn answer_query(account: &Arc<ControlledAccount>, call: &Call) -> Response<Body> {
+    let form = Form::parse(&call.body);
+    let throttling = ApiError::new(400, "Throttling", "Rate exceeded");
+    if let Err(refusal) = account.admit(call, throttling).await {
+        return refusal.as_xml();
+    }
+    let action = form.get("Action").unwrap_or_default();
+    let answer = match call.service.as_str() {
+        "rds" => database_calls::answer(account, &call.region, action, &form),
+        _ => datastore_calls::answer(account, &call.region, action, &form),
+    };
+    match answer {
+        Err(refusal) => refusal.as_xml(),
+        Ok(result) => {
+            let result = element(&format!("{action}Result"), &result);
+            let metadata = element("ResponseMetadata", &text("RequestId", "local"));
+            let body = element(&format!("{action}Response"), &[result, metadata].concat());
+            respond(200, "text/xml", body)
+        }
     }
 }
 

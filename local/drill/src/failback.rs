@@ -1,7 +1,8 @@
 //! The failback: the old main's region becomes the standby, and a planned failover moves main back to it.
 
-use super::run::{ITEMS, RUN_LIMIT, until};
 use super::sales;
+use super::scenario::{ITEMS, RUN_LIMIT};
+use super::wait::until;
 use crate::two_regions::{MAIN, STANDBY, TwoRegions};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;

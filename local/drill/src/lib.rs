@@ -12,6 +12,7 @@ mod run;
 mod sales;
 mod scenario;
 pub mod two_regions;
+mod wait;
 
 pub use failback::Failback;
 pub use findings::DrillFindings;

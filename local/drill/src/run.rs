@@ -5,18 +5,16 @@ use super::failback::fail_back;
 use super::findings::{ItemRecords, find};
 use super::outcome::{DrillOutcome, StatedLoss};
 use super::sales::{self, Commits, ItemSales};
-use super::scenario::{Accident, Scenario};
+use super::scenario::{Accident, ITEMS, RUN_LIMIT, Scenario};
+use super::wait::until;
 use crate::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use anyhow::{Context, Result, bail, ensure};
 use local::crowd::OrderAnswer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The items and their units: one with more units than buyers, and one that sells out.
-pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
 /// Units of each item that are withheld in a forced failover: several times what a partitioned main can sell to its
 /// own buyers before its lease ends.
@@ -24,8 +22,6 @@ const WITHHOLD: u32 = 40;
 /// How long region-failover waits for the Global Datastore, in seconds: the shortest allowed time.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
-/// The longest that a failover may take.
-pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
 /// How long region-failover may take to report its status, and the number of tries.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_TRIES: u32 = 8;
@@ -328,17 +324,4 @@ fn by_answer(answers: &[OrderAttempt]) -> BTreeMap<String, u64> {
         *by_answer.entry(what).or_default() += 1;
     }
     by_answer
-}
-
-pub(super) async fn until<F: Future<Output = Result<bool>>>(
-    what: &str,
-    limit: Duration,
-    mut is_so: impl FnMut() -> F,
-) -> Result<()> {
-    let started = Instant::now();
-    while !is_so().await.unwrap_or(false) {
-        ensure!(started.elapsed() < limit, "timed out after {limit:?} while waiting for: {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }

@@ -1,10 +1,15 @@
-//! The scenario of one run: drawn at random, the same for the same seed.
+//! The scenario of one run, drawn at random, the same for the same seed; and what is the same in every run.
 
 use crate::two_regions::Cut;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use std::time::Duration;
+
+/// The items and their units: one with more units than buyers, and one that sells out.
+pub(super) const ITEMS: [(&str, u64); 2] = [("plenty", 100_000), ("scarce", 150)];
+/// The longest that a failover may take.
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(420);
 
 /// The kind of failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]

@@ -14,9 +14,8 @@ pub use connections::{Connections, Cut};
 pub use deployment::TwoRegionsSettings;
 pub use region::RegionDeployment;
 
-use crate::control_plane::database::DatabaseInstance;
+use crate::control_plane::database::{DatabaseInstance, ReplicaSource};
 use crate::control_plane::datastore::{GlobalDatastore, Member};
-use crate::control_plane::replicas::ReplicaSource;
 use crate::control_plane::{ControlPlane, Reachability};
 use anyhow::{Context, Result, bail};
 use ledger::Ledger;
@@ -74,7 +73,8 @@ impl TwoRegions {
 
         let of_main = RegionServers::start_main(folder).await?;
         let to_main = connections::ToMain::lay(&of_main, [main, standby, edge]).await?;
-        let of_standby = RegionServers::start_standby(folder, &to_main).await?;
+        let of_standby =
+            RegionServers::start_standby(folder, to_main.redis.port(), to_main.ledger.port()).await?;
         let connections = Connections::lay(to_main, &of_standby, control_plane.port()).await?;
         let roles = Roles { main: MAIN, standby: STANDBY };
         let plan = deployment::DeploymentPlan {

@@ -1,6 +1,6 @@
 //! The error of a refused call, in AWS's formats.
 
-use super::query::{element, text};
+use super::xml::{element, text};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};

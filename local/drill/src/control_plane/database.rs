@@ -1,11 +1,11 @@
 //! RDS's instances, each a real PostgreSQL, and the changes that run in the background.
 
 use super::api_error::ApiError;
-use super::replicas::Replicas;
 use super::{ACCOUNT, locked};
 use local::system::postgres::Postgres;
 use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,6 +75,11 @@ impl DatabaseInstances {
     /// Adds a security group that allows no traffic.
     pub fn add_deny_all(&self, group: &str) {
         locked(&self.deny_all).push(group.to_owned());
+    }
+
+    /// Allows replicas in a region.
+    pub fn allow_replicas(&self, region: &str, sources: ReplicaSource) {
+        locked(&self.copies.sources).insert(region.to_owned(), sources);
     }
 
     /// The instances of a region.
@@ -200,6 +205,34 @@ impl DatabaseInstances {
             change(instance);
         }
     }
+}
+
+/// The replicas that are being created, and what each region needs to create one.
+#[derive(Debug, Default)]
+pub(super) struct Replicas {
+    /// By region.
+    pub(super) sources: Mutex<BTreeMap<String, ReplicaSource>>,
+    pub(super) pending_replica: Mutex<Vec<PendingReplica>>,
+}
+
+/// What a region needs to create replicas.
+#[derive(Clone, Debug)]
+pub struct ReplicaSource {
+    /// The folder for their logs.
+    pub logs: PathBuf,
+    /// The port through which they reach their source.
+    pub source: u16,
+}
+
+/// A replica that is being created.
+#[derive(Clone, Debug)]
+pub(super) struct PendingReplica {
+    pub(super) id: String,
+    pub(super) region: String,
+    pub(super) class: String,
+    pub(super) source: String,
+    pub(super) groups: Vec<String>,
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 /// Refuses a change of an instance that is being changed.

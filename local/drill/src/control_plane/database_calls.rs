@@ -3,8 +3,9 @@
 use super::ControlledAccount;
 use super::api_error::ApiError;
 use super::database::{DatabaseInstance, DatabaseInstances, available};
-use super::query::{Form, QueryResult, element, text};
+use super::query::{Form, QueryResult};
 use super::replicas;
+use super::xml::{element, text};
 use std::sync::Arc;
 
 pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, form: &Form) -> QueryResult {

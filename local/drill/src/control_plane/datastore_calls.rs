@@ -3,7 +3,8 @@
 use super::ControlledAccount;
 use super::api_error::ApiError;
 use super::datastore::{GlobalDatastore, MemberRole};
-use super::query::{Form, QueryResult, element, text};
+use super::query::{Form, QueryResult};
+use super::xml::{element, text};
 use std::sync::Arc;
 
 pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, form: &Form) -> QueryResult {

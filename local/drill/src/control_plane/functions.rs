@@ -3,10 +3,11 @@
 
 use super::api_error::ApiError;
 use super::locked;
-use super::schedules::Planned;
 use anyhow::Result;
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::Invoke;
+use local::aws::schedule::Schedule;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,15 @@ impl Deployed {
             None => self.latest(),
         }
     }
+}
+
+/// The state of a schedule.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// Its definition, which an update replaces as a whole.
+    pub(super) definition: Value,
+    /// The running schedule, while it is enabled.
+    pub(super) running: Option<Schedule>,
 }
 
 /// A region's functions and schedules.

@@ -1,11 +1,7 @@
-//! The query protocol of RDS and ElastiCache: a request is a form, an answer is XML.
+//! The requests of the query protocol of RDS and ElastiCache: each is a form.
 
-use super::api_error::{ApiError, respond};
-use super::{Call, ControlledAccount, database_calls, datastore_calls};
-use axum::body::Body;
-use axum::http::Response;
+use super::api_error::ApiError;
 use percent_encoding::percent_decode_str;
-use std::sync::Arc;
 
 /// The result of an action: the XML inside its result element.
 pub(super) type QueryResult = Result<String, ApiError>;
@@ -66,40 +62,6 @@ impl Form {
     }
 }
 
-/// Answers a call of RDS or ElastiCache.
-pub(super) async fn answer(account: &Arc<ControlledAccount>, call: &Call) -> Response<Body> {
-    let form = Form::parse(&call.body);
-    let throttling = ApiError::new(400, "Throttling", "Rate exceeded");
-    if let Err(refusal) = account.admit(call, throttling).await {
-        return refusal.as_xml();
-    }
-    let action = form.get("Action").unwrap_or_default();
-    let answer = match call.service.as_str() {
-        "rds" => database_calls::answer(account, &call.region, action, &form),
-        _ => datastore_calls::answer(account, &call.region, action, &form),
-    };
-    match answer {
-        Err(refusal) => refusal.as_xml(),
-        Ok(result) => {
-            let result = element(&format!("{action}Result"), &result);
-            let metadata = element("ResponseMetadata", &text("RequestId", "local"));
-            let body = element(&format!("{action}Response"), &[result, metadata].concat());
-            respond(200, "text/xml", body)
-        }
-    }
-}
-
-/// An element with its content.
-pub(super) fn element(name: &str, content: &str) -> String {
-    format!("<{name}>{content}</{name}>")
-}
-
-/// An element with a text, escaped.
-pub(super) fn text(name: &str, value: &str) -> String {
-    let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    element(name, &value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +78,5 @@ mod tests {
         assert_eq!(form.required("Off").unwrap_err().code, "MissingParameter");
         assert!(form.check(&["Tags", "Groups", "On"]).is_ok());
         assert!(form.check(&["Tags", "On"]).unwrap_err().message.contains("Groups.Id.1"));
-        assert_eq!(text("a", "<&>"), "<a>&lt;&amp;&gt;</a>");
     }
 }

@@ -1,53 +1,19 @@
 //! Read replicas that calls create and delete, such as a drill's temporary copy.
 
 use super::api_error::ApiError;
-use super::database::{DatabaseInstance, DatabaseInstances, available};
+use super::database::{DatabaseInstance, DatabaseInstances, PendingReplica, ReplicaSource, available};
 use super::locked;
-use super::query::{Form, QueryResult, element, text};
+use super::query::{Form, QueryResult};
+use super::xml::{element, text};
 use local::system::postgres::Postgres;
 use local::system::wan::WanConnection;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a new replica is `creating`, and a deleted instance `deleting`, at least.
 const TAKES: Duration = Duration::from_millis(800);
 
-/// The replicas that are being created, and what each region needs to create one.
-#[derive(Debug, Default)]
-pub(super) struct Replicas {
-    /// By region.
-    sources: Mutex<BTreeMap<String, ReplicaSource>>,
-    pending_replica: Mutex<Vec<PendingReplica>>,
-}
-
-/// What a region needs to create replicas.
-#[derive(Clone, Debug)]
-pub struct ReplicaSource {
-    /// The folder for their logs.
-    pub logs: PathBuf,
-    /// The port through which they reach their source.
-    pub source: u16,
-}
-
-/// A replica that is being created.
-#[derive(Clone, Debug)]
-pub(super) struct PendingReplica {
-    id: String,
-    region: String,
-    class: String,
-    source: String,
-    groups: Vec<String>,
-    tags: BTreeMap<String, String>,
-}
-
 impl DatabaseInstances {
-    /// Allows replicas in a region.
-    pub fn allow_replicas(&self, region: &str, sources: ReplicaSource) {
-        locked(&self.copies.sources).insert(region.to_owned(), sources);
-    }
-
     /// The description of a replica that is being created.
     pub(super) fn pending_replica(&self, region: &str, id: &str) -> Option<String> {
         let pending_replica = locked(&self.copies.pending_replica);

@@ -2,22 +2,13 @@
 
 use super::api_error::{ApiError, json_answer};
 use super::function_calls::known;
-use super::functions::Fleet;
+use super::functions::{Fleet, Planned};
 use super::{ACCOUNT, Call, ControlledAccount, locked};
 use axum::body::Body;
 use axum::http::Response;
 use local::aws::schedule::Schedule;
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// The state of a schedule.
-#[derive(Debug)]
-pub(super) struct Planned {
-    /// Its definition, which an update replaces as a whole.
-    definition: Value,
-    /// The running schedule, while it is enabled.
-    running: Option<Schedule>,
-}
 
 impl Fleet {
     /// Creates a schedule that invokes `function` every minute, enabled or not.

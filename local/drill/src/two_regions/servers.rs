@@ -1,6 +1,5 @@
 //! A region's servers: the ledger's PostgreSQL behind a proxy, Redis, and its read replica.
 
-use super::connections::ToMain;
 use crate::control_plane::database::Server;
 use anyhow::Result;
 use local::system::postgres::Postgres;
@@ -43,11 +42,12 @@ impl RegionServers {
         Self::around(folder, "redis-main-replica", redis, postgres).await
     }
 
-    pub(super) async fn start_standby(folder: &Path, to_main: &ToMain) -> Result<Self> {
+    /// Starts the standby, which reaches main's servers through these ports.
+    pub(super) async fn start_standby(folder: &Path, main_redis: u16, main_ledger: u16) -> Result<Self> {
         let (redis, postgres) = tokio::try_join!(
-            Redis::start_follower(folder, "redis-standby", to_main.redis.port()),
+            Redis::start_follower(folder, "redis-standby", main_redis),
             // This is the name of the replication slot, which ends in the instance's resource id.
-            Postgres::start_replica(folder, "rds_standby_ledger", to_main.ledger.port())
+            Postgres::start_replica(folder, "rds_standby_ledger", main_ledger)
         )?;
         Self::around(folder, "redis-standby-replica", redis, postgres).await
     }
