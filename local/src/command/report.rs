@@ -5,6 +5,7 @@
 //! `text` is for the terminal, `html` for a browser (with its plots in `plot`),
 //! and the JSON is for programs. `figures` formats numbers for the first two.
 
+mod escape;
 mod figures;
 mod html;
 mod plot;

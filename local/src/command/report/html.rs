@@ -1,5 +1,6 @@
 //! The report as one HTML page: the template is `page.html`; styles are those of the other pages and `style.css`.
 
+use super::escape::escape;
 use super::{DropReport, PromiseCheck, RIGHT_BUYER, RegionFigures, figures, plot};
 
 pub(super) fn render(report: &DropReport) -> String {
@@ -33,22 +34,6 @@ pub(super) fn render(report: &DropReport) -> String {
         refused = lines(figures::refusals(&report.refused)),
         transit_source = escape(&report.transit_source),
     )
-}
-
-/// Text made safe between tags and inside quoted attributes.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn ok_class(ok: bool) -> &'static str {

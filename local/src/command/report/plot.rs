@@ -3,7 +3,7 @@
 //! Bars are horizontal. Widths are percentages of the page; heights are in pixels. So a plot fits a phone and a wide
 //! screen with letters of the same size, and needs no script.
 
-use super::html::escape;
+use super::escape::escape;
 use super::{ByStrategy, DropReport, figures};
 
 /// Left edge of the bars, in percent of the width.
