@@ -5,7 +5,7 @@ use crate::config::{ConfigError, RedisConfig, Source};
 use crate::item::{Item, ItemId, NewItem};
 use crate::item_cache::ItemCache;
 use crate::problem::Problem;
-use crate::queue::{FIRST_PAUSE, ItemError, Link, MAX_PAUSE, Queue};
+use crate::queue::{FIRST_PAUSE, ItemError, Link, MAX_PAUSE, ORDER_SCRIPTS, Queue};
 use crate::stamp::Stamp;
 use crate::token::TokenVerifier;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Edge {
 impl Edge {
     /// Reads the configuration. Nothing is connected yet.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let queue = Queue::new(Link::new(RedisConfig::main(source)?));
+        let queue = Queue::new(Link::with_scripts(RedisConfig::main(source)?, ORDER_SCRIPTS));
         let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
         Ok(Self {
             clock: Clock::machine(),

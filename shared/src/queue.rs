@@ -7,23 +7,27 @@
 //! The ledger decides about a reservation: the checkout worker [takes](Queue::take_tasks) it from the async task
 //! queue, and [writes](Queue::settle) the ledger's decision here.
 //!
-//! An atomic operation is a script (`*.lua`). It is sent by its hash, and loaded again if the server does not have it.
+//! An atomic operation is a script (`*.lua`). It is sent by its hash. A connection loads its process's
+//! scripts when it opens, and a call loads its script again if the server has lost it.
 
+mod connection;
 mod drain;
 mod items;
 mod keys;
 mod link;
 mod order;
 mod place;
+mod primary;
 mod replicas;
 mod settle;
 mod status;
 mod tasks;
 
+pub use connection::{MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts};
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARKER};
-pub use link::{Link, LinkError, MAX_IDLE, MAX_IN_FLIGHT, RECONNECT_PAUSE};
+pub use link::{Link, LinkError, MAX_IN_FLIGHT};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
 pub use place::{Order, PLACE_SCRIPT, PlaceError, Placement, Placing};
@@ -37,6 +41,12 @@ pub use tasks::{
 };
 
 use std::time::Duration;
+
+/// The scripts of a region that takes orders: its connection to main loads them when it opens.
+pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &order::LEAVE];
+/// The scripts of the functions in main.
+pub const CHECKOUT_SCRIPTS: Scripts =
+    &[&drain::SCRIPT, &settle::SETTLE, &settle::DUE, &status::HEARTBEAT_SCRIPT];
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

@@ -1,20 +1,27 @@
 //! Calls to a Redis that does not answer, or not in time, on real servers.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
 use local::system::redis_server::Redis;
 use redis::RedisResult;
+use serde_json::json;
+use shared::clock::Clock;
 use shared::config::RedisConfig;
 use shared::edge::Edge;
+use shared::item::NewItem;
 use shared::item_cache::{ItemCache, MAX_AGE, REPLICA_LIMIT};
+use shared::permit::Permit;
 use shared::problem::Problem;
-use shared::queue::{Link, LinkError};
+use shared::queue::{
+    Hold, ItemError, Link, LinkError, ORDER_SCRIPTS, OrderState, PlaceError, Placement, Queue, ReadFrom,
+};
 use shared::stamp::Stamp;
+use shared::user_token::UserToken;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::{RedisQueue, eventually, queue_at};
+use tests::{LedgerServer, RedisQueue, eventually, order, queue_at, source};
 
 const A_MOMENT: Duration = Duration::from_millis(20);
 
@@ -132,4 +139,140 @@ async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     let (item, restarted) = tokio::join!(edge.item_for_order(&item_id, before(0)), restart);
     restarted.unwrap();
     assert_eq!(item.unwrap().item_id, item_id);
+}
+
+/// A port on which nothing answers: a primary that a demoted server cannot reach.
+fn dead_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn is_read_only(error: &LinkError) -> bool {
+    matches!(error, LinkError::Refused(code) if code == "READONLY")
+}
+
+#[tokio::test]
+async fn a_demoted_main_gives_no_answer_that_could_mislead() {
+    let mut server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 1, 50).await.unwrap();
+    let buyer = UserToken::parse("reserved").unwrap();
+    let placed = order(&item_id, "reserved", micros_now()).unwrap();
+    server.queue.place(&placed, Duration::from_secs(2), &server.clock).await.unwrap();
+    eventually("the order is drained", Duration::from_secs(10), async || {
+        Ok((server.queue.drain(&item_id, 10, Permit::Unleased).await?.reserved == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    let reserved = OrderState::Reserved(Hold::Sale);
+    assert_eq!(server.queue.order_state(&item_id, &buyer).await.unwrap(), reserved);
+
+    server.redis.follow(Some(dead_port())).await.unwrap();
+    // It is cut off from its new primary, and goes on answering plain reads.
+    assert_eq!(server.queue.item(&item_id).await.unwrap().item_id, item_id);
+    let state = server.queue.order_state(&item_id, &buyer).await.unwrap_err();
+    assert!(is_read_only(&state), "{state}");
+    let status = server.queue.status(ReadFrom::Main, &item_id, &[&buyer]).await;
+    assert!(matches!(&status, Err(ItemError::Link(error)) if is_read_only(error)), "{status:?}");
+    let item = server.queue.item_on_primary(&item_id).await;
+    assert!(matches!(&item, Err(ItemError::Link(error)) if is_read_only(error)), "{item:?}");
+    let left = server.queue.leave(&item_id, &buyer).await.unwrap_err();
+    assert!(is_read_only(&left), "{left}");
+    // Neither "already reserved" nor "too late": the buyer may try again.
+    let again = order(&item_id, "reserved", micros_now()).unwrap();
+    let placing = server.queue.place(&again, Duration::from_millis(300), &server.clock).await;
+    assert!(matches!(placing, Err(PlaceError::Unreachable | PlaceError::Unknown)), "{placing:?}");
+
+    server.redis.follow(None).await.unwrap();
+    assert_eq!(server.queue.order_state(&item_id, &buyer).await.unwrap(), reserved);
+    assert_eq!(server.queue.item_on_primary(&item_id).await.unwrap().item_id, item_id);
+}
+
+#[tokio::test]
+async fn a_process_leaves_a_demoted_server_at_its_first_read() {
+    let mut server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 1, 50).await.unwrap();
+    let link = link_at(server.redis.url());
+    let first = connection_of(&link).await.unwrap();
+    server.redis.follow(Some(dead_port())).await.unwrap();
+    // REPLICAOF itself closes no connection of a client.
+    assert_eq!(connection_of(&link).await.unwrap(), first);
+    let buyer = UserToken::parse("nobody").unwrap();
+    let refused = Queue::new(link.clone()).order_state(&item_id, &buyer).await.unwrap_err();
+    assert!(is_read_only(&refused), "{refused}");
+    assert_ne!(connection_of(&link).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_demoted_main_leads_to_no_final_refusal_of_a_payment() {
+    let (mut server, ledger) = (RedisQueue::start().await.unwrap(), LedgerServer::start().await.unwrap());
+    let new = NewItem {
+        item_id: "a".parse().unwrap(),
+        name: "A".into(),
+        stock_total: 1,
+        opens_at: Stamp::from_micros(micros_now() - 3_600_000_000).unwrap(),
+        closes_at: None,
+        hold_seconds: 600,
+        settle_window_ms: 50,
+    };
+    ledger.ledger.create_item(&new).await.unwrap();
+    server.queue.create_item(&new, 1).await.unwrap();
+    let confirm = order_confirm::App::from_config(&source(&server, &ledger)).await.unwrap();
+    for (outcome, reference) in [("paid", "p-1"), ("pending", "p-2"), ("failed", "p-3")] {
+        let notice = json!({
+            "item_id": "a", "user_token": "nobody", "payment_reference": reference, "outcome": outcome,
+        });
+        server.redis.follow(Some(dead_port())).await.unwrap();
+        // An error, so that Lambda and the shop try again.
+        let temporary = order_confirm::answer(&confirm, notice.clone()).await.unwrap_err().to_string();
+        assert!(temporary.contains("status-unavailable"), "{outcome}: {temporary}");
+        server.redis.follow(None).await.unwrap();
+        let last = order_confirm::answer(&confirm, notice).await.unwrap();
+        assert!(last["type"].as_str().unwrap().ends_with("no-reservation"), "{outcome}: {last}");
+    }
+}
+
+/// How often the server has executed `command` since its counts were reset.
+async fn calls(server: &RedisQueue, command: &str) -> Result<u64> {
+    let mut connection = server.redis.connect().await?;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
+    let Some(line) = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))
+    else {
+        return Ok(0);
+    };
+    let count = line.split(',').next().context("the line has no count")?;
+    Ok(count.parse()?)
+}
+
+#[tokio::test]
+async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
+    let server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 1, 25_000).await.unwrap();
+    let mut connection = server.redis.connect().await.unwrap();
+    let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
+    let url = server.redis.url();
+    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let queue = Queue::new(Link::with_scripts(RedisConfig::main(&source).unwrap(), ORDER_SCRIPTS));
+
+    let first = order(&item_id, "first", micros_now()).unwrap();
+    let placing = queue.place(&first, Duration::from_secs(25), &Clock::machine()).await.unwrap();
+    assert_eq!(placing.placement, Placement::Queued);
+    // A script that the server did not have would be sent twice by its hash.
+    assert_eq!(calls(&server, "evalsha").await.unwrap(), 1);
+    assert_eq!(calls(&server, "script|load").await.unwrap(), ORDER_SCRIPTS.len() as u64);
+    // The accepted order pays nothing for the check of refusals.
+    assert_eq!(calls(&server, "zrem").await.unwrap(), 0);
+
+    let changes = async || {
+        let mut connection = server.redis.connect().await?;
+        let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
+        let changes = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        anyhow::Ok(changes.context("the server does not count its changes")?.to_owned())
+    };
+    let before = changes().await.unwrap();
+    let buyer = UserToken::parse("first").unwrap();
+    let state = queue.order_state(&item_id, &buyer).await.unwrap();
+    assert_eq!(state, OrderState::Queued { placed_at: first.placed_at, ahead: 0 });
+    assert_eq!(calls(&server, "exec").await.unwrap(), 1);
+    assert_eq!(calls(&server, "zrem").await.unwrap(), 1);
+    assert_eq!(changes().await.unwrap(), before, "the check of the role has changed data");
 }

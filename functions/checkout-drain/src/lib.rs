@@ -10,7 +10,7 @@ use item_drain::Drained;
 use lease::Lease;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{HEARTBEAT_INTERVAL, Link, Queue};
+use shared::queue::{CHECKOUT_SCRIPTS, HEARTBEAT_INTERVAL, Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ impl App {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
-            queue: Queue::new(Link::new(RedisConfig::main(source)?)),
+            queue: Queue::new(Link::with_scripts(RedisConfig::main(source)?, CHECKOUT_SCRIPTS)),
             lease: Lease::from_config(source).await?,
             telemetry,
             run_seconds: config::number(source, "FAIRDROP_DRAIN_RUN_SECONDS", 62, 1, 890)?,

@@ -19,7 +19,7 @@ use lease::Lease;
 use ledger::Ledger;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{Link, Queue};
+use shared::queue::{CHECKOUT_SCRIPTS, Link, Queue};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ impl WorkerContext {
         let redis = RedisConfig::main(source)?;
         let idle_after_ms = config::number(source, "FAIRDROP_TASK_IDLE_AFTER_MS", 12_000, 100, 600_000)?;
         Ok(Self {
-            queue: Queue::new(Link::new(redis.clone())),
+            queue: Queue::new(Link::with_scripts(redis.clone(), CHECKOUT_SCRIPTS)),
             task_queue: Queue::new(Link::new(redis)),
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,

@@ -36,7 +36,7 @@ impl App {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
-            queue: Queue::new(Link::new(RedisConfig::main(source)?)),
+            queue: Queue::new(Link::with_scripts(RedisConfig::main(source)?, queue::CHECKOUT_SCRIPTS)),
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
         })
@@ -103,7 +103,8 @@ async fn receive(app: &App, notice: Result<PaymentNotice, Problem>) -> Result<Co
 }
 
 async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> {
-    let item = match app.queue.item(&notice.item_id).await {
+    // The refusals below are final. A demoted main may lack the item, or have it under an old epoch.
+    let item = match app.queue.item_on_primary(&notice.item_id).await {
         Ok(item) => item,
         Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
         Err(ItemError::NoSuchItem(item_id)) => return Err(missing_item_problem(app, &item_id).await),

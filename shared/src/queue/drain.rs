@@ -6,7 +6,7 @@ use crate::permit::Permit;
 use redis::Script;
 use std::sync::LazyLock;
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
 
 /// The maximum number of orders that one call of a script reads: it blocks Redis in the meantime.
 pub const MAX_BATCH: u32 = 500;

@@ -1,5 +1,6 @@
 //! Items in Redis: read, write, list.
 
+use super::primary::on_primary;
 use super::{ITEMS, Keys, LinkError, Queue};
 use crate::item::{Item, ItemChanges, ItemFieldError, ItemId, NewItem};
 use crate::stamp::Stamp;
@@ -126,6 +127,18 @@ impl Queue {
         let fields: HashMap<String, String> = self
             .link
             .run(limit.min(self.link.call_limit()), async |mut connection| connection.hgetall(&key).await)
+            .await?;
+        if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
+    }
+
+    /// One item, by a server that takes writes: for a decision that is final.
+    pub async fn item_on_primary(&self, item_id: &ItemId) -> Result<Item, ItemError> {
+        let keys = Keys::of(item_id);
+        let (fields,): (HashMap<String, String>,) = self
+            .link
+            .call(async |mut connection| {
+                on_primary(&keys).hgetall(&keys.item).query_async(&mut connection).await
+            })
             .await?;
         if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
     }

@@ -4,9 +4,9 @@
 //! must say whether the command was sent: an order that was not sent is not queued, while an unanswered one may be.
 //! redis-rs's own `ConnectionManager` does not distinguish the two; hence this module.
 
+use super::connection::{ConnectionSlot, Opening, Scripts, load_scripts};
 use crate::config::RedisConfig;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use std::future::Future;
@@ -16,13 +16,8 @@ use tokio::time::timeout;
 
 /// The maximum number of commands in flight on one connection; further commands wait in this process.
 pub const MAX_IN_FLIGHT: usize = 1_000;
-/// A connection that was unused for longer is replaced before use. The network may have dropped it while the function
-/// was frozen (AWS drops idle flows after 350 s).
-pub const MAX_IDLE: Duration = Duration::from_secs(300);
-/// The minimum time between two attempts to connect.
-pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-
-type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+/// The codes of errors that only a replica returns.
+const REPLICA_CODES: [&str; 2] = ["READONLY", "MASTERDOWN"];
 
 /// Why a command has no result. The texts never contain an argument of a command.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -44,17 +39,8 @@ pub struct Link(Arc<LinkState>);
 
 struct LinkState {
     config: RedisConfig,
+    scripts: Scripts,
     slot: Mutex<ConnectionSlot>,
-}
-
-#[derive(Default)]
-struct ConnectionSlot {
-    generation: u64,
-    opening: Option<Opening>,
-    started: Option<Instant>,
-    last_used: Option<Instant>,
-    /// Whether a PING of the connection is in flight.
-    is_probed: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -66,7 +52,12 @@ impl std::fmt::Debug for Link {
 impl Link {
     /// Nothing is connected yet.
     pub fn new(config: RedisConfig) -> Self {
-        Self(Arc::new(LinkState { config, slot: Mutex::default() }))
+        Self::with_scripts(config, &[])
+    }
+
+    /// A link whose connections load `scripts` when they open.
+    pub fn with_scripts(config: RedisConfig, scripts: Scripts) -> Self {
+        Self(Arc::new(LinkState { config, scripts, slot: Mutex::default() }))
     }
 
     /// Starts to connect in the background, for the initialisation of a function.
@@ -103,8 +94,8 @@ impl Link {
                 Err(LinkError::Unanswered(describe(&error)))
             }
             Ok(Err(error)) => {
-                // For example READONLY after a failover: connect again.
-                if error.is_unrecoverable_error() || error.code() == Some("READONLY") {
+                // After a failover, the address leads to another server: connect again.
+                if error.is_unrecoverable_error() || replica_code(&error).is_some() {
                     self.discard(generation);
                 }
                 Err(LinkError::Refused(describe(&error)))
@@ -149,41 +140,18 @@ impl Link {
     }
 
     fn opening(&self) -> (u64, Opening) {
-        let mut slot = self.slot();
-        let now = Instant::now();
-        let is_idle = slot.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE);
-        // It may have failed long ago, without a caller to discard it.
-        let has_failed = slot.opening.as_ref().is_some_and(|opening| matches!(opening.peek(), Some(Err(_))));
-        if is_idle || has_failed {
-            slot.opening = None;
-        }
-        slot.last_used = Some(now);
-        if let Some(opening) = &slot.opening {
-            return (slot.generation, opening.clone());
-        }
-        let pause = slot
-            .started
-            .map_or(Duration::ZERO, |started| RECONNECT_PAUSE.saturating_sub(now.duration_since(started)));
-        let opening = connect(self.0.config.clone(), pause).boxed().shared();
-        // Driven by its own task: a caller that times out must not stop it.
-        tokio::spawn(opening.clone().map(drop));
-        slot.generation += 1;
-        slot.is_probed = false;
-        slot.started = Some(now + pause);
-        slot.opening = Some(opening.clone());
-        (slot.generation, opening)
+        self.slot().take(Instant::now(), |pause| {
+            let opening = connect(self.0.config.clone(), self.0.scripts, pause).boxed().shared();
+            // Driven by its own task: a caller that times out must not stop it.
+            tokio::spawn(opening.clone().map(drop));
+            opening
+        })
     }
 
     /// Sends a PING on a connection after a caller has stopped waiting for its answer. One PING is in flight at a time,
     /// with the response timeout as its limit.
     fn probe(&self, generation: u64) {
-        let mut slot = self.slot();
-        if slot.generation != generation || slot.is_probed {
-            return;
-        }
-        let Some(Ok(connection)) = slot.opening.as_ref().and_then(|opening| opening.peek()) else { return };
-        let mut connection = connection.clone();
-        slot.is_probed = true;
+        let Some(mut connection) = self.slot().start_probe(generation) else { return };
         let link = self.clone();
         tokio::spawn(async move {
             let ping = redis::cmd("PING");
@@ -192,22 +160,17 @@ impl Link {
                 Ok(answer) => !answer.is_err_and(|error| is_connection_error(&error)),
                 Err(_) => false,
             };
-            let mut slot = link.slot();
-            if slot.generation == generation {
-                slot.is_probed = false;
-                if !lives {
-                    slot.opening = None;
-                }
+            if lives {
+                link.slot().end_probe(generation);
+            } else {
+                link.discard(generation);
             }
         });
     }
 
     /// Drops a failed connection, unless a newer one has replaced it.
     fn discard(&self, generation: u64) {
-        let mut slot = self.slot();
-        if slot.generation == generation {
-            slot.opening = None;
-        }
+        self.slot().discard(generation);
     }
 
     fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {
@@ -215,7 +178,11 @@ impl Link {
     }
 }
 
-async fn connect(config: RedisConfig, pause: Duration) -> RedisResult<MultiplexedConnection> {
+async fn connect(
+    config: RedisConfig,
+    scripts: Scripts,
+    pause: Duration,
+) -> RedisResult<MultiplexedConnection> {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
@@ -223,7 +190,21 @@ async fn connect(config: RedisConfig, pause: Duration) -> RedisResult<Multiplexe
         .set_connection_timeout(Some(config.connect_timeout))
         .set_response_timeout(Some(config.response_timeout))
         .set_concurrency_limit(MAX_IN_FLIGHT);
-    config.client.get_multiplexed_async_connection_with_config(&options).await
+    let connection = config.client.get_multiplexed_async_connection_with_config(&options).await?;
+    load_scripts(&connection, scripts);
+    Ok(connection)
+}
+
+/// The code of an error that only a replica returns. Redis before 7 wraps an error that a script raises: the code is
+/// `ERR`, and the script's own error is in the text. An aborted transaction carries the errors of its commands.
+fn replica_code(error: &RedisError) -> Option<&'static str> {
+    let errors = error.clone().into_server_errors()?;
+    REPLICA_CODES.into_iter().find(|code| {
+        let wrapped = format!("-{code} ");
+        errors.iter().any(|(_, error)| {
+            error.code() == *code || error.details().is_some_and(|text| text.contains(&wrapped))
+        })
+    })
 }
 
 /// Whether the connection failed, and not the command.
@@ -233,26 +214,12 @@ fn is_connection_error(error: &RedisError) -> bool {
 
 /// The error without any argument that the server may have echoed.
 fn describe(error: &RedisError) -> String {
-    match error.code() {
+    match replica_code(error).or_else(|| error.code()) {
         Some(code) => code.to_owned(),
         None => error.category().to_owned(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_failed_connection_attempt_is_replaced() {
-        // Nothing listens there any more.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| format!("redis://{address}"));
-        let link = Link::new(RedisConfig::main(&source).unwrap());
-        let (first, opening) = link.opening();
-        // While the attempt is in progress, all callers share it.
-        assert_eq!(link.opening().0, first);
-        assert!(opening.await.is_err());
-        assert_eq!(link.opening().0, first + 1);
-    }
-}
+#[path = "link_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! The state of a buyer's order, and cancelling it.
 
+use super::primary::on_primary;
 use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
@@ -7,7 +8,7 @@ use crate::user_token::UserToken;
 use redis::Script;
 use std::sync::LazyLock;
 
-static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
+pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
 
 /// The state of a buyer's order for an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +52,14 @@ pub enum Leave {
 }
 
 impl Queue {
-    /// The state of `buyer`'s order on main, at one moment, in one round trip.
+    /// The state of `buyer`'s order on main, at one moment, in one round trip. A server that does not take writes
+    /// refuses: a demoted main answers reads for as long as it lives.
     pub async fn order_state(&self, item_id: &ItemId, buyer: &UserToken) -> Result<OrderState, LinkError> {
         let keys = Keys::of(item_id);
         let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
             .link
             .call(async |mut connection| {
-                redis::pipe()
-                    .atomic()
+                on_primary(&keys)
                     .zscore(&keys.orders, buyer.as_str())
                     .zrank(&keys.orders, buyer.as_str())
                     .zscore(&keys.reservations, buyer.as_str())

@@ -13,11 +13,14 @@ local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at
 
 local hold = call('ZSCORE', KEYS[2], buyer)
-if hold and hold + 0 >= 0 then return { 'taken', hold, age } end
-if age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
+local is_taken = hold and hold + 0 >= 0
+if not is_taken and age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
   return age
 end
 
+-- Only a server that takes writes may refuse: on a replica, this write of nothing raises READONLY. No buyer is ''.
+call('ZREM', KEYS[1], '')
+if is_taken then return { 'taken', hold, age } end
 local queued_at = call('ZSCORE', KEYS[1], buyer)
 if queued_at then return { 'queued', queued_at, age } end
 return { age > 0 and 'too_late' or 'clock_ahead', '', age }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The place script's text.
 pub const PLACE_SCRIPT: &str = include_str!("place.lua");
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(PLACE_SCRIPT));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(PLACE_SCRIPT));
 
 /// The pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(25);

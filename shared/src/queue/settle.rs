@@ -7,8 +7,8 @@ use crate::user_token::UserToken;
 use redis::Script;
 use std::sync::LazyLock;
 
-static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
-static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("due.lua")));
+pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
+pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("due.lua")));
 
 /// A change of one reservation in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]

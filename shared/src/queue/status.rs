@@ -5,6 +5,7 @@
 //! than its moment, but may be newer.
 
 use super::order::state_of;
+use super::primary::on_primary;
 use super::{HEARTBEAT, ItemError, Keys, LinkError, OrderState, Queue, items};
 use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
@@ -14,7 +15,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-static HEARTBEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
+pub(super) static HEARTBEAT_SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
 
 /// How often main writes its heartbeat. The moment of a status read from a replica is at most this much too early.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,6 +28,7 @@ pub const MAX_NOTIFICATIONS: u32 = 1_000;
 /// The server that a [`Queue`] reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
+    /// Main itself: a server that does not take writes refuses.
     Main,
     /// A read replica of main.
     Replica,
@@ -69,7 +72,10 @@ impl Queue {
     ) -> Result<ItemStatus, ItemError> {
         let buyers = buyers.get(..MAX_STATUS_BUYERS).unwrap_or(buyers);
         let keys = Keys::of(item_id);
-        let mut pipe = redis::pipe();
+        let mut pipe = match reader {
+            ReadFrom::Main => on_primary(&keys),
+            ReadFrom::Replica => redis::pipe(),
+        };
         pipe.atomic();
         match reader {
             ReadFrom::Main => pipe.cmd("TIME"),
