@@ -3,16 +3,18 @@
 //!
 //! Never logged: tokens, subjects, headers, bodies, whole events.
 
-use metrics_cloudwatch_embedded::{Builder, Collector};
+mod collector;
+
+use collector::Collector;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::filter::LevelFilter;
 
 /// The CloudWatch namespace of every metric.
 pub const NAMESPACE: &str = "fairdrop";
-/// A histogram has room for 100 values between two flushes. With several requests in flight, metrics are flushed after
-/// this number of requests.
+/// With several requests in flight, metrics are flushed after this number of requests.
 const FLUSH_AFTER_REQUESTS: u32 = 50;
 /// With several requests in flight, metrics are flushed at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,7 +24,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Telemetry(Arc<TelemetryState>);
 
 struct TelemetryState {
-    collector: &'static Collector,
+    collector: Collector,
     one_at_a_time: bool,
     unflushed: AtomicU32,
 }
@@ -37,10 +39,8 @@ impl Telemetry {
     /// Installs logs and metrics for this process. Called once, at the start of `main`.
     pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
         start_logs();
-        let collector = Builder::new()
-            .cloudwatch_namespace(NAMESPACE)
-            .with_dimension("Region", region.to_owned())
-            .init()
+        let collector = Collector::new(NAMESPACE, vec![("Region", region.to_owned())]);
+        metrics::set_global_recorder(collector.clone())
             .map_err(|error| format!("could not install the metrics collector: {error}"))?;
         let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());
         let one_at_a_time = in_flight.is_none_or(|n| n <= 1);
@@ -67,10 +67,12 @@ impl Telemetry {
         }
     }
 
-    /// Writes what was counted since the last flush.
+    /// Writes what was counted and set since the last flush.
     pub fn flush(&self) {
         self.0.unflushed.store(0, Ordering::Relaxed);
-        if let Err(error) = self.0.collector.flush(std::io::stdout().lock()) {
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let lines = self.0.collector.take_lines(at_ms).map_err(std::io::Error::from);
+        if let Err(error) = lines.and_then(|lines| std::io::stdout().lock().write_all(&lines)) {
             tracing::error!(%error, "could not write metrics to standard output; the values since the last flush are lost");
         }
     }
