@@ -5,6 +5,7 @@
 
 mod collector;
 
+use crate::config::{self, ConfigError, Source};
 use collector::Collector;
 use std::io::Write;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Telemetry {
 impl Telemetry {
     /// Installs logs and metrics for this process. Called once, at the start of `main`.
     pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
-        start_logs();
+        start_logs()?;
         let collector = Collector::new(NAMESPACE, vec![("Region", region.to_owned())]);
         metrics::set_global_recorder(collector.clone())
             .map_err(|error| format!("could not install the metrics collector: {error}"))?;
@@ -78,17 +79,48 @@ impl Telemetry {
     }
 }
 
-/// Follows Lambda's settings `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text) and `AWS_LAMBDA_LOG_LEVEL` (`INFO` if it is
-/// missing or unknown).
-fn start_logs() {
-    let setting = |name| std::env::var(name).unwrap_or_default();
-    // An empty text would parse as ERROR.
-    let level = Some(setting("AWS_LAMBDA_LOG_LEVEL")).filter(|level| !level.is_empty());
-    let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+/// Writes logs in the format of Lambda's setting `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text), from the level
+/// `FAIRDROP_LOG_LEVEL` on.
+///
+/// Lambda's own level is not used: Lambda takes a metric's line for an `INFO` entry, and drops it above that level.
+fn start_logs() -> Result<(), ConfigError> {
+    let level = log_level(&config::process_environment)?;
     let logs = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
-    if setting("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
+    if std::env::var("AWS_LAMBDA_LOG_FORMAT").unwrap_or_default().eq_ignore_ascii_case("json") {
         logs.json().with_span_list(false).init();
     } else {
         logs.without_time().init();
+    }
+    Ok(())
+}
+
+fn log_level(source: Source) -> Result<LevelFilter, ConfigError> {
+    let name = "FAIRDROP_LOG_LEVEL";
+    match config::optional(source, name).as_deref() {
+        None | Some("INFO") => Ok(LevelFilter::INFO),
+        Some("TRACE") => Ok(LevelFilter::TRACE),
+        Some("DEBUG") => Ok(LevelFilter::DEBUG),
+        Some("WARN") => Ok(LevelFilter::WARN),
+        Some("ERROR") => Ok(LevelFilter::ERROR),
+        Some(_) => Err(ConfigError::bad(name, "it must be TRACE, DEBUG, INFO, WARN or ERROR")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_level_is_a_setting_of_fairdrop() {
+        for (setting, level) in [
+            ("", Some(LevelFilter::INFO)),
+            ("TRACE", Some(LevelFilter::TRACE)),
+            ("WARN", Some(LevelFilter::WARN)),
+            ("FATAL", None),
+            ("off", None),
+        ] {
+            let found = log_level(&|name| (name == "FAIRDROP_LOG_LEVEL").then(|| setting.to_owned()));
+            assert_eq!(found.ok(), level, "{setting}");
+        }
     }
 }

@@ -38,6 +38,7 @@ const RUN: &[&str] = &["0", "891", "a minute"];
 /// The variables of all functions; `{jwks}` stands for valid keys.
 const VARIABLES: &[Variable] = &[
     ("FAIRDROP_REGION", "us-east-1", Derived),
+    ("FAIRDROP_LOG_LEVEL", "INFO", AtStart(&["FATAL", "OFF", "3"])),
     ("!FAIRDROP_MAIN_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("FAIRDROP_REPLICA_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("!FAIRDROP_LIVE_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),

@@ -101,6 +101,19 @@ fn every_alarm_has_a_runbook_heading_and_a_reason_for_missing_data() {
     }
 }
 
+/// Lambda takes a metric's line, which has no level, for INFO, and drops it above that level.
+#[test]
+fn no_parameter_switches_a_metric_off() {
+    let template = template::read().unwrap();
+    let levels: Vec<&str> = template
+        .lines()
+        .filter_map(|line| line.split_once("ApplicationLogLevel: "))
+        .map(|(_, level)| level)
+        .collect();
+    assert_eq!(levels, ["TRACE"], "Lambda must let every line of every function pass");
+    assert!(template.contains("        FAIRDROP_LOG_LEVEL: !Ref LogLevel\n"));
+}
+
 /// EC2 refuses other characters in the descriptions of security groups and of their rules, and no linter reports it.
 #[test]
 fn descriptions_of_security_groups_have_only_characters_that_ec2_accepts() {

@@ -70,7 +70,7 @@ pub const WRONG: &[Wrong] = &[
     ("ThrottleRate", &["0"]),
     ("ThrottleBurst", &["0"]),
     ("Architecture", &["arm", ""]),
-    ("LogLevel", &["debug", ""]),
+    ("LogLevel", &["debug", "FATAL", ""]),
     ("LogRetentionDays", &["2", "0"]),
 ];
 
