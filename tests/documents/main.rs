@@ -1,5 +1,6 @@
 //! Documents and sources against each other: nothing runs but a function that is refused its configuration.
 
+mod alarms;
 mod costs;
 mod openapi;
 mod rights;

@@ -1,0 +1,84 @@
+//! The alarms of the template, as CloudWatch evaluates them. docs/AWS_FACTS.md has the sources of these rules.
+
+use std::collections::BTreeMap;
+use tests::template;
+
+/// The alarms of the template by name, each with its text.
+fn alarms() -> BTreeMap<String, String> {
+    let resources = template::resources(&template::read().unwrap());
+    resources.into_iter().filter(|(_, text)| text.contains("Type: AWS::CloudWatch::Alarm")).collect()
+}
+
+/// The number in a property of a resource.
+fn number(text: &str, property: &str) -> Option<u32> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(property)?.strip_prefix(": "))?;
+    Some(line.parse().unwrap())
+}
+
+/// FILL replaces a value that arrives late, so the newest value of an alarm may always be the filled one: an alarm
+/// that needs every value would never go off, or never end.
+#[test]
+fn an_alarm_on_fill_tolerates_a_late_newest_value() {
+    let mut checked = 0;
+    for (name, text) in alarms().iter().filter(|(_, text)| text.contains("FILL(")) {
+        let periods = number(text, "EvaluationPeriods").unwrap();
+        let to_alarm = number(text, "DatapointsToAlarm").unwrap_or(periods);
+        assert!(to_alarm < periods, "{name} needs {to_alarm} of {periods} values, and uses FILL");
+        checked += 1;
+    }
+    assert!(checked >= 9, "{checked}");
+}
+
+/// The linters do not parse queries of Metrics Insights.
+#[test]
+fn metrics_insights_queries_have_no_or() {
+    let mut checked = 0;
+    for (name, text) in alarms() {
+        let Some(query) = text.split("SELECT ").nth(1) else { continue };
+        let query = query.split("Label:").next().unwrap();
+        assert!(!query.split_whitespace().any(|word| word.eq_ignore_ascii_case("or")), "{name}: {query}");
+        checked += 1;
+    }
+    assert!(checked >= 7, "{checked}");
+}
+
+/// A misspelt reason would match nothing, or exclude nothing.
+#[test]
+fn reasons_in_alarms_are_slugs_of_problems() {
+    let page = local::system::process::workspace().join("docs/PROBLEMS.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let is_reason = |one: char| one.is_ascii_lowercase() || one == '-';
+    let mut checked = 0;
+    for (name, text) in alarms() {
+        for start in ["Reason != '", "{Name: Reason, Value: "] {
+            for rest in text.split(start).skip(1) {
+                let reason = rest.split(|one: char| !is_reason(one)).next().unwrap();
+                assert!(page.contains(&format!("| `{reason}` |")), "{name}: {reason:?}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 14, "{checked}");
+}
+
+/// A payment notice that Lambda gives up is money that fairdrop has not recorded.
+#[test]
+fn payments_that_lambda_gives_up_set_off_an_alarm() {
+    let resources = template::resources(&template::read().unwrap());
+    let mut checked = 0;
+    for text in resources.values().filter(|text| text.contains("OnFailure:")) {
+        let function = text.split("FunctionName: !Sub ${AWS::StackName}-").nth(1).unwrap();
+        let function = function.lines().next().unwrap();
+        for metric in ["AsyncEventsDropped", "DestinationDeliveryFailures"] {
+            let of_function = format!("Value: !Sub \"${{AWS::StackName}}-{function}\"");
+            let is_watched = |alarm: &String| {
+                alarm.lines().any(|line| {
+                    line.contains(&format!("MetricName: {metric},")) && line.contains(&of_function)
+                })
+            };
+            assert!(alarms().values().any(is_watched), "{function}: {metric}");
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 1, "order-confirm");
+}
