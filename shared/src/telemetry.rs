@@ -40,7 +40,7 @@ impl Telemetry {
     /// Installs logs and metrics for this process. Called once, at the start of `main`.
     pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
         start_logs()?;
-        let collector = Collector::new(NAMESPACE, vec![("Region", region.to_owned())]);
+        let collector = Collector::new(NAMESPACE, dimensions(region, &config::process_environment));
         metrics::set_global_recorder(collector.clone())
             .map_err(|error| format!("could not install the metrics collector: {error}"))?;
         let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());
@@ -79,6 +79,12 @@ impl Telemetry {
     }
 }
 
+/// The dimensions of every metric. Without a stack, as on a developer's machine, there is only the region.
+fn dimensions(region: &str, source: Source) -> Vec<(&'static str, String)> {
+    let stack = config::optional(source, "FAIRDROP_STACK").map(|stack| ("Stack", stack));
+    std::iter::once(("Region", region.to_owned())).chain(stack).collect()
+}
+
 /// Writes logs in the format of Lambda's setting `AWS_LAMBDA_LOG_FORMAT` (`JSON` or text), from the level
 /// `FAIRDROP_LOG_LEVEL` on.
 ///
@@ -109,6 +115,18 @@ fn log_level(source: Source) -> Result<LevelFilter, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metrics_of_two_stacks_in_a_region_differ_in_a_dimension() {
+        let of = |stack: Option<&'static str>| {
+            dimensions("eu-west-1", &|name| stack.filter(|_| name == "FAIRDROP_STACK").map(str::to_owned))
+        };
+        let region = ("Region", "eu-west-1".to_owned());
+        assert_eq!(of(Some("shoes")), [region.clone(), ("Stack", "shoes".to_owned())]);
+        let without_stack = vec![region];
+        assert_eq!(of(None), without_stack);
+        assert_eq!(of(Some("")), without_stack);
+    }
 
     #[test]
     fn the_log_level_is_a_setting_of_fairdrop() {

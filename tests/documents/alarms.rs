@@ -61,6 +61,41 @@ fn reasons_in_alarms_are_slugs_of_problems() {
     assert!(checked >= 14, "{checked}");
 }
 
+/// Two stacks in one region would otherwise share an alarm's metric.
+#[test]
+fn every_metric_of_fairdrop_is_read_with_its_stack() {
+    let resources = template::resources(&template::read().unwrap());
+    let mut checked = 0;
+    let mut check = |name: &str, text: &str, wanted: &str| {
+        assert!(text.contains(wanted), "{name} lacks {wanted}: {text}");
+        checked += 1;
+    };
+    for (name, text) in alarms() {
+        let of_stack = "{Name: Stack, Value: !Ref AWS::StackName}";
+        for line in text.lines().filter(|line| line.contains("Namespace: fairdrop,")) {
+            check(&name, line, of_stack);
+        }
+        if text.contains("      Namespace: fairdrop\n") {
+            let dimensions = text.lines().find(|line| line.starts_with("      Dimensions: ")).unwrap();
+            check(&name, dimensions, of_stack);
+        }
+        if let Some(query) = text.split("SCHEMA(fairdrop").nth(1) {
+            check(&name, query.split(')').next().unwrap(), ", Stack");
+            check(&name, query, " AND Stack = '${AWS::StackName}'");
+        }
+    }
+    for line in resources["Dashboard"].lines() {
+        if line.contains(r#"["fairdrop", "#) {
+            check("Dashboard", line, r#""Stack", "${AWS::StackName}""#);
+        }
+        if line.contains("'{fairdrop,") {
+            check("Dashboard", line, r#",Stack} "#);
+            check("Dashboard", line, r#"Stack=\"${AWS::StackName}\""#);
+        }
+    }
+    assert!(checked >= 50, "{checked}");
+}
+
 /// A payment notice that Lambda gives up is money that fairdrop has not recorded.
 #[test]
 fn payments_that_lambda_gives_up_set_off_an_alarm() {

@@ -88,7 +88,7 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_REDIS_DATASTORE", "datastore", AtDeployment("RedisDatastore")),
     ("!FAIRDROP_STANDBY_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("!FAIRDROP_REGIONS", "us-east-1,eu-west-1", AtStart(&["ap-southeast-1"])),
-    ("!FAIRDROP_STACK", "fairdrop", Derived),
+    ("FAIRDROP_STACK", "fairdrop", Derived),
     ("!FAIRDROP_DRAIN_SCHEDULE", "drain", Derived),
     ("!FAIRDROP_WORKER_SCHEDULE", "worker", Derived),
     ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),
@@ -116,8 +116,11 @@ const ALSO_READ: [(&str, &str); 6] = [
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_LAG_RUN_SECONDS"),
 ];
 /// Variables that one function requires and others do not.
-const ALSO_REQUIRED: [(&str, &str); 2] =
-    [("region-failover", "FAIRDROP_REDIS_GROUP"), ("region-failover", "FAIRDROP_LEASE_TABLE")];
+const ALSO_REQUIRED: [(&str, &str); 3] = [
+    ("region-failover", "FAIRDROP_REDIS_GROUP"),
+    ("region-failover", "FAIRDROP_LEASE_TABLE"),
+    ("region-failover", "FAIRDROP_STACK"),
+];
 /// A function must have started or exited by then.
 const LIMIT: Duration = Duration::from_secs(20);
 

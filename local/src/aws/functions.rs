@@ -58,6 +58,8 @@ impl FunctionProcess {
                 .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
                 .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
                 .env("AWS_REGION", &launch.region)
+                // As the template does, so that metrics have the same dimensions.
+                .env("FAIRDROP_STACK", "fairdrop")
                 .envs(launch.environment.iter().map(|(name, value)| (name, value)));
             if launch.concurrency > 1 {
                 command.env("AWS_LAMBDA_MAX_CONCURRENCY", launch.concurrency.to_string());
