@@ -23,7 +23,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build deploy deploy-local clean
+.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy deploy-local clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,9 @@ release: ## Build the functions as they are deployed
 sam-build: setup-deploy ## Build all functions as SAM deploys them, into .aws-sam/build
 	PATH="$(VENV)/bin:$$PATH" CARGO_TARGET_DIR=$(TARGET) $(VENV)/bin/sam build --config-env $(ENV)
 	@local/artefacts.py $(SAM_BUILD)
+
+token-jwks: ## Shorten a published JWKS document (stdin) to what TokenJwks needs
+	@cargo run --locked --quiet --profile local -p shared --example token-jwks
 
 # A new value of a parameter makes a new version of order-intake, as new code does: Revision says that there is one.
 deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfig.toml

@@ -58,6 +58,8 @@ const VARIABLES: &[Variable] = &[
     ),
     ("!FAIRDROP_TOKEN_ISSUER", ISSUER, AtDeployment("TokenIssuer")),
     ("!FAIRDROP_TOKEN_AUDIENCE", AUDIENCE, AtDeployment("TokenAudience")),
+    // The keys of this test are no RSA keys.
+    ("FAIRDROP_JWT_AUTHORIZER", "false", AtStart(&["true", "yes"])),
     ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
     ("FAIRDROP_LEASE_SECONDS", "12", AtStart(&["3", "121", "12s"])),
     ("FAIRDROP_LEASE_TOLERANCE_MS", "1000", AtStart(&["49", "1501", "1s"])),

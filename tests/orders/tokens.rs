@@ -50,7 +50,9 @@ fn claims_are_compared_with_the_configuration() {
         (with("sub", json!("")), TokenError::BadSubject),
         (with("sub", json!("two words")), TokenError::BadSubject),
         (with("sub", json!("x".repeat(256))), TokenError::BadSubject),
-        (with("sub", json!(7)), TokenError::Malformed),
+        (with("sub", json!(7)), TokenError::NumericSubject),
+        (with("token_use", json!("id")), TokenError::NotAccessToken),
+        (with("typ", json!("ID")), TokenError::NotAccessToken),
         (without("sub"), TokenError::Malformed),
         (without("exp"), TokenError::Malformed),
         (without("iss"), TokenError::Malformed),
@@ -103,7 +105,7 @@ fn the_token_does_not_choose_its_algorithm_or_key() {
 }
 
 #[test]
-fn es256_and_rs256_work_and_without_a_key_id_the_algorithm_must_be_unambiguous() {
+fn es256_and_rs256_work_and_without_a_key_id_each_key_of_the_algorithm_is_tried() {
     let random = SystemRandom::new();
     let ec_document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec_document.as_ref()).unwrap();
@@ -125,7 +127,9 @@ fn es256_and_rs256_work_and_without_a_key_id_the_algorithm_must_be_unambiguous()
     let es256 = Header { kid: Some("ec".into()), ..Header::new(Algorithm::ES256) };
     assert!(verifier.verify(&sign(&es256, &ec_signing)).is_ok());
     let no_kid = Header::new(Algorithm::ES256);
-    assert_eq!(verifier.verify(&sign(&no_kid, &ec_signing)), Err(TokenError::UnknownKey));
+    assert!(verifier.verify(&sign(&no_kid, &ec_signing)).is_ok());
+    let unknown_kid = Header { kid: Some("ec3".into()), ..Header::new(Algorithm::ES256) };
+    assert_eq!(verifier.verify(&sign(&unknown_kid, &ec_signing)), Err(TokenError::UnknownKey));
 
     use aws_lc_rs::encoding::AsDer;
     let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa).unwrap();
@@ -180,6 +184,8 @@ async fn over_http_a_bad_token_is_401_and_says_why() {
         (wrong_key, "signature"),
         (none, "signed with EdDSA"),
         (hmac, "not signed with a key"),
+        (identity.sign(&with("token_use", json!("id"))).unwrap(), "ID token"),
+        (identity.sign(&with("sub", json!(7))).unwrap(), "(sub) is a number"),
         ("x".repeat(9_000), "longer"),
     ] {
         for answer in [client.order("a", &token).await.unwrap(), client.mine("a", &token).await.unwrap()] {
