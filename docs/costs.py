@@ -91,7 +91,7 @@ def functions_every_month() -> dict[str, float]:
         "Lambda, replica-lag": HOURS * 55 / 60 * gb_hour,
         "main lease, written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
         "replica-lag: metrics read, state written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
-        "metrics, alarms, dashboards": 60 * PRICE["metric"] + 45 * PRICE["alarm"] + 3 * PRICE["dashboard"],
+        "metrics, alarms, dashboards": 60 * PRICE["metric"] + 48 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }
 
 
