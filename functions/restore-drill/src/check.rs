@@ -4,7 +4,7 @@ use crate::App;
 use ledger::{LATEST_MIGRATION, Ledger, LedgerError, Vitals};
 use rds::Timestamp;
 use serde::Serialize;
-use shared::config::{ConfigError, Source};
+use shared::config::{self, ConfigError, Source};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -82,6 +82,10 @@ pub(crate) fn ledger_at(
     port: u16,
 ) -> Result<Ledger, ConfigError> {
     let source: Source<'_> = &|name| {
+        // Lambda's region and credentials sign the IAM token. They are not kept in `environment`, which has `Debug`.
+        if name.starts_with("AWS_") {
+            return config::process_environment(name);
+        }
         let text = environment.get(name).cloned();
         text.map(|text| text.replace("{host}", host).replace("{port}", &port.to_string()))
     };

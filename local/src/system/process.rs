@@ -104,11 +104,13 @@ pub fn scaled(limit: Duration) -> Duration {
 /// lock two tests could find the same port free before either of their servers listens.
 pub fn free_port() -> Result<u16> {
     static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
-    let folder = std::env::temp_dir().join("fairdrop-ports");
+    // A folder for each user, who alone may write to it. Between users, the attempt to listen decides.
+    let home = std::env::var("HOME").unwrap_or_default();
+    let user = home.rsplit('/').next().unwrap_or_default();
+    let folder = std::env::temp_dir().join(format!("fairdrop-ports-{user}"));
     std::fs::create_dir_all(&folder)?;
     for _ in 0..PORT_TRIES {
         let port = rand::random_range(15_000..32_000);
-        // Another user's file cannot be opened: that port is taken, too.
         let Ok(file) = File::create(folder.join(port.to_string())) else { continue };
         if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(file);

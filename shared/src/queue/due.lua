@@ -4,6 +4,8 @@
 -- ARGV  1 the number to skip   2 the maximum number to return, at most 500
 --
 -- Returns main's clock (us), the item's epoch, then user_token and score of each.
+-- A write that changes nothing: a demoted main refuses it, and its reservations never reach the ledger.
+redis.call('ZREM', KEYS[2], '')
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
