@@ -6,7 +6,7 @@
 mod collector;
 
 use crate::config::{self, ConfigError, Source};
-use collector::Collector;
+use collector::MetricCollector;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +25,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Telemetry(Arc<TelemetryState>);
 
 struct TelemetryState {
-    collector: Collector,
+    collector: MetricCollector,
     one_at_a_time: bool,
     unflushed: AtomicU32,
 }
@@ -40,7 +40,7 @@ impl Telemetry {
     /// Installs logs and metrics for this process. Called once, at the start of `main`.
     pub fn start(region: &str) -> Result<Self, lambda_runtime::Error> {
         start_logs()?;
-        let collector = Collector::new(NAMESPACE, dimensions(region, &config::process_environment));
+        let collector = MetricCollector::new(NAMESPACE, dimensions(region, &config::process_environment));
         metrics::set_global_recorder(collector.clone())
             .map_err(|error| format!("could not install the metrics collector: {error}"))?;
         let in_flight = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|n| n.parse::<u32>().ok());

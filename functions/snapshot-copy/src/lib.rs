@@ -1,7 +1,7 @@
 //! Snapshots of the ledger in more than one region, as a reconciler.
 //!
 //! Each run takes an inventory ([`snapshot`]), plans what is due under the policy ([`policy`], [`plan`],
-//! [`retention`]), and executes the plan ([`run`]). It never waits until RDS has made a snapshot or a copy: the
+//! [`retention`]), and executes the plan ([`mod@run`]). It never waits until RDS has made a snapshot or a copy: the
 //! next run finds it in its inventory. [`aws`] makes the calls to RDS; tests replace it by a simulator.
 
 pub mod action;

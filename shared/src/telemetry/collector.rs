@@ -22,7 +22,7 @@ const MAX_SAMPLES: usize = 10_000;
 
 /// The recorder of this process. Clones share their values.
 #[derive(Clone)]
-pub(super) struct Collector(Arc<CollectorState>);
+pub(super) struct MetricCollector(Arc<CollectorState>);
 
 struct CollectorState {
     namespace: &'static str,
@@ -42,12 +42,12 @@ enum MetricValue {
 
 /// One metric with its dimensions.
 struct MetricHandle {
-    collector: Collector,
+    collector: MetricCollector,
     labels: Vec<Label>,
     name: String,
 }
 
-impl Collector {
+impl MetricCollector {
     pub(super) fn new(namespace: &'static str, dimensions: Vec<(&'static str, String)>) -> Self {
         Self(Arc::new(CollectorState { namespace, dimensions, unflushed: Mutex::default() }))
     }
@@ -82,7 +82,7 @@ impl Collector {
             }
             let mut metrics = Vec::new();
             for (name, value) in values {
-                metrics.push(MetricDefinition { name: name.clone() });
+                metrics.push(OutputMetric { name: name.clone() });
                 let value = match value {
                     MetricValue::Counted(count) => Value::from(count),
                     MetricValue::Set(value) => Value::from(value),
@@ -96,9 +96,9 @@ impl Collector {
                 };
                 members.insert(name, value);
             }
-            let directive = MetricDirective { namespace: self.0.namespace, dimensions: [names], metrics };
-            let aws = EmfMetadata { timestamp: at_ms, cloud_watch_metrics: [directive] };
-            serde_json::to_writer(&mut *lines, &EmfLine { aws, members })?;
+            let directive = OutputDirective { namespace: self.0.namespace, dimensions: [names], metrics };
+            let aws = EmfOutputMetadata { timestamp: at_ms, cloud_watch_metrics: [directive] };
+            serde_json::to_writer(&mut *lines, &EmfOutput { aws, members })?;
             lines.push(b'\n');
             values = rest;
         }
@@ -191,7 +191,7 @@ impl HistogramFn for MetricHandle {
     }
 }
 
-impl Recorder for Collector {
+impl Recorder for MetricCollector {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -212,31 +212,31 @@ impl Recorder for Collector {
 }
 
 #[derive(Serialize)]
-struct EmfLine<'a> {
+struct EmfOutput<'a> {
     #[serde(rename = "_aws")]
-    aws: EmfMetadata<'a>,
+    aws: EmfOutputMetadata<'a>,
     #[serde(flatten)]
     members: BTreeMap<String, Value>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct EmfMetadata<'a> {
+struct EmfOutputMetadata<'a> {
     timestamp: u64,
-    cloud_watch_metrics: [MetricDirective<'a>; 1],
+    cloud_watch_metrics: [OutputDirective<'a>; 1],
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct MetricDirective<'a> {
+struct OutputDirective<'a> {
     namespace: &'static str,
     dimensions: [Vec<&'a str>; 1],
-    metrics: Vec<MetricDefinition>,
+    metrics: Vec<OutputMetric>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct MetricDefinition {
+struct OutputMetric {
     name: String,
 }
 
@@ -247,12 +247,12 @@ mod tests {
 
     const AT_MS: u64 = 1_795_531_146_044;
 
-    fn collector() -> Collector {
-        Collector::new("fairdrop", vec![("Region", "eu-west-1".to_owned())])
+    fn collector() -> MetricCollector {
+        MetricCollector::new("fairdrop", vec![("Region", "eu-west-1".to_owned())])
     }
 
     /// The lines of what `write` writes and of all that was not flushed before.
-    fn lines(collector: &Collector, write: impl FnOnce()) -> Vec<Value> {
+    fn lines(collector: &MetricCollector, write: impl FnOnce()) -> Vec<Value> {
         metrics::with_local_recorder(collector, write);
         let lines = String::from_utf8(collector.take_lines(AT_MS).unwrap()).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
