@@ -54,7 +54,7 @@ drill: setup-recovery build ## Main is lost and the standby takes over, with buy
 
 test: setup-deploy build ## All tests, against real servers; FAIRDROP_TIMEOUT_FACTOR=10 on a very busy machine
 	@$(RUN_TESTS) --locked --workspace $(ARGS) || { echo "test: the failures are listed above; the output of each names the" \
-		"folder with the logs of its servers$(if $(NEXTEST),; all results: $(TARGET)/nextest/default/junit.xml)" >&2; exit 1; }
+		"folder with the logs of its servers$(if $(NEXTEST),; all results: $(CURDIR)/target/nextest/default/junit.xml)" >&2; exit 1; }
 
 screenshots: setup-deploy build ## Take the pictures of the pages that README.md shows
 	cd tests/browser && FAIRDROP_LOCAL=$(BIN)/fairdrop-local node screenshots.mjs $(CURDIR)/docs
