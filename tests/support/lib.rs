@@ -222,7 +222,7 @@ pub async fn eventually<T>(
     }
 }
 
-/// A buyer who asks again until somebody gives a definite answer.
+/// A buyer who asks again until the checkout gives a definite answer.
 pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> OrderAnswer {
     let (started, patience) = (Instant::now(), scaled(patience));
     let mut told = OrderAnswer::None("no-answer".into());
