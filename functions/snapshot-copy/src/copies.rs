@@ -51,13 +51,15 @@ pub(crate) fn due_copies(
         let newest_copy = copies.iter().filter_map(|copy| copy.recovery_point()).max();
         let mut begun = 0;
         for (place, original) in originals.iter().enumerate() {
-            let existing = region.snapshots.iter().find(|copy| copy.id == original.id);
-            if !wanted.contains(original.id) || existing.is_some_and(|copy| copy.is_own(&policy.id_prefix)) {
+            let existing = region.snapshots.iter().find(|other| other.id == original.id);
+            let is_copied = copies.iter().any(|copy| copy.id == original.id);
+            if !wanted.contains(original.id) || is_copied {
                 continue;
             }
             if existing.is_some() {
                 let subject = format!("{} in {}", original.id, target.region);
-                let text = "a snapshot that fairdrop did not make has the identifier of the copy; rename it";
+                let text = "a snapshot that is no copy of fairdrop's has the identifier of the copy; rename it, or \
+                            the DB instance of that region";
                 notices.insert(SnapshotNotice::new("id-taken", subject, text));
                 continue;
             }

@@ -35,7 +35,8 @@ pub(crate) struct ManagedDatabase<'a> {
     /// `None` if the DB instance does not exist any more.
     pub(crate) database: Option<&'a Database>,
     pub(crate) in_source: Vec<&'a Snapshot>,
-    /// By target region. A region that does not answer is missing.
+    /// Copies, by target region. A region that does not answer is missing. An original there is of another instance
+    /// with the same identifier, and stays.
     pub(crate) in_targets: BTreeMap<&'a str, Vec<&'a Snapshot>>,
 }
 
@@ -82,9 +83,11 @@ pub(crate) fn managed_databases<'a>(
             let snapshots = region.snapshots.iter();
             snapshots.filter(|one| one.database == id && one.is_own(&policy.id_prefix)).collect()
         };
+        let copies =
+            |region: &'a RegionInventory| own(region).into_iter().filter(|one| one.is_copy).collect();
         let targets = inventory.targets.iter();
         let in_targets =
-            targets.filter_map(|(region, found)| Some((region.as_str(), own(found.as_ref()?)))).collect();
+            targets.filter_map(|(region, found)| Some((region.as_str(), copies(found.as_ref()?)))).collect();
         managed.push(ManagedDatabase { id, database, in_source: own(&inventory.source), in_targets });
     }
     (managed, notices)

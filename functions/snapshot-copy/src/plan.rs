@@ -91,11 +91,14 @@ fn due_creates(policy: &Policy, inventory: &Inventory, managed: &[ManagedDatabas
         if one.in_source.iter().any(|snapshot| snapshot.state == SnapshotState::InProgress) {
             continue;
         }
-        if database.status != "available" {
-            let text =
-                format!("the DB instance is {}; fairdrop waits until it is available", database.status);
+        // RDS is asked in every state, since it decides: the states in which it takes snapshots are its own, and a
+        // refusal leaves the snapshot to the next run.
+        if !matches!(database.status.as_str(), "available" | "storage-optimization") {
+            let text = format!(
+                "the DB instance is {}; RDS may refuse the snapshot until that has ended, and each run asks again",
+                database.status
+            );
             notices.insert(SnapshotNotice::new("database-busy", one.id, text));
-            continue;
         }
         let newest = one.in_source.iter().filter_map(|snapshot| snapshot.recovery_point()).max();
         due.push((newest, one.id, id));

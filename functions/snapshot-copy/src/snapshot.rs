@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Database {
     pub id: String,
-    /// As RDS reports it. RDS takes snapshots of an `available` instance only.
+    /// As RDS reports it.
     pub status: String,
     /// The cluster that the instance belongs to. Cluster snapshots are not supported.
     pub cluster: Option<String>,

@@ -13,6 +13,11 @@ use tokio::time::Instant;
 /// 2026-01-01T00:00:00Z.
 const BEGINNING: i64 = 1_767_225_600;
 pub(crate) const PREFIX: &str = "fairdrop";
+/// The states of an instance in which RDS takes a snapshot: botocore's service model, `CreateDBSnapshot`. The second
+/// can last more than a day after storage grew.
+pub(crate) const SNAPSHOT_STATES: [&str; 2] = ["available", "storage-optimization"];
+/// States in which it refuses.
+pub(crate) const REFUSING_STATES: [&str; 4] = ["modifying", "backing-up", "storage-full", "maintenance"];
 
 /// The faults that the simulator injects, and how often.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +61,8 @@ pub(crate) struct SimulatedSnapshot {
     pub(crate) hangs: bool,
     /// A copy of an original that was not the newest any more.
     pub(crate) is_late: bool,
+    /// Taken by the same stack when this region was main, of an instance with the same identifier.
+    pub(crate) is_of_another_instance: bool,
     pub(crate) deleted_at: Option<i64>,
     pub(crate) listed_from: i64,
     pub(crate) listed_until: i64,
@@ -73,7 +80,9 @@ impl SimulatedSnapshot {
 
     /// Whether fairdrop may copy and delete it.
     pub(crate) fn is_own(&self) -> bool {
-        self.tag.as_deref() == Some(PREFIX) && self.id.starts_with("fairdrop-")
+        !self.is_of_another_instance
+            && self.tag.as_deref() == Some(PREFIX)
+            && self.id.starts_with("fairdrop-")
     }
 }
 
@@ -90,7 +99,8 @@ pub(crate) struct SimulatedAccount {
     pub(crate) start: Instant,
     pub(crate) regions: BTreeMap<&'static str, SimulatedRegion>,
     pub(crate) databases: BTreeMap<String, bool>,
-    pub(crate) busy: bool,
+    /// The state of every database.
+    pub(crate) status: &'static str,
     pub(crate) faults: RdsFaults,
     pub(crate) durations: Durations,
     pub(crate) floor: usize,
@@ -174,7 +184,7 @@ impl SimulatedAccount {
         let being_made = |made: &SimulatedSnapshot| {
             made.database == database && made.source.is_none() && made.is_in_progress(now)
         };
-        if self.busy || self.regions[region].made.iter().any(being_made) {
+        if !SNAPSHOT_STATES.contains(&self.status) || self.regions[region].made.iter().any(being_made) {
             return Err(RdsError::NotInState);
         }
         let takes = self.rng.random_range(self.durations.create / 4..=self.durations.create);
@@ -192,6 +202,7 @@ impl SimulatedAccount {
                 source: None,
                 is_late: false,
                 hangs: false,
+                is_of_another_instance: false,
                 deleted_at: None,
                 listed_from: now,
                 listed_until: now,

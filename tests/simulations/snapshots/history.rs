@@ -1,13 +1,15 @@
 //! Random histories: quiet periods and periods with faults, runs that overlap, die and are late. At the end
 //! exactly what the policy keeps must exist.
 
-use crate::snapshots::account::{Durations, PREFIX, RdsFaults};
+use crate::snapshots::account::{Durations, PREFIX, REFUSING_STATES, RdsFaults, SNAPSHOT_STATES};
 use crate::snapshots::invariants::{HistoryInvariants, expected_by_policy};
 use crate::snapshots::simulator::Simulator;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use snapshot_copy::action::ActionKind;
 use snapshot_copy::policy::{Policy, RetentionRule};
+use snapshot_copy::report::{ActionOutcome, ActionReport};
 use snapshot_copy::run::Regions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -223,6 +225,9 @@ impl SnapshotHistory {
         for (database, _) in &self.databases {
             let id = format!("fairdrop-{database}-20251231-0000");
             simulator.add_known(SOURCE, &id, database, Some(PREFIX), Some("eu-west-1"));
+            for target in self.targets() {
+                simulator.add_namesake(target, &format!("fairdrop-{database}-20251230-0000"), database);
+            }
         }
     }
 
@@ -235,6 +240,10 @@ impl SnapshotHistory {
             others_copies: rng.random_range(0..8),
             others_snapshots: rng.random_range(0..50),
         });
+        // Storage that has grown is no fault: the bounds of age hold.
+        let may_refuse = is_faulty && simulator.chance(|rng| rng.random_bool(0.2));
+        let states: &[&str] = if may_refuse { &REFUSING_STATES } else { &SNAPSHOT_STATES };
+        let status = states[simulator.chance(|rng| rng.random_range(0..states.len()))];
         let mut down = BTreeSet::new();
         if is_faulty {
             drawn.throttled =
@@ -255,6 +264,7 @@ impl SnapshotHistory {
         }
         let mut account = simulator.account();
         account.faults = drawn;
+        account.status = status;
         for (region, state) in &mut account.regions {
             state.is_down = down.contains(region);
         }
@@ -294,8 +304,8 @@ impl SnapshotHistory {
         rds: &Regions<R>,
         invariants: &mut HistoryInvariants,
     ) -> Result<(), String> {
-        simulator.account().busy = true;
         self.set_faults(simulator, false);
+        simulator.account().status = "modifying";
         // Older copies are made one by one, and each run limits its deletes.
         let mut quiet = 0;
         for _ in 0..2_000 {
@@ -303,7 +313,12 @@ impl SnapshotHistory {
             invariants.record(&simulator.account());
             let report = rds.run(&self.policy, simulator.now(), Instant::now() + RUN_LIMIT, false).await;
             let report = report.map_err(|error| error.to_string())?;
-            let is_quiet = report.actions.is_empty() && !simulator.account().is_anything_in_progress();
+            // RDS is asked for a new snapshot, and refuses.
+            let is_refused = |one: &ActionReport| {
+                one.action.kind == ActionKind::Create && matches!(one.outcome, ActionOutcome::Deferred { .. })
+            };
+            let is_quiet =
+                report.actions.iter().all(is_refused) && !simulator.account().is_anything_in_progress();
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if quiet > 3 {
                 break;

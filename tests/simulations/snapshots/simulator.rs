@@ -3,7 +3,7 @@
 //! same seed gives the same history.
 
 use crate::snapshots::account::{
-    Durations, RdsFaults, SimulatedAccount, SimulatedRegion, SimulatedSnapshot, show,
+    Durations, PREFIX, RdsFaults, SimulatedAccount, SimulatedRegion, SimulatedSnapshot, show,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -41,7 +41,7 @@ impl Simulator {
             start: Instant::now(),
             regions: regions.iter().map(new).collect(),
             databases: BTreeMap::new(),
-            busy: false,
+            status: "available",
             faults: RdsFaults::default(),
             durations: Durations { create: 60, copy: 60 },
             floor: 1,
@@ -95,12 +95,22 @@ impl Simulator {
             source: copied_from.map(str::to_owned),
             is_late: false,
             hangs: false,
+            is_of_another_instance: false,
             deleted_at: None,
             listed_from: now,
             listed_until: now,
             encrypted: false,
         };
         account.regions.entry(region).or_default().made.push(made);
+    }
+
+    /// Adds an original to a target region: of an instance with the same identifier, from a time when that region was
+    /// main.
+    pub(crate) fn add_namesake(&self, region: &'static str, id: &str, database: &str) {
+        self.add_known(region, id, database, Some(PREFIX), None);
+        if let Some(made) = self.account().regions.get_mut(region).and_then(|there| there.made.last_mut()) {
+            made.is_of_another_instance = true;
+        }
     }
 }
 
@@ -149,11 +159,10 @@ impl SimulatedRds {
 
 impl Rds for SimulatedRds {
     async fn databases(&self) -> Result<Vec<Database>, RdsError> {
-        let status = |account: &SimulatedAccount| if account.busy { "modifying" } else { "available" };
         self.call("databases", "", |account| {
             let database = |id: &String| Database {
                 id: id.clone(),
-                status: status(account).into(),
+                status: account.status.into(),
                 ..Database::default()
             };
             Ok(account.databases.keys().map(database).collect())
