@@ -2,6 +2,7 @@
 
 mod alarms;
 mod costs;
+mod expanded_rules;
 mod openapi;
 mod rights;
 mod start;

@@ -193,37 +193,11 @@ fn a_function_that_needs_a_newer_glibc_or_is_too_large_is_refused() {
     }
 }
 
-/// Translates the template as CloudFormation does before it evaluates conditions, and prints the result.
-const TRANSLATE: &str = r#"
-import json, sys
-from samcli.yamlhelper import yaml_parse
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-template = yaml_parse(sys.stdin.read())
-for resource in template["Resources"].values():
-    if resource["Type"] == "AWS::Serverless::Function":
-        resource["Properties"]["CodeUri"] = "s3://bucket/key"
-print(json.dumps(Translator({}, Parser()).translate(template, {})))
-"#;
-
 /// `sam validate` does not test this. CloudFormation refuses a template that SAM cannot translate, whatever the
 /// conditions.
 #[test]
 fn sam_translates_the_template_with_every_option() {
-    let mut translating = std::process::Command::new(local::system::process::tool("python"))
-        .args(["-c", TRANSLATE])
-        .envs([("AWS_DEFAULT_REGION", template::MAIN), ("SAM_CLI_TELEMETRY", "0")])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = translating.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, template::read().unwrap().as_bytes()).unwrap();
-    drop(input);
-    let output = translating.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let translated: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let resources = translated["Resources"].as_object().unwrap();
+    let resources = tests::expanded::translated()["template"]["Resources"].as_object().unwrap();
     let managed = &resources["OrderIntakeManagedFunction"];
     let capacity =
         &managed["Properties"]["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"];

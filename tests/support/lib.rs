@@ -2,6 +2,7 @@
 //! client of its gateways.
 
 pub mod code;
+pub mod expanded;
 pub mod live;
 pub mod parameters;
 pub mod template;
