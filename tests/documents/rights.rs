@@ -21,10 +21,7 @@ const RENAMED: [(&str, &str); 3] = [
 const FURTHER: [(&str, &str); 2] = [("database_token", "rds-db:connect"), ("tags", "rds:AddTagsToResource")];
 
 /// Calls that two SDKs of a function have in common, and the action that is meant.
-const AMBIGUOUS: [(&str, &str); 2] = [
-    ("add_tags_to_resource", "rds:AddTagsToResource"),
-    ("remove_tags_from_resource", "rds:RemoveTagsFromResource"),
-];
+const AMBIGUOUS: [(&str, &str); 0] = [];
 
 /// Actions that AWS performs with a role's permissions, so that no line of code shows them.
 const IMPLIED: [(&str, &str, &str); 8] = [

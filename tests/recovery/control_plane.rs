@@ -6,7 +6,6 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::Environment;
 use aws_sdk_rds::error::ProvideErrorMetadata;
-use aws_sdk_rds::types::Tag;
 use aws_sdk_scheduler::types::ScheduleState;
 use drill::control_plane::Reachability;
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
@@ -64,13 +63,6 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     assert_eq!(first.read_replica_source_db_instance_identifier(), main.db_instance_arn());
     assert_eq!(main.read_replica_db_instance_identifiers(), [first.db_instance_arn().unwrap()]);
     assert_eq!(first.status_infos()[0].status(), Some("replicating"));
-
-    let arn = first.db_instance_arn().unwrap();
-    let tag = Tag::builder().key("fairdrop:failover").value("run & more").build();
-    here.add_tags_to_resource().resource_name(arn).tags(tag).send().await?;
-    assert_eq!(replica().await?.tag_list()[0].value(), Some("run & more"));
-    here.remove_tags_from_resource().resource_name(arn).tag_keys("fairdrop:failover").send().await?;
-    assert!(here.list_tags_for_resource().resource_name(arn).send().await?.tag_list().is_empty());
 
     // Refusals.
     let promote = |id: &str| here.promote_read_replica().db_instance_identifier(id).send();

@@ -152,6 +152,8 @@ pub fn store_deployments() -> Vec<Deployment> {
     let of_main = [
         key,
         ("GlobalDatastore", "fairdrop"),
+        ("GlobalRedisNodeType", "cache.r7g.xlarge"),
+        ("GlobalRedisEngineVersion", "8.1"),
         ("StandbyRegion", "us-west-2"),
         ("LeaseWitnessRegion", "us-east-2"),
     ];

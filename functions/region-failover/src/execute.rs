@@ -35,9 +35,6 @@ pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (Store
     if !record.run.is_active() {
         return (stored, None);
     }
-    if !record.run.is_drill {
-        app.servers.tag_replica(Some(&record.run.id)).await;
-    }
     let mut saved_at = Instant::now();
     let stopped = loop {
         let Some(kind) = record.run.observation_kind() else { break None };
@@ -94,9 +91,6 @@ pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (Store
     };
     let is_over = stored.record.as_ref().is_some_and(|record| !record.run.is_active());
     if is_over {
-        if !record.run.is_drill {
-            app.servers.tag_replica(None).await;
-        }
         archive(app, &record).await;
     }
     (stored, stopped)

@@ -71,18 +71,6 @@ impl FailoverServers {
             copy_ledger: Arc::default(),
         })
     }
-
-    /// Tags the replica's instance while a failover is active, so that operators see it in RDS's console. A failure is not
-    /// retried: no function reads the tag.
-    pub(crate) async fn tag_replica(&self, run: Option<&str>) {
-        if let Err(Obstacle(why)) = self.instances.tag_replica(run).await {
-            tracing::warn!(
-                run,
-                why,
-                "could not change the failover tag of the replica's instance; the failover goes on without it"
-            );
-        }
-    }
 }
 
 /// Calls AWS within the limit. `what` is the text that an obstacle begins with.

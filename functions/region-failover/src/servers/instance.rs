@@ -9,9 +9,6 @@ use sdk::SdkConfig;
 use shared::config::{self, ConfigError, Source};
 use tokio::time::timeout;
 
-/// The tag of an instance that a failover is working on.
-const FAILOVER_TAG: &str = "fairdrop:failover";
-
 /// The tag of a drill's copy; its value is the replica.
 const DRILL_TAG: &str = "fairdrop:failover-drill";
 
@@ -193,26 +190,6 @@ impl Instances {
         let call = self.here.delete_db_instance().db_instance_identifier(self.copy_id());
         let call = call.skip_final_snapshot(true).delete_automated_backups(true);
         call_aws("deleting the drill's copy", call.send()).await.map(drop)
-    }
-
-    /// Tags the replica for `run`, or removes the tag.
-    pub(super) async fn tag_replica(&self, run: Option<&str>) -> Result<(), Obstacle> {
-        let arn = self
-            .replica()
-            .await?
-            .db_instance_arn
-            .ok_or_else(|| obstacle("RDS returned no ARN of the replica"))?;
-        match run {
-            Some(run) => {
-                let tag = Tag::builder().key(FAILOVER_TAG).value(run).build();
-                let call = self.here.add_tags_to_resource().resource_name(arn).tags(tag);
-                call_aws("tagging the replica", call.send()).await.map(drop)
-            }
-            None => {
-                let call = self.here.remove_tags_from_resource().resource_name(arn).tag_keys(FAILOVER_TAG);
-                call_aws("removing the replica's tag", call.send()).await.map(drop)
-            }
-        }
     }
 }
 

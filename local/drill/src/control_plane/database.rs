@@ -183,14 +183,6 @@ impl DatabaseInstances {
         });
     }
 
-    pub(super) fn tag(
-        &self,
-        instance: &DatabaseInstance,
-        change: impl FnOnce(&mut BTreeMap<String, String>),
-    ) {
-        self.change(&instance.key(), |one| change(&mut one.tags));
-    }
-
     pub(super) fn deleting(&self, instance: &DatabaseInstance) {
         self.change(&instance.key(), |one| one.status = "deleting");
     }

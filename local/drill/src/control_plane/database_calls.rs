@@ -21,26 +21,6 @@ pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, fo
         "ModifyDBInstance" => modify(databases, region, form),
         "CreateDBInstanceReadReplica" => replicas::create(databases, region, form),
         "DeleteDBInstance" => replicas::delete(databases, region, form),
-        "AddTagsToResource" => {
-            form.check(&["ResourceName", "Tags"])?;
-            let instance = databases.find_by_arn(form.required("ResourceName")?)?;
-            let keys = form.list("Tags", Some("Key"));
-            let values = form.list("Tags", Some("Value"));
-            let pairs = keys.into_iter().zip(values).map(|(key, value)| (key.to_owned(), value.to_owned()));
-            databases.tag(&instance, |tags| tags.extend(pairs));
-            Ok(String::new())
-        }
-        "RemoveTagsFromResource" => {
-            form.check(&["ResourceName", "TagKeys"])?;
-            let instance = databases.find_by_arn(form.required("ResourceName")?)?;
-            let keys = form.list("TagKeys", None);
-            databases.tag(&instance, |tags| tags.retain(|key, _| !keys.contains(&key.as_str())));
-            Ok(String::new())
-        }
-        "ListTagsForResource" => {
-            form.check(&["ResourceName"])?;
-            Ok(tags(&databases.find_by_arn(form.required("ResourceName")?)?))
-        }
         other => Err(ApiError::unknown(&format!("RDS's action {other}"))),
     }
 }
