@@ -2,10 +2,10 @@
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, RedisConfig, Source};
-use crate::item::{Item, ItemId, NewItem};
+use crate::item::{ItemId, NewItem};
 use crate::item_cache::ItemCache;
 use crate::problem::Problem;
-use crate::queue::{FIRST_PAUSE, ItemError, Link, MAX_PAUSE, ORDER_SCRIPTS, Queue};
+use crate::queue::{FIRST_PAUSE, ItemCopy, ItemError, Link, MAX_PAUSE, ORDER_SCRIPTS, Queue};
 use crate::stamp::Stamp;
 use crate::token::TokenVerifier;
 use std::sync::Arc;
@@ -41,14 +41,14 @@ impl Edge {
     }
 
     /// The item as it was at most a second ago, or `unreachable` if neither replica nor main answers.
-    pub async fn item(&self, item_id: &ItemId, unreachable: Problem) -> Result<Arc<Item>, Problem> {
+    pub async fn item(&self, item_id: &ItemId, unreachable: Problem) -> Result<Arc<ItemCopy>, Problem> {
         resolve(self.items.get(item_id, self.read_limit()).await, unreachable)
     }
 
     /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the
     /// order's settle window ends, as [placing](Queue::place) is. If this process has never read the item, the
     /// window is assumed to be the default.
-    pub async fn item_for_order(&self, item_id: &ItemId, placed_at: Stamp) -> Result<Arc<Item>, Problem> {
+    pub async fn item_for_order(&self, item_id: &ItemId, placed_at: Stamp) -> Result<Arc<ItemCopy>, Problem> {
         let default_window = Duration::from_millis(NewItem::DEFAULT_SETTLE_WINDOW_MS.into());
         let window = self.items.settle_window(item_id).unwrap_or(default_window);
         let age = self.clock.now().saturating_since(placed_at);
@@ -75,9 +75,9 @@ impl Edge {
 }
 
 fn resolve(
-    outcome: Result<Option<Arc<Item>>, ItemError>,
+    outcome: Result<Option<Arc<ItemCopy>>, ItemError>,
     unreachable: Problem,
-) -> Result<Arc<Item>, Problem> {
+) -> Result<Arc<ItemCopy>, Problem> {
     match outcome {
         Ok(Some(item)) => Ok(item),
         Ok(None) | Err(ItemError::NoSuchItem(_)) => Err(Problem::NoSuchItem),

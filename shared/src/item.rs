@@ -85,8 +85,6 @@ pub struct Item {
     pub paused: bool,
     /// The epoch under which the item was last written.
     pub epoch: u64,
-    /// The end of main's permit to sell, as main wrote it last; `None` without a lease.
-    pub leased_until: Option<Stamp>,
 }
 
 /// Whether the gates `opens_at` and `closes_at` admit an order.
@@ -117,12 +115,6 @@ pub enum Phase {
 impl Item {
     pub fn settle_window(&self) -> std::time::Duration {
         std::time::Duration::from_millis(self.settle_window_ms.into())
-    }
-
-    /// Whether main may sell it at `now`, according to this copy. A region that has lost the lease is no longer main:
-    /// an order in its queue would never be served.
-    pub fn may_be_sold(&self, now: Stamp) -> bool {
-        self.leased_until.is_none_or(|until| now < until)
     }
 
     /// Whether the gates admit an order stamped `placed_at`.
@@ -300,15 +292,7 @@ mod tests {
             settle_window_ms: 2_000,
             paused: false,
             epoch: 1,
-            leased_until: None,
         }
-    }
-
-    #[test]
-    fn without_its_lease_it_is_not_sold() {
-        let leased = Item { leased_until: Some(at(150)), ..item() };
-        assert!(item().may_be_sold(at(9_999)) && leased.may_be_sold(at(149)));
-        assert!(!leased.may_be_sold(at(150)));
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //!
 //! The copy comes from the region's own replica if one is configured, otherwise from main. A refusal by the gates of
 //! this copy spares the buyer a wait; the drain script decides.
+//!
+//! A replica that lags is read no more than one that is down. What would refuse buyers is asked of main: that the item
+//! does not exist, and that main may not sell. Main answers only if it takes writes.
 
-use crate::item::{Item, ItemId};
-use crate::queue::{ItemError, LinkError, Queue};
+use crate::item::ItemId;
+use crate::queue::{ItemCopy, ItemError, LinkError, Queue, ReadFrom};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +25,7 @@ pub const REPLICA_LIMIT: Duration = Duration::from_millis(250);
 pub const REPLICA_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The result of the latest read, and when the read began. `Ok(None)`: the item does not exist.
-type CachedItem = Option<(Instant, Result<Option<Arc<Item>>, ItemError>)>;
+type CachedItem = Option<(Instant, Result<Option<Arc<ItemCopy>>, ItemError>)>;
 
 #[derive(Debug, Default)]
 struct CacheEntry {
@@ -54,22 +57,22 @@ impl ItemCache {
     /// The item as it was at most [`MAX_AGE`] ago, if it can be read within `limit`; `None` if it does not exist.
     ///
     /// Of callers at the same time one reads, and the others wait for its result, also if that is an error.
-    pub async fn get(&self, item_id: &ItemId, limit: Duration) -> Result<Option<Arc<Item>>, ItemError> {
+    pub async fn get(&self, item_id: &ItemId, limit: Duration) -> Result<Option<Arc<ItemCopy>>, ItemError> {
         let asked_at = Instant::now();
         let entry = self.entry(item_id);
         let Ok(mut copy) = timeout(limit, entry.copy.lock()).await else {
             return Err(LinkError::NotSent("another read of the item did not end in time".into()).into());
         };
         if let Some((read_at, outcome)) = copy.as_ref()
-            && (*read_at >= asked_at || outcome.is_ok() && read_at.elapsed() < MAX_AGE)
+            && (*read_at >= asked_at || read_at.elapsed() < MAX_AGE && is_usable(outcome))
         {
             return outcome.clone();
         }
         let mut read_at = Instant::now();
         let outcome = match self.read(item_id, limit.saturating_sub(asked_at.elapsed())).await {
-            Ok(item) => {
-                entry.settle_window_ms.store(item.settle_window_ms, Ordering::Relaxed);
-                Ok(Some(Arc::new(item)))
+            Ok(copy) => {
+                entry.settle_window_ms.store(copy.item.settle_window_ms, Ordering::Relaxed);
+                Ok(Some(Arc::new(copy)))
             }
             Err(ItemError::NoSuchItem(_)) => Ok(None),
             Err(error) => {
@@ -90,21 +93,31 @@ impl ItemCache {
         }
     }
 
-    async fn read(&self, item_id: &ItemId, limit: Duration) -> Result<Item, ItemError> {
+    async fn read(&self, item_id: &ItemId, limit: Duration) -> Result<ItemCopy, ItemError> {
         let began = Instant::now();
         if let Some(replica) = self.replica.as_ref().filter(|_| !self.replica_backs_off()) {
-            match replica.item_within(item_id, limit.min(REPLICA_LIMIT)).await {
+            match replica.item_copy(ReadFrom::Replica, item_id, limit.min(REPLICA_LIMIT)).await {
+                Ok(copy) if copy.is_stale() => {
+                    tracing::warn!(%item_id, "the region's replica is too far behind main; reading items from main");
+                    self.replica_failed();
+                }
+                Ok(copy) if copy.may_be_sold() => return Ok(copy),
+                Ok(_) | Err(ItemError::NoSuchItem(_)) => {}
                 Err(ItemError::Link(error)) => {
                     tracing::warn!(%error, %item_id, "could not read an item from the region's replica; reading it from main");
                     // With less time, the failure does not count against the replica.
                     if limit >= REPLICA_LIMIT {
-                        *self.replica_failed_at() = Some(Instant::now());
+                        self.replica_failed();
                     }
                 }
-                outcome => return outcome,
+                Err(error) => return Err(error),
             }
         }
-        self.main.item_within(item_id, limit.saturating_sub(began.elapsed())).await
+        self.main.item_copy(ReadFrom::Main, item_id, limit.saturating_sub(began.elapsed())).await
+    }
+
+    fn replica_failed(&self) {
+        *self.replica_failed_at() = Some(Instant::now());
     }
 
     fn replica_backs_off(&self) -> bool {
@@ -125,5 +138,15 @@ impl ItemCache {
             entries.clear();
         }
         entries.entry(item_id.clone()).or_default().clone()
+    }
+}
+
+/// Whether a result of at most [`MAX_AGE`] ago is returned again. A lease that has lapsed since is asked of main; one that
+/// had lapsed before is main's own answer.
+fn is_usable(outcome: &Result<Option<Arc<ItemCopy>>, ItemError>) -> bool {
+    match outcome {
+        Ok(Some(copy)) => copy.may_be_sold() || !copy.could_be_sold(),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }

@@ -11,7 +11,9 @@
 //! scripts when it opens, and a call loads its script again if the server has lost it.
 
 mod connection;
+mod copies;
 mod drain;
+mod heartbeat;
 mod items;
 mod keys;
 mod link;
@@ -24,17 +26,17 @@ mod status;
 mod tasks;
 
 pub use connection::{MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts};
+pub use copies::{ItemCopy, MAX_REPLICA_LAG};
 pub use drain::{DrainBatch, MAX_BATCH};
+pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{HEARTBEAT, ITEMS, Keys, REPLICATION_MARKER};
+pub use keys::{HEARTBEAT, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER};
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
 pub use place::{Order, PLACE_SCRIPT, PlaceError, Placement, Placing};
 pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
-pub use status::{
-    HEARTBEAT_INTERVAL, ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom,
-};
+pub use status::{ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom};
 pub use tasks::{
     CANCELLED_OFFSET_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task,
     TaskBody,
@@ -45,8 +47,7 @@ use std::time::Duration;
 /// The scripts of a region that takes orders: its connection to main loads them when it opens.
 pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &order::LEAVE];
 /// The scripts of the functions in main.
-pub const CHECKOUT_SCRIPTS: Scripts =
-    &[&drain::SCRIPT, &settle::SETTLE, &settle::DUE, &status::HEARTBEAT_SCRIPT];
+pub const CHECKOUT_SCRIPTS: Scripts = &[&drain::SCRIPT, &settle::SETTLE, &settle::DUE, &heartbeat::SCRIPT];
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

@@ -24,24 +24,60 @@ fn now() -> Stamp {
     Stamp::from_micros(local::system::clock::micros_now()).unwrap()
 }
 
+const TIMING: LeaseTiming =
+    LeaseTiming { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
+
+/// A system with `count` regions whose main sells by a lease. Runs are long, so that a process is frozen in the middle of
+/// one.
+async fn leased_system(moto: &Moto, count: usize) -> System {
+    moto.make_table(MAIN, "lease").await.unwrap();
+    let mut of_main = Moto::environment_at(&moto.url());
+    let settings = [
+        ("FAIRDROP_LEASE_TABLE", "lease".to_owned()),
+        ("FAIRDROP_LEASE_SECONDS", TIMING.lasts.as_secs().to_string()),
+        ("FAIRDROP_LEASE_TOLERANCE_MS", TIMING.tolerance.as_millis().to_string()),
+    ];
+    of_main.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+    let options = Options {
+        run_every: Duration::from_secs(40),
+        of_main,
+        ..Options::for_regions(regions::first(count))
+    };
+    System::start(&options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_draining_closes_no_region() {
+    let folder = WorkFolder::new().unwrap();
+    let moto = Moto::start(folder.path(), &[]).await.unwrap();
+    let system = leased_system(&moto, 2).await;
+    announce(&system, ITEM, json!({ "stock_total": 50 })).await.unwrap();
+    let order = async |region: usize, buyer: &str| {
+        let token = system.identity.token(&format!("{buyer}-{region}")).unwrap();
+        Client::of(&system, region).unwrap().order(ITEM, &token).await.unwrap()
+    };
+    eventually("the first orders are sold by a lease", A_WHILE, async || {
+        order(0, "early").await;
+        Ok((system.drop_result(&ITEM.parse()?).await?.in_ledger.unwrap_or_default().len() == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    signal("-STOP", system.drain.process_id());
+    // The lease that the drain wrote last has ended; the worker renews it.
+    tokio::time::sleep(TIMING.lasts + Duration::from_secs(2)).await;
+    for region in [0, 1] {
+        let answer = order(region, "in-the-gap").await;
+        assert_eq!(answer.status, 202, "region {region}: {:?}", answer.body);
+    }
+    signal("-CONT", system.drain.process_id());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     let folder = WorkFolder::new().unwrap();
     let moto = Moto::start(folder.path(), &[]).await.unwrap();
-    moto.make_table(MAIN, "lease").await.unwrap();
-    let mut of_main = Moto::environment_at(&moto.url());
-    let settings = [
-        ("FAIRDROP_LEASE_TABLE", "lease"),
-        ("FAIRDROP_LEASE_SECONDS", "4"),
-        ("FAIRDROP_LEASE_TOLERANCE_MS", "200"),
-    ];
-    of_main.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let timing = LeaseTiming { lasts: Duration::from_secs(4), tolerance: Duration::from_millis(200) };
+    let system = leased_system(&moto, 1).await;
     let table = lease_table(&moto.url(), MAIN).await;
-    // Long runs, so that the process is frozen in the middle of one.
-    let options =
-        Options { run_every: Duration::from_secs(40), of_main, ..Options::for_regions(regions::first(1)) };
-    let system = System::start(&options).await.unwrap();
     let item_id: ItemId = "sneaker-42".parse().unwrap();
     announce(&system, "sneaker-42", json!({ "stock_total": 50 })).await.unwrap();
     let client = Client::of(&system, 0).unwrap();
@@ -79,7 +115,7 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     };
     let began = Instant::now();
     let taken = loop {
-        if let Some(taken) = closed.taken("eu-west-1", "failover", now(), timing) {
+        if let Some(taken) = closed.taken("eu-west-1", "failover", now(), TIMING) {
             break taken;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -21,7 +21,7 @@ use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::{LedgerServer, RedisQueue, eventually, order, queue_at, source};
+use tests::{LedgerServer, RedisQueue, calls, eventually, order, queue_at, source};
 
 const A_MOMENT: Duration = Duration::from_millis(20);
 
@@ -138,7 +138,7 @@ async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     };
     let (item, restarted) = tokio::join!(edge.item_for_order(&item_id, before(0)), restart);
     restarted.unwrap();
-    assert_eq!(item.unwrap().item_id, item_id);
+    assert_eq!(item.unwrap().item.item_id, item_id);
 }
 
 /// A port on which nothing answers: a primary that a demoted server cannot reach.
@@ -230,18 +230,6 @@ async fn a_demoted_main_leads_to_no_final_refusal_of_a_payment() {
     }
 }
 
-/// How often the server has executed `command` since its counts were reset.
-async fn calls(server: &RedisQueue, command: &str) -> Result<u64> {
-    let mut connection = server.redis.connect().await?;
-    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
-    let Some(line) = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))
-    else {
-        return Ok(0);
-    };
-    let count = line.split(',').next().context("the line has no count")?;
-    Ok(count.parse()?)
-}
-
 #[tokio::test]
 async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let server = RedisQueue::start().await.unwrap();
@@ -257,10 +245,10 @@ async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let placing = queue.place(&first, Duration::from_secs(25), &Clock::machine()).await.unwrap();
     assert_eq!(placing.placement, Placement::Queued);
     // A script that the server did not have would be sent twice by its hash.
-    assert_eq!(calls(&server, "evalsha").await.unwrap(), 1);
-    assert_eq!(calls(&server, "script|load").await.unwrap(), ORDER_SCRIPTS.len() as u64);
+    assert_eq!(calls(&server.redis, "evalsha").await.unwrap(), 1);
+    assert_eq!(calls(&server.redis, "script|load").await.unwrap(), ORDER_SCRIPTS.len() as u64);
     // The accepted order pays nothing for the check of refusals.
-    assert_eq!(calls(&server, "zrem").await.unwrap(), 0);
+    assert_eq!(calls(&server.redis, "zrem").await.unwrap(), 0);
 
     let changes = async || {
         let mut connection = server.redis.connect().await?;
@@ -272,7 +260,7 @@ async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let buyer = UserToken::parse("first").unwrap();
     let state = queue.order_state(&item_id, &buyer).await.unwrap();
     assert_eq!(state, OrderState::Queued { placed_at: first.placed_at, ahead: 0 });
-    assert_eq!(calls(&server, "exec").await.unwrap(), 1);
-    assert_eq!(calls(&server, "zrem").await.unwrap(), 1);
+    assert_eq!(calls(&server.redis, "exec").await.unwrap(), 1);
+    assert_eq!(calls(&server.redis, "zrem").await.unwrap(), 1);
     assert_eq!(changes().await.unwrap(), before, "the check of the role has changed data");
 }

@@ -82,6 +82,18 @@ pub fn queue_at(url: String) -> Result<Queue> {
     Ok(Queue::new(Link::new(RedisConfig::main(&source)?)))
 }
 
+/// How often the server has executed `command` since its counts were reset.
+pub async fn calls(redis: &Redis, command: &str) -> Result<u64> {
+    let mut connection = redis.connect().await?;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
+    let Some(line) = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))
+    else {
+        return Ok(0);
+    };
+    let count = line.split(',').next().context("the line has no count")?;
+    Ok(count.parse()?)
+}
+
 /// An order of `buyer`, stamped `placed_at`.
 pub fn order(item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Order> {
     Ok(Order {

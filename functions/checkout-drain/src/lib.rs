@@ -51,18 +51,6 @@ pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
     app.lease.begin().await;
     let work = |item_id| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, until);
     let items = item_runs::run(|| app.queue.item_ids(), &app.telemetry, until, work);
-    tokio::join!(items, app.lease.keep_until(until), write_heartbeats(app, until)).0
-}
-
-/// Writes main's time to Redis, by which readers of a replica know how old its data is. Pauses while this
-/// region does not hold the lease, since another region may be main.
-async fn write_heartbeats(app: &App, until: Instant) {
-    while Instant::now() < until {
-        if app.lease.permit().is_ok()
-            && let Err(error) = app.queue.write_heartbeat().await
-        {
-            tracing::debug!(%error, "could not write the heartbeat to Redis; trying again");
-        }
-        item_runs::pause(HEARTBEAT_INTERVAL, until).await;
-    }
+    let heartbeats = app.lease.write_heartbeats(&app.queue, HEARTBEAT_INTERVAL, until);
+    tokio::join!(items, app.lease.keep_until(until), heartbeats).0
 }

@@ -19,7 +19,7 @@ use lease::Lease;
 use ledger::Ledger;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{CHECKOUT_SCRIPTS, Link, Queue};
+use shared::queue::{CHECKOUT_SCRIPTS, Link, Queue, SPARE_HEARTBEAT_INTERVAL};
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -81,13 +81,14 @@ impl App {
     }
 }
 
-/// Works on all items for `time`, and writes the ledger's heartbeat.
+/// Works on all items for `time`, and writes the heartbeats of the ledger and of Redis.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     app.context.lease.begin().await;
     let work = |item_id| item_work::run(app.context.clone(), item_id, until);
     let items = item_runs::run(|| app.context.queue.item_ids(), &app.telemetry, until, work);
-    let heartbeat = heartbeat::write_until(&app.context.ledger, until);
-    let (summary, (), ()) = tokio::join!(items, heartbeat, app.context.lease.keep_until(until));
-    summary
+    let of_ledger = heartbeat::write_until(&app.context.ledger, until);
+    let WorkerContext { queue, lease, .. } = &app.context;
+    let of_redis = lease.write_heartbeats(queue, SPARE_HEARTBEAT_INTERVAL, until);
+    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis).0
 }

@@ -21,7 +21,6 @@ fn item() -> Item {
         settle_window_ms: 2_000,
         paused: false,
         epoch: 1,
-        leased_until: None,
     }
 }
 

@@ -106,7 +106,7 @@ async fn subscribe(
     // The edge's cached copy is checked first, so that requests for items that do not exist never reach main.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
     let observed = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
-    let ItemStatus { as_of, item, orders } = observed.map_err(|error| match error {
+    let ItemStatus { as_of, heartbeat, item, orders } = observed.map_err(|error| match error {
         ItemError::NoSuchItem(_) => Problem::NoSuchItem,
         ItemError::Link(error) => unavailable(error),
         error => {
@@ -114,7 +114,7 @@ async fn subscribe(
             Problem::Internal
         }
     })?;
-    if !item.may_be_sold(as_of) {
+    if !heartbeat.may_sell(as_of) {
         // The lease has expired: another region may be main by now, and this state may be stale.
         return Err(Problem::StatusUnavailable);
     }

@@ -248,7 +248,7 @@ fn refusal(payment: Payment) -> Problem {
 
 /// The epoch under which the ledger may record a payment now, with the end of the lease.
 async fn fence(app: &App, item: &Item) -> Result<Fence, Problem> {
-    let permit = app.lease.permit_now().await.map_err(|error| {
+    let permit = app.lease.permit_now(&app.queue).await.map_err(|error| {
         tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");
         Problem::LedgerUnavailable
     })?;

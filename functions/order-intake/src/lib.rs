@@ -73,12 +73,13 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     let user_token = app.edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
     check_clock(app).await?;
 
-    let item = app.edge.item_for_order(&item_id, placed_at).await?;
-    if !item.may_be_sold(app.edge.clock.now()) {
+    let copy = app.edge.item_for_order(&item_id, placed_at).await?;
+    if !copy.may_be_sold() {
         return Err(Problem::MainUnreachable);
     }
+    let item = &copy.item;
     let order = Order { item_id, user_token, placed_at };
-    if let Some(refusal) = gate_problem(&item, placed_at) {
+    if let Some(refusal) = gate_problem(item, placed_at) {
         return refuse_unless_known(app, &order, refusal).await;
     }
     let window = item.settle_window();

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::edge::Edge;
 use shared::http;
-use shared::item::{Item, ItemId};
+use shared::item::ItemId;
 use shared::problem::Problem;
-use shared::queue::{Hold, Leave, LinkError, OrderState};
+use shared::queue::{Hold, ItemCopy, Leave, LinkError, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::sync::Arc;
@@ -32,16 +32,16 @@ pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
 }
 
 async fn show_item(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
-    let item = edge.item(&http::item_id(request)?, Problem::StatusUnavailable).await?;
-    item_response::answer(&item, edge.clock.now(), request)
+    let copy = edge.item(&http::item_id(request)?, Problem::StatusUnavailable).await?;
+    item_response::answer(&copy.item, edge.clock.now(), request)
 }
 
 /// The request's item and its verified buyer.
-async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToken, Arc<Item>), Problem> {
+async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToken, Arc<ItemCopy>), Problem> {
     let item_id = http::item_id(request)?;
     let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
-    let item = edge.item(&item_id, Problem::StatusUnavailable).await?;
-    Ok((item_id, buyer, item))
+    let copy = edge.item(&item_id, Problem::StatusUnavailable).await?;
+    Ok((item_id, buyer, copy))
 }
 
 /// The state of a buyer's order. Times are in microseconds since the Unix epoch.
@@ -90,8 +90,8 @@ async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Pr
 }
 
 async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
-    let (item_id, buyer, item) = whose_order(edge, request).await?;
-    if !item.may_be_sold(edge.clock.now()) {
+    let (item_id, buyer, copy) = whose_order(edge, request).await?;
+    if !copy.may_be_sold() {
         return Err(Problem::StatusUnavailable);
     }
     let left = edge.queue.leave(&item_id, &buyer).await.map_err(|error| match error {

@@ -80,17 +80,6 @@ impl Lease {
         })
     }
 
-    /// What this process may do now. Renews the lease first if it is about to end.
-    pub async fn permit_now(&self) -> Result<Permit, LeaseError> {
-        match self.permit() {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                self.renew().await?;
-                self.permit()
-            }
-        }
-    }
-
     /// Renews the lease if this region still may.
     pub async fn renew(&self) -> Result<(), LeaseError> {
         let Some(cached) = &self.0 else { return Ok(()) };

@@ -9,6 +9,7 @@
 //! ([`Permit`] says how). Another region waits the same time after the end, by its own clock. As long as no two of
 //! these clocks differ by more than twice the tolerance, two regions never sell at the same time.
 
+mod heartbeats;
 mod keeper;
 mod record;
 mod table;

@@ -206,7 +206,6 @@ mod tests {
             settle_window_ms: 2_000,
             paused: false,
             epoch: 1,
-            leased_until: None,
         }
     }
 

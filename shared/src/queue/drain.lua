@@ -9,20 +9,19 @@
 -- nothing.
 --
 -- This script compares the lease's end with Redis's own clock at the moment of the change. So a caller that was frozen
--- in between sells nothing. The end is also stored with the item, for the edges, which take no orders for a main that
--- may not sell.
+-- in between sells nothing. From the first lease on, the item carries `leased`, and is not sold without one.
 --
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
 -- taken, stock left, waiting, lag (now - settle window - last stamp taken, us; -1 if none was taken).
 local item = redis.call('HMGET', KEYS[1],
-  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased_until')
+  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if ARGV[2] ~= '' then
   if item[7] ~= ARGV[2] then return redis.error_reply('EPOCH the item is under another epoch') end
   if now >= tonumber(ARGV[3]) then return redis.error_reply('LEASE the permit to sell has expired') end
-  if not item[8] or tonumber(item[8]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'leased_until', ARGV[3]) end
+  if not item[8] then redis.call('HSET', KEYS[1], 'leased', '1') end
 elseif item[8] then
   return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
 end

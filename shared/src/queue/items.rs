@@ -8,7 +8,6 @@ use redis::{AsyncCommands, Script};
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
@@ -116,19 +115,11 @@ impl Queue {
         }
     }
 
-    // Not async itself: one more nested future would exceed the compiler's recursion limit.
-    pub fn item(&self, item_id: &ItemId) -> impl Future<Output = Result<Item, ItemError>> {
-        self.item_within(item_id, self.link.call_limit())
-    }
-
-    /// One item, with the time limit `limit` (to connect included) if it is shorter than the default.
-    pub async fn item_within(&self, item_id: &ItemId, limit: Duration) -> Result<Item, ItemError> {
+    pub async fn item(&self, item_id: &ItemId) -> Result<Item, ItemError> {
         let key = Keys::of(item_id).item;
-        let fields: HashMap<String, String> = self
-            .link
-            .run(limit.min(self.link.call_limit()), async |mut connection| connection.hgetall(&key).await)
-            .await?;
-        if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
+        let fields: HashMap<String, String> =
+            self.link.call(async |mut connection| connection.hgetall(&key).await).await?;
+        parse(item_id, &fields)
     }
 
     /// One item, by a server that takes writes: for a decision that is final.
@@ -140,7 +131,7 @@ impl Queue {
                 on_primary(&keys).hgetall(&keys.item).query_async(&mut connection).await
             })
             .await?;
-        if fields.is_empty() { Err(ItemError::NoSuchItem(item_id.clone())) } else { parse(item_id, &fields) }
+        parse(item_id, &fields)
     }
 
     /// The ids of all items, sorted. Malformed ids are skipped.
@@ -177,7 +168,11 @@ impl Queue {
     }
 }
 
+/// The item with these fields; without any, it does not exist.
 pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Result<Item, ItemError> {
+    if fields.is_empty() {
+        return Err(ItemError::NoSuchItem(item_id.clone()));
+    }
     fn field<T: FromStr>(
         item_id: &ItemId,
         fields: &HashMap<String, String>,
@@ -211,10 +206,6 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         settle_window_ms: field(item_id, fields, "settle_window_ms")?,
         paused: field::<u8>(item_id, fields, "paused")? != 0,
         epoch: field(item_id, fields, "epoch")?,
-        leased_until: match fields.get("leased_until") {
-            None => None,
-            Some(_) => Some(stamp("leased_until")?),
-        },
     })
 }
 

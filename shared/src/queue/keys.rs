@@ -6,6 +6,8 @@ use crate::item::ItemId;
 pub const ITEMS: &str = "items";
 /// Main's clock at the latest heartbeat, for readers of a replica.
 pub const HEARTBEAT: &str = "heartbeat";
+/// Until when main may sell (µs), for the edges. Written together with [`HEARTBEAT`], whose hash tag it has.
+pub const LEASED_UNTIL: &str = "{heartbeat}:leased_until";
 
 /// The replication marker: written only for replicas to acknowledge it.
 pub const REPLICATION_MARKER: &str = "replication_marker";

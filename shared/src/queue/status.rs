@@ -4,22 +4,17 @@
 //! latest [heartbeat](Queue::write_heartbeat) or task, and every write before it. So an [`ItemStatus`] is never older
 //! than its moment, but may be newer.
 
+use super::heartbeat::{self, Heartbeat, HeartbeatReply};
 use super::order::state_of;
 use super::primary::on_primary;
-use super::{HEARTBEAT, ItemError, Keys, LinkError, OrderState, Queue, items};
+use super::{ItemError, Keys, LinkError, OrderState, Queue, items};
 use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
-use redis::{FromRedisValue, Pipeline, Script, Value};
+use redis::{FromRedisValue, Pipeline, Value};
 use std::collections::HashMap;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-pub(super) static HEARTBEAT_SCRIPT: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
-
-/// How often main writes its heartbeat. The moment of a status read from a replica is at most this much too early.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// The maximum number of buyers in one status: it is one transaction, which blocks the server.
 pub const MAX_STATUS_BUYERS: usize = 200;
 /// The maximum number of notifications in one read.
@@ -39,6 +34,8 @@ pub enum ReadFrom {
 pub struct ItemStatus {
     /// By main's clock. The status was true at this moment, or is newer.
     pub as_of: Stamp,
+    /// Until when main may sell, and when it said so.
+    pub heartbeat: Heartbeat,
     pub item: Item,
     /// The orders of the requested buyers, in the same sequence.
     pub orders: Vec<OrderState>,
@@ -54,15 +51,6 @@ pub struct Notification {
 }
 
 impl Queue {
-    /// Writes main's clock to Redis, for readers of replicas.
-    pub async fn write_heartbeat(&self) -> Result<(), LinkError> {
-        self.link
-            .call(async |mut connection| {
-                HEARTBEAT_SCRIPT.key(HEARTBEAT).invoke_async::<u64>(&mut connection).await.map(drop)
-            })
-            .await
-    }
-
     /// The status of `item_id` and of at most [`MAX_STATUS_BUYERS`] `buyers` at one moment, in one round trip.
     pub async fn status(
         &self,
@@ -76,11 +64,8 @@ impl Queue {
             ReadFrom::Main => on_primary(&keys),
             ReadFrom::Replica => redis::pipe(),
         };
-        pipe.atomic();
-        match reader {
-            ReadFrom::Main => pipe.cmd("TIME"),
-            ReadFrom::Replica => pipe.get(HEARTBEAT),
-        };
+        pipe.atomic().cmd("TIME");
+        heartbeat::request(&mut pipe);
         pipe.cmd("XREVRANGE").arg(&keys.tasks).arg(&["+", "-", "COUNT", "1"]);
         pipe.hgetall(&keys.item);
         for buyer in buyers {
@@ -90,26 +75,20 @@ impl Queue {
         }
         let reply = self.ask(&pipe).await?;
         let malformed = || LinkError::Refused("the status transaction returned a malformed answer".into());
-        let (head, rest) = reply.split_at_checked(3).ok_or_else(malformed)?;
-        let [moment, newest, fields] = head else { return Err(malformed().into()) };
+        let (head, rest) = reply.split_at_checked(4).ok_or_else(malformed)?;
+        let [time, beat, newest, fields] = head else { return Err(malformed().into()) };
         let fields: HashMap<String, String> = read(fields).map_err(|()| malformed())?;
-        if fields.is_empty() {
-            return Err(ItemError::NoSuchItem(item_id.clone()));
-        }
         let item = items::parse(item_id, &fields)?;
         let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(order_state).collect();
         let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(malformed)?;
+        let heartbeat: Heartbeat = read::<HeartbeatReply>(beat).map_err(|()| malformed())?.into();
         let moment = match reader {
-            ReadFrom::Main => {
-                read(moment).ok().and_then(|time: (u64, u64)| Stamp::from_redis_time(time).ok())
-            }
-            ReadFrom::Replica => {
-                read(moment).ok().flatten().and_then(|micros| Stamp::from_micros(micros).ok())
-            }
+            ReadFrom::Main => read(time).ok().and_then(|time: (u64, u64)| Stamp::from_redis_time(time).ok()),
+            ReadFrom::Replica => heartbeat.at,
         };
         // Without a heartbeat, only the tasks have main's time.
         let as_of = moment.max(task_moment(newest)).unwrap_or(Stamp::EPOCH);
-        Ok(ItemStatus { as_of, item, orders })
+        Ok(ItemStatus { as_of, heartbeat, item, orders })
     }
 
     async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, LinkError> {

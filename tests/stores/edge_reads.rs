@@ -1,0 +1,157 @@
+//! How an edge reads items, with a replica that lags and a main whose lease lapses, on real servers.
+
+use anyhow::Result;
+use local::system::clock::micros_now;
+use local::system::folder::WorkFolder;
+use local::system::redis_server::Redis;
+use local::system::wan::{ConnectionState, WanConnection};
+use redis::AsyncCommands;
+use shared::item::{ItemChanges, ItemId};
+use shared::item_cache::{ItemCache, MAX_AGE};
+use shared::permit::Permit;
+use shared::queue::{HEARTBEAT, ItemCopy, LEASED_UNTIL, MAX_REPLICA_LAG};
+use shared::stamp::Stamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tests::{RedisQueue, calls, eventually, queue_at};
+
+const SOON: Duration = Duration::from_secs(20);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn leased_for(time: Duration) -> Permit {
+    let until = Stamp::from_micros(micros_now()).unwrap().saturating_add(time);
+    Permit::Leased { epoch: 1, until }
+}
+
+/// A main, and a region's replica of it over a connection that can be cut.
+struct EdgeFixture {
+    main: RedisQueue,
+    replica: Redis,
+    connection: WanConnection,
+    item_id: ItemId,
+    _folder: WorkFolder,
+}
+
+impl EdgeFixture {
+    async fn start() -> Self {
+        let main = RedisQueue::start().await.unwrap();
+        let folder = WorkFolder::new().unwrap();
+        let connection =
+            WanConnection::open(([127, 0, 0, 1], main.redis.port()).into(), Duration::ZERO).await.unwrap();
+        let replica = Redis::start_follower(folder.path(), "replica", connection.port()).await.unwrap();
+        let item_id = main.item("a", 5, 2_000).await.unwrap();
+        let fixture = Self { main, replica, connection, item_id, _folder: folder };
+        fixture.replicated().await;
+        fixture
+    }
+
+    /// Waits until the replica has everything that main has.
+    async fn replicated(&self) {
+        let main = &self.main.queue;
+        eventually("the replica follows", SOON, async || {
+            Ok(main.wait_for_replicas(1, Duration::from_millis(100)).await?.then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The cache of a process that has read nothing yet.
+    fn cache(&self) -> ItemCache {
+        ItemCache::new(Some(queue_at(self.replica.url()).unwrap()), self.main.queue.clone())
+    }
+
+    async fn heartbeat(&self, permit: Permit) {
+        self.main.queue.write_heartbeat(permit).await.unwrap();
+    }
+
+    async fn rename(&self, name: &str) {
+        let changes = ItemChanges { name: Some(name.into()), ..ItemChanges::default() };
+        self.main.queue.update_item(&self.item_id, &changes).await.unwrap();
+    }
+
+    /// How often main and the replica were asked for an item.
+    async fn reads(&self) -> Result<(u64, u64)> {
+        Ok((calls(&self.main.redis, "hgetall").await?, calls(&self.replica, "hgetall").await?))
+    }
+}
+
+async fn get(cache: &ItemCache, item_id: &ItemId) -> Option<Arc<ItemCopy>> {
+    cache.get(item_id, Duration::from_secs(20)).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_keeps_the_lease_renews_it_for_the_edges() {
+    let fixture = EdgeFixture::start().await;
+    let (main, item_id) = (&fixture.main.queue, &fixture.item_id);
+    main.drain(item_id, 1, leased_for(SECOND)).await.unwrap();
+    tokio::time::sleep(SECOND * 2).await;
+    // The drain has paused since; another process has renewed the lease.
+    fixture.heartbeat(leased_for(SECOND * 30)).await;
+    fixture.replicated().await;
+    assert!(get(&fixture.cache(), item_id).await.unwrap().may_be_sold());
+    assert_eq!(fixture.reads().await.unwrap().0, 0, "the replica had the lease");
+    // A process that renewed earlier, or whose permit has expired, shortens nothing.
+    let mut connection = fixture.main.redis.connect().await.unwrap();
+    let written: (u64, u64) = connection.mget(&[HEARTBEAT, LEASED_UNTIL]).await.unwrap();
+    fixture.heartbeat(leased_for(SECOND * 5)).await;
+    let later: (u64, u64) = connection.mget(&[HEARTBEAT, LEASED_UNTIL]).await.unwrap();
+    assert!(later.0 > written.0 && later.1 == written.1, "{written:?} {later:?}");
+    fixture.heartbeat(leased_for(Duration::ZERO)).await;
+    assert_eq!(connection.mget::<_, (u64, u64)>(&[HEARTBEAT, LEASED_UNTIL]).await.unwrap(), later);
+}
+
+#[tokio::test]
+async fn a_copy_whose_lease_has_lapsed_is_asked_of_main_before_a_refusal() {
+    let fixture = EdgeFixture::start().await;
+    fixture.heartbeat(leased_for(SECOND)).await;
+    fixture.replicated().await;
+    fixture.connection.set(ConnectionState::Silent);
+    fixture.heartbeat(leased_for(SECOND * 2)).await;
+    let cache = fixture.cache();
+    tokio::time::sleep(SECOND).await;
+    // By the replica main may not sell any more.
+    assert!(get(&cache, &fixture.item_id).await.unwrap().may_be_sold());
+    tokio::time::sleep(SECOND).await;
+    let before = fixture.reads().await.unwrap().0;
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert!(!get(&cache, &fixture.item_id).await.unwrap().may_be_sold());
+    }
+    let asked = fixture.reads().await.unwrap().0 - before;
+    assert!((1..=1 + began.elapsed().as_secs()).contains(&asked), "main was asked {asked} times");
+}
+
+#[tokio::test]
+async fn a_replica_that_answers_but_lags_counts_as_failed() {
+    let fixture = EdgeFixture::start().await;
+    fixture.heartbeat(leased_for(SECOND * 60)).await;
+    fixture.replicated().await;
+    fixture.connection.set(ConnectionState::Silent);
+    fixture.rename("newer").await;
+    let cache = fixture.cache();
+    assert_eq!(get(&cache, &fixture.item_id).await.unwrap().item.name, "a", "the replica lags by little");
+    tokio::time::sleep(MAX_REPLICA_LAG).await;
+    assert_eq!(get(&cache, &fixture.item_id).await.unwrap().item.name, "newer");
+    // It is not asked again for a while.
+    let before = fixture.reads().await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    get(&cache, &fixture.item_id).await.unwrap();
+    assert_eq!(fixture.reads().await.unwrap(), (before.0 + 1, before.1));
+}
+
+#[tokio::test]
+async fn that_an_item_does_not_exist_is_the_word_of_main() {
+    let fixture = EdgeFixture::start().await;
+    fixture.connection.set(ConnectionState::Silent);
+    let new = fixture.main.item("new", 1, 2_000).await.unwrap();
+    let cache = fixture.cache();
+    assert_eq!(get(&cache, &new).await.unwrap().item.item_id, new);
+    assert_eq!(get(&cache, &"none".parse().unwrap()).await, None);
+}
+
+#[tokio::test]
+async fn a_replica_is_read_even_if_main_has_never_written_a_heartbeat() {
+    let fixture = EdgeFixture::start().await;
+    assert!(get(&fixture.cache(), &fixture.item_id).await.unwrap().may_be_sold());
+    assert_eq!(fixture.reads().await.unwrap(), (0, 1));
+}
