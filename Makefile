@@ -23,7 +23,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy deploy-local clean
+.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy deploy-local try-aws clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,9 @@ deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfi
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
 	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked --workspace --test deployment --test documents $(SHOW)
+
+try-aws: setup-recovery ## Ask your AWS account ten questions that documents leave open; ARGS="--region eu-west-1", --help
+	@$(VENV)/bin/python local/try_aws $(ARGS)
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -6,3 +6,4 @@ mod lease;
 mod replica_lag;
 mod restore_drill;
 mod snapshots_wire;
+mod try_aws;
