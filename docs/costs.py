@@ -27,6 +27,7 @@ PRICES = {
     "between regions": (0.02, "GB out to another region", AWS + "ec2/pricing/on-demand/", "usage.ai, 2026-05"),
     "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
     "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
+    "dynamodb read": (0.125 / 1e6, "strongly consistent read of up to 4 KB", AWS + "dynamodb/pricing/on-demand/", "not found, recalled"),
     "cache.t4g.micro": (0.0128, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.016, which was not found, recalled"),
     "cache.t4g.medium": (0.052, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.065, quoted in public repositories, 2025"),
     "cache.r7g.large": (0.1752, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.219, which was not found, recalled"),
@@ -47,7 +48,10 @@ INTAKE_SECONDS = 0.160  # in a region with a round trip of 150 ms to main; in ma
 STATUS_SECONDS = 0.160
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
 WIRE_BYTES_PER_ORDER = 900  # to main and back, with TLS
-RENEWALS_PER_HOUR = 2 * 3600 / 3  # of the lease: drain and worker each renew every 3 s
+RUN_SECONDS = 190  # of drain, worker and live-publish, which start every minute
+AT_A_TIME = RUN_SECONDS / 60
+RENEWALS_PER_HOUR = 3600 / 2.25  # of the lease, at most: whichever of the runs finds it 2.25 s old renews it
+LEASE_READS_PER_HOUR = 2 * AT_A_TIME * 3600 / 3  # each run of drain and worker reads it every 3 s
 
 
 def one_drop(orders: int, polls: int) -> dict[str, float]:
@@ -77,7 +81,7 @@ def watched(watchers: int) -> dict[str, float]:
 def with_live_updates() -> dict[str, float]:
     """Additional cost of each region with live updates."""
     return {
-        "Lambda, live-publish": HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
+        "Lambda, live-publish": AT_A_TIME * HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
         "NAT gateway": HOURS * PRICE["nat"],
         "Redis for the registry: cache.t4g.micro": HOURS * PRICE["cache.t4g.micro"],
     }
@@ -87,9 +91,10 @@ def functions_every_month() -> dict[str, float]:
     """What runs all the time: main, a standby and one edge region."""
     gb_hour = 3600 * MEMORY_GB * PRICE["lambda memory"]
     return {
-        "Lambda, drain and worker": 2 * HOURS * gb_hour,
+        "Lambda, drain and worker": 2 * AT_A_TIME * HOURS * gb_hour,
         "Lambda, replica-lag": HOURS * 55 / 60 * gb_hour,
         "main lease, written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
+        "main lease, read": HOURS * LEASE_READS_PER_HOUR * PRICE["dynamodb read"],
         "replica-lag: metrics read, state written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
         "metrics, alarms, dashboards": 60 * PRICE["metric"] + 48 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }

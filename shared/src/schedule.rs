@@ -1,8 +1,34 @@
 //! The event of an EventBridge schedule, and the time limit of a scheduled run.
+//!
+//! EventBridge Scheduler has a precision of 60 s: an invocation that is planned for 1:00 comes between 1:00:00 and
+//! 1:00:59. One may also fail to come. A loop that must not pause therefore runs for [`LOOP_RUN`], so that several
+//! runs overlap (`docs/AWS_FACTS.md`).
 
+use crate::config::{self, ConfigError, Source};
 use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
+
+/// The interval of the schedules that start a loop.
+pub const LOOP_INTERVAL: Duration = Duration::from_secs(60);
+/// The precision of EventBridge Scheduler: how late an invocation may come.
+const PRECISION: Duration = Duration::from_secs(60);
+/// The longest time from an invocation to the first round of its loop: cold start, connections, main lease.
+pub const START_UP: Duration = Duration::from_secs(10);
+/// The length of a loop's run: 190 s. If one invocation does not come, its neighbours are planned 120 s apart. The
+/// earlier one may come on time and the later one 60 s late, and then needs time to start. Two lost invocations in a
+/// row leave a gap of up to 50 s.
+pub const LOOP_RUN: Duration =
+    Duration::from_secs(2 * LOOP_INTERVAL.as_secs() + PRECISION.as_secs() + START_UP.as_secs());
+
+/// Reads the length of a loop's run from the variable `name`, in seconds. On AWS it is [`LOOP_RUN`]; on one machine,
+/// where an interval lasts a second or a few, it is shorter and has decimals.
+pub fn loop_run(source: Source<'_>, name: &'static str) -> Result<Duration, ConfigError> {
+    let seconds = config::number(source, name, LOOP_RUN.as_secs_f64(), 1.0, 890.0);
+    let seconds =
+        seconds.map_err(|_| ConfigError::bad(name, "it must be a number of seconds from 1 to 890"))?;
+    Ok(Duration::from_secs_f64(seconds))
+}
 
 /// The event of an EventBridge rule or of EventBridge Scheduler. Any other event fails to parse with an error that
 /// says what was expected.
@@ -74,6 +100,16 @@ mod tests {
         assert!(left <= Duration::from_secs(10) && left > Duration::from_secs(9), "{left:?}");
         assert_eq!(run_time(&due_in(1_000), fallback), Duration::ZERO);
         assert_eq!(run_time(&due_in(300_000), fallback), fallback);
+    }
+
+    #[test]
+    fn a_loops_run_may_have_decimals_and_is_at_most_a_lambdas_time() {
+        let read = |text: &'static str| loop_run(&move |_: &str| Some(text.to_owned()), "FAIRDROP_X");
+        assert_eq!(loop_run(&|_: &str| None, "FAIRDROP_X"), Ok(Duration::from_secs(190)));
+        assert_eq!(read("3.2"), Ok(Duration::from_millis(3_200)));
+        for wrong in ["0.9", "891", "inf", "NaN", "a minute"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -107,6 +107,30 @@ async fn a_process_without_the_table_stops_by_itself() {
     keeper.abort();
 }
 
+/// Drain and worker each have three to four runs at a time.
+#[tokio::test]
+async fn many_processes_renew_the_lease_hardly_more_often_than_one() {
+    let fixture = LeaseFixture::start().await.unwrap();
+    let first = fixture.table.write_first(&LeaseRecord::first(HERE, 1)).await.unwrap();
+    let lasting = 3 * TIMING.lasts;
+    let until = Instant::now() + lasting;
+    let keepers = (0..7).map(|number| {
+        let lease = Lease::over(fixture.table.clone(), HERE, TIMING);
+        async move {
+            tokio::time::sleep(TIMING.renewed_every() * number / 7).await;
+            lease.begin().await;
+            lease.keep_until(until).await;
+            lease.permit()
+        }
+    });
+    let permits = futures::future::join_all(keepers).await;
+    assert!(permits.iter().all(Result::is_ok), "{permits:?}");
+    let renewals = fixture.table.load().await.unwrap().version - first.version;
+    let of_one = lasting.as_millis() / TIMING.renewed_every().as_millis();
+    println!("{renewals} renewals by seven processes in {lasting:?}; one makes {of_one}");
+    assert!(u128::from(renewals) <= 2 * of_one, "{renewals} renewals; one process makes {of_one}");
+}
+
 #[tokio::test]
 async fn redis_checks_the_lease_by_its_own_clock_and_epoch() {
     let server = RedisQueue::start().await.unwrap();

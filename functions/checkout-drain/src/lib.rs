@@ -1,16 +1,17 @@
 //! The checkout drain, in the main region.
 //!
-//! One run drains every open item about 20 times a second until shortly before its
-//! deadline, and the next run takes over. Two runs at the same time are harmless: each
-//! step is one atomic script, which takes an order out of the queue only once.
+//! One run drains every open item about 20 times a second for three minutes, and a run starts every minute: a start
+//! that comes late, or never, costs nothing. Runs at the same time are harmless: each step is one atomic script,
+//! which takes an order out of the queue only once.
 
 mod item_drain;
 
 use item_drain::Drained;
 use lease::Lease;
-use shared::config::{self, ConfigError, RedisConfig, Source};
+use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
 use shared::queue::{CHECKOUT_SCRIPTS, HEARTBEAT_INTERVAL, Link, Queue};
+use shared::schedule;
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ pub struct App {
     queue: Queue,
     lease: Lease,
     telemetry: Telemetry,
-    run_seconds: u64,
+    longest_run: Duration,
 }
 
 impl App {
@@ -30,7 +31,7 @@ impl App {
             queue: Queue::new(Link::with_scripts(RedisConfig::main(source)?, CHECKOUT_SCRIPTS)),
             lease: Lease::from_config(source).await?,
             telemetry,
-            run_seconds: config::number(source, "FAIRDROP_DRAIN_RUN_SECONDS", 62, 1, 890)?,
+            longest_run: schedule::loop_run(source, "FAIRDROP_DRAIN_RUN_SECONDS")?,
         })
     }
 
@@ -41,7 +42,7 @@ impl App {
 
     /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
-        Duration::from_secs(self.run_seconds)
+        self.longest_run
     }
 }
 

@@ -1,4 +1,4 @@
-//! Turns settled orders into reservations. Started every minute, runs for a minute.
+//! Turns settled orders into reservations. Started every minute; runs for three minutes, so that runs overlap.
 
 use checkout_drain::{App, run};
 use shared::{config, schedule, startup, telemetry::Telemetry};

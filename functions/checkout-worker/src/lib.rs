@@ -1,7 +1,7 @@
 //! The checkout worker, in the main region: records the drain's reservations in the ledger.
 //!
-//! One run takes tasks from every item's stream until shortly before its deadline, and
-//! the next run takes over. A batch is one transaction in the ledger, which decides. The
+//! One run takes tasks from every item's stream for three minutes, and a run starts every minute: a start that comes
+//! late, or never, costs nothing. A batch is one transaction in the ledger, which decides. The
 //! worker updates Redis after the commit and acknowledges the tasks last. If a worker stops
 //! in between, another one repeats the batch: every ledger write is idempotent. For the
 //! same reason several workers may run at the same time.
@@ -20,6 +20,7 @@ use ledger::Ledger;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
 use shared::queue::{CHECKOUT_SCRIPTS, Link, Queue, SPARE_HEARTBEAT_INTERVAL};
+use shared::schedule;
 use shared::telemetry::Telemetry;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 pub struct App {
     context: WorkerContext,
     telemetry: Telemetry,
-    run_seconds: u64,
+    longest_run: Duration,
 }
 
 /// What the tasks of all items share.
@@ -65,7 +66,7 @@ impl App {
         Ok(Self {
             context: WorkerContext::from_config(source).await?,
             telemetry,
-            run_seconds: config::number(source, "FAIRDROP_WORKER_RUN_SECONDS", 62, 1, 890)?,
+            longest_run: schedule::loop_run(source, "FAIRDROP_WORKER_RUN_SECONDS")?,
         })
     }
 
@@ -77,7 +78,7 @@ impl App {
 
     /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
-        Duration::from_secs(self.run_seconds)
+        self.longest_run
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records reservations in the ledger. Started every minute, runs for a minute.
+//! Records reservations in the ledger. Started every minute; runs for three minutes, so that runs overlap.
 
 use checkout_worker::{App, run};
 use shared::{config, schedule, startup, telemetry::Telemetry};

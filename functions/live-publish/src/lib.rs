@@ -1,7 +1,8 @@
 //! Sends a region's watchers the changes of their items and orders.
 //!
-//! One run publishes every watched item until shortly before its deadline, and the next run takes over. One
-//! publisher is active at a time. It compares what each watcher last received with the current state. A task in
+//! One run lasts three minutes and a run starts every minute, so that a start that comes late, or never, costs nothing.
+//! One of them holds the publisher lock and publishes every watched item; if it dies, another has the lock within
+//! [`LOCK_TIME`]. It compares what each watcher last received with the current state. A task in
 //! the item's stream names a buyer whose order to read *now*; a ring reads all watchers' orders in turn. So a
 //! missed event or a lost message only causes a delay.
 //!
@@ -25,25 +26,26 @@ pub use item_publisher::Published;
 use api_gateway::ApiGateway;
 use live::registry::Registry;
 use shared::clock::Clock;
-use shared::config::{self, ConfigError, RedisConfig, Source};
+use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
 use shared::queue::{Link, Queue, ReadFrom};
+use shared::schedule;
 use shared::telemetry::Telemetry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the publisher lock lasts; it is renewed three times in that.
-const LOCK_TIME: Duration = Duration::from_secs(3);
-/// The pause between two tries to get the lock.
-const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(100);
+const LOCK_TIME: Duration = Duration::from_secs(2);
+/// The pause between two tries to get the lock. Two or three other runs wait for it all the time.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// State that one process of the function keeps between runs.
 #[derive(Debug)]
 pub struct App {
     context: PublisherContext<ApiGateway>,
     telemetry: Telemetry,
-    run_seconds: u64,
+    longest_run: Duration,
 }
 
 /// What the tasks of all items share.
@@ -74,8 +76,8 @@ impl App {
             clock: Arc::new(Clock::machine()),
             is_publisher: Arc::default(),
         };
-        let run_seconds = config::number(source, "FAIRDROP_PUBLISH_RUN_SECONDS", 62, 1, 890)?;
-        Ok(Self { context, telemetry, run_seconds })
+        let longest_run = schedule::loop_run(source, "FAIRDROP_PUBLISH_RUN_SECONDS")?;
+        Ok(Self { context, telemetry, longest_run })
     }
 
     /// Starts connecting in the background.
@@ -86,7 +88,7 @@ impl App {
 
     /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
-        Duration::from_secs(self.run_seconds)
+        self.longest_run
     }
 }
 

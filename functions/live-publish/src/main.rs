@@ -1,4 +1,4 @@
-//! Sends changes to watchers. Started every minute, runs for a minute.
+//! Sends changes to watchers. Started every minute; runs for three minutes, so that runs overlap.
 
 use live_publish::{App, run};
 use shared::{config, schedule, startup, telemetry::Telemetry};

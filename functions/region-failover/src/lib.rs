@@ -191,7 +191,7 @@ async fn advance(app: &App, stored: StoredRun, until: Instant) -> Result<Value, 
     let mut answer = report(app, &newest(&stored)?);
     let next = match stopped {
         Some(Stopped::TimeOver) => Some(
-            "this invocation reached its time limit; the schedule resumes the run within two minutes, `resume` at once",
+            "this invocation reached its time limit; the schedule resumes the run within four minutes, `resume` at once",
         ),
         Some(Stopped::Overtaken) => Some("another invocation has taken over the run; see `status`"),
         None => None,

@@ -36,6 +36,12 @@ impl LeaseRecord {
         may.then(|| Self { version: self.version + 1, expires_at, ..self.clone() })
     }
 
+    /// Whether a process of `region` should renew it at `now`, and no other has just done so.
+    pub(crate) fn renewal_is_due(&self, region: &str, now: Stamp, timing: LeaseTiming) -> bool {
+        let may = self.is_open && self.region == region;
+        may && self.expires_at < now.saturating_add(timing.renewed_below())
+    }
+
     /// The permit of a process of `region` at `now`; `None` if it may not sell.
     pub fn permit(&self, region: &str, now: Stamp, timing: LeaseTiming) -> Option<Permit> {
         let until = self.expires_at.saturating_sub(timing.tolerance);
@@ -127,6 +133,18 @@ mod tests {
         // Aborted before anything was sold: the old main goes on under its epoch.
         let back = taken.opened("main", 3, "run").unwrap();
         assert_eq!((back.region.as_str(), back.epoch, back.version), ("main", 3, 4));
+    }
+
+    #[test]
+    fn one_of_several_processes_renews_and_one_alone_renews_each_time() {
+        let open = LeaseRecord::first("main", 1);
+        assert!(open.renewal_is_due("main", at(0), TIMING), "a new record has no time left");
+        let renewed = open.renewed("main", at(100), TIMING).unwrap();
+        let due = |second| renewed.renewal_is_due("main", at(second), TIMING);
+        // Renewed every 3 s; another process that comes in between finds it fresh.
+        assert_eq!([100, 101, 102, 103, 110, 120].map(due), [false, false, false, true, true, true]);
+        assert!(!renewed.renewal_is_due("other", at(110), TIMING));
+        assert!(!renewed.closed("run").renewal_is_due("main", at(110), TIMING), "a failover has closed it");
     }
 
     #[test]

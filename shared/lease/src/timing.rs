@@ -20,8 +20,14 @@ impl LeaseTiming {
         Ok(Self { lasts: Duration::from_secs(lasts), tolerance: Duration::from_millis(tolerance) })
     }
 
-    /// The time between two renewals.
+    /// The time between two renewals of one process.
     pub fn renewed_every(&self) -> Duration {
         self.lasts / 4
+    }
+
+    /// A lease with less time left is to be renewed. A process that is alone finds it so each time; one of several finds
+    /// that another has renewed it.
+    pub(crate) fn renewed_below(&self) -> Duration {
+        self.lasts - self.renewed_every() * 3 / 4
     }
 }
