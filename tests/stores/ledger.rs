@@ -16,6 +16,7 @@ use tests::LedgerServer;
 mod connections;
 mod database_user;
 mod items;
+mod monitoring;
 mod payments;
 
 const NOW: u64 = 1_795_000_000_000_000;

@@ -97,7 +97,7 @@ impl Ledger {
             sqlx::query(
                 "INSERT INTO fairdrop.heartbeats AS heartbeat (place, beat_at, wal_position, oldest_transaction, epoch)
                  SELECT (beat_at / 1000000 % 900)::smallint, beat_at, pg_current_wal_insert_lsn(),
-                        pg_snapshot_xmin(pg_current_snapshot())::xid, epoch
+                        pg_snapshot_xmin(pg_current_snapshot()), epoch
                    FROM fairdrop.current_epoch, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS beat_at) AS now
                      ON CONFLICT (place) DO UPDATE
                     SET beat_at = excluded.beat_at, wal_position = excluded.wal_position,
@@ -139,6 +139,9 @@ impl Ledger {
     }
 
     /// The state of this ledger, a standby's, at one moment.
+    ///
+    /// The limit makes PostgreSQL read the newest sales by their index. Without it, it may read all sales if most are of
+    /// one item.
     pub async fn replica(&self) -> Result<ReplicaState, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
@@ -155,7 +158,8 @@ impl Ledger {
                                FROM fairdrop.items
                               CROSS JOIN LATERAL (SELECT reserved_at FROM fairdrop.sales
                                                    WHERE sales.item_id = items.item_id
-                                                     AND reserved_at > beats.newest - 60000000) AS recent
+                                                     AND reserved_at > beats.newest - 60000000
+                                                   ORDER BY reserved_at DESC LIMIT 100000) AS recent
                             ) AS seconds) AS peak,
                         (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items)
                             + (SELECT count(*) FROM fairdrop.sales WHERE state = 'reserved') AS units_unsold
@@ -194,7 +198,7 @@ impl Ledger {
                         heartbeat.beat_at AS safe_until,
                         CASE WHEN heartbeat.beat_at IS NOT NULL THEN
                             (SELECT count(*) FROM fairdrop.sales
-                              WHERE age(sales.xmin) <= age(heartbeat.oldest_transaction)) END AS sales
+                              WHERE changed_in >= heartbeat.oldest_transaction) END AS sales
                    FROM (SELECT 1) AS one
                    LEFT JOIN (SELECT beat_at, oldest_transaction FROM fairdrop.heartbeats
                                WHERE (wal_position - '0/0')::bigint <= $1 ORDER BY beat_at DESC LIMIT 1) AS heartbeat ON true

@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -14,6 +14,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "audit_key", include_str!("../migrations/0005_audit_key.sql")),
     (6, "payments", include_str!("../migrations/0006_payments.sql")),
     (7, "old_holds", include_str!("../migrations/0007_old_holds.sql")),
+    (8, "changed_in", include_str!("../migrations/0008_changed_in.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.
