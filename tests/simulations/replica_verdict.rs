@@ -11,6 +11,7 @@ use replica_lag::sample::StandbySample;
 use replica_lag::verdict::ReplicaVerdict;
 use replica_lag::verdict::ReplicaVerdict::{Broken, CatchingUp, Healthy, Overloaded, Undersized, Unknown};
 use replica_lag::window::Window;
+use std::collections::BTreeSet;
 
 /// What a busy main writes, in bytes a second; the model's replica replays 2 MB.
 const BUSY: f64 = 1.2e6;
@@ -130,6 +131,31 @@ fn missing_heartbeats_are_no_lag_and_a_pause_is() {
     model.is_paused = false;
     model.pass(300, |_, _| {});
     assert_eq!(model.verdict(), Healthy);
+}
+
+#[test]
+fn a_query_that_holds_replay_says_nothing_about_the_replica() {
+    for load in [0.0, 0.9 * BUSY] {
+        let mut model = quiet(8);
+        model.load = load;
+        model.pass(600, |_, _| {});
+        let mut causes = BTreeSet::new();
+        for _ in 0..4 {
+            model.is_held = true;
+            model.pass(29, |_, assessment| {
+                causes.insert(assessment.cause);
+            });
+            model.is_held = false;
+            model.pass(3_600, |_, _| {});
+        }
+        assert!(!model.verdicts().contains(&Undersized), "{load}: {:?}", model.changes);
+        assert_eq!(model.verdict(), Healthy);
+        // Next to nothing is unreplayed if main is idle.
+        if load == 0.0 {
+            assert_eq!(model.verdicts(), []);
+            assert!(causes.contains("replay-held"), "{causes:?}");
+        }
+    }
 }
 
 #[test]

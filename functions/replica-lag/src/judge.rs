@@ -27,18 +27,18 @@ pub fn judge(current: Option<CurrentVerdict>, window: &Window, lag_limit_seconds
     let Some(newest) = window.newest() else {
         return Assessment::of(ReplicaVerdict::Unknown, "no-sample", "no sample has been collected yet");
     };
-    let mut assessment = match (broken::evidence(window), known_lag(window)) {
+    let mut assessment = match (broken::evidence(window), known_lag(window, StandbySample::lag_that_counts)) {
         (Some(broken), _) => broken,
         (None, None) => Assessment::of(ReplicaVerdict::Unknown, "no-evidence", missing_evidence(newest)),
         (None, Some(lag)) => judge_lag(current, window, lag_limit_seconds, lag),
     };
-    assessment.lag_seconds = known_lag(window);
+    assessment.lag_seconds = known_lag(window, StandbySample::lag_seconds);
     assessment
 }
 
 /// The newest lag that is known and not too old.
-fn known_lag(window: &Window) -> Option<f64> {
-    window.last(EVIDENCE_SECONDS).iter().rev().find_map(StandbySample::lag_seconds)
+fn known_lag(window: &Window, lag: impl Fn(&StandbySample) -> Option<f64>) -> Option<f64> {
+    window.last(EVIDENCE_SECONDS).iter().rev().find_map(lag)
 }
 
 fn missing_evidence(newest: &StandbySample) -> String {
@@ -68,6 +68,10 @@ fn judge_lag(
         None | Some(ReplicaVerdict::Unknown) => lag >= lag_limit_seconds,
         Some(_) => !stays(window, OVER_AFTER_SECONDS, |lag| lag < lag_limit_seconds / 2.0),
     };
+    if !is_behind && window.newest().is_some_and(StandbySample::is_replay_held) {
+        let why = "a query on the replica holds replay, and next to nothing is unreplayed: a promotion would lose nothing";
+        return Assessment::of(ReplicaVerdict::Healthy, "replay-held", why);
+    }
     if !is_behind {
         return Assessment::of(
             ReplicaVerdict::Healthy,
@@ -113,7 +117,7 @@ fn stays(window: &Window, seconds: i64, is_so: impl Fn(f64) -> bool) -> bool {
     let known: Vec<(i64, f64)> = window
         .last(seconds + seconds / 2)
         .iter()
-        .filter_map(|sample| Some((sample.at_ms, sample.lag_seconds()?)))
+        .filter_map(|sample| Some((sample.at_ms, sample.lag_that_counts()?)))
         .collect();
     let Some((newest, _)) = known.last() else { return false };
     let begins = known.iter().rposition(|(at_ms, _)| newest - at_ms >= seconds * 1_000);

@@ -10,6 +10,9 @@ pub const HEARTBEAT_STALE_SECONDS: f64 = 10.0;
 /// A replica that lacks no more of main's WAL than this has caught up, in bytes. Main writes this much between two
 /// questions; a drop writes more in a second.
 const CAUGHT_UP_BYTES: u64 = 256 * 1024;
+/// A query on the replica holds replay for up to `max_standby_streaming_delay`, 30 s by default. Replay that stands
+/// still for longer than this is not held by a query, in seconds.
+const HELD_AT_MOST_SECONDS: f64 = 120.0;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -154,6 +157,31 @@ impl StandbySample {
             }
             _ => replica.heartbeat_age_seconds,
         }
+    }
+
+    /// Whether a query on the replica holds the replay of next to nothing: the heartbeat's age grows, and a promotion,
+    /// which ends the query, would lose nothing and replay for no time.
+    pub fn is_replay_held(&self) -> bool {
+        let Some(replica) = self.replica.filter(|replica| replica.follows && !replica.is_paused) else {
+            return false;
+        };
+        let (Some(received), Some(replayed)) = (replica.received_lsn, replica.replayed_lsn) else {
+            return false;
+        };
+        let written = self.main.map_or(received, |main| main.written_lsn);
+        replayed < received
+            && written.max(received) - replayed <= CAUGHT_UP_BYTES
+            && replica.heartbeat_age_seconds.is_some_and(|age| age <= HELD_AT_MOST_SECONDS)
+    }
+
+    /// The lag as far as it says something about the replica: none while a query holds the replay of next to nothing.
+    pub fn lag_that_counts(&self) -> Option<f64> {
+        self.lag_seconds().map(|lag| if self.is_replay_held() { 0.0 } else { lag })
+    }
+
+    /// Whether the replica has received WAL that it has not replayed.
+    pub fn has_received_more(&self) -> bool {
+        self.replica.is_some_and(|replica| replica.received_lsn > replica.replayed_lsn)
     }
 
     /// Whether main's WAL reaches the replica and is replayed, as far as the sample shows.

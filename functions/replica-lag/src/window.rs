@@ -64,6 +64,10 @@ impl Window {
             return;
         }
         let rates = self.samples.last().and_then(|last| rates(last, &sample));
+        // A query holds replay: a lag that begins so does not come from what main writes.
+        if rates.is_some_and(|rates| rates.replayed == 0.0) && sample.has_received_more() {
+            self.is_unobstructed = false;
+        }
         self.sum_up(&sample, rates, lag_limit_seconds);
         let oldest = sample.at_ms - SAMPLES_MS;
         self.samples.push(sample);
@@ -73,7 +77,7 @@ impl Window {
     }
 
     fn sum_up(&mut self, sample: &StandbySample, rates: Option<Rates>, lag_limit_seconds: f64) {
-        let (lag, is_free) = (sample.lag_seconds(), sample.follows_freely());
+        let (lag, is_free) = (sample.lag_that_counts(), sample.follows_freely());
         if !is_free {
             self.is_unobstructed = false;
         } else if lag.is_some_and(|lag| lag < lag_limit_seconds / 2.0) {

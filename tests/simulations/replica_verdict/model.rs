@@ -29,6 +29,8 @@ pub(crate) struct Model {
     /// Whether both sides have noticed that it does not.
     pub(crate) is_noticed: bool,
     pub(crate) is_paused: bool,
+    /// Whether a query on the replica holds replay.
+    pub(crate) is_held: bool,
     pub(crate) writes_heartbeats: bool,
     pub(crate) replica_answers: bool,
     pub(crate) main_answers: bool,
@@ -67,6 +69,7 @@ impl Model {
             is_connected: true,
             is_noticed: false,
             is_paused: false,
+            is_held: false,
             writes_heartbeats: true,
             replica_answers: true,
             main_answers: true,
@@ -134,7 +137,7 @@ impl Model {
         if self.is_connected {
             self.received = self.written;
         }
-        self.last_replayed = if self.is_paused || !self.replica_answers {
+        self.last_replayed = if self.is_paused || self.is_held || !self.replica_answers {
             0.0
         } else {
             (self.received - self.replayed).min(self.capacity * self.rng.random_range(0.9..1.0))
