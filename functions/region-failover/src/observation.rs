@@ -63,7 +63,7 @@ pub enum Observation {
     /// Before anything is done.
     Ready {
         lease: LeaseRecord,
-        /// The replica's instance follows main, and RDS is not changing it.
+        /// The replica follows main, by RDS and by the ledger itself.
         replica_follows: bool,
         /// Main's ledger and Redis answer.
         main_answers: bool,
@@ -86,13 +86,13 @@ pub enum Observation {
     },
     Redis {
         role: Role,
-        /// ElastiCache is changing neither the group nor its datastore.
+        /// ElastiCache is not changing the group.
         is_settled: bool,
     },
     Instance {
         /// It has a replication source.
         follows: bool,
-        /// It is available, and no change is pending.
+        /// RDS is not changing it now. A change that waits for the maintenance window may be pending for a week.
         is_settled: bool,
         /// Its class is big enough for main's load.
         is_big_enough: bool,
@@ -128,6 +128,15 @@ pub enum Observation {
         /// RDS is not changing its security groups. Another change would start that over.
         is_settled: bool,
     },
+}
+
+impl Observation {
+    /// An instance in `status`. While RDS optimises storage, which can take more than a day, the instance can be used
+    /// and changed.
+    pub fn instance(status: &str, follows: bool, is_big_enough: bool) -> Self {
+        let is_settled = matches!(status, "available" | "storage-optimization");
+        Self::Instance { follows, is_settled, is_big_enough }
+    }
 }
 
 /// Why an observation or an action failed: no answer, or an answer that asks to try again later.

@@ -67,6 +67,7 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
             "grows": status.loss_grows,
             "basis": status.at_risk.basis,
         },
+        "pending_changes_of_the_replica": servers.pending_changes().await,
         "steps": steps,
         "to_run": to_run(kind, most),
     }))

@@ -173,6 +173,11 @@ impl Run {
         began_ms.map_or(0, |began| now.as_millis().saturating_sub(began))
     }
 
+    /// The number of actions taken for the current step so far.
+    pub fn step_actions(&self) -> u32 {
+        self.log.iter().find(|log| log.step == self.step).map_or(0, |log| log.actions)
+    }
+
     /// Whether `step` was observed to be done, skipped for now, or waived.
     pub fn is_done(&self, step: FailoverStep) -> bool {
         let was_observed = self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());

@@ -71,6 +71,11 @@ impl FailoverServers {
             copy_ledger: Arc::default(),
         })
     }
+
+    /// What waits for the replica's maintenance window, for the plan; `None` if RDS does not answer.
+    pub(crate) async fn pending_changes(&self) -> Option<Vec<&'static str>> {
+        self.instances.pending().await.ok()
+    }
 }
 
 /// Calls AWS within the limit. `what` is the text that an obstacle begins with.

@@ -79,8 +79,8 @@ impl FailoverStep {
             ),
             Self::MoveRedis => (
                 "this region has the lease; from here on the run cannot be aborted",
-                "makes this region's Redis the primary; forced: if the Global Datastore takes longer than redis_wait_seconds, \
-                 detaches this region's Redis from it",
+                "makes this region's Redis the primary; if the Global Datastore takes longer than redis_wait_seconds, also tries to \
+                 detach this region's Redis from it",
             ),
             Self::ScaleUp => (
                 "this region's Redis takes writes",

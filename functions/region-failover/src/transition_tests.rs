@@ -191,17 +191,30 @@ fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
 }
 
 #[test]
-fn only_a_forced_failover_detaches_redis_from_a_datastore_that_hangs() {
-    let hangs = |mode| {
+fn redis_is_asked_for_in_every_state_and_both_ways_in_turn_once_it_takes_too_long() {
+    let accepted = Loss::default();
+    for mode in [Mode::Planned, Mode::Forced { accepted }] {
         let mut run = run(mode);
         run.step = FailoverStep::MoveRedis;
         let observation = || Observation::Redis { role: Role::Secondary, is_settled: false };
-        assert_eq!(observed(&mut run, observation(), 0), Decision::Pause);
-        observed(&mut run, observation(), 301)
-    };
-    assert_eq!(hangs(Mode::Planned), Decision::Pause);
-    let accepted = Loss::default();
-    assert_eq!(hangs(Mode::Forced { accepted }), Decision::Do(FailoverAction::DetachRedis));
+        let moves = Decision::Do(FailoverAction::MoveRedis);
+        assert_eq!(observed(&mut run, observation(), 0), moves);
+        assert_eq!(observed(&mut run, observation(), 299), moves);
+        assert_eq!(observed(&mut run, observation(), 301), Decision::Do(FailoverAction::DetachRedis));
+        assert_eq!(observed(&mut run, observation(), 303), moves);
+    }
+}
+
+#[test]
+fn a_promotion_is_asked_for_in_every_state_and_ends_with_the_source() {
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::Promote;
+    let promote = Decision::Do(FailoverAction::Promote);
+    for status in ["available", "storage-optimization", "backing-up", "modifying"] {
+        assert_eq!(observed(&mut run, Observation::instance(status, true, true), 0), promote, "{status}");
+    }
+    assert_eq!(observed(&mut run, Observation::instance("rebooting", false, true), 9), Decision::Again);
+    assert_eq!(run.step, FailoverStep::RaiseEpoch);
 }
 
 #[test]

@@ -60,11 +60,9 @@ pub fn decide(
                 (false, true) => StepVerdict::Do(FailoverAction::RaiseClass),
             }
         }
-        (Step::Promote, Observation::Instance { follows, is_settled, .. }) => match (follows, is_settled) {
-            (false, true) => Done,
-            (_, false) => wait("RDS is changing the replica's instance"),
-            (true, true) => StepVerdict::Do(FailoverAction::Promote),
-        },
+        (Step::Promote, Observation::Instance { follows: false, .. }) => Done,
+        // RDS is asked in every state, since it decides: a refusal is shown, and is over when the state is.
+        (Step::Promote, Observation::Instance { .. }) => StepVerdict::Do(FailoverAction::Promote),
         (Step::RaiseEpoch, Observation::Ledger { follows, epoch, .. }) => match (follows, *epoch) {
             (true, _) => wait("the ledger still follows main"),
             (false, epoch) if epoch == run.new_epoch() => Done,
@@ -105,7 +103,7 @@ fn precheck(run: &Run, observation: &Observation) -> StepVerdict {
         return Halt("cooldown: the last failover ended less than an hour ago".into());
     }
     if !replica_follows {
-        return Halt("the replica does not follow main, or RDS is changing it".into());
+        return Halt("the replica does not follow main".into());
     }
     match run.mode {
         Mode::Planned if !main_answers => {
@@ -171,12 +169,18 @@ fn take_lease(run: &Run, lease: &LeaseRecord, now: Stamp, timing: LeaseTiming) -
 }
 
 fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> StepVerdict {
-    let hangs = run.step_elapsed_ms(now) > run.redis_wait_ms && matches!(run.mode, Mode::Forced { .. });
+    let hangs = run.step_elapsed_ms(now) > run.redis_wait_ms;
     match (role, is_settled) {
         (Role::Primary | Role::Alone, true) => Done,
-        (Role::Secondary, _) if hangs => StepVerdict::Do(FailoverAction::DetachRedis),
-        (_, false) => wait("ElastiCache is changing the Global Datastore"),
-        (Role::Secondary, true) => StepVerdict::Do(FailoverAction::MoveRedis),
+        (Role::Primary | Role::Alone, false) => {
+            wait("ElastiCache is changing this region's replication group")
+        }
+        // ElastiCache is asked in every state of the datastore. Which of the two it refuses depends on the state, so
+        // that they take turns.
+        (Role::Secondary, _) if hangs && run.step_actions().is_multiple_of(2) => {
+            StepVerdict::Do(FailoverAction::DetachRedis)
+        }
+        (Role::Secondary, _) => StepVerdict::Do(FailoverAction::MoveRedis),
     }
 }
 

@@ -38,7 +38,7 @@ impl FailoverWorld {
         Ok(match kind {
             ObservationKind::Readiness => Observation::Ready {
                 lease: self.table.clone(),
-                replica_follows: standby.follows && is_settled,
+                replica_follows: standby.follows,
                 main_answers,
                 loss,
                 last_run_seconds: None,
@@ -56,11 +56,11 @@ impl FailoverWorld {
             ObservationKind::Redis => {
                 Observation::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now }
             }
-            ObservationKind::Instance => Observation::Instance {
-                follows: standby.follows || standby.shown_follows_until > now,
-                is_settled,
-                is_big_enough: standby.is_big,
-            },
+            ObservationKind::Instance => {
+                let follows = standby.follows || standby.shown_follows_until > now;
+                let status = if is_settled { standby.usable_status } else { "modifying" };
+                Observation::instance(status, follows, standby.is_big)
+            }
             ObservationKind::Ledger => Observation::Ledger {
                 follows: standby.follows,
                 epoch: self.regions[STANDBY].epoch,
@@ -115,19 +115,8 @@ impl FailoverWorld {
                 if !is_taken {
                     self.fault("Redis is moved before the lease is taken");
                 }
-                if *action == FailoverAction::DetachRedis {
-                    if self.standby.role == Role::Secondary {
-                        self.standby.role = Role::Alone;
-                        self.standby.redis_settles_at = self.now;
-                    }
-                } else if self.standby.redis_settles_at <= self.now && self.standby.role == Role::Secondary {
-                    let takes = if let Some(hangs) = self.hangs_for {
-                        hangs
-                    } else {
-                        self.within(SECOND, 60 * SECOND)
-                    };
-                    self.standby.redis_settles_at = self.now + takes;
-                    self.standby.moves_at = Some(self.now + takes);
+                if self.standby.role == Role::Secondary {
+                    self.change_redis(action);
                 }
             }
             FailoverAction::RaiseClass
@@ -176,6 +165,26 @@ impl FailoverWorld {
                 if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
                     self.fence_settles_at = Some(self.now + self.within(SECOND / 4, 20 * SECOND));
                 }
+            }
+        }
+    }
+
+    /// What ElastiCache does when it is asked to move Redis, or to detach it. While the datastore changes, it refuses to
+    /// detach, and may accept a move.
+    fn change_redis(&mut self, action: &FailoverAction) {
+        let is_changing = self.standby.redis_settles_at > self.now;
+        match action {
+            FailoverAction::DetachRedis if is_changing => {}
+            FailoverAction::DetachRedis => {
+                self.standby.role = Role::Alone;
+                self.standby.redis_settles_at = self.now;
+            }
+            _ if is_changing && self.chance(0.8) => {}
+            _ => {
+                let hangs = self.hangs_for.filter(|_| !is_changing);
+                let takes = hangs.unwrap_or_else(|| self.within(SECOND, 60 * SECOND));
+                self.standby.redis_settles_at = self.now + takes;
+                self.standby.moves_at = Some(self.now + takes);
             }
         }
     }

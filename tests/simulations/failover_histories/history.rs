@@ -75,9 +75,8 @@ struct FailoverHistory {
 pub(crate) fn play(seed: u64) -> HistoryEnd {
     let mut world = FailoverWorld::new(seed);
     let is_planned = world.chance(0.4);
-    // A datastore that hangs finishes in time if main lives, and never if it does not.
-    let hangs_for = if is_planned { 1_800 * SECOND } else { u64::MAX / 4 };
-    world.hangs_for = world.chance(0.1).then_some(hangs_for);
+    // A datastore that hangs does so until it is asked again.
+    world.hangs_for = world.chance(0.1).then_some(u64::MAX / 4);
     let accepts_all = world.chance(0.8);
     let accepted = Loss {
         ms: if accepts_all { u64::MAX } else { world.within(0, 40_000) },
@@ -99,7 +98,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
         ended_at: None,
         digest: seed,
     };
-    history.begin(is_planned);
+    history.begin();
     history.go_on();
     let mut world = history.world;
     world.judge(is_planned, withhold, history.run.state == RunState::Aborted);
@@ -117,7 +116,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
 }
 
 impl FailoverHistory {
-    fn begin(&mut self, is_planned: bool) {
+    fn begin(&mut self) {
         for region in [MAIN, MAIN, STANDBY, STANDBY] {
             let clock = self.world.within(0, 2_000_000).cast_signed() - 1_000_000;
             self.sellers.push(Seller { region, clock, known: None });
@@ -129,8 +128,6 @@ impl FailoverHistory {
         let accidents = self.world.within(0, 3);
         for _ in 0..accidents {
             let (at, kind) = (self.world.within(0, 60 * SECOND), self.world.within(0, 5));
-            // In a planned failover main lives on; every other accident may happen.
-            let kind = if is_planned && kind == 0 { 1 } else { kind };
             self.after(at, Event::Accident(u8::try_from(kind).unwrap()));
         }
         let start = self.world.within(SECOND, 30 * SECOND);

@@ -46,6 +46,8 @@ pub(crate) struct Standby {
     pub(crate) follows: bool,
     pub(crate) is_big: bool,
     pub(crate) instance_settles_at: u64,
+    /// Its status while RDS is not changing it: it may be optimising its storage for more than a day.
+    pub(crate) usable_status: &'static str,
     /// Until when its description still shows a source.
     pub(crate) shown_follows_until: u64,
     pub(crate) promotes_at: Option<u64>,
@@ -94,6 +96,11 @@ impl FailoverWorld {
         regions[MAIN].may_run = true;
         let stock = rng.random_range(1..60);
         let is_big = rng.random_bool(0.7);
+        let usable_status = if rng.random_bool(0.2) { "storage-optimization" } else { "available" };
+        // Somebody else's change of the datastore, or a backup of the replica, when the run begins.
+        let mut other_change =
+            || if rng.random_bool(0.1) { START + rng.random_range(0..20 * 60 * SECOND) } else { 0 };
+        let (redis_settles_at, instance_settles_at) = (other_change(), other_change());
         Self {
             now: START,
             stock,
@@ -101,10 +108,11 @@ impl FailoverWorld {
             regions,
             standby: Standby {
                 role: Role::Secondary,
-                redis_settles_at: 0,
+                redis_settles_at,
                 follows: true,
                 is_big,
-                instance_settles_at: 0,
+                instance_settles_at,
+                usable_status,
                 shown_follows_until: 0,
                 promotes_at: None,
                 grows_at: None,

@@ -3,7 +3,7 @@
 use super::{call_aws, obstacle};
 use crate::observation::{Observation, Obstacle, Role};
 use aws_sdk_elasticache::Client;
-use aws_sdk_elasticache::types::{GlobalReplicationGroup, GlobalReplicationGroupMember};
+use aws_sdk_elasticache::types::GlobalReplicationGroupInfo;
 use sdk::SdkConfig;
 use shared::config::{self, ConfigError, Source};
 use shared::queue::LinkError;
@@ -32,35 +32,23 @@ impl DatastoreClient {
         })
     }
 
-    /// The role of this region's group by ElastiCache, and whether no change is in progress.
+    /// The role of this region's group, and whether ElastiCache is not changing it. Only the group itself is asked: what
+    /// the datastore's description shows of a member that has left differs.
     pub(super) async fn observe(&self) -> Result<(Role, bool), Obstacle> {
-        let call = self.client.describe_global_replication_groups();
-        let call = call.global_replication_group_id(&self.id).show_member_info(true);
-        let found = call_aws("describing the Global Datastore", call.send()).await?;
-        let datastore = found.global_replication_groups().first();
-        let member = datastore.and_then(|datastore| self.own(datastore));
-        match (datastore, member) {
-            (Some(datastore), Some(member)) => Ok(status(datastore, member)),
-            // The group has left the datastore.
-            _ => self.observe_group().await,
-        }
-    }
-
-    fn own<'a>(&self, datastore: &'a GlobalReplicationGroup) -> Option<&'a GlobalReplicationGroupMember> {
-        datastore.members().iter().find(|member| {
-            member.replication_group_id() == Some(&self.group)
-                && member.replication_group_region() == Some(&self.region)
-        })
-    }
-
-    async fn observe_group(&self) -> Result<(Role, bool), Obstacle> {
         let call = self.client.describe_replication_groups().replication_group_id(&self.group);
         let found = call_aws("describing this region's replication group", call.send()).await?;
         let group = found
             .replication_groups()
             .first()
             .ok_or_else(|| obstacle("ElastiCache has no replication group of this name in this region"))?;
-        Ok((Role::Alone, group.status() == Some("available")))
+        let member = group.global_replication_group_info();
+        let role = match member.and_then(GlobalReplicationGroupInfo::global_replication_group_member_role) {
+            Some(role) if role.eq_ignore_ascii_case("primary") => Role::Primary,
+            Some(role) if !role.is_empty() => Role::Secondary,
+            // The group has left the datastore.
+            _ => Role::Alone,
+        };
+        Ok((role, group.status() == Some("available")))
     }
 
     /// Makes this region's group the primary. ElastiCache refuses while another change is in progress.
@@ -78,15 +66,6 @@ impl DatastoreClient {
     }
 }
 
-fn status(datastore: &GlobalReplicationGroup, member: &GlobalReplicationGroupMember) -> (Role, bool) {
-    let is_primary = member.role().is_some_and(|role| role.eq_ignore_ascii_case("primary"));
-    let role = if is_primary { Role::Primary } else { Role::Secondary };
-    let is_settled =
-        datastore.status().is_some_and(|status| status == "available" || status == "primary-only")
-            && member.status() == Some("associated");
-    (role, is_settled)
-}
-
 /// The role by ElastiCache and by the server itself: a primary counts once the server takes writes.
 pub(super) fn observation(
     (role, is_settled): (Role, bool),
@@ -94,6 +73,8 @@ pub(super) fn observation(
 ) -> Result<Observation, Obstacle> {
     let should_take_writes = is_settled && role != Role::Secondary;
     match takes_writes {
+        // A group that has left the datastore may be described as a secondary for a while.
+        Ok(true) if role == Role::Secondary => Ok(Observation::Redis { role: Role::Alone, is_settled }),
         Ok(false) if should_take_writes => Err(obstacle(
             "ElastiCache reports this region's Redis as primary, but the server at StandbyRedisEndpoint does not take writes",
         )),
@@ -126,6 +107,8 @@ mod tests {
                 Ok(Observation::Redis { role, is_settled: false })
             );
         }
+        let left = Observation::Redis { role: Role::Alone, is_settled: true };
+        assert_eq!(observation((Role::Secondary, true), Ok(true)), Ok(left));
         let follows = Observation::Redis { role: Role::Secondary, is_settled: true };
         assert_eq!(observation((Role::Secondary, true), Ok(false)), Ok(follows));
     }

@@ -63,13 +63,15 @@ impl Instances {
     pub(super) async fn observe(&self) -> Result<Observation, Obstacle> {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
-        let nothing = PendingModifiedValues::builder().build();
-        let is_changing = found.pending_modified_values().is_some_and(|pending| *pending != nothing);
-        Ok(Observation::Instance {
-            follows: found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty()),
-            is_settled: found.db_instance_status() == Some("available") && !is_changing,
-            is_big_enough: self.least_class().await.is_none_or(|least| is_enough(class, &least)),
-        })
+        let follows = found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty());
+        let is_big_enough = self.least_class().await.is_none_or(|least| is_enough(class, &least));
+        Ok(Observation::instance(found.db_instance_status().unwrap_or_default(), follows, is_big_enough))
+    }
+
+    /// Changes that wait for the replica's maintenance window. Raising the class applies all of them.
+    pub(super) async fn pending(&self) -> Result<Vec<&'static str>, Obstacle> {
+        let found = self.replica().await?;
+        Ok(found.pending_modified_values().map(names).unwrap_or_default())
     }
 
     /// The resource id, by which main names the replica's slot; empty if RDS does not return it.
@@ -99,9 +101,16 @@ impl Instances {
             .map(drop)
     }
 
-    /// Promotes the replica. This cannot be undone.
+    /// Promotes the replica. This cannot be undone. Its backups stay as they are: without values of its own, RDS would
+    /// keep them for one day.
     pub(super) async fn promote(&self) -> Result<(), Obstacle> {
-        let call = self.here.promote_read_replica().db_instance_identifier(&self.replica);
+        let found = self.replica().await?;
+        let call = self
+            .here
+            .promote_read_replica()
+            .db_instance_identifier(&self.replica)
+            .set_backup_retention_period(found.backup_retention_period.filter(|days| *days > 0))
+            .set_preferred_backup_window(found.preferred_backup_window.filter(|window| !window.is_empty()));
         call_aws("promoting the replica", call.send()).await.map(drop)
     }
 
@@ -116,10 +125,11 @@ impl Instances {
         Ok(Observation::Fence { is_up, is_settled })
     }
 
-    /// Replaces the security groups of the old main's database by the fence.
+    /// Replaces the security groups of the old main's database by the fence. RDS applies that as soon as possible in any
+    /// case; asked to apply it immediately, it would also apply every pending change of the instance.
     pub(super) async fn fence(&self) -> Result<(), Obstacle> {
         let call = self.there.modify_db_instance().db_instance_identifier(&self.main);
-        let call = call.vpc_security_group_ids(self.fence_group()?).apply_immediately(true);
+        let call = call.vpc_security_group_ids(self.fence_group()?);
         call_aws("fencing the old main's database", call.send()).await.map(drop)
     }
 
@@ -199,6 +209,24 @@ async fn describe(client: &Client, id: &str) -> Result<DbInstance, Obstacle> {
         .db_instances
         .and_then(|all| all.into_iter().next())
         .ok_or_else(|| obstacle(format!("RDS returned no instance {id}")))
+}
+
+/// The names of the settings that `pending` changes, as RDS's API has them.
+fn names(pending: &PendingModifiedValues) -> Vec<&'static str> {
+    let known = [
+        ("DBInstanceClass", pending.db_instance_class.is_some()),
+        ("AllocatedStorage", pending.allocated_storage.is_some()),
+        ("EngineVersion", pending.engine_version.is_some()),
+        ("MultiAZ", pending.multi_az.is_some()),
+        ("StorageType", pending.storage_type.is_some()),
+        ("Iops", pending.iops.is_some()),
+        ("BackupRetentionPeriod", pending.backup_retention_period.is_some()),
+        ("CACertificateIdentifier", pending.ca_certificate_identifier.is_some()),
+    ];
+    let names: Vec<&str> =
+        known.into_iter().filter(|(_, is_pending)| *is_pending).map(|(name, _)| name).collect();
+    let is_nothing = *pending == PendingModifiedValues::builder().build();
+    if names.is_empty() && !is_nothing { vec!["another setting"] } else { names }
 }
 
 /// Whether `class` is at least as big as `least`. A class of unknown size is enough only if it is the same class.

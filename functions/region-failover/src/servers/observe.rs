@@ -52,12 +52,12 @@ impl FailoverServers {
             ObservationKind::Readiness => {
                 let instance = self.instances.observe();
                 let (status, instance, ()) =
-                    futures::try_join!(self.status(), instance, self.redis_is_ready(run))?;
-                let Observation::Instance { follows, is_settled, .. } = instance else {
+                    futures::try_join!(self.status(), instance, self.redis_is_ready())?;
+                let Observation::Instance { follows, .. } = instance else {
                     return Err(obstacle("the observation of the replica's instance has another kind"));
                 };
                 Ok(Observation::Ready {
-                    replica_follows: follows && is_settled && status.replica.follows,
+                    replica_follows: follows && status.replica.follows,
                     main_answers: status.main.is_some() && status.redis_answers,
                     loss: status.at_risk.into(),
                     lease: status.lease,
@@ -185,15 +185,10 @@ impl FailoverServers {
         Ok(Some(false))
     }
 
-    /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it. A planned failover
-    /// also needs a datastore without a change in progress.
-    async fn redis_is_ready(&self, run: &Run) -> Result<(), Obstacle> {
-        let (_, is_settled) = self.datastore.observe().await?;
-        self.standby.queue.item_ids().await.map_err(standby_redis_obstacle)?;
-        match is_settled || run.mode != Mode::Planned {
-            true => Ok(()),
-            false => Err(obstacle("ElastiCache is changing the Global Datastore")),
-        }
+    /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it.
+    async fn redis_is_ready(&self) -> Result<(), Obstacle> {
+        self.datastore.observe().await?;
+        self.standby.queue.item_ids().await.map_err(standby_redis_obstacle).map(drop)
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 const MOVE_TAKES: Duration = Duration::from_millis(1_200);
 /// How long a failover waits for a reachable old primary to stop accepting writes.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// After this time a failover that hangs is given up, and the datastore is available as before.
+const GIVES_UP: Duration = Duration::from_secs(2);
 /// Pause between two tries to reach a server.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -123,7 +125,12 @@ impl GlobalDatastore {
     async fn move_primary(self: Arc<Self>, from: usize, to: usize) {
         let (Some(old), Some(new)) = (self.members.get(from), self.members.get(to)) else { return };
         tokio::time::sleep(MOVE_TAKES).await;
+        let began = tokio::time::Instant::now();
         while locked(&self.state).hangs && !self.is_up(old) {
+            if began.elapsed() > GIVES_UP {
+                locked(&self.state).status = "available";
+                return;
+            }
             tokio::time::sleep(PAUSE).await;
         }
         if locked(&self.state).alone.contains(&to) {
@@ -159,9 +166,7 @@ impl GlobalDatastore {
     pub(super) fn disassociate(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (index, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
-        if !state.hangs {
-            self.must_be_available(&state)?;
-        }
+        self.must_be_available(&state)?;
         if role != MemberRole::Secondary {
             let why = format!("{group} in {region} is not a secondary of {}", self.id);
             return Err(ApiError::new(400, "InvalidParameterValue", why));

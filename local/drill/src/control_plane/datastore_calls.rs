@@ -13,17 +13,6 @@ pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, fo
         account.datastore().filter(|datastore| datastore.id == id).ok_or_else(|| no_datastore(id))
     };
     match action {
-        "DescribeGlobalReplicationGroups" => {
-            form.check(&["GlobalReplicationGroupId", "ShowMemberInfo", "MaxRecords"])?;
-            let datastores = match form.get("GlobalReplicationGroupId") {
-                Some(_) => vec![found()?],
-                None => account.datastore().into_iter().collect(),
-            };
-            let described = |datastore: &Arc<GlobalDatastore>| {
-                element("GlobalReplicationGroup", &describe(datastore, form.is_true("ShowMemberInfo")))
-            };
-            Ok(element("GlobalReplicationGroups", &datastores.into_iter().map(described).collect::<String>()))
-        }
         "FailoverGlobalReplicationGroup" => {
             form.check(&["GlobalReplicationGroupId", "PrimaryRegion", "PrimaryReplicationGroupId"])?;
             let datastore = found()?;

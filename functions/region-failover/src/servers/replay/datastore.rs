@@ -3,44 +3,41 @@
 use super::{ReplayedAws, refusal};
 use crate::observation::{Obstacle, Role};
 
-fn datastore(status: &str, role: &str, member: &str) -> String {
+fn group(status: &str, info: &str) -> String {
     format!(
-        "<DescribeGlobalReplicationGroupsResponse><DescribeGlobalReplicationGroupsResult>
-         <GlobalReplicationGroups><GlobalReplicationGroup>
-         <GlobalReplicationGroupId>ldgnf-fairdrop</GlobalReplicationGroupId><Status>{status}</Status><Members>
-         <GlobalReplicationGroupMember><ReplicationGroupId>redis-there</ReplicationGroupId>
-         <ReplicationGroupRegion>us-east-1</ReplicationGroupRegion><Role>PRIMARY</Role><Status>associated</Status>
-         </GlobalReplicationGroupMember>
-         <GlobalReplicationGroupMember><ReplicationGroupId>{member}</ReplicationGroupId>
-         <ReplicationGroupRegion>eu-west-1</ReplicationGroupRegion><Role>{role}</Role><Status>associated</Status>
-         </GlobalReplicationGroupMember></Members></GlobalReplicationGroup></GlobalReplicationGroups>
-         </DescribeGlobalReplicationGroupsResult></DescribeGlobalReplicationGroupsResponse>"
+        "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>
+         <ReplicationGroup><ReplicationGroupId>redis-here</ReplicationGroupId><Status>{status}</Status>{info}
+         </ReplicationGroup></ReplicationGroups></DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>"
+    )
+}
+
+fn member(role: &str) -> String {
+    let id = "<GlobalReplicationGroupId>ldgnf-fairdrop</GlobalReplicationGroupId>";
+    format!(
+        "<GlobalReplicationGroupInfo>{id}<GlobalReplicationGroupMemberRole>{role}</GlobalReplicationGroupMemberRole></GlobalReplicationGroupInfo>"
     )
 }
 
 #[tokio::test]
-async fn the_role_is_that_of_this_region_s_group() {
-    for (status, role, expected) in [
-        ("available", "SECONDARY", (Role::Secondary, true)),
-        ("modifying", "SECONDARY", (Role::Secondary, false)),
-        ("available", "PRIMARY", (Role::Primary, true)),
-        ("modifying", "PRIMARY", (Role::Primary, false)),
+async fn the_role_is_that_of_this_region_s_group_and_a_group_without_one_has_left_the_datastore() {
+    let without_role = "<GlobalReplicationGroupInfo/>".to_owned();
+    for (status, info, expected) in [
+        ("available", member("SECONDARY"), (Role::Secondary, true)),
+        ("modifying", member("SECONDARY"), (Role::Secondary, false)),
+        ("available", member("PRIMARY"), (Role::Primary, true)),
+        ("modifying", member("PRIMARY"), (Role::Primary, false)),
+        ("available", String::new(), (Role::Alone, true)),
+        ("available", without_role, (Role::Alone, true)),
+        ("modifying", String::new(), (Role::Alone, false)),
     ] {
-        let answer = datastore(status, role, "redis-here");
-        let aws = ReplayedAws::start(&[("DescribeGlobalReplicationGroups", 200, &answer)]).await;
-        assert_eq!(aws.datastore().observe().await, Ok(expected), "{status} {role}");
-        assert!(aws.sent("DescribeGlobalReplicationGroups")[0].contains("ShowMemberInfo=true"));
+        let aws = ReplayedAws::start(&[("DescribeReplicationGroups", 200, &group(status, &info))]).await;
+        assert_eq!(aws.datastore().observe().await, Ok(expected), "{status} {info}");
+        assert!(aws.sent("DescribeReplicationGroups")[0].contains("ReplicationGroupId=redis-here"));
     }
-    // No member any more: detached.
-    let group = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>
-        <ReplicationGroup><ReplicationGroupId>redis-here</ReplicationGroupId><Status>available</Status>
-        </ReplicationGroup></ReplicationGroups></DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>";
-    let aws = ReplayedAws::start(&[
-        ("DescribeGlobalReplicationGroups", 200, &datastore("available", "SECONDARY", "another")),
-        ("DescribeReplicationGroups", 200, group),
-    ])
-    .await;
-    assert_eq!(aws.datastore().observe().await, Ok((Role::Alone, true)));
+    let aws =
+        ReplayedAws::start(&[("DescribeReplicationGroups", 404, &refusal("ReplicationGroupNotFoundFault"))])
+            .await;
+    assert!(aws.datastore().observe().await.is_err());
 }
 
 #[tokio::test]

@@ -16,13 +16,14 @@ const SOURCE: &str = "<ReadReplicaSourceDBInstanceIdentifier>arn:aws:rds:us-east
 const AVAILABLE: &str = "<DBInstanceStatus>available</DBInstanceStatus>";
 
 #[tokio::test]
-async fn an_instance_is_settled_without_pending_changes_and_promoted_without_a_source() {
+async fn an_instance_is_settled_unless_rds_changes_it_now_and_promoted_without_a_source() {
     let pending =
         "<PendingModifiedValues><DBInstanceClass>db.r6g.xlarge</DBInstanceClass></PendingModifiedValues>";
     for (fields, follows, is_settled) in [
         (format!("{AVAILABLE}{SOURCE}"), true, true),
         (format!("{AVAILABLE}{SOURCE}<PendingModifiedValues/>"), true, true),
-        (format!("{AVAILABLE}{SOURCE}{pending}"), true, false),
+        (format!("{AVAILABLE}{SOURCE}{pending}"), true, true),
+        (format!("<DBInstanceStatus>storage-optimization</DBInstanceStatus>{SOURCE}"), true, true),
         (format!("<DBInstanceStatus>backing-up</DBInstanceStatus>{SOURCE}"), true, false),
         ("<DBInstanceStatus>rebooting</DBInstanceStatus>".into(), false, false),
         (AVAILABLE.into(), false, true),
@@ -34,6 +35,28 @@ async fn an_instance_is_settled_without_pending_changes_and_promoted_without_a_s
             Ok(Observation::Instance { follows, is_settled, is_big_enough: true }),
             "{fields}"
         );
+        let waits = aws.instances().pending().await;
+        assert_eq!(waits == Ok(vec!["DBInstanceClass"]), fields.contains(pending), "{waits:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_promoted_replica_keeps_its_backups() {
+    let promoted = "<PromoteReadReplicaResponse><PromoteReadReplicaResult/></PromoteReadReplicaResponse>";
+    let own = "<BackupRetentionPeriod>14</BackupRetentionPeriod><PreferredBackupWindow>03:00-03:30</PreferredBackupWindow>";
+    for (fields, expected) in [
+        (own, &["BackupRetentionPeriod=14", "PreferredBackupWindow=03%3A00-03%3A30"][..]),
+        ("<BackupRetentionPeriod>0</BackupRetentionPeriod>", &[]),
+    ] {
+        let described = instances(&format!("{AVAILABLE}{SOURCE}{fields}"));
+        let answers =
+            [("DescribeDBInstances", 200, described.as_str()), ("PromoteReadReplica", 200, promoted)];
+        let aws = ReplayedAws::start(&answers).await;
+        aws.instances().promote().await.unwrap();
+        let sent = &aws.sent("PromoteReadReplica")[0];
+        assert!(expected.iter().all(|part| sent.contains(part)), "{sent}");
+        // RDS's default of one day, and never none.
+        assert_eq!(sent.contains("BackupRetentionPeriod"), !expected.is_empty(), "{sent}");
     }
 }
 
@@ -47,7 +70,11 @@ async fn a_refusal_of_rds_is_returned_as_an_obstacle() {
         ("InternalFailure", 500, "failed internally"),
         ("InvalidParameterCombination", 400, "InvalidParameterCombination"),
     ] {
-        let aws = ReplayedAws::start(&[("PromoteReadReplica", status, &refusal(code))]).await;
+        let described = instances(&format!("{AVAILABLE}{SOURCE}"));
+        let refused = refusal(code);
+        let answers =
+            [("DescribeDBInstances", 200, described.as_str()), ("PromoteReadReplica", status, &refused)];
+        let aws = ReplayedAws::start(&answers).await;
         let Obstacle(why) = aws.instances().promote().await.unwrap_err();
         assert!(why.contains("promoting the replica") && why.contains(expected), "{code}: {why}");
         assert_eq!(aws.sent("PromoteReadReplica").len(), 1);
@@ -93,5 +120,7 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() 
     assert!(sent[0].contains("VpcSecurityGroupIds.VpcSecurityGroupId.1=sg-0f"), "{}", sent[0]);
     assert!(sent[1].contains("DBInstanceIdentifier=replica&"), "{}", sent[1]);
     assert!(sent[1].contains("DBInstanceClass=db.r6g.large"), "{}", sent[1]);
-    assert!(sent.iter().all(|sent| sent.contains("ApplyImmediately=true")), "{sent:?}");
+    // The fence applies no other change that is pending on the old main.
+    let is_immediate = |sent: &String| sent.contains("ApplyImmediately=true");
+    assert_eq!(sent.iter().map(is_immediate).collect::<Vec<_>>(), [false, true], "{sent:?}");
 }
