@@ -6,8 +6,11 @@
 //! A replica that lags is read no more than one that is down. What would refuse buyers is asked of main: that the item
 //! does not exist, and that main may not sell. Main answers only if it takes writes.
 
+mod known_ids;
+
 use crate::item::ItemId;
 use crate::queue::{ItemCopy, ItemError, LinkError, Queue, ReadFrom};
+use known_ids::KnownIds;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +20,7 @@ use tokio::time::timeout;
 
 /// The maximum age of a copy.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
-/// The maximum number of copies, with those of ids that do not exist.
+/// The maximum number of copies, with those of ids whose first read failed.
 pub const MAX_COPIES: usize = 2_000;
 /// The time limit of a read from the replica, with the connect. The replica is near, and an order waits.
 pub const REPLICA_LIMIT: Duration = Duration::from_millis(250);
@@ -40,13 +43,15 @@ pub struct ItemCache {
     replica: Option<Queue>,
     replica_failed_at: Mutex<Option<Instant>>,
     main: Queue,
+    known_ids: KnownIds,
     entries: Mutex<HashMap<ItemId, Arc<CacheEntry>>>,
 }
 
 impl ItemCache {
     /// Reads from `replica`, or from `main` if there is no replica or it fails.
     pub fn new(replica: Option<Queue>, main: Queue) -> Self {
-        Self { replica, replica_failed_at: Mutex::default(), main, entries: Mutex::default() }
+        let known_ids = KnownIds::default();
+        Self { replica, replica_failed_at: Mutex::default(), main, known_ids, entries: Mutex::default() }
     }
 
     /// Starts to connect in the background.
@@ -59,8 +64,13 @@ impl ItemCache {
     /// Of callers at the same time one reads, and the others wait for its result, also if that is an error.
     pub async fn get(&self, item_id: &ItemId, limit: Duration) -> Result<Option<Arc<ItemCopy>>, ItemError> {
         let asked_at = Instant::now();
-        let entry = self.entry(item_id);
-        let Ok(mut copy) = timeout(limit, entry.copy.lock()).await else {
+        let left = || limit.saturating_sub(asked_at.elapsed());
+        let entry = match self.known_entry(item_id) {
+            Some(entry) => entry,
+            None if self.may_exist(item_id, limit).await? => self.entry(item_id),
+            None => return Ok(None),
+        };
+        let Ok(mut copy) = timeout(left(), entry.copy.lock()).await else {
             return Err(LinkError::NotSent("another read of the item did not end in time".into()).into());
         };
         if let Some((read_at, outcome)) = copy.as_ref()
@@ -69,12 +79,16 @@ impl ItemCache {
             return outcome.clone();
         }
         let mut read_at = Instant::now();
-        let outcome = match self.read(item_id, limit.saturating_sub(asked_at.elapsed())).await {
+        let outcome = match self.read(item_id, left()).await {
             Ok(copy) => {
                 entry.settle_window_ms.store(copy.item.settle_window_ms, Ordering::Relaxed);
                 Ok(Some(Arc::new(copy)))
             }
-            Err(ItemError::NoSuchItem(_)) => Ok(None),
+            Err(ItemError::NoSuchItem(_)) => {
+                // Those who wait for this read have its result; later ones ask the set of ids.
+                self.entries().remove(item_id);
+                Ok(None)
+            }
             Err(error) => {
                 // Callers that have waited get this error; later ones read again.
                 read_at = Instant::now();
@@ -87,9 +101,17 @@ impl ItemCache {
 
     /// The item's settle window, if this process has ever read the item.
     pub fn settle_window(&self, item_id: &ItemId) -> Option<Duration> {
-        match self.entry(item_id).settle_window_ms.load(Ordering::Relaxed) {
+        match self.known_entry(item_id)?.settle_window_ms.load(Ordering::Relaxed) {
             0 => None,
             milliseconds => Some(Duration::from_millis(milliseconds.into())),
+        }
+    }
+
+    async fn may_exist(&self, item_id: &ItemId, limit: Duration) -> Result<bool, LinkError> {
+        match self.known_ids.may_exist(&self.main, item_id, limit).await {
+            // The replica may have the item. If it does not, the read asks main, and fails there.
+            Err(_) if self.replica.is_some() => Ok(true),
+            answer => answer,
         }
     }
 
@@ -128,13 +150,18 @@ impl ItemCache {
         self.replica_failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn entries(&self) -> MutexGuard<'_, HashMap<ItemId, Arc<CacheEntry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_entry(&self, item_id: &ItemId) -> Option<Arc<CacheEntry>> {
+        self.entries().get(item_id).cloned()
+    }
+
     fn entry(&self, item_id: &ItemId) -> Arc<CacheEntry> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(item_id) {
-            return entry.clone();
-        }
-        if entries.len() >= MAX_COPIES {
-            // Probably a flood of ids that do not exist. Existing items are read again.
+        let mut entries = self.entries();
+        if entries.len() >= MAX_COPIES && !entries.contains_key(item_id) {
+            // Ids whose read failed. Existing items are read again.
             entries.clear();
         }
         entries.entry(item_id.clone()).or_default().clone()

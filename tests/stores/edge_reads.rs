@@ -1,6 +1,7 @@
 //! How an edge reads items, with a replica that lags and a main whose lease lapses, on real servers.
 
 use anyhow::Result;
+use futures::future::join_all;
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
 use local::system::redis_server::Redis;
@@ -24,16 +25,16 @@ fn leased_for(time: Duration) -> Permit {
 }
 
 /// A main, and a region's replica of it over a connection that can be cut.
-struct EdgeFixture {
-    main: RedisQueue,
-    replica: Redis,
-    connection: WanConnection,
-    item_id: ItemId,
+pub(crate) struct EdgeFixture {
+    pub(crate) main: RedisQueue,
+    pub(crate) replica: Redis,
+    pub(crate) connection: WanConnection,
+    pub(crate) item_id: ItemId,
     _folder: WorkFolder,
 }
 
 impl EdgeFixture {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let main = RedisQueue::start().await.unwrap();
         let folder = WorkFolder::new().unwrap();
         let connection =
@@ -46,7 +47,7 @@ impl EdgeFixture {
     }
 
     /// Waits until the replica has everything that main has.
-    async fn replicated(&self) {
+    pub(crate) async fn replicated(&self) {
         let main = &self.main.queue;
         eventually("the replica follows", SOON, async || {
             Ok(main.wait_for_replicas(1, Duration::from_millis(100)).await?.then_some(()))
@@ -72,6 +73,17 @@ impl EdgeFixture {
     /// How often main and the replica were asked for an item.
     async fn reads(&self) -> Result<(u64, u64)> {
         Ok((calls(&self.main.redis, "hgetall").await?, calls(&self.replica, "hgetall").await?))
+    }
+}
+
+impl EdgeFixture {
+    /// The number of reads of items and of the set of ids, by main and by the replica.
+    async fn commands(&self) -> Result<u64> {
+        let mut sum = 0;
+        for server in [&self.main.redis, &self.replica] {
+            sum += calls(server, "hgetall").await? + calls(server, "smembers").await?;
+        }
+        Ok(sum)
     }
 }
 
@@ -154,4 +166,40 @@ async fn a_replica_is_read_even_if_main_has_never_written_a_heartbeat() {
     let fixture = EdgeFixture::start().await;
     assert!(get(&fixture.cache(), &fixture.item_id).await.unwrap().may_be_sold());
     assert_eq!(fixture.reads().await.unwrap(), (0, 1));
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_ids_costs_a_handful_of_commands() {
+    let fixture = EdgeFixture::start().await;
+    let bad: Vec<ItemId> = (0..500).map(|n| format!("bad-{n}").parse().unwrap()).collect();
+    for at_once in [false, true] {
+        let cache = fixture.cache();
+        let before = fixture.commands().await.unwrap();
+        let began = Instant::now();
+        if at_once {
+            let answers = join_all(bad.iter().map(|item_id| get(&cache, item_id))).await;
+            assert!(answers.iter().all(Option::is_none));
+        } else {
+            for item_id in &bad {
+                assert_eq!(get(&cache, item_id).await, None);
+            }
+        }
+        // One id is let through, to the replica and to main; the set of ids answers for the others.
+        let seconds = 1 + began.elapsed().as_secs();
+        let commands = fixture.commands().await.unwrap() - before;
+        assert!(commands <= 3 * seconds, "{commands} reads in {seconds} s");
+        // Items that exist are found in the middle of it, and a new one within a second.
+        assert!(get(&cache, &fixture.item_id).await.is_some());
+        let new = fixture.main.item(if at_once { "new" } else { "newer" }, 1, 2_000).await.unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        assert_eq!(get(&cache, &new).await.unwrap().item.item_id, new);
+    }
+}
+
+#[tokio::test]
+async fn the_first_item_of_a_process_costs_no_read_of_the_set_of_ids() {
+    let fixture = EdgeFixture::start().await;
+    let before = fixture.commands().await.unwrap();
+    assert!(get(&fixture.cache(), &fixture.item_id).await.is_some());
+    assert_eq!(fixture.commands().await.unwrap() - before, 1);
 }

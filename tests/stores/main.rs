@@ -8,4 +8,5 @@ mod ledger;
 mod queue_edges;
 mod queue_link;
 mod queue_properties;
+mod refusals;
 mod worker;

@@ -103,7 +103,7 @@ async fn subscribe(
     speaker: &Speaker,
     item_id: &ItemId,
 ) -> Result<Reply, Problem> {
-    // The edge's cached copy is checked first, so that requests for items that do not exist never reach main.
+    // The edge's cached copy is checked first, so that requests for items that do not exist cost main no read each.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
     let observed = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
     let ItemStatus { as_of, heartbeat, item, orders } = observed.map_err(|error| match error {

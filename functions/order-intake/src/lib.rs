@@ -79,8 +79,10 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     }
     let item = &copy.item;
     let order = Order { item_id, user_token, placed_at };
-    if let Some(refusal) = gate_problem(item, placed_at) {
-        return refuse_unless_known(app, &order, refusal).await;
+    if let Some(refusal) = gate_problem(item, placed_at)
+        && let Some(accepted) = confirm_refusal(app, &order, refusal).await?
+    {
+        return Ok(accepted);
     }
     let window = item.settle_window();
     let placing =
@@ -120,17 +122,23 @@ fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
     }
 }
 
-/// Asks main before a refusal, so that a buyer who has an order or a unit gets its state instead.
-async fn refuse_unless_known(app: &App, order: &Order, refusal: Problem) -> Result<AcceptedOrder, Problem> {
+/// Asks main before a refusal that is final: the copy of the item may be old, and a buyer who has an order or a unit gets
+/// its state instead. `None`: by main's own item, the order is to be placed.
+async fn confirm_refusal(
+    app: &App,
+    order: &Order,
+    refusal: Problem,
+) -> Result<Option<AcceptedOrder>, Problem> {
     if matches!(refusal, Problem::NotOpenYet { .. }) {
         return Err(refusal);
     }
-    let state = app.edge.queue.order_state(&order.item_id, &order.user_token).await;
-    match state.map_err(|_| Problem::StatusUnavailable)? {
-        OrderState::Queued { placed_at, .. } => Ok(AcceptedOrder::before(order, placed_at)),
+    let asked = app.edge.queue.item_and_order(&order.item_id, &order.user_token).await;
+    let (item, state) = asked.map_err(|_| Problem::StatusUnavailable)?;
+    match state {
+        OrderState::Queued { placed_at, .. } => Ok(Some(AcceptedOrder::before(order, placed_at))),
         OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
-        OrderState::None | OrderState::Released => Err(refusal),
+        OrderState::None | OrderState::Released => gate_problem(&item, order.placed_at).map_or(Ok(None), Err),
     }
 }
 

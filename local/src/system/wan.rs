@@ -35,6 +35,7 @@ pub enum ConnectionState {
 pub struct WanConnection {
     port: u16,
     state: watch::Sender<ConnectionState>,
+    target: watch::Sender<SocketAddr>,
     accepting: JoinHandle<()>,
 }
 
@@ -44,19 +45,26 @@ impl WanConnection {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let (state, states) = watch::channel(ConnectionState::Up);
+        let (target, targets) = watch::channel(target);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 if *states.borrow() != ConnectionState::Refusing {
+                    let target = *targets.borrow();
                     tokio::spawn(carry(near, target, one_way, states.clone()));
                 }
             }
         });
-        Ok(Self { port, state, accepting })
+        Ok(Self { port, state, target, accepting })
     }
 
     /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Leads to another target from now on, as a name does when DNS changes: open connections stay with the old one.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Cuts or restores the connection.

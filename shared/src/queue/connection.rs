@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 pub const MAX_IDLE: Duration = Duration::from_secs(300);
 /// The minimum time between two attempts to connect.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause after connections that were opened in vain: until DNS has moved, a demoted server accepts each
+/// connection and refuses the first write. Each costs a TLS handshake on both sides.
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that is dropped earlier after its start was opened in vain.
+const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// A connection in use is replaced after this time, plus up to [`REPLACE_JITTER`]. It could otherwise stay with a
 /// demoted or fenced server for as long as the process lives. Its replacement opens beside it.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(240);
@@ -36,6 +41,7 @@ pub(super) type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConne
 struct Attempt {
     generation: u64,
     opening: Opening,
+    started: Instant,
     replace_at: Instant,
     ends_at: Instant,
     /// Whether a PING of the connection is in flight.
@@ -59,6 +65,8 @@ pub(super) struct ConnectionSlot {
     current: Option<Attempt>,
     replacement: Option<Attempt>,
     started: Option<Instant>,
+    /// The number of connections in a row that were opened in vain.
+    short_lives: u32,
     last_used: Option<Instant>,
 }
 
@@ -90,13 +98,16 @@ impl ConnectionSlot {
 
     fn begin(&mut self, now: Instant, connect: impl Fn(Duration) -> Opening) -> Attempt {
         let since_last = self.started.map(|started| now.saturating_duration_since(started));
-        let pause =
-            since_last.map_or(Duration::ZERO, |since_last| RECONNECT_PAUSE.saturating_sub(since_last));
+        let pause = since_last.map_or(Duration::ZERO, |since_last| {
+            reconnect_pause(self.short_lives).saturating_sub(since_last)
+        });
         self.generation += 1;
-        self.started = Some(now + pause);
+        let started = now + pause;
+        self.started = Some(started);
         Attempt {
             generation: self.generation,
             opening: connect(pause),
+            started,
             replace_at: now + REPLACE_AFTER + random_part_of(REPLACE_JITTER),
             ends_at: now + MAX_LIFE,
             is_probed: false,
@@ -122,8 +133,12 @@ impl ConnectionSlot {
     }
 
     /// Drops the connection of `generation`, unless another one has replaced it.
-    pub(super) fn discard(&mut self, generation: u64) {
-        self.current.take_if(|current| current.generation == generation);
+    pub(super) fn discard(&mut self, now: Instant, generation: u64) {
+        let Some(dropped) = self.current.take_if(|current| current.generation == generation) else { return };
+        if dropped.is_open() {
+            let was_short = now.saturating_duration_since(dropped.started) < SHORT_LIFE;
+            self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
+        }
     }
 
     /// Makes the connection in use as old as if `age` had passed since it was opened.
@@ -133,6 +148,13 @@ impl ConnectionSlot {
         current.replace_at -= age;
         current.ends_at -= age;
     }
+}
+
+/// The time from one attempt to connect to the next, after `short_lives` connections that were opened in vain. It is
+/// drawn at random, so that the processes of a drop do not all connect at the same moment.
+fn reconnect_pause(short_lives: u32) -> Duration {
+    let longest = RECONNECT_PAUSE.saturating_mul(1 << short_lives.min(8)).min(MAX_RECONNECT_PAUSE);
+    if short_lives == 0 { RECONNECT_PAUSE } else { random_part_of(longest).max(RECONNECT_PAUSE) }
 }
 
 /// From nothing to `most`, at random. The standard library's hash keys are random, and cost no generator of its own.
@@ -214,8 +236,19 @@ mod tests {
         assert_eq!(slot.take(due + REPLACE_PAUSE, in_progress).0, first);
         assert_eq!(slot.replacement.as_ref().unwrap().generation, first + 2);
         // If the connection in use fails, its replacement takes over.
-        slot.discard(first);
+        slot.discard(due, first);
         assert_eq!(slot.take(due + REPLACE_PAUSE, in_progress).0, first + 2);
+    }
+
+    #[test]
+    fn the_pause_after_connections_in_vain_grows_and_is_spread() {
+        assert_eq!(reconnect_pause(0), RECONNECT_PAUSE);
+        for (short_lives, longest_ms) in [(1, 200), (2, 400), (3, 800), (4, 1_000), (u32::MAX, 1_000)] {
+            let pauses: Vec<Duration> = (0..100).map(|_| reconnect_pause(short_lives)).collect();
+            let (shortest, longest) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+            assert!(*shortest >= RECONNECT_PAUSE && longest.as_millis() <= longest_ms, "{pauses:?}");
+            assert!(longest.as_millis() > longest_ms * 3 / 4, "{pauses:?}");
+        }
     }
 
     #[test]

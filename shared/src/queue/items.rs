@@ -1,13 +1,14 @@
 //! Items in Redis: read, write, list.
 
-use super::primary::on_primary;
+use super::primary::{items_on_primary, on_primary};
 use super::{ITEMS, Keys, LinkError, Queue};
 use crate::item::{Item, ItemChanges, ItemFieldError, ItemId, NewItem};
 use crate::stamp::Stamp;
 use redis::{AsyncCommands, Script};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
@@ -141,6 +142,18 @@ impl Queue {
         let mut ids: Vec<ItemId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// The ids of all items, by a server that takes writes, with the time limit `limit` (to connect included) if it is
+    /// shorter than the default.
+    pub async fn item_ids_on_primary(&self, limit: Duration) -> Result<HashSet<ItemId>, LinkError> {
+        let (names,): (Vec<String>,) = self
+            .link
+            .run(limit.min(self.link.call_limit()), async |mut connection| {
+                items_on_primary().smembers(ITEMS).query_async(&mut connection).await
+            })
+            .await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// The number of waiting orders of `item_id`, of units that are reserved or sold, and of units that are sold.

@@ -170,7 +170,7 @@ impl Link {
 
     /// Drops a failed connection, unless a newer one has replaced it.
     fn discard(&self, generation: u64) {
-        self.slot().discard(generation);
+        self.slot().discard(Instant::now(), generation);
     }
 
     fn slot(&self) -> MutexGuard<'_, ConnectionSlot> {

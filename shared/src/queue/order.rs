@@ -1,11 +1,12 @@
 //! The state of a buyer's order, and cancelling it.
 
 use super::primary::on_primary;
-use super::{CANCELLED_OFFSET_MICROS, Keys, LinkError, NO_HOLD_MICROS, Queue};
-use crate::item::ItemId;
+use super::{CANCELLED_OFFSET_MICROS, ItemError, Keys, LinkError, NO_HOLD_MICROS, Queue, items};
+use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
 use redis::Script;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
@@ -68,6 +69,34 @@ impl Queue {
             })
             .await?;
         Ok(state_of(placed_at, ahead, hold))
+    }
+
+    /// The item and the state of `buyer`'s order for it on main, as [`order_state`](Self::order_state): before a refusal
+    /// that is final.
+    pub async fn item_and_order(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+    ) -> Result<(Item, OrderState), ItemError> {
+        let keys = Keys::of(item_id);
+        let (fields, placed_at, ahead, hold): (
+            HashMap<String, String>,
+            Option<f64>,
+            Option<u64>,
+            Option<f64>,
+        ) = self
+            .link
+            .call(async |mut connection| {
+                on_primary(&keys)
+                    .hgetall(&keys.item)
+                    .zscore(&keys.orders, buyer.as_str())
+                    .zrank(&keys.orders, buyer.as_str())
+                    .zscore(&keys.reservations, buyer.as_str())
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await?;
+        Ok((items::parse(item_id, &fields)?, state_of(placed_at, ahead, hold)))
     }
 
     /// Removes `buyer`'s waiting order from the queue, and cancels the buyer's reservation if there is one.

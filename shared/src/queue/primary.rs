@@ -1,10 +1,10 @@
 //! Reads that only a server that takes writes answers.
 
-use super::Keys;
+use super::{ITEMS, Keys};
 use redis::Pipeline;
 
-/// No buyer has this name, so that no queue has it as a member.
-const NO_BUYER: &str = "";
+/// No buyer and no item has this name, so that no queue and no set has it as a member.
+const NOBODY: &str = "";
 
 /// A transaction whose first command is a write that changes nothing: it removes a member that no queue has. A replica
 /// refuses the write with `READONLY` and, with it, the whole transaction. Otherwise the answer has no entry for it.
@@ -13,6 +13,13 @@ const NO_BUYER: &str = "";
 /// answer grows with the number of replicas. This write costs one lookup, no round trip and no replication.
 pub(super) fn on_primary(keys: &Keys) -> Pipeline {
     let mut pipe = redis::pipe();
-    pipe.atomic().zrem(&keys.orders, NO_BUYER).ignore();
+    pipe.atomic().zrem(&keys.orders, NOBODY).ignore();
+    pipe
+}
+
+/// The same for a read of the set of items: no item has this name either.
+pub(super) fn items_on_primary() -> Pipeline {
+    let mut pipe = redis::pipe();
+    pipe.atomic().srem(ITEMS, NOBODY).ignore();
     pipe
 }
