@@ -1,13 +1,15 @@
-//! A run over all items until a deadline. Each item has a task of its own, so that an item whose work fails or
+//! A run over the listed items until a deadline. Each item has a task of its own, so that an item whose work fails or
 //! hangs does not stop the others.
 
 use crate::item::ItemId;
 use crate::queue::LinkError;
 use crate::telemetry::Telemetry;
 use serde::Serialize;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -24,10 +26,27 @@ pub struct ItemRunEnd<T> {
     pub restart: bool,
 }
 
+/// Whether the newest list that could be read has the item.
+#[derive(Clone, Debug)]
+pub struct Listed(Arc<AtomicBool>);
+
+impl Listed {
+    pub fn is_listed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The work on an item that was started.
+#[derive(Debug)]
+struct StartedWork {
+    id: Id,
+    listed: Listed,
+}
+
 /// The result of a run, over all items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary<T> {
-    /// The number of items worked on.
+    /// The number of times that the work on an item started.
     pub items: u64,
     /// The sum over all items.
     #[serde(flatten)]
@@ -37,12 +56,12 @@ pub struct Summary<T> {
 }
 
 /// Starts `work` on every item of `list`, which is read every second, until `until`. Work that panicked starts
-/// again with the next list.
+/// again with the next list. The work on an item that is no longer listed goes on until it ends itself.
 pub async fn run<T, Fut>(
     list: impl AsyncFn() -> Result<Vec<ItemId>, LinkError>,
     telemetry: &Telemetry,
     until: Instant,
-    work: impl Fn(ItemId) -> Fut,
+    work: impl Fn(ItemId, Listed) -> Fut,
 ) -> Summary<T>
 where
     T: std::ops::AddAssign + Default + Send + std::fmt::Debug + 'static,
@@ -50,16 +69,21 @@ where
 {
     let mut summary = Summary::default();
     let mut works = JoinSet::new();
-    let mut at_work: HashMap<ItemId, Id> = HashMap::new();
+    let mut at_work: HashMap<ItemId, StartedWork> = HashMap::new();
     let mut flushed = Instant::now();
     while Instant::now() < until {
         match list().await {
             Ok(ids) => {
+                let ids: HashSet<ItemId> = ids.into_iter().collect();
+                for (item_id, started) in &at_work {
+                    started.listed.0.store(ids.contains(item_id), Ordering::Relaxed);
+                }
                 for item_id in ids {
                     if let Entry::Vacant(entry) = at_work.entry(item_id) {
                         summary.items += 1;
-                        let started = works.spawn(work(entry.key().clone()));
-                        entry.insert(started.id());
+                        let listed = Listed(Arc::new(AtomicBool::new(true)));
+                        let id = works.spawn(work(entry.key().clone(), listed.clone())).id();
+                        entry.insert(StartedWork { id, listed });
                     }
                 }
             }
@@ -70,7 +94,7 @@ where
         }
         while let Some(ended) = works.try_join_next_with_id() {
             if let Some(id) = record_end(ended, &mut summary) {
-                at_work.retain(|_, at_work| *at_work != id);
+                at_work.retain(|_, started| started.id != id);
             }
         }
         if flushed.elapsed() >= FLUSH_INTERVAL {

@@ -14,6 +14,7 @@ mod connection;
 mod copies;
 mod drain;
 mod heartbeat;
+mod idle;
 mod items;
 mod keys;
 mod link;
@@ -29,8 +30,9 @@ pub use connection::{MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE
 pub use copies::{ItemCopy, MAX_REPLICA_LAG};
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
+pub use idle::IdleRules;
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{HEARTBEAT, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER};
+pub use keys::{ACTIVATED_ITEMS, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER};
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
@@ -47,7 +49,14 @@ use std::time::Duration;
 /// The scripts of a region that takes orders: its connection to main loads them when it opens.
 pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &order::LEAVE];
 /// The scripts of the functions in main.
-pub const CHECKOUT_SCRIPTS: Scripts = &[&drain::SCRIPT, &settle::SETTLE, &settle::DUE, &heartbeat::SCRIPT];
+pub const CHECKOUT_SCRIPTS: Scripts = &[
+    &drain::SCRIPT,
+    &settle::SETTLE,
+    &settle::DUE,
+    &heartbeat::SCRIPT,
+    &idle::ACTIVE_ITEMS,
+    &idle::ACTIVATE,
+];
 
 /// The checkout queue, over one [`Link`]. Cloning shares the connection.
 #[derive(Clone, Debug)]

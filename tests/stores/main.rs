@@ -4,6 +4,8 @@ mod checkout_properties;
 mod edge_reads;
 mod failover_compare;
 mod failover_holds;
+mod idle_items;
+mod idle_properties;
 mod ledger;
 mod queue_edges;
 mod queue_link;

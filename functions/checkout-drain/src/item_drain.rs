@@ -3,7 +3,7 @@
 use lease::{Lease, LeaseError};
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::{self, ItemRunEnd};
+use shared::item_runs::{self, ItemRunEnd, Listed};
 use shared::queue::{DrainBatch, LinkError, MAX_BATCH, Queue};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -35,11 +35,17 @@ impl AddAssign for Drained {
     }
 }
 
-/// Drains `item_id` until `until`.
-pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Instant) -> ItemRunEnd<Drained> {
+/// Drains `item_id` until `until`, or until it is idle.
+pub(crate) async fn run(
+    queue: Queue,
+    lease: Lease,
+    item_id: ItemId,
+    listed: Listed,
+    until: Instant,
+) -> ItemRunEnd<Drained> {
     let mut done = Drained::default();
     let mut full_batches = 0;
-    while Instant::now() < until {
+    while Instant::now() < until && listed.is_listed() {
         let pause = match drain(&queue, &lease, &item_id).await {
             Ok(batch) => {
                 record(&item_id, &batch);
@@ -62,7 +68,7 @@ pub(crate) async fn run(queue: Queue, lease: Lease, item_id: ItemId, until: Inst
         };
         item_runs::pause(pause, until).await;
     }
-    ItemRunEnd { done, restart: false }
+    ItemRunEnd { done, restart: true }
 }
 
 #[derive(Debug, thiserror::Error)]

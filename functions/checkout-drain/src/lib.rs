@@ -46,12 +46,14 @@ impl App {
     }
 }
 
-/// Drains all items for `time`.
+/// Drains all items that are not idle for `time`.
 pub async fn run(app: &App, time: Duration) -> Summary<Drained> {
     let until = Instant::now() + time;
     app.lease.begin().await;
-    let work = |item_id| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, until);
-    let items = item_runs::run(|| app.queue.item_ids(), &app.telemetry, until, work);
+    let work =
+        |item_id, listed| item_drain::run(app.queue.clone(), app.lease.clone(), item_id, listed, until);
+    let list = || app.queue.active_item_ids(Duration::ZERO);
+    let items = item_runs::run(list, &app.telemetry, until, work);
     let heartbeats = app.lease.write_heartbeats(&app.queue, HEARTBEAT_INTERVAL, until);
     tokio::join!(items, app.lease.keep_until(until), heartbeats).0
 }

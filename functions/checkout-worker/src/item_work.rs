@@ -5,8 +5,8 @@ use lease::LeaseError;
 use ledger::LedgerError;
 use serde::Serialize;
 use shared::item::ItemId;
-use shared::item_runs::{self, ItemRunEnd};
-use shared::queue::{LinkError, MAX_BATCH, Task};
+use shared::item_runs::{self, ItemRunEnd, Listed};
+use shared::queue::{IdleRules, LinkError, MAX_BATCH, Task};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,11 @@ const IDLE_PAUSE: Duration = Duration::from_millis(100);
 const QUIET_PAUSE: Duration = Duration::from_millis(400);
 const QUIET_ROUNDS: u32 = 20;
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// How often the worker checks whether an item without work is idle.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The worker checks an idle item this long before its idle time ends: if nothing has changed, the drain sends no
+/// command for it.
+pub(crate) const RECHECK_EARLIER: Duration = Duration::from_secs(30);
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -89,21 +94,30 @@ pub struct ItemWork {
     pub(crate) pending: Vec<Task>,
     pub(crate) claimed_at: Option<Instant>,
     pub(crate) trimmed_at: Option<Instant>,
+    idle_checked_at: Option<Instant>,
     /// Due reservations to skip, since their tasks have not reached the ledger yet.
     pub(crate) due_to_skip: u32,
     pub(crate) done: Worked,
 }
 
-/// Works on `item_id` until `until`.
-pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant) -> ItemRunEnd<Worked> {
+/// Works on `item_id` until `until`, or until it is idle.
+pub(crate) async fn run(
+    context: WorkerContext,
+    item_id: ItemId,
+    listed: Listed,
+    until: Instant,
+) -> ItemRunEnd<Worked> {
     let mut work = ItemWork::new(context, item_id);
     let mut ledger_is_ready = false;
     let mut idle_rounds = 0;
-    while Instant::now() < until {
+    while Instant::now() < until && listed.is_listed() {
         let pause = match work.round(ledger_is_ready).await {
             Ok(found) => {
                 ledger_is_ready = true;
                 idle_rounds = if found == BatchFill::Empty { idle_rounds + 1 } else { 0 };
+                if found == BatchFill::Empty && work.is_idle().await {
+                    break;
+                }
                 match found {
                     BatchFill::Full => Duration::ZERO,
                     BatchFill::Partial => BUSY_PAUSE,
@@ -126,7 +140,7 @@ pub(crate) async fn run(context: WorkerContext, item_id: ItemId, until: Instant)
         };
         item_runs::pause(pause, until).await;
     }
-    ItemRunEnd { done: work.done, restart: false }
+    ItemRunEnd { done: work.done, restart: true }
 }
 
 impl ItemWork {
@@ -137,6 +151,7 @@ impl ItemWork {
             pending: Vec::new(),
             claimed_at: None,
             trimmed_at: None,
+            idle_checked_at: None,
             due_to_skip: 0,
             done: Worked::default(),
         }
@@ -151,5 +166,20 @@ impl ItemWork {
         let tasks = self.work_tasks().await?;
         let due = self.release_due().await?;
         Ok(tasks.max(due))
+    }
+
+    /// Whether nothing can give the item work for a while, so that main's functions may leave it alone.
+    async fn is_idle(&mut self) -> bool {
+        if self.idle_checked_at.is_some_and(|at| at.elapsed() < IDLE_CHECK_INTERVAL) {
+            return false;
+        }
+        self.idle_checked_at = Some(Instant::now());
+        match self.context.queue.mark_idle(&self.item_id, &IdleRules::default()).await {
+            Ok(idle) => idle,
+            Err(error) => {
+                tracing::debug!(%error, item_id = %self.item_id, "could not check whether an item is idle; trying again in 10 s");
+                false
+            }
+        }
     }
 }

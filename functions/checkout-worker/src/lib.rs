@@ -82,12 +82,13 @@ impl App {
     }
 }
 
-/// Works on all items for `time`, and writes the heartbeats of the ledger and of Redis.
+/// Works on all items that are not idle for `time`, and writes the heartbeats of the ledger and of Redis.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     app.context.lease.begin().await;
-    let work = |item_id| item_work::run(app.context.clone(), item_id, until);
-    let items = item_runs::run(|| app.context.queue.item_ids(), &app.telemetry, until, work);
+    let work = |item_id, listed| item_work::run(app.context.clone(), item_id, listed, until);
+    let list = || app.context.queue.active_item_ids(item_work::RECHECK_EARLIER);
+    let items = item_runs::run(list, &app.telemetry, until, work);
     let of_ledger = heartbeat::write_until(&app.context.ledger, until);
     let WorkerContext { queue, lease, .. } = &app.context;
     let of_redis = lease.write_heartbeats(queue, SPARE_HEARTBEAT_INTERVAL, until);

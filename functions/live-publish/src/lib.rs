@@ -97,7 +97,7 @@ pub async fn run(app: &App, time: Duration) -> Summary<Published> {
     let until = Instant::now() + time;
     let name = format!("{}-{}", std::process::id(), app.context.clock.now().as_micros());
     let lock = hold_publisher_lock(&app.context, &name, until);
-    let work = |item_id| item_publisher::run(app.context.clone(), item_id, until);
+    let work = |item_id, _| item_publisher::run(app.context.clone(), item_id, until);
     let watched = || app.context.registry.watched();
     let items = item_runs::run(watched, &app.telemetry, until, work);
     let closing = closing::run(&app.context, until);

@@ -1,6 +1,7 @@
 //! The program `fairdrop-bench`: the figures about speed that fairdrop promises, measured on this machine.
 
 mod figure;
+mod finished_items;
 mod intake;
 mod ledger;
 mod live;
@@ -69,6 +70,10 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     if wanted("ledger") {
         eprintln!("ledger: sales a second, a drop of 10,000 units, a released unit ...");
         figures.extend(ledger::measure(&cli.release).await?);
+    }
+    if wanted("finished-items") {
+        eprintln!("finished-items: a live drop alone, then with 1,000 finished items ...");
+        figures.extend(finished_items::measure(&cli.release).await?);
     }
     if wanted("live") {
         eprintln!("live: 10,000 sockets during six drops ...");

@@ -292,6 +292,9 @@ async fn compare_item(
 /// Compares the stock in Redis with the taken and withheld units, and repairs it if `repair`. Returns the units left
 /// that Redis has, and the right number.
 pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
+    if repair {
+        stores.queue.activate(item_id).await.map_err(ItemError::from)?;
+    }
     let keys = Keys::of(item_id);
     let withheld = stores.ledger.item(item_id).await?.withheld;
     let counted = stores.link.call(async |mut connection| {

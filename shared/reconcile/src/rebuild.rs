@@ -52,6 +52,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, Reconcile
     let keys = Keys::of(item_id);
     write_reservations(stores, item_id, &keys).await?;
     let fields = fields(&known, epoch);
+    stores.queue.activate(item_id).await.map_err(unanswered)?;
     stores
         .link
         .call(async |mut connection| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
 
-/// The maximum number of items: each is drained 20 times a second.
+/// The maximum number of items: each is drained 20 times a second while it sells.
 pub const MAX_ITEMS: usize = 1_000;
 
 /// Why an item could not be read or written.
@@ -54,6 +54,8 @@ impl Queue {
             ("paused", "0".to_owned()),
             ("epoch", epoch.to_string()),
         ];
+        // Redis may have had an item of this name, and lost it alone.
+        self.activate(&new.item_id).await?;
         let key = Keys::of(&new.item_id).item;
         let created: bool = self
             .link
@@ -94,6 +96,7 @@ impl Queue {
     }
 
     async fn change_item(&self, item_id: &ItemId, fields: &[(&str, String)]) -> Result<(), ItemError> {
+        self.activate(item_id).await?;
         let key = Keys::of(item_id).item;
         let reply: Vec<String> = self
             .link

@@ -4,6 +4,10 @@ use crate::item::ItemId;
 
 /// The set of all item ids.
 pub const ITEMS: &str = "items";
+/// Sorted set: idle items → the end of their idle time (µs). Its hash tag puts it into one slot with [`ITEMS`].
+pub const IDLE_ITEMS: &str = "idle:{items}";
+/// Sorted set: items → when a change was last announced (µs), for a while.
+pub const ACTIVATED_ITEMS: &str = "activated:{items}";
 /// Main's clock at the latest heartbeat, for readers of a replica.
 pub const HEARTBEAT: &str = "heartbeat";
 /// Until when main may sell (µs), for the edges. Written together with [`HEARTBEAT`], whose hash tag it has.

@@ -58,8 +58,12 @@ pub struct DueReservation {
 
 impl Queue {
     /// Applies the ledger's decisions to reservations of one item, in calls of at most [`MAX_BATCH`]. Returns the number
-    /// of changed reservations.
+    /// of changed reservations. Each change can return a unit to the stock or adds a task: the item is active then.
     pub async fn settle(&self, item_id: &ItemId, settlements: &[Settlement]) -> Result<u64, LinkError> {
+        if settlements.is_empty() {
+            return Ok(0);
+        }
+        self.activate(item_id).await?;
         let keys = Keys::of(item_id);
         let mut changed = 0;
         for batch in settlements.chunks(MAX_BATCH as usize) {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-const GROUP: &str = "checkout";
+pub(super) const GROUP: &str = "checkout";
 const CONSUMER: &str = "worker";
 
 /// The maximum number of dead letters of one item.
