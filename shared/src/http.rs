@@ -1,6 +1,7 @@
 //! Requests from API Gateway, and the answers.
 
 use crate::item::ItemId;
+use crate::keep_warm::KeepWarm;
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 use base64::Engine;
@@ -29,7 +30,7 @@ where
             Ok::<_, Error>(response)
         }
     });
-    lambda_runtime::run_concurrent(Adapter::from(service).map_request(repair_body)).await
+    lambda_runtime::run_concurrent(KeepWarm(Adapter::from(service).map_request(repair_body))).await
 }
 
 /// Passes on unchanged a body that is marked as base64 and is not: lambda_http would panic when it decodes the body,

@@ -14,6 +14,8 @@
 //!
 //! [`permit`] is the right to sell, which expires by itself if a standby could take over.
 //!
+//! [`keep_warm`] answers the event that keeps an idle function active.
+//!
 //! [`startup`] ends a start that fails. [`edge`] is the state that a function for buyers keeps between requests.
 //! [`schedule`] reads the event of a scheduled function, and [`item_runs`] runs such a function over all items.
 //! [`region`] reads from a stamp in which region it was taken. [`config`] reads the environment once;
@@ -29,6 +31,7 @@ pub mod http;
 pub mod item;
 pub mod item_cache;
 pub mod item_runs;
+pub mod keep_warm;
 pub mod permit;
 pub mod problem;
 pub mod queue;

@@ -5,6 +5,7 @@
 //! runs overlap (`docs/AWS_FACTS.md`).
 
 use crate::config::{self, ConfigError, Source};
+use crate::keep_warm::KeepWarm;
 use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
@@ -60,11 +61,11 @@ where
     R: Serialize,
     Fut: Future<Output = R>,
 {
-    lambda_runtime::run(service_fn(|event: LambdaEvent<ScheduledEvent>| {
+    lambda_runtime::run(KeepWarm(service_fn(|event: LambdaEvent<ScheduledEvent>| {
         // Boxed: the future of a run exceeds the compiler's recursion limit.
         let run = Box::pin(run(run_time(&event.context, longest)));
         async move { Ok::<_, Error>(run.await) }
-    }))
+    })))
     .await
 }
 

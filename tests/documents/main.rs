@@ -3,6 +3,7 @@
 mod alarms;
 mod costs;
 mod expanded_rules;
+mod keep_warm;
 mod openapi;
 mod rights;
 mod start;

@@ -127,7 +127,7 @@ const ALSO_REQUIRED: [(&str, &str); 3] = [
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The variables that each function reads.
-fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
     let globals =
         template.split("\nGlobals:\n").nth(1).and_then(|rest| rest.split("\nResources:\n").next()).unwrap();
     let mut found = BTreeMap::new();
@@ -154,7 +154,12 @@ fn read_by(template: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Starts a function; its output goes to `log`.
-fn start(function: &str, variables: &BTreeMap<String, String>, runtime_api: &str, log: &Path) -> Child {
+pub(crate) fn start(
+    function: &str,
+    variables: &BTreeMap<String, String>,
+    runtime_api: &str,
+    log: &Path,
+) -> Child {
     let out = std::fs::File::create(log).unwrap();
     Command::new(local::system::process::binaries().unwrap().join(function))
         .env_clear()
@@ -209,6 +214,24 @@ fn first_request(child: &mut Child, api: &TcpListener, log: &Path) -> Option<Res
     None
 }
 
+/// Valid values of a function's variables. No store is reachable with them.
+pub(crate) fn valid_variables(
+    function: &str,
+    names: &BTreeSet<String>,
+    jwks: &str,
+) -> BTreeMap<String, String> {
+    let of = |name: &String| VARIABLES.iter().find(|(known, ..)| known.trim_start_matches('!') == name);
+    let mut valid: BTreeMap<String, String> = names
+        .iter()
+        .filter_map(|name| Some((name.clone(), of(name)?.1.replace("{jwks}", jwks))))
+        .collect();
+    if function == "restore-drill" {
+        let url = "postgres://u@{host}:{port}/x?sslmode=verify-full";
+        valid.insert("FAIRDROP_LEDGER_URL".into(), url.into());
+    }
+    valid
+}
+
 #[test]
 fn a_function_with_an_invalid_variable_exits_and_names_it() {
     let folder = WorkFolder::new().unwrap();
@@ -225,14 +248,7 @@ fn a_function_with_an_invalid_variable_exits_and_names_it() {
                 )
             })
             .collect();
-        let mut right: BTreeMap<String, String> = rows
-            .iter()
-            .map(|(name, (_, value, _))| ((*name).to_owned(), value.replace("{jwks}", &jwks)))
-            .collect();
-        if function == "restore-drill" {
-            let url = "postgres://u@{host}:{port}/x?sslmode=verify-full";
-            right.insert("FAIRDROP_LEDGER_URL".into(), url.into());
-        }
+        let right = valid_variables(&function, &names, &jwks);
         starts(&function, &right, folder.path())
             .unwrap_or_else(|output| panic!("{function} does not start: {output}"));
         let refuses = |name: &str, wrong: &str| {

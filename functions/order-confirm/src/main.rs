@@ -4,6 +4,7 @@
 use lambda_runtime::{LambdaEvent, service_fn};
 use order_confirm::App;
 use serde_json::Value;
+use shared::keep_warm::KeepWarm;
 use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let telemetry = Telemetry::start(&config::region(source)?)?;
     let app = Arc::new(App::from_config(source).await.map_err(startup::start_error)?);
     app.open();
-    lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run_concurrent(KeepWarm(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {
             // Boxed, since this future is too deeply nested for the compiler.
@@ -21,6 +22,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             telemetry.invocation_done();
             answer
         }
-    }))
+    })))
     .await
 }

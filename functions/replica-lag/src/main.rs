@@ -4,6 +4,7 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use replica_lag::trigger::LagTrigger;
 use replica_lag::{App, RUN_LIMIT, run};
 use serde_json::Value;
+use shared::keep_warm::KeepWarm;
 use shared::schedule::run_time;
 use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let region = config::region(source)?;
     let telemetry = Telemetry::start(&region)?;
     let app = Arc::new(App::from_config(source, &region).await.map_err(startup::start_error)?);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(KeepWarm(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {
             let trigger = LagTrigger::parse(event.payload, app.alarm_arn_prefix()).map_err(|error| {
@@ -24,6 +25,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             telemetry.invocation_done();
             Ok::<_, Diagnostic>(report)
         }
-    }))
+    })))
     .await
 }

@@ -3,6 +3,7 @@
 use lambda_runtime::{LambdaEvent, service_fn};
 use restore_drill::{App, RUN_LIMIT};
 use serde_json::Value;
+use shared::keep_warm::KeepWarm;
 use shared::schedule::run_time;
 use shared::{config, startup, telemetry::Telemetry};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let region = config::region(source)?;
     let telemetry = Telemetry::start(&region)?;
     let app = Arc::new(App::from_config(source, &region).await.map_err(startup::start_error)?);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(KeepWarm(service_fn(move |event: LambdaEvent<Value>| {
         let (app, telemetry) = (app.clone(), telemetry.clone());
         async move {
             let time = run_time(&event.context, RUN_LIMIT);
@@ -21,6 +22,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
             telemetry.invocation_done();
             report
         }
-    }))
+    })))
     .await
 }
