@@ -221,10 +221,8 @@ pub(crate) fn valid_variables(
     jwks: &str,
 ) -> BTreeMap<String, String> {
     let of = |name: &String| VARIABLES.iter().find(|(known, ..)| known.trim_start_matches('!') == name);
-    let mut valid: BTreeMap<String, String> = names
-        .iter()
-        .filter_map(|name| Some((name.clone(), of(name)?.1.replace("{jwks}", jwks))))
-        .collect();
+    let mut valid: BTreeMap<String, String> =
+        names.iter().filter_map(|name| Some((name.clone(), of(name)?.1.replace("{jwks}", jwks)))).collect();
     if function == "restore-drill" {
         let url = "postgres://u@{host}:{port}/x?sslmode=verify-full";
         valid.insert("FAIRDROP_LEDGER_URL".into(), url.into());

@@ -230,6 +230,33 @@ async fn functions(two: &TwoRegions) -> Result<()> {
     assert_eq!((answer.function_error(), text.as_str()), (None, r#"{"items":[]}"#));
     client.put_function_concurrency().function_name(name).reserved_concurrent_executions(0).send().await?;
     assert_eq!(code(invoke().await), "TooManyRequestsException");
+    inactive_functions(two, &client).await
+}
+
+async fn inactive_functions(two: &TwoRegions, client: &aws_sdk_lambda::Client) -> Result<()> {
+    let name = "fairdrop-drop-admin";
+    let state = async || -> Result<String> {
+        let found = client.get_function_configuration().function_name(name).send().await?;
+        Ok(found.state().unwrap().as_str().to_owned())
+    };
+    let invoke = || {
+        let payload = Blob::new(shared::keep_warm::KEEP_WARM_EVENT);
+        client.invoke().function_name(name).payload(payload).send()
+    };
+    two.regions[STANDBY].fleet.make_inactive("drop-admin");
+    assert_eq!(code(invoke().await), "TooManyRequestsException");
+    assert_eq!(state().await?, "Inactive", "a refused invocation wakes nothing");
+    client.delete_function_concurrency().function_name(name).send().await?;
+    assert_eq!(state().await?, "Inactive");
+    let first = code(invoke().await);
+    assert!(first.contains("NotReady") || first.contains("Conflict") || first.contains("Pending"), "{first}");
+    assert_eq!(state().await?, "Pending");
+    assert_eq!(code(invoke().await), "ResourceConflictException");
+    assert_eq!(code(client.publish_version().function_name(name).send().await), "ResourceConflictException");
+    let answer = eventually("the function is active", A_WHILE, async || Ok(invoke().await.ok())).await?;
+    assert_eq!(answer.payload().unwrap().as_ref(), br#"{"kept_warm":true}"#);
+    assert_eq!(state().await?, "Active");
+    client.put_function_concurrency().function_name(name).reserved_concurrent_executions(0).send().await?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
         throttled: 0,
         redis_hangs: false,
         fails_back: false,
+        functions_idle: false,
     }
 }
 
@@ -37,14 +38,21 @@ async fn run_faultless(scenario: Scenario) -> DrillOutcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_failover_and_its_failback_lose_nothing_and_sell_in_one_region_at_a_time() {
-    let scenario = Scenario { is_small: true, throttled: 3, fails_back: true, ..scenario(1, None) };
+    let scenario = Scenario {
+        is_small: true,
+        throttled: 3,
+        fails_back: true,
+        functions_idle: true,
+        ..scenario(1, None)
+    };
     let outcome = run_faultless(scenario).await;
     assert_eq!((outcome.findings.lost_sales, outcome.findings.lost_places), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_killed_main_redis_is_detached_and_the_old_main_sells_nothing_when_it_is_back() {
-    run_faultless(Scenario { redis_hangs: true, ..scenario(2, Some(Accident::Kill)) }).await;
+    run_faultless(Scenario { redis_hangs: true, functions_idle: true, ..scenario(2, Some(Accident::Kill)) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ pub mod verdict;
 
 pub use app::App;
 pub use error::FailoverError;
-pub use observation::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+pub use observation::{FailoverAction, FunctionState, Loss, Observation, ObservationKind, Obstacle, Role};
 pub use run::{Mode, Run, RunState};
 pub use step::FailoverStep;
 pub use transition::Decision;

@@ -57,6 +57,16 @@ pub enum Role {
     Alone,
 }
 
+/// A function that Lambda cannot invoke now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionState {
+    pub function: String,
+    /// The function, its state and Lambda's reason.
+    pub text: String,
+    /// It was idle for too long: an invocation wakes it.
+    pub is_inactive: bool,
+}
+
 /// What was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
@@ -116,6 +126,8 @@ pub enum Observation {
         lease: LeaseRecord,
         /// The new main's functions may run, and their schedules are enabled.
         may_run: bool,
+        /// Functions of the new main that Lambda cannot invoke yet.
+        not_active: Vec<FunctionState>,
     },
     Canary {
         is_placed: bool,
@@ -164,6 +176,8 @@ pub enum FailoverAction {
     Repoint,
     /// Lets the new main's functions run, and enables their schedules.
     EnableMain,
+    /// Invokes the new main's inactive functions, so that Lambda restores them.
+    WakeFunctions,
     PlaceCanary,
     /// Closes the old main's database to all clients.
     Fence,

@@ -100,7 +100,7 @@ impl FailoverStep {
             }
             Self::OpenSales => (
                 "this region's own functions are repointed",
-                "lets drain, worker, confirm and admin run here, and opens the lease",
+                "lets drain, worker, confirm and admin run here, waits until Lambda reports all functions as active, and opens the lease",
             ),
             Self::SmokeTest => (
                 "this region renews the lease",

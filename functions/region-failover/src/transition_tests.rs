@@ -1,5 +1,5 @@
 use super::*;
-use crate::observation::{Loss, Role};
+use crate::observation::{FunctionState, Loss, Role};
 use crate::run::Mode;
 use lease::LeaseRecord;
 use std::time::Duration;
@@ -223,4 +223,37 @@ fn a_run_is_stored_and_read_back() {
     observed(&mut one, ready(lease(), Loss::default()), 1);
     let text = serde_json::to_string(&one).unwrap();
     assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), one);
+}
+
+#[test]
+fn sales_open_when_all_functions_are_active_or_after_the_timeout() {
+    let closed = LeaseRecord { region: "standby".into(), epoch: 2, ..lease().closed("run") };
+    let selling = |state: &str| Observation::Selling {
+        lease: closed.clone(),
+        may_run: true,
+        not_active: match state {
+            "Active" => Vec::new(),
+            _ => vec![FunctionState {
+                function: "order-confirm".into(),
+                text: format!("order-confirm is {state}"),
+                is_inactive: state == "Inactive",
+            }],
+        },
+    };
+    let opening = || {
+        let mut run = run(Mode::Planned);
+        run.step = FailoverStep::OpenSales;
+        run
+    };
+    let is_opened = |decision| matches!(decision, Decision::Do(FailoverAction::WriteLease(_)));
+    let mut waiting = opening();
+    assert_eq!(observed(&mut waiting, selling("Inactive"), 1), Decision::Do(FailoverAction::WakeFunctions));
+    for state in ["Pending", "Failed"] {
+        assert_eq!(observed(&mut waiting, selling(state), 2), Decision::Pause);
+        let last = waiting.log.last().unwrap().last.clone();
+        assert!(last.contains(&format!("order-confirm is {state}")), "{last}");
+    }
+    assert_eq!(observed(&mut waiting, selling("Pending"), 301), Decision::Pause);
+    assert!(is_opened(observed(&mut waiting, selling("Pending"), 302)), "the wait is bounded");
+    assert!(is_opened(observed(&mut opening(), selling("Active"), 1)));
 }

@@ -1,9 +1,9 @@
 //! What each step decides by what was observed. Pure: nothing here calls a server.
 
-use crate::observation::{FailoverAction, Loss, Observation, Role};
+use crate::observation::{FailoverAction, FunctionState, Loss, Observation, Role};
 use crate::run::{Mode, Run};
 use crate::step::FailoverStep;
-use StepVerdict::{Done, Halt};
+use StepVerdict::{Done, Halt, Wait};
 use lease::{LeaseRecord, LeaseTiming};
 use shared::stamp::Stamp;
 
@@ -13,6 +13,8 @@ const COOLDOWN_SECONDS: u64 = 3_600;
 const CATCH_UP_TIMEOUT_MS: u64 = 60_000;
 /// How long a forced failover waits for the lost region's functions once all others are repointed, in milliseconds.
 const LOST_REGION_TIMEOUT_MS: u64 = 5_000;
+/// How long sales wait for functions that are not active, in milliseconds. Lambda restores a function within minutes.
+const ACTIVE_TIMEOUT_MS: u64 = 5 * 60_000;
 
 /// What a step decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +74,9 @@ pub fn decide(
         (Step::Reconcile, Observation::Stock { .. }) => StepVerdict::Do(FailoverAction::Reconcile),
         (Step::Repoint, Observation::Pointers { left }) if left.is_empty() => Done,
         (Step::Repoint, Observation::Pointers { .. }) => StepVerdict::Do(FailoverAction::Repoint),
-        (Step::OpenSales, Observation::Selling { lease, may_run }) => open_sales(run, lease, *may_run, now),
+        (Step::OpenSales, Observation::Selling { lease, may_run, not_active }) => {
+            open_sales(run, lease, *may_run, not_active, now)
+        }
         (Step::SmokeTest, Observation::Canary { is_sold: true, .. }) => Done,
         (Step::SmokeTest, Observation::Canary { is_placed: true, .. }) => {
             wait("the canary's order is placed and not sold yet")
@@ -184,13 +188,28 @@ fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> StepVerdic
     }
 }
 
-fn open_sales(run: &Run, lease: &LeaseRecord, may_run: bool, now: Stamp) -> StepVerdict {
+fn open_sales(
+    run: &Run,
+    lease: &LeaseRecord,
+    may_run: bool,
+    not_active: &[FunctionState],
+    now: Stamp,
+) -> StepVerdict {
     if !may_run {
         return StepVerdict::Do(FailoverAction::EnableMain);
+    }
+    let states = not_active.iter().map(|state| state.text.as_str()).collect::<Vec<_>>().join("; ");
+    // After the timeout sales open without them: drain or worker must renew the lease, and the smoke test must sell.
+    if !not_active.is_empty() && run.step_elapsed_ms(now) <= ACTIVE_TIMEOUT_MS {
+        if not_active.iter().any(|state| state.is_inactive) {
+            return StepVerdict::Do(FailoverAction::WakeFunctions);
+        }
+        return Wait(format!("not all functions of this region are active: {states}"));
     }
     match lease.opened(&run.to, run.new_epoch(), &run.id) {
         Some(opened) => StepVerdict::Do(FailoverAction::WriteLease(opened)),
         None if lease.region == run.to && lease.is_open && lease.expires_at > now => Done,
+        None if !states.is_empty() => Wait(format!("no function has renewed the lease yet; {states}")),
         None => wait("neither drain nor worker of this region has renewed the lease yet"),
     }
 }

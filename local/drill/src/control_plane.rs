@@ -12,6 +12,7 @@ mod database_calls;
 pub mod datastore;
 mod datastore_calls;
 mod function_calls;
+mod function_state;
 pub mod functions;
 mod query;
 mod replicas;

@@ -139,6 +139,12 @@ async fn cause_accident(
     if let Some(datastore) = account.datastore() {
         datastore.hang(scenario.redis_hangs);
     }
+    if scenario.functions_idle {
+        let fleet = &two.region(STANDBY)?.fleet;
+        ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"]
+            .into_iter()
+            .for_each(|function| fleet.make_inactive(function));
+    }
     match scenario.accident {
         None => progress("starting a planned failover"),
         Some(Accident::Kill) => {

@@ -57,6 +57,8 @@ pub struct Scenario {
     pub redis_hangs: bool,
     /// Whether the run ends with a failback.
     pub fails_back: bool,
+    /// Whether Lambda has made main's functions in the standby inactive, because nothing invoked them.
+    pub functions_idle: bool,
 }
 
 impl Scenario {
@@ -83,6 +85,7 @@ impl Scenario {
             throttled: if random.random_bool(0.3) { random.random_range(1..6) } else { 0 },
             fails_back: random.random_bool(0.3),
             redis_hangs: accident.is_some() && random.random_bool(0.25),
+            functions_idle: random.random_bool(0.5),
         }
     }
 
@@ -115,6 +118,7 @@ impl Scenario {
         words.extend(self.is_small.then(|| "replica too small".into()));
         words.extend(self.backs_up.then(|| "replica is backing up".into()));
         words.extend((self.throttled > 0).then(|| format!("{} AWS calls throttled", self.throttled)));
+        words.extend(self.functions_idle.then(|| "standby's functions inactive".into()));
         words.extend(self.fails_back.then(|| "failback".into()));
         words.join("; ")
     }

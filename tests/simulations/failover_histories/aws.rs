@@ -3,7 +3,7 @@
 
 use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY};
 use ledger::LastSigns;
-use region_failover::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+use region_failover::{FailoverAction, FunctionState, Loss, Observation, ObservationKind, Obstacle, Role};
 use std::collections::BTreeSet;
 
 impl FailoverWorld {
@@ -79,9 +79,11 @@ impl FailoverWorld {
                 }
                 Observation::Pointers { left }
             }
-            ObservationKind::Selling => {
-                Observation::Selling { lease: self.table.clone(), may_run: self.regions[STANDBY].may_run }
-            }
+            ObservationKind::Selling => Observation::Selling {
+                lease: self.table.clone(),
+                may_run: self.regions[STANDBY].may_run,
+                not_active: self.not_active(),
+            },
             ObservationKind::Canary => {
                 Observation::Canary { is_placed: self.canary.0, is_sold: self.canary.1 }
             }
@@ -112,6 +114,7 @@ impl FailoverWorld {
                 self.table = record.clone();
             }
             FailoverAction::MoveRedis | FailoverAction::DetachRedis => {
+                self.wake_functions();
                 if !is_taken {
                     self.fault("Redis is moved before the lease is taken");
                 }
@@ -158,8 +161,11 @@ impl FailoverWorld {
                 }
             }
             FailoverAction::Repoint => self.pointed = true,
+            FailoverAction::WakeFunctions => self.wake_functions(),
             FailoverAction::EnableMain => self.regions[STANDBY].may_run = true,
-            FailoverAction::PlaceCanary => self.canary = (true, self.chance(0.9)),
+            FailoverAction::PlaceCanary => {
+                self.canary = (true, self.functions_are_active() && self.chance(0.9))
+            }
             FailoverAction::Fence => {
                 // Each call starts the change over.
                 if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
@@ -186,6 +192,36 @@ impl FailoverWorld {
                 self.standby.redis_settles_at = self.now + takes;
                 self.standby.moves_at = Some(self.now + takes);
             }
+        }
+    }
+}
+
+/// Lambda in the standby region.
+impl FailoverWorld {
+    /// Whether the schedules of `region` start drain and worker.
+    pub(crate) fn runs(&self, region: usize) -> bool {
+        self.regions[region].may_run && (region == MAIN || self.functions_are_active())
+    }
+
+    fn functions_are_active(&self) -> bool {
+        self.standby.functions_active_at.is_some_and(|at| at <= self.now)
+    }
+
+    fn not_active(&self) -> Vec<FunctionState> {
+        let is_inactive = self.standby.functions_active_at.is_none();
+        let state = if is_inactive { "Inactive" } else { "Pending" };
+        let text = format!("checkout-drain is {state}");
+        let function = "checkout-drain".to_owned();
+        if self.functions_are_active() {
+            return Vec::new();
+        }
+        vec![FunctionState { function, text, is_inactive }]
+    }
+
+    /// An invocation of inactive functions fails. They are pending for up to minutes, and then active or inactive again.
+    fn wake_functions(&mut self) {
+        if self.standby.functions_active_at.is_none() && self.chance(0.9) {
+            self.standby.functions_active_at = Some(self.now + self.within(SECOND, 120 * SECOND));
         }
     }
 }

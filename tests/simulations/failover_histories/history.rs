@@ -173,7 +173,7 @@ impl FailoverHistory {
         match event {
             Event::Renew(seller) => {
                 let region = self.sellers[seller].region;
-                if self.world.regions[region].may_run && !self.world.table_cut[region] {
+                if self.world.runs(region) && !self.world.table_cut[region] {
                     let (there, back) = (self.delay(), self.delay());
                     let sent = self.world.now;
                     self.after(there, Event::Renewal { seller, sent, delay: back });
@@ -235,7 +235,7 @@ impl FailoverHistory {
         let now = self.world.clock(clock);
         let permit =
             self.sellers[seller].known.as_ref().and_then(|known| known.permit(NAMES[region], now, TIMING));
-        if let (Some(permit), true) = (permit, self.world.regions[region].may_run) {
+        if let (Some(permit), true) = (permit, self.world.runs(region)) {
             let delay = self.delay();
             self.after(delay, Event::Drain { region, permit });
             let own = &self.world.regions[region];

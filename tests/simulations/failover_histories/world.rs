@@ -53,6 +53,8 @@ pub(crate) struct Standby {
     pub(crate) promotes_at: Option<u64>,
     pub(crate) grows_at: Option<u64>,
     pub(crate) moves_at: Option<u64>,
+    /// When Lambda can invoke main's functions there; `None` while they are inactive.
+    pub(crate) functions_active_at: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,8 @@ impl FailoverWorld {
         let mut other_change =
             || if rng.random_bool(0.1) { START + rng.random_range(0..20 * 60 * SECOND) } else { 0 };
         let (redis_settles_at, instance_settles_at) = (other_change(), other_change());
+        // Nothing invokes them before a failover, so that Lambda makes them inactive.
+        let functions_active_at = rng.random_bool(0.5).then_some(0);
         Self {
             now: START,
             stock,
@@ -117,6 +121,7 @@ impl FailoverWorld {
                 promotes_at: None,
                 grows_at: None,
                 moves_at: None,
+                functions_active_at,
             },
             next_buyer: 0,
             cut: [false; 2],

@@ -28,11 +28,22 @@ impl FailoverServers {
         }
     }
 
+    /// Wakes this region's functions. A failure is not retried here: steps that need the functions wake them, too.
+    async fn wake_early(&self) {
+        if let Err(Obstacle(why)) = self.functions.wake_here().await {
+            tracing::warn!(why, "could not wake this region's functions; a later step tries again");
+        }
+    }
+
     async fn perform_on(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
         let done = |()| String::new();
         match action {
             FailoverAction::WriteLease(record) => self.lease.change(record).await.map(done).map_err(obstacle),
-            FailoverAction::MoveRedis => self.datastore.failover().await.map(done),
+            // Lambda takes up to minutes to restore an idle function, so that it begins early.
+            FailoverAction::MoveRedis => {
+                let (moved, ()) = tokio::join!(self.datastore.failover(), self.wake_early());
+                moved.map(done)
+            }
             FailoverAction::DetachRedis => self.datastore.detach().await.map(done),
             FailoverAction::RaiseClass => self.instances.raise().await.map(done),
             FailoverAction::Promote => self.instances.promote().await.map(done),
@@ -47,6 +58,7 @@ impl FailoverServers {
                 self.functions.repoint(role != Role::Alone, run.lost_region()).await.map(done)
             }
             FailoverAction::EnableMain => self.functions.enable_main().await.map(done),
+            FailoverAction::WakeFunctions => self.functions.wake_here().await,
             FailoverAction::PlaceCanary => self.place_canary(run).await.map(done),
             FailoverAction::Fence => self.instances.fence().await.map(done),
         }

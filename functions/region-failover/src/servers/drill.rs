@@ -83,7 +83,7 @@ impl FailoverServers {
                 self.functions.may_run().await?;
                 let (now, timing) = (self.clock.now(), self.timing);
                 let lease = self.lease.renew(&run.to, now, timing).await.map_err(obstacle)?;
-                Ok(Observation::Selling { lease, may_run: true })
+                Ok(Observation::Selling { lease, may_run: true, not_active: Vec::new() })
             }
             ObservationKind::Canary => {
                 let (item_id, _) = super::canary::canary(run)?;

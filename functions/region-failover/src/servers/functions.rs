@@ -1,6 +1,8 @@
 //! Lambda and EventBridge Scheduler: to which Redis every region's functions send their orders, and whether the new
 //! main's functions may run.
 
+mod wake;
+
 use super::{call_aws, obstacle};
 use crate::observation::Obstacle;
 use aws_sdk_lambda::Client;
@@ -15,6 +17,7 @@ use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::timeout;
+use wake::{Readiness, readiness, state_text};
 
 /// Functions of every region that call main's Redis.
 const EVERYWHERE: [&str; 5] =
@@ -107,7 +110,9 @@ impl Functions {
     async fn is_repointed(&self, client: &Client, function: &str) -> Result<bool, Obstacle> {
         let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
         let Some(found) = self.describe(client, function, alias).await? else { return Ok(true) };
-        Ok(!is_changing(&found) && !has_failed(&found) && self.finds_main(&variables(&found)?))
+        // A version that is not active yet serves no order, even if it has the right variables.
+        let is_active = alias.is_none() || readiness(found.state()) == Readiness::Active;
+        Ok(is_active && !is_changing(&found) && !has_failed(&found) && self.finds_main(&variables(&found)?))
     }
 
     fn finds_main(&self, variables: &HashMap<String, String>) -> bool {
@@ -136,6 +141,13 @@ impl Functions {
         let name = self.name(function);
         let found = self.describe(client, function, None).await?;
         let Some(found) = found.filter(|found| !is_changing(found)) else { return Ok(()) };
+        match readiness(found.state()) {
+            // Lambda refuses changes of a pending function. Whether it accepts those of an inactive one is not documented.
+            Readiness::Pending => return Ok(()),
+            Readiness::Inactive => return self.wake(client, function, None).await,
+            Readiness::Broken => return Err(obstacle(state_text(&name, &found))),
+            Readiness::Active => {}
+        }
         let mut variables = variables(&found)?;
         // A failed update has changed nothing: the next update replaces it.
         if !self.finds_main(&variables) || has_failed(&found) {
@@ -151,13 +163,24 @@ impl Functions {
         if !BEHIND_ALIAS.contains(&function) || self.is_repointed(client, function).await? {
             return Ok(());
         }
+        // Without a change since the last version Lambda returns that version, with its present state.
         let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id);
-        let version = call_aws(&name, call.send())
-            .await?
-            .version
-            .ok_or_else(|| obstacle("Lambda published a version without a number"))?;
+        let published = call_aws(&name, call.send()).await?;
+        let published_readiness = readiness(published.state());
+        match published_readiness {
+            Readiness::Pending => return Ok(()),
+            Readiness::Broken => return Err(obstacle(format!("a new version of {name} is not active"))),
+            // The alias's version is woken below its alias.
+            Readiness::Inactive | Readiness::Active => {}
+        }
+        let version =
+            published.version.ok_or_else(|| obstacle("Lambda published a version without a number"))?;
         let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
-        call_aws(&name, call.send()).await.map(drop)
+        call_aws(&name, call.send()).await?;
+        match published_readiness {
+            Readiness::Inactive => self.wake(client, function, Some(ALIAS)).await,
+            _ => Ok(()),
+        }
     }
 
     /// The function's configuration; `None` if it is optional and not deployed.

@@ -86,7 +86,9 @@ impl FailoverServers {
             }
             ObservationKind::Selling => {
                 let lease = self.lease.load().await.map_err(obstacle)?;
-                Ok(Observation::Selling { lease, may_run: self.functions.may_run().await? })
+                let (may_run, not_active) =
+                    tokio::try_join!(self.functions.may_run(), self.functions.not_active())?;
+                Ok(Observation::Selling { lease, may_run, not_active })
             }
             ObservationKind::Canary => self.observe_canary(run).await,
             ObservationKind::Fence => self.instances.observe_fence().await,

@@ -1,6 +1,7 @@
 //! The operations of Lambda.
 
 use super::api_error::{ApiError, json_answer, respond};
+use super::function_state::may_be_updated;
 use super::functions::{Deployed, Environment, Fleet};
 use super::{Call, ControlledAccount};
 use axum::body::Body;
@@ -112,6 +113,7 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
         }
     };
     let is_latest = version == "$LATEST";
+    let state = deployed.state;
     let arn = match qualifier {
         Some(qualifier) => format!("{}:{qualifier}", fleet.arn(name)),
         None => fleet.arn(name),
@@ -123,7 +125,8 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
         "FunctionArn": arn,
         "Runtime": "provided.al2023",
         "Version": version,
-        "State": "Active",
+        "State": state.name(),
+        "StateReasonCode": state.reason(),
         "LastUpdateStatus": status,
         "RevisionId": revision,
         "Environment": { "Variables": environment },
@@ -132,6 +135,7 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
 
 /// Refuses a change of another revision, and a change during an update.
 fn may_change(deployed: &Deployed, revision: Option<&str>, input: &Value) -> Result<(), ApiError> {
+    may_be_updated(deployed)?;
     if deployed.is_updating {
         let why = "The operation cannot be performed at this time. An update is in progress.";
         return Err(ApiError::new(409, "ResourceConflictException", why));
@@ -213,7 +217,7 @@ fn show_concurrency(reserved: Option<u32>) -> Value {
 }
 
 /// Invokes a function. A function behind an alias has one process here, which serves the alias.
-async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>, ApiError> {
+async fn invoke(fleet: &Arc<Fleet>, name: &str, call: &Call) -> Result<Response<Body>, ApiError> {
     let (name, named) = match name.split(':').collect::<Vec<_>>().as_slice() {
         ["arn", .., function, qualifier] if *function != "function" => (*function, Some(*qualifier)),
         [function, qualifier] => (*function, Some(*qualifier)),
@@ -227,9 +231,7 @@ async fn invoke(fleet: &Fleet, name: &str, call: &Call) -> Result<Response<Body>
             Err(ApiError::unknown(&format!("invocations of {name} by another qualifier than {alias:?}")))
         }
     })?;
-    if fleet.invoke_api().is_parked(binary) {
-        return Err(ApiError::new(429, "TooManyRequestsException", "Rate Exceeded."));
-    }
+    fleet.may_be_invoked(name)?;
     let payload = if call.body.is_empty() { "{}".into() } else { call.body.to_vec() };
     let payload = String::from_utf8(payload)
         .map_err(|error| ApiError::new(400, "InvalidRequestContentException", error.to_string()))?;

@@ -2,6 +2,7 @@
 //! use, concurrency, and the process; and the schedules that start them.
 
 use super::api_error::ApiError;
+use super::function_state::LambdaState;
 use super::locked;
 use anyhow::Result;
 use local::aws::functions::{FunctionProcess, Launch};
@@ -46,6 +47,7 @@ pub(super) struct Deployed {
     pub(super) live: usize,
     pub(super) alias_revision: u64,
     pub(super) reserved: Option<u32>,
+    pub(super) state: LambdaState,
     process: Option<FunctionProcess>,
 }
 
@@ -56,6 +58,10 @@ impl Deployed {
 
     pub(super) fn alias(&self) -> Option<&'static str> {
         self.deployment.alias
+    }
+
+    pub(super) fn can_be_invoked(&self) -> bool {
+        self.reserved != Some(0) && self.state == LambdaState::Active
     }
 
     /// The environment of `$LATEST`.
@@ -132,7 +138,7 @@ impl Fleet {
 
     /// Deploys a function, publishes its first version, and starts it unless it is parked.
     pub fn deploy(&self, deployment: Deployment) -> Result<()> {
-        let name = format!("{}-{}", self.stack, deployment.binary);
+        let name = self.name_of(deployment.binary);
         self.invoke.park(deployment.binary, deployment.is_parked);
         let mut deployed = Deployed {
             revision: 1,
@@ -141,12 +147,17 @@ impl Fleet {
             live: 1,
             alias_revision: 1,
             reserved: deployment.is_parked.then_some(0),
+            state: LambdaState::Active,
             process: None,
             deployment,
         };
         self.start(&mut deployed)?;
         locked(&self.functions).insert(name, deployed);
         Ok(())
+    }
+
+    pub(super) fn name_of(&self, binary: &str) -> String {
+        format!("{}-{binary}", self.stack)
     }
 
     /// Removes a function, with its process.
@@ -179,7 +190,7 @@ impl Fleet {
     }
 
     fn start(&self, deployed: &mut Deployed) -> Result<()> {
-        if deployed.reserved == Some(0) {
+        if !deployed.can_be_invoked() {
             return Ok(());
         }
         let leads = |value: &String| self.addresses.get(value).unwrap_or(value).clone();
@@ -259,15 +270,19 @@ impl Fleet {
     /// Sets a function's reserved concurrency; `None` removes it.
     pub(super) fn reserve(&self, name: &str, reserved: Option<u32>) -> Result<(), ApiError> {
         self.with(name, |deployed| {
-            let was_parked = deployed.reserved == Some(0);
+            let could_be_invoked = deployed.can_be_invoked();
             deployed.reserved = reserved;
-            self.invoke.park(deployed.binary(), reserved == Some(0));
-            if was_parked && reserved != Some(0) {
-                let failed =
-                    |error: anyhow::Error| ApiError::new(500, "ServiceException", format!("{error:#}"));
-                self.start(deployed).map_err(failed)?;
-            }
-            Ok(())
+            self.apply(deployed, could_be_invoked)
         })
+    }
+
+    /// Lets the function be invoked, or not, after a change.
+    pub(super) fn apply(&self, deployed: &mut Deployed, could_be_invoked: bool) -> Result<(), ApiError> {
+        self.invoke.park(deployed.binary(), !deployed.can_be_invoked());
+        if could_be_invoked || !deployed.can_be_invoked() {
+            return Ok(());
+        }
+        let failed = |error: anyhow::Error| ApiError::new(500, "ServiceException", format!("{error:#}"));
+        self.start(deployed).map_err(failed)
     }
 }

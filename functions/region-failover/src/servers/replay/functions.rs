@@ -1,5 +1,7 @@
 //! Lambda's answers about functions, and Scheduler's about schedules.
 
+mod states;
+
 use super::{ReplayedAws, function};
 use crate::observation::Obstacle;
 
