@@ -23,7 +23,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy deploy-local try-aws clean
+.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy preflight deploy-local try-aws clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,9 @@ deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfi
 	@awk -v revision="$$(cksum < samconfig.toml | cut -d' ' -f1)" \
 		'{ print } /parameter_overrides\]$$/ { print "Revision = \"" revision "\"" }' samconfig.toml > .aws-sam/samconfig.toml
 	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml
+
+preflight: setup-recovery ## Check before a drop that every region takes orders; ENV=use1, ARGS="--token TOKEN --json"
+	@$(VENV)/bin/python local/preflight.py --env $(ENV) $(ARGS)
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there
 	FAIRDROP_SAM_BUILD=$(SAM_BUILD) $(RUN_TESTS) --locked --workspace --test deployment --test documents $(SHOW)

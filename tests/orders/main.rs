@@ -10,4 +10,5 @@ mod events;
 mod idle_items;
 mod lease_in_main;
 mod partition;
+mod preflight;
 mod tokens;

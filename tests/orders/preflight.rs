@@ -1,0 +1,154 @@
+//! `local/preflight.py` against five regions with the built functions, and Lambda's API as its documents describe it.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use local::aws::emulators::Moto;
+use local::system::System;
+use local::system::folder::WorkFolder;
+use local::system::process::tool;
+use local::system::regions;
+use local::system::wan::ConnectionState;
+use serde_json::{Value, json};
+use shared::keep_warm::KEEP_WARM_EVENT;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tests::{Client, quick};
+
+/// States by region and function; all others are active.
+type States = Arc<Mutex<HashMap<(String, String), &'static str>>>;
+
+/// Lambda's API of all regions: states are the test's, and drop-admin is the system's.
+async fn lambda_api(system: Arc<System>, states: States) -> String {
+    let app = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+        let (system, states) = (system.clone(), states.clone());
+        async move {
+            // The scope of the signature names the region.
+            let scope = headers["authorization"].to_str().unwrap().split("Credential=").nth(1).unwrap();
+            let region = scope.split('/').nth(2).unwrap().to_owned();
+            let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+            if path[1] == "account-settings" {
+                let limit = json!({ "ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 900 });
+                return json!({ "AccountLimit": limit }).to_string().into_response();
+            }
+            let function = path[2].strip_prefix("fairdrop-").unwrap().to_owned();
+            let key = (region, function);
+            let state = states.lock().unwrap().get(&key).copied().unwrap_or("Active");
+            match (method, path[3]) {
+                (Method::GET, "concurrency") => json!({}).to_string().into_response(),
+                (Method::GET, _)
+                    if ["live-updates", "live-publish", "order-intake-managed"].contains(&&*key.1) =>
+                {
+                    error(StatusCode::NOT_FOUND, "ResourceNotFoundException")
+                }
+                (Method::GET, _) => {
+                    // A pending function is active the next time.
+                    if state == "Pending" {
+                        states.lock().unwrap().remove(&key);
+                    }
+                    let status = if state == "Failed" { "Failed" } else { "Successful" };
+                    json!({ "State": state, "LastUpdateStatus": status }).to_string().into_response()
+                }
+                (_, _) if state == "Inactive" => {
+                    assert_eq!(body, KEEP_WARM_EVENT);
+                    states.lock().unwrap().insert(key, "Pending");
+                    error(StatusCode::BAD_GATEWAY, "ResourceNotReadyException")
+                }
+                (..) => match system.admin(&serde_json::from_slice(&body).unwrap()).await {
+                    Ok(answer) => answer.to_string().into_response(),
+                    Err(why) => {
+                        let error = json!({ "errorType": "Error", "errorMessage": format!("{why:#}") });
+                        ([("x-amz-function-error", "Unhandled")], error.to_string()).into_response()
+                    }
+                },
+            }
+        }
+    });
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+fn error(status: StatusCode, code: &str) -> Response {
+    let headers = [("x-amzn-errortype", code.to_owned())];
+    (status, headers, json!({ "message": "no" }).to_string()).into_response()
+}
+
+/// Runs the check; returns its exit code and its output.
+async fn preflight(arguments: Vec<String>, lambda: &str, moto: &Moto) -> (i32, String) {
+    let script = local::system::process::workspace().join("local/preflight.py");
+    let mut command = tokio::process::Command::new(tool("python"));
+    command.arg(script).args(arguments).envs(Moto::environment_at(&moto.url()));
+    let output = command.env("AWS_ENDPOINT_URL_LAMBDA", lambda).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_finds_what_would_refuse_orders_and_orders_in_every_region() {
+    let folder = WorkFolder::new().unwrap();
+    let moto = Moto::start(folder.path(), &[]).await.unwrap();
+    let system = Arc::new(System::start(&quick(regions::first(5))).await.unwrap());
+    system.admin(&json!({ "command": "migrate" })).await.unwrap();
+    let states = States::default();
+    let lambda = lambda_api(system.clone(), states.clone()).await;
+    let names: Vec<String> = system.regions.iter().map(|region| region.region.name.to_owned()).collect();
+    let mut arguments = vec![
+        "--main".to_owned(),
+        names[0].clone(),
+        "--regions".into(),
+        names.join(","),
+        "--wait".into(),
+        "20".into(),
+    ];
+    for (name, region) in names.iter().zip(&system.regions) {
+        arguments.extend(["--api".into(), format!("{name}={}", region.gateway.url())]);
+    }
+
+    // Without a token the order is skipped, and the check says so.
+    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("no access token") && text.contains("next: pass --token"), "{text}");
+
+    // An inactive function is woken; a failed one is named with what to do.
+    arguments.extend(["--json".into(), "--token".into(), system.identity.token("preflight").unwrap()]);
+    let intake = |index: usize| (names[index].clone(), "order-intake".to_owned());
+    states.lock().unwrap().insert(intake(1), "Inactive");
+    states.lock().unwrap().insert(intake(2), "Failed");
+    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let failed: Vec<&Value> = rows.iter().filter(|row| row["result"] == "failed").collect();
+    assert_eq!((code, failed.len()), (1, 1), "{text}");
+    assert_eq!((&failed[0]["region"], &failed[0]["check"]), (&json!(names[2]), &json!("order-intake")));
+    assert!(failed[0]["next"].as_str().unwrap().contains("deploy it again"), "{text}");
+    let woken = rows.iter().find(|row| row["region"] == names[1] && row["check"] == "order-intake").unwrap();
+    assert!(woken["detail"].as_str().unwrap().contains("was inactive"), "{text}");
+    let ordered = rows.iter().filter(|row| row["check"] == "canary order" && row["result"] == "ok").count();
+    assert_eq!(ordered, 5, "{text}");
+
+    // Again, with the same item; a region that cannot reach main is found.
+    states.lock().unwrap().clear();
+    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    assert_eq!(code, 0, "{text}");
+    system.regions[3].connection.set(ConnectionState::Refusing);
+    let (code, text) = preflight(arguments, &lambda, &moto).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let failed: Vec<&Value> =
+        rows.iter().filter(|row| row["result"] == "failed").map(|row| &row["region"]).collect();
+    assert_eq!((code, failed), (1, vec![&json!(names[3])]), "{text}");
+
+    // No unit was sold, no order is left, and the item is closed.
+    let item = system.admin(&json!({ "command": "describe", "item_id": "preflight-canary" })).await.unwrap();
+    assert_eq!(
+        (&item["phase"], &item["stock_left"], &item["orders_waiting"]),
+        (&json!("closed"), &json!(1), &json!(0))
+    );
+    let client = Client::of(&system, 0).unwrap();
+    let mine = client.mine("preflight-canary", &system.identity.token("preflight").unwrap()).await.unwrap();
+    assert_eq!(mine.body["status"], "none");
+}
