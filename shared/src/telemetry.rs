@@ -6,7 +6,7 @@
 mod collector;
 
 use crate::config::{self, ConfigError, Source};
-use collector::MetricCollector;
+pub use collector::MetricCollector;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -26,7 +26,7 @@ fn an_alarm_on_fill_tolerates_a_late_newest_value() {
         assert!(to_alarm < periods, "{name} needs {to_alarm} of {periods} values, and uses FILL");
         checked += 1;
     }
-    assert!(checked >= 9, "{checked}");
+    assert!(checked >= 5, "{checked}");
 }
 
 /// The linters do not parse queries of Metrics Insights.
@@ -58,7 +58,7 @@ fn reasons_in_alarms_are_slugs_of_problems() {
             }
         }
     }
-    assert!(checked >= 14, "{checked}");
+    assert!(checked >= 7, "{checked}");
 }
 
 /// Two stacks in one region would otherwise share an alarm's metric.

@@ -4,6 +4,7 @@ mod alarms;
 mod costs;
 mod expanded_rules;
 mod keep_warm;
+mod metric_contract;
 mod openapi;
 mod rights;
 mod start;

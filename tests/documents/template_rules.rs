@@ -10,7 +10,7 @@ fn workspace() -> PathBuf {
 }
 
 /// The code below `folder`, without its unit tests.
-fn sources(folder: &Path) -> String {
+pub(crate) fn sources(folder: &Path) -> String {
     all_sources(folder, true)
 }
 

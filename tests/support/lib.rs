@@ -1,6 +1,7 @@
 //! What the suites have in common: a queue on a real Redis, a running system, and a
 //! client of its gateways.
 
+pub mod cloudwatch;
 pub mod code;
 pub mod expanded;
 pub mod live;

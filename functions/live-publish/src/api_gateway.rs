@@ -83,6 +83,8 @@ impl ApiGateway {
         }
         self.0.send_rate.record(outcome == "throttled");
         metrics::counter!("live_messages", "Outcome" => outcome).increment(1);
+        metrics::counter!("live_calls").increment(1);
+        metrics::counter!("live_unsent").increment(u64::from(sent == Delivery::Failed));
         metrics::gauge!("live_sends_per_second").set(self.0.send_rate.per_second());
         sent
     }

@@ -91,15 +91,27 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Er
 }
 
 async fn receive(app: &App, notice: Result<PaymentNotice, Problem>) -> Result<Confirmed, Problem> {
+    let outcome = notice.as_ref().ok().map(|notice| notice.outcome);
     let applied = match notice {
         Ok(notice) => apply(app, &notice).await,
         Err(problem) => Err(problem),
     };
     match &applied {
         Ok(confirmed) => metrics::counter!("payments", "Status" => confirmed.status).increment(1),
-        Err(problem) => metrics::counter!("payments_refused", "Reason" => problem.slug()).increment(1),
+        Err(problem) => count_refusal(problem, outcome),
     }
     applied
+}
+
+/// A refused `failed` has no money behind it, so that the alarm on `payments_refused` must not count it.
+fn count_refusal(problem: &Problem, outcome: Option<PaymentOutcome>) {
+    if outcome == Some(PaymentOutcome::Failed) {
+        metrics::counter!("failed_payments_refused", "Reason" => problem.slug()).increment(1);
+    } else {
+        metrics::counter!("payments_refused", "Reason" => problem.slug()).increment(1);
+    }
+    let is_unavailable = matches!(problem, Problem::StatusUnavailable | Problem::LedgerUnavailable);
+    metrics::counter!("payments_unavailable").increment(u64::from(is_unavailable));
 }
 
 async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> {

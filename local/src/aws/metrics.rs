@@ -4,7 +4,7 @@
 //! `emf.rs` reads a line, `series.rs` keeps the last minutes. The results are a list like that of
 //! `GetMetricData`: metric, statistic, and values by step.
 
-mod emf;
+pub mod emf;
 mod series;
 
 use crate::system::clock::micros_now;

@@ -22,7 +22,13 @@ const MAX_SAMPLES: usize = 10_000;
 
 /// The recorder of this process. Clones share their values.
 #[derive(Clone)]
-pub(super) struct MetricCollector(Arc<CollectorState>);
+pub struct MetricCollector(Arc<CollectorState>);
+
+impl std::fmt::Debug for MetricCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetricCollector").finish_non_exhaustive()
+    }
+}
 
 struct CollectorState {
     namespace: &'static str,
@@ -48,12 +54,13 @@ struct MetricHandle {
 }
 
 impl MetricCollector {
-    pub(super) fn new(namespace: &'static str, dimensions: Vec<(&'static str, String)>) -> Self {
+    /// An empty collector; `dimensions` are those of every metric.
+    pub fn new(namespace: &'static str, dimensions: Vec<(&'static str, String)>) -> Self {
         Self(Arc::new(CollectorState { namespace, dimensions, unflushed: Mutex::default() }))
     }
 
     /// Takes what was written since the last call, as lines that end in a newline.
-    pub(super) fn take_lines(&self, at_ms: u64) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn take_lines(&self, at_ms: u64) -> Result<Vec<u8>, serde_json::Error> {
         let taken = std::mem::take(&mut *self.unflushed());
         let mut lines = Vec::new();
         for (labels, values) in taken {

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 /// The values of one metric in a line.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct EmfSample {
-    pub(super) metric: String,
-    pub(super) dimensions: BTreeMap<String, String>,
-    pub(super) at_ms: u64,
-    pub(super) values: Vec<f64>,
+pub struct EmfSample {
+    pub metric: String,
+    pub dimensions: BTreeMap<String, String>,
+    /// In milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub values: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +45,7 @@ struct MetricDefinition {
 }
 
 /// The samples of a line; `None` if it is not in the embedded metric format.
-pub(super) fn parse(line: &[u8]) -> Option<Vec<EmfSample>> {
+pub fn parse(line: &[u8]) -> Option<Vec<EmfSample>> {
     // Most lines are ordinary log lines.
     if !line.starts_with(br#"{"_aws""#) {
         return None;
