@@ -15,7 +15,8 @@ const HISTORIES: u64 = 100_000;
 /// Seeds that have found a fault.
 ///
 /// 86519: an observation from before the end of the lease was judged by a time after it.
-const FAULT_SEEDS: [u64; 1] = [86_519];
+/// 3322: no inactive function was woken after the timeout of the wait for them.
+const FAULT_SEEDS: [u64; 2] = [86_519, 3_322];
 /// Histories are independent of each other.
 const THREADS: u64 = 2;
 

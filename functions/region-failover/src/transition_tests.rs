@@ -256,4 +256,15 @@ fn sales_open_when_all_functions_are_active_or_after_the_timeout() {
     assert_eq!(observed(&mut waiting, selling("Pending"), 301), Decision::Pause);
     assert!(is_opened(observed(&mut waiting, selling("Pending"), 302)), "the wait is bounded");
     assert!(is_opened(observed(&mut opening(), selling("Active"), 1)));
+    // The lease is open, and nothing has renewed it: an inactive drain is still woken.
+    let open = Observation::Selling {
+        lease: closed.opened("standby", 2, "run").unwrap(),
+        may_run: true,
+        not_active: vec![FunctionState {
+            function: "checkout-drain".into(),
+            text: "checkout-drain is Inactive".into(),
+            is_inactive: true,
+        }],
+    };
+    assert_eq!(observed(&mut waiting, open, 400), Decision::Do(FailoverAction::WakeFunctions));
 }

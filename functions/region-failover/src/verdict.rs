@@ -199,9 +199,10 @@ fn open_sales(
         return StepVerdict::Do(FailoverAction::EnableMain);
     }
     let states = not_active.iter().map(|state| state.text.as_str()).collect::<Vec<_>>().join("; ");
+    let is_one_inactive = not_active.iter().any(|state| state.is_inactive);
     // After the timeout sales open without them: drain or worker must renew the lease, and the smoke test must sell.
     if !not_active.is_empty() && run.step_elapsed_ms(now) <= ACTIVE_TIMEOUT_MS {
-        if not_active.iter().any(|state| state.is_inactive) {
+        if is_one_inactive {
             return StepVerdict::Do(FailoverAction::WakeFunctions);
         }
         return Wait(format!("not all functions of this region are active: {states}"));
@@ -209,6 +210,8 @@ fn open_sales(
     match lease.opened(&run.to, run.new_epoch(), &run.id) {
         Some(opened) => StepVerdict::Do(FailoverAction::WriteLease(opened)),
         None if lease.region == run.to && lease.is_open && lease.expires_at > now => Done,
+        // Also after the timeout: without an invocation drain and worker would stay inactive for good.
+        None if is_one_inactive => StepVerdict::Do(FailoverAction::WakeFunctions),
         None if !states.is_empty() => Wait(format!("no function has renewed the lease yet; {states}")),
         None => wait("neither drain nor worker of this region has renewed the lease yet"),
     }
