@@ -18,7 +18,7 @@ pub enum AlarmState {
 /// What the documents leave open.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    /// How many periods before the evaluated ones CloudWatch reads, if newer ones are missing.
+    /// How many periods before the evaluated ones CloudWatch reads, if newer ones are missing: at least one.
     pub extra_periods: usize,
     /// Whether `FILL` returns values for a metric without any data point.
     pub fills_unwritten: bool,
@@ -27,10 +27,10 @@ pub struct Choice {
 impl Choice {
     /// Those that a test tries.
     pub const ALL: [Self; 6] = [
-        Self { extra_periods: 0, fills_unwritten: true },
+        Self { extra_periods: 1, fills_unwritten: true },
         Self { extra_periods: 2, fills_unwritten: true },
         Self { extra_periods: 5, fills_unwritten: true },
-        Self { extra_periods: 0, fills_unwritten: false },
+        Self { extra_periods: 1, fills_unwritten: false },
         Self { extra_periods: 2, fills_unwritten: false },
         Self { extra_periods: 5, fills_unwritten: false },
     ];
