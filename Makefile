@@ -14,8 +14,9 @@ SHOW := $(if $(NEXTEST),--success-output immediate,-- --nocapture)
 # What a drop needs: no recovery, no benchmark, no test.
 ORDER_PATH := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker
 LIVE := live-updates live-publish
+TOKENS := token-keys token-keys-store
 RECOVERY := snapshot-copy restore-drill replica-lag region-failover
-FUNCTIONS := $(ORDER_PATH) $(LIVE) $(RECOVERY)
+FUNCTIONS := $(ORDER_PATH) $(LIVE) $(TOKENS) $(RECOVERY)
 export FAIRDROP_VENV := $(VENV)
 export SAM_CLI_TELEMETRY := 0
 export CARGO_TERM_PROGRESS_WHEN ?= auto

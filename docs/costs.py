@@ -43,6 +43,8 @@ HOURS = 730
 # ---- Measured, or set in the template
 MEMORY_GB = 0.25
 PUBLISH_MEMORY_GB = 1024 / 1024
+TOKEN_KEYS_MEMORY_GB = 0.125
+TOKEN_KEYS_RUN_SECONDS = 76  # of each minute's run; six fetches
 MESSAGES_PER_WATCHER = 40  # changes of the stock, and of the buyer's own order
 INTAKE_SECONDS = 0.160  # in a region with a round trip of 150 ms to main; in main itself it is under 0.01
 STATUS_SECONDS = 0.160
@@ -84,6 +86,17 @@ def with_live_updates() -> dict[str, float]:
         "Lambda, live-publish": AT_A_TIME * HOURS * 3600 * PUBLISH_MEMORY_GB * PRICE["lambda memory"],
         "NAT gateway": HOURS * PRICE["nat"],
         "Redis for the registry: cache.t4g.micro": HOURS * PRICE["cache.t4g.micro"],
+    }
+
+
+def with_token_keys() -> dict[str, float]:
+    """Additional cost of TokenKeysFrom, in main and in a standby."""
+    gb_second = TOKEN_KEYS_MEMORY_GB * PRICE["lambda memory"]
+    runs = 2 * HOURS * 60
+    return {
+        "Lambda, token-keys": runs * (TOKEN_KEYS_RUN_SECONDS * gb_second + PRICE["lambda request"]),
+        "Lambda, token-keys-store": runs * 6 * (0.02 * gb_second + PRICE["lambda request"]),
+        "metrics, alarms": 6 * PRICE["metric"] + 2 * PRICE["alarm"],
     }
 
 
@@ -149,6 +162,7 @@ def main() -> None:
         f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
         "Functions, per month, with or without drops": functions_every_month(),
         "Live updates, per month and region": with_live_updates(),
+        "Fetched token keys, per month: main and a standby": with_token_keys(),
         "Data stores, per month, in their default sizes: main and a standby": stores_every_month(),
         "Data stores, per month, in the smallest sizes: one region, no standby": smallest_stores(),
         "For comparison, per month: servers that are always on": always_on(),

@@ -47,6 +47,8 @@ pub struct Options {
     pub of_main: Vec<(String, String)>,
     /// Limits of the WebSocket API; without them there are no live updates.
     pub live: Option<SocketLimits>,
+    /// Additional environment variables of the functions of every region that buyers call.
+    pub of_edges: Vec<(String, String)>,
     /// Additional environment variables of live-publish.
     pub of_publish: Vec<(String, String)>,
     /// Web origins whose pages may call the gateways.
@@ -75,6 +77,7 @@ impl Options {
             binaries: None,
             of_main: Vec::new(),
             live: None,
+            of_edges: Vec::new(),
             of_publish: Vec::new(),
             origins: Vec::new(),
         }
@@ -283,7 +286,7 @@ async fn start_region(
         options.origins.clone(),
     )
     .await?;
-    let environment: Vec<(String, String)> = vec![
+    let mut environment: Vec<(String, String)> = vec![
         ("FAIRDROP_REGION".into(), region.name.into()),
         ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", connection.port())),
         ("FAIRDROP_REPLICA_REDIS_URL".into(), servers.replica.url()),
@@ -291,6 +294,7 @@ async fn start_region(
         ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
         ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
     ];
+    environment.extend(options.of_edges.iter().cloned());
     let start = |function, concurrency, more: &[(String, String)]| {
         let launch = Launch {
             function,

@@ -7,7 +7,9 @@ use crate::item_cache::ItemCache;
 use crate::problem::Problem;
 use crate::queue::{FIRST_PAUSE, ItemCopy, ItemError, Link, MAX_PAUSE, ORDER_SCRIPTS, Queue};
 use crate::stamp::Stamp;
-use crate::token::TokenVerifier;
+use crate::token::Proof;
+use crate::token_keys::{TokenKeys, Unproven};
+use crate::user_token::UserToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Edge {
     pub clock: Clock,
-    pub tokens: TokenVerifier,
+    tokens: TokenKeys,
     /// The queue on main.
     pub queue: Queue,
     items: ItemCache,
@@ -28,7 +30,7 @@ impl Edge {
         let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
         Ok(Self {
             clock: Clock::machine(),
-            tokens: TokenVerifier::from_config(source)?,
+            tokens: TokenKeys::from_config(source, replica.clone(), queue.clone())?,
             items: ItemCache::new(replica, queue.clone()),
             queue,
         })
@@ -38,6 +40,20 @@ impl Edge {
     pub fn open(&self) {
         self.queue.open();
         self.items.open();
+        self.tokens.refresh();
+    }
+
+    /// The buyer in `token`, or `unreachable` if this process has no keys yet.
+    pub async fn buyer(&self, token: &str, unreachable: Problem) -> Result<UserToken, Problem> {
+        self.prove(token, unreachable).await.map(|proof| proof.buyer)
+    }
+
+    /// The buyer in `token` and the end of its lifetime, or `unreachable` if this process has no keys yet.
+    pub async fn prove(&self, token: &str, unreachable: Problem) -> Result<Proof, Problem> {
+        self.tokens.prove(token).await.map_err(|error| match error {
+            Unproven::Refused(error) => Problem::BadToken(error),
+            Unproven::NoKeys => unreachable,
+        })
     }
 
     /// The item as it was at most a second ago, or `unreachable` if neither replica nor main answers.

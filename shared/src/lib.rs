@@ -6,7 +6,7 @@
 //! 2. [`clock`] turns the arrival into a [`Stamp`](stamp::Stamp). [`clock_check`] decides whether this region's
 //!    clock may stamp orders.
 //! 3. [`token`] verifies the buyer's access token and returns their [`UserToken`](user_token::UserToken).
-//!    [`token::key_set`] reads the identity provider's public keys.
+//!    [`token::key_set`] reads the identity provider's public keys, and [`token_keys`] keeps a copy of them.
 //! 4. [`item`] describes an item and when it sells; [`item_cache`] keeps a copy at the edge.
 //! 5. [`queue`] is the checkout queue on main's Redis (place, drain, leave, status), and the async task queue
 //!    behind it.
@@ -41,4 +41,5 @@ pub mod stamp;
 pub mod startup;
 pub mod telemetry;
 pub mod token;
+pub mod token_keys;
 pub mod user_token;

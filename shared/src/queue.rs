@@ -25,6 +25,7 @@ mod replicas;
 mod settle;
 mod status;
 mod tasks;
+mod token_keys;
 
 pub use connection::{MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts};
 pub use copies::{ItemCopy, MAX_REPLICA_LAG};
@@ -32,7 +33,9 @@ pub use drain::{DrainBatch, MAX_BATCH};
 pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
 pub use idle::IdleRules;
 pub use items::{ItemError, MAX_ITEMS};
-pub use keys::{ACTIVATED_ITEMS, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER};
+pub use keys::{
+    ACTIVATED_ITEMS, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER, TOKEN_KEYS,
+};
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};
 pub use order::{Hold, Leave, OrderState};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};

@@ -1,8 +1,8 @@
 //! Verification of the buyer's access token (a JWT, RFC 7519).
 //!
-//! The keys come from the configuration as a JWKS ([`key_set`]). A key is valid for the one algorithm
-//! that its type implies, so that the token cannot choose (RFC 8725 §3.1): no key matches `alg: none`, or an HMAC made
-//! with a public key.
+//! The keys are a JWKS ([`key_set`]), from the configuration or from the issuer ([`token_keys`](crate::token_keys)). A
+//! key is valid for the one algorithm that its type implies, so that the token cannot choose (RFC 8725 §3.1): no key
+//! matches `alg: none`, or an HMAC made with a public key.
 //!
 //! Only access tokens count. An ID token names the buyer to a page, and a page may hand it on: it is refused if the
 //! provider marks it (`token_use`, `typ`). Other ID tokens have another audience. docs/IDENTITY.md says which provider
@@ -11,12 +11,17 @@
 use crate::config::{self, ConfigError, Source};
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use key_set::{KeySet, PublicKey};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use error::TokenError;
+
+mod error;
 pub mod key_set;
 #[cfg(test)]
 mod tests;
@@ -25,51 +30,19 @@ mod tests;
 pub const MAX_TOKEN_BYTES: usize = 8_192;
 /// The tolerated difference between an issuer's clock and this one, in seconds.
 pub const LEEWAY_SECONDS: u64 = 5;
-
-/// Why a token is refused. The text is safe to show to the buyer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    #[error("The token is longer than {MAX_TOKEN_BYTES} bytes.")]
-    TooLong,
-    #[error(
-        "The token is not a JWT, signed with EdDSA, ES256 or RS256, that has the claims iss, aud (Amazon Cognito: \
-         client_id), exp and sub."
-    )]
-    Malformed,
-    /// RFC 7515 §4.1.11: a token must be refused if an extension in `crit` is not understood. None is.
-    #[error("The token's header has crit: it requires extensions that are not supported here.")]
-    CriticalHeader,
-    /// No configured key has this id and algorithm.
-    #[error("The token is not signed with a key and algorithm that are trusted here.")]
-    UnknownKey,
-    #[error("The token's signature is wrong.")]
-    BadSignature,
-    #[error("The token has expired.")]
-    Expired,
-    #[error("The token is not valid yet.")]
-    NotYetValid,
-    #[error("The token comes from another issuer.")]
-    WrongIssuer,
-    #[error("The token is an ID token or of another kind. Send an access token.")]
-    NotAccessToken,
-    #[error("The token is meant for another audience.")]
-    WrongAudience,
-    #[error("The token's subject must be 1 to 255 visible ASCII characters.")]
-    BadSubject,
-    /// RFC 7519 §4.1.2: a subject is a text. A number would be rounded by some JSON parsers, and name another buyer.
-    #[error("The token's subject (sub) is a number. It must be a text of 1 to 255 visible ASCII characters.")]
-    NumericSubject,
-}
+/// The maximum number of audiences, for example of clients of Amazon Cognito.
+pub const MAX_AUDIENCES: usize = 16;
 
 struct VerificationKey {
     public: PublicKey,
     validation: Validation,
 }
 
-/// Verifies access tokens against the configured keys.
+/// Verifies access tokens against a set of keys.
 pub struct TokenVerifier {
     keys: Vec<VerificationKey>,
-    audience: String,
+    issuer: String,
+    audiences: Vec<String>,
 }
 
 impl std::fmt::Debug for TokenVerifier {
@@ -82,6 +55,9 @@ impl std::fmt::Debug for TokenVerifier {
 #[derive(Deserialize)]
 struct Claims {
     exp: f64,
+    /// A text (RFC 7519 §4.1.1). The library would accept a list that has the right issuer, too.
+    #[serde(rename = "iss")]
+    _iss: String,
     sub: Option<Value>,
     aud: Option<Value>,
     /// Amazon Cognito's access tokens have it instead of `aud`.
@@ -102,27 +78,56 @@ pub struct Proof {
 
 impl TokenVerifier {
     /// Reads `FAIRDROP_TOKEN_JWKS`, `FAIRDROP_TOKEN_ISSUER`, `FAIRDROP_TOKEN_AUDIENCE` and `FAIRDROP_JWT_AUTHORIZER`.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let jwks_name = "FAIRDROP_TOKEN_JWKS";
-        let jwks = config::required(source, jwks_name)?;
+    /// Only if `may_lack_keys` is set, a verifier without keys is made where `FAIRDROP_TOKEN_JWKS` is empty.
+    pub fn from_config(source: Source, may_lack_keys: bool) -> Result<Self, ConfigError> {
+        let (jwks_name, audience_name) = ("FAIRDROP_TOKEN_JWKS", "FAIRDROP_TOKEN_AUDIENCE");
+        let jwks = config::optional(source, jwks_name);
         let issuer = config::required(source, "FAIRDROP_TOKEN_ISSUER")?;
-        let audience = config::required(source, "FAIRDROP_TOKEN_AUDIENCE")?;
+        let audiences = audiences(&config::required(source, audience_name)?)
+            .map_err(|why| ConfigError::bad(audience_name, why))?;
+        let none = Self { keys: Vec::new(), issuer, audiences };
+        let Some(jwks) = jwks else {
+            return if may_lack_keys { Ok(none) } else { Err(ConfigError::Missing(jwks_name)) };
+        };
         let set = KeySet::parse(&jwks).map_err(|why| ConfigError::bad(jwks_name, why))?;
         refuse_keys_unknown_to_the_gateway(source, &set)?;
-        Ok(Self::with_keys(set, &issuer, &audience))
+        Ok(none.with_keys(set))
     }
 
-    /// Verifies tokens of `issuer` for `audience` that are signed with a key of `jwks` (JSON).
+    /// Verifies tokens of `issuer` for `audience` (or one of several, separated by commas) that are signed with a key
+    /// of `jwks` (JSON).
     pub fn new(jwks: &str, issuer: &str, audience: &str) -> Result<Self, String> {
-        Ok(Self::with_keys(KeySet::parse(jwks)?, issuer, audience))
+        let none = Self { keys: Vec::new(), issuer: issuer.to_owned(), audiences: audiences(audience)? };
+        Ok(none.with_keys(KeySet::parse(jwks)?))
     }
 
-    fn with_keys(set: KeySet, issuer: &str, audience: &str) -> Self {
+    /// A verifier of the same tokens with the keys of `set` in place of its own.
+    pub fn with_keys(&self, set: KeySet) -> Self {
         let keys = set.into_keys().into_iter().map(|public| {
-            let validation = validation(public.algorithm, issuer);
+            let validation = validation(public.algorithm, &self.issuer);
             VerificationKey { public, validation }
         });
-        Self { keys: keys.collect(), audience: audience.to_owned() }
+        Self { keys: keys.collect(), issuer: self.issuer.clone(), audiences: self.audiences.clone() }
+    }
+
+    /// Whether there is no key, so that no token can be verified.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether `token` says that it comes from this issuer, and names a key that the set lacks: the issuer may have a
+    /// new key. Nothing of the token is verified.
+    pub fn lacks_key_of(&self, token: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Unverified {
+            iss: String,
+        }
+        let Ok(header) = jsonwebtoken::decode_header(token) else { return false };
+        let Some(id) = header.kid else { return false };
+        let payload = token.split('.').nth(1).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let unverified = payload.and_then(|bytes| serde_json::from_slice::<Unverified>(&bytes).ok());
+        unverified.is_some_and(|claims| claims.iss == self.issuer)
+            && !self.keys.iter().any(|key| key.public.id() == Some(id.as_str()))
     }
 
     /// The buyer in `token`, if the token is valid.
@@ -178,7 +183,7 @@ impl TokenVerifier {
     /// The audience is `aud`. Amazon Cognito's access tokens have none: there the client that asked for the token
     /// counts, as it does for API Gateway's JWT authorizer.
     fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
-        let is_wanted = |name: &Value| name.as_str().map(|name| name == self.audience);
+        let is_wanted = |name: &Value| name.as_str().map(|name| self.audiences.iter().any(|one| one == name));
         let fits = match (&claims.aud, &claims.client_id, &claims.token_use) {
             (Some(Value::Array(names)), _, _) => {
                 let fits: Option<Vec<bool>> = names.iter().map(is_wanted).collect();
@@ -224,6 +229,17 @@ fn is_another_type(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     let name = typ.strip_prefix("application/").unwrap_or(&typ);
     name.ends_with("+jwt") && name != "at+jwt"
+}
+
+/// The audiences of a text that separates them by commas.
+fn audiences(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let is_name = |name: &String| !name.is_empty() && !name.contains(char::is_whitespace);
+    if names.len() <= MAX_AUDIENCES && names.iter().all(is_name) {
+        Ok(names)
+    } else {
+        Err(format!("it must have 1 to {MAX_AUDIENCES} audiences, separated by commas without spaces"))
+    }
 }
 
 /// API Gateway's JWT authorizer verifies RSA signatures only: with other keys it would refuse their buyers before a

@@ -119,6 +119,16 @@ const CASES: &[(&str, &[Phase])] = &[
         ],
     ),
     (
+        "TokenKeysStaleAlarm",
+        &[
+            (|| set("token_keys_age_seconds", 15.0), IsOk),
+            (|| set("token_keys_age_seconds", 700.0), InAlarm),
+            (|| set("token_keys_age_seconds", 15.0), IsOk),
+            (NOTHING, InAlarm),
+            (|| set("token_keys_age_seconds", 15.0), IsOk),
+        ],
+    ),
+    (
         "SnapshotActionsAlarm",
         &[(NOTHING, IsOk), (|| count("snapshot_actions_failed", 1), InAlarm), (NOTHING, IsOk)],
     ),

@@ -52,12 +52,16 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", "1500", AtStart(MILLISECONDS)),
     ("FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", "800", AtStart(MILLISECONDS)),
     (
-        "!FAIRDROP_TOKEN_JWKS",
+        "FAIRDROP_TOKEN_JWKS",
         "{jwks}",
         AtStart(&["keys", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#]),
     ),
+    ("FAIRDROP_TOKEN_KEYS_FROM", "discovery", AtStart(&["http://id.example/keys", "id.example", "https://"])),
+    ("!FAIRDROP_TOKEN_KEYS_STORE", "fairdrop-token-keys-store", Derived),
+    ("FAIRDROP_TOKEN_KEYS_RUN_SECONDS", "75", AtStart(RUN)),
+    ("FAIRDROP_TOKEN_KEYS_INTERVAL_MS", "15000", AtStart(&["49", "60001", "15s"])),
     ("!FAIRDROP_TOKEN_ISSUER", ISSUER, AtDeployment("TokenIssuer")),
-    ("!FAIRDROP_TOKEN_AUDIENCE", AUDIENCE, AtDeployment("TokenAudience")),
+    ("!FAIRDROP_TOKEN_AUDIENCE", AUDIENCE, AtStart(&["a,", "a, b"])),
     // The keys of this test are no RSA keys.
     ("FAIRDROP_JWT_AUTHORIZER", "false", AtStart(&["true", "yes"])),
     ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
@@ -107,18 +111,20 @@ const VARIABLES: &[Variable] = &[
 ];
 
 /// The template sets the Redis variables for every function; these functions use no Redis.
-const WITHOUT_REDIS: [&str; 3] = ["snapshot-copy", "restore-drill", "replica-lag"];
+const WITHOUT_REDIS: [&str; 4] = ["snapshot-copy", "restore-drill", "replica-lag", "token-keys"];
 /// Variables that the template does not set: a function that has the first one also reads the second.
-const ALSO_READ: [(&str, &str); 6] = [
+const ALSO_READ: [(&str, &str); 7] = [
     ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_OBSERVE_INTERVAL_MS"),
     ("FAIRDROP_WORKER_RUN_SECONDS", "FAIRDROP_TASK_IDLE_AFTER_MS"),
     ("FAIRDROP_LEDGER_URL", "FAIRDROP_LEDGER_CONNECTIONS"),
+    ("FAIRDROP_TOKEN_KEYS_RUN_SECONDS", "FAIRDROP_TOKEN_KEYS_INTERVAL_MS"),
     ("FAIRDROP_DRILL_DATABASE", "FAIRDROP_DRILL_POLL_SECONDS"),
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_SAMPLE_SECONDS"),
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_LAG_RUN_SECONDS"),
 ];
 /// Variables that one function requires and others do not.
-const ALSO_REQUIRED: [(&str, &str); 3] = [
+const ALSO_REQUIRED: [(&str, &str); 4] = [
+    ("token-keys", "FAIRDROP_TOKEN_KEYS_FROM"),
     ("region-failover", "FAIRDROP_REDIS_GROUP"),
     ("region-failover", "FAIRDROP_LEASE_TABLE"),
     ("region-failover", "FAIRDROP_STACK"),

@@ -31,13 +31,14 @@ fn all_sources(folder: &Path, only_code: bool) -> String {
 }
 
 /// Variables that the code reads and the template does not set, and why.
-const NOT_SET: [(&str, &str); 8] = [
+const NOT_SET: [(&str, &str); 9] = [
     ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is no password: the functions log in with IAM"),
     ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
     ("FAIRDROP_LEDGER_REGION", "Ledger::of_main sets it from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
     ("FAIRDROP_OBSERVE_INTERVAL_MS", "for tests"),
+    ("FAIRDROP_TOKEN_KEYS_INTERVAL_MS", "for tests"),
     ("FAIRDROP_SAMPLE_SECONDS", "for tests"),
     ("FAIRDROP_LAG_RUN_SECONDS", "for tests"),
 ];

@@ -11,4 +11,5 @@ mod idle_items;
 mod lease_in_main;
 mod partition;
 mod preflight;
+mod token_keys;
 mod tokens;

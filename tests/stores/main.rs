@@ -11,4 +11,5 @@ mod queue_edges;
 mod queue_link;
 mod queue_properties;
 mod refusals;
+mod token_keys;
 mod worker;

@@ -79,7 +79,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 17] = [
+pub const OPTIONS: [(&str, &str); 18] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (
@@ -96,6 +96,7 @@ pub const OPTIONS: [(&str, &str); 17] = [
     ("OperatorRoleArn", "arn:aws:iam::111122223333:role/operators"),
     ("ShopRoleArn", "arn:aws:iam::111122223333:role/shop"),
     ("JwtAuthorizer", "true"),
+    ("TokenKeysFrom", "discovery"),
     ("ManagedIntakeEnvironments", "3"),
     ("CorsOrigins", "https://shop.example.com"),
     ("WaitReplicas", "1"),

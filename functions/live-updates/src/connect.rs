@@ -32,7 +32,7 @@ async fn admit(app: &App, connection: &ConnectionId, event: &SocketEvent) -> Res
     }
     let mut tokens = protocols.iter().filter_map(|offered| offered.strip_prefix(BEARER));
     let (Some(token), None) = (tokens.next(), tokens.next()) else { return Err(Problem::NoToken) };
-    let proof = app.edge.tokens.prove(token).map_err(Problem::BadToken)?;
+    let proof = app.edge.prove(token, Problem::StatusUnavailable).await?;
     let life = Duration::from_secs(u64::from(MAX_LIFE_SECONDS) + LIFE_MARGIN_SECONDS);
     let latest = app.edge.clock.now().saturating_add(life);
     let ends_at = proof.expires_at.min(latest);

@@ -87,7 +87,7 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     }
     let item_id = http::item_id(request)?;
     body::check(request.body())?;
-    let user_token = app.edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
+    let user_token = app.edge.buyer(http::bearer_token(request)?, Problem::MainUnreachable).await?;
     check_clock(app).await?;
 
     let copy = app.edge.item_for_order(&item_id, placed_at).await?;

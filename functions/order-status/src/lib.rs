@@ -39,7 +39,7 @@ async fn show_item(edge: &Edge, request: &Request) -> Result<Response<Body>, Pro
 /// The request's item and its verified buyer.
 async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToken, Arc<ItemCopy>), Problem> {
     let item_id = http::item_id(request)?;
-    let buyer = edge.tokens.verify(http::bearer_token(request)?).map_err(Problem::BadToken)?;
+    let buyer = edge.buyer(http::bearer_token(request)?, Problem::StatusUnavailable).await?;
     let copy = edge.item(&item_id, Problem::StatusUnavailable).await?;
     Ok((item_id, buyer, copy))
 }

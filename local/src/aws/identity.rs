@@ -18,6 +18,7 @@ const LIFETIME_SECONDS: u64 = 86_400;
 /// An identity provider with one Ed25519 key, which is generated at each start.
 #[derive(Clone)]
 pub struct IdentityProvider {
+    key_id: String,
     signing: EncodingKey,
     public: Vec<u8>,
 }
@@ -31,16 +32,21 @@ impl std::fmt::Debug for IdentityProvider {
 impl IdentityProvider {
     /// Generates the key.
     pub fn new() -> Result<Self> {
+        Self::with_key_id(KEY_ID)
+    }
+
+    /// Generates a key with this id.
+    pub fn with_key_id(key_id: &str) -> Result<Self> {
         let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("could not generate an Ed25519 key"))?;
         let document = pair.to_pkcs8().map_err(|_| anyhow!("could not encode the Ed25519 key as PKCS #8"))?;
         let signing = EncodingKey::from_ed_der(document.as_ref());
-        Ok(Self { signing, public: pair.public_key().as_ref().to_vec() })
+        Ok(Self { key_id: key_id.to_owned(), signing, public: pair.public_key().as_ref().to_vec() })
     }
 
     /// The public keys, as functions are configured with them.
     pub fn jwks(&self) -> Value {
         json!({ "keys": [{
-            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": KEY_ID,
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self.key_id,
             "x": URL_SAFE_NO_PAD.encode(&self.public),
         }]})
     }
@@ -61,7 +67,7 @@ impl IdentityProvider {
 
     /// A token with any claims.
     pub fn sign(&self, claims: &Value) -> Result<String> {
-        let header = Header { kid: Some(KEY_ID.into()), ..Header::new(Algorithm::EdDSA) };
+        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::EdDSA) };
         Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)
     }
 }

@@ -120,6 +120,11 @@ impl Invoke {
         admissions.entry(function.to_owned()).or_insert_with(new).clone()
     }
 
+    /// The base of its URLs, for an SDK.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// The URL at which `function` is invoked.
     pub fn invoke_url(&self, function: &str) -> String {
         format!("http://{}/2015-03-31/functions/{function}/invocations", self.address)

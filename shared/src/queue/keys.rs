@@ -16,6 +16,9 @@ pub const LEASED_UNTIL: &str = "{heartbeat}:leased_until";
 /// The replication marker: written only for replicas to acknowledge it.
 pub const REPLICATION_MARKER: &str = "replication_marker";
 
+/// Hash `document`, `fetched_at`: the identity provider's public keys, as the newest fetch found them.
+pub const TOKEN_KEYS: &str = "token_keys";
+
 /// The keys of one item. Each has the hash tag `{item_id}`, so that a script with several of them runs on Redis or
 /// Valkey Cluster.
 #[derive(Clone, Debug)]

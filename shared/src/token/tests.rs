@@ -230,6 +230,77 @@ fn the_client_is_the_audience_of_access_tokens_without_one() {
 }
 
 #[test]
+fn one_of_several_audiences_is_enough() {
+    let signer = Signer::ed25519();
+    let keys = json!({ "keys": [signer.public()] }).to_string();
+    let verifier = TokenVerifier::new(&keys, ISSUER, "page,app").unwrap();
+    let cognito = json!({ "aud": null, "token_use": "access" });
+    for (more, expected) in [
+        (json!({ "aud": "page" }), Ok(())),
+        (json!({ "aud": "app" }), Ok(())),
+        (json!({ "aud": ["other", "app"] }), Ok(())),
+        (with(cognito.clone(), json!({ "client_id": "app" })), Ok(())),
+        (with(cognito.clone(), json!({ "client_id": "other" })), Err(TokenError::WrongAudience)),
+        (json!({ "aud": "page,app" }), Err(TokenError::WrongAudience)),
+        (json!({ "aud": "" }), Err(TokenError::WrongAudience)),
+    ] {
+        let token = signer.sign(json!({}), &with(claims(), more.clone()));
+        assert_eq!(verifier.verify(&token).map(drop), expected, "{more}");
+    }
+    let many = vec!["a"; MAX_AUDIENCES + 1].join(",");
+    for wrong in ["", ",", "page,", "page,,app", "page, app", many.as_str()] {
+        assert!(TokenVerifier::new(&keys, ISSUER, wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn an_issuer_that_is_a_list_is_refused() {
+    let signer = Signer::ed25519();
+    let verifier = verifier(json!([signer.public()]));
+    for issuer in
+        [json!([ISSUER]), json!([ISSUER, "https://other.example"]), json!({ "a": ISSUER }), Value::Null]
+    {
+        let token = signer.sign(json!({}), &with(claims(), json!({ "iss": issuer })));
+        assert_eq!(verifier.verify(&token), Err(TokenError::Malformed), "{issuer}");
+    }
+}
+
+#[test]
+fn only_a_token_of_the_issuer_that_names_an_unknown_key_may_have_a_new_key() {
+    let (signer, new) = (Signer::ed25519(), Signer::p256());
+    let verifier = verifier(json!([with(signer.public(), json!({ "kid": "a" })), Signer::p256().public()]));
+    let foreign = with(claims(), json!({ "iss": "https://other.example" }));
+    for (header, claims, may_be_new) in [
+        (json!({ "kid": "b" }), claims(), true),
+        (json!({ "kid": "a" }), claims(), false),
+        (json!({}), claims(), false),
+        (json!({ "kid": "b" }), foreign, false),
+        (json!({ "kid": "b" }), json!({ "iss": [ISSUER] }), false),
+        (json!({ "kid": "b" }), json!({}), false),
+    ] {
+        let token = new.sign(header.clone(), &claims);
+        assert_eq!(verifier.lacks_key_of(&token), may_be_new, "{header} {claims}");
+    }
+    for malformed in ["", "a.b.c", "x"] {
+        assert!(!verifier.lacks_key_of(malformed));
+    }
+}
+
+#[test]
+fn keys_may_be_absent_only_where_they_are_fetched() {
+    let read = |may_lack_keys| {
+        let source = |name: &str| match name {
+            "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.into()),
+            "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.into()),
+            _ => None,
+        };
+        TokenVerifier::from_config(&source, may_lack_keys).map(|verifier| verifier.is_empty())
+    };
+    assert_eq!(read(false), Err(ConfigError::Missing("FAIRDROP_TOKEN_JWKS")));
+    assert_eq!(read(true), Ok(true));
+}
+
+#[test]
 fn a_subject_that_is_a_number_is_named() {
     let signer = Signer::ed25519();
     let verifier = verifier(json!([signer.public()]));
@@ -255,13 +326,16 @@ fn with_the_gateways_authorizer_all_keys_must_be_rsa_keys() {
     let (p256, ed25519) = (Signer::p256().public(), Signer::ed25519().public());
     let read = |keys: &Value, authorizer: Option<&str>| {
         let jwks = json!({ "keys": keys }).to_string();
-        TokenVerifier::from_config(&|name| match name {
-            "FAIRDROP_TOKEN_JWKS" => Some(jwks.clone()),
-            "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.into()),
-            "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.into()),
-            "FAIRDROP_JWT_AUTHORIZER" => authorizer.map(str::to_owned),
-            _ => None,
-        })
+        TokenVerifier::from_config(
+            &|name| match name {
+                "FAIRDROP_TOKEN_JWKS" => Some(jwks.clone()),
+                "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.into()),
+                "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.into()),
+                "FAIRDROP_JWT_AUTHORIZER" => authorizer.map(str::to_owned),
+                _ => None,
+            },
+            false,
+        )
         .map(drop)
     };
     for keys in [json!([rsa]), json!([rsa, encryption])] {

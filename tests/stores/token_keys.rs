@@ -1,0 +1,164 @@
+//! A process's copy of the fetched token keys, on a real Redis.
+
+use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use serde_json::json;
+use shared::token::TokenError;
+use shared::token_keys::{REFRESH_INTERVAL, TokenKeys, UNKNOWN_INTERVAL, UNKNOWN_WAIT, Unproven};
+use std::time::{Duration, Instant};
+use tests::{RedisQueue, queue_at};
+
+fn provider(key_id: &str) -> IdentityProvider {
+    IdentityProvider::with_key_id(key_id).unwrap()
+}
+
+/// The keys of a process that has `seed` (or nothing) configured.
+fn keys(seed: Option<&IdentityProvider>, replica: Option<&RedisQueue>, main: &RedisQueue) -> TokenKeys {
+    let jwks = seed.map(|seed| seed.jwks().to_string());
+    let source = |name: &str| match name {
+        "FAIRDROP_TOKEN_JWKS" => jwks.clone(),
+        "FAIRDROP_TOKEN_KEYS_FROM" => Some("discovery".into()),
+        "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.to_owned()),
+        "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
+        _ => None,
+    };
+    TokenKeys::from_config(&source, replica.map(|replica| replica.queue.clone()), main.queue.clone()).unwrap()
+}
+
+async fn store(server: &RedisQueue, provider: &IdentityProvider) {
+    let document = provider.jwks().to_string();
+    server.queue.store_token_keys(Some(&document), Duration::ZERO).await.unwrap();
+}
+
+/// The number of reads of the stored set that the server has answered.
+async fn reads(server: &RedisQueue) -> u64 {
+    let mut connection = server.redis.connect().await.unwrap();
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hget:calls="));
+    line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+}
+
+async fn buyer(keys: &TokenKeys, provider: &IdentityProvider) -> Result<(), Unproven> {
+    keys.prove(&provider.token("alice").unwrap()).await.map(drop)
+}
+
+const UNKNOWN: Result<(), Unproven> = Err(Unproven::Refused(TokenError::UnknownKey));
+
+#[tokio::test]
+async fn a_new_key_is_accepted_at_its_first_token_and_a_missing_one_is_refused_soon() {
+    let server = RedisQueue::start().await.unwrap();
+    let (old, new) = (provider("old"), provider("new"));
+    let keys = keys(Some(&old), None, &server);
+    assert_eq!(buyer(&keys, &old).await, Ok(()));
+    assert_eq!(buyer(&keys, &new).await, UNKNOWN);
+    store(&server, &new).await;
+    tokio::time::sleep(UNKNOWN_INTERVAL).await;
+    assert_eq!(buyer(&keys, &new).await, Ok(()), "the token itself causes the read");
+    // The fetched set alone counts, not the configured one.
+    assert_eq!(buyer(&keys, &old).await, UNKNOWN);
+    // Without a token that names an unknown key, the copy is read in the background.
+    store(&server, &old).await;
+    assert_eq!(buyer(&keys, &new).await, Ok(()));
+    tokio::time::sleep(REFRESH_INTERVAL).await;
+    assert_eq!(buyer(&keys, &new).await, Ok(()), "a token that the copy verifies never waits");
+    let began = Instant::now();
+    while buyer(&keys, &new).await.is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(buyer(&keys, &old).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_process_that_has_just_started_waits_for_the_keys_and_has_none_without_them() {
+    let server = RedisQueue::start().await.unwrap();
+    let provider = provider("a");
+    assert_eq!(buyer(&keys(None, None, &server), &provider).await, Err(Unproven::NoKeys));
+    store(&server, &provider).await;
+    assert_eq!(buyer(&keys(None, None, &server), &provider).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_keys_reads_the_set_once_a_second() {
+    let server = RedisQueue::start().await.unwrap();
+    let (known, stranger) = (provider("a"), provider("b"));
+    store(&server, &known).await;
+    let keys = keys(Some(&known), None, &server);
+    let (before, began, mut sent) = (reads(&server).await, Instant::now(), 0);
+    while began.elapsed() < UNKNOWN_INTERVAL * 3 {
+        let all = (0..50).map(|_| buyer(&keys, &stranger));
+        assert!(futures::future::join_all(all).await.iter().all(|outcome| *outcome == UNKNOWN));
+        sent += 50;
+        tokio::task::yield_now().await;
+    }
+    let read = reads(&server).await - before;
+    // One at once and one a second, and one in the background.
+    assert!(sent >= 1_000 && (2..=5).contains(&read), "{read} reads for {sent} tokens");
+    // A token of another issuer causes none; one in the background may fall into this time.
+    let before = reads(&server).await;
+    let foreign =
+        json!({ "iss": "https://other.example", "aud": AUDIENCE, "sub": "a", "exp": 4_000_000_000_u64 });
+    for _ in 0..4 {
+        tokio::time::sleep(UNKNOWN_INTERVAL).await;
+        assert_eq!(keys.prove(&stranger.sign(&foreign).unwrap()).await.map(drop), UNKNOWN);
+    }
+    assert!(reads(&server).await <= before + 1);
+}
+
+#[tokio::test]
+async fn the_copy_stays_if_redis_is_lost_or_has_a_set_that_cannot_be_used() {
+    let mut server = RedisQueue::start().await.unwrap();
+    let (known, stranger) = (provider("a"), provider("b"));
+    store(&server, &known).await;
+    let keys = keys(None, None, &server);
+    assert_eq!(buyer(&keys, &known).await, Ok(()));
+    let mut connection = server.redis.connect().await.unwrap();
+    for broken in ["", "x", r#"{"keys":[]}"#] {
+        let set = redis::cmd("HSET").arg(&["token_keys", "document", broken]).to_owned();
+        set.query_async::<()>(&mut connection).await.unwrap();
+        tokio::time::sleep(UNKNOWN_INTERVAL).await;
+        assert_eq!(buyer(&keys, &stranger).await, UNKNOWN, "{broken:?}");
+        assert_eq!(buyer(&keys, &known).await, Ok(()), "{broken:?}");
+    }
+    server.redis.kill();
+    tokio::time::sleep(UNKNOWN_INTERVAL).await;
+    let began = Instant::now();
+    assert_eq!(buyer(&keys, &stranger).await, UNKNOWN);
+    assert!(began.elapsed() < UNKNOWN_WAIT + Duration::from_secs(2));
+    assert_eq!(buyer(&keys, &known).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_replica_is_read_and_main_if_it_fails() {
+    let (main, mut replica) = tokio::try_join!(RedisQueue::start(), RedisQueue::start()).unwrap();
+    let (of_main, of_replica) = (provider("main"), provider("replica"));
+    store(&main, &of_main).await;
+    store(&replica, &of_replica).await;
+    let process = keys(None, Some(&replica), &main);
+    assert_eq!(buyer(&process, &of_replica).await, Ok(()));
+    replica.redis.kill();
+    assert_eq!(buyer(&keys(None, Some(&replica), &main), &of_main).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_older_fetch_does_not_replace_a_newer_one() {
+    let server = RedisQueue::start().await.unwrap();
+    let queue = queue_at(server.redis.url()).unwrap();
+    let second = Duration::from_secs(1);
+    let stored = async || queue.token_keys_within(second * 10).await.unwrap();
+    assert_eq!(queue.store_token_keys(None, Duration::ZERO).await.unwrap(), None);
+    let age = queue.store_token_keys(Some("first"), second * 5).await.unwrap().unwrap();
+    assert!((second * 5..second * 15).contains(&age), "{age:?}");
+    queue.store_token_keys(Some("older"), second * 60).await.unwrap();
+    assert_eq!(stored().await.as_deref(), Some("first"));
+    // A fetch that failed measures the age and changes nothing.
+    assert!(queue.store_token_keys(None, Duration::ZERO).await.unwrap().unwrap() >= second * 5);
+    assert_eq!(stored().await.as_deref(), Some("first"));
+    assert!(queue.store_token_keys(Some("newer"), second).await.unwrap().unwrap() < second * 5);
+    assert_eq!(stored().await.as_deref(), Some("newer"));
+    // After a failover, main's clock may be behind the one that stored the set.
+    let mut connection = server.redis.connect().await.unwrap();
+    let ahead = redis::cmd("HSET").arg(&["token_keys", "fetched_at", "9000000000000000"]).to_owned();
+    ahead.query_async::<()>(&mut connection).await.unwrap();
+    queue.store_token_keys(Some("newest"), Duration::ZERO).await.unwrap();
+    assert_eq!(stored().await.as_deref(), Some("newest"));
+}
