@@ -39,7 +39,8 @@ class Account:
         self.stopped = threading.Event()
         self.session = boto3.Session(region_name=region)
         self.lock = threading.Lock()
-        self.id = self.client("sts").get_caller_identity()["Account"]
+        caller = self.client("sts").get_caller_identity()
+        self.id, self.partition = caller["Account"], caller["Arn"].split(":")[1]
 
     def client(self, service: str, region: str = "", credentials: dict | None = None) -> object:
         retries = {"total_max_attempts": 4, "mode": "standard"}
@@ -62,7 +63,7 @@ class Account:
         return [{"Key": key, "Value": value} for key, value in self.tags.items()]
 
     def arn(self, service: str, resource: str, region: str = "") -> str:
-        return f"arn:aws:{service}:{region or self.region}:{self.id}:{resource}"
+        return f"arn:{self.partition}:{service}:{region or self.region}:{self.id}:{resource}"
 
     def pause(self, seconds: float) -> None:
         """Waits; fails if the run ends meanwhile."""
@@ -79,7 +80,7 @@ class Account:
 
     def role(self, what: str, service: str, statements: list) -> str:
         """The ARN of a new role that `service` assumes; "" is this account."""
-        principal = {"Service": service} if service else {"AWS": f"arn:aws:iam::{self.id}:root"}
+        principal = {"Service": service} if service else {"AWS": f"arn:{self.partition}:iam::{self.id}:root"}
         trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
         document = {"Version": "2012-10-17", "Statement": [trust]}
         iam, name = self.client("iam"), self.name(what)

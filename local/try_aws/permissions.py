@@ -21,7 +21,10 @@ def code_of(call: object) -> str:
 
 
 def copy_request_tags(account: Account) -> Answer:
-    """A copy of a snapshot that does not exist, with three roles: AWS checks permissions before it looks."""
+    """A copy of a snapshot that does not exist, with three roles: AWS checks permissions before it looks.
+
+    Without SourceRegion, so that boto3 signs no URL for the source's region: fairdrop's SDK does not either.
+    """
     # The copy is requested in the other region; the source is here.
     source = account.arn("rds", f"snapshot:{account.name('source')}")
     target = account.arn("rds", f"snapshot:{account.name('copy')}", account.other_region)
@@ -41,7 +44,6 @@ def copy_request_tags(account: Account) -> Answer:
             lambda rds=rds: rds.copy_db_snapshot(
                 SourceDBSnapshotIdentifier=source,
                 TargetDBSnapshotIdentifier=account.name("copy"),
-                SourceRegion=account.region,
                 Tags=account.key_values(),
             )
         )

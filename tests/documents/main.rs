@@ -3,6 +3,7 @@
 mod alarms;
 mod costs;
 mod expanded_rules;
+mod iam;
 mod keep_warm;
 mod metric_contract;
 mod openapi;
