@@ -10,11 +10,11 @@ pub mod regions;
 pub mod wan;
 
 use crate::aws::emulators::Moto;
-use crate::aws::functions::{FunctionProcess, Launch};
+use crate::aws::functions::{FunctionProcess, Launch, OVERLAPPING_RUNS};
 use crate::aws::gateway::HttpGateway;
 use crate::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use crate::aws::lambda::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
-use crate::aws::schedule::Schedule;
+use crate::aws::schedule::{self, Plan, Schedule, Since};
 use crate::aws::sockets::{SocketLimits, Sockets};
 use crate::crowd::audit::DropResult;
 use crate::system::folder::WorkFolder;
@@ -35,8 +35,10 @@ use std::time::Duration;
 pub struct Options {
     /// The regions, main first.
     pub regions: Vec<RegionOptions>,
-    /// The interval of the schedules of drain and worker, and the length of a run.
+    /// The interval of the schedules of drain, worker and live-publish: a minute on AWS. A run is longer.
     pub run_every: Duration,
+    /// What decides how late each start of a schedule is, and which are lost.
+    pub schedule_seed: u64,
     /// Requests that one process of order-intake serves at once.
     pub intake_concurrency: u32,
     /// How long a gateway waits for a function.
@@ -72,6 +74,7 @@ impl Options {
         Self {
             regions: regions.into_iter().map(exact).collect(),
             run_every: Duration::from_secs(60),
+            schedule_seed: schedule::seed(),
             intake_concurrency: MAX_INVOCATIONS,
             answer_limit: INVOKE_LIMIT,
             binaries: None,
@@ -81,6 +84,12 @@ impl Options {
             of_publish: Vec::new(),
             origins: Vec::new(),
         }
+    }
+
+    /// The schedule of a function that runs in a loop.
+    pub fn plan<'a>(&self, function: &'static str, region: &'a str) -> Plan<'a> {
+        let (interval, seed) = (self.run_every, self.schedule_seed);
+        Plan { function, region, interval, seed, since: Since::LongAgo }
     }
 }
 
@@ -99,9 +108,9 @@ pub struct System {
     pub postgres: Postgres,
     /// Who signs the buyers' tokens.
     pub identity: IdentityProvider,
-    /// The drain's process.
+    /// The drain's processes.
     pub drain: FunctionProcess,
-    /// The checkout worker's process.
+    /// The checkout worker's processes.
     pub worker: FunctionProcess,
     /// The process of order-confirm.
     pub confirm: FunctionProcess,
@@ -129,7 +138,7 @@ pub struct Live {
     pub sockets: Sockets,
     /// The process of live-updates.
     pub updates: FunctionProcess,
-    /// The process of live-publish.
+    /// The processes of live-publish.
     pub publish: FunctionProcess,
     _schedule: Schedule,
 }
@@ -169,8 +178,8 @@ impl System {
             .map(|(index, region)| start_region(folder, options, region, index, servers, &identity));
         let regions = try_join_all(starting).await?;
         let main = regions.first().context("the options have no region; at least main is needed")?;
-        let run_seconds = options.run_every.as_secs().max(1).to_string();
-        let in_main = |function, concurrency| {
+        let run_seconds = schedule::run_seconds(options.run_every);
+        let in_main = |function, concurrency, processes| {
             let settings = [
                 ("FAIRDROP_MAIN_REDIS_URL", redis.url()),
                 ("FAIRDROP_LEDGER_URL", postgres.url()),
@@ -187,16 +196,17 @@ impl System {
                 function,
                 region: main.region.name.to_owned(),
                 concurrency,
+                processes,
                 environment,
                 wrapper: Vec::new(),
                 binaries: options.binaries.clone(),
             };
             FunctionProcess::start(launch, &main.invoke_api(), folder)
         };
-        let drain = in_main("checkout-drain", 1)?;
-        let worker = in_main("checkout-worker", 1)?;
-        let confirm = in_main("order-confirm", 16)?;
-        let admin = in_main("drop-admin", 1)?;
+        let drain = in_main("checkout-drain", 1, OVERLAPPING_RUNS)?;
+        let worker = in_main("checkout-worker", 1, OVERLAPPING_RUNS)?;
+        let confirm = in_main("order-confirm", 16, 1)?;
+        let admin = in_main("drop-admin", 1, 1)?;
         let invoke = main.invoke_api();
         wait_for(&invoke, "drop-admin").await?;
         wait_for(&invoke, "order-confirm").await?;
@@ -204,9 +214,8 @@ impl System {
             Invoked::Answer(_) => {}
             Invoked::FunctionError(error) => bail!("drop-admin could not migrate the ledger: {error}"),
         }
-        let schedule =
-            |function| Schedule::start(main.invoke_api(), function, main.region.name, options.run_every);
-        let schedules = [schedule("checkout-drain"), schedule("checkout-worker")];
+        let schedules = ["checkout-drain", "checkout-worker"]
+            .map(|function| Schedule::start(main.invoke_api(), &options.plan(function, main.region.name)));
         Ok(Self {
             redis,
             replica,
@@ -295,34 +304,35 @@ async fn start_region(
         ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
     ];
     environment.extend(options.of_edges.iter().cloned());
-    let start = |function, concurrency, more: &[(String, String)]| {
+    let start = |function, concurrency, processes, more: &[(String, String)]| {
         let launch = Launch {
             function,
             region: region.name.to_owned(),
             concurrency,
+            processes,
             environment: [&environment, more].concat(),
             wrapper: region_options.wrapper.clone(),
             binaries: options.binaries.clone(),
         };
         FunctionProcess::start(launch, &invoke, folder)
     };
-    let intake = start("order-intake", options.intake_concurrency, &[])?;
-    let status = start("order-status", 8, &[])?;
+    let intake = start("order-intake", options.intake_concurrency, 1, &[])?;
+    let status = start("order-status", 8, 1, &[])?;
     let live = match (options.live, servers.registry) {
         (Some(limits), Some(registry)) => {
             let sockets = Sockets::open(region.name, invoke.clone(), limits).await?;
             // Each region has a database of its own; on AWS each has a server.
             let mut more = vec![("FAIRDROP_LIVE_REDIS_URL".into(), format!("{}/{index}", registry.url()))];
-            let updates = start("live-updates", MAX_INVOCATIONS, &more)?;
+            let updates = start("live-updates", MAX_INVOCATIONS, 1, &more)?;
             more.extend(Moto::environment_at(&sockets.endpoint()));
             more.push(("FAIRDROP_LIVE_ENDPOINT".into(), sockets.endpoint()));
-            let run_seconds = options.run_every.as_secs().max(1).to_string();
+            let run_seconds = schedule::run_seconds(options.run_every);
             more.push(("FAIRDROP_PUBLISH_RUN_SECONDS".into(), run_seconds));
             more.extend(options.of_publish.iter().cloned());
-            let publish = start("live-publish", 1, &more)?;
+            let publish = start("live-publish", 1, OVERLAPPING_RUNS, &more)?;
             wait_for(&invoke, "live-updates").await?;
             wait_for(&invoke, "live-publish").await?;
-            let schedule = Schedule::start(invoke.clone(), "live-publish", region.name, options.run_every);
+            let schedule = Schedule::start(invoke.clone(), &options.plan("live-publish", region.name));
             Some(Live { sockets, updates, publish, _schedule: schedule })
         }
         _ => None,

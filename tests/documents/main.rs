@@ -8,5 +8,6 @@ mod keep_warm;
 mod metric_contract;
 mod openapi;
 mod rights;
+mod schedules;
 mod start;
 mod template_rules;

@@ -166,6 +166,7 @@ async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
         function: "panicking-function",
         region: "nowhere".into(),
         concurrency: 8,
+        processes: 1,
         environment: Vec::new(),
         wrapper: Vec::new(),
         binaries: None,

@@ -11,5 +11,6 @@ mod idle_items;
 mod lease_in_main;
 mod partition;
 mod preflight;
+mod schedules;
 mod token_keys;
 mod tokens;

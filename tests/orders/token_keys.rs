@@ -38,8 +38,15 @@ impl World {
         let invoke = system.main_invoke_api()?;
         let start = |function, environment: Vec<(String, String)>| {
             let region = system.regions[0].region.name.to_owned();
-            let launch =
-                Launch { function, region, concurrency: 1, environment, wrapper: Vec::new(), binaries: None };
+            let launch = Launch {
+                function,
+                region,
+                concurrency: 1,
+                processes: 1,
+                environment,
+                wrapper: Vec::new(),
+                binaries: None,
+            };
             FunctionProcess::start(launch, &invoke, system.logs())
         };
         let mut fetches = Moto::environment_at(&invoke.endpoint());

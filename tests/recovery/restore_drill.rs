@@ -60,6 +60,7 @@ impl DrillFixture {
             function: "restore-drill",
             region: REGION.into(),
             concurrency: 1,
+            processes: 1,
             environment,
             wrapper: Vec::new(),
             binaries: None,

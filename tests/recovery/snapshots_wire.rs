@@ -87,6 +87,7 @@ impl MotoAccount {
             function: FUNCTION,
             region: SOURCE.into(),
             concurrency: 1,
+            processes: 1,
             environment: function_environment,
             wrapper,
             binaries: None,

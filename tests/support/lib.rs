@@ -104,12 +104,12 @@ pub fn order(item_id: &ItemId, buyer: &str, placed_at: u64) -> Result<Order> {
     })
 }
 
-/// A system with main alone, whose drain runs every second.
+/// A system with main alone, whose drain starts about every second.
 pub async fn one_region() -> Result<System> {
     System::start(&quick(regions::first(1))).await
 }
 
-/// Options for tests: `regions`, and a drain that starts again every second.
+/// Options for tests: `regions`, and a drain that starts about every second.
 pub fn quick(regions: Vec<WorldRegion>) -> Options {
     Options {
         run_every: Duration::from_secs(1),

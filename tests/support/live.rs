@@ -21,7 +21,7 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Options for `count` regions with the socket limits `limits`.
 pub fn options(count: u8, limits: SocketLimits) -> Options {
-    Options { live: Some(limits), run_every: Duration::from_secs(4), ..quick(regions::first(count.into())) }
+    Options { live: Some(limits), run_every: Duration::from_secs(2), ..quick(regions::first(count.into())) }
 }
 
 /// A system of `count` regions with sockets, and an item `drop` on sale.

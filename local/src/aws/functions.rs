@@ -1,9 +1,10 @@
-//! The built Lambda functions as processes. A process that ends is started again, as
-//! Lambda starts a new execution environment.
+//! The built Lambda functions as processes. A process that ends is started again, and another one starts while all are
+//! busy, as Lambda starts execution environments.
 
 use crate::aws::lambda::Invoke;
 use crate::system::process::{Process, binaries, yielding};
 use anyhow::{Result, ensure};
+use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +12,18 @@ use tokio::task::JoinHandle;
 
 /// How often each process is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Processes of a function whose scheduled runs overlap: its reserved concurrency in template.yaml.
+pub const OVERLAPPING_RUNS: u32 = 6;
 
-/// How a function's process is started.
+/// How a function's processes are started.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub function: &'static str,
     pub region: String,
     /// Requests that one process takes at once.
     pub concurrency: u32,
+    /// The greatest number of processes: the function's reserved concurrency.
+    pub processes: u32,
     /// Environment variables in addition to those that Lambda sets.
     pub environment: Vec<(String, String)>,
     /// Words before the program, for example `env NAME=value`.
@@ -27,15 +32,57 @@ pub struct Launch {
     pub binaries: Option<PathBuf>,
 }
 
-/// A function whose process is kept running.
+/// A function whose processes are kept running. Dropping it kills them.
 #[derive(Debug)]
 pub struct FunctionProcess {
-    process: Arc<Mutex<Process>>,
+    environments: Arc<Environments>,
     supervisor: JoinHandle<()>,
 }
 
+/// The execution environments of a function, at least one.
+pub(crate) struct Environments {
+    processes: Mutex<Vec<Process>>,
+    spawn: Box<dyn Fn() -> Result<Process> + Send + Sync>,
+    /// Requests that one process takes at once.
+    concurrency: u32,
+    most: u32,
+}
+
+impl Environments {
+    fn lock(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts processes until there are enough for `invocations` at once, or as many as there may be. One that cannot be
+    /// started is tried again at the next invocation.
+    pub(crate) fn make_room(&self, invocations: u32) {
+        let needed = invocations.div_ceil(self.concurrency.max(1)).min(self.most);
+        let mut processes = self.lock();
+        while processes.len() < needed as usize {
+            let Ok(process) = (self.spawn)() else { return };
+            processes.push(process);
+        }
+    }
+
+    fn restart_ended(&self) {
+        for process in self.lock().iter_mut() {
+            if !process.is_running()
+                && let Ok(restarted) = (self.spawn)()
+            {
+                *process = restarted;
+            }
+        }
+    }
+}
+
+impl Debug for Environments {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environments").field("processes", &self.processes).finish_non_exhaustive()
+    }
+}
+
 impl FunctionProcess {
-    /// Starts the process and keeps it running.
+    /// Starts the first process and keeps it running; invocations through `invoke` start more.
     pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
         ensure!(
@@ -45,6 +92,7 @@ impl FunctionProcess {
         );
         let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
         let runtime_api = invoke.runtime_api(launch.function);
+        let (function, concurrency, most) = (launch.function, launch.concurrency, launch.processes.max(1));
         let spawn = move || -> Result<Process> {
             let mut words = launch.wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
             let mut command = yielding(words.next().unwrap_or_default());
@@ -66,40 +114,40 @@ impl FunctionProcess {
             }
             Process::start(launch.function, &mut command, &log)
         };
-        let process = Arc::new(Mutex::new(spawn()?));
-        let kept = process.clone();
+        let processes = Mutex::new(vec![spawn()?]);
+        let environments = Arc::new(Environments { processes, spawn: Box::new(spawn), concurrency, most });
+        invoke.serve(function, &environments);
+        let kept = environments.clone();
         let supervisor = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(CHECK_INTERVAL).await;
-                let mut process = lock(&kept);
-                if !process.is_running()
-                    && let Ok(restarted) = spawn()
-                {
-                    *process = restarted;
-                }
+                kept.restart_ended();
             }
         });
-        Ok(Self { process, supervisor })
+        Ok(Self { environments, supervisor })
     }
 
-    /// Kills the process as SIGKILL does. A new one is started.
+    /// Kills all processes as SIGKILL does, with every invocation in flight. One is started again.
     pub fn kill(&self) {
-        lock(&self.process).kill();
+        let mut processes = self.environments.lock();
+        processes.truncate(1);
+        processes.iter_mut().for_each(Process::kill);
     }
 
-    /// The id of the current process.
+    /// The id of the first process.
     pub fn process_id(&self) -> u32 {
-        lock(&self.process).id()
+        self.process_ids().first().copied().unwrap_or_default()
+    }
+
+    /// The ids of all processes.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.environments.lock().iter().map(Process::id).collect()
     }
 }
 
 impl Drop for FunctionProcess {
     fn drop(&mut self) {
         self.supervisor.abort();
-        lock(&self.process).kill();
+        self.environments.lock().clear();
     }
-}
-
-fn lock(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
-    process.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,13 @@
 //! cargo-lambda's emulator, one for each region: the Lambda Runtime API, from which functions fetch invocations,
 //! and the Invoke API, which gateway and schedules call.
 
+use crate::aws::functions::Environments;
 use crate::system::process::{Process, free_port, tool, workspace, yielding};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -35,6 +36,8 @@ pub struct Invoke {
     address: String,
     client: reqwest::Client,
     admissions: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    /// The processes of each function, to which invocations add.
+    environments: Arc<Mutex<HashMap<String, Weak<Environments>>>>,
     /// Functions that cannot be invoked, because their reserved concurrency is 0.
     parked: Arc<Mutex<HashSet<String>>>,
 }
@@ -56,7 +59,13 @@ impl Emulator {
         let process = spawn(port, &log).await?;
         let address = format!("127.0.0.1:{port}");
         let client = reqwest::Client::builder().pool_max_idle_per_host(256).build()?;
-        let invoke = Invoke { address, client, admissions: Arc::default(), parked: Arc::default() };
+        let invoke = Invoke {
+            address,
+            client,
+            admissions: Arc::default(),
+            environments: Arc::default(),
+            parked: Arc::default(),
+        };
         Ok(Self { process, port, log, invoke })
     }
 
@@ -125,6 +134,21 @@ impl Invoke {
         format!("http://{}", self.address)
     }
 
+    /// Lets invocations of `function` start more of its processes.
+    pub(crate) fn serve(&self, function: &str, environments: &Arc<Environments>) {
+        let mut serving = self.environments.lock().unwrap_or_else(PoisonError::into_inner);
+        serving.insert(function.to_owned(), Arc::downgrade(environments));
+    }
+
+    /// Starts another process of `function` if all are busy, as Lambda does.
+    fn make_room(&self, function: &str, admission: &Semaphore) {
+        let serving = self.environments.lock().unwrap_or_else(PoisonError::into_inner).get(function).cloned();
+        let free = u32::try_from(admission.available_permits()).unwrap_or(u32::MAX);
+        if let Some(environments) = serving.and_then(|serving| serving.upgrade()) {
+            environments.make_room(MAX_INVOCATIONS.saturating_sub(free));
+        }
+    }
+
     /// The URL at which `function` is invoked.
     pub fn invoke_url(&self, function: &str) -> String {
         format!("http://{}/2015-03-31/functions/{function}/invocations", self.address)
@@ -141,6 +165,7 @@ impl Invoke {
         let admission = self.admission(function);
         let (status, body) = timeout(limit, async {
             let _admitted = admission.acquire().await?;
+            self.make_room(function, &admission);
             let response = self.client.post(self.invoke_url(function)).body(payload).send().await?;
             let status = response.status();
             anyhow::Ok((status, response.bytes().await?))

@@ -99,7 +99,7 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let world = regions::first(demo.regions.into());
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL and all functions ...", world.len());
     let mut options = Options::for_regions(world.clone());
-    options.run_every = Duration::from_secs(10);
+    options.run_every = Duration::from_secs(5);
     let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
 
     let half_life = crowd::half_life(demo.orders, demo.rush)

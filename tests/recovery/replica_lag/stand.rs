@@ -99,6 +99,7 @@ impl ReplicaStand {
             function: FUNCTION,
             region: HERE.into(),
             concurrency: 1,
+            processes: 1,
             environment,
             wrapper: Vec::new(),
             binaries: None,

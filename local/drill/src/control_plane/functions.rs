@@ -28,6 +28,8 @@ pub struct Deployment {
     pub binary: &'static str,
     /// Requests that one process takes at once.
     pub concurrency: u32,
+    /// The greatest number of processes.
+    pub processes: u32,
     pub environment: Environment,
     /// The alias that requests use, if there is one.
     pub alias: Option<&'static str>,
@@ -199,6 +201,7 @@ impl Fleet {
             function: deployed.binary(),
             region: self.region.clone(),
             concurrency: deployed.deployment.concurrency,
+            processes: deployed.deployment.processes,
             environment: environment.collect(),
             wrapper: Vec::new(),
             binaries: self.binaries.clone(),

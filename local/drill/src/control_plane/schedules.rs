@@ -6,7 +6,7 @@ use super::functions::{Fleet, Planned};
 use super::{ACCOUNT, Call, ControlledAccount, locked};
 use axum::body::Body;
 use axum::http::Response;
-use local::aws::schedule::Schedule;
+use local::aws::schedule::{self, Plan, Schedule, Since};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -23,10 +23,11 @@ impl Fleet {
                 "RetryPolicy": { "MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60 },
             },
         });
-        self.replace(name, definition).map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
+        let refused = |refusal: ApiError| anyhow::anyhow!("{}", refusal.message);
+        self.replace(name, definition, Since::LongAgo).map_err(refused)
     }
 
-    fn replace(&self, name: &str, definition: Value) -> Result<(), ApiError> {
+    fn replace(&self, name: &str, definition: Value, since: Since) -> Result<(), ApiError> {
         let every = interval(&definition, self.minute)?;
         let arn = definition["Target"]["Arn"].as_str().unwrap_or_default();
         let binary = self.with(arn, |deployed| Ok(deployed.binary()))?;
@@ -38,7 +39,9 @@ impl Fleet {
             planned.running.filter(|_| is_same)
         });
         let is_enabled = definition["State"].as_str() != Some("DISABLED");
-        let start = || Schedule::start(self.invoke_api().clone(), binary, self.region(), every);
+        let seed = schedule::seed();
+        let plan = Plan { function: binary, region: self.region(), interval: every, seed, since };
+        let start = || Schedule::start(self.invoke_api().clone(), &plan);
         let running = is_enabled.then(|| was_running.unwrap_or_else(start));
         schedules.insert(name.to_owned(), Planned { definition, running });
         Ok(())
@@ -104,7 +107,7 @@ pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<R
                 input.entry("State").or_insert_with(|| "ENABLED".into());
                 input.remove("ClientToken");
             }
-            fleet.replace(name, input)?;
+            fleet.replace(name, input, Since::Now)?;
             Ok(json_answer(200, &json!({ "ScheduleArn": arn })))
         }
         _ => Err(unknown()),

@@ -5,7 +5,9 @@ use super::servers::RegionServers;
 use super::{MAIN, Roles, STANDBY};
 use crate::control_plane::functions::{Deployment, Environment};
 use local::aws::emulators::Moto;
+use local::aws::functions::OVERLAPPING_RUNS;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::aws::schedule::run_seconds;
 use local::system::regions::{WORLD, WorldRegion};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +31,7 @@ pub struct TwoRegionsSettings {
     pub lease_seconds: u64,
     /// The clock tolerance of the lease, in milliseconds.
     pub tolerance_ms: u64,
-    /// The length of a minute of a schedule, and of a run of drain and worker.
+    /// The length of a minute of a schedule; a run of drain and worker is longer in proportion.
     pub minute: Duration,
     /// The class of main's database.
     pub main_class: String,
@@ -120,6 +122,7 @@ impl DeploymentPlan<'_> {
         let deployment = |binary, alias| Deployment {
             binary,
             concurrency: CONCURRENCY,
+            processes: 1,
             environment: table(environment.clone()),
             alias,
             is_parked: false,
@@ -131,7 +134,7 @@ impl DeploymentPlan<'_> {
     pub(super) fn of_main(&self, index: usize) -> Vec<Deployment> {
         let Some(own) = self.servers.get(index) else { return Vec::new() };
         let is_main = index == self.roles.main;
-        let seconds = self.settings.minute.as_secs().max(1).to_string();
+        let seconds = run_seconds(self.settings.minute);
         let mut environment = vec![
             ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
             ("FAIRDROP_LEDGER_URL", own.urls.ledger.clone()),
@@ -141,11 +144,16 @@ impl DeploymentPlan<'_> {
             ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
         ];
         environment.extend(self.leased(index));
-        let functions =
-            [("checkout-drain", 1), ("checkout-worker", 1), ("order-confirm", 16), ("drop-admin", 1)];
-        let deployment = |(binary, concurrency)| Deployment {
+        let functions = [
+            ("checkout-drain", 1, OVERLAPPING_RUNS),
+            ("checkout-worker", 1, OVERLAPPING_RUNS),
+            ("order-confirm", 16, 1),
+            ("drop-admin", 1, 1),
+        ];
+        let deployment = |(binary, concurrency, processes)| Deployment {
             binary,
             concurrency,
+            processes,
             environment: table(environment.clone()),
             alias: None,
             is_parked: !is_main,
@@ -208,6 +216,7 @@ impl DeploymentPlan<'_> {
         Deployment {
             binary: "region-failover",
             concurrency: 1,
+            processes: 1,
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             alias: None,
             is_parked: false,
