@@ -3,4 +3,5 @@
 mod live_drop;
 mod live_gateway;
 mod live_protocol;
+mod live_publishers;
 mod pages;
