@@ -2,6 +2,7 @@
 
 use super::run;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use tests::expanded::{ACCOUNT, Deployment, deployments, expand};
 
 /// moto's account.
@@ -51,12 +52,14 @@ const CONTROL_PLANE: Given = &[
     ),
 ];
 
-const SIMULATED: [Simulated; 18] = [
+const SIMULATED: [Simulated; 20] = [
     main("order-intake", &[]),
     main("order-intake-managed", &[]),
     main("order-status", &[]),
     main("live-updates", &[]),
     main("live-publish", &[]),
+    main("token-keys", &[]),
+    main("token-keys-store", &[]),
     main("checkout-drain", LEASE),
     main("checkout-worker", LEASE),
     main("order-confirm", LEASE),
@@ -150,14 +153,28 @@ fn every_recorded_request_is_allowed_also_as_aws_repeats_it_in_another_region() 
 }
 
 /// Requests that no test has recorded yet: function, action (`*`: all). rights.rs compares them with the code.
-const NOT_RECORDED_YET: [(&str, &str); 6] = [
+const NOT_RECORDED_YET: [(&str, &str); 7] = [
     ("snapshot-copy", "*"),
     ("order-confirm", "*"),
     ("live-publish", "*"),
+    ("token-keys", "*"),
     ("drop-admin", "dynamodb:DescribeTable"),
     ("region-failover", "lambda:InvokeFunction"),
     ("region-failover", "lambda:PutFunctionConcurrency"),
 ];
+
+#[test]
+fn every_function_is_simulated() {
+    let simulated: BTreeSet<&str> = SIMULATED.iter().map(|one| one.function).collect();
+    for deployment in deployments().unwrap() {
+        let resources = expand("template", &deployment).unwrap();
+        for function in resources.values().filter(|one| one["Type"] == "AWS::Lambda::Function") {
+            let name = function["Properties"]["FunctionName"].as_str().unwrap();
+            let name = name.strip_prefix("fairdrop-").unwrap();
+            assert!(simulated.contains(name), "{name}: add a deployment of it to SIMULATED");
+        }
+    }
+}
 
 #[test]
 fn every_permission_is_used_by_a_recorded_request_or_explained() {
