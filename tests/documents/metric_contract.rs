@@ -83,6 +83,10 @@ const CASES: &[(&str, &[Phase])] = &[
         "LedgerRefusesAlarm",
         &[(NOTHING, IsOk), (|| count_of_item("reservations_refused", 1), InAlarm), (NOTHING, IsOk)],
     ),
+    (
+        "TokenKeysUnknownAlarm",
+        &[(NOTHING, IsOk), (|| count("token_keys_unknown", 20), InAlarm), (NOTHING, IsOk)],
+    ),
     ("DeadTasksAlarm", &[(NOTHING, IsOk), (|| count_of_item("dead_letters", 1), InAlarm), (NOTHING, IsOk)]),
     (
         "LeaseMissedAlarm",

@@ -95,6 +95,12 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_STANDBY_REDIS_URL", "redis://127.0.0.1:1", AtStart(REDIS)),
     ("!FAIRDROP_REGIONS", "us-east-1,eu-west-1", AtStart(&["ap-southeast-1"])),
     ("FAIRDROP_STACK", "fairdrop", Derived),
+    (
+        "FAIRDROP_MAIN_CONCURRENCY",
+        "checkout-drain=6",
+        AtStart(&["checkout-drain", "order-intake=6", "drop-admin=0"]),
+    ),
+    ("FAIRDROP_DRILL_USER", "drill", AtDeployment("FailoverDrillUser")),
     ("!FAIRDROP_DRAIN_SCHEDULE", "drain", Derived),
     ("!FAIRDROP_WORKER_SCHEDULE", "worker", Derived),
     ("FAIRDROP_FAILOVER_CLASS", "", AtStart(&["db.made.up"])),

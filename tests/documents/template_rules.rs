@@ -31,9 +31,8 @@ fn all_sources(folder: &Path, only_code: bool) -> String {
 }
 
 /// Variables that the code reads and the template does not set, and why.
-const NOT_SET: [(&str, &str); 9] = [
+const NOT_SET: [(&str, &str); 8] = [
     ("FAIRDROP_LEDGER_PASSWORD", "on AWS there is no password: the functions log in with IAM"),
-    ("FAIRDROP_LEDGER_CONNECTIONS", "the default suits Lambda"),
     ("FAIRDROP_LEDGER_REGION", "Ledger::of_main sets it from FAIRDROP_MAIN_REGION"),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "the default suits the worker's time-out"),
     ("FAIRDROP_DRILL_POLL_SECONDS", "for tests"),
@@ -66,8 +65,8 @@ fn functions_of_main_are_disabled_in_the_standby() {
     let mut checked = 0;
     for (name, text) in template::resources(&template) {
         if text.contains("Type: AWS::Serverless::Function\n    Condition: MayBeMain") {
-            let rule = "ReservedConcurrentExecutions: !If [IsMain, !Ref AWS::NoValue, 0]";
-            assert!(text.contains(rule), "{name}");
+            let rule = "ReservedConcurrentExecutions: !If [IsMain, !If [Reserves, ";
+            assert!(text.contains(rule) && text.contains(", !Ref AWS::NoValue], 0]\n"), "{name}");
             checked += 1;
         }
     }

@@ -128,7 +128,8 @@ pub fn deployments() -> Result<Vec<Deployment>> {
             parameters,
         };
         found.push(plain.with("every option", &OPTIONS));
-        found.push(plain.with("provisioned", &[("IntakeProvisionedConcurrency", "10")]));
+        let provisioned = [("IntakeProvisionedConcurrency", "10"), ("ReserveConcurrency", "false")];
+        found.push(plain.with("provisioned", &provisioned));
         found.push(plain);
     }
     ensure!(found.len() >= 12, "{} deployments", found.len());

@@ -22,6 +22,13 @@ pub const WRONG: &[Wrong] = &[
     ("LedgerPort", &["0", "65536"]),
     ("LedgerDatabase", &["", "1st", "a-b"]),
     ("LedgerUser", &["", "1st", "a:secret"]),
+    ("PaymentsUser", &["", "1st", "a-b"]),
+    ("PaymentsConcurrency", &["0", "1001"]),
+    ("ReserveConcurrency", &["yes", ""]),
+    ("LambdaQuota", &["9", "many"]),
+    ("LedgerConnectionsAlarm", &["9", "5001"]),
+    ("DrillUser", &["", "a-b"]),
+    ("FailoverDrillUser", &["", "a-b"]),
     ("LedgerResourceId", &["ledger", "REPLACE WITH db-...", "prx-0a1b2c3d"]),
     (
         "LedgerCaLayer",

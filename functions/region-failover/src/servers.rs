@@ -42,6 +42,8 @@ pub struct FailoverServers {
     datastore: DatastoreClient,
     functions: Functions,
     replica_url: String,
+    /// The database user on a drill's copy; that of the replica's URL by default.
+    drill_user: Option<String>,
     /// The endpoint of a drill's copy, and the ledger on it.
     copy_endpoint: Arc<Mutex<Option<String>>>,
     copy_ledger: Arc<Mutex<Option<(String, Ledger)>>>,
@@ -67,6 +69,7 @@ impl FailoverServers {
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
             replica_url: config::required(source, "FAIRDROP_REPLICA_URL")?,
+            drill_user: drill::user(source),
             copy_endpoint: Arc::default(),
             copy_ledger: Arc::default(),
         })

@@ -19,9 +19,9 @@ pub const MAX_CONNECTIONS: u32 = 20;
 
 /// How long a call waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
-/// A connection that was idle for longer is tested with a ping before use: the process may have been frozen in between.
-const TRUSTED_IDLE: Duration = Duration::from_millis(50);
-/// The time limit of that ping.
+/// The time limit of the ping with which each connection is tested before use. How long it was idle proves nothing: if
+/// Lambda freezes the process while a connection returns to the pool, it seems fresh afterwards, and the server may have
+/// closed it.
 const PING_LIMIT: Duration = Duration::from_millis(500);
 const MAX_IDLE: Duration = Duration::from_secs(300);
 const MAX_LIFETIME: Duration = Duration::from_secs(900);
@@ -100,11 +100,10 @@ impl Access {
             .idle_timeout(MAX_IDLE)
             .max_lifetime(MAX_LIFETIME)
             .test_before_acquire(false)
-            .before_acquire(|connection: &mut PgConnection, meta| {
-                Box::pin(async move {
-                    let was_idle = meta.idle_for > TRUSTED_IDLE;
-                    Ok(!was_idle || matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))))
-                })
+            .before_acquire(|connection: &mut PgConnection, _| {
+                Box::pin(
+                    async move { Ok(matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(())))) },
+                )
             })
             .connect_lazy_with(self.options.clone())
     }

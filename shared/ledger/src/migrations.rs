@@ -58,7 +58,7 @@ impl Ledger {
 }
 
 /// The numbers of the applied migrations.
-pub(crate) async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
+async fn applied(connection: &mut sqlx::PgConnection) -> Result<Vec<i64>, LedgerError> {
     connection.ensure_migrations_table(TABLE).await.map_err(explain)?;
     let list = connection.list_applied_migrations(TABLE).await.map_err(explain)?;
     Ok(list.iter().map(|migration| migration.version).collect())

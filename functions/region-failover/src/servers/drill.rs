@@ -51,7 +51,7 @@ impl FailoverServers {
             Some((of, ledger)) if of == endpoint => Ok(ledger.clone()),
             _ => {
                 let source: Source<'_> = &|name: &str| match name {
-                    "FAIRDROP_REPLICA_URL" => at(&self.replica_url, endpoint),
+                    "FAIRDROP_REPLICA_URL" => at(&self.replica_url, self.drill_user.as_deref(), endpoint),
                     _ => shared::config::process_environment(name),
                 };
                 let ledger = Ledger::of_replica(source).map_err(obstacle)?;
@@ -150,10 +150,16 @@ impl FailoverServers {
     }
 }
 
-/// A ledger's URL with another host and port.
-fn at(url: &str, endpoint: &str) -> Option<String> {
-    let (user, rest) = url.split_once('@')?;
+/// The database user on a drill's copy.
+pub(super) fn user(source: Source<'_>) -> Option<String> {
+    shared::config::optional(source, "FAIRDROP_DRILL_USER")
+}
+
+/// A ledger's URL with another host and port, and with `user` if there is one.
+fn at(url: &str, user: Option<&str>, endpoint: &str) -> Option<String> {
+    let (of_url, rest) = url.split_once('@')?;
     let (_, database) = rest.split_once('/')?;
+    let user = user.map_or_else(|| of_url.to_owned(), |user| format!("postgres://{user}"));
     Some(format!("{user}@{endpoint}/{database}"))
 }
 
@@ -162,10 +168,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_host_and_port_are_replaced() {
+    fn only_host_port_and_user_are_replaced() {
         let url = "postgres://app@replica.example:5432/fairdrop?sslmode=verify-full";
         let expected = "postgres://app@copy.example:6000/fairdrop?sslmode=verify-full";
-        assert_eq!(at(url, "copy.example:6000").as_deref(), Some(expected));
-        assert_eq!(at("postgres://replica.example/x", "copy:1"), None);
+        assert_eq!(at(url, None, "copy.example:6000").as_deref(), Some(expected));
+        let of_drill = expected.replace("app", "drill");
+        assert_eq!(at(url, Some("drill"), "copy.example:6000"), Some(of_drill));
+        assert_eq!(at("postgres://replica.example/x", None, "copy:1"), None);
     }
 }

@@ -9,6 +9,7 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::{
     GetFunctionConfigurationError, GetFunctionConfigurationOutput,
 };
+use aws_sdk_lambda::operation::put_function_concurrency::PutFunctionConcurrencyError;
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use aws_sdk_scheduler::types::ScheduleState;
 use futures::future::{join_all, try_join_all};
@@ -43,6 +44,9 @@ const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 /// The variable with the URL of the region's own copy of it.
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
+/// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
+const RESERVED: &str = "FAIRDROP_MAIN_CONCURRENCY";
+
 /// The functions of all regions.
 #[derive(Clone, Debug)]
 pub(super) struct Functions {
@@ -52,6 +56,8 @@ pub(super) struct Functions {
     here: String,
     new_main_redis: String,
     schedules: [String; 2],
+    /// The concurrency that is reserved for each of main's functions; empty if the deployment reserves none.
+    reserved: BTreeMap<String, i32>,
 }
 
 impl Functions {
@@ -81,6 +87,7 @@ impl Functions {
                 config::required(source, "FAIRDROP_DRAIN_SCHEDULE")?,
                 config::required(source, "FAIRDROP_WORKER_SCHEDULE")?,
             ],
+            reserved: reserved(&config::optional(source, RESERVED).unwrap_or_default())?,
         })
     }
 
@@ -240,12 +247,44 @@ impl Functions {
         Ok(true)
     }
 
+    /// Reserves `executions` for a function. Returns whether Lambda has done so: it refuses if the region's quota is too
+    /// small. A failover then goes on without the reservation.
+    async fn reserve(&self, client: &Client, name: &str, executions: i32) -> Result<bool, Obstacle> {
+        let call = client.put_function_concurrency().function_name(name);
+        let call = call.reserved_concurrent_executions(executions).send();
+        let is_refused = std::cell::Cell::new(false);
+        let invalid = |error: &PutFunctionConcurrencyError| error.is_invalid_parameter_value_exception();
+        let reserved = call_aws(name, async {
+            let answer = call.await;
+            is_refused.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(invalid)));
+            answer
+        });
+        match reserved.await {
+            Err(Obstacle(why)) if is_refused.get() => {
+                tracing::warn!(
+                    function = name,
+                    executions,
+                    why,
+                    "Lambda refused to reserve concurrency; the function runs without a reservation: raise the quota"
+                );
+                Ok(false)
+            }
+            reserved => reserved.map(|_| true),
+        }
+    }
+
     /// Lets main's functions run here, and enables their schedules.
     pub(super) async fn enable_main(&self) -> Result<(), Obstacle> {
         let client = self.client_here()?;
         for function in OF_MAIN {
             let name = self.name(function);
-            call_aws(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
+            let is_reserved = match self.reserved.get(function) {
+                Some(executions) => self.reserve(client, &name, *executions).await?,
+                None => false,
+            };
+            if !is_reserved {
+                call_aws(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
+            }
         }
         for name in &self.schedules {
             let found = call_aws(name, self.scheduler.get_schedule().name(name).send()).await?;
@@ -272,6 +311,18 @@ impl Functions {
         }
         Ok(())
     }
+}
+
+/// Reads `checkout-drain=6,checkout-worker=6`.
+fn reserved(text: &str) -> Result<BTreeMap<String, i32>, ConfigError> {
+    let pairs = text.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, executions) = pair.split_once('=')?;
+        let executions = executions.parse().ok().filter(|number| *number > 0)?;
+        OF_MAIN.contains(&name).then(|| (name.to_owned(), executions))
+    });
+    pairs.collect::<Option<_>>().ok_or_else(|| {
+        ConfigError::bad(RESERVED, "it must list functions of main and executions: checkout-drain=6")
+    })
 }
 
 /// Waits for `work` in `region`; in the lost region not longer than its limit.

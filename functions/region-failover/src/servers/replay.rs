@@ -80,6 +80,7 @@ impl ReplayedAws {
             "FAIRDROP_REDIS_DATASTORE" => "ldgnf-fairdrop",
             "FAIRDROP_REDIS_GROUP" => "redis-here",
             "FAIRDROP_REGIONS" => "eu-west-1",
+            "FAIRDROP_MAIN_CONCURRENCY" => "checkout-drain=6,order-confirm=50",
             "FAIRDROP_STACK" => "fairdrop",
             "FAIRDROP_STANDBY_REDIS_URL" => "rediss://here:6379",
             "FAIRDROP_DRAIN_SCHEDULE" => "drain-every-minute",

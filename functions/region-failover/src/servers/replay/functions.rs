@@ -120,10 +120,13 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
     let (on, off) = (schedule("ENABLED"), schedule("DISABLED"));
     let concurrency = |name: &str| format!("/2019-09-30/functions/fairdrop-{name}/concurrency");
     let names = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-    let lifted: Vec<String> = names
-        .iter()
-        .map(|name| format!("DELETE /2017-10-31/functions/fairdrop-{name}/concurrency"))
-        .collect();
+    let of_old_api = |name: &str| format!("/2017-10-31/functions/fairdrop-{name}/concurrency");
+    // The quota does not suffice for order-confirm.
+    let lifted =
+        ["checkout-worker", "order-confirm", "drop-admin"].map(|name| format!("DELETE {}", of_old_api(name)));
+    let reserved = ["checkout-drain", "order-confirm"].map(|name| format!("PUT {}", of_old_api(name)));
+    let too_small =
+        r#"{"__type":"InvalidParameterValueException","message":"UnreservedConcurrentExecution"}"#;
     let asked: Vec<String> = names.iter().map(|name| format!("GET {}", concurrency(name))).collect();
     let mut answers = vec![
         ("GET /schedules/drain-every-minute", 200, off.as_str()),
@@ -132,9 +135,13 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
     ];
     answers.extend(lifted.iter().map(|question| (question.as_str(), 204, "")));
     answers.extend(asked.iter().map(|question| (question.as_str(), 200, "{}")));
+    answers.push((reserved[0].as_str(), 200, r#"{"ReservedConcurrentExecutions":6}"#));
+    answers.push((reserved[1].as_str(), 400, too_small));
     let aws = ReplayedAws::start(&answers).await;
     assert_eq!(aws.functions().may_run().await, Ok(false));
     aws.functions().enable_main().await.unwrap();
+    assert_eq!(aws.sent(&reserved[0]), [r#"{"ReservedConcurrentExecutions":6}"#]);
+    assert_eq!(aws.sent(&lifted[1]).len(), 1);
     let sent = &aws.sent("PUT /schedules/drain-every-minute")[0];
     for part in [
         "ENABLED",
