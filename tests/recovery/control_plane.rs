@@ -129,29 +129,36 @@ async fn databases(two: &TwoRegions) -> Result<()> {
 
 async fn datastore(two: &TwoRegions) -> Result<()> {
     let client = aws_sdk_elasticache::Client::new(&aws(two, HERE).await);
-    let describe = async || -> Result<(String, Vec<(String, String)>)> {
-        let call = client.describe_global_replication_groups();
-        let found = call.global_replication_group_id("ldgnf-fairdrop").show_member_info(true).send().await?;
-        let found = &found.global_replication_groups()[0];
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        let members = found.members().iter().map(|m| (text(m.replication_group_region()), text(m.role())));
-        Ok((text(found.status()), members.collect()))
+    let there = aws_sdk_elasticache::Client::new(&aws(two, THERE).await);
+    let describe = async || -> Result<Vec<(String, String)>> {
+        let mut groups = Vec::new();
+        for (client, group) in [(&there, "fairdrop-us-east-1"), (&client, "fairdrop-eu-west-1")] {
+            let found = client.describe_replication_groups().replication_group_id(group).send().await?;
+            let found = &found.replication_groups()[0];
+            let role = found
+                .global_replication_group_info()
+                .and_then(|info| info.global_replication_group_member_role());
+            groups.push((found.status().unwrap_or_default().to_owned(), role.unwrap_or_default().to_owned()));
+        }
+        Ok(groups)
     };
-    let roles = |main: &str, standby: &str| vec![(THERE.into(), main.into()), (HERE.into(), standby.into())];
-    assert_eq!(describe().await?, ("available".into(), roles("PRIMARY", "SECONDARY")));
-    let unknown = client.describe_global_replication_groups().global_replication_group_id("x").send().await;
-    assert_eq!(code(unknown), "GlobalReplicationGroupNotFoundFault");
+    let both = |status: &str, main: &str, standby: &str| {
+        [main, standby].map(|role| (status.into(), role.into())).to_vec()
+    };
+    assert_eq!(describe().await?, both("available", "PRIMARY", "SECONDARY"));
+    let unknown = client.describe_replication_groups().replication_group_id("x").send().await;
+    assert_eq!(code(unknown), "ReplicationGroupNotFoundFault");
     let fail_over = |region: &str, group: &str| {
         let call = client.failover_global_replication_group().global_replication_group_id("ldgnf-fairdrop");
         call.primary_region(region).primary_replication_group_id(group).send()
     };
     assert_eq!(code(fail_over(THERE, "fairdrop-us-east-1").await), "InvalidParameterValue");
     fail_over(HERE, "fairdrop-eu-west-1").await?;
-    assert_eq!(describe().await?.0, "modifying");
+    assert_eq!(describe().await?, both("modifying", "PRIMARY", "SECONDARY"));
     let again = fail_over(HERE, "fairdrop-eu-west-1").await;
     assert_eq!(code(again), "InvalidGlobalReplicationGroupState");
     eventually("the primary has moved", A_WHILE, async || {
-        Ok((describe().await? == ("available".into(), roles("SECONDARY", "PRIMARY"))).then_some(()))
+        Ok((describe().await? == both("available", "SECONDARY", "PRIMARY")).then_some(()))
     })
     .await?;
     let set = async |region: usize| -> Result<()> {
