@@ -4,7 +4,7 @@
 //! at once: it was overtaken, and has done nothing that was not saved.
 
 use crate::app::App;
-use crate::observation::Obstacle;
+use crate::observation::{FailoverAction, Obstacle};
 use crate::store::{RunRecord, StoredRun};
 use crate::transition::Decision;
 use std::time::Duration;
@@ -82,6 +82,11 @@ pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (Store
                 }
                 if !what.is_empty() {
                     record.run.set_last(what);
+                }
+                record.run.is_detaching |= done.is_ok() && action == FailoverAction::DetachRedis;
+                // AWS has begun what takes minutes, and refuses to begin it again.
+                if done.is_ok() && action.begins_a_change() {
+                    sleep(app.observe_interval).await;
                 }
             }
             Decision::Again => {}

@@ -182,3 +182,10 @@ pub enum FailoverAction {
     /// Closes the old main's database to all clients.
     Fence,
 }
+
+impl FailoverAction {
+    /// Whether AWS goes on with it after it has accepted the call.
+    pub(crate) fn begins_a_change(&self) -> bool {
+        matches!(self, Self::MoveRedis | Self::DetachRedis | Self::RaiseClass | Self::Promote)
+    }
+}

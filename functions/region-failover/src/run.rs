@@ -86,6 +86,10 @@ pub struct Run {
     /// Steps that the operator has waived: they are not tried again.
     #[serde(default)]
     pub waived: Vec<FailoverStep>,
+    /// Whether ElastiCache has accepted to detach the standby's Redis. A group that leaves is not asked to become the
+    /// primary.
+    #[serde(default)]
+    pub is_detaching: bool,
     /// Why it was aborted.
     pub why: String,
     /// When the old main's lease ended: main has sold nothing since. Milliseconds since the Unix epoch.
@@ -121,6 +125,7 @@ impl Run {
             log: Vec::new(),
             outstanding: Vec::new(),
             waived: Vec::new(),
+            is_detaching: false,
             why: String::new(),
             stopped_ms: None,
             stated: None,

@@ -202,6 +202,12 @@ fn redis_is_asked_for_in_every_state_and_both_ways_in_turn_once_it_takes_too_lon
         assert_eq!(observed(&mut run, observation(), 299), moves);
         assert_eq!(observed(&mut run, observation(), 301), Decision::Do(FailoverAction::DetachRedis));
         assert_eq!(observed(&mut run, observation(), 303), moves);
+        // Once ElastiCache has accepted to detach, the group is not asked to become the primary of what it leaves.
+        run.is_detaching = true;
+        for seconds in [305, 307] {
+            let detach = Decision::Do(FailoverAction::DetachRedis);
+            assert_eq!(observed(&mut run, observation(), seconds), detach);
+        }
     }
 }
 

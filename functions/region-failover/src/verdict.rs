@@ -57,8 +57,9 @@ pub fn decide(
         }
         (Step::ScaleUp, Observation::Instance { is_settled, is_big_enough, .. }) => {
             match (is_big_enough, is_settled) {
-                (true, true) => Done,
-                (_, false) => wait("RDS is changing the replica's instance"),
+                // RDS shows a new class only once the change is complete.
+                (true, _) => Done,
+                (false, false) => wait("RDS is changing the replica's instance"),
                 (false, true) => StepVerdict::Do(FailoverAction::RaiseClass),
             }
         }
@@ -181,7 +182,7 @@ fn move_redis(run: &Run, role: Role, is_settled: bool, now: Stamp) -> StepVerdic
         }
         // ElastiCache is asked in every state of the datastore. Which of the two it refuses depends on the state, so
         // that they take turns.
-        (Role::Secondary, _) if hangs && run.step_actions().is_multiple_of(2) => {
+        (Role::Secondary, _) if run.is_detaching || hangs && run.step_actions().is_multiple_of(2) => {
             StepVerdict::Do(FailoverAction::DetachRedis)
         }
         (Role::Secondary, _) => StepVerdict::Do(FailoverAction::MoveRedis),

@@ -18,7 +18,7 @@ use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::timeout;
-use wake::{Readiness, readiness, state_text};
+use wake::{Readiness, readiness};
 
 /// Functions of every region that call main's Redis. token-keys-store runs in main and in the standby.
 const EVERYWHERE: [&str; 6] = [
@@ -158,8 +158,8 @@ impl Functions {
             // Lambda refuses changes of a pending function. Whether it accepts those of an inactive one is not documented.
             Readiness::Pending => return Ok(()),
             Readiness::Inactive => return self.wake(client, function, None).await,
-            Readiness::Broken => return Err(obstacle(state_text(&name, &found))),
-            Readiness::Active => {}
+            // A new configuration is the cure for a failed function. If Lambda refuses it, its answer says why.
+            Readiness::Broken | Readiness::Active => {}
         }
         let mut variables = variables(&found)?;
         // A failed update has changed nothing: the next update replaces it.
