@@ -88,7 +88,7 @@ deploy: sam-build ## Deploy to AWS; ENV=single, use1, usw2 or euw1, see samconfi
 		'{ print } /parameter_overrides\]$$/ { print "Revision = \"" revision "\"" }' samconfig.toml > .aws-sam/samconfig.toml
 	$(VENV)/bin/sam deploy --config-env $(ENV) --config-file $(CURDIR)/.aws-sam/samconfig.toml
 
-preflight: setup-recovery ## Check before a drop that every region takes orders; ENV=use1, ARGS="--token TOKEN --json"
+preflight: setup-recovery ## Check before a drop that every region takes orders; ENV=use1, ARGS=--json, FAIRDROP_PREFLIGHT_TOKEN in the environment
 	@$(VENV)/bin/python local/preflight.py --env $(ENV) $(ARGS)
 
 deploy-local: sam-build build ## Deploy what SAM built into an emulator on this machine, and sell a unit there

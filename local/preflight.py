@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Checks before a drop that every region can take orders: states of functions, quotas, alarms, and one real order.
 
-usage: local/preflight.py --env use1 [--token TOKEN] [--json]
+usage: FAIRDROP_PREFLIGHT_TOKEN=... local/preflight.py --env use1 [--json]
        local/preflight.py --main REGION --regions REGION,... --stack STACK [--api REGION=URL ...] [--json]
 
 --env reads main, regions and stack from samconfig.toml: all its environments with the same MainRegion. The order is for
 the item `preflight-canary`, which is paused, so that no unit is sold; it is taken back, and the item closed. The order
-needs a buyer's access token: --token or FAIRDROP_PREFLIGHT_TOKEN. Exit code 1 if a check failed, 2 if one was skipped.
+needs a buyer's access token in FAIRDROP_PREFLIGHT_TOKEN, or after --token, where `ps` shows it to every user of this
+machine. Exit code 1 if a check failed, 2 if one was skipped.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import time
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -27,11 +29,23 @@ CANARY = "preflight-canary"
 KEEP_WARM = b'{"keep_warm":true}'
 EVERYWHERE = ["order-intake", "order-status"]
 OF_MAIN = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"]
-OPTIONAL = ["order-intake-managed", "live-updates", "live-publish"]
+OPTIONAL = ["order-intake-managed", "live-updates", "live-publish", "token-keys", "token-keys-store"]
 BEHIND_ALIAS = {"order-intake": "live", "order-intake-managed": "live"}
 AWS = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
 HTTP_LIMIT_SECONDS = 30
 POLL_SECONDS = 2
+MINUTE_US = 60_000_000
+DAY_US = 24 * 60 * MINUTE_US
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an answer: urllib would send the token to whatever host it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+HTTP = urllib.request.build_opener(NoRedirects)
 
 
 class Preflight:
@@ -125,19 +139,20 @@ class Preflight:
 
     def canary(self) -> None:
         if not self.options.token:
-            self.add("all", "canary order", "skipped", "no access token", "pass --token or FAIRDROP_PREFLIGHT_TOKEN")
+            self.add("all", "canary order", "skipped", "no access token", "set FAIRDROP_PREFLIGHT_TOKEN")
             return
         now = int(time.time() * 1e6)
         try:
             try:
-                item = {"item_id": CANARY, "name": "Canary of preflight", "stock_total": 1, "opens_at": now - 60_000_000}
+                # It opens only after it is paused: a buyer could otherwise reserve its unit in between.
+                item = {"item_id": CANARY, "name": "Canary of preflight", "stock_total": 1, "opens_at": now + DAY_US}
                 self.admin({"command": "create", "item": item})
             except RuntimeError as error:
                 if "Exists" not in str(error):
                     raise
             self.admin({"command": "pause", "item_id": CANARY})
             # If this check is killed, the item closes by itself.
-            changes = {"closes_at": now + 15 * 60_000_000}
+            changes = {"opens_at": now - MINUTE_US, "closes_at": now + 15 * MINUTE_US}
             self.admin({"command": "update", "item_id": CANARY, "changes": changes})
         except (BotoCoreError, ClientError, RuntimeError) as error:
             self.add(self.options.main, "canary item", "failed", str(error), "check drop-admin's log")
@@ -145,7 +160,7 @@ class Preflight:
         for region in self.options.regions:
             try:
                 self.order(region)
-            except (BotoCoreError, ClientError, OSError, RuntimeError) as error:
+            except (BotoCoreError, ClientError, OSError, RuntimeError, ValueError) as error:
                 self.add(region, "canary order", "failed", str(error), "docs/PROBLEMS.md explains the problem")
         try:
             self.admin({"command": "close", "item_id": CANARY})
@@ -162,20 +177,22 @@ class Preflight:
 
     def api(self, region: str) -> str:
         if region in self.options.api:
-            return self.options.api[region]
+            return refuse_plain_http(self.options.api[region])
         stacks = self.client("cloudformation", region).describe_stacks(StackName=self.options.stack)["Stacks"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
         if "ApiUrl" not in outputs:
             raise RuntimeError("the stack has no output ApiUrl")
-        return outputs["ApiUrl"]
+        return refuse_plain_http(outputs["ApiUrl"])
 
     def order(self, region: str) -> None:
         base = f"{self.api(region).rstrip('/')}/items/{CANARY}"
-        # The region reads the item from a replica, and keeps it for a second.
+        # The region reads the item from a replica, and keeps it for a second. Only `paused` shows that it has read the
+        # pause and the new opening time.
         until = time.monotonic() + 15
-        while (answer := self.http("GET", base))[0] != 200 or answer[1].get("phase", "open") != "open":
+        while (answer := self.http("GET", base))[0] != 200 or answer[1].get("phase") != "paused":
             if time.monotonic() > until:
-                raise RuntimeError(f"GET the item: {answer[0]} {answer[1].get('type') or answer[1].get('phase')}")
+                problem = answer[1].get("type") or f"phase {answer[1].get('phase')}, not paused"
+                raise RuntimeError(f"GET the item: {answer[0]} {problem}")
             time.sleep(0.5)
         began = time.monotonic()
         for method, path, expected in [("POST", "/orders", 202), ("GET", "/orders/me", 200), ("DELETE", "/orders/me", 200)]:
@@ -192,7 +209,7 @@ class Preflight:
         headers = {"authorization": f"Bearer {self.options.token}"}
         request = urllib.request.Request(url, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=HTTP_LIMIT_SECONDS) as answer:
+            with HTTP.open(request, timeout=HTTP_LIMIT_SECONDS) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             text = error.read()
@@ -209,6 +226,14 @@ class Preflight:
         self.canary()
         results = {row["result"] for row in self.rows}
         return 1 if "failed" in results else 2 if "skipped" in results else 0
+
+
+def refuse_plain_http(url: str) -> str:
+    """Returns `url`. Fails if the token would cross the network in plain text."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "https" or parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"):
+        return url
+    raise RuntimeError(f"{url} is not https, and would show the token to the network: give an https URL with --api")
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -245,7 +270,7 @@ def main() -> int:
     parser.add_argument("--regions", type=lambda text: text.split(","), help="all regions, separated by commas")
     parser.add_argument("--stack", default="fairdrop", help="the name of the stack")
     parser.add_argument("--api", action="append", default=[], metavar="REGION=URL", help="instead of the stack's output")
-    parser.add_argument("--token", default=os.environ.get("FAIRDROP_PREFLIGHT_TOKEN"), help="a buyer's access token")
+    parser.add_argument("--token", default=os.environ.get("FAIRDROP_PREFLIGHT_TOKEN"), help="a buyer's access token; better in FAIRDROP_PREFLIGHT_TOKEN: `ps` shows arguments")
     parser.add_argument("--concurrency", type=int, default=1000, help="executions that each region should have free")
     parser.add_argument("--wait", type=float, default=120, help="seconds to wait for an inactive function")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")

@@ -13,8 +13,13 @@ use local::system::wan::ConnectionState;
 use serde_json::{Value, json};
 use shared::keep_warm::KEEP_WARM_EVENT;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tests::{Client, quick};
+
+/// What a stack without options lacks.
+const NOT_DEPLOYED: [&str; 5] =
+    ["order-intake-managed", "live-updates", "live-publish", "token-keys", "token-keys-store"];
 
 /// States by region and function; all others are active.
 type States = Arc<Mutex<HashMap<(String, String), &'static str>>>;
@@ -29,7 +34,7 @@ async fn lambda_api(system: Arc<System>, states: States) -> String {
             let region = scope.split('/').nth(2).unwrap().to_owned();
             let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
             if path[1] == "account-settings" {
-                let limit = json!({ "ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 900 });
+                let limit = json!({ "ConcurrentExecutions": 1200, "UnreservedConcurrentExecutions": 1100 });
                 return json!({ "AccountLimit": limit }).to_string().into_response();
             }
             let function = path[2].strip_prefix("fairdrop-").unwrap().to_owned();
@@ -37,9 +42,7 @@ async fn lambda_api(system: Arc<System>, states: States) -> String {
             let state = states.lock().unwrap().get(&key).copied().unwrap_or("Active");
             match (method, path[3]) {
                 (Method::GET, "concurrency") => json!({}).to_string().into_response(),
-                (Method::GET, _)
-                    if ["live-updates", "live-publish", "order-intake-managed"].contains(&&*key.1) =>
-                {
+                (Method::GET, _) if NOT_DEPLOYED.contains(&&*key.1) => {
                     error(StatusCode::NOT_FOUND, "ResourceNotFoundException")
                 }
                 (Method::GET, _) => {
@@ -50,13 +53,18 @@ async fn lambda_api(system: Arc<System>, states: States) -> String {
                     let status = if state == "Failed" { "Failed" } else { "Successful" };
                     json!({ "State": state, "LastUpdateStatus": status }).to_string().into_response()
                 }
-                (_, _) if state == "Inactive" => {
+                // Both refuse invocations; the first one wakes an inactive function.
+                (_, _) if ["Inactive", "Pending"].contains(&state) => {
                     assert_eq!(body, KEEP_WARM_EVENT);
                     states.lock().unwrap().insert(key, "Pending");
                     error(StatusCode::BAD_GATEWAY, "ResourceNotReadyException")
                 }
                 (..) => match system.admin(&serde_json::from_slice(&body).unwrap()).await {
-                    Ok(answer) => answer.to_string().into_response(),
+                    Ok(answer) => {
+                        // A buyer who knows the item could otherwise reserve its unit.
+                        assert_ne!(answer["phase"], "open", "the item must never be open: {answer}");
+                        answer.to_string().into_response()
+                    }
                     Err(why) => {
                         let error = json!({ "errorType": "Error", "errorMessage": format!("{why:#}") });
                         ([("x-amz-function-error", "Unhandled")], error.to_string()).into_response()
@@ -65,10 +73,28 @@ async fn lambda_api(system: Arc<System>, states: States) -> String {
             }
         }
     });
+    serve(app).await
+}
+
+/// Serves `app` on a free port; returns its address.
+async fn serve(app: Router) -> String {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
     url
+}
+
+/// The address of an API that redirects every request to another host, and the number of requests that reach it.
+async fn redirecting_api() -> (String, Arc<AtomicUsize>) {
+    let followed = Arc::new(AtomicUsize::new(0));
+    let counter = followed.clone();
+    let elsewhere = serve(Router::new().fallback(move || async move {
+        counter.fetch_add(1, Ordering::SeqCst);
+        json!({ "phase": "paused" }).to_string()
+    }))
+    .await;
+    let redirect = move || async move { (StatusCode::FOUND, [("location", elsewhere)]) };
+    (serve(Router::new().fallback(redirect)).await, followed)
 }
 
 fn error(status: StatusCode, code: &str) -> Response {
@@ -76,12 +102,13 @@ fn error(status: StatusCode, code: &str) -> Response {
     (status, headers, json!({ "message": "no" }).to_string()).into_response()
 }
 
-/// Runs the check; returns its exit code and its output.
-async fn preflight(arguments: Vec<String>, lambda: &str, moto: &Moto) -> (i32, String) {
+/// Runs the check with a buyer's token, or without one; returns its exit code and its output.
+async fn preflight(arguments: Vec<String>, token: Option<&str>, lambda: &str, moto: &Moto) -> (i32, String) {
     let script = local::system::process::workspace().join("local/preflight.py");
     let mut command = tokio::process::Command::new(tool("python"));
     command.arg(script).args(arguments).envs(Moto::environment_at(&moto.url()));
-    let output = command.env("AWS_ENDPOINT_URL_LAMBDA", lambda).output().await.unwrap();
+    command.env("AWS_ENDPOINT_URL_LAMBDA", lambda).env_remove("FAIRDROP_PREFLIGHT_TOKEN");
+    let output = command.envs(token.map(|token| ("FAIRDROP_PREFLIGHT_TOKEN", token))).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     (output.status.code().unwrap(), text)
@@ -109,16 +136,19 @@ async fn preflight_finds_what_would_refuse_orders_and_orders_in_every_region() {
     }
 
     // Without a token the order is skipped, and the check says so.
-    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    let (code, text) = preflight(arguments.clone(), None, &lambda, &moto).await;
     assert_eq!(code, 2, "{text}");
-    assert!(text.contains("no access token") && text.contains("next: pass --token"), "{text}");
+    let to_do = "next: set FAIRDROP_PREFLIGHT_TOKEN";
+    assert!(text.contains("no access token") && text.contains(to_do), "{text}");
 
     // An inactive function is woken; a failed one is named with what to do.
-    arguments.extend(["--json".into(), "--token".into(), system.identity.token("preflight").unwrap()]);
+    arguments.push("--json".into());
+    let token = system.identity.token("preflight").unwrap();
+    let token = Some(token.as_str());
     let intake = |index: usize| (names[index].clone(), "order-intake".to_owned());
     states.lock().unwrap().insert(intake(1), "Inactive");
     states.lock().unwrap().insert(intake(2), "Failed");
-    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    let (code, text) = preflight(arguments.clone(), token, &lambda, &moto).await;
     let report: Value = serde_json::from_str(&text).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let failed: Vec<&Value> = rows.iter().filter(|row| row["result"] == "failed").collect();
@@ -130,12 +160,30 @@ async fn preflight_finds_what_would_refuse_orders_and_orders_in_every_region() {
     let ordered = rows.iter().filter(|row| row["check"] == "canary order" && row["result"] == "ok").count();
     assert_eq!(ordered, 5, "{text}");
 
-    // Again, with the same item; a region that cannot reach main is found.
+    // Again, with the same item.
     states.lock().unwrap().clear();
-    let (code, text) = preflight(arguments.clone(), &lambda, &moto).await;
+    let (code, text) = preflight(arguments.clone(), token, &lambda, &moto).await;
     assert_eq!(code, 0, "{text}");
+
+    // The token goes to no other host than the region's API, and over no plain connection.
+    let (redirecting, followed) = redirecting_api().await;
+    let apis = [format!("{}={redirecting}", names[1]), format!("{}=http://shop.invalid", names[2])];
+    let wrong = arguments.iter().cloned().chain(apis.into_iter().flat_map(|api| ["--api".into(), api]));
+    let (code, text) = preflight(wrong.collect(), token, &lambda, &moto).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap().iter();
+    let failed: Vec<(&Value, String)> = rows
+        .filter(|row| row["result"] == "failed")
+        .map(|row| (&row["region"], row["detail"].to_string()))
+        .collect();
+    assert_eq!((code, failed.len()), (1, 2), "{text}");
+    assert!(failed[0].0 == &names[1] && failed[0].1.contains("302"), "{text}");
+    assert!(failed[1].0 == &names[2] && failed[1].1.contains("is not https"), "{text}");
+    assert_eq!(followed.load(Ordering::SeqCst), 0, "{text}");
+
+    // A region that cannot reach main is found.
     system.regions[3].connection.set(ConnectionState::Refusing);
-    let (code, text) = preflight(arguments, &lambda, &moto).await;
+    let (code, text) = preflight(arguments, token, &lambda, &moto).await;
     let report: Value = serde_json::from_str(&text).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let failed: Vec<&Value> =
