@@ -108,6 +108,8 @@ impl ItemCache {
     }
 
     async fn may_exist(&self, item_id: &ItemId, limit: Duration) -> Result<bool, LinkError> {
+        // With a replica, the answer can do without the set, and a main that hangs must not use up an order's time.
+        let limit = if self.replica.is_some() { limit.min(REPLICA_LIMIT) } else { limit };
         match self.known_ids.may_exist(&self.main, item_id, limit).await {
             // The replica may have the item. If it does not, the read asks main, and fails there.
             Err(_) if self.replica.is_some() => Ok(true),

@@ -46,6 +46,7 @@ pub use tasks::{
     CANCELLED_OFFSET_MICROS, MAX_COUNTED, MAX_DEAD_LETTERS, NO_HOLD_MICROS, Reservation, TASK_HISTORY, Task,
     TaskBody,
 };
+pub use token_keys::StoredTokenKeys;
 
 use std::time::Duration;
 

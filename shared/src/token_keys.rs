@@ -2,24 +2,28 @@
 //! fetched from the issuer.
 //!
 //! Each process keeps a copy. It reads the set again in the background, from the region's own replica if there is one;
-//! a token that the copy verifies never waits. A token that names an unknown key waits for one such read, because it
-//! would be refused otherwise. Nothing here calls the issuer, whatever tokens arrive. If a read fails or the set
-//! cannot be used, the copy stays.
+//! a token that the copy verifies never waits. A token that names an unknown key waits for a read that also asks main,
+//! because it would be refused otherwise. Nothing here calls the issuer, whatever tokens arrive. If a read fails or the
+//! set cannot be used, the copy stays.
+//!
+//! Main's set always counts. A replica that lags, has no set or has an older one than the copy is not believed: main is
+//! asked ([`stored`]).
 
 mod source;
+mod stored;
 
 pub use source::{KeySource, is_accepted, is_local};
 
 use crate::config::{ConfigError, Source};
-use crate::item_cache::REPLICA_LIMIT;
-use crate::queue::{LinkError, Queue};
+use crate::queue::{Queue, StoredTokenKeys};
+use crate::stamp::Stamp;
 use crate::token::key_set::KeySet;
 use crate::token::{Proof, TokenError, TokenVerifier};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex as AsyncMutex;
+use stored::{Cause, StoredKeys};
 use tokio::time::timeout;
 
 /// How often a process reads the set again while requests arrive.
@@ -59,38 +63,22 @@ struct State {
     stored: Option<StoredKeys>,
 }
 
-/// The keys in use, and the document that they come from.
+/// The keys in use, the document that they come from, and when its fetch began.
 #[derive(Debug)]
 struct Copy {
     verifier: Arc<TokenVerifier>,
     document: Option<String>,
-}
-
-/// Where the fetched set is stored.
-#[derive(Debug)]
-struct StoredKeys {
-    replica: Option<Queue>,
-    main: Queue,
-    /// When the newest read began. The lock is held during a read.
-    read_at: AsyncMutex<Option<Instant>>,
-    is_scheduled: AtomicBool,
-    /// When the next read in the background is due.
-    next_read: Mutex<Option<Instant>>,
+    fetched_at: Option<Stamp>,
 }
 
 impl TokenKeys {
     /// Reads the configured keys. If `FAIRDROP_TOKEN_KEYS_FROM` is set, the fetched ones are read from `replica`, or
-    /// from `main` if there is no replica or it fails.
+    /// from `main` if there is no replica or its answer cannot be trusted.
     pub fn from_config(source: Source, replica: Option<Queue>, main: Queue) -> Result<Self, ConfigError> {
-        let stored = KeySource::from_config(source)?.map(|_| StoredKeys {
-            replica,
-            main,
-            read_at: AsyncMutex::default(),
-            is_scheduled: AtomicBool::default(),
-            next_read: Mutex::default(),
-        });
+        let stored = KeySource::from_config(source)?.map(|_| StoredKeys::new(replica, main));
         let verifier = Arc::new(TokenVerifier::from_config(source, stored.is_some())?);
-        Ok(Self(Arc::new(State { copy: Mutex::new(Copy { verifier, document: None }), stored })))
+        let copy = Mutex::new(Copy { verifier, document: None, fetched_at: None });
+        Ok(Self(Arc::new(State { copy, stored })))
     }
 
     /// Reads the fetched set in the background if it is due. A request never waits for it.
@@ -102,7 +90,7 @@ impl TokenKeys {
         }
         let state = self.0.clone();
         tokio::spawn(async move {
-            let read_at = state.read_after(Instant::now(), REFRESH_INTERVAL).await;
+            let read_at = state.read_after(Instant::now(), Cause::Due).await;
             if let Some(stored) = &state.stored {
                 *lock(&stored.next_read) = read_at.map(|at| at + REFRESH_INTERVAL);
                 stored.is_scheduled.store(false, Ordering::Relaxed);
@@ -120,8 +108,8 @@ impl TokenKeys {
             return Ok(outcome?);
         }
         if self.0.stored.is_some() {
-            // If this takes too long, the token is refused, as it is without a read.
-            let _ = timeout(UNKNOWN_WAIT, self.0.read_after(Instant::now(), UNKNOWN_INTERVAL)).await;
+            // If this takes too long, the token is refused, as it is without a read. The read goes on.
+            let _ = timeout(UNKNOWN_WAIT, self.0.read_after(Instant::now(), Cause::UnknownKey)).await;
         }
         let verifier = self.0.verifier();
         outcome = verifier.prove(token);
@@ -140,54 +128,26 @@ impl State {
         lock(&self.copy).verifier.clone()
     }
 
-    /// Reads the stored set, unless another read has begun since `asked_at` or within the last `interval`. Callers at
-    /// the same time wait for one read. Returns when the newest read began.
-    async fn read_after(&self, asked_at: Instant, interval: Duration) -> Option<Instant> {
-        let stored = self.stored.as_ref()?;
-        let mut read_at = stored.read_at.lock().await;
-        if read_at.is_some_and(|at| at >= asked_at || at.elapsed() < interval) {
-            return *read_at;
-        }
-        *read_at = Some(Instant::now());
-        match stored.read().await {
-            Ok(Some(document)) => self.use_document(document),
-            // No set has been fetched yet: the configured keys stay.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "could not read the token keys from Redis; the keys in use stay");
-            }
-        }
-        *read_at
+    /// Whether the copy is from a later fetch than `set`.
+    fn is_newer_than(&self, set: &StoredTokenKeys) -> bool {
+        set.fetched_at < lock(&self.copy).fetched_at
     }
 
-    fn use_document(&self, document: String) {
+    fn use_set(&self, set: StoredTokenKeys) {
         let mut copy = lock(&self.copy);
-        if copy.document.as_ref() == Some(&document) {
+        if copy.document.as_ref() == Some(&set.document) {
+            copy.fetched_at = set.fetched_at;
             return;
         }
-        match KeySet::parse(&document) {
-            Ok(set) => {
-                let verifier = Arc::new(copy.verifier.with_keys(set));
-                *copy = Copy { verifier, document: Some(document) };
+        match KeySet::parse(&set.document) {
+            Ok(keys) => {
+                let verifier = Arc::new(copy.verifier.with_keys(keys));
+                *copy = Copy { verifier, document: Some(set.document), fetched_at: set.fetched_at };
             }
             Err(why) => {
                 tracing::error!(why, "the token keys in Redis cannot be used; the keys in use stay");
             }
         }
-    }
-}
-
-impl StoredKeys {
-    async fn read(&self) -> Result<Option<String>, LinkError> {
-        if let Some(replica) = &self.replica {
-            match replica.token_keys_within(REPLICA_LIMIT).await {
-                Err(error) => {
-                    tracing::debug!(%error, "could not read the token keys from the replica; reading main's");
-                }
-                found => return found,
-            }
-        }
-        self.main.token_keys_within(self.main.call_limit()).await
     }
 }
 

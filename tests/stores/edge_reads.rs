@@ -8,7 +8,7 @@ use local::system::redis_server::Redis;
 use local::system::wan::{ConnectionState, WanConnection};
 use redis::AsyncCommands;
 use shared::item::{ItemChanges, ItemId};
-use shared::item_cache::{ItemCache, MAX_AGE};
+use shared::item_cache::{ItemCache, MAX_AGE, REPLICA_LIMIT};
 use shared::permit::Permit;
 use shared::queue::{HEARTBEAT, ItemCopy, LEASED_UNTIL, MAX_REPLICA_LAG};
 use shared::stamp::Stamp;
@@ -202,4 +202,33 @@ async fn the_first_item_of_a_process_costs_no_read_of_the_set_of_ids() {
     let before = fixture.commands().await.unwrap();
     assert!(get(&fixture.cache(), &fixture.item_id).await.is_some());
     assert_eq!(fixture.commands().await.unwrap() - before, 1);
+}
+
+#[tokio::test]
+async fn a_main_that_hangs_does_not_use_up_an_orders_time() {
+    let fixture = EdgeFixture::start().await;
+    let second = fixture.main.item("b", 1, 2_000).await.unwrap();
+    fixture.heartbeat(leased_for(SECOND * 60)).await;
+    fixture.replicated().await;
+    let wan = WanConnection::open(([127, 0, 0, 1], fixture.main.redis.port()).into(), Duration::ZERO);
+    let wan = wan.await.unwrap();
+    let main = queue_at(format!("redis://127.0.0.1:{}", wan.port())).unwrap();
+    main.item_ids_on_primary(SOON).await.unwrap();
+    wan.set(ConnectionState::Silent);
+    let cache = ItemCache::new(Some(queue_at(fixture.replica.url()).unwrap()), main);
+    // The second unknown id within a second is the one that the set of ids is read for.
+    assert!(get(&cache, &fixture.item_id).await.is_some());
+    let began = Instant::now();
+    assert!(get(&cache, &second).await.is_some());
+    assert!(began.elapsed() < REPLICA_LIMIT + MAX_AGE, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_item_that_an_earlier_version_sold_by_a_lease_is_not_sold_without_one() {
+    let server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 5, 2_000).await.unwrap();
+    server.queue.drain(&item_id, 1, Permit::Unleased).await.unwrap();
+    let mut connection = server.redis.connect().await.unwrap();
+    let _: () = connection.hset(format!("item:{{{item_id}}}"), "leased_until", "1").await.unwrap();
+    assert!(server.queue.drain(&item_id, 1, Permit::Unleased).await.is_err());
 }

@@ -1,11 +1,15 @@
 //! A process's copy of the fetched token keys, on a real Redis.
 
+use crate::edge_reads::EdgeFixture;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::wan::{ConnectionState, WanConnection};
 use serde_json::json;
+use shared::permit::Permit;
+use shared::queue::{MAX_REPLICA_LAG, Queue, ReadFrom};
 use shared::token::TokenError;
 use shared::token_keys::{REFRESH_INTERVAL, TokenKeys, UNKNOWN_INTERVAL, UNKNOWN_WAIT, Unproven};
 use std::time::{Duration, Instant};
-use tests::{RedisQueue, queue_at};
+use tests::{RedisQueue, calls, eventually, queue_at};
 
 fn provider(key_id: &str) -> IdentityProvider {
     IdentityProvider::with_key_id(key_id).unwrap()
@@ -13,6 +17,10 @@ fn provider(key_id: &str) -> IdentityProvider {
 
 /// The keys of a process that has `seed` (or nothing) configured.
 fn keys(seed: Option<&IdentityProvider>, replica: Option<&RedisQueue>, main: &RedisQueue) -> TokenKeys {
+    keys_at(seed, replica.map(|replica| replica.queue.clone()), main.queue.clone())
+}
+
+fn keys_at(seed: Option<&IdentityProvider>, replica: Option<Queue>, main: Queue) -> TokenKeys {
     let jwks = seed.map(|seed| seed.jwks().to_string());
     let source = |name: &str| match name {
         "FAIRDROP_TOKEN_JWKS" => jwks.clone(),
@@ -21,7 +29,7 @@ fn keys(seed: Option<&IdentityProvider>, replica: Option<&RedisQueue>, main: &Re
         "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
         _ => None,
     };
-    TokenKeys::from_config(&source, replica.map(|replica| replica.queue.clone()), main.queue.clone()).unwrap()
+    TokenKeys::from_config(&source, replica, main).unwrap()
 }
 
 async fn store(server: &RedisQueue, provider: &IdentityProvider) {
@@ -31,10 +39,12 @@ async fn store(server: &RedisQueue, provider: &IdentityProvider) {
 
 /// The number of reads of the stored set that the server has answered.
 async fn reads(server: &RedisQueue) -> u64 {
-    let mut connection = server.redis.connect().await.unwrap();
-    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hget:calls="));
-    line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+    calls(&server.redis, "hmget").await.unwrap()
+}
+
+/// A sign of life of main, as the server has it.
+async fn heartbeat(server: &RedisQueue) {
+    server.queue.write_heartbeat(Permit::Unleased).await.unwrap();
 }
 
 async fn buyer(keys: &TokenKeys, provider: &IdentityProvider) -> Result<(), Unproven> {
@@ -130,13 +140,120 @@ async fn the_copy_stays_if_redis_is_lost_or_has_a_set_that_cannot_be_used() {
 #[tokio::test]
 async fn the_replica_is_read_and_main_if_it_fails() {
     let (main, mut replica) = tokio::try_join!(RedisQueue::start(), RedisQueue::start()).unwrap();
-    let (of_main, of_replica) = (provider("main"), provider("replica"));
+    let (seed, of_main, of_replica) = (provider("seed"), provider("main"), provider("replica"));
     store(&main, &of_main).await;
     store(&replica, &of_replica).await;
-    let process = keys(None, Some(&replica), &main);
+    heartbeat(&replica).await;
+    let process = keys(Some(&seed), Some(&replica), &main);
+    assert_eq!(buyer(&process, &seed).await, Ok(()));
+    eventually("the replica is read", REFRESH_INTERVAL, async || {
+        Ok((calls(&replica.redis, "hmget").await? > 0).then_some(()))
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(buyer(&process, &of_replica).await, Ok(()));
+    assert_eq!(reads(&main).await, 0);
     replica.redis.kill();
-    assert_eq!(buyer(&keys(None, Some(&replica), &main), &of_main).await, Ok(()));
+    let process = keys(Some(&seed), Some(&replica), &main);
+    until_refused(&process, &seed).await;
+    assert_eq!(buyer(&process, &of_main).await, Ok(()));
+}
+
+/// Waits until a read in the background has replaced the key. Before that, no token names an unknown key.
+async fn until_refused(keys: &TokenKeys, provider: &IdentityProvider) {
+    let began = Instant::now();
+    let limit = MAX_REPLICA_LAG + REFRESH_INTERVAL * 2 + Duration::from_secs(3);
+    while buyer(keys, provider).await.is_ok() {
+        assert!(began.elapsed() < limit, "the key is still accepted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_without_a_set_or_without_a_heartbeat_is_not_believed() {
+    let (main, replica) = tokio::try_join!(RedisQueue::start(), RedisQueue::start()).unwrap();
+    let (seed, new, other) = (provider("seed"), provider("new"), provider("other"));
+    store(&main, &new).await;
+    heartbeat(&replica).await;
+    until_refused(&keys(Some(&seed), Some(&replica), &main), &seed).await;
+    let silent = RedisQueue::start().await.unwrap();
+    store(&silent, &other).await;
+    let process = keys(Some(&seed), Some(&silent), &main);
+    until_refused(&process, &seed).await;
+    assert_eq!(buyer(&process, &new).await, Ok(()));
+    // If main does not answer, such a set is better than none.
+    let mut main = main;
+    main.redis.kill();
+    until_refused(&keys(Some(&seed), Some(&silent), &main), &seed).await;
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_asked_of_main_and_an_older_set_of_the_replica_does_not_replace_mains() {
+    let edge = EdgeFixture::start().await;
+    let (old, new) = (provider("old"), provider("new"));
+    store(&edge.main, &old).await;
+    heartbeat(&edge.main).await;
+    edge.replicated().await;
+    let keys = keys_at(None, Some(queue_at(edge.replica.url()).unwrap()), edge.main.queue.clone());
+    assert_eq!(buyer(&keys, &old).await, Ok(()));
+    edge.connection.set(ConnectionState::Silent);
+    store(&edge.main, &new).await;
+    tokio::time::sleep(UNKNOWN_INTERVAL).await;
+    // By its heartbeat, the replica is near main for as long as the reads below take.
+    let mut connection = edge.replica.connect().await.unwrap();
+    let writable = redis::cmd("CONFIG").arg(&["SET", "replica-read-only", "no"]).to_owned();
+    writable.query_async::<()>(&mut connection).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < REFRESH_INTERVAL + UNKNOWN_INTERVAL * 2 {
+        let ahead = redis::cmd("SET").arg(&["heartbeat", "4000000000000000"]).to_owned();
+        ahead.query_async::<()>(&mut connection).await.unwrap();
+        assert_eq!(buyer(&keys, &new).await, Ok(()), "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(calls(&edge.replica, "hmget").await.unwrap() >= 2);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_refused_soon_although_the_replica_is_cut_off() {
+    let edge = EdgeFixture::start().await;
+    let (old, new) = (provider("old"), provider("new"));
+    store(&edge.main, &old).await;
+    heartbeat(&edge.main).await;
+    edge.replicated().await;
+    let keys = keys_at(None, Some(queue_at(edge.replica.url()).unwrap()), edge.main.queue.clone());
+    assert_eq!(buyer(&keys, &old).await, Ok(()));
+    edge.connection.set(ConnectionState::Silent);
+    store(&edge.main, &new).await;
+    until_refused(&keys, &old).await;
+}
+
+#[tokio::test]
+async fn a_main_that_takes_no_writes_answers_nothing() {
+    let edge = EdgeFixture::start().await;
+    let provider = provider("a");
+    store(&edge.main, &provider).await;
+    edge.replicated().await;
+    let demoted = queue_at(edge.replica.url()).unwrap();
+    assert_eq!(buyer(&keys_at(None, None, demoted), &provider).await, Err(Unproven::NoKeys));
+}
+
+#[tokio::test]
+async fn a_read_goes_on_after_the_token_has_stopped_waiting() {
+    let server = RedisQueue::start().await.unwrap();
+    let provider = provider("a");
+    store(&server, &provider).await;
+    let wan =
+        WanConnection::open(([127, 0, 0, 1], server.redis.port()).into(), Duration::ZERO).await.unwrap();
+    let main = queue_at(format!("redis://127.0.0.1:{}", wan.port())).unwrap();
+    main.token_keys(ReadFrom::Main, Duration::from_secs(10)).await.unwrap();
+    let keys = keys_at(None, None, main);
+    wan.set(ConnectionState::Silent);
+    assert_eq!(buyer(&keys, &provider).await, Err(Unproven::NoKeys));
+    wan.set(ConnectionState::Up);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    wan.set(ConnectionState::Silent);
+    assert_eq!(buyer(&keys, &provider).await, Ok(()));
 }
 
 #[tokio::test]
@@ -144,7 +261,10 @@ async fn an_older_fetch_does_not_replace_a_newer_one() {
     let server = RedisQueue::start().await.unwrap();
     let queue = queue_at(server.redis.url()).unwrap();
     let second = Duration::from_secs(1);
-    let stored = async || queue.token_keys_within(second * 10).await.unwrap();
+    let stored = async || {
+        let set = queue.token_keys(ReadFrom::Main, second * 10).await.unwrap();
+        set.map(|set| set.document)
+    };
     assert_eq!(queue.store_token_keys(None, Duration::ZERO).await.unwrap(), None);
     let age = queue.store_token_keys(Some("first"), second * 5).await.unwrap().unwrap();
     assert!((second * 5..second * 15).contains(&age), "{age:?}");

@@ -5,13 +5,14 @@
 --
 -- Returns the taken units, or -1 if the item sells at the moment: a drain could reserve units between the read of the
 -- ledger and this step.
-local old = redis.call('HMGET', KEYS[1], 'paused', 'leased')
+local old = redis.call('HMGET', KEYS[1], 'paused', 'leased', 'leased_until')
 if old[1] and old[1] ~= '1' then return -1 end
 redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
 redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[2] - ARGV[4] - taken), 'units_sold', sold, unpack(ARGV))
--- An item that was sold by a lease still needs one, even if this region is no longer main.
-if old[2] then redis.call('HSET', KEYS[1], 'leased', old[2]) end
+-- An item that was sold by a lease (leased_until: by an earlier version) still needs one, even if this region is no
+-- longer main.
+if old[2] or old[3] then redis.call('HSET', KEYS[1], 'leased', '1') end
 return taken

@@ -8,13 +8,14 @@ use super::MAX_AGE;
 use crate::item::ItemId;
 use crate::queue::{LinkError, Queue};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 /// The ids of all items.
 #[derive(Debug, Default)]
-pub(super) struct KnownIds(AsyncMutex<Known>);
+pub(super) struct KnownIds(Arc<AsyncMutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -27,7 +28,8 @@ struct Known {
 impl KnownIds {
     /// Whether `item_id`, which this process has not read yet, may exist: then it is worth a read.
     ///
-    /// Of callers at the same time one reads the set, and the others wait for its result, also if that is an error.
+    /// Of callers at the same time one reads the set, and the others wait for its result, also if that is an error. The
+    /// read is a task of its own: from a distant main it may take longer than the caller waits.
     pub(super) async fn may_exist(
         &self,
         main: &Queue,
@@ -35,7 +37,7 @@ impl KnownIds {
         limit: Duration,
     ) -> Result<bool, LinkError> {
         let asked_at = Instant::now();
-        let Ok(mut known) = timeout(limit, self.0.lock()).await else {
+        let Ok(mut known) = timeout(limit, self.0.clone().lock_owned()).await else {
             return Err(LinkError::NotSent("another read of the set of items did not end in time".into()));
         };
         if let Some((read_at, ids)) = &known.ids
@@ -47,13 +49,20 @@ impl KnownIds {
             known.let_through = Some(asked_at);
             return Ok(true);
         }
-        let mut read_at = Instant::now();
-        let ids = main.item_ids_on_primary(limit.saturating_sub(asked_at.elapsed())).await;
-        if ids.is_err() {
-            read_at = Instant::now();
+        let (main, item_id) = (main.clone(), item_id.clone());
+        let read = tokio::spawn(async move {
+            let mut read_at = Instant::now();
+            let ids = main.item_ids_on_primary(main.call_limit()).await;
+            if ids.is_err() {
+                read_at = Instant::now();
+            }
+            let may_exist = ids.as_ref().map(|ids| ids.contains(&item_id)).map_err(Clone::clone);
+            known.ids = Some((read_at, ids));
+            may_exist
+        });
+        match timeout(limit.saturating_sub(asked_at.elapsed()), read).await {
+            Ok(Ok(may_exist)) => may_exist,
+            _ => Err(LinkError::Unanswered("the set of items was not read in time".into())),
         }
-        let may_exist = ids.as_ref().map(|ids| ids.contains(item_id)).map_err(Clone::clone);
-        known.ids = Some((read_at, ids));
-        may_exist
     }
 }

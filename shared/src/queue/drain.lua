@@ -14,7 +14,8 @@
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
 -- taken, stock left, waiting, lag (now - settle window - last stamp taken, us; -1 if none was taken).
 local item = redis.call('HMGET', KEYS[1],
-  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased')
+  'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
+  'leased_until')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -22,7 +23,7 @@ if ARGV[2] ~= '' then
   if item[7] ~= ARGV[2] then return redis.error_reply('EPOCH the item is under another epoch') end
   if now >= tonumber(ARGV[3]) then return redis.error_reply('LEASE the permit to sell has expired') end
   if not item[8] then redis.call('HSET', KEYS[1], 'leased', '1') end
-elseif item[8] then
+elseif item[8] or item[9] then -- leased_until: an item that an earlier version sold by a lease
   return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
 end
 local stock_left = tonumber(item[1])

@@ -1,9 +1,9 @@
 //! Reads that only a server that takes writes answers.
 
-use super::{ITEMS, Keys};
+use super::{ITEMS, Keys, TOKEN_KEYS};
 use redis::Pipeline;
 
-/// No buyer and no item has this name, so that no queue and no set has it as a member.
+/// No buyer, no item and no field has this name, so that no queue, no set and no hash has it.
 const NOBODY: &str = "";
 
 /// A transaction whose first command is a write that changes nothing: it removes a member that no queue has. A replica
@@ -21,5 +21,12 @@ pub(super) fn on_primary(keys: &Keys) -> Pipeline {
 pub(super) fn items_on_primary() -> Pipeline {
     let mut pipe = redis::pipe();
     pipe.atomic().srem(ITEMS, NOBODY).ignore();
+    pipe
+}
+
+/// The same for a read of the token keys: the hash has no such field.
+pub(super) fn token_keys_on_primary() -> Pipeline {
+    let mut pipe = redis::pipe();
+    pipe.atomic().hdel(TOKEN_KEYS, NOBODY).ignore();
     pipe
 }

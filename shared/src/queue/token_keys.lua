@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local stored_at = tonumber(redis.call('HGET', KEYS[1], 'fetched_at') or '')
 if ARGV[1] ~= '' then
-  local fetched_at = now - ARGV[2]
+  local fetched_at = math.max(0, now - ARGV[2])
   -- After a failover, this clock may be behind the one of the stored set.
   if not stored_at or stored_at <= fetched_at or stored_at > now then
     redis.call('HSET', KEYS[1], 'document', ARGV[1], 'fetched_at', string.format('%.0f', fetched_at))
