@@ -2,8 +2,8 @@
 //!
 //! Some of it is other projects' work, started as a process: the [`lambda`] emulator, and the [`emulators`] of the
 //! AWS services. The rest is written here, from AWS's documents: a [`gateway`] for HTTP, [`sockets`] for WebSockets,
-//! the [`schedule`]s, the [`metrics`] that CloudWatch would take from the functions' logs, and the provider of the
-//! buyers' [`identity`], with its web server, the [`issuer`].
+//! the [`schedule`]s, the [`metrics`] that CloudWatch would take from the functions' logs, a check of what goes over the
+//! [`wire`], and the provider of the buyers' [`identity`], with its web server, the [`issuer`].
 
 pub mod emulators;
 pub mod functions;
@@ -14,3 +14,4 @@ pub mod lambda;
 pub mod metrics;
 pub mod schedule;
 pub mod sockets;
+pub mod wire;

@@ -12,3 +12,4 @@ mod rights;
 mod schedules;
 mod start;
 mod template_rules;
+mod wire;

@@ -65,6 +65,12 @@ fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
             ambiguous.insert(method);
         }
     }
+    let reached = reached(packages, package, &own);
+    asked(&reached.iter().collect::<Vec<_>>(), &rights, &ambiguous)
+}
+
+/// The functions of `own`, the project's packages of which `package` consists, that `package` can reach.
+pub(crate) fn reached(packages: &Packages, package: &str, own: &[&String]) -> Vec<SourceFunction> {
     let functions: Vec<SourceFunction> = own
         .iter()
         .flat_map(|part| code::functions(part, &packages.folder(part).unwrap().join("src")).unwrap())
@@ -77,7 +83,7 @@ fn needed(packages: &Packages, package: &str) -> BTreeSet<String> {
         |one| one.package == package,
         |from, to| below[from.package.as_str()].contains(&to.package),
     );
-    asked(&reached, &rights, &ambiguous)
+    reached.into_iter().cloned().collect()
 }
 
 /// The actions that `functions` need, given the action of each method of an SDK.

@@ -2,6 +2,7 @@
 
 use lease::{LeaseRecord, LeaseTiming};
 use local::aws::emulators::Moto;
+use local::aws::lambda::Invoked;
 use local::system::folder::WorkFolder;
 use local::system::regions;
 use local::system::{Options, System};
@@ -124,6 +125,12 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     println!("taken {:.1} s after it was closed", began.elapsed().as_secs_f64());
     let refused = client.order(ITEM, &system.identity.token("too-late").unwrap()).await.unwrap();
     assert_eq!((refused.status, refused.problem()), (503, Some("main-unreachable")), "{:?}", refused.body);
+
+    // A payment is not decided, and may be sent again.
+    let invoke = system.main_invoke_api().unwrap();
+    let paid = invoke.call("order-confirm", &sample("order-confirm.invoke.json")).await.unwrap();
+    let Invoked::FunctionError(error) = paid else { panic!("a payment was decided without a lease") };
+    assert!(error.to_string().contains("ledger-unavailable"), "{error}");
 
     signal("-CONT", system.worker.process_id());
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -9,6 +9,7 @@ use aws_sdk_rds::error::ProvideErrorMetadata;
 use aws_sdk_scheduler::types::ScheduleState;
 use drill::control_plane::Reachability;
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
+use local::aws::wire::checked;
 use local::system::folder::WorkFolder;
 use sdk::RetryConfig;
 use sdk::TimeoutConfig;
@@ -25,7 +26,7 @@ const THERE: &str = "us-east-1";
 async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
     sdk::defaults()
         .region(Region::new(region))
-        .endpoint_url(two.control_plane.url())
+        .endpoint_url(checked(None, &two.control_plane.url()).unwrap())
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
             "test", "test", None, None, "test",
         )))

@@ -13,6 +13,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use futures::future::join_all;
 use ledger::Ledger;
+use local::aws::wire::checked;
 use local::crowd::{OrderAnswer, SentOrder};
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
@@ -313,8 +314,9 @@ pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Opt
 /// The table called `lease` of the emulator at `url`, as it is seen from `region`.
 pub async fn lease_table(url: &str, region: &str) -> lease::LeaseTable {
     let credentials = Credentials::new("test", "test", None, None, "test");
-    let aws =
-        sdk::defaults().endpoint_url(url).credentials_provider(SharedCredentialsProvider::new(credentials));
+    let aws = sdk::defaults()
+        .endpoint_url(checked(None, url).unwrap())
+        .credentials_provider(SharedCredentialsProvider::new(credentials));
     lease::LeaseTable::new(aws, region, "lease")
 }
 

@@ -2,6 +2,7 @@
 //! busy, as Lambda starts execution environments.
 
 use crate::aws::lambda::Invoke;
+use crate::aws::wire;
 use crate::system::process::{Process, binaries, yielding};
 use anyhow::{Result, ensure};
 use std::fmt::{self, Debug, Formatter};
@@ -83,7 +84,8 @@ impl Debug for Environments {
 
 impl FunctionProcess {
     /// Starts the first process and keeps it running; invocations through `invoke` start more.
-    pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
+    pub fn start(mut launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
+        wire::checked_environment(launch.function, &mut launch.environment)?;
         let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
         ensure!(
             program.is_file(),

@@ -1,5 +1,6 @@
 //! A temporary folder for servers' files and logs, which stays if a test fails.
 
+use crate::aws::wire;
 use anyhow::Result;
 use std::path::Path;
 use tempfile::TempDir;
@@ -21,11 +22,14 @@ impl WorkFolder {
 }
 
 impl Drop for WorkFolder {
+    /// The end of a test: its calls of AWS must have been right, too.
     fn drop(&mut self) {
-        if let Some(folder) = self.0.take()
-            && std::thread::panicking()
-        {
-            eprintln!("the logs of this test's servers are in {}", folder.keep().display());
+        let Some(folder) = self.0.take() else { return };
+        let wrong = wire::settle();
+        if wrong.is_none() && !std::thread::panicking() {
+            return;
         }
+        eprintln!("the logs of this test's servers are in {}", folder.keep().display());
+        wire::fail(wrong);
     }
 }

@@ -1,4 +1,5 @@
-//! A proxy in front of moto that adds what RDS does and moto does not: pages, throttling and failures.
+//! A proxy in front of moto that adds what RDS does and moto does not: pages, throttling, failures, and the source of a
+//! copy from another region.
 
 use anyhow::Result;
 use axum::Router;
@@ -33,6 +34,8 @@ pub(crate) struct FaultyProxy {
     calls: Mutex<BTreeMap<String, u64>>,
     /// By region: the last list, so that moto writes it once for all pages.
     lists: Mutex<BTreeMap<String, Arc<String>>>,
+    /// By region and identifier of a copy: the ARN of its original.
+    sources: Mutex<BTreeMap<(String, String), String>>,
 }
 
 impl FaultyProxy {
@@ -46,6 +49,7 @@ impl FaultyProxy {
             chance: Mutex::new(SmallRng::seed_from_u64(7)),
             calls: Mutex::default(),
             lists: Mutex::default(),
+            sources: Mutex::default(),
         });
         let router = Router::new().fallback(pass).with_state(proxy.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -54,6 +58,17 @@ impl FaultyProxy {
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// RDS names the source of a copy from another region; moto names none.
+    fn with_sources(&self, region: &str, mut text: String) -> String {
+        let sources = self.sources.lock().unwrap();
+        for ((_, id), source) in sources.iter().filter(|((of, _), _)| of == region) {
+            let id = format!("<DBSnapshotIdentifier>{id}</DBSnapshotIdentifier>");
+            let both = format!("{id}<SourceDBSnapshotIdentifier>{source}</SourceDBSnapshotIdentifier>");
+            text = text.replace(&id, &both);
+        }
+        text
     }
 }
 
@@ -96,7 +111,12 @@ async fn pass(State(proxy): State<Arc<FaultyProxy>>, headers: HeaderMap, body: B
             let request = request.header("content-type", "application/x-www-form-urlencoded");
             let answer = request.body(forwarded.join("&")).send().await.unwrap();
             let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
-            let text = answer.text().await.unwrap();
+            if action == "CopyDBSnapshot" && status.is_success() {
+                let id = field("TargetDBSnapshotIdentifier").unwrap();
+                let source = field("SourceDBSnapshotIdentifier").unwrap().replace("%3A", ":");
+                proxy.sources.lock().unwrap().insert((region.clone(), id), source);
+            }
+            let text = proxy.with_sources(&region, answer.text().await.unwrap());
             if !is_list || !status.is_success() {
                 return xml(status, text);
             }

@@ -13,6 +13,7 @@ use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use local::aws::wire;
 use sdk::RetryConfig;
 use sdk::{Region, SdkConfig};
 use std::collections::HashMap;
@@ -65,7 +66,7 @@ impl ReplayedAws {
         let credentials = Credentials::new("test", "test", None, None, "test");
         let config = sdk::defaults()
             .region(Region::new("eu-west-1"))
-            .endpoint_url(url)
+            .endpoint_url(wire::checked(Some("region-failover"), &url).unwrap())
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled())
             .build();
@@ -83,8 +84,8 @@ impl ReplayedAws {
             "FAIRDROP_MAIN_CONCURRENCY" => "checkout-drain=6,order-confirm=50",
             "FAIRDROP_STACK" => "fairdrop",
             "FAIRDROP_STANDBY_REDIS_URL" => "rediss://here:6379",
-            "FAIRDROP_DRAIN_SCHEDULE" => "drain-every-minute",
-            "FAIRDROP_WORKER_SCHEDULE" => "worker-every-minute",
+            "FAIRDROP_DRAIN_SCHEDULE" => "fairdrop-drain",
+            "FAIRDROP_WORKER_SCHEDULE" => "fairdrop-worker",
             _ => return None,
         };
         Some(value.to_owned())
@@ -106,6 +107,12 @@ impl ReplayedAws {
     fn sent(&self, question: &str) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|(asked, _)| asked == question).map(|(_, body)| body.clone()).collect()
+    }
+}
+
+impl Drop for ReplayedAws {
+    fn drop(&mut self) {
+        wire::fail(wire::settle());
     }
 }
 

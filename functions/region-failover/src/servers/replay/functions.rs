@@ -113,7 +113,7 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
     let schedule = |state: &str| {
         format!(
             r#"{{"Name":"x","GroupName":"default","State":"{state}","ScheduleExpression":"rate(1 minute)","Description":"d",
-            "FlexibleTimeWindow":{{"Mode":"OFF"}},"Target":{{"Arn":"arn:aws:lambda:x","RoleArn":"arn:aws:iam::1:role/r",
+            "FlexibleTimeWindow":{{"Mode":"OFF"}},"Target":{{"Arn":"arn:aws:lambda:eu-west-1:123456789012:function:fairdrop-checkout-drain","RoleArn":"arn:aws:iam::123456789012:role/fairdrop-drain",
             "RetryPolicy":{{"MaximumRetryAttempts":0,"MaximumEventAgeInSeconds":60}}}}}}"#
         )
     };
@@ -129,9 +129,13 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
         r#"{"__type":"InvalidParameterValueException","message":"UnreservedConcurrentExecution"}"#;
     let asked: Vec<String> = names.iter().map(|name| format!("GET {}", concurrency(name))).collect();
     let mut answers = vec![
-        ("GET /schedules/drain-every-minute", 200, off.as_str()),
-        ("GET /schedules/worker-every-minute", 200, on.as_str()),
-        ("PUT /schedules/drain-every-minute", 200, r#"{"ScheduleArn":"arn"}"#),
+        ("GET /schedules/fairdrop-drain", 200, off.as_str()),
+        ("GET /schedules/fairdrop-worker", 200, on.as_str()),
+        (
+            "PUT /schedules/fairdrop-drain",
+            200,
+            r#"{"ScheduleArn":"arn:aws:scheduler:eu-west-1:123456789012:schedule/default/fairdrop-drain"}"#,
+        ),
     ];
     answers.extend(lifted.iter().map(|question| (question.as_str(), 204, "")));
     answers.extend(asked.iter().map(|question| (question.as_str(), 200, "{}")));
@@ -142,11 +146,11 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
     aws.functions().enable_main().await.unwrap();
     assert_eq!(aws.sent(&reserved[0]), [r#"{"ReservedConcurrentExecutions":6}"#]);
     assert_eq!(aws.sent(&lifted[1]).len(), 1);
-    let sent = &aws.sent("PUT /schedules/drain-every-minute")[0];
+    let sent = &aws.sent("PUT /schedules/fairdrop-drain")[0];
     for part in [
         "ENABLED",
         "rate(1 minute)",
-        "arn:aws:iam::1:role/r",
+        "arn:aws:iam::123456789012:role/fairdrop-drain",
         "MaximumEventAgeInSeconds",
         r#""GroupName":"default""#,
     ] {
