@@ -194,6 +194,8 @@ class Preflight:
                 problem = answer[1].get("type") or f"phase {answer[1].get('phase')}, not paused"
                 raise RuntimeError(f"GET the item: {answer[0]} {problem}")
             time.sleep(0.5)
+        # What a check that was ended has left behind.
+        self.http("DELETE", f"{base}/orders/me")
         began = time.monotonic()
         for method, path, expected in [("POST", "/orders", 202), ("GET", "/orders/me", 200), ("DELETE", "/orders/me", 200)]:
             status, body = self.http(method, base + path)
@@ -271,7 +273,7 @@ def main() -> int:
     parser.add_argument("--stack", default="fairdrop", help="the name of the stack")
     parser.add_argument("--api", action="append", default=[], metavar="REGION=URL", help="instead of the stack's output")
     parser.add_argument("--token", default=os.environ.get("FAIRDROP_PREFLIGHT_TOKEN"), help="a buyer's access token; better in FAIRDROP_PREFLIGHT_TOKEN: `ps` shows arguments")
-    parser.add_argument("--concurrency", type=int, default=1000, help="executions that each region should have free")
+    parser.add_argument("--concurrency", type=int, default=800, help="unreserved executions that each region should have (default: 800)")
     parser.add_argument("--wait", type=float, default=120, help="seconds to wait for an inactive function")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args()
