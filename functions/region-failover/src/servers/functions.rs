@@ -18,7 +18,7 @@ use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::timeout;
-use wake::{Readiness, readiness};
+use wake::{Readiness, readiness, state_text};
 
 /// Functions of every region that call main's Redis. token-keys-store runs in main and in the standby.
 const EVERYWHERE: [&str; 6] = [
@@ -158,9 +158,10 @@ impl Functions {
             // Lambda refuses changes of a pending function. Whether it accepts those of an inactive one is not documented.
             Readiness::Pending => return Ok(()),
             Readiness::Inactive => return self.wake(client, function, None).await,
-            // A new configuration is the cure for a failed function. If Lambda refuses it, its answer says why.
+            // A new configuration may cure a failed function: Lambda decides.
             Readiness::Broken | Readiness::Active => {}
         }
+        let broken = (readiness(found.state()) == Readiness::Broken).then(|| state_text(&name, &found));
         let mut variables = variables(&found)?;
         // A failed update has changed nothing: the next update replaces it.
         if !self.finds_main(&variables) || has_failed(&found) {
@@ -171,7 +172,11 @@ impl Functions {
             let environment = Environment::builder().set_variables(Some(variables)).build();
             let call = client.update_function_configuration().function_name(&name).environment(environment);
             // The revision id makes Lambda refuse the update if the function was changed since it was read.
-            return call_aws(&name, call.set_revision_id(found.revision_id).send()).await.map(drop);
+            let updated = call_aws(&name, call.set_revision_id(found.revision_id).send()).await;
+            return updated.map(drop).map_err(|Obstacle(why)| match broken {
+                Some(state) => Obstacle(format!("{state}; {why}")),
+                None => Obstacle(why),
+            });
         }
         if !BEHIND_ALIAS.contains(&function) || self.is_repointed(client, function).await? {
             return Ok(());

@@ -47,10 +47,15 @@ async fn a_pending_function_is_waited_for_and_a_failed_one_is_named() {
     let aws = old_admin("Pending", "Restoring", (200, "{}")).await;
     aws.functions().repoint(true, None).await.unwrap();
     assert_eq!((aws.sent(INVOKE).len(), aws.sent(UPDATE).len()), (0, 0));
+    // A new configuration may cure a failed function; if Lambda refuses it, the state is named, too.
     let aws = old_admin("Failed", "InvalidSubnet", (200, "{}")).await;
+    aws.functions().repoint(true, None).await.unwrap();
+    assert_eq!(aws.sent(UPDATE).len(), 1);
+    let refused = r#"{"__type":"ResourceConflictException","message":"The function is in a failed state."}"#;
+    let found = in_state("rediss://there:6379", "Failed", "InvalidSubnet");
+    let aws = repointing("drop-admin", (200, &found), &[(UPDATE, 409, refused)]).await;
     let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
     assert!(why.contains("fairdrop-drop-admin is Failed (InvalidSubnet)"), "{why}");
-    assert_eq!(aws.sent(UPDATE).len(), 0);
 }
 
 #[tokio::test]
