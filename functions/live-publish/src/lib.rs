@@ -2,7 +2,7 @@
 //!
 //! One run lasts three minutes and a run starts every minute, so that a start that comes late, or never, costs nothing.
 //! One of them holds the publisher lock and publishes every watched item; if it dies, another has the lock within
-//! [`LOCK_TIME`]. It compares what each watcher last received with the current state. A task in
+//! `LOCK_TIME`. It compares what each watcher last received with the current state. A task in
 //! the item's stream names a buyer whose order to read *now*; a ring reads all watchers' orders in turn. So a
 //! missed event or a lost message only causes a delay.
 //!
