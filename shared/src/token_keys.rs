@@ -7,7 +7,7 @@
 //! set cannot be used, the copy stays.
 //!
 //! Main's set always counts. A replica that lags, has no set or has an older one than the copy is not believed: main is
-//! asked ([`stored`]).
+//! asked (`stored`).
 
 mod source;
 mod stored;
