@@ -41,7 +41,7 @@ This creates in account {account}, {region}: 3 functions, 3 queues, 8 roles, an 
 pool, and one value of a custom metric (CloudWatch deletes it after 15 months). In {other} it only asks for a copy of
 a snapshot that does not exist. Cost: less than 0.05 USD in all. Time: 10 to 20 minutes, at most {minutes:g}.
 Everything is deleted at the end."""
-# What cannot be tried in this way, and why: said, so that nobody looks for it.
+# What cannot be tried in this way, and why.
 LEFT_OUT = """\
 Not tried: a function's State Inactive (after 14 days without an invocation); roles of a Global Datastore's members
 after a promotion, and PendingModifiedValues of a replica (large instances for hours: `region-failover` reports both

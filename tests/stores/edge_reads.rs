@@ -92,7 +92,7 @@ async fn get(cache: &ItemCache, item_id: &ItemId) -> Option<Arc<ItemCopy>> {
 }
 
 #[tokio::test]
-async fn whoever_keeps_the_lease_renews_it_for_the_edges() {
+async fn each_process_that_keeps_the_lease_renews_it_for_the_edges() {
     let fixture = EdgeFixture::start().await;
     let (main, item_id) = (&fixture.main.queue, &fixture.item_id);
     main.drain(item_id, 1, leased_for(SECOND)).await.unwrap();

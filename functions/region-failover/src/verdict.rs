@@ -211,7 +211,7 @@ fn open_sales(
     match lease.opened(&run.to, run.new_epoch(), &run.id) {
         Some(opened) => StepVerdict::Do(FailoverAction::WriteLease(opened)),
         None if lease.region == run.to && lease.is_open && lease.expires_at > now => Done,
-        // Also after the timeout: without an invocation drain and worker would stay inactive for good.
+        // Also after the timeout: without an invocation drain and worker would stay inactive permanently.
         None if is_one_inactive => StepVerdict::Do(FailoverAction::WakeFunctions),
         None if !states.is_empty() => Wait(format!("no function has renewed the lease yet; {states}")),
         None => wait("neither drain nor worker of this region has renewed the lease yet"),
