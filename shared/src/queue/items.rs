@@ -13,7 +13,7 @@ use std::time::Duration;
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create_item.lua")));
 static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("update_item.lua")));
 
-/// The maximum number of items: each is drained 20 times a second while it sells.
+/// The maximum number of items: each is drained 20 times a second by every run while it sells, and runs overlap.
 pub const MAX_ITEMS: usize = 1_000;
 
 /// Why an item could not be read or written.

@@ -4,7 +4,7 @@ use super::{ITEMS, Keys, TOKEN_KEYS};
 use redis::Pipeline;
 
 /// No buyer, no item and no field has this name, so that no queue, no set and no hash has it.
-const NOBODY: &str = "";
+const NO_MEMBER: &str = "";
 
 /// A transaction whose first command is a write that changes nothing: it removes a member that no queue has. A replica
 /// refuses the write with `READONLY` and, with it, the whole transaction. Otherwise the answer has no entry for it.
@@ -13,20 +13,20 @@ const NOBODY: &str = "";
 /// answer grows with the number of replicas. This write costs one lookup, no round trip and no replication.
 pub(super) fn on_primary(keys: &Keys) -> Pipeline {
     let mut pipe = redis::pipe();
-    pipe.atomic().zrem(&keys.orders, NOBODY).ignore();
+    pipe.atomic().zrem(&keys.orders, NO_MEMBER).ignore();
     pipe
 }
 
 /// The same for a read of the set of items: no item has this name either.
 pub(super) fn items_on_primary() -> Pipeline {
     let mut pipe = redis::pipe();
-    pipe.atomic().srem(ITEMS, NOBODY).ignore();
+    pipe.atomic().srem(ITEMS, NO_MEMBER).ignore();
     pipe
 }
 
 /// The same for a read of the token keys: the hash has no such field.
 pub(super) fn token_keys_on_primary() -> Pipeline {
     let mut pipe = redis::pipe();
-    pipe.atomic().hdel(TOKEN_KEYS, NOBODY).ignore();
+    pipe.atomic().hdel(TOKEN_KEYS, NO_MEMBER).ignore();
     pipe
 }

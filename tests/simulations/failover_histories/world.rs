@@ -99,7 +99,7 @@ impl FailoverWorld {
         let stock = rng.random_range(1..60);
         let is_big = rng.random_bool(0.7);
         let usable_status = if rng.random_bool(0.2) { "storage-optimization" } else { "available" };
-        // Somebody else's change of the datastore, or a backup of the replica, when the run begins.
+        // A change of the datastore by an operator, or a backup of the replica, while the run begins.
         let mut other_change =
             || if rng.random_bool(0.1) { START + rng.random_range(0..20 * 60 * SECOND) } else { 0 };
         let (redis_settles_at, instance_settles_at) = (other_change(), other_change());
