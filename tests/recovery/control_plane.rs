@@ -14,6 +14,7 @@ use local::system::folder::WorkFolder;
 use sdk::RetryConfig;
 use sdk::TimeoutConfig;
 use sdk::{Region, SdkConfig};
+use shared::clock::Clock;
 use std::fmt::Debug;
 use std::time::Duration;
 use tests::eventually;
@@ -108,7 +109,7 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     })
     .await?;
     assert_eq!(promoted.db_instance_status(), Some("available"));
-    assert!(!two.ledger(STANDBY).await?.replica().await?.follows);
+    assert!(!two.ledger(STANDBY).await?.replica(Clock::machine().now()).await?.follows);
     assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
 
     // A security group that allows no traffic.

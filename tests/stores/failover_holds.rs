@@ -94,7 +94,7 @@ async fn old_holds_are_not_sold_again_before_an_operator_has_compared() {
     let main = NewMain::start(&["waits"]).await;
     let ledger = &main.ledger.ledger;
     // Nine are free, and one more could have been paid for.
-    assert_eq!(ledger.replica().await.unwrap().units_unsold, u64::from(STOCK));
+    assert_eq!(ledger.replica(main.hold_until()).await.unwrap().units_unsold, u64::from(STOCK));
     ledger.raise_epoch(1).await.unwrap();
     assert_eq!(ledger.withhold(&main.item_id, 3, true, 2).await.unwrap(), 3);
 

@@ -6,9 +6,11 @@ use crate::instances;
 use crate::sample::{Figures, InstanceSample, MainSample, ReplicaSample, StandbySample};
 use aws_sdk_cloudwatch::types::Metric;
 use ledger::{AtRisk, Basis, Ledger};
+use shared::clock::Clock;
+use shared::stamp::Stamp;
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// The longest that one question to AWS may take.
@@ -70,7 +72,8 @@ impl<T: Clone> CachedAnswer<T> {
 
 impl Collector {
     pub(crate) async fn collect(&self) -> StandbySample {
-        let at_ms = now_ms();
+        let asked_at = Clock::machine().now();
+        let at_ms = ms(asked_at.as_micros());
         let instances = self.recent.instances.within(INSTANCES_INTERVAL, async {
             tokio::join!(
                 answer("replica-instance", instances::describe(&self.rds, &self.replica_id)),
@@ -83,7 +86,7 @@ impl Collector {
             .within(FIGURES_INTERVAL, async { answer("figures", self.figures(at_ms)).await });
         let ledgers = async {
             let resource_id = self.resource_id();
-            let replica = self.replica.replica().await;
+            let replica = self.replica.replica(asked_at).await;
             let received = replica.as_ref().ok().and_then(|replica| replica.received);
             (replica, self.main.main(received, &resource_id).await)
         };
@@ -93,7 +96,7 @@ impl Collector {
         let (replica, main) = (known("replica-ledger", replica), known("main-ledger", main));
         StandbySample {
             at_ms,
-            at_risk: replica.as_ref().and_then(|replica| at_risk(replica, main.as_ref())),
+            at_risk: replica.as_ref().and_then(|replica| at_risk(replica, main.as_ref(), asked_at)),
             replica: replica.as_ref().map(replica_sample),
             main: main.as_ref().map(main_sample),
             instance,
@@ -141,15 +144,14 @@ fn known<T, E: Display>(input: &'static str, answer: Result<T, E>) -> Option<T> 
         .ok()
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// What a promotion would lose now. Absent if main could not count it and the replica has no heartbeat or does not
 /// follow main any more.
-fn at_risk(replica: &ledger::ReplicaState, main: Option<&ledger::MainState>) -> Option<AtRisk> {
-    let at_risk = ledger::at_risk(replica, main, replica.at);
+fn at_risk(
+    replica: &ledger::ReplicaState,
+    main: Option<&ledger::MainState>,
+    asked_at: Stamp,
+) -> Option<AtRisk> {
+    let at_risk = ledger::at_risk(replica, main, asked_at);
     let is_known = at_risk.basis == Basis::Main || (replica.follows && at_risk.is_bounded());
     is_known.then_some(at_risk)
 }

@@ -12,7 +12,8 @@ pub struct AtRisk {
     /// heartbeat at all: then nothing bounds it.
     #[serde(rename = "seconds", with = "as_seconds")]
     pub micros: u64,
-    /// An upper limit of the number of lost sales, unless stock was added in the meantime.
+    /// An upper limit of the number of lost sales, unless an operator added stock, put withheld units on sale or moved a gate
+    /// in that time.
     pub sales_at_most: u64,
     /// The likely number of lost sales. With [`Basis::Main`] it is the same number.
     pub sales_likely: u64,
@@ -26,7 +27,7 @@ pub enum Basis {
     /// Main's ledger counted: `micros` is too high by one heartbeat interval at most, and the sales are never too low.
     Main,
     /// Main's ledger does not answer, or its heartbeats do not reach back far enough. The replica alone gives the
-    /// limits, and its busiest second the likely number.
+    /// limits, and the likely number: its busiest second again and again, and all units of an item that just opens.
     Replica,
 }
 
@@ -34,7 +35,7 @@ pub enum Basis {
 ///
 /// If `main` could count, its count is the answer. If not, everything that main may have sold between the newest
 /// heartbeat on the replica and `sells_until` is at risk: the last moment at which main may have sold, as far as the
-/// caller knows (the end of its lease, or now).
+/// caller knows (the end of its lease, or now). `replica` must have been read with the same `sells_until`.
 pub fn at_risk(replica: &ReplicaState, main: Option<&MainState>, sells_until: Stamp) -> AtRisk {
     if let Some(counted) = main.and_then(|main| main.counted_loss) {
         return AtRisk {
@@ -46,7 +47,8 @@ pub fn at_risk(replica: &ReplicaState, main: Option<&MainState>, sells_until: St
     }
     let micros =
         replica.beat_at.map_or(u64::MAX, |beat_at| sells_until.micros_since(beat_at).max(0).unsigned_abs());
-    let likely = replica.peak_sales_per_second.saturating_mul(micros.div_ceil(1_000_000));
+    let at_peak = replica.peak_sales_per_second.saturating_mul(micros.div_ceil(1_000_000));
+    let likely = at_peak.saturating_add(replica.units_opening);
     AtRisk {
         micros,
         sales_at_most: replica.units_unsold,
@@ -100,6 +102,7 @@ mod tests {
             is_streaming: Some(true),
             peak_sales_per_second: 10,
             units_unsold: 90,
+            units_opening: 0,
         }
     }
 
@@ -126,5 +129,12 @@ mod tests {
         let unbounded = of(None, at(100));
         assert!(!unbounded.is_bounded() && few.is_bounded());
         assert_eq!((unbounded.micros, unbounded.sales_likely), (u64::MAX, 90));
+    }
+
+    #[test]
+    fn an_item_that_just_opens_is_likely_to_be_sold_out() {
+        let opening = ReplicaState { units_opening: 50, ..replica(Some(at(98))) };
+        let risk = at_risk(&opening, None, at(100));
+        assert_eq!((risk.sales_at_most, risk.sales_likely), (90, 70));
     }
 }

@@ -5,7 +5,7 @@
 //! received WAL first. So a promotion would lose what main committed after the newest received heartbeat. Main itself
 //! counts these sales.
 
-use crate::items::stamp;
+use crate::items::{moment, stamp};
 use crate::{Ledger, LedgerError};
 use serde::{Deserialize, Serialize};
 use shared::stamp::Stamp;
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// How often main's heartbeat is written.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Orders that were placed before an item closed are sold after it, too. The queue of an item that is not paused counts as
+/// drained this long after its closing, in microseconds.
+const DRAINED_AFTER_MICROS: i64 = 3_600_000_000;
 
 /// The state of a standby's ledger: its own copy of main's ledger.
 ///
@@ -37,8 +40,12 @@ pub struct ReplicaState {
     pub is_streaming: Option<bool>,
     /// Reservations in the busiest second of the last minute that is replayed here.
     pub peak_sales_per_second: u64,
-    /// Units that were not sold at that time, with those that waited for payment. Main cannot have sold more since.
+    /// Units that main can have sold since that heartbeat: those that wait for payment, and the free units of items whose
+    /// gates were open in that time.
     pub units_unsold: u64,
+    /// Those of them whose item had sold nothing yet by that heartbeat, because its first orders were not settled: their
+    /// rate is unknown.
+    pub units_opening: u64,
 }
 
 /// The state of main's ledger, for a function that monitors a standby.
@@ -138,11 +145,12 @@ impl Ledger {
         .await
     }
 
-    /// The state of this ledger, a standby's, at one moment.
+    /// The state of this ledger, a standby's, at one moment. `sells_until` is the last moment at which main may sell: an
+    /// item that opens later is not at risk.
     ///
     /// The limit makes PostgreSQL read the newest sales by their index. Without it, it may read all sales if most are of
     /// one item.
-    pub async fn replica(&self) -> Result<ReplicaState, LedgerError> {
+    pub async fn replica(&self, sells_until: Stamp) -> Result<ReplicaState, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
                 "SELECT follows,
@@ -161,11 +169,19 @@ impl Ledger {
                                                      AND reserved_at > beats.newest - 60000000
                                                    ORDER BY reserved_at DESC LIMIT 100000) AS recent
                             ) AS seconds) AS peak,
-                        (SELECT coalesce(sum(stock_total - units_taken), 0)::bigint FROM fairdrop.items)
-                            + (SELECT count(*) FROM fairdrop.sales WHERE state = 'reserved') AS units_unsold
-                   FROM (SELECT pg_is_in_recovery() AS follows) AS state,
-                        (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats",
+                        free.units + (SELECT count(*) FROM fairdrop.sales WHERE state = 'reserved') AS units_unsold,
+                        free.of_no_known_rate AS units_opening
+                   FROM (SELECT pg_is_in_recovery() AS follows) AS state
+                  CROSS JOIN (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats
+                  CROSS JOIN LATERAL
+                        (SELECT coalesce(sum(units), 0)::bigint AS units,
+                                coalesce(sum(units) FILTER (WHERE opens_at + settle_window_ms * 1000::bigint > beats.newest),
+                                         0)::bigint AS of_no_known_rate
+                           FROM (SELECT *, stock_total - units_taken - withheld AS units FROM fairdrop.items) AS items
+                          WHERE opens_at < $1 AND (paused OR coalesce(closes_at > beats.newest - $2, true))) AS free",
             )
+            .bind(moment(sells_until))
+            .bind(DRAINED_AFTER_MICROS)
             .fetch_one(&self.pool)
             .await?;
             Ok(ReplicaState {
@@ -178,6 +194,7 @@ impl Ledger {
                 is_streaming: row.try_get("is_streaming")?,
                 peak_sales_per_second: count(&row, "peak")?,
                 units_unsold: count(&row, "units_unsold")?,
+                units_opening: count(&row, "units_opening")?,
             })
         })
         .await

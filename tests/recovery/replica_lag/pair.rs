@@ -68,7 +68,7 @@ impl ReplicaPair {
         };
         pair.begin(sales);
         eventually("the replica follows", Duration::from_secs(10), async || {
-            let replica = pair.copy.replica().await?;
+            let replica = pair.copy.replica(now()).await?;
             Ok((replica.beat_age_micros().is_some_and(|lag| lag < 1_500_000)).then_some(()))
         })
         .await?;
@@ -112,7 +112,7 @@ impl ReplicaPair {
         let acknowledged_at = micros_now();
         self.acknowledged.lock().unwrap().extend(buyers.into_iter().map(|buyer| (buyer, acknowledged_at)));
         eventually("the replica has the burst", Duration::from_secs(10), async || {
-            Ok((self.copy.replica().await?.peak_sales_per_second >= sales).then_some(()))
+            Ok((self.copy.replica(now()).await?.peak_sales_per_second >= sales).then_some(()))
         })
         .await
     }
@@ -135,7 +135,7 @@ impl ReplicaPair {
         // The call does not wait: its own snapshot could block the WAL that is replayed first.
         connection.execute("SELECT pg_promote(false)").await?;
         eventually("the replica is promoted", Duration::from_secs(20), async || {
-            Ok((!self.copy.replica().await?.follows).then_some(()))
+            Ok((!self.copy.replica(now()).await?.follows).then_some(()))
         })
         .await?;
         let mut kept = Vec::new();
@@ -198,6 +198,10 @@ impl ReplicaPair {
         }));
         Ok(())
     }
+}
+
+fn now() -> Stamp {
+    Stamp::saturating_from_micros(micros_now())
 }
 
 fn sale(buyer: &str, reserved_at: u64) -> Result<Reservation> {

@@ -53,7 +53,7 @@ async fn the_documented_user_is_enough() {
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 2);
 
     ledger.write_heartbeat().await.unwrap();
-    let seen = ledger.replica().await.unwrap();
+    let seen = ledger.replica(at(NOW)).await.unwrap();
     assert!(!seen.follows && seen.beat_at.is_some(), "{seen:?}");
     let main = ledger.main(None, "db-ABC").await.unwrap();
     assert!(main.beat_at.is_some() && main.written > 0 && main.slot.is_none(), "{main:?}");

@@ -99,9 +99,9 @@ impl FailoverServers {
     pub(crate) async fn status(&self) -> Result<StandbyStatus, Obstacle> {
         let now = self.clock.now();
         let lease = self.lease.load().await.map_err(obstacle)?;
-        let replica = self.standby.ledger.replica().await.map_err(obstacle)?;
-        let (main, redis_answers) = tokio::join!(self.main_status(&replica), answers(&self.main.link));
         let sells_until = loss::sells_until(&lease, now, self.timing);
+        let replica = self.standby.ledger.replica(sells_until).await.map_err(obstacle)?;
+        let (main, redis_answers) = tokio::join!(self.main_status(&replica), answers(&self.main.link));
         let at_risk = ledger::at_risk(&replica, main.as_ref(), sells_until);
         let loss_grows = at_risk.basis == Basis::Replica && loss::may_be_renewed(&lease, now, self.timing);
         Ok(StandbyStatus { lease, replica, main, redis_answers, at_risk, loss_grows })
@@ -144,7 +144,7 @@ impl FailoverServers {
 
     async fn has_received(&self, written: u64) -> bool {
         for _ in 0..CHECKS {
-            let replica = self.standby.ledger.replica().await;
+            let replica = self.standby.ledger.replica(self.clock.now()).await;
             if replica.is_ok_and(|replica| replica.received.is_some_and(|received| received >= written)) {
                 return true;
             }
