@@ -3,6 +3,7 @@
 mod account;
 mod decisions;
 mod history;
+mod instance;
 mod invariants;
 mod simulator;
 

@@ -1,6 +1,7 @@
 //! The simulated account: what exists in each region, and what RDS does with it. Changes of state take time,
 //! copies wait for each other, quotas hold, and lists are slightly old.
 
+use crate::snapshots::instance::SimulatedInstance;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rds::{RdsError, Snapshot, SnapshotState, TAG_KEY, Timestamp};
@@ -13,11 +14,8 @@ use tokio::time::Instant;
 /// 2026-01-01T00:00:00Z.
 const BEGINNING: i64 = 1_767_225_600;
 pub(crate) const PREFIX: &str = "fairdrop";
-/// The states of an instance in which RDS takes a snapshot: botocore's service model, `CreateDBSnapshot`. The second
-/// can last more than a day after storage grew.
-pub(crate) const SNAPSHOT_STATES: [&str; 2] = ["available", "storage-optimization"];
-/// States in which it refuses.
-pub(crate) const REFUSING_STATES: [&str; 4] = ["modifying", "backing-up", "storage-full", "maintenance"];
+/// The states of an instance in which RDS takes a snapshot: botocore's service model, `CreateDBSnapshot`.
+const SNAPSHOT_STATES: [&str; 2] = ["available", "storage-optimization"];
 
 /// The faults that the simulator injects, and how often.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,9 +96,11 @@ pub(crate) struct SimulatedAccount {
     pub(crate) rng: SmallRng,
     pub(crate) start: Instant,
     pub(crate) regions: BTreeMap<&'static str, SimulatedRegion>,
-    pub(crate) databases: BTreeMap<String, bool>,
-    /// The state of every database.
-    pub(crate) status: &'static str,
+    pub(crate) databases: BTreeMap<String, SimulatedInstance>,
+    /// By database: when RDS last refused a snapshot for the state of the instance.
+    pub(crate) refused_at: BTreeMap<String, i64>,
+    /// By region and database: when an original of another instance last took the identifier of a copy.
+    pub(crate) id_taken_at: BTreeMap<(&'static str, String), i64>,
     pub(crate) faults: RdsFaults,
     pub(crate) durations: Durations,
     pub(crate) floor: usize,
@@ -122,7 +122,28 @@ impl SimulatedAccount {
         if self.faults.list_lag == 0 { 0 } else { self.rng.random_range(0..=self.faults.list_lag) }
     }
 
-    fn violation(&mut self, what: String) {
+    /// The state of a database as RDS reports it. While RDS takes a snapshot it is `backing-up`.
+    pub(crate) fn status(&mut self, database: &str) -> &'static str {
+        let now = self.now();
+        if self.is_being_taken(database) {
+            return "backing-up";
+        }
+        let Some(instance) = self.databases.get_mut(database) else { return "deleting" };
+        instance.status(now, &mut self.rng)
+    }
+
+    /// Whether RDS is taking a snapshot of the database.
+    fn is_being_taken(&self, database: &str) -> bool {
+        let now = self.now();
+        self.regions.values().flat_map(|region| &region.made).any(|made| {
+            made.database == database
+                && made.source.is_none()
+                && !made.is_of_another_instance
+                && made.is_in_progress(now)
+        })
+    }
+
+    pub(crate) fn violation(&mut self, what: String) {
         let now = Timestamp::from_unix_seconds(self.now());
         self.violations.push(format!("{now}: {what}"));
     }
@@ -140,12 +161,18 @@ impl SimulatedAccount {
         self.regions.values().flat_map(|region| &region.made).any(|made| made.is_in_progress(now))
     }
 
+    /// Whether an original of another instance has the identifier in any region.
+    pub(crate) fn is_taken_by_namesake(&self, id: &str) -> bool {
+        let mut made = self.regions.values().flat_map(|region| &region.made);
+        made.any(|made| made.id == id && made.is_of_another_instance)
+    }
+
     pub(crate) fn used(&self, region: &str) -> u32 {
         let there = &self.regions[region].made;
         there.iter().filter(|made| made.deleted_at.is_none()).count() as u32 + self.faults.others_snapshots
     }
 
-    fn add(&mut self, region: &'static str, mut made: SimulatedSnapshot) -> Result<(), RdsError> {
+    pub(crate) fn add(&mut self, region: &'static str, mut made: SimulatedSnapshot) -> Result<(), RdsError> {
         let (now, lag) = (self.now(), self.lag());
         let is_identifier = |id: &str| {
             id.len() <= 255
@@ -180,11 +207,12 @@ impl SimulatedAccount {
         tag: &str,
     ) -> Result<(), RdsError> {
         let now = self.now();
-        let encrypted = *self.databases.get(database).ok_or(RdsError::NotFound)?;
-        let being_made = |made: &SimulatedSnapshot| {
-            made.database == database && made.source.is_none() && made.is_in_progress(now)
-        };
-        if !SNAPSHOT_STATES.contains(&self.status) || self.regions[region].made.iter().any(being_made) {
+        let encrypted = self.databases.get(database).ok_or(RdsError::NotFound)?.is_encrypted;
+        if self.is_being_taken(database) {
+            return Err(RdsError::NotInState);
+        }
+        if !SNAPSHOT_STATES.contains(&self.status(database)) {
+            self.refused_at.insert(database.to_owned(), now);
             return Err(RdsError::NotInState);
         }
         let takes = self.rng.random_range(self.durations.create / 4..=self.durations.create);

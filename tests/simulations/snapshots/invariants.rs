@@ -5,6 +5,7 @@ use crate::snapshots::history::{DAY, SOURCE, SnapshotHistory};
 use crate::snapshots::simulator::Simulator;
 use rds::Timestamp;
 use snapshot_copy::policy::RetentionRule;
+use snapshot_copy::report::SnapshotReport;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A second implementation of retention, from the words of the policy: of each kind of period the last ones that
@@ -32,6 +33,23 @@ pub(crate) fn expected_by_policy(rule: RetentionRule, ever: &BTreeMap<String, i6
         kept.extend(last.values().rev().take(count as usize));
     }
     kept
+}
+
+/// A recovery point is a snapshot of the database itself, not of another instance with the same identifier.
+pub(crate) fn check_recovery_points(account: &mut SimulatedAccount, report: &SnapshotReport) {
+    for point in &report.recovery_points {
+        let Some(id) = &point.id else { continue };
+        let there = account.regions.get(point.region.as_str());
+        let is_own = there.is_some_and(|there| {
+            there.made.iter().any(|made| made.id == *id && made.is_own() && made.database == point.database)
+        });
+        if !is_own {
+            account.violation(format!(
+                "the recovery point of {} in {} is {id}, which fairdrop did not make of this instance",
+                point.database, point.region
+            ));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -98,15 +116,19 @@ impl HistoryInvariants {
         let newest = self.record(&simulator.account());
         let now = simulator.account().now();
         let first = self.completed.first().copied().unwrap_or(now);
-        let settled_at = self.disturbed_at.max(first) + history.settling().as_secs().cast_signed();
-        if now < settled_at {
-            return Ok(());
-        }
+        let settling = history.settling().as_secs().cast_signed();
+        let undisturbed_at = self.disturbed_at.max(first);
+        let account = simulator.account();
         let gap = self.longest_gap(now, history);
         for region in [SOURCE].into_iter().chain(history.targets()) {
             for (database, _) in &history.databases {
+                let refused_at = account.refused_at.get(database).copied().unwrap_or(0);
+                let taken_at = account.id_taken_at.get(&(region, database.clone())).copied().unwrap_or(0);
+                if now < undisturbed_at.max(refused_at).max(taken_at) + settling {
+                    continue;
+                }
                 let late = self.late_until.get(&(region, database.clone())).copied().unwrap_or(0);
-                let waits = late > now - history.settling().as_secs().cast_signed();
+                let waits = late > now - settling;
                 let bound =
                     if region == SOURCE { history.source_bound(gap) } else { history.bound(gap, waits) };
                 let newest = newest.get(&(region, database.clone()));

@@ -41,7 +41,8 @@ impl Simulator {
             start: Instant::now(),
             regions: regions.iter().map(new).collect(),
             databases: BTreeMap::new(),
-            status: "available",
+            refused_at: BTreeMap::new(),
+            id_taken_at: BTreeMap::new(),
             faults: RdsFaults::default(),
             durations: Durations { create: 60, copy: 60 },
             floor: 1,
@@ -104,12 +105,27 @@ impl Simulator {
         account.regions.entry(region).or_default().made.push(made);
     }
 
-    /// Adds an original to a target region: of an instance with the same identifier, from a time when that region was
-    /// main.
-    pub(crate) fn add_namesake(&self, region: &'static str, id: &str, database: &str) {
+    /// Adds an original of an instance with the same identifier to a target region: from a time when that region was
+    /// main, or by its own stack, which still runs.
+    pub(crate) fn add_namesake(&self, region: &'static str, id: &str, database: &str, age: i64) {
         self.add_known(region, id, database, Some(PREFIX), None);
-        if let Some(made) = self.account().regions.get_mut(region).and_then(|there| there.made.last_mut()) {
+        let mut account = self.account();
+        let now = account.now();
+        if let Some(made) = account.regions.get_mut(region).and_then(|there| there.made.last_mut()) {
             made.is_of_another_instance = true;
+            made.taken_at = now - age;
+        }
+    }
+
+    /// The stack of a target region takes a snapshot of its own instance, whose identifier is the same. The two stacks
+    /// name their snapshots by the same slots.
+    pub(crate) fn take_namesake(&self, region: &'static str, id: &str, database: &str) {
+        let is_taken = self.account().regions[region].made.iter().any(|made| made.id == id);
+        if !is_taken {
+            self.add_namesake(region, id, database, 0);
+            let mut account = self.account();
+            let now = account.now();
+            account.id_taken_at.insert((region, database.to_owned()), now);
         }
     }
 }
@@ -160,12 +176,10 @@ impl SimulatedRds {
 impl Rds for SimulatedRds {
     async fn databases(&self) -> Result<Vec<Database>, RdsError> {
         self.call("databases", "", |account| {
-            let database = |id: &String| Database {
-                id: id.clone(),
-                status: account.status.into(),
-                ..Database::default()
-            };
-            Ok(account.databases.keys().map(database).collect())
+            let ids: Vec<String> = account.databases.keys().cloned().collect();
+            let database =
+                |id: String| Database { status: account.status(&id).into(), id, ..Database::default() };
+            Ok(ids.into_iter().map(database).collect())
         })
         .await
     }
