@@ -11,6 +11,8 @@ mod observe;
 mod replay;
 mod stock;
 
+pub use datastore::{observation as redis_observation, role as redis_role};
+
 use crate::observation::Obstacle;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use datastore::DatastoreClient;

@@ -1,21 +1,17 @@
-//! How AWS, the ledgers and the Redis servers of the simulation answer an execution and do its actions: late, once or
-//! twice, or not at all.
+//! How an execution in the standby observes the two regions, and how its actions arrive: late, once or twice, or not at
+//! all.
 
-use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY};
+use crate::failover_histories::draws::{Called, Refusal};
+use crate::failover_histories::stores::{ItemState, reconcile};
+use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, STANDBY};
+use lease::LeaseRecord;
 use ledger::LastSigns;
-use region_failover::{FailoverAction, FunctionState, Loss, Observation, ObservationKind, Obstacle, Role};
-use std::collections::BTreeSet;
+use region_failover::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
 
 impl FailoverWorld {
-    /// What an execution in the standby observes.
-    pub(crate) fn observe(
-        &mut self,
-        kind: ObservationKind,
-        clock: i64,
-        run_to: &str,
-    ) -> Result<Observation, Obstacle> {
+    /// What an execution observes, whose clock is `clock` microseconds ahead.
+    pub(crate) fn observe(&mut self, kind: ObservationKind, clock: i64) -> Result<Observation, Obstacle> {
         let no_answer = || Obstacle("no answer".into());
-        let main_answers = !self.regions[MAIN].is_dead && !self.cut[STANDBY];
         let needs_table = matches!(
             kind,
             ObservationKind::Readiness
@@ -23,205 +19,138 @@ impl FailoverWorld {
                 | ObservationKind::Lag
                 | ObservationKind::Selling
         );
-        if self.chance(0.1) || needs_table && self.table_cut[STANDBY] {
+        if self.draws.chance(0.1) || needs_table && self.network.table_cut[STANDBY] {
             return Err(no_answer());
         }
-        let (now, standby) = (self.now, &self.standby);
-        let known: BTreeSet<&u64> =
-            self.regions[STANDBY].sales.iter().chain(&self.regions[STANDBY].reservations).collect();
-        let end = self.table.expires_at.as_micros().max(self.clock(clock).as_micros());
-        let loss = Loss {
-            ms: end.saturating_sub(self.last_beat) / 1_000 + 1,
-            sales: self.stock.saturating_sub(known.len() as u64),
-        };
-        let is_settled = standby.instance_settles_at <= now;
+        let (now, main_answers) = (self.now, self.main_answers());
+        let [main, standby] = &self.regions;
         Ok(match kind {
             ObservationKind::Readiness => Observation::Ready {
                 lease: self.table.clone(),
-                replica_follows: standby.follows,
+                replica_follows: self.replica.follows,
                 main_answers,
-                loss,
+                loss: self.loss(clock),
                 last_run_seconds: None,
             },
             ObservationKind::Lease => Observation::Lease(self.table.clone()),
             ObservationKind::Lag => Observation::Lag {
                 lease: self.table.clone(),
-                ledger_is_here: main_answers
-                    .then(|| self.regions[MAIN].sales.len() == self.regions[STANDBY].sales.len()),
-                redis_is_here: main_answers.then(|| {
-                    self.regions[MAIN].reservations.len() == self.regions[STANDBY].reservations.len()
-                }),
-                loss,
+                ledger_is_here: main_answers.then_some(main.ledger.log.len() == standby.ledger.applied),
+                redis_is_here: main_answers.then_some(main.redis.log.len() == standby.redis.applied),
+                loss: self.loss(clock),
             },
-            ObservationKind::Redis => {
-                Observation::Redis { role: standby.role, is_settled: standby.redis_settles_at <= now }
-            }
-            ObservationKind::Instance => {
-                let follows = standby.follows || standby.shown_follows_until > now;
-                let status = if is_settled { standby.usable_status } else { "modifying" };
-                Observation::instance(status, follows, standby.is_big)
-            }
+            ObservationKind::Redis => return self.datastore.observe(&mut self.draws, now),
+            ObservationKind::Instance => self.replica.observe(now),
             ObservationKind::Ledger => Observation::Ledger {
-                follows: standby.follows,
-                epoch: self.regions[STANDBY].epoch,
+                follows: self.replica.follows,
+                epoch: standby.epoch,
                 last: LastSigns::default(),
             },
             ObservationKind::Stock => {
-                Observation::Stock { left: u64::from(self.regions[STANDBY].item_epoch == 1) }
+                let is_left = |item: &&ItemState| item.epoch == 1;
+                Observation::Stock { left: standby.items.iter().filter(is_left).count() as u64 }
             }
-            ObservationKind::Pointers => {
-                let mut left = Vec::new();
-                if !self.pointed {
-                    left.push(run_to.to_owned());
-                }
-                if self.main_unpointable || !self.pointed {
-                    left.push(NAMES[MAIN].to_owned());
-                }
-                Observation::Pointers { left }
-            }
+            ObservationKind::Pointers => Observation::Pointers {
+                left: self.functions.not_repointed(|region| region != MAIN || !self.network.main_unpointable),
+            },
             ObservationKind::Selling => Observation::Selling {
                 lease: self.table.clone(),
-                may_run: self.regions[STANDBY].may_run,
-                not_active: self.not_active(),
+                may_run: standby.may_run,
+                not_active: self.functions.not_active(now),
             },
             ObservationKind::Canary => {
                 Observation::Canary { is_placed: self.canary.0, is_sold: self.canary.1 }
             }
             ObservationKind::Fence if !main_answers => return Err(no_answer()),
-            ObservationKind::Fence => Observation::Fence {
-                is_up: self.fence_settles_at.is_some_and(|at| at <= now),
-                is_settled: self.fence_settles_at.is_none_or(|at| at <= now),
-            },
+            ObservationKind::Fence => self.old_database.observe(now),
         })
     }
 
+    /// What a promotion would lose: everything after the last heartbeat, and no more than what is unsold there.
+    fn loss(&self, clock: i64) -> Loss {
+        let end = self.table.expires_at.as_micros().max(self.clock(clock).as_micros());
+        Loss { ms: end.saturating_sub(self.last_beat) / 1_000 + 1, sales: self.units_unsold() }
+    }
+
     /// An action of an execution arrives. It may arrive twice.
-    pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) {
-        if self.chance(0.05) {
-            return;
+    pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) -> Called {
+        if self.draws.chance(0.05) {
+            return Err(Refusal("no answer from AWS"));
         }
-        let is_taken = self.table.region == NAMES[STANDBY] && self.table.epoch == 2;
+        let (now, main_answers) = (self.now, self.main_answers());
         match action {
-            FailoverAction::WriteLease(record) => {
-                if self.table_cut[STANDBY] || self.table.version + 1 != record.version {
-                    return;
-                }
-                let opens_new = record.is_open && record.region == NAMES[STANDBY];
-                let is_ready = self.regions[STANDBY].item_epoch == 2 && !self.standby.follows && self.pointed;
-                if opens_new && !is_ready {
-                    self.fault("sales are opened before all is ready");
-                }
-                self.table = record.clone();
-            }
+            FailoverAction::WriteLease(record) => self.write_lease(record),
             FailoverAction::MoveRedis | FailoverAction::DetachRedis => {
-                self.wake_functions();
-                if !is_taken {
+                if self.table.region != NAMES[STANDBY] || self.table.epoch != 2 {
                     self.fault("Redis is moved before the lease is taken");
                 }
-                if self.standby.role == Role::Secondary {
-                    self.change_redis(action);
+                if *action == FailoverAction::DetachRedis {
+                    return self.datastore.disassociate(&mut self.draws, now);
                 }
+                self.functions.wake(&mut self.draws, now);
+                self.datastore.fail_over(&mut self.draws, now, main_answers)
             }
-            FailoverAction::RaiseClass
-                if self.standby.instance_settles_at <= self.now && !self.standby.is_big =>
-            {
-                let takes = self.within(60 * SECOND, 600 * SECOND);
-                self.standby.instance_settles_at = self.now + takes;
-                self.standby.grows_at = Some(self.now + takes);
-            }
-            FailoverAction::RaiseClass => {}
+            FailoverAction::RaiseClass => self.replica.raise_class(&mut self.draws, now),
             FailoverAction::Promote => {
-                if self.standby.role == Role::Secondary {
+                if self.datastore.role == Role::Secondary {
                     self.fault("the replica is promoted before Redis is moved");
                 }
-                if self.standby.instance_settles_at <= self.now && self.standby.follows {
-                    let takes = self.within(20 * SECOND, 300 * SECOND);
-                    // For a while its description does not show that the promotion has begun.
-                    self.standby.instance_settles_at = self.now + takes;
-                    self.standby.promotes_at = Some(self.now + takes);
-                    self.standby.shown_follows_until = self.now + takes + self.within(0, 20 * SECOND);
-                }
+                self.replica.promote(&mut self.draws, now)
             }
             FailoverAction::BeginEpoch => {
-                if self.standby.follows {
+                if self.replica.follows {
                     self.fault("an epoch is begun in a ledger that follows");
                 } else if self.regions[STANDBY].epoch == 1 {
                     self.regions[STANDBY].epoch = 2;
                 }
+                Ok(())
             }
             FailoverAction::Reconcile => {
-                if self.regions[STANDBY].epoch != 2 {
-                    self.fault("stock is reconciled before the epoch is begun");
-                }
-                let stock = self.stock;
-                let own = &mut self.regions[STANDBY];
-                if own.item_epoch == 1 {
-                    own.withheld = withhold.min(stock.saturating_sub(own.sales.len() as u64));
-                    own.item_epoch = 2;
-                }
+                self.reconcile_items(withhold);
+                Ok(())
             }
-            FailoverAction::Repoint => self.pointed = true,
-            FailoverAction::WakeFunctions => self.wake_functions(),
-            FailoverAction::EnableMain => self.regions[STANDBY].may_run = true,
+            FailoverAction::Repoint => {
+                let is_cut = self.network.main_unpointable;
+                self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut)
+            }
+            FailoverAction::WakeFunctions => {
+                self.functions.wake(&mut self.draws, now);
+                Ok(())
+            }
+            FailoverAction::EnableMain => {
+                self.regions[STANDBY].may_run = true;
+                Ok(())
+            }
             FailoverAction::PlaceCanary => {
-                self.canary = (true, self.functions_are_active() && self.chance(0.9))
+                self.canary = (true, self.functions.are_active(now) && self.draws.chance(0.9));
+                Ok(())
             }
-            FailoverAction::Fence => {
-                // Each call starts the change over.
-                if !self.cut[STANDBY] && !self.regions[MAIN].is_dead {
-                    self.fence_settles_at = Some(self.now + self.within(SECOND / 4, 20 * SECOND));
-                }
-            }
+            FailoverAction::Fence if main_answers => self.old_database.fence(&mut self.draws, now),
+            FailoverAction::Fence => Err(Refusal("no answer from AWS")),
         }
     }
 
-    /// What ElastiCache does when it is asked to move Redis, or to detach it. While the datastore changes, it refuses to
-    /// detach, and may accept a move.
-    fn change_redis(&mut self, action: &FailoverAction) {
-        let is_changing = self.standby.redis_settles_at > self.now;
-        match action {
-            FailoverAction::DetachRedis if is_changing => {}
-            FailoverAction::DetachRedis => {
-                self.standby.role = Role::Alone;
-                self.standby.redis_settles_at = self.now;
-            }
-            _ if is_changing && self.chance(0.8) => {}
-            _ => {
-                let hangs = self.hangs_for.filter(|_| !is_changing);
-                let takes = hangs.unwrap_or_else(|| self.within(SECOND, 60 * SECOND));
-                self.standby.redis_settles_at = self.now + takes;
-                self.standby.moves_at = Some(self.now + takes);
-            }
+    fn write_lease(&mut self, record: &LeaseRecord) -> Called {
+        if self.network.table_cut[STANDBY] || self.table.version + 1 != record.version {
+            return Err(Refusal("the record was changed"));
         }
-    }
-}
-
-/// Lambda in the standby region.
-impl FailoverWorld {
-    /// Whether the schedules of `region` start drain and worker.
-    pub(crate) fn runs(&self, region: usize) -> bool {
-        self.regions[region].may_run && (region == MAIN || self.functions_are_active())
-    }
-
-    fn functions_are_active(&self) -> bool {
-        self.standby.functions_active_at.is_some_and(|at| at <= self.now)
-    }
-
-    fn not_active(&self) -> Vec<FunctionState> {
-        let is_inactive = self.standby.functions_active_at.is_none();
-        let state = if is_inactive { "Inactive" } else { "Pending" };
-        let text = format!("checkout-drain is {state}");
-        let function = "checkout-drain".to_owned();
-        if self.functions_are_active() {
-            return Vec::new();
+        let opens_new = record.is_open && record.region == NAMES[STANDBY];
+        let are_reconciled = self.regions[STANDBY].items.iter().all(|item| item.epoch == 2);
+        if opens_new && (self.replica.follows || !are_reconciled || !self.functions.is_repointed()) {
+            self.fault("sales are opened before all is ready");
         }
-        vec![FunctionState { function, text, is_inactive }]
+        self.table = record.clone();
+        Ok(())
     }
 
-    /// An invocation of inactive functions fails. They are pending for up to minutes, and then active or inactive again.
-    fn wake_functions(&mut self) {
-        if self.standby.functions_active_at.is_none() && self.chance(0.9) {
-            self.standby.functions_active_at = Some(self.now + self.within(SECOND, 120 * SECOND));
+    fn reconcile_items(&mut self, withhold: u64) {
+        if self.regions[STANDBY].epoch != 2 {
+            self.fault("stock is reconciled before the epoch is begun");
+        }
+        let own = &mut self.regions[STANDBY];
+        for (item, state) in own.items.iter_mut().enumerate().filter(|(_, state)| state.epoch == 1) {
+            reconcile((&mut own.redis, &own.ledger), (item, state), self.terms[item].stock, withhold);
+            state.epoch = 2;
         }
     }
 }

@@ -42,13 +42,8 @@ impl DatastoreClient {
             .first()
             .ok_or_else(|| obstacle("ElastiCache has no replication group of this name in this region"))?;
         let member = group.global_replication_group_info();
-        let role = match member.and_then(GlobalReplicationGroupInfo::global_replication_group_member_role) {
-            Some(role) if role.eq_ignore_ascii_case("primary") => Role::Primary,
-            Some(role) if !role.is_empty() => Role::Secondary,
-            // The group has left the datastore.
-            _ => Role::Alone,
-        };
-        Ok((role, group.status() == Some("available")))
+        let described = member.and_then(GlobalReplicationGroupInfo::global_replication_group_member_role);
+        Ok((role(described), group.status() == Some("available")))
     }
 
     /// Makes this region's group the primary. ElastiCache refuses while another change is in progress.
@@ -66,8 +61,18 @@ impl DatastoreClient {
     }
 }
 
+/// The role of a group by its own description.
+pub fn role(described: Option<&str>) -> Role {
+    match described {
+        Some(role) if role.eq_ignore_ascii_case("primary") => Role::Primary,
+        Some(role) if !role.is_empty() => Role::Secondary,
+        // The group has left the datastore.
+        _ => Role::Alone,
+    }
+}
+
 /// The role by ElastiCache and by the server itself: a primary counts once the server takes writes.
-pub(super) fn observation(
+pub fn observation(
     (role, is_settled): (Role, bool),
     takes_writes: Result<bool, LinkError>,
 ) -> Result<Observation, Obstacle> {

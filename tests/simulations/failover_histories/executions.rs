@@ -1,0 +1,135 @@
+//! Executions of the failover: each has read the run, and the newest version counts. They are killed, overtaken, and
+//! started once too often.
+
+use crate::failover_histories::history::{Event, FailoverHistory};
+use crate::failover_histories::world::{SECOND, TIMING};
+use region_failover::{Decision, FailoverAction, Observation, Obstacle, Run, RunState};
+use shared::stamp::Stamp;
+
+/// How often a run may end with outstanding steps before its history ends.
+const MAX_PASSES: u32 = 4;
+
+/// An execution, with the run as it has read it.
+pub(crate) struct Execution {
+    pub(crate) run: Run,
+    version: u64,
+    clock: i64,
+}
+
+/// What an execution has sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) execution: usize,
+    pub(crate) action: FailoverAction,
+    /// The execution is killed before the answer, or has sent the action twice and this is the second.
+    pub(crate) is_forgotten: bool,
+}
+
+impl FailoverHistory {
+    /// The operator starts an execution: the first, or another one after a kill, or one too many.
+    pub(crate) fn start(&mut self) {
+        let is_over = self.ended_at.is_some() || matches!(self.run.state, RunState::Aborted | RunState::Done);
+        if is_over {
+            return;
+        }
+        let clock = self.world.draws.clock();
+        let mut run = self.run.clone();
+        run.resume();
+        self.executions.push(Some(Execution { run, version: self.version, clock }));
+        let execution = self.executions.len() - 1;
+        self.after(0, Event::Observe(execution));
+        if self.world.draws.chance(0.03) {
+            let mut run = self.run.clone();
+            if run.abort("an operator") {
+                (self.run, self.version) = (run, self.version + 1);
+            }
+        }
+        let again = self.world.draws.within(20 * SECOND, 200 * SECOND);
+        self.after(again, Event::Start);
+    }
+
+    pub(crate) fn observe(&mut self, execution: usize) {
+        let Some(Some(one)) = self.executions.get(execution) else { return };
+        let (clock, kind) = (one.clock, one.run.observation_kind());
+        let Some(kind) = kind else { return };
+        if self.world.draws.chance(0.01) {
+            return self.kill(execution);
+        }
+        let observation = self.world.observe(kind, clock);
+        let delay = self.world.draws.delay();
+        let observed_at = self.world.clock(clock);
+        self.after(delay, Event::Observed { execution, observed_at, observation });
+    }
+
+    fn kill(&mut self, execution: usize) {
+        self.kills += 1;
+        self.executions[execution] = None;
+    }
+
+    pub(crate) fn observed(
+        &mut self,
+        execution: usize,
+        observed_at: Stamp,
+        observation: &Result<Observation, Obstacle>,
+    ) {
+        let Some(Some(mut one)) = self.executions.get_mut(execution).map(Option::take) else { return };
+        if self.world.draws.chance(0.01) {
+            return self.kill(execution);
+        }
+        let next = one.run.observed(observation, observed_at, TIMING);
+        // Saved first, and only by an execution that has read the newest version.
+        if one.version != self.version {
+            self.kills += 1;
+            return;
+        }
+        self.version += 1;
+        self.run.clone_from(&one.run);
+        one.version = self.version;
+        match next {
+            Decision::Do(action) => self.send(execution, action),
+            Decision::Again => self.after(1_000, Event::Observe(execution)),
+            Decision::Pause => {
+                let pause = self.world.draws.within(500_000, 5 * SECOND);
+                self.after(pause, Event::Observe(execution));
+            }
+            Decision::End => {
+                self.passes += 1;
+                // Another execution may do what is outstanding.
+                let may_be_fixed = self.run.state == RunState::Degraded && self.passes < MAX_PASSES;
+                if !may_be_fixed || self.world.draws.chance(0.5) {
+                    self.ended_at.get_or_insert(self.world.now);
+                }
+                return;
+            }
+        }
+        self.executions[execution] = Some(one);
+    }
+
+    fn send(&mut self, execution: usize, action: FailoverAction) {
+        let (delay, is_forgotten) = (self.world.draws.delay(), self.world.draws.chance(0.02));
+        if self.world.draws.chance(0.05) {
+            // Sent twice, and the second one late.
+            let late = self.world.draws.delay() + self.world.draws.delay();
+            let again = Sent { execution, action: action.clone(), is_forgotten: true };
+            self.after(late, Event::Do(again));
+        }
+        self.after(delay, Event::Do(Sent { execution, action, is_forgotten }));
+        self.kills += u32::from(is_forgotten);
+    }
+
+    /// An action arrives, and its answer goes back to the execution.
+    pub(crate) fn arrive(&mut self, sent: &Sent) {
+        let answer = self.world.perform(&sent.action, u64::from(self.run.withhold));
+        if sent.is_forgotten {
+            return;
+        }
+        if let Some(Some(one)) = self.executions.get_mut(sent.execution) {
+            match answer {
+                Ok(()) => one.run.is_detaching |= sent.action == FailoverAction::DetachRedis,
+                Err(refusal) => one.run.set_last(refusal.0),
+            }
+        }
+        let pause = self.world.draws.within(1_000, SECOND);
+        self.after(pause, Event::Observe(sent.execution));
+    }
+}
