@@ -28,6 +28,11 @@ struct DrillFixture {
 impl DrillFixture {
     /// A region with a snapshot of the ledger. The restored instance answers at `ledger_url`.
     async fn start(ledger_url: &str) -> Result<Self> {
+        Self::start_with_poll(ledger_url, "1").await
+    }
+
+    /// The drill observes RDS again after `poll_seconds`.
+    async fn start_with_poll(ledger_url: &str, poll_seconds: &str) -> Result<Self> {
         let folder = WorkFolder::new()?;
         let moto = Moto::start(folder.path(), &[]).await?;
         let database = [
@@ -52,7 +57,7 @@ impl DrillFixture {
         let own = [
             ("FAIRDROP_SNAPSHOT_PREFIX", "drops"),
             ("FAIRDROP_DRILL_DATABASE", "ledger"),
-            ("FAIRDROP_DRILL_POLL_SECONDS", "1"),
+            ("FAIRDROP_DRILL_POLL_SECONDS", poll_seconds),
             ("FAIRDROP_LEDGER_URL", ledger_url),
         ];
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -176,4 +181,53 @@ async fn a_drill_that_died_is_continued_and_foreign_instances_are_not_changed() 
     for wrong in [json!({ "run": "yes" }), json!({ "runs": true }), json!(null)] {
         assert!(drill.invoke(&wrong).await.unwrap_err().to_string().contains("BadCommand"), "{wrong}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_a_drill_that_died_after_the_deletion_is_not_lost() {
+    let server = ledger_with_sales().await.unwrap();
+    let drill = DrillFixture::start_with_poll(&server.postgres.url(), "20").await.unwrap();
+    let run = json!({ "run": true });
+    // The drill is killed after it has deleted the instance and before it answers.
+    let killed = async {
+        while drill.instances().await.unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        while drill.instances().await.unwrap().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drill.function.kill();
+    };
+    tokio::select! {
+        answered = drill.invoke(&run) => panic!("{answered:?}"),
+        () = killed => {}
+    }
+    let planned = drill.invoke(&json!({})).await.unwrap();
+    let last = &planned["last_check"];
+    assert_eq!(
+        (&last["snapshot"], &last["check"]["passed"]),
+        (&json!("drops-ledger-1"), &json!(true)),
+        "{planned}"
+    );
+    assert_eq!((&last["check"]["items"], &last["check"]["sales"]), (&json!(1), &json!(2)), "{planned}");
+
+    // It is killed between saving the result and deleting the instance: the next invocation only deletes it.
+    let xml = drill.moto.rds(REGION, "DescribeDBSnapshots", &[]).await.unwrap();
+    let value = elements(&xml, "Value").into_iter().find_map(|value| value.strip_prefix("started="));
+    let started_at = value.unwrap().split(' ').next().unwrap();
+    let tags = [
+        ("DBInstanceIdentifier", "drops-drill-ledger"),
+        ("DBSnapshotIdentifier", "drops-ledger-1"),
+        ("Tags.Tag.1.Key", "fairdrop:restore-drill"),
+        ("Tags.Tag.1.Value", "drops"),
+        ("Tags.Tag.2.Key", "fairdrop:snapshot"),
+        ("Tags.Tag.2.Value", "drops-ledger-1"),
+        ("Tags.Tag.3.Key", "fairdrop:started-at"),
+        ("Tags.Tag.3.Value", started_at),
+    ];
+    drill.moto.rds(REGION, "RestoreDBInstanceFromDBSnapshot", &tags).await.unwrap();
+    drop(server);
+    let report = drill.invoke(&run).await.unwrap();
+    assert_eq!((&report["state"], &report["check"]["passed"]), (&json!("done"), &json!(true)), "{report}");
+    assert_eq!(drill.instances().await.unwrap(), ["ledger"]);
 }

@@ -1,9 +1,10 @@
 //! The temporary DB instance in RDS.
 
+use crate::saved::SavedCheck;
 use crate::step::DrillInstance;
 use crate::{App, DRILL_TAG};
 use aws_sdk_rds::types::{DbInstance, Tag};
-use rds::{RdsError, Snapshot, SnapshotState, Timestamp, manual_snapshots, refusal};
+use rds::{DRILL_TAG_KEY, RdsError, Snapshot, Timestamp, manual_snapshots, refusal};
 
 /// Tags that carry the drill's state from one invocation to the next.
 const SNAPSHOT_TAG: &str = "fairdrop:snapshot";
@@ -11,11 +12,17 @@ const RECOVERY_POINT_TAG: &str = "fairdrop:recovery-point";
 const STARTED_TAG: &str = "fairdrop:started-at";
 
 impl App {
-    /// The newest usable snapshot of the database in this region that fairdrop made.
-    pub(crate) async fn newest_snapshot(&self) -> Result<Option<Snapshot>, RdsError> {
+    /// The snapshots of the database in this region that fairdrop made.
+    pub(crate) async fn own_snapshots(&self) -> Result<Vec<Snapshot>, RdsError> {
         let all = manual_snapshots(&self.client).await?.into_iter();
-        let own = all.filter(|one| one.database == self.database && one.is_own(&self.prefix));
-        Ok(own.filter(|one| one.state == SnapshotState::Available).max_by_key(Snapshot::recovery_point))
+        Ok(all.filter(|one| one.database == self.database && one.is_own(&self.prefix)).collect())
+    }
+
+    /// Saves the result of a check with its snapshot.
+    pub(crate) async fn save(&self, snapshot: &Snapshot, saved: &SavedCheck) -> Result<(), RdsError> {
+        let tag = Tag::builder().key(DRILL_TAG_KEY).value(saved.tag_value()).build();
+        let call = self.client.add_tags_to_resource().resource_name(&snapshot.arn).tags(tag);
+        call.send().await.map(drop).map_err(refusal)
     }
 
     /// `None` if the instance does not exist.

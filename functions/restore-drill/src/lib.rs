@@ -2,17 +2,20 @@
 //!
 //! The drill restores the newest snapshot of the ledger as a temporary DB instance, checks the ledger and deletes the
 //! instance. Without `{"run": true}` it reports only what it would do. A restore may take longer than an invocation:
-//! the operator then invokes the function again, and the drill continues from the state in the instance's tags.
+//! the operator then invokes the function again, and the drill continues from the state in the instance's tags. The
+//! result of the check is saved with the snapshot before the instance is deleted.
 
 mod check;
 mod instance;
+mod saved;
 mod step;
 
 pub use check::LedgerCheck;
+pub use saved::SavedCheck;
 pub use step::{DrillInstance, DrillStep, next_step};
 
 use lambda_runtime::Diagnostic;
-use rds::{RdsError, Snapshot, Timestamp};
+use rds::{RdsError, Snapshot, SnapshotState, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::config::{self, ConfigError, Source};
@@ -119,6 +122,9 @@ pub struct RestoreReport {
     pub total_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<LedgerCheck>,
+    /// The newest check that was finished before this invocation, of any snapshot in this region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_check: Option<SavedCheck>,
 }
 
 /// Why a drill failed. The name is the invocation's `errorType`.
@@ -151,8 +157,11 @@ impl From<DrillError> for Diagnostic {
 pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<RestoreReport, DrillError> {
     let Command { run } = serde_json::from_value(payload)?;
     let deadline = Instant::now() + time;
-    let newest = app.newest_snapshot().await?;
+    let snapshots = app.own_snapshots().await?;
+    let usable = snapshots.iter().filter(|one| one.state == SnapshotState::Available);
+    let newest = usable.max_by_key(|one| one.recovery_point()).cloned();
     let mut report = app.report(newest.as_ref());
+    report.last_check = SavedCheck::newest(&snapshots);
     if !run {
         return dry_run(app, newest.as_ref(), report).await;
     }
@@ -175,6 +184,7 @@ pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Restore
                 report.usable_after_seconds = started_at.map(|at| Timestamp::now().seconds_since(at));
                 report.check = Some(check);
                 report.write_metrics();
+                save(app, &snapshots, &report, started_at).await?;
                 continue;
             }
             DrillStep::RestoreFailed(status) => {
@@ -182,6 +192,7 @@ pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Restore
                     vec![format!("RDS could not restore the snapshot: the DB instance is {status}")];
                 report.check = Some(LedgerCheck { problems, ..LedgerCheck::default() });
                 report.write_metrics();
+                save(app, &snapshots, &report, started_at).await?;
                 continue;
             }
             DrillStep::Delete => app.delete().await?,
@@ -195,6 +206,42 @@ pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<Restore
             return Ok(report.end(state, started_at));
         }
         tokio::time::sleep(app.poll).await;
+    }
+}
+
+/// Saves the finished check with its snapshot. If RDS gives no answer, the drill ends before it deletes the instance:
+/// the next invocation checks again. If RDS refuses, the result is in the log and in the answer only.
+async fn save(
+    app: &App,
+    snapshots: &[Snapshot],
+    report: &RestoreReport,
+    started_at: Option<Timestamp>,
+) -> Result<(), DrillError> {
+    let snapshot = snapshots.iter().find(|one| Some(&one.id) == report.snapshot.as_ref());
+    let (Some(snapshot), Some(started_at), Some(check)) = (snapshot, started_at, report.check.clone()) else {
+        tracing::warn!(
+            snapshot = report.snapshot,
+            "could not save the result of the drill: its snapshot does not exist any more; the log and the answer have it"
+        );
+        return Ok(());
+    };
+    let saved = SavedCheck {
+        snapshot: snapshot.id.clone(),
+        started_at,
+        checked_at: Timestamp::now(),
+        usable_after_seconds: report.usable_after_seconds,
+        check,
+    };
+    match app.save(snapshot, &saved).await {
+        Err(error @ (RdsError::Throttled | RdsError::Unreachable(_))) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(
+                snapshot = %snapshot.id, %error,
+                "RDS refused to save the result of the drill with its snapshot; the log and the answer have it"
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -235,6 +282,7 @@ impl App {
             usable_after_seconds: None,
             total_seconds: None,
             check: None,
+            last_check: None,
         }
     }
 }
@@ -246,6 +294,17 @@ impl RestoreReport {
             self.snapshot = Some(instance.snapshot.clone());
             self.recovery_point = instance.recovery_point;
             self.set_age(instance.started_at);
+            self.adopt_check(instance);
+        }
+    }
+
+    /// Takes over the check that an earlier invocation has finished and saved for this restore.
+    fn adopt_check(&mut self, instance: &DrillInstance) {
+        let Some(saved) = self.last_check.as_ref().filter(|_| self.check.is_none()) else { return };
+        if saved.snapshot == instance.snapshot && Some(saved.started_at) == instance.started_at {
+            self.usable_after_seconds = saved.usable_after_seconds;
+            self.check = Some(saved.check.clone());
+            self.write_metrics();
         }
     }
 

@@ -37,7 +37,8 @@ pub enum DrillStep {
     RestoreFailed(String),
 }
 
-/// The next step. `newest` is the newest snapshot; `is_checked` says whether this invocation has checked the ledger.
+/// The next step. `newest` is the newest snapshot; `is_checked` says whether this restore of the ledger has been
+/// checked.
 pub fn next_step(newest: Option<&Snapshot>, instance: Option<&DrillInstance>, is_checked: bool) -> DrillStep {
     let Some(instance) = instance else {
         return match newest {
@@ -89,6 +90,7 @@ mod tests {
             is_encrypted: true,
             is_copy: true,
             tag: Some("fairdrop".into()),
+            last_drill: None,
         };
         let instance = |status: &str| DrillInstance {
             status: status.into(),

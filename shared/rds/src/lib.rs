@@ -12,5 +12,5 @@ mod timestamp;
 pub use class::{Class, is_smaller, recommended};
 pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages};
 pub use error::{RdsError, refusal};
-pub use snapshot::{Snapshot, SnapshotState, TAG_KEY};
+pub use snapshot::{DRILL_TAG_KEY, Snapshot, SnapshotState, TAG_KEY};
 pub use timestamp::Timestamp;

@@ -5,6 +5,8 @@ use aws_sdk_rds::types::DbSnapshot;
 
 /// The tag of every snapshot that fairdrop makes. Its value is the prefix of the policy.
 pub const TAG_KEY: &str = "fairdrop:snapshots";
+/// The tag with the result of the last restore drill of a snapshot.
+pub const DRILL_TAG_KEY: &str = "fairdrop:last-drill";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotState {
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub is_copy: bool,
     /// The value of its [`TAG_KEY`].
     pub tag: Option<String>,
+    /// The value of its [`DRILL_TAG_KEY`].
+    pub last_drill: Option<String>,
 }
 
 impl Snapshot {
@@ -69,7 +73,10 @@ impl Snapshot {
 
 /// Reads a snapshot as RDS lists it. `None` if it lacks an identifier.
 pub(crate) fn snapshot(found: &DbSnapshot) -> Option<Snapshot> {
-    let tag = found.tag_list().iter().find(|tag| tag.key() == Some(TAG_KEY));
+    let tag = |key: &str| {
+        let tag = found.tag_list().iter().find(|tag| tag.key() == Some(key));
+        tag.and_then(|tag| tag.value()).map(str::to_owned)
+    };
     Some(Snapshot {
         id: found.db_snapshot_identifier()?.to_owned(),
         arn: found.db_snapshot_arn()?.to_owned(),
@@ -81,7 +88,8 @@ pub(crate) fn snapshot(found: &DbSnapshot) -> Option<Snapshot> {
         database_time: timestamp(found.snapshot_database_time()),
         is_encrypted: found.encrypted().unwrap_or(false),
         is_copy: found.source_db_snapshot_identifier().is_some_and(|source| !source.is_empty()),
-        tag: tag.and_then(|tag| tag.value()).map(str::to_owned),
+        tag: tag(TAG_KEY),
+        last_drill: tag(DRILL_TAG_KEY),
     })
 }
 

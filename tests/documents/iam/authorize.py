@@ -24,6 +24,8 @@ class Need:
     resource: str
     keys: dict
     where: str = ""
+    # Whether the request sets tags of a resource that exists.
+    retags: bool = False
 
 
 def tags_of(request: dict) -> dict:
@@ -118,7 +120,7 @@ def describe_snapshots(call: Call) -> list:
 
 def tagging(call: Call) -> list:
     keys = tags_of(call.request) or {"aws:tagkeys": call.request.get("TagKeys", [])}
-    return [Need(f"rds:{call.operation}", call.request["ResourceName"], keys)]
+    return [Need(f"rds:{call.operation}", call.request["ResourceName"], keys, retags=True)]
 
 
 def update_schedule(call: Call) -> list:

@@ -62,8 +62,9 @@ class Simulation:
         source = f"arn:aws:lambda:{region}:{policies.ACCOUNT}:function:fairdrop-{function}"
         keys |= {"lambda:sourcefunctionarn": [source]}
         # What is being created has no tags yet.
-        is_creation = "aws:tagkeys" in need.keys
-        return keys | (self.tags.get(function, {}) if is_own and not is_creation else {})
+        is_creation = "aws:tagkeys" in need.keys and not need.retags
+        maker = "snapshot-copy" if ":snapshot:" in need.resource else function
+        return keys | (self.tags.get(maker, {}) if is_own and not is_creation else {})
 
     def wrong(self, need: object, statements: list, function: str, region: str) -> str:
         asked = f"{need.action} on {need.resource}" + (f", asked again in {need.where}" if need.where else "")

@@ -381,6 +381,7 @@ pub(crate) fn show(made: &SimulatedSnapshot, region: &str, at: i64) -> Snapshot 
         is_encrypted: made.encrypted,
         is_copy: made.source.is_some(),
         tag: made.tag.clone(),
+        last_drill: None,
     }
 }
 

@@ -42,6 +42,7 @@ fn taken(id: &str, seconds_ago: i64) -> Snapshot {
         is_encrypted: true,
         is_copy: false,
         tag: Some("fairdrop".into()),
+        last_drill: None,
     }
 }
 
