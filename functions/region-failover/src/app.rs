@@ -1,7 +1,9 @@
 //! What one process of the function keeps between invocations.
 
 use crate::servers::FailoverServers;
+use crate::servers::drill::DrillServers;
 use crate::store::{self, RunStore};
+use crate::world::World;
 use shared::config::{self, ConfigError, Source};
 use std::time::Duration;
 
@@ -10,10 +12,17 @@ use std::time::Duration;
 pub struct App {
     pub(crate) here: String,
     pub(crate) servers: FailoverServers,
-    pub(crate) failovers: RunStore,
-    pub(crate) drills: RunStore,
+    pub(crate) failovers: Track,
+    pub(crate) drills: Track,
     /// Time between two observations of a step that waits.
     pub(crate) observe_interval: Duration,
+}
+
+/// Runs of one kind: where they are stored, and what they act on.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) store: RunStore,
+    pub(crate) world: World,
 }
 
 impl App {
@@ -22,16 +31,25 @@ impl App {
         let table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
         let client = aws_sdk_dynamodb::Client::new(&sdk::config(region));
         let interval_ms = config::number(source, "FAIRDROP_OBSERVE_INTERVAL_MS", 2_000, 50, 10_000)?;
+        let servers = FailoverServers::from_config(source, region).await?;
+        let drill = DrillServers::from_config(source, servers.clone())?;
         Ok(Self {
             here: region.into(),
-            servers: FailoverServers::from_config(source, region).await?,
-            failovers: RunStore::new(client.clone(), &table, store::FAILOVERS),
-            drills: RunStore::new(client, &table, store::DRILLS),
+            failovers: Track {
+                store: RunStore::new(client.clone(), &table, store::FAILOVERS),
+                world: World::Main(Box::new(servers.clone())),
+            },
+            drills: Track {
+                store: RunStore::new(client, &table, store::DRILLS),
+                world: World::Copy(Box::new(drill)),
+            },
+            servers,
             observe_interval: Duration::from_millis(interval_ms),
         })
     }
 
-    pub(crate) fn store(&self, is_drill: bool) -> &RunStore {
+    /// The drills if `is_drill`, otherwise the failovers.
+    pub(crate) fn track(&self, is_drill: bool) -> &Track {
         if is_drill { &self.drills } else { &self.failovers }
     }
 

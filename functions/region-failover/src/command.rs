@@ -2,7 +2,7 @@
 
 use crate::observation::Loss;
 use crate::run::Mode;
-use crate::step::FailoverStep;
+use crate::steps::FailoverStep;
 use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::Value;

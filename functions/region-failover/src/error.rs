@@ -2,7 +2,7 @@
 
 use crate::command::InvalidCommandError;
 use crate::observation::Obstacle;
-use crate::step::FailoverStep;
+use crate::steps::FailoverStep;
 use lambda_runtime::Diagnostic;
 use versioned::StoreError;
 

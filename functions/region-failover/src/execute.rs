@@ -3,10 +3,11 @@
 //! An execution has saved the newest version of the run. If it finds that another execution has saved since, it stops
 //! at once: it was overtaken, and has done nothing that was not saved.
 
-use crate::app::App;
-use crate::observation::{FailoverAction, Obstacle};
+use crate::app::{App, Track};
+use crate::observation::{Answer, FailoverAction, Observation, ObservationKind, Obstacle};
+use crate::run::Decision;
 use crate::store::{RunRecord, StoredRun};
-use crate::transition::Decision;
+use shared::stamp::Stamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use versioned::StoreError;
@@ -30,89 +31,123 @@ pub enum Stopped {
 }
 
 /// Executes the run in `stored` until it ends, or until `until`. Returns the run as it was saved last.
-pub async fn execute(app: &App, mut stored: StoredRun, until: Instant) -> (StoredRun, Option<Stopped>) {
-    let Some(mut record) = stored.record.clone() else { return (stored, None) };
-    if !record.run.is_active() {
+pub(crate) async fn execute(
+    app: &App,
+    track: &Track,
+    stored: StoredRun,
+    until: Instant,
+) -> (StoredRun, Option<Stopped>) {
+    let Some(record) = stored.record.clone().filter(|record| record.run.is_active()) else {
         return (stored, None);
+    };
+    let saved_at = Instant::now();
+    let mut execution = Execution { app, track, stored, record, saved_at, until };
+    let stopped = execution.go_on().await.err();
+    let stored = execution.stored;
+    if let Some(over) = stored.record.as_ref().filter(|record| !record.run.is_active()) {
+        archive(track, over).await;
     }
-    let mut saved_at = Instant::now();
-    let stopped = loop {
-        let Some(kind) = record.run.observation_kind() else { break None };
-        if Instant::now() + OBSERVE_LIMIT > until {
-            break Some(Stopped::TimeOver);
+    (stored, stopped)
+}
+
+struct Execution<'a> {
+    app: &'a App,
+    track: &'a Track,
+    /// As it was saved last.
+    stored: StoredRun,
+    record: RunRecord,
+    saved_at: Instant,
+    until: Instant,
+}
+
+impl Execution<'_> {
+    async fn go_on(&mut self) -> Result<(), Stopped> {
+        while let Some(kind) = self.record.run.observation_kind() {
+            if Instant::now() + OBSERVE_LIMIT > self.until {
+                return Err(Stopped::TimeOver);
+            }
+            let observed_at = self.now();
+            let observation = self.observe(kind).await;
+            let next = self.record.run.observed(&observation, observed_at, self.app.servers.timing);
+            self.save_if_due(observed_at).await?;
+            match next {
+                Decision::Do(action) => self.perform(&action).await,
+                Decision::Pause => sleep(self.app.observe_interval).await,
+                Decision::Again | Decision::End => {}
+            }
         }
-        let observed_at = app.servers.clock.now();
-        let observation = timeout(OBSERVE_LIMIT, Box::pin(app.servers.observe(kind, &record.run)));
-        let observation = observation.await.unwrap_or_else(|_| Err(timed_out("observation", OBSERVE_LIMIT)));
+        // The last action may have ended the run.
+        self.save_if_due(self.now()).await
+    }
+
+    fn now(&self) -> Stamp {
+        self.app.servers.clock.now()
+    }
+
+    async fn observe(&self, kind: ObservationKind) -> Result<Observation, Obstacle> {
+        let run = &self.record.run;
+        let observation = timeout(OBSERVE_LIMIT, Box::pin(self.track.world.observe(kind, run))).await;
+        let observation = observation.unwrap_or_else(|_| Err(timed_out("observation", OBSERVE_LIMIT)));
         if let Err(Obstacle(why)) = &observation {
             tracing::warn!(
-                run = record.run.id,
-                step = ?record.run.step,
+                run = run.id,
+                step = ?run.step,
                 why,
                 "observation failed; the next one follows after the observe interval"
             );
         }
-        let mut run = record.run.clone();
-        let next = run.observed(&observation, observed_at, app.servers.timing);
-        let is_due = run != record.run || saved_at.elapsed() > SAVE_INTERVAL;
-        record.run = run;
-        if is_due {
-            if record.run.step != stored.record.as_ref().map_or(record.run.step, |before| before.run.step) {
-                tracing::info!(run = record.run.id, step = ?record.run.step, state = ?record.run.state, "step begins");
-            }
-            record.held_until_ms = observed_at.as_millis() + HELD_MS;
-            match save(app, &stored, &record, until).await {
-                Ok(saved) => (stored, saved_at) = (saved, Instant::now()),
-                Err(stopped) => break Some(stopped),
-            }
-        }
-        match next {
-            Decision::Do(action) => {
-                let done = timeout(ACTION_LIMIT, Box::pin(app.servers.perform(&action, &record.run))).await;
-                let done = done.unwrap_or_else(|_| Err(timed_out("action", ACTION_LIMIT)));
-                let (Ok(what) | Err(Obstacle(what))) = &done;
-                if done.is_err() {
-                    tracing::warn!(
-                        run = record.run.id,
-                        step = ?record.run.step,
-                        why = what,
-                        "action failed; the next observation decides whether to repeat it"
-                    );
-                    sleep(app.observe_interval).await;
-                }
-                if !what.is_empty() {
-                    record.run.set_last(what);
-                }
-                record.run.is_detaching |= done.is_ok() && action == FailoverAction::DetachRedis;
-                // AWS has begun what takes minutes, and refuses to begin it again.
-                if done.is_ok() && action.begins_a_change() {
-                    sleep(app.observe_interval).await;
-                }
-            }
-            Decision::Again => {}
-            Decision::Pause => sleep(app.observe_interval).await,
-            Decision::End => break None,
-        }
-    };
-    let is_over = stored.record.as_ref().is_some_and(|record| !record.run.is_active());
-    if is_over {
-        archive(app, &record).await;
+        observation
     }
-    (stored, stopped)
+
+    async fn perform(&mut self, action: &FailoverAction) {
+        let run = &mut self.record.run;
+        let answer = timeout(ACTION_LIMIT, Box::pin(self.track.world.perform(action, run))).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out("action", ACTION_LIMIT)));
+        if let Err(Obstacle(why)) | Ok(Answer::Refused(why)) = &answer {
+            tracing::warn!(
+                run = run.id,
+                step = ?run.step,
+                why,
+                "action failed; the next observation decides whether to repeat it"
+            );
+        }
+        // AWS has begun what takes minutes, and refuses to begin it again.
+        let pauses = answer.is_err() || action.begins_a_change();
+        run.performed(action, &answer, self.app.servers.clock.now());
+        if pauses {
+            sleep(self.app.observe_interval).await;
+        }
+    }
+
+    /// Saves the run if it has changed, or if it was not saved for long.
+    async fn save_if_due(&mut self, now: Stamp) -> Result<(), Stopped> {
+        let (saved, run) = (self.stored.record.as_ref().map(|record| &record.run), &self.record.run);
+        if saved == Some(run) && self.saved_at.elapsed() <= SAVE_INTERVAL {
+            return Ok(());
+        }
+        if saved.is_some_and(|saved| saved.step != run.step) {
+            tracing::info!(run = run.id, step = ?run.step, state = ?run.state, "step begins");
+        }
+        self.record.held_until_ms = now.as_millis() + HELD_MS;
+        self.stored = save(self.app, self.track, &self.stored, &self.record, self.until).await?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
 }
 
 /// Saves the run; tries again while the table does not answer.
 async fn save(
     app: &App,
+    track: &Track,
     stored: &StoredRun,
     record: &RunRecord,
     until: Instant,
 ) -> Result<StoredRun, Stopped> {
     loop {
-        match app.store(record.run.is_drill).save(stored.version, record.clone()).await {
+        match track.store.save(stored.version, record.clone()).await {
             Ok(saved) => return Ok(saved),
             // The conflict may be this very save, whose answer was lost.
-            Err(StoreError::Conflict) => match app.store(record.run.is_drill).load().await {
+            Err(StoreError::Conflict) => match track.store.load().await {
                 Ok(newest) if newest.record.as_ref() == Some(record) => return Ok(newest),
                 Ok(_) => return Err(Stopped::Overtaken),
                 Err(error) => {
@@ -131,8 +166,8 @@ async fn save(
 }
 
 /// Archives a run that has ended.
-async fn archive(app: &App, record: &RunRecord) {
-    if let Err(error) = app.store(record.run.is_drill).archive(record).await {
+async fn archive(track: &Track, record: &RunRecord) {
+    if let Err(error) = track.store.archive(record).await {
         tracing::warn!(%error, run = record.run.id, "could not archive the ended run; its report is lost when the next run begins");
     }
 }

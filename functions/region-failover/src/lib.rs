@@ -2,10 +2,12 @@
 //! stored before it is acted on, so that another execution can go on after a kill.
 //!
 //! What decides is pure and calls no server: a [`Run`] takes an [`Observation`] and returns a [`Decision`]. It decides
-//! the same the first time and after a kill. [`step`] lists the steps; [`verdict`] has one function for each of them.
+//! the same the first time and after a kill. [`steps`] defines the steps: what each needs, observes, decides and may
+//! take.
 //!
-//! [`mod@execute`] runs the loop: [`servers`] observes and acts, [`store`] stores the run. [`mod@plan`],
-//! [`mod@report`] and [`compare`] tell the operator what would be done, what was done, and what was lost.
+//! [`mod@execute`] runs the loop: the `world` observes and acts, [`store`] stores the run. The world is that of a
+//! failover, or a drill's copy of it. [`mod@plan`], [`mod@report`] and [`compare`] tell the operator what would be done,
+//! what was done, and what was lost.
 
 mod app;
 pub mod command;
@@ -18,19 +20,19 @@ pub mod plan;
 pub mod report;
 pub mod run;
 pub mod servers;
-pub mod step;
+pub mod steps;
 pub mod store;
-pub mod transition;
-pub mod verdict;
+mod world;
 
 pub use app::App;
 pub use error::FailoverError;
-pub use observation::{FailoverAction, FunctionState, Loss, Observation, ObservationKind, Obstacle, Role};
-pub use run::{Mode, Run, RunState};
-pub use step::FailoverStep;
-pub use transition::Decision;
-pub use verdict::StepVerdict;
+pub use observation::{
+    Answer, FailoverAction, FunctionState, Loss, Observation, ObservationKind, Obstacle, Role,
+};
+pub use run::{Decision, Mode, Run, RunState};
+pub use steps::{FailoverStep, StepVerdict};
 
+use app::Track;
 use command::{Command, Start};
 use execute::{Stopped, execute};
 use report::FailoverReport;
@@ -58,33 +60,36 @@ pub async fn handle(
         Command::Plan { mode } => plan::plan(app, mode).await,
         Command::Run(start) => {
             let stored = begin(app, &start, holder).await?;
-            advance(app, stored, until).await
+            advance(app, &app.failovers, stored, until).await
         }
         Command::Drill {} => {
             let stored = begin_drill(app, holder).await?;
-            advance(app, stored, until).await
+            advance(app, &app.drills, stored, until).await
         }
-        Command::Status { drill } => Ok(report(app, &newest(&app.store(drill).load().await?)?)),
+        Command::Status { drill } => Ok(report(app, &newest(&app.track(drill).store.load().await?)?)),
         Command::Resume { drill } => {
-            let stored = take_over(app, drill, holder, Run::resume).await?;
-            advance(app, stored, until).await
+            let track = app.track(drill);
+            let stored = take_over(app, track, holder, Run::resume).await?;
+            advance(app, track, stored, until).await
         }
         Command::ResumePending {} => resume_pending(app, holder, until).await,
         Command::Abort { drill } => {
-            let record = newest_of(app, &app.store(drill).load().await?)?;
+            let track = app.track(drill);
+            let record = newest_of(app, &track.store.load().await?)?;
             if record.run.state == RunState::Running && !record.run.can_abort() {
                 return Err(FailoverError::PastNoReturn(record.run.step));
             }
-            let stored = take_over(app, drill, holder, |run| {
+            let stored = take_over(app, track, holder, |run| {
                 run.abort("by the operator");
             })
             .await?;
-            advance(app, stored, until).await
+            advance(app, track, stored, until).await
         }
         Command::Report { run, drill } => {
+            let store = &app.track(drill).store;
             let record = match run {
-                None => newest(&app.store(drill).load().await?)?,
-                Some(id) => app.store(drill).archived(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
+                None => newest(&store.load().await?)?,
+                Some(id) => store.archived(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
             };
             Ok(report(app, &record))
         }
@@ -95,27 +100,26 @@ pub async fn handle(
 
 /// Begins a failover, unless one is active.
 async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, FailoverError> {
-    let mode = start.mode()?;
-    let (stored, mut run) = first(app, false, mode).await?;
+    let (stored, mut run) = first(app, &app.failovers, "", start.mode()?).await?;
     run.withhold = start.withhold;
     run.skip_cooldown = start.skip_cooldown;
     run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     run.set_previous(stored.record.as_ref().map(|last| &last.run), app.now_ms());
     tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "failover begins");
-    save(app, stored.version, run, None, holder).await
+    save(app, &app.failovers, stored.version, run, None, holder).await
 }
 
 /// Begins a drill, unless one is active.
 async fn begin_drill(app: &App, holder: &str) -> Result<StoredRun, FailoverError> {
-    let (stored, mut run) = first(app, true, Mode::Planned).await?;
+    let (stored, mut run) = first(app, &app.drills, "-drill", Mode::Planned).await?;
     run.is_drill = true;
     tracing::info!(run = run.id, "drill begins");
-    save(app, stored.version, run, None, holder).await
+    save(app, &app.drills, stored.version, run, None, holder).await
 }
 
 /// Loads the newest run, which must be over, and makes a new one.
-async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(StoredRun, Run), FailoverError> {
-    let stored = app.store(is_drill).load().await?;
+async fn first(app: &App, track: &Track, kind: &str, mode: Mode) -> Result<(StoredRun, Run), FailoverError> {
+    let stored = track.store.load().await?;
     if let Some(record) = &stored.record
         && record.run.is_active()
     {
@@ -125,7 +129,6 @@ async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(StoredRun, Run)
     if lease.region == app.here && lease.is_open {
         return Err(FailoverError::IsMain(app.here.clone()));
     }
-    let kind = if is_drill { "-drill" } else { "" };
     let id = format!("{}-{}{kind}-{}", app.here, lease.epoch + 1, app.now_ms());
     Ok((stored, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
 }
@@ -133,61 +136,84 @@ async fn first(app: &App, is_drill: bool, mode: Mode) -> Result<(StoredRun, Run)
 /// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops.
 async fn take_over(
     app: &App,
-    is_drill: bool,
+    track: &Track,
     holder: &str,
     change: impl FnOnce(&mut Run),
 ) -> Result<StoredRun, FailoverError> {
-    let stored = app.store(is_drill).load().await?;
+    let stored = track.store.load().await?;
     let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
     let was_over = !run.is_active();
     change(&mut run);
     if was_over && !run.is_active() {
         return Err(FailoverError::NoActiveRun);
     }
-    save(app, stored.version, run, compared, holder).await
+    save(app, track, stored.version, run, compared, holder).await
 }
 
 async fn save(
     app: &App,
+    track: &Track,
     version: u64,
     run: Run,
     compared: Option<compare::Comparison>,
     holder: &str,
 ) -> Result<StoredRun, FailoverError> {
     let held_until_ms = app.now_ms() + execute::HELD_MS;
-    let is_drill = run.is_drill;
     let record = RunRecord { run, holder: holder.into(), held_until_ms, compared };
-    Ok(app.store(is_drill).save(version, record).await?)
+    Ok(track.store.save(version, record).await?)
 }
 
-/// What the schedule does: resumes a run whose execution has stopped, and retries outstanding steps. Failovers come
-/// before drills.
+/// What the schedule does: resumes runs whose execution has stopped, and retries outstanding steps. Failovers come before
+/// drills.
 async fn resume_pending(app: &App, holder: &str, until: Instant) -> Result<Value, FailoverError> {
+    let newest = newest_here(app, &app.failovers).await?;
+    if let Some(RunRecord { run, .. }) = &newest {
+        let waits = run.is_active() && !run.is_done(FailoverStep::OpenSales);
+        metrics::gauge!("failover_running").set(f64::from(u8::from(waits)));
+        metrics::gauge!("failover_outstanding").set(run.outstanding.len() as f64);
+    }
     let mut resumed = Vec::new();
-    for is_drill in [false, true] {
-        let newest = app.store(is_drill).load().await?.record;
-        // Another region's run is executed there: this region's configuration would repoint functions wrongly.
-        let Some(record) = newest.filter(|record| record.run.to == app.here) else { continue };
-        let run = &record.run;
-        if !is_drill {
-            let waits = run.is_active() && !run.is_done(FailoverStep::OpenSales);
-            metrics::gauge!("failover_running").set(f64::from(u8::from(waits)));
-            metrics::gauge!("failover_outstanding").set(run.outstanding.len() as f64);
-        }
-        let is_abandoned = run.is_active() && record.held_until_ms < app.now_ms();
-        if is_abandoned || run.state == RunState::Degraded {
-            let stored = take_over(app, is_drill, holder, Run::resume).await?;
-            resumed.push(advance(app, stored, until).await?);
-        } else if is_drill && run.state == RunState::Aborted {
-            app.servers.delete_drill_copy().await?;
-        }
+    resumed.extend(resume_abandoned(app, &app.failovers, newest, holder, until).await?);
+    let drill = newest_here(app, &app.drills).await?;
+    let is_aborted = drill.as_ref().is_some_and(|drill| drill.run.state == RunState::Aborted);
+    resumed.extend(resume_abandoned(app, &app.drills, drill, holder, until).await?);
+    if is_aborted {
+        app.drills.world.clean_up().await?;
     }
     Ok(json!({ "resumed": resumed }))
 }
 
+/// The newest run to this region. Another region's run is executed there: this region's configuration would repoint
+/// functions wrongly.
+async fn newest_here(app: &App, track: &Track) -> Result<Option<RunRecord>, FailoverError> {
+    Ok(track.store.load().await?.record.filter(|record| record.run.to == app.here))
+}
+
+async fn resume_abandoned(
+    app: &App,
+    track: &Track,
+    newest: Option<RunRecord>,
+    holder: &str,
+    until: Instant,
+) -> Result<Option<Value>, FailoverError> {
+    let is_due = newest.is_some_and(|RunRecord { run, held_until_ms, .. }| {
+        run.is_active() && held_until_ms < app.now_ms() || run.state == RunState::Degraded
+    });
+    if !is_due {
+        return Ok(None);
+    }
+    let stored = take_over(app, track, holder, Run::resume).await?;
+    advance(app, track, stored, until).await.map(Some)
+}
+
 /// Executes the run, and returns its report.
-async fn advance(app: &App, stored: StoredRun, until: Instant) -> Result<Value, FailoverError> {
-    let (stored, stopped) = execute(app, stored, until).await;
+async fn advance(
+    app: &App,
+    track: &Track,
+    stored: StoredRun,
+    until: Instant,
+) -> Result<Value, FailoverError> {
+    let (stored, stopped) = execute(app, track, stored, until).await;
     let mut answer = report(app, &newest(&stored)?);
     let next = match stopped {
         Some(Stopped::TimeOver) => Some(
@@ -204,7 +230,7 @@ async fn advance(app: &App, stored: StoredRun, until: Instant) -> Result<Value, 
 
 /// Compares with the old main, and saves the counts with the run.
 async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
-    let record = newest_of(app, &app.failovers.load().await?)?;
+    let record = newest_of(app, &app.failovers.store.load().await?)?;
     if !record.run.is_done(FailoverStep::OpenSales) {
         return Err(FailoverError::NotSellingYet(record.run.step));
     }
@@ -223,13 +249,13 @@ async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
 async fn save_comparison(app: &App, compared: &compare::Comparison) -> Result<RunRecord, FailoverError> {
     let mut tries = 0;
     loop {
-        let stored = app.failovers.load().await?;
+        let stored = app.failovers.store.load().await?;
         let record = RunRecord { compared: Some(compared.clone()), ..newest_of(app, &stored)? };
-        match app.failovers.save(stored.version, record.clone()).await {
+        match app.failovers.store.save(stored.version, record.clone()).await {
             Err(StoreError::Conflict) if tries < SAVE_TRIES => tries += 1,
             saved => {
                 saved?;
-                app.failovers.archive(&record).await?;
+                app.failovers.store.archive(&record).await?;
                 return Ok(record);
             }
         }
@@ -244,19 +270,19 @@ async fn waive(
     holder: &str,
     until: Instant,
 ) -> Result<Value, FailoverError> {
-    let stored = app.failovers.load().await?;
+    let stored = app.failovers.store.load().await?;
     let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
     if !run.waive(step, why, app.now_ms()) {
         return Err(FailoverError::NotOutstanding(step));
     }
     tracing::warn!(run = run.id, ?step, why, "outstanding step waived");
-    let stored = save(app, stored.version, run, compared, holder).await?;
+    let stored = save(app, &app.failovers, stored.version, run, compared, holder).await?;
     let record = newest(&stored)?;
     if record.run.is_active() {
         // This save has overtaken the execution that worked on the run.
-        return advance(app, stored, until).await;
+        return advance(app, &app.failovers, stored, until).await;
     }
-    app.failovers.archive(&record).await?;
+    app.failovers.store.archive(&record).await?;
     Ok(report(app, &record))
 }
 

@@ -104,8 +104,8 @@ pub enum Observation {
         follows: bool,
         /// RDS is not changing it now. A change that waits for the maintenance window may be pending for a week.
         is_settled: bool,
-        /// Its class is big enough for main's load.
-        is_big_enough: bool,
+        /// Its class is big enough for main's load; `None` if the class that it should have is unknown.
+        is_big_enough: Option<bool>,
     },
     Ledger {
         /// It follows a source, and takes no writes.
@@ -145,15 +145,24 @@ pub enum Observation {
 impl Observation {
     /// An instance in `status`. While RDS optimises storage, which can take more than a day, the instance can be used
     /// and changed.
-    pub fn instance(status: &str, follows: bool, is_big_enough: bool) -> Self {
+    pub fn instance(status: &str, follows: bool, is_big_enough: impl Into<Option<bool>>) -> Self {
         let is_settled = matches!(status, "available" | "storage-optimization");
-        Self::Instance { follows, is_settled, is_big_enough }
+        Self::Instance { follows, is_settled, is_big_enough: is_big_enough.into() }
     }
 }
 
 /// Why an observation or an action failed: no answer, or an answer that asks to try again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle(pub String);
+
+/// The result of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done, or AWS goes on with it. The text is for the step's log.
+    Done(String),
+    /// AWS has refused it in a way that another try does not change.
+    Refused(String),
+}
 
 /// What is done. Every action may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]

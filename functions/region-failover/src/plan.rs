@@ -7,8 +7,7 @@ use crate::observation::{Loss, Observation};
 use crate::report::seconds;
 use crate::run::{Mode, Run, RunState};
 use crate::servers::FailoverServers;
-use crate::step::FailoverStep;
-use crate::verdict::{StepVerdict, decide};
+use crate::steps::{Case, FailoverStep, StepVerdict, critical_path};
 use serde_json::{Value, json};
 
 /// The plan accepts any loss: it reports the loss, and does not refuse it.
@@ -22,38 +21,41 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
         FailoverKind::Planned => Mode::Planned,
         FailoverKind::Forced => Mode::Forced { accepted: ANYTHING },
     };
-    let last = app.failovers.load().await?.record;
+    let last = app.failovers.store.load().await?.record;
     let mut run = Run::new("plan", mode, (&lease.region, &app.here), lease.epoch, 0);
     run.set_previous(last.as_ref().map(|last| &last.run), app.now_ms());
     let most = Loss::from(status.at_risk);
-    let observation = servers.observe(run.step.observation_kind(), &run).await;
+    let precheck = FailoverStep::Precheck.definition();
+    let observation = servers.observe(precheck.observes, &run).await;
+    let case = Case { run: &run, now: servers.clock.now(), timing: servers.timing };
     let obstacle = match &observation {
         _ if lease.region == app.here => Some("this region is main already".to_owned()),
-        Ok(observation @ Observation::Ready { .. }) => {
-            match decide(FailoverStep::Precheck, &run, observation, servers.clock.now(), servers.timing) {
-                StepVerdict::Done => None,
-                StepVerdict::Halt(why) | StepVerdict::Wait(why) => Some(why),
-                StepVerdict::Do(_) => Some("the precheck asks for an action".into()),
-            }
-        }
+        Ok(observation @ Observation::Ready { .. }) => match precheck.decide(&case, observation) {
+            StepVerdict::Done => None,
+            StepVerdict::Halt(why) | StepVerdict::Wait(why) | StepVerdict::Leave(why) => Some(why),
+            StepVerdict::Do(_) => Some("the precheck asks for an action".into()),
+        },
         Ok(_) => Some("the observation does not belong to the precheck".into()),
         Err(obstacle) => Some(obstacle.0.clone()),
     };
-    let drilled = app.drills.load().await?.record;
+    let drilled = app.drills.store.load().await?.record;
     let took = |step: FailoverStep| {
         let drill = drilled.as_ref().filter(|drill| drill.run.state == RunState::Done).or(last.as_ref())?;
         let log = drill.run.log.iter().find(|log| log.step == step)?;
         Some(seconds(log.ended_ms?.saturating_sub(log.began_ms)))
     };
-    let steps: Vec<Value> = FailoverStep::ALL
-        .into_iter()
+    let order = FailoverStep::order(mode);
+    let steps: Vec<Value> = order
+        .iter()
         .map(|step| {
-            let (precondition, does) = step.texts();
+            let definition = step.definition();
+            let limit = definition.limit;
             json!({
-                "step": step, "precondition": precondition, "does": does,
-                "took_in_the_last_drill_seconds": took(step),
-                "timeout_seconds": step.limit_ms().map(|ms| ms / 1_000),
-                "can_be_aborted": step < FailoverStep::MoveRedis,
+                "step": step, "precondition": definition.needs, "does": definition.does,
+                "took_in_the_last_drill_seconds": took(*step),
+                "limit_seconds": limit.ms(mode) / 1_000,
+                "after_the_limit": limit.then.words(),
+                "can_be_aborted": order.iter().take_while(|one| **one != FailoverStep::MoveRedis).any(|one| one == step),
             })
         })
         .collect();
@@ -69,6 +71,8 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
         },
         "pending_changes_of_the_replica": servers.pending_changes().await,
         "steps": steps,
+        // The time in which no region sells, if every step takes as long as its limit.
+        "critical_path": critical_path(mode),
         "to_run": to_run(kind, most),
     }))
 }

@@ -3,7 +3,7 @@
 use crate::compare::Comparison;
 use crate::observation::Loss;
 use crate::run::{Mode, Run, RunState};
-use crate::step::FailoverStep;
+use crate::steps::FailoverStep;
 use crate::store::RunRecord;
 use ledger::LastSigns;
 use serde::Serialize;
@@ -64,7 +64,7 @@ impl FailoverReport {
             stated: run.stated,
             measured: record.compared.clone(),
             means: means(run),
-            to_do: to_do(run, record.compared.as_ref()),
+            to_do: to_do(run, record.compared.as_ref(), run.is_active() && run.is_late(now_ms)),
             run: run.clone(),
         }
     }
@@ -75,12 +75,12 @@ fn means(run: &Run) -> String {
         Mode::Planned => "planned",
         Mode::Forced { .. } => "forced",
     };
-    let (from, to, step, epoch) = (&run.from, &run.to, name(run.step), run.new_epoch());
+    let (from, to, step, epoch) = (&run.from, &run.to, run.step.name(), run.new_epoch());
     match run.state {
         _ if run.is_drill => format!(
             "A drill: {} of {} steps are done, on a copy. {from} goes on selling.",
             done(run),
-            FailoverStep::ALL.len()
+            FailoverStep::order(run.mode).len()
         ),
         RunState::Running if run.can_abort() => {
             format!("The {kind} failover to {to} is at the step {step}. It can still be aborted.")
@@ -96,7 +96,7 @@ fn means(run: &Run) -> String {
         }
         RunState::Done => format!("{to} is main, under epoch {epoch}."),
         RunState::Degraded => {
-            let outstanding: Vec<String> = run.outstanding.iter().map(|step| name(*step)).collect();
+            let outstanding: Vec<String> = run.outstanding.iter().map(|step| step.name()).collect();
             format!("{to} is main, under epoch {epoch}; outstanding: {}.", outstanding.join(", "))
         }
     }
@@ -106,20 +106,26 @@ fn done(run: &Run) -> usize {
     run.log.iter().filter(|log| log.ended_ms.is_some()).count()
 }
 
-fn to_do(run: &Run, compared: Option<&Comparison>) -> Vec<String> {
+fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
     let mut all = Vec::new();
     match run.state {
         RunState::Degraded | RunState::Done if run.is_drill => {
             all.extend(
-                run.outstanding.iter().map(|step| format!("the step {} failed in the drill", name(*step))),
+                run.outstanding.iter().map(|step| format!("the step {} failed in the drill", step.name())),
             );
         }
         RunState::Running | RunState::Aborting => {
+            if late {
+                all.push(format!(
+                    "the step {} takes longer than expected: its `last` tells what it waits for",
+                    run.step.name()
+                ));
+            }
             all.push("wait; if no step has moved for two minutes, `resume`".into());
         }
         RunState::Aborted => all.push("fix what stopped the run, and `plan` again".into()),
         RunState::Degraded | RunState::Done => {
-            all.extend(run.outstanding.iter().map(|step| outstanding(*step)));
+            all.extend(run.outstanding.iter().map(|step| step.definition().if_outstanding.to_owned()));
             all.push(format!(
                 "deploy every region with MainRegion {} and its endpoints; any other deployment repoints it to the old main",
                 run.to
@@ -132,20 +138,6 @@ fn to_do(run: &Run, compared: Option<&Comparison>) -> Vec<String> {
         }
     }
     all
-}
-
-fn outstanding(step: FailoverStep) -> String {
-    match step {
-        FailoverStep::FenceOldMain => {
-            "fence old main is not confirmed; the schedule retries it every minute; \
-             the old main sells nothing meanwhile, because it has no lease"
-                .into()
-        }
-        FailoverStep::Repoint => "a region still sends its orders to the old main: see the step `repoint`; \
-             deploy that region with the new MainRegion"
-            .into(),
-        step => format!("the step {} was skipped; the schedule retries it every minute", name(step)),
-    }
 }
 
 fn after_forced(compared: Option<&Comparison>) -> Vec<String> {
@@ -167,11 +159,6 @@ fn after_forced(compared: Option<&Comparison>) -> Vec<String> {
             .into(),
     });
     all
-}
-
-fn name(step: FailoverStep) -> String {
-    let quoted = serde_json::to_string(&step).unwrap_or_default();
-    quoted.trim_matches('"').replace('_', " ")
 }
 
 pub(crate) fn seconds(ms: u64) -> f64 {

@@ -1,10 +1,13 @@
-//! The state of a failover run, as it is stored. `transition.rs` changes it.
+//! A run, as it is stored. [`progress`] has how it changes.
+
+mod progress;
+
+pub use progress::Decision;
 
 use crate::observation::{Loss, ObservationKind};
-use crate::step::FailoverStep;
+use crate::steps::FailoverStep;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
-use shared::stamp::Stamp;
 
 /// How long the Global Datastore may take to move, in milliseconds, if the operator does not say.
 pub const REDIS_WAIT_MS: u64 = 5 * 60_000;
@@ -22,6 +25,12 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    pub fn is_forced(self) -> bool {
+        matches!(self, Self::Forced { .. })
+    }
+}
+
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,7 +40,7 @@ pub enum RunState {
     Aborting,
     /// Nothing was moved.
     Aborted,
-    /// The new main sells. A step was skipped, and is tried again when the run is resumed.
+    /// The new main sells. A step was left outstanding, and is tried again when the run is resumed.
     Degraded,
     /// The new main sells, and every step is done.
     Done,
@@ -49,6 +58,12 @@ pub struct StepLog {
     pub actions: u32,
     /// What it waited for last, or what failed last.
     pub last: String,
+}
+
+impl StepLog {
+    fn begun(step: FailoverStep, began_ms: u64) -> Self {
+        Self { step, began_ms, ended_ms: None, actions: 0, last: String::new() }
+    }
 }
 
 /// A failover or a drill.
@@ -81,7 +96,7 @@ pub struct Run {
     /// The current step.
     pub step: FailoverStep,
     pub log: Vec<StepLog>,
-    /// Steps that were skipped and are still to be done.
+    /// Steps that were left and are still to be done.
     pub outstanding: Vec<FailoverStep>,
     /// Steps that the operator has waived: they are not tried again.
     #[serde(default)]
@@ -133,24 +148,21 @@ impl Run {
         }
     }
 
-    /// The time of the newest log entry in milliseconds: its end, if the run has ended. `None` before the first
-    /// observation.
-    pub fn last_ms(&self) -> Option<u64> {
-        self.log.iter().map(|log| log.ended_ms.unwrap_or(log.began_ms)).max()
+    /// When main was moved: when the new main sold. Steps that are retried later do not count. `None` as long as it does
+    /// not sell.
+    fn moved_ms(&self) -> Option<u64> {
+        self.log_of(FailoverStep::OpenSales).and_then(|log| log.ended_ms)
     }
 
     /// Notes when main was moved last. `previous` is the run before this one; aborted runs are passed over.
     pub fn set_previous(&mut self, previous: Option<&Self>, now_ms: u64) {
-        self.last_ended_ms = previous.and_then(|previous| match previous.state {
-            RunState::Aborted => previous.last_ended_ms,
-            _ => previous.last_ms(),
-        });
+        self.last_ended_ms = previous.and_then(|previous| previous.moved_ms().or(previous.last_ended_ms));
         self.since_last_seconds = self.last_ended_ms.map(|ended| now_ms.saturating_sub(ended) / 1_000);
     }
 
     /// The old main's region in a forced run: no step waits long for its answers.
     pub fn lost_region(&self) -> Option<&str> {
-        matches!(self.mode, Mode::Forced { .. }).then_some(self.from.as_str())
+        self.mode.is_forced().then_some(self.from.as_str())
     }
 
     /// The epoch that begins.
@@ -161,7 +173,7 @@ impl Run {
     /// What to observe next; `None` if the run is over.
     pub fn observation_kind(&self) -> Option<ObservationKind> {
         match self.state {
-            RunState::Running => Some(self.step.observation_kind()),
+            RunState::Running => Some(self.step.definition().observes),
             RunState::Aborting => Some(ObservationKind::Lease),
             RunState::Aborted | RunState::Degraded | RunState::Done => None,
         }
@@ -169,24 +181,40 @@ impl Run {
 
     /// Whether it can still be aborted: nothing has been moved.
     pub fn can_abort(&self) -> bool {
-        self.state == RunState::Running && (self.is_drill || self.step < FailoverStep::MoveRedis)
+        self.state == RunState::Running && (self.is_drill || !self.is_past(FailoverStep::MoveRedis))
     }
 
-    /// How long the current step has taken so far, in milliseconds.
-    pub fn step_elapsed_ms(&self, now: Stamp) -> u64 {
-        let began_ms = self.log.iter().find(|log| log.step == self.step).map(|log| log.began_ms);
-        began_ms.map_or(0, |began| now.as_millis().saturating_sub(began))
+    /// Whether the run is at `step`, or after it.
+    fn is_past(&self, step: FailoverStep) -> bool {
+        let order = FailoverStep::order(self.mode);
+        self.log_of(step).is_some()
+            || order.iter().skip_while(|one| **one != step).any(|one| *one == self.step)
+    }
+
+    pub(crate) fn log_of(&self, step: FailoverStep) -> Option<&StepLog> {
+        self.log.iter().find(|log| log.step == step)
+    }
+
+    /// How long the current step has taken so far, in milliseconds: since it was begun, also if an earlier step did so.
+    pub fn elapsed_ms(&self, now_ms: u64) -> u64 {
+        let first = self.step.definition().begun_by.and_then(|step| self.log_of(step));
+        let began_ms = first.or_else(|| self.log_of(self.step)).map(|log| log.began_ms);
+        began_ms.map_or(0, |began| now_ms.saturating_sub(began))
     }
 
     /// The number of actions taken for the current step so far.
     pub fn step_actions(&self) -> u32 {
-        self.log.iter().find(|log| log.step == self.step).map_or(0, |log| log.actions)
+        self.log_of(self.step).map_or(0, |log| log.actions)
     }
 
-    /// Whether `step` was observed to be done, skipped for now, or waived.
+    /// Whether `step` was observed to be done, left for now, or waived.
     pub fn is_done(&self, step: FailoverStep) -> bool {
-        let was_observed = self.log.iter().any(|log| log.step == step && log.ended_ms.is_some());
-        was_observed || self.outstanding.contains(&step) || self.waived.contains(&step)
+        self.has_ended(step) || self.outstanding.contains(&step)
+    }
+
+    /// Whether `step` was observed to be done, or waived.
+    fn has_ended(&self, step: FailoverStep) -> bool {
+        self.log_of(step).is_some_and(|log| log.ended_ms.is_some()) || self.waived.contains(&step)
     }
 
     /// Whether it is running or aborting.

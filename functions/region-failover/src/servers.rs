@@ -3,7 +3,7 @@
 mod action;
 mod canary;
 mod datastore;
-mod drill;
+pub(crate) mod drill;
 mod functions;
 mod instance;
 mod observe;
@@ -24,7 +24,7 @@ use reconcile::Stores;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::queue::{Link, Queue};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -43,12 +43,6 @@ pub struct FailoverServers {
     instances: Instances,
     datastore: DatastoreClient,
     functions: Functions,
-    replica_url: String,
-    /// The database user on a drill's copy; that of the replica's URL by default.
-    drill_user: Option<String>,
-    /// The endpoint of a drill's copy, and the ledger on it.
-    copy_endpoint: Arc<Mutex<Option<String>>>,
-    copy_ledger: Arc<Mutex<Option<(String, Ledger)>>>,
 }
 
 impl FailoverServers {
@@ -70,10 +64,6 @@ impl FailoverServers {
             instances: Instances::from_config(source, &aws, region, &main_region)?,
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
-            replica_url: config::required(source, "FAIRDROP_REPLICA_URL")?,
-            drill_user: drill::user(source),
-            copy_endpoint: Arc::default(),
-            copy_ledger: Arc::default(),
         })
     }
 

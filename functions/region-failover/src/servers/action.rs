@@ -1,43 +1,14 @@
 //! Actions. Each may be repeated. The next observation shows whether it worked.
 
 use super::{FailoverServers, obstacle};
-use crate::observation::{FailoverAction, Obstacle, Role};
+use crate::observation::{Answer, FailoverAction, Obstacle, Role};
 use crate::run::Run;
 
 impl FailoverServers {
-    /// Does `action` for `run`, and returns a text for the step's log.
-    pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
-        match action {
-            _ if !run.is_drill => self.perform_on(action, run).await,
-            FailoverAction::Fence => {
-                self.delete_drill_copy().await.map(|()| "RDS deletes the drill's copy".into())
-            }
-            _ => {
-                let copied = self.for_drill(run).await?;
-                match action {
-                    FailoverAction::PlaceCanary => {
-                        copied.sell_canary_in_copy(run).await.map(|()| String::new())
-                    }
-                    FailoverAction::WriteLease(_)
-                    | FailoverAction::RaiseClass
-                    | FailoverAction::Promote
-                    | FailoverAction::BeginEpoch => copied.perform_on(action, run).await,
-                    _ => Err(obstacle("a drill does not change main")),
-                }
-            }
-        }
-    }
-
-    /// Wakes this region's functions. A failure is not retried here: steps that need the functions wake them, too.
-    async fn wake_early(&self) {
-        if let Err(Obstacle(why)) = self.functions.wake_here().await {
-            tracing::warn!(why, "could not wake this region's functions; a later step tries again");
-        }
-    }
-
-    async fn perform_on(&self, action: &FailoverAction, run: &Run) -> Result<String, Obstacle> {
+    /// Does `action` for `run`.
+    pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<Answer, Obstacle> {
         let done = |()| String::new();
-        match action {
+        let text = match action {
             FailoverAction::WriteLease(record) => self.lease.change(record).await.map(done).map_err(obstacle),
             // Lambda takes up to minutes to restore an idle function, so that it begins early.
             FailoverAction::MoveRedis => {
@@ -45,7 +16,7 @@ impl FailoverServers {
                 moved.map(done)
             }
             FailoverAction::DetachRedis => self.datastore.detach().await.map(done),
-            FailoverAction::RaiseClass => self.instances.raise().await.map(done),
+            FailoverAction::RaiseClass => return self.instances.raise().await,
             FailoverAction::Promote => self.instances.promote().await.map(done),
             FailoverAction::BeginEpoch => {
                 let begun = self.standby.ledger.raise_epoch(run.epoch).await;
@@ -61,6 +32,14 @@ impl FailoverServers {
             FailoverAction::WakeFunctions => self.functions.wake_here().await,
             FailoverAction::PlaceCanary => self.place_canary(run).await.map(done),
             FailoverAction::Fence => self.instances.fence().await.map(done),
+        };
+        text.map(Answer::Done)
+    }
+
+    /// Wakes this region's functions. A failure is not retried here: steps that need the functions wake them, too.
+    async fn wake_early(&self) {
+        if let Err(Obstacle(why)) = self.functions.wake_here().await {
+            tracing::warn!(why, "could not wake this region's functions; a later step tries again");
         }
     }
 }

@@ -3,25 +3,43 @@
 
 use super::instance::Copied;
 use super::{FailoverServers, obstacle};
-use crate::observation::{Observation, ObservationKind, Obstacle, Role};
+use crate::observation::{Answer, FailoverAction, Observation, ObservationKind, Obstacle, Role};
 use crate::run::Run;
-use crate::step::FailoverStep;
+use crate::steps::FailoverStep;
 use lease::LeaseRecord;
 use ledger::Ledger;
-use shared::config::Source;
+use shared::config::{self, ConfigError, Source};
 use shared::item::NewItem;
 use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
+use std::sync::Mutex;
 use std::time::Duration;
 
-impl FailoverServers {
-    /// The servers of a drill's steps: the copy in place of the replica, and a lease by which no process sells. Creates
-    /// the copy if there is none yet.
-    pub(super) async fn for_drill(&self, run: &Run) -> Result<Self, Obstacle> {
-        let endpoint = match self.instances.copy().await? {
-            Copied::Ready { host, port } => format!("{host}:{port}"),
+#[derive(Debug)]
+pub(crate) struct DrillServers {
+    servers: FailoverServers,
+    replica_url: String,
+    /// The database user on the copy; that of the replica's URL by default.
+    user: Option<String>,
+    /// The copy's endpoint, and the ledger on it.
+    copy: Mutex<Option<(String, Ledger)>>,
+}
+
+impl DrillServers {
+    pub(crate) fn from_config(source: Source<'_>, servers: FailoverServers) -> Result<Self, ConfigError> {
+        let replica_url = config::required(source, "FAIRDROP_REPLICA_URL")?;
+        let user = config::optional(source, "FAIRDROP_DRILL_USER");
+        Ok(Self { servers, replica_url, user, copy: Mutex::default() })
+    }
+
+    /// The servers of the steps: the copy in place of the replica, and a lease by which no process sells. Creates the copy
+    /// if there is none yet.
+    async fn with_copy(&self, run: &Run) -> Result<FailoverServers, Obstacle> {
+        let instances = &self.servers.instances;
+        let ledger = match instances.copy().await? {
+            Copied::Ready { host, port } => self.ledger(&format!("{host}:{port}"))?,
             Copied::Missing if run.step == FailoverStep::Precheck => {
-                self.instances.make_copy().await?;
+                instances.make_copy().await?;
                 return Err(obstacle("RDS is creating the drill's copy"));
             }
             Copied::Missing => return Err(obstacle("the drill's copy was deleted")),
@@ -29,30 +47,27 @@ impl FailoverServers {
                 return Err(obstacle("RDS is creating the drill's copy"));
             }
             // The endpoint stays the same during the promotion.
-            Copied::Changing => self.copy_endpoint()?,
+            Copied::Changing => {
+                let known = self.copy.lock().map_err(obstacle)?.clone();
+                known.map(|(_, ledger)| ledger).ok_or_else(|| obstacle("RDS is changing the drill's copy"))?
+            }
         };
-        self.copy_endpoint.lock().map_err(obstacle)?.replace(endpoint.clone());
-        let mut copied = self.clone();
-        copied.lease = self.lease.named(&format!("drill/{}", run.id));
+        let mut copied = self.servers.clone();
+        copied.lease = copied.lease.named(&format!("drill/{}", run.id));
         copied.lease.write_first(&LeaseRecord::first(&run.from, run.epoch)).await.map_err(obstacle)?;
-        copied.standby.ledger = self.copy_ledger(&endpoint)?;
-        copied.instances = self.instances.for_copy();
+        copied.standby.ledger = ledger;
+        copied.instances = copied.instances.for_copy();
         Ok(copied)
     }
 
-    fn copy_endpoint(&self) -> Result<String, Obstacle> {
-        let known = self.copy_endpoint.lock().map_err(obstacle)?.clone();
-        known.ok_or_else(|| obstacle("RDS is changing the drill's copy"))
-    }
-
-    fn copy_ledger(&self, endpoint: &str) -> Result<Ledger, Obstacle> {
-        let mut known = self.copy_ledger.lock().map_err(obstacle)?;
+    fn ledger(&self, endpoint: &str) -> Result<Ledger, Obstacle> {
+        let mut known = self.copy.lock().map_err(obstacle)?;
         match &*known {
             Some((of, ledger)) if of == endpoint => Ok(ledger.clone()),
             _ => {
                 let source: Source<'_> = &|name: &str| match name {
-                    "FAIRDROP_REPLICA_URL" => at(&self.replica_url, self.drill_user.as_deref(), endpoint),
-                    _ => shared::config::process_environment(name),
+                    "FAIRDROP_REPLICA_URL" => at(&self.replica_url, self.user.as_deref(), endpoint),
+                    _ => config::process_environment(name),
                 };
                 let ledger = Ledger::of_replica(source).map_err(obstacle)?;
                 *known = Some((endpoint.into(), ledger.clone()));
@@ -61,46 +76,74 @@ impl FailoverServers {
         }
     }
 
-    /// Observes for a drill, on the servers of [`FailoverServers::for_drill`].
-    pub(super) async fn observe_in_drill(
-        &self,
-        kind: ObservationKind,
-        run: &Run,
-    ) -> Result<Observation, Obstacle> {
+    pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
+        if kind == ObservationKind::Fence {
+            return self.observe_deletion().await;
+        }
+        let copied = self.with_copy(run).await?;
         match kind {
             // A drill checks that Redis could be moved, and does not move it.
-            ObservationKind::Redis => match self.datastore.observe().await? {
+            ObservationKind::Redis => match copied.datastore.observe().await? {
                 (Role::Secondary, true) => Ok(Observation::Redis { role: Role::Primary, is_settled: true }),
                 (role, is_settled) => Err(Obstacle(format!(
                     "Redis could not be moved now: its role is {role:?}, no change in progress: {is_settled}"
                 ))),
             },
-            ObservationKind::Stock => Ok(Observation::Stock { left: self.missing_items().await? }),
+            ObservationKind::Stock => Ok(Observation::Stock { left: copied.missing_items().await? }),
             ObservationKind::Pointers => {
-                Ok(Observation::Pointers { left: self.functions.not_readable().await })
+                Ok(Observation::Pointers { left: copied.functions.not_readable().await })
             }
             ObservationKind::Selling => {
-                self.functions.may_run().await?;
-                let (now, timing) = (self.clock.now(), self.timing);
-                let lease = self.lease.renew(&run.to, now, timing).await.map_err(obstacle)?;
+                copied.functions.may_run().await?;
+                let (now, timing) = (copied.clock.now(), copied.timing);
+                let lease = copied.lease.renew(&run.to, now, timing).await.map_err(obstacle)?;
                 Ok(Observation::Selling { lease, may_run: true, not_active: Vec::new() })
             }
             ObservationKind::Canary => {
                 let (item_id, _) = super::canary::canary(run)?;
-                let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
+                let sales = copied.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
                 Ok(Observation::Canary { is_placed: false, is_sold: !sales.is_empty() })
             }
-            // Instead of the fence: the drill's copy must be deleted.
-            ObservationKind::Fence => {
-                self.instances.fence_group()?;
-                let copy = self.instances.copy().await?;
-                let is_settled = !matches!(copy, Copied::Changing);
-                Ok(Observation::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
-            }
-            _ => self.observe_servers(kind, run).await,
+            _ => copied.observe(kind, run).await,
         }
     }
 
+    pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<Answer, Obstacle> {
+        match action {
+            FailoverAction::Fence => {
+                self.delete_copy().await?;
+                Ok(Answer::Done("RDS deletes the drill's copy".into()))
+            }
+            FailoverAction::PlaceCanary => {
+                self.with_copy(run).await?.sell_canary_in_copy(run).await?;
+                Ok(Answer::Done(String::new()))
+            }
+            FailoverAction::WriteLease(_)
+            | FailoverAction::RaiseClass
+            | FailoverAction::Promote
+            | FailoverAction::BeginEpoch => self.with_copy(run).await?.perform(action, run).await,
+            _ => Err(obstacle("a drill does not change main")),
+        }
+    }
+
+    /// In place of the fence: the copy must be deleted. After that there is nothing else to observe.
+    async fn observe_deletion(&self) -> Result<Observation, Obstacle> {
+        self.servers.instances.fence_group()?;
+        let copy = self.servers.instances.copy().await?;
+        let is_settled = !matches!(copy, Copied::Changing);
+        Ok(Observation::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
+    }
+
+    /// Deletes the copy.
+    pub(crate) async fn delete_copy(&self) -> Result<(), Obstacle> {
+        match self.servers.instances.copy().await? {
+            Copied::Missing => Ok(()),
+            Copied::Ready { .. } | Copied::Changing => self.servers.instances.delete_copy().await,
+        }
+    }
+}
+
+impl FailoverServers {
     /// Fails if the standby's Redis lacks items of the copy.
     async fn missing_items(&self) -> Result<u64, Obstacle> {
         let there = self.standby.queue.item_ids().await.map_err(obstacle)?;
@@ -115,7 +158,7 @@ impl FailoverServers {
     }
 
     /// Sells the canary in the copy, under the new epoch and by the drill's lease.
-    pub(super) async fn sell_canary_in_copy(&self, run: &Run) -> Result<(), Obstacle> {
+    async fn sell_canary_in_copy(&self, run: &Run) -> Result<(), Obstacle> {
         let (item_id, buyer) = super::canary::canary(run)?;
         let ledger = &self.standby.ledger;
         let now = self.clock.now();
@@ -140,19 +183,6 @@ impl FailoverServers {
         };
         ledger.record(&item_id, &[sale], permit).await.map(drop).map_err(obstacle)
     }
-
-    /// Deletes the drill's copy.
-    pub(crate) async fn delete_drill_copy(&self) -> Result<(), Obstacle> {
-        match self.instances.copy().await? {
-            Copied::Missing => Ok(()),
-            Copied::Ready { .. } | Copied::Changing => self.instances.delete_copy().await,
-        }
-    }
-}
-
-/// The database user on a drill's copy.
-pub(super) fn user(source: Source<'_>) -> Option<String> {
-    shared::config::optional(source, "FAIRDROP_DRILL_USER")
 }
 
 /// A ledger's URL with another host and port, and with `user` if there is one.

@@ -1,8 +1,9 @@
 //! RDS: the replica that is promoted, and the old main's database that is fenced.
 
 use super::{CALL_LIMIT, call_aws, obstacle};
-use crate::observation::{Observation, Obstacle};
+use crate::observation::{Answer, Observation, Obstacle};
 use aws_sdk_rds::Client;
+use aws_sdk_rds::error::ProvideErrorMetadata;
 use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag, VpcSecurityGroupMembership};
 use rds::{Class, RdsError};
 use sdk::SdkConfig;
@@ -64,7 +65,7 @@ impl Instances {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
         let follows = found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty());
-        let is_big_enough = self.least_class().await.is_none_or(|least| is_enough(class, &least));
+        let is_big_enough = self.least_class().await.map(|least| is_enough(class, &least));
         Ok(Observation::instance(found.db_instance_status().unwrap_or_default(), follows, is_big_enough))
     }
 
@@ -93,12 +94,25 @@ impl Instances {
     }
 
     /// Raises the replica's class, at once.
-    pub(super) async fn raise(&self) -> Result<(), Obstacle> {
+    pub(super) async fn raise(&self) -> Result<Answer, Obstacle> {
         let class = self.least_class().await.ok_or_else(|| obstacle("cannot raise the replica's class: FailoverClass is not set, and main's region does not answer"))?;
         let call = self.here.modify_db_instance().db_instance_identifier(&self.replica);
-        call_aws("raising the replica's class", call.db_instance_class(class).apply_immediately(true).send())
-            .await
-            .map(drop)
+        let call = call.db_instance_class(class).apply_immediately(true).send();
+        let mut refused = None;
+        let called = call_aws("raising the replica's class", async {
+            let answer = call.await;
+            refused = answer
+                .as_ref()
+                .err()
+                .and_then(|error| error.code())
+                .filter(|code| !is_passing(code))
+                .map(str::to_owned);
+            answer
+        });
+        match called.await {
+            Err(Obstacle(why)) if refused.is_some() => Ok(Answer::Refused(why)),
+            called => called.map(|_| Answer::Done(String::new())),
+        }
     }
 
     /// Promotes the replica. This cannot be undone. Its backups stay as they are: without values of its own, RDS would
@@ -227,6 +241,32 @@ fn names(pending: &PendingModifiedValues) -> Vec<&'static str> {
         known.into_iter().filter(|(_, is_pending)| *is_pending).map(|(name, _)| name).collect();
     let is_nothing = *pending == PendingModifiedValues::builder().build();
     if names.is_empty() && !is_nothing { vec!["another setting"] } else { names }
+}
+
+/// Whether RDS may accept the same change of a class within minutes: its answer with the error `code` is about its own
+/// state or the instance's. Every other answer is definite: no capacity, a class or storage that the region does not
+/// offer, a network without free addresses, no right to the call.
+fn is_passing(code: &str) -> bool {
+    const PASSING: [&str; 15] = [
+        // States: of the instance, its cluster, and its security group.
+        "InvalidDBInstanceState",
+        "InvalidDBClusterStateFault",
+        "InvalidDBSecurityGroupState",
+        // Common to all operations.
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TooManyRequestsException",
+        "RequestThrottled",
+        "InternalFailure",
+        "InternalError",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "",
+    ];
+    PASSING.contains(&code)
 }
 
 /// Whether `class` is at least as big as `least`. A class of unknown size is enough only if it is the same class.

@@ -36,19 +36,6 @@ impl FailoverServers {
     /// Observes `kind` for `run`.
     pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
         match kind {
-            // After the copy is deleted, there is nothing else to observe.
-            ObservationKind::Fence if run.is_drill => self.observe_in_drill(kind, run).await,
-            _ if run.is_drill => Box::pin(self.for_drill(run).await?.observe_in_drill(kind, run)).await,
-            _ => self.observe_servers(kind, run).await,
-        }
-    }
-
-    pub(super) async fn observe_servers(
-        &self,
-        kind: ObservationKind,
-        run: &Run,
-    ) -> Result<Observation, Obstacle> {
-        match kind {
             ObservationKind::Readiness => {
                 let instance = self.instances.observe();
                 let (status, instance, ()) =

@@ -32,7 +32,7 @@ async fn an_instance_is_settled_unless_rds_changes_it_now_and_promoted_without_a
         let observation = aws.instances().observe().await;
         assert_eq!(
             observation,
-            Ok(Observation::Instance { follows, is_settled, is_big_enough: true }),
+            Ok(Observation::Instance { follows, is_settled, is_big_enough: Some(true) }),
             "{fields}"
         );
         let waits = aws.instances().pending().await;

@@ -136,16 +136,14 @@ fn the_current_step_can_be_waived_too() {
 }
 
 #[test]
-fn aborted_runs_do_not_shorten_the_cooldown() {
+fn aborted_runs_and_retries_do_not_change_the_cooldown() {
     let mut done = run(Mode::Planned);
-    done.state = RunState::Done;
-    done.log = vec![StepLog {
-        step: FailoverStep::Precheck,
-        began_ms: 0,
-        ended_ms: Some(60_000),
-        actions: 0,
-        last: String::new(),
-    }];
+    done.state = RunState::Degraded;
+    done.log = vec![
+        StepLog { ended_ms: Some(60_000), ..StepLog::begun(FailoverStep::OpenSales, 50_000) },
+        // Tried again a moment ago.
+        StepLog::begun(FailoverStep::FenceOldMain, 99_000),
+    ];
     let mut aborted = run(Mode::Planned);
     aborted.set_previous(Some(&done), 100_000);
     assert_eq!(aborted.since_last_seconds, Some(40));
@@ -259,8 +257,8 @@ fn sales_open_when_all_functions_are_active_or_after_the_timeout() {
         let last = waiting.log.last().unwrap().last.clone();
         assert!(last.contains(&format!("order-confirm is {state}")), "{last}");
     }
-    assert_eq!(observed(&mut waiting, selling("Pending"), 301), Decision::Pause);
-    assert!(is_opened(observed(&mut waiting, selling("Pending"), 302)), "the wait is bounded");
+    assert_eq!(observed(&mut waiting, selling("Pending"), 241), Decision::Pause);
+    assert!(is_opened(observed(&mut waiting, selling("Pending"), 242)), "the wait is bounded");
     assert!(is_opened(observed(&mut opening(), selling("Active"), 1)));
     // The lease is open, and nothing has renewed it: an inactive drain is still woken.
     let open = Observation::Selling {
@@ -273,4 +271,83 @@ fn sales_open_when_all_functions_are_active_or_after_the_timeout() {
         }],
     };
     assert_eq!(observed(&mut waiting, open, 400), Decision::Do(FailoverAction::WakeFunctions));
+}
+
+#[test]
+fn a_forced_run_begins_to_scale_right_after_the_gate_and_a_refusal_leaves_the_step_at_once() {
+    let small = |is_settled| Observation::Instance { follows: true, is_settled, is_big_enough: Some(false) };
+    let (raise, of_mode) = (FailoverAction::RaiseClass, run);
+    let mut run = run(Mode::Forced { accepted: Loss::default() });
+    run.step = FailoverStep::BeginScaleUp;
+    assert_eq!(observed(&mut run, small(true), 0), Decision::Do(raise.clone()));
+    run.performed(&raise, &Ok(Answer::Done(String::new())), at(1));
+    assert_eq!(observed(&mut run, small(true), 2), Decision::Again);
+    assert_eq!(run.step, FailoverStep::TakeLease);
+    // The limit counts from the beginning.
+    run.step = FailoverStep::ScaleUp;
+    assert_eq!(observed(&mut run, small(false), 600), Decision::Pause);
+    assert_eq!(observed(&mut run, small(false), 601), Decision::Again);
+    assert_eq!((run.step, run.outstanding.as_slice()), (FailoverStep::Promote, &[FailoverStep::ScaleUp][..]));
+    for (mode, step, next) in [
+        (run.mode, FailoverStep::BeginScaleUp, FailoverStep::TakeLease),
+        (run.mode, FailoverStep::ScaleUp, FailoverStep::Promote),
+        (Mode::Planned, FailoverStep::ScaleUp, FailoverStep::StopSales),
+    ] {
+        let mut run = of_mode(mode);
+        run.step = step;
+        assert_eq!(observed(&mut run, small(true), 0), Decision::Do(raise.clone()));
+        run.performed(&raise, &Ok(Answer::Refused("no capacity".into())), at(1));
+        observed(&mut run, small(true), 2);
+        assert_eq!((run.step, run.outstanding.as_slice()), (next, &[FailoverStep::ScaleUp][..]));
+        assert_eq!(run.log_of(FailoverStep::ScaleUp).unwrap().last, "no capacity");
+        // It is not asked again in this pass.
+        run.step = FailoverStep::MoveRedis;
+        let moved = Observation::Redis { role: Role::Primary, is_settled: true };
+        assert_eq!(observed(&mut run, moved, 3), Decision::Again);
+        assert_eq!(run.step, FailoverStep::Promote);
+    }
+}
+
+#[test]
+fn a_class_that_is_unknown_leaves_the_step_and_does_not_end_it() {
+    let mut run = run(Mode::Forced { accepted: Loss::default() });
+    run.step = FailoverStep::ScaleUp;
+    let unknown = Observation::instance("available", true, None);
+    assert_eq!(observed(&mut run, unknown, 0), Decision::Again);
+    assert_eq!((run.step, run.outstanding.as_slice()), (FailoverStep::Promote, &[FailoverStep::ScaleUp][..]));
+    assert!(run.log_of(FailoverStep::ScaleUp).unwrap().last.contains("FailoverClass"));
+}
+
+#[test]
+fn a_retry_takes_only_the_steps_that_are_left() {
+    let mut run = run(Mode::Planned);
+    for step in FailoverStep::order(Mode::Planned) {
+        let is_left = matches!(step, FailoverStep::ScaleUp | FailoverStep::FenceOldMain);
+        run.log.push(StepLog { ended_ms: (!is_left).then_some(1), ..StepLog::begun(*step, 1) });
+    }
+    run.state = RunState::Degraded;
+    run.outstanding = vec![FailoverStep::ScaleUp, FailoverStep::FenceOldMain];
+    run.resume();
+    assert_eq!(run.step, FailoverStep::ScaleUp);
+    assert!(!run.can_abort(), "main was moved, though the step is an early one");
+    assert_eq!(observed(&mut run, Observation::instance("available", false, true), 9), Decision::Again);
+    assert_eq!(run.step, FailoverStep::FenceOldMain);
+}
+
+#[test]
+fn a_run_of_an_older_version_goes_on_where_it_was() {
+    // Stored while it raised the class, which older versions did after Redis was moved.
+    let text = r#"{"id":"run","mode":"planned","from":"main","to":"standby","epoch":1,"withhold":0,
+        "skip_cooldown":false,"since_last_seconds":null,"state":"running","step":"scale_up","log":[
+        {"step":"precheck","began_ms":1,"ended_ms":2,"actions":0,"last":""},
+        {"step":"stop_sales","began_ms":2,"ended_ms":3,"actions":1,"last":""},
+        {"step":"lag_gate","began_ms":3,"ended_ms":4,"actions":0,"last":""},
+        {"step":"take_lease","began_ms":4,"ended_ms":5,"actions":1,"last":""},
+        {"step":"move_redis","began_ms":5,"ended_ms":6,"actions":1,"last":""},
+        {"step":"scale_up","began_ms":6,"ended_ms":null,"actions":0,"last":""}],
+        "outstanding":[],"why":"","stopped_ms":4,"stated":null}"#;
+    let mut run: Run = serde_json::from_str(text).unwrap();
+    assert!(!run.can_abort());
+    assert_eq!(observed(&mut run, Observation::instance("available", true, true), 9), Decision::Again);
+    assert_eq!(run.step, FailoverStep::Promote);
 }

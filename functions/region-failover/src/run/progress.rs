@@ -1,0 +1,264 @@
+//! How a run changes: by an observation, by an action's result, or by a command of the operator. Pure: nothing here
+//! calls a server.
+
+use super::{Run, RunState, StepLog};
+use crate::observation::{Answer, FailoverAction, Loss, Observation, Obstacle};
+use crate::steps::{AtLimit, Case, FailoverStep, StepVerdict};
+use lease::LeaseTiming;
+use shared::stamp::Stamp;
+
+/// How long RDS may take to make a drill's copy, in milliseconds.
+const DRILL_COPY_LIMIT_MS: u64 = 120 * 60_000;
+/// A drill's timeout for a step that a failover waits for, and for the deletion of the copy, in milliseconds.
+const DRILL_STEP_LIMIT_MS: u64 = 30 * 60_000;
+
+/// What the execution does next. It stores the run *before* it does anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Do this, then observe again.
+    Do(FailoverAction),
+    /// Observe again at once.
+    Again,
+    /// Observe again after the observe interval.
+    Pause,
+    /// The run is over.
+    End,
+}
+
+impl Run {
+    /// The current step's limit in milliseconds, and what happens then.
+    fn limit(&self) -> (u64, AtLimit) {
+        let limit = self.step.definition().limit;
+        match (self.is_drill, self.step, limit.then) {
+            (false, ..) => (limit.ms(self.mode), limit.then),
+            (true, FailoverStep::Precheck, _) => (DRILL_COPY_LIMIT_MS, AtLimit::Abort),
+            // A drill is not aborted because of its own copy: its schedule deletes that.
+            (true, FailoverStep::FenceOldMain, _) => (DRILL_STEP_LIMIT_MS, AtLimit::Leave),
+            (true, _, AtLimit::Wait) => (DRILL_STEP_LIMIT_MS, AtLimit::Abort),
+            (true, ..) => (limit.ms(self.mode), AtLimit::Abort),
+        }
+    }
+
+    /// Whether the current step takes longer than its limit.
+    pub(crate) fn is_late(&self, now_ms: u64) -> bool {
+        self.elapsed_ms(now_ms) > self.limit().0
+    }
+
+    /// Aborts the run if that is still possible; returns whether it was.
+    pub fn abort(&mut self, why: &str) -> bool {
+        let can = self.can_abort();
+        if can {
+            // A drill has taken no lease of main's that it would have to return.
+            self.state = if self.is_drill { RunState::Aborted } else { RunState::Aborting };
+            self.why = why.into();
+        }
+        can
+    }
+
+    /// Goes back to the first outstanding step of a degraded run.
+    pub fn resume(&mut self) {
+        let mut order = FailoverStep::order(self.mode).iter();
+        if self.state == RunState::Degraded
+            && let Some(first) = order.find(|step| self.outstanding.contains(step))
+        {
+            self.state = RunState::Running;
+            self.step = *first;
+            // What is tried again begins again.
+            for step in &self.outstanding {
+                let begun_by = step.definition().begun_by;
+                self.log.retain(|log| log.step != *step && Some(log.step) != begun_by);
+            }
+        }
+    }
+
+    /// Gives up an outstanding step permanently, as the operator asked; returns whether it was outstanding.
+    pub fn waive(&mut self, step: FailoverStep, why: &str, now_ms: u64) -> bool {
+        if !self.outstanding.contains(&step) {
+            return false;
+        }
+        self.outstanding.retain(|left| *left != step);
+        self.waived.push(step);
+        let last = format!("waived by the operator: {why}");
+        match self.log.iter_mut().find(|log| log.step == step) {
+            Some(log) => log.last = last,
+            None => self.log.push(StepLog { last, ..StepLog::begun(step, now_ms) }),
+        }
+        if self.state == RunState::Degraded && self.outstanding.is_empty() {
+            self.state = RunState::Done;
+        } else if self.state == RunState::Running && self.step == step {
+            self.next_step();
+        }
+        true
+    }
+
+    /// Takes an observation, and returns what to do next. `now` is the time at which the observation *began*, by the
+    /// executing function's clock: a late answer says nothing about the time since.
+    pub fn observed(
+        &mut self,
+        observation: &Result<Observation, Obstacle>,
+        now: Stamp,
+        timing: LeaseTiming,
+    ) -> Decision {
+        match self.state {
+            RunState::Running => self.advance(observation, now, timing),
+            RunState::Aborting => self.continue_abort(observation),
+            RunState::Aborted | RunState::Degraded | RunState::Done => Decision::End,
+        }
+    }
+
+    fn advance(
+        &mut self,
+        observation: &Result<Observation, Obstacle>,
+        now: Stamp,
+        timing: LeaseTiming,
+    ) -> Decision {
+        let (step, now_ms) = (self.step, now.as_millis());
+        if self.log_of(step).is_none() {
+            self.log.push(StepLog::begun(step, now_ms));
+        }
+        let case = Case { run: self, now, timing };
+        let verdict = match observation {
+            Ok(observation) => step.definition().decide(&case, observation),
+            Err(Obstacle(why)) => StepVerdict::Wait(why.clone()),
+        };
+        if let Ok(observation) = observation {
+            self.note(observation, verdict == StepVerdict::Done);
+        }
+        let verdict = if self.is_late(now_ms) { self.late(verdict) } else { verdict };
+        match verdict {
+            StepVerdict::Done => {
+                self.update_log(|log| log.ended_ms = Some(now_ms));
+                self.outstanding.retain(|left| *left != step);
+                self.next_step()
+            }
+            StepVerdict::Do(action) => {
+                self.update_log(|log| log.actions += 1);
+                Decision::Do(action)
+            }
+            StepVerdict::Leave(why) => self.leave(step, why, now_ms),
+            StepVerdict::Halt(why) if self.can_abort() => self.begin_abort(why),
+            // Past the point of no return the run waits for the operator: it never ends half done.
+            StepVerdict::Wait(why) | StepVerdict::Halt(why) => {
+                self.update_log(|log| log.last = why);
+                Decision::Pause
+            }
+        }
+    }
+
+    /// What the verdict of a step becomes that takes longer than its limit.
+    fn late(&self, verdict: StepVerdict) -> StepVerdict {
+        let missing = match &verdict {
+            StepVerdict::Wait(why) => why.clone(),
+            _ => self.log_of(self.step).map(|log| log.last.clone()).unwrap_or_default(),
+        };
+        match self.limit().1 {
+            _ if matches!(verdict, StepVerdict::Done | StepVerdict::Leave(_) | StepVerdict::Halt(_)) => {
+                verdict
+            }
+            AtLimit::Abort => StepVerdict::Halt(format!("{} took too long: {missing}", self.step.name())),
+            AtLimit::Leave => StepVerdict::Leave(missing),
+            AtLimit::GoOn => StepVerdict::Done,
+            AtLimit::Wait => verdict,
+        }
+    }
+
+    /// Notes what the report needs of an observation.
+    fn note(&mut self, observation: &Observation, is_done: bool) {
+        match observation {
+            Observation::Lag { lease, ledger_is_here, redis_is_here, loss } if is_done => {
+                let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
+                self.stopped_ms = Some(lease.expires_at.as_millis());
+                self.stated = Some(if is_all_here { Loss::default() } else { *loss });
+            }
+            Observation::Ledger { follows: false, epoch, last } if *epoch == self.epoch => {
+                self.inherited = Some(*last);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the result of the last action, at `now`.
+    pub fn performed(&mut self, action: &FailoverAction, answer: &Result<Answer, Obstacle>, now: Stamp) {
+        match answer {
+            Ok(Answer::Refused(why)) => {
+                self.update_log(|log| log.last = why.clone());
+                let goal = match self.step {
+                    FailoverStep::BeginScaleUp => FailoverStep::ScaleUp,
+                    step => step,
+                };
+                // Another try would change nothing. The next observation follows at the next step.
+                if self.state == RunState::Running && goal.definition().limit.then == AtLimit::Leave {
+                    self.leave(goal, why.clone(), now.as_millis());
+                }
+            }
+            Ok(Answer::Done(what)) => {
+                self.is_detaching |= *action == FailoverAction::DetachRedis;
+                if !what.is_empty() {
+                    self.update_log(|log| log.last = what.clone());
+                }
+            }
+            Err(Obstacle(why)) => self.update_log(|log| log.last = why.clone()),
+        }
+    }
+
+    fn begin_abort(&mut self, why: String) -> Decision {
+        self.abort(&why);
+        Decision::Again
+    }
+
+    /// Leaves `step` outstanding: each pass tries it once.
+    fn leave(&mut self, step: FailoverStep, why: String, now_ms: u64) -> Decision {
+        if !self.outstanding.contains(&step) {
+            self.outstanding.push(step);
+        }
+        if self.log_of(step).is_none() {
+            self.log.push(StepLog::begun(step, now_ms));
+        }
+        self.log.iter_mut().filter(|log| log.step == step).for_each(|log| log.last.clone_from(&why));
+        if step == self.step { self.next_step() } else { Decision::Again }
+    }
+
+    /// Goes to the next step that was neither done before nor tried and left in this pass.
+    fn next_step(&mut self) -> Decision {
+        let later = FailoverStep::order(self.mode).iter().skip_while(|step| **step != self.step).skip(1);
+        let is_left = |step: FailoverStep| self.outstanding.contains(&step) && self.log_of(step).is_some();
+        match later.copied().find(|step| !self.has_ended(*step) && !is_left(*step)) {
+            Some(next) => {
+                self.step = next;
+                Decision::Again
+            }
+            None if self.outstanding.is_empty() => self.end(RunState::Done),
+            None => self.end(RunState::Degraded),
+        }
+    }
+
+    fn continue_abort(&mut self, observation: &Result<Observation, Obstacle>) -> Decision {
+        let Ok(Observation::Lease(lease)) = observation else { return Decision::Pause };
+        let is_marked = lease.run.as_deref() == Some(&self.id);
+        match lease.opened(&self.from, self.epoch, &self.id) {
+            Some(opened) => Decision::Do(FailoverAction::WriteLease(opened)),
+            // A killed execution may have sent a write that closes the lease and has not arrived yet. Marking the
+            // record raises its version, and the late write then fails.
+            None if !is_marked && lease.is_open => {
+                Decision::Do(FailoverAction::WriteLease(lease.marked(&self.id)))
+            }
+            None => self.end(RunState::Aborted),
+        }
+    }
+
+    fn end(&mut self, state: RunState) -> Decision {
+        self.state = state;
+        Decision::End
+    }
+
+    fn update_log(&mut self, write: impl FnOnce(&mut StepLog)) {
+        let step = self.step;
+        if let Some(log) = self.log.iter_mut().find(|log| log.step == step) {
+            write(log);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "progress_tests.rs"]
+mod tests;

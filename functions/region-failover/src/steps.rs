@@ -1,0 +1,248 @@
+//! The steps of a failover: one definition for each of them. Decisions, `plan`, `report` and the runbook's tables all
+//! come from here.
+
+mod gates;
+mod sales;
+mod stores;
+
+use crate::observation::{FailoverAction, Observation, ObservationKind};
+use crate::run::{Mode, Run};
+use lease::LeaseTiming;
+use serde::{Deserialize, Serialize};
+use shared::stamp::Stamp;
+
+/// A step. [`FailoverStep::order`] has the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailoverStep {
+    Precheck,
+    StopSales,
+    LagGate,
+    BeginScaleUp,
+    TakeLease,
+    MoveRedis,
+    ScaleUp,
+    Promote,
+    RaiseEpoch,
+    Reconcile,
+    Repoint,
+    OpenSales,
+    SmokeTest,
+    FenceOldMain,
+}
+
+use FailoverStep::{
+    BeginScaleUp, FenceOldMain, LagGate, MoveRedis, OpenSales, Precheck, Promote, RaiseEpoch, Reconcile,
+    Repoint, ScaleUp, SmokeTest, StopSales, TakeLease,
+};
+
+/// Main sells until *stop sales*: the replica's class is raised before it.
+const PLANNED: [FailoverStep; 13] = [
+    Precheck,
+    ScaleUp,
+    StopSales,
+    LagGate,
+    TakeLease,
+    MoveRedis,
+    Promote,
+    RaiseEpoch,
+    Reconcile,
+    Repoint,
+    OpenSales,
+    SmokeTest,
+    FenceOldMain,
+];
+/// RDS changes the class while lease and Redis are moved.
+const FORCED: [FailoverStep; 14] = [
+    Precheck,
+    StopSales,
+    LagGate,
+    BeginScaleUp,
+    TakeLease,
+    MoveRedis,
+    ScaleUp,
+    Promote,
+    RaiseEpoch,
+    Reconcile,
+    Repoint,
+    OpenSales,
+    SmokeTest,
+    FenceOldMain,
+];
+
+impl FailoverStep {
+    /// The steps of a mode, in order.
+    pub fn order(mode: Mode) -> &'static [Self] {
+        if mode.is_forced() { &FORCED } else { &PLANNED }
+    }
+
+    /// Its name in texts: `move redis`.
+    pub fn name(self) -> String {
+        let quoted = serde_json::to_string(&self).unwrap_or_default();
+        quoted.trim_matches('"').replace('_', " ")
+    }
+
+    pub fn definition(self) -> &'static StepDefinition {
+        match self {
+            Precheck => &gates::PRECHECK,
+            StopSales => &gates::STOP_SALES,
+            LagGate => &gates::LAG_GATE,
+            TakeLease => &gates::TAKE_LEASE,
+            MoveRedis => &stores::MOVE_REDIS,
+            BeginScaleUp => &stores::BEGIN_SCALE_UP,
+            ScaleUp => &stores::SCALE_UP,
+            Promote => &stores::PROMOTE,
+            RaiseEpoch => &stores::RAISE_EPOCH,
+            Reconcile => &stores::RECONCILE,
+            Repoint => &sales::REPOINT,
+            OpenSales => &sales::OPEN_SALES,
+            SmokeTest => &sales::SMOKE_TEST,
+            FenceOldMain => &sales::FENCE_OLD_MAIN,
+        }
+    }
+}
+
+/// All that is particular to a step.
+#[derive(Debug)]
+pub struct StepDefinition {
+    /// The precondition.
+    pub needs: &'static str,
+    pub does: &'static str,
+    pub done_when: &'static str,
+    pub observes: ObservationKind,
+    pub limit: StepLimit,
+    /// An earlier step that begins this one. The limit counts from there.
+    pub begun_by: Option<FailoverStep>,
+    /// What the operator does if it is outstanding.
+    pub if_outstanding: &'static str,
+    decide: fn(&Case<'_>, &Observation) -> StepVerdict,
+}
+
+impl StepDefinition {
+    /// What the step decides by `observation`. An observation of another step's kind decides nothing: the step waits.
+    pub fn decide(&self, case: &Case<'_>, observation: &Observation) -> StepVerdict {
+        (self.decide)(case, observation)
+    }
+}
+
+/// How long a step may take, in milliseconds, and what happens then.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLimit {
+    planned_ms: u64,
+    forced_ms: u64,
+    pub then: AtLimit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLimit {
+    /// The run aborts. Only steps before the point of no return have such a limit.
+    Abort,
+    /// The step is left outstanding.
+    Leave,
+    /// The next step follows. A later step has the same goal.
+    GoOn,
+    /// The run waits for the step all the same, and reports it as late.
+    Wait,
+}
+
+impl AtLimit {
+    /// For the plan and the runbook.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Abort => "the run aborts",
+            Self::Leave => "the step is left outstanding",
+            Self::GoOn => "the next step follows",
+            Self::Wait => "the run waits, and reports the step as late",
+        }
+    }
+}
+
+impl StepLimit {
+    const fn new(then: AtLimit, seconds: u64) -> Self {
+        Self { planned_ms: seconds * 1_000, forced_ms: seconds * 1_000, then }
+    }
+
+    const fn forced(self, seconds: u64) -> Self {
+        Self { forced_ms: seconds * 1_000, ..self }
+    }
+
+    pub fn ms(&self, mode: Mode) -> u64 {
+        if mode.is_forced() { self.forced_ms } else { self.planned_ms }
+    }
+}
+
+/// A step of a run, at the time at which its observation began by the executing function's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    pub run: &'a Run,
+    pub now: Stamp,
+    pub timing: LeaseTiming,
+}
+
+impl Case<'_> {
+    /// How long the step has taken so far, in milliseconds.
+    fn elapsed_ms(&self) -> u64 {
+        self.run.elapsed_ms(self.now.as_millis())
+    }
+}
+
+/// What a step decides. Pure: deciding calls no server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepVerdict {
+    /// The step's goal is reached: the next step follows.
+    Done,
+    /// Do this, then observe again.
+    Do(FailoverAction),
+    /// The goal will be reached without an action. The text says what is missing.
+    Wait(String),
+    /// The goal cannot be reached now, and the new main can sell without it: the step is outstanding.
+    Leave(String),
+    /// The goal cannot be reached. The run aborts if it still can.
+    Halt(String),
+}
+
+fn wait(why: &str) -> StepVerdict {
+    StepVerdict::Wait(why.into())
+}
+
+fn wrong_observation() -> StepVerdict {
+    wait("the observation does not belong to this step")
+}
+
+/// A step on the critical path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PathEntry {
+    pub step: FailoverStep,
+    /// Its limit.
+    pub limit_seconds: u64,
+    /// When it ends at the latest if every step takes as long as its limit, in seconds since the path began.
+    pub ends_seconds: u64,
+}
+
+/// The time in which no region sells, step by step. Planned: from *stop sales*. Forced: from the beginning, since main is
+/// lost. It ends when the new main sells.
+pub fn critical_path(mode: Mode) -> Vec<PathEntry> {
+    let first = if mode.is_forced() { Precheck } else { StopSales };
+    let order = FailoverStep::order(mode).iter().skip_while(|step| **step != first);
+    let mut path: Vec<PathEntry> = Vec::new();
+    for step in order {
+        let definition = step.definition();
+        let limit_seconds = definition.limit.ms(mode) / 1_000;
+        let before = path.last().map_or(0, |entry| entry.ends_seconds);
+        let begun = path.iter().find(|entry| Some(entry.step) == definition.begun_by);
+        let ends_seconds = match begun {
+            // It has gone on beside the steps since then.
+            Some(begun) => before.max(begun.ends_seconds - begun.limit_seconds + limit_seconds),
+            None => before + limit_seconds,
+        };
+        path.push(PathEntry { step: *step, limit_seconds, ends_seconds });
+        if *step == OpenSales {
+            break;
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+#[path = "steps/tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! The steps that let the new main sell, and close the old one.
+
+use super::{AtLimit, Case, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation};
+use crate::observation::{FailoverAction, Observation, ObservationKind};
+use StepVerdict::{Do, Done, Leave, Wait};
+
+/// How long a failover waits for the functions of other regions, in milliseconds.
+const OTHER_REGIONS_TIMEOUT_MS: u64 = 2 * 60_000;
+/// The same for a forced failover, once only the lost region is left.
+const LOST_REGION_TIMEOUT_MS: u64 = 5_000;
+/// How long sales wait for functions that are not active, in milliseconds. Lambda restores a function within minutes.
+const ACTIVE_TIMEOUT_MS: u64 = 4 * 60_000;
+
+pub(super) const REPOINT: StepDefinition = StepDefinition {
+    needs: "every item is reconciled",
+    does: "repoints the functions of every region to this region's Redis",
+    done_when: "the functions of every region send their orders to this region's Redis. After 2 min the step is left \
+                outstanding if this region's own functions are repointed. Forced, if only the old main's region is left: \
+                after 5 s, and each call to that region ends after 2 s",
+    observes: ObservationKind::Pointers,
+    limit: StepLimit::new(AtLimit::Wait, OTHER_REGIONS_TIMEOUT_MS / 1_000),
+    begun_by: None,
+    if_outstanding: "a region still sends its orders to the old main: see the step `repoint`; deploy that region with \
+                     the new MainRegion",
+    decide: repoint,
+};
+
+pub(super) const OPEN_SALES: StepDefinition = StepDefinition {
+    needs: "this region's own functions are repointed",
+    does: "lets drain, worker, confirm and admin run here, waits until Lambda reports all functions as active, and opens \
+           the lease",
+    done_when: "drain, worker, confirm and admin may run here, Lambda reports all functions as active (waited for at most \
+                4 min), and drain or worker has renewed the lease",
+    observes: ObservationKind::Selling,
+    limit: StepLimit::new(AtLimit::Wait, 300),
+    begun_by: None,
+    if_outstanding: "",
+    decide: open_sales,
+};
+
+pub(super) const SMOKE_TEST: StepDefinition = StepDefinition {
+    needs: "this region renews the lease",
+    does: "sells one canary order through queue, drain, worker and ledger",
+    done_when: "the ledger has the canary order as sold",
+    observes: ObservationKind::Canary,
+    limit: StepLimit::new(AtLimit::Leave, 180),
+    begun_by: None,
+    if_outstanding: "the canary order was not sold: check whether this region sells; the schedule retries it every minute",
+    decide: smoke_test,
+};
+
+pub(super) const FENCE_OLD_MAIN: StepDefinition = StepDefinition {
+    needs: "this region sells",
+    does: "puts the old main's database behind a security group without rules; retried every minute until it is \
+           confirmed",
+    done_when: "the fence is the only security group of the old main's database",
+    observes: ObservationKind::Fence,
+    limit: StepLimit::new(AtLimit::Leave, 120),
+    begun_by: None,
+    if_outstanding: "fence old main is not confirmed; the schedule retries it every minute; the old main sells nothing \
+                     meanwhile, because it has no lease",
+    decide: fence_old_main,
+};
+
+fn repoint(case: &Case<'_>, observation: &Observation) -> StepVerdict {
+    let (Observation::Pointers { left }, run) = (observation, case.run) else { return wrong_observation() };
+    let is_only_lost = left.iter().all(|region| Some(region.as_str()) == run.lost_region());
+    let limit_ms = if is_only_lost { LOST_REGION_TIMEOUT_MS } else { OTHER_REGIONS_TIMEOUT_MS };
+    if left.is_empty() {
+        Done
+    } else if case.elapsed_ms() > limit_ms && !left.contains(&run.to) {
+        // The new main itself must send its orders to itself.
+        Leave(format!("not repointed: {}", left.join(", ")))
+    } else {
+        Do(FailoverAction::Repoint)
+    }
+}
+
+fn open_sales(case: &Case<'_>, observation: &Observation) -> StepVerdict {
+    let Observation::Selling { lease, may_run, not_active } = observation else {
+        return wrong_observation();
+    };
+    let run = case.run;
+    if !may_run {
+        return Do(FailoverAction::EnableMain);
+    }
+    let states = not_active.iter().map(|state| state.text.as_str()).collect::<Vec<_>>().join("; ");
+    let is_one_inactive = not_active.iter().any(|state| state.is_inactive);
+    // After the timeout sales open without them: drain or worker must renew the lease, and the smoke test must sell.
+    if !not_active.is_empty() && case.elapsed_ms() <= ACTIVE_TIMEOUT_MS {
+        if is_one_inactive {
+            return Do(FailoverAction::WakeFunctions);
+        }
+        return Wait(format!("not all functions of this region are active: {states}"));
+    }
+    match lease.opened(&run.to, run.new_epoch(), &run.id) {
+        Some(opened) => Do(FailoverAction::WriteLease(opened)),
+        None if lease.region == run.to && lease.is_open && lease.expires_at > case.now => Done,
+        // Also after the timeout: without an invocation drain and worker would stay inactive permanently.
+        None if is_one_inactive => Do(FailoverAction::WakeFunctions),
+        None if !states.is_empty() => Wait(format!("no function has renewed the lease yet; {states}")),
+        None => wait("neither drain nor worker of this region has renewed the lease yet"),
+    }
+}
+
+fn smoke_test(_: &Case<'_>, observation: &Observation) -> StepVerdict {
+    match observation {
+        Observation::Canary { is_sold: true, .. } => Done,
+        Observation::Canary { is_placed: true, .. } => wait("the canary's order is placed and not sold yet"),
+        Observation::Canary { .. } => Do(FailoverAction::PlaceCanary),
+        _ => wrong_observation(),
+    }
+}
+
+fn fence_old_main(_: &Case<'_>, observation: &Observation) -> StepVerdict {
+    match observation {
+        Observation::Fence { is_up: true, .. } => Done,
+        Observation::Fence { is_settled: false, .. } => {
+            wait("RDS is changing the security groups of the old main's database")
+        }
+        Observation::Fence { .. } => Do(FailoverAction::Fence),
+        _ => wrong_observation(),
+    }
+}
