@@ -66,7 +66,7 @@ impl Execution<'_> {
             if Instant::now() + OBSERVE_LIMIT > self.until {
                 return Err(Stopped::TimeOver);
             }
-            let observed_at = self.now();
+            let observed_at = self.app.servers.clock.now();
             let observation = self.observe(kind).await;
             let next = self.record.run.observed(&observation, observed_at, self.app.servers.timing);
             self.save_if_due(observed_at).await?;
@@ -76,12 +76,7 @@ impl Execution<'_> {
                 Decision::Again | Decision::End => {}
             }
         }
-        // The last action may have ended the run.
-        self.save_if_due(self.now()).await
-    }
-
-    fn now(&self) -> Stamp {
-        self.app.servers.clock.now()
+        Ok(())
     }
 
     async fn observe(&self, kind: ObservationKind) -> Result<Observation, Obstacle> {
@@ -113,7 +108,7 @@ impl Execution<'_> {
         }
         // AWS has begun what takes minutes, and refuses to begin it again.
         let pauses = answer.is_err() || action.begins_a_change();
-        run.performed(action, &answer, self.app.servers.clock.now());
+        run.performed(action, &answer);
         if pauses {
             sleep(self.app.observe_interval).await;
         }

@@ -105,6 +105,9 @@ pub struct Run {
     /// primary.
     #[serde(default)]
     pub is_detaching: bool,
+    /// What AWS has definitely refused to do for the current step.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Why it was aborted.
     pub why: String,
     /// When the old main's lease ended: main has sold nothing since. Milliseconds since the Unix epoch.
@@ -141,6 +144,7 @@ impl Run {
             outstanding: Vec::new(),
             waived: Vec::new(),
             is_detaching: false,
+            refused: None,
             why: String::new(),
             stopped_ms: None,
             stated: None,

@@ -1,9 +1,10 @@
 //! Executions of the failover: each has read the run, and the newest version counts. They are killed, overtaken, and
 //! started once too often.
 
+use crate::failover_histories::draws::Refusal;
 use crate::failover_histories::history::{Event, FailoverHistory};
 use crate::failover_histories::world::{SECOND, TIMING};
-use region_failover::{Decision, FailoverAction, Observation, Obstacle, Run, RunState};
+use region_failover::{Answer, Decision, FailoverAction, Observation, Obstacle, Run, RunState};
 use shared::stamp::Stamp;
 
 /// How often a run may end with outstanding steps before its history ends.
@@ -124,10 +125,14 @@ impl FailoverHistory {
             return;
         }
         if let Some(Some(one)) = self.executions.get_mut(sent.execution) {
-            match answer {
-                Ok(()) => one.run.is_detaching |= sent.action == FailoverAction::DetachRedis,
-                Err(refusal) => one.run.set_last(refusal.0),
-            }
+            let answer = match answer {
+                Ok(()) => Ok(Answer::Done(String::new())),
+                Err(Refusal(code)) if code == "InsufficientDBInstanceCapacity" => {
+                    Ok(Answer::Refused(code.into()))
+                }
+                Err(Refusal(code)) => Err(Obstacle(code.into())),
+            };
+            one.run.performed(&sent.action, &answer);
         }
         let pause = self.world.draws.within(1_000, SECOND);
         self.after(pause, Event::Observe(sent.execution));

@@ -124,6 +124,7 @@ impl Run {
         if let Ok(observation) = observation {
             self.note(observation, verdict == StepVerdict::Done);
         }
+        let verdict = self.refused(verdict, now_ms);
         let verdict = if self.is_late(now_ms) { self.late(verdict) } else { verdict };
         match verdict {
             StepVerdict::Done => {
@@ -135,7 +136,10 @@ impl Run {
                 self.update_log(|log| log.actions += 1);
                 Decision::Do(action)
             }
-            StepVerdict::Leave(why) => self.leave(step, why, now_ms),
+            StepVerdict::Leave(why) => {
+                self.set_outstanding(step, &why, now_ms);
+                self.next_step()
+            }
             StepVerdict::Halt(why) if self.can_abort() => self.begin_abort(why),
             // Past the point of no return the run waits for the operator: it never ends half done.
             StepVerdict::Wait(why) | StepVerdict::Halt(why) => {
@@ -177,27 +181,29 @@ impl Run {
         }
     }
 
-    /// Takes the result of the last action, at `now`.
-    pub fn performed(&mut self, action: &FailoverAction, answer: &Result<Answer, Obstacle>, now: Stamp) {
+    /// What the verdict of a step becomes after AWS has definitely refused its action: another try would change nothing.
+    fn refused(&mut self, verdict: StepVerdict, now_ms: u64) -> StepVerdict {
+        let may_be_left = self.step.definition().limit.then == AtLimit::Leave;
+        match self.refused.take() {
+            Some(why) if self.step == FailoverStep::BeginScaleUp => {
+                self.set_outstanding(FailoverStep::ScaleUp, &why, now_ms);
+                verdict
+            }
+            Some(why) if may_be_left && verdict != StepVerdict::Done => StepVerdict::Leave(why),
+            _ => verdict,
+        }
+    }
+
+    /// Takes the result of the last action. The next observation decides.
+    pub fn performed(&mut self, action: &FailoverAction, answer: &Result<Answer, Obstacle>) {
         match answer {
-            Ok(Answer::Refused(why)) => {
-                self.update_log(|log| log.last = why.clone());
-                let goal = match self.step {
-                    FailoverStep::BeginScaleUp => FailoverStep::ScaleUp,
-                    step => step,
-                };
-                // Another try would change nothing. The next observation follows at the next step.
-                if self.state == RunState::Running && goal.definition().limit.then == AtLimit::Leave {
-                    self.leave(goal, why.clone(), now.as_millis());
-                }
-            }
-            Ok(Answer::Done(what)) => {
-                self.is_detaching |= *action == FailoverAction::DetachRedis;
-                if !what.is_empty() {
-                    self.update_log(|log| log.last = what.clone());
-                }
-            }
-            Err(Obstacle(why)) => self.update_log(|log| log.last = why.clone()),
+            Ok(Answer::Refused(why)) => self.refused = Some(why.clone()),
+            Ok(Answer::Done(_)) => self.is_detaching |= *action == FailoverAction::DetachRedis,
+            Err(_) => {}
+        }
+        let (Ok(Answer::Done(last) | Answer::Refused(last)) | Err(Obstacle(last))) = answer;
+        if !last.is_empty() {
+            self.update_log(|log| log.last.clone_from(last));
         }
     }
 
@@ -206,16 +212,15 @@ impl Run {
         Decision::Again
     }
 
-    /// Leaves `step` outstanding: each pass tries it once.
-    fn leave(&mut self, step: FailoverStep, why: String, now_ms: u64) -> Decision {
+    /// Each pass tries an outstanding step once.
+    fn set_outstanding(&mut self, step: FailoverStep, why: &str, now_ms: u64) {
         if !self.outstanding.contains(&step) {
             self.outstanding.push(step);
         }
         if self.log_of(step).is_none() {
             self.log.push(StepLog::begun(step, now_ms));
         }
-        self.log.iter_mut().filter(|log| log.step == step).for_each(|log| log.last.clone_from(&why));
-        if step == self.step { self.next_step() } else { Decision::Again }
+        self.log.iter_mut().filter(|log| log.step == step).for_each(|log| why.clone_into(&mut log.last));
     }
 
     /// Goes to the next step that was neither done before nor tried and left in this pass.

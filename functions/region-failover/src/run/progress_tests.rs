@@ -280,7 +280,7 @@ fn a_forced_run_begins_to_scale_right_after_the_gate_and_a_refusal_leaves_the_st
     let mut run = run(Mode::Forced { accepted: Loss::default() });
     run.step = FailoverStep::BeginScaleUp;
     assert_eq!(observed(&mut run, small(true), 0), Decision::Do(raise.clone()));
-    run.performed(&raise, &Ok(Answer::Done(String::new())), at(1));
+    run.performed(&raise, &Ok(Answer::Done(String::new())));
     assert_eq!(observed(&mut run, small(true), 2), Decision::Again);
     assert_eq!(run.step, FailoverStep::TakeLease);
     // The limit counts from the beginning.
@@ -296,7 +296,7 @@ fn a_forced_run_begins_to_scale_right_after_the_gate_and_a_refusal_leaves_the_st
         let mut run = of_mode(mode);
         run.step = step;
         assert_eq!(observed(&mut run, small(true), 0), Decision::Do(raise.clone()));
-        run.performed(&raise, &Ok(Answer::Refused("no capacity".into())), at(1));
+        run.performed(&raise, &Ok(Answer::Refused("no capacity".into())));
         observed(&mut run, small(true), 2);
         assert_eq!((run.step, run.outstanding.as_slice()), (next, &[FailoverStep::ScaleUp][..]));
         assert_eq!(run.log_of(FailoverStep::ScaleUp).unwrap().last, "no capacity");
