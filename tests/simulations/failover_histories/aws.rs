@@ -1,7 +1,7 @@
 //! How an execution in the standby observes the two regions, and how its actions arrive: late, once or twice, or not at
 //! all.
 
-use crate::failover_histories::draws::{Called, Refusal};
+use crate::failover_histories::draws::{Called, accepted, not_now};
 use crate::failover_histories::stores::{ItemState, reconcile};
 use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, STANDBY};
 use lease::LeaseRecord;
@@ -40,7 +40,7 @@ impl FailoverWorld {
                 loss: self.loss(clock),
             },
             ObservationKind::Redis => return self.datastore.observe(&mut self.draws, now),
-            ObservationKind::Instance => self.replica.observe(now),
+            ObservationKind::Instance => self.replica.observe(now, main_answers),
             ObservationKind::Ledger => Observation::Ledger {
                 follows: self.replica.follows,
                 epoch: standby.epoch,
@@ -75,7 +75,7 @@ impl FailoverWorld {
     /// An action of an execution arrives. It may arrive twice.
     pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) -> Called {
         if self.draws.chance(0.05) {
-            return Err(Refusal("no answer from AWS"));
+            return not_now("no answer from AWS");
         }
         let (now, main_answers) = (self.now, self.main_answers());
         match action {
@@ -103,11 +103,11 @@ impl FailoverWorld {
                 } else if self.regions[STANDBY].epoch == 1 {
                     self.regions[STANDBY].epoch = 2;
                 }
-                Ok(())
+                accepted()
             }
             FailoverAction::Reconcile => {
                 self.reconcile_items(withhold);
-                Ok(())
+                accepted()
             }
             FailoverAction::Repoint => {
                 let is_cut = self.network.main_unpointable;
@@ -115,24 +115,24 @@ impl FailoverWorld {
             }
             FailoverAction::WakeFunctions => {
                 self.functions.wake(&mut self.draws, now);
-                Ok(())
+                accepted()
             }
             FailoverAction::EnableMain => {
                 self.regions[STANDBY].may_run = true;
-                Ok(())
+                accepted()
             }
             FailoverAction::PlaceCanary => {
                 self.canary = (true, self.functions.are_active(now) && self.draws.chance(0.9));
-                Ok(())
+                accepted()
             }
             FailoverAction::Fence if main_answers => self.old_database.fence(&mut self.draws, now),
-            FailoverAction::Fence => Err(Refusal("no answer from AWS")),
+            FailoverAction::Fence => not_now("no answer from AWS"),
         }
     }
 
     fn write_lease(&mut self, record: &LeaseRecord) -> Called {
         if self.network.table_cut[STANDBY] || self.table.version + 1 != record.version {
-            return Err(Refusal("the record was changed"));
+            return not_now("the record was changed");
         }
         let opens_new = record.is_open && record.region == NAMES[STANDBY];
         let are_reconciled = self.regions[STANDBY].items.iter().all(|item| item.epoch == 2);
@@ -140,7 +140,7 @@ impl FailoverWorld {
             self.fault("sales are opened before all is ready");
         }
         self.table = record.clone();
-        Ok(())
+        accepted()
     }
 
     fn reconcile_items(&mut self, withhold: u64) {

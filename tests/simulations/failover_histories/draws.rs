@@ -3,6 +3,8 @@
 use crate::failover_histories::world::SECOND;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use region_failover::Obstacle;
+use region_failover::observation::Answer;
 
 /// Random numbers of one history: the same for the same seed.
 #[derive(Debug)]
@@ -59,9 +61,14 @@ pub(crate) enum Documented {
     Either,
 }
 
-/// AWS has not done what was asked, or its answer is lost. The text is what the caller reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal(pub(crate) &'static str);
+/// A call's outcome, as the execution reads it.
+pub(crate) type Called = Result<Answer, Obstacle>;
 
-/// A call's outcome.
-pub(crate) type Called = Result<(), Refusal>;
+pub(crate) fn accepted() -> Called {
+    Ok(Answer::Done(String::new()))
+}
+
+/// AWS has not done what was asked, and may do it later; or its answer is lost.
+pub(crate) fn not_now(why: &str) -> Called {
+    Err(Obstacle(why.into()))
+}

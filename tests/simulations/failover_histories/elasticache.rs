@@ -1,6 +1,6 @@
 //! ElastiCache: the Global Datastore, as the standby's region meets it.
 
-use crate::failover_histories::draws::{Called, Draws, Refusal};
+use crate::failover_histories::draws::{Called, Draws, accepted, not_now};
 use crate::failover_histories::world::SECOND;
 use region_failover::servers::{redis_observation, redis_role};
 use region_failover::{Observation, Obstacle, Role};
@@ -52,36 +52,33 @@ impl Datastore {
     /// `FailoverGlobalReplicationGroup`.
     pub(crate) fn fail_over(&mut self, draws: &mut Draws, now: u64, main_answers: bool) -> Called {
         if self.role != Role::Secondary {
-            return Err(Refusal("InvalidParameterValue: it is not a secondary"));
+            return not_now("InvalidParameterValue: it is not a secondary");
         }
         if self.settles_at > now && !draws.chance(self.accepted_in_modifying) {
-            return Err(Refusal("InvalidGlobalReplicationGroupState: it is modifying"));
+            return not_now("InvalidGlobalReplicationGroupState: it is modifying");
         }
         if self.hangs && !main_answers {
-            if self.settles_at > now {
-                return Err(Refusal("InvalidGlobalReplicationGroupState: it is modifying"));
-            }
             // It is given up in the end, and nothing has changed.
-            self.settles_at = now + draws.within(60 * SECOND, 1_200 * SECOND);
-            return Ok(());
+            self.settles_at = self.settles_at.max(now + draws.within(60 * SECOND, 1_200 * SECOND));
+            return accepted();
         }
         let most = if draws.chance(0.05) { 1_200 } else { 60 };
         self.change(now, draws.within(SECOND, most * SECOND), Role::Primary);
         self.stale_until = self.settles_at + draws.within(0, 20 * SECOND);
-        Ok(())
+        accepted()
     }
 
     /// `DisassociateGlobalReplicationGroup`: the user guide and the service model refuse it while the datastore is
     /// `modifying`.
     pub(crate) fn disassociate(&mut self, draws: &mut Draws, now: u64) -> Called {
         if self.role != Role::Secondary {
-            return Err(Refusal("InvalidParameterValue: it is not a secondary"));
+            return not_now("InvalidParameterValue: it is not a secondary");
         }
         if self.settles_at > now {
-            return Err(Refusal("InvalidGlobalReplicationGroupState: it is modifying"));
+            return not_now("InvalidGlobalReplicationGroupState: it is modifying");
         }
         self.change(now, draws.within(SECOND, 60 * SECOND), Role::Alone);
-        Ok(())
+        accepted()
     }
 
     fn change(&mut self, now: u64, takes: u64, role: Role) {

@@ -1,7 +1,6 @@
 //! Executions of the failover: each has read the run, and the newest version counts. They are killed, overtaken, and
 //! started once too often.
 
-use crate::failover_histories::draws::Refusal;
 use crate::failover_histories::history::{Event, FailoverHistory};
 use crate::failover_histories::world::{SECOND, TIMING};
 use region_failover::{Answer, Decision, FailoverAction, Observation, Obstacle, Run, RunState};
@@ -9,6 +8,9 @@ use shared::stamp::Stamp;
 
 /// How often a run may end with outstanding steps before its history ends.
 const MAX_PASSES: u32 = 4;
+
+/// How often AWS may refuse something definitely before the new main sells: answers get lost, and calls are repeated.
+const MAX_REFUSALS: u32 = 6;
 
 /// An execution, with the run as it has read it.
 pub(crate) struct Execution {
@@ -107,6 +109,10 @@ impl FailoverHistory {
     }
 
     fn send(&mut self, execution: usize, action: FailoverAction) {
+        let is_planned = !self.run.mode.is_forced();
+        if action == FailoverAction::RaiseClass && is_planned && !self.world.table.is_open {
+            self.world.fault("no region sells while a planned run raises the replica's class");
+        }
         let (delay, is_forgotten) = (self.world.draws.delay(), self.world.draws.chance(0.02));
         if self.world.draws.chance(0.05) {
             // Sent twice, and the second one late.
@@ -121,17 +127,16 @@ impl FailoverHistory {
     /// An action arrives, and its answer goes back to the execution.
     pub(crate) fn arrive(&mut self, sent: &Sent) {
         let answer = self.world.perform(&sent.action, u64::from(self.run.withhold));
+        self.refusals += u32::from(matches!(answer, Ok(Answer::Refused(_))));
+        if self.refusals > MAX_REFUSALS && !self.world.table.is_open {
+            self.world.fault(
+                "AWS is asked again and again for what it has definitely refused, and no region sells",
+            );
+        }
         if sent.is_forgotten {
             return;
         }
         if let Some(Some(one)) = self.executions.get_mut(sent.execution) {
-            let answer = match answer {
-                Ok(()) => Ok(Answer::Done(String::new())),
-                Err(Refusal(code)) if code == "InsufficientDBInstanceCapacity" => {
-                    Ok(Answer::Refused(code.into()))
-                }
-                Err(Refusal(code)) => Err(Obstacle(code.into())),
-            };
             one.run.performed(&sent.action, &answer);
         }
         let pause = self.world.draws.within(1_000, SECOND);

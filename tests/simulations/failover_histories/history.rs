@@ -59,6 +59,8 @@ pub(crate) struct FailoverHistory {
     pub(crate) kills: u32,
     /// How often the run has ended; a degraded run is resumed.
     pub(crate) passes: u32,
+    /// Definite refusals of AWS.
+    pub(crate) refusals: u32,
     pub(crate) ended_at: Option<u64>,
     digest: u64,
 }
@@ -83,6 +85,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
         version: 1,
         kills: 0,
         passes: 0,
+        refusals: 0,
         ended_at: None,
         digest: seed,
     };

@@ -1,6 +1,6 @@
 //! Lambda: the functions of three regions, which send orders to main's Redis, and main's functions in the standby.
 
-use crate::failover_histories::draws::{Called, Draws, Refusal};
+use crate::failover_histories::draws::{Called, Draws, accepted, not_now};
 use crate::failover_histories::world::{NAMES, SECOND, STANDBY};
 use region_failover::FunctionState;
 
@@ -92,15 +92,12 @@ impl Functions {
 
     /// Takes the functions of every region that answers one step further.
     pub(crate) fn repoint(&mut self, draws: &mut Draws, now: u64, answers: impl Fn(usize) -> bool) -> Called {
-        let mut outcome = Ok(());
+        let mut outcome = accepted();
         for (region, pointer) in self.pointers.iter_mut().enumerate() {
             if !answers(region) {
-                outcome = Err(Refusal("the region does not answer"));
+                outcome = not_now("the region does not answer");
             } else if pointer.busy_until <= now && pointer.pointing != Pointing::Done {
-                match pointer.step(draws, now) {
-                    Ok(()) => {}
-                    refused => outcome = refused,
-                }
+                outcome = outcome.and(pointer.step(draws, now));
             }
         }
         outcome
@@ -110,7 +107,7 @@ impl Functions {
 impl Pointer {
     fn step(&mut self, draws: &mut Draws, now: u64) -> Called {
         if draws.chance(0.1) {
-            return Err(Refusal(draws.one_of(&REFUSALS)));
+            return not_now(draws.one_of(&REFUSALS));
         }
         // A failed update has changed nothing; a failed version is never invoked, and needs a new configuration.
         let has_failed = self.pointing != Pointing::Old && draws.chance(0.1);
@@ -120,6 +117,6 @@ impl Pointer {
             Pointing::Updated => (Pointing::Published, now + draws.within(SECOND, 120 * SECOND)),
             Pointing::Published | Pointing::Done => (Pointing::Done, now),
         };
-        Ok(())
+        accepted()
     }
 }

@@ -1,11 +1,12 @@
 //! RDS: the replica that is promoted, and the old main's database that is fenced.
 
 use crate::failover_histories::draws::Documented::{Accepts, Either, Refuses};
-use crate::failover_histories::draws::{Called, Documented, Draws, Refusal};
+use crate::failover_histories::draws::{Called, Documented, Draws, accepted, not_now};
 use crate::failover_histories::world::SECOND;
 use region_failover::Observation;
+use region_failover::observation::Answer;
 
-const INVALID_STATE: Refusal = Refusal("InvalidDBInstanceState");
+const INVALID_STATE: &str = "InvalidDBInstanceState";
 
 /// A status, whether `ModifyDBInstance` and `PromoteReadReplica` are accepted in it, and the longest time that it
 /// lasts, in seconds.
@@ -30,6 +31,8 @@ const OTHERS: [Status; 4] = [
 pub(crate) struct Replica {
     pub(crate) follows: bool,
     is_big: bool,
+    /// Whether the class that it should have is known also if main's region does not answer.
+    knows_class: bool,
     /// Its status until the time, in microseconds; then it is available.
     status: Status,
     until: u64,
@@ -55,6 +58,7 @@ impl Replica {
         Self {
             follows: true,
             is_big: draws.chance(0.6),
+            knows_class: draws.chance(0.8),
             status,
             until: now + draws.within(0, status.3 * SECOND),
             stale_until: 0,
@@ -74,39 +78,40 @@ impl Replica {
     }
 
     /// `DescribeDBInstances`.
-    pub(crate) fn observe(&self, now: u64) -> Observation {
+    pub(crate) fn observe(&self, now: u64, main_answers: bool) -> Observation {
         let is_stale = self.stale_until > now;
         let status = if is_stale { "available" } else { self.status(now).0 };
-        Observation::instance(status, self.follows || is_stale, self.is_big)
+        let is_big = (self.knows_class || main_answers).then_some(self.is_big);
+        Observation::instance(status, self.follows || is_stale, is_big)
     }
 
     /// `ModifyDBInstance` with the bigger class and `ApplyImmediately`.
     pub(crate) fn raise_class(&mut self, draws: &mut Draws, now: u64) -> Called {
         if self.is_big || self.grows_at.is_some() {
-            return Ok(());
+            return accepted();
         }
         if !draws.allows(self.status(now).1) {
-            return Err(INVALID_STATE);
+            return not_now(INVALID_STATE);
         }
         if now < self.capacity_from {
-            return Err(Refusal("InsufficientDBInstanceCapacity"));
+            return Ok(Answer::Refused("InsufficientDBInstanceCapacity".into()));
         }
         self.pending_from = None;
         self.begin(draws, now, 60);
         self.grows_at = Some(self.until);
-        Ok(())
+        accepted()
     }
 
     /// `PromoteReadReplica`. For a while the description does not show that it has begun.
     pub(crate) fn promote(&mut self, draws: &mut Draws, now: u64) -> Called {
         let is_busy = !self.follows || self.promotes_at.is_some();
         if is_busy || !draws.allows(self.status(now).2) {
-            return Err(INVALID_STATE);
+            return not_now(INVALID_STATE);
         }
         self.begin(draws, now, 20);
         self.promotes_at = Some(self.until);
         self.stale_until = self.until + draws.within(0, 20 * SECOND);
-        Ok(())
+        accepted()
     }
 
     fn begin(&mut self, draws: &mut Draws, now: u64, least: u64) {
@@ -153,10 +158,10 @@ impl OldDatabase {
     pub(crate) fn fence(&mut self, draws: &mut Draws, now: u64) -> Called {
         let status = if now < self.until { self.status } else { AVAILABLE };
         if !draws.allows(status.1) {
-            return Err(INVALID_STATE);
+            return not_now(INVALID_STATE);
         }
         self.fenced_at = Some(now + draws.within(SECOND / 4, 20 * SECOND));
-        Ok(())
+        accepted()
     }
 
     pub(crate) fn observe(&self, now: u64) -> Observation {

@@ -189,7 +189,7 @@ fn a_forced_failover_does_not_wait_for_the_region_that_is_lost() {
 }
 
 #[test]
-fn redis_is_asked_for_in_every_state_and_both_ways_in_turn_once_it_takes_too_long() {
+fn redis_is_asked_for_in_every_state_and_is_to_be_detached_as_well_once_that_takes_too_long() {
     let accepted = Loss::default();
     for mode in [Mode::Planned, Mode::Forced { accepted }] {
         let mut run = run(mode);
@@ -198,8 +198,11 @@ fn redis_is_asked_for_in_every_state_and_both_ways_in_turn_once_it_takes_too_lon
         let moves = Decision::Do(FailoverAction::MoveRedis);
         assert_eq!(observed(&mut run, observation(), 0), moves);
         assert_eq!(observed(&mut run, observation(), 299), moves);
-        assert_eq!(observed(&mut run, observation(), 301), Decision::Do(FailoverAction::DetachRedis));
-        assert_eq!(observed(&mut run, observation(), 303), moves);
+        // A move that hangs refuses to be detached: it is tried ever more rarely.
+        let is_move = |seconds| observed(&mut run, observation(), seconds) == moves;
+        let tries: Vec<bool> = (301..315).map(is_move).collect();
+        let moved: Vec<usize> = (0..tries.len()).filter(|place| tries[*place]).collect();
+        assert_eq!(moved, [1, 5, 13]);
         // Once ElastiCache has accepted to detach, the group is not asked to become the primary of what it leaves.
         run.is_detaching = true;
         for seconds in [305, 307] {

@@ -87,8 +87,9 @@ fn move_redis(case: &Case<'_>, observation: &Observation) -> StepVerdict {
             wait("ElastiCache is changing this region's replication group")
         }
         // ElastiCache is asked in every state of the datastore. Which of the two it refuses depends on the state, so
-        // that they take turns.
-        (Role::Secondary, _) if run.is_detaching || hangs && run.step_actions().is_multiple_of(2) => {
+        // that both are tried. A move that is accepted and hangs keeps the datastore in the state in which it refuses to
+        // detach: after the wait the run asks to move ever more rarely.
+        (Role::Secondary, _) if run.is_detaching || hangs && !(run.step_actions() + 1).is_power_of_two() => {
             Do(FailoverAction::DetachRedis)
         }
         (Role::Secondary, _) => Do(FailoverAction::MoveRedis),
