@@ -2,7 +2,7 @@
 //! `make drill` runs more of them.
 
 use drill::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
-use drill::{Accident, DrillOutcome, Scenario, run_scenario};
+use drill::{Accident, DrillOutcome, ReplicaState, Scenario, run_scenario};
 use local::system::folder::WorkFolder;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -18,7 +18,9 @@ fn scenario(seed: u64, accident: Option<Accident>) -> Scenario {
         decides_after_ms: 500,
         kills_after_ms: Vec::new(),
         is_small: false,
-        backs_up: false,
+        replica: ReplicaState::Available,
+        lacks_capacity: false,
+        datastore_modifies_ms: 0,
         throttled: 0,
         redis_hangs: false,
         fails_back: false,
@@ -51,14 +53,22 @@ async fn a_planned_failover_and_its_failback_lose_nothing_and_sell_in_one_region
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_killed_main_redis_is_detached_and_the_old_main_sells_nothing_when_it_is_back() {
-    run_faultless(Scenario { redis_hangs: true, functions_idle: true, ..scenario(2, Some(Accident::Kill)) })
-        .await;
+    let scenario = Scenario {
+        redis_hangs: true,
+        functions_idle: true,
+        replica: ReplicaState::StorageOptimization,
+        datastore_modifies_ms: 6_000,
+        ..scenario(2, Some(Accident::Kill))
+    };
+    run_faultless(scenario).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_main_that_is_cut_off_stops_before_the_standby_sells() {
     let kills_after_ms = vec![3_000, 4_000];
-    let outcome = run_faultless(Scenario { kills_after_ms, ..scenario(3, Some(Accident::Cut)) }).await;
+    let replica = ReplicaState::BackingUp;
+    let outcome =
+        run_faultless(Scenario { kills_after_ms, replica, ..scenario(3, Some(Accident::Cut)) }).await;
     let answers = &outcome.answers_of_old_main;
     let refused: u64 =
         answers.iter().filter(|(what, _)| what.starts_with("503 ")).map(|(_, times)| times).sum();

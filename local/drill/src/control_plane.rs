@@ -11,6 +11,7 @@ pub mod database;
 mod database_calls;
 pub mod datastore;
 mod datastore_calls;
+mod draws;
 mod function_calls;
 mod function_state;
 pub mod functions;
@@ -28,6 +29,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response};
 use database::DatabaseInstances;
 use datastore::GlobalDatastore;
+pub use draws::Draws;
 use functions::Fleet;
 use query::Form;
 use std::collections::HashMap;
@@ -67,6 +69,7 @@ pub struct ControlledAccount {
     tables: Tables,
     reachability: RegionReachability,
     throttled: AtomicU32,
+    draws: Draws,
 }
 
 /// Which regions are reachable.
@@ -118,6 +121,11 @@ impl ControlledAccount {
         locked(&self.fleets).insert(fleet.region().to_owned(), fleet);
     }
 
+    /// What the documents leave open.
+    pub fn draws(&self) -> &Draws {
+        &self.draws
+    }
+
     /// Answers the next `calls` calls with a throttling error.
     pub fn throttle(&self, calls: u32) {
         self.throttled.store(calls, Ordering::Relaxed);
@@ -139,17 +147,19 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Opens a control plane on a free port. The emulator at `tables_url` keeps the DynamoDB tables, in the region
-    /// `home`; every region reads the same, as with a global table of strong consistency.
-    pub async fn open(tables_url: &str, home: &str) -> Result<Self> {
+    /// `home`; every region reads the same, as with a global table of strong consistency. What the documents leave open
+    /// comes from `draws`.
+    pub async fn open(tables_url: &str, home: &str, draws: Draws) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let account = Arc::new(ControlledAccount {
-            databases: Arc::default(),
+            databases: Arc::new(DatabaseInstances::new(draws.clone())),
             datastore: OnceLock::new(),
             fleets: Mutex::default(),
             tables: Tables::new(tables_url, home),
             reachability: RegionReachability::default(),
             throttled: AtomicU32::new(0),
+            draws,
         });
         let router = axum::Router::new().fallback(answer).with_state(account.clone());
         let serving = tokio::spawn(async move {

@@ -18,7 +18,7 @@ pub use failback::Failback;
 pub use findings::DrillFindings;
 pub use outcome::{DrillOutcome, StatedLoss};
 pub use report::DrillReport;
-pub use scenario::{Accident, DrillMode, Scenario};
+pub use scenario::{Accident, DrillMode, ReplicaState, Scenario};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -5,7 +5,7 @@ use super::failback::fail_back;
 use super::findings::{ItemRecords, find};
 use super::outcome::{DrillOutcome, StatedLoss};
 use super::sales::{self, Commits, ItemSales};
-use super::scenario::{Accident, ITEMS, RUN_LIMIT, Scenario};
+use super::scenario::{Accident, ITEMS, RUN_LIMIT, ReplicaState, Scenario};
 use super::wait::until;
 use crate::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
 use anyhow::{Context, Result, bail, ensure};
@@ -25,8 +25,8 @@ const SETTLE_WINDOW_MS: u32 = 1_000;
 /// How long region-failover may take to report its status, and the number of tries.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_TRIES: u32 = 8;
-/// How long a backup of the replica takes.
-const BACKUP_TAKES: Duration = Duration::from_secs(9);
+/// How long RDS works on the replica: a backup or a change.
+const RDS_TAKES: Duration = Duration::from_secs(9);
 /// How long main stays unavailable after the new main has begun to sell.
 const UNAVAILABLE: Duration = Duration::from_secs(3);
 /// How long the drill observes the old main after its return.
@@ -56,7 +56,8 @@ pub(super) async fn run_scenario(
     progress("starting two regions");
     let settings = TwoRegionsSettings::default();
     let replica_class = if scenario.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
-    let settings = TwoRegionsSettings { replica_class: replica_class.into(), ..settings };
+    let settings =
+        TwoRegionsSettings { replica_class: replica_class.into(), seed: scenario.seed, ..settings };
     let mut two = TwoRegions::start_in(folder, &settings).await?;
     announce(&two).await?;
     let buyers = Buyers::start(&two, &format!("buyer-{}", scenario.seed), per_second, NAMES)?;
@@ -136,8 +137,21 @@ async fn cause_accident(
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<Option<StatedLoss>> {
     let account = two.control_plane.account();
+    let (region, id) = two.replica();
     if let Some(datastore) = account.datastore() {
         datastore.hang(scenario.redis_hangs);
+        if scenario.datastore_modifies_ms > 0 {
+            datastore.modify(Duration::from_millis(scenario.datastore_modifies_ms));
+        }
+    }
+    account.databases.set_capacity(&region, !scenario.lacks_capacity);
+    match scenario.replica {
+        ReplicaState::StorageOptimization => {
+            account.databases.work_on(&region, &id, "storage-optimization", RUN_LIMIT);
+        }
+        ReplicaState::ChangePending => account.databases.leave_pending(&region, &id, "db.m7g.xlarge"),
+        // These begin later.
+        ReplicaState::Available | ReplicaState::BackingUp | ReplicaState::Modifying => {}
     }
     if scenario.functions_idle {
         let fleet = &two.region(STANDBY)?.fleet;
@@ -188,20 +202,24 @@ async fn fail_over(
         }),
     };
     let runs = carried_through(two, scenario, command);
-    let backs_up = async {
-        if scenario.backs_up {
-            // The backup starts after the precheck, which would refuse, and lasts until RDS has refused the promotion.
-            until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
-            let (region, id) = two.replica();
-            two.control_plane.account().databases.back_up(&region, &id, BACKUP_TAKES);
-        }
-        anyhow::Ok(())
+    let works_on = async {
+        let status = match scenario.replica {
+            ReplicaState::BackingUp => "backing-up",
+            ReplicaState::Modifying => "modifying",
+            _ => return anyhow::Ok(()),
+        };
+        // It starts after a planned run has raised the class, and lasts until RDS has refused the promotion.
+        until("the lease is closed", RUN_LIMIT, async || Ok(!two.lease_is_open().await?)).await?;
+        let (region, id) = two.replica();
+        two.control_plane.account().databases.work_on(&region, &id, status, RDS_TAKES);
+        Ok(())
     };
     let returns = async {
         until("the new main sells", RUN_LIMIT, async || {
             Ok(sales::commits(two, STANDBY, 2, 0).await.is_ok_and(|commits| commits.sales > 3))
         })
         .await?;
+        two.control_plane.account().databases.set_capacity(&two.replica().0, true);
         if scenario.accident.is_none() {
             return Ok(None);
         }
@@ -214,7 +232,7 @@ async fn fail_over(
         }
         anyhow::Ok(Some(returned_ms))
     };
-    let (mut report, returned_ms, ()) = tokio::try_join!(runs, returns, backs_up)?;
+    let (mut report, returned_ms, ()) = tokio::try_join!(runs, returns, works_on)?;
     // Steps that were skipped while main was unavailable can be done now.
     for _ in 0..3 {
         if report["run"]["state"] != "degraded" {

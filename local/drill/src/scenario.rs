@@ -33,6 +33,37 @@ pub enum Accident {
     Cut,
 }
 
+/// What RDS does with the replica during the failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// Nothing.
+    Available,
+    /// It makes a backup at the time of the promotion, which refuses the promotion.
+    BackingUp,
+    /// It changes the instance at that time.
+    Modifying,
+    /// It optimises the storage, all the time.
+    StorageOptimization,
+    /// A change of class waits for the maintenance window.
+    ChangePending,
+}
+
+impl ReplicaState {
+    const ALL: [Self; 5] =
+        [Self::Available, Self::BackingUp, Self::Modifying, Self::StorageOptimization, Self::ChangePending];
+
+    fn words(self) -> Option<&'static str> {
+        match self {
+            Self::Available => None,
+            Self::BackingUp => Some("replica is backing up"),
+            Self::Modifying => Some("replica is modifying"),
+            Self::StorageOptimization => Some("replica's storage is being optimised"),
+            Self::ChangePending => Some("replica has a pending change"),
+        }
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scenario {
@@ -49,8 +80,12 @@ pub struct Scenario {
     pub kills_after_ms: Vec<u64>,
     /// Whether the replica's class is too small.
     pub is_small: bool,
-    /// Whether AWS makes a backup of the replica at the time of the promotion.
-    pub backs_up: bool,
+    /// What RDS does with the replica.
+    pub replica: ReplicaState,
+    /// Whether RDS has no instance of a bigger class while main is unavailable.
+    pub lacks_capacity: bool,
+    /// How long an operator's change keeps the Global Datastore `modifying`; 0: not at all.
+    pub datastore_modifies_ms: u64,
     /// The number of first calls to AWS that are throttled.
     pub throttled: u32,
     /// Whether Redis's failover hangs while main is unavailable, so that Redis has to be detached.
@@ -81,11 +116,17 @@ impl Scenario {
             decides_after_ms: random.random_range(0..3_000),
             kills_after_ms: (0..kills).map(|_| random.random_range(200..9_000)).collect(),
             is_small: random.random_bool(0.25),
-            backs_up: random.random_bool(0.25),
+            replica: ReplicaState::ALL[random.random_range(0..ReplicaState::ALL.len())],
             throttled: if random.random_bool(0.3) { random.random_range(1..6) } else { 0 },
             fails_back: random.random_bool(0.3),
             redis_hangs: accident.is_some() && random.random_bool(0.25),
             functions_idle: random.random_bool(0.5),
+            lacks_capacity: random.random_bool(0.5),
+            datastore_modifies_ms: if random.random_bool(0.25) {
+                random.random_range(1_000..20_000)
+            } else {
+                0
+            },
         }
     }
 
@@ -116,7 +157,9 @@ impl Scenario {
         }
         words.extend(self.redis_hangs.then(|| "Redis failover hangs".into()));
         words.extend(self.is_small.then(|| "replica too small".into()));
-        words.extend(self.backs_up.then(|| "replica is backing up".into()));
+        words.extend((self.is_small && self.lacks_capacity).then(|| "RDS lacks capacity".into()));
+        words.extend(self.replica.words().map(String::from));
+        words.extend((self.datastore_modifies_ms > 0).then(|| "datastore is modifying".into()));
         words.extend((self.throttled > 0).then(|| format!("{} AWS calls throttled", self.throttled)));
         words.extend(self.functions_idle.then(|| "standby's functions inactive".into()));
         words.extend(self.fails_back.then(|| "failback".into()));

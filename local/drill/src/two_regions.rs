@@ -16,7 +16,7 @@ pub use region::RegionDeployment;
 
 use crate::control_plane::database::{DatabaseInstance, ReplicaSource};
 use crate::control_plane::datastore::{GlobalDatastore, Member};
-use crate::control_plane::{ControlPlane, Reachability};
+use crate::control_plane::{ControlPlane, Draws, Reachability};
 use anyhow::{Context, Result, bail};
 use ledger::Ledger;
 use local::aws::emulators::{Moto, Service, query};
@@ -68,7 +68,7 @@ impl TwoRegions {
         let [main, standby, edge] = deployment::REGIONS;
         let tables = Moto::start(folder, &[]).await?;
         tables.make_table(main.name, deployment::TABLE).await?;
-        let control_plane = ControlPlane::open(&tables.url(), main.name).await?;
+        let control_plane = ControlPlane::open(&tables.url(), main.name, Draws::new(settings.seed)).await?;
         let identity = IdentityProvider::new()?;
 
         let of_main = RegionServers::start_main(folder).await?;
@@ -83,6 +83,7 @@ impl TwoRegions {
             identity: &identity,
             folder,
             aws: control_plane.url(),
+            draws: control_plane.account().draws().clone(),
             roles,
             servers: [&of_main, &of_standby],
         };
@@ -155,6 +156,7 @@ impl TwoRegions {
             deployment::DATASTORE,
             members,
             account.reachability().clone(),
+            account.draws().clone(),
         ))?;
         self.regions.iter().for_each(|region| account.add_fleet(region.fleet.clone()));
         Ok(())

@@ -44,6 +44,8 @@ const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 /// The variable with the URL of the region's own copy of it.
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
+/// The variable with the newest version that Lambda could not make active. No function reads it.
+const FAILED_VERSION: &str = "FAIRDROP_FAILED_VERSION";
 /// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
 const RESERVED: &str = "FAIRDROP_MAIN_CONCURRENCY";
 
@@ -182,12 +184,17 @@ impl Functions {
             return Ok(());
         }
         // Without a change since the last version Lambda returns that version, with its present state.
-        let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id);
+        let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id.clone());
         let published = call_aws(&name, call.send()).await?;
         let published_readiness = readiness(published.state());
         match published_readiness {
             Readiness::Pending => return Ok(()),
-            Readiness::Broken => return Err(obstacle(format!("a new version of {name} is not active"))),
+            Readiness::Broken => {
+                let version = published.version.unwrap_or_default();
+                return self
+                    .publish_differently(client, &name, (variables, found.revision_id), &version)
+                    .await;
+            }
             // The alias's version is woken below its alias.
             Readiness::Inactive | Readiness::Active => {}
         }
@@ -199,6 +206,26 @@ impl Functions {
             Readiness::Inactive => self.wake(client, function, Some(ALIAS)).await,
             _ => Ok(()),
         }
+    }
+
+    /// Changes a variable that the function does not read, since Lambda publishes no other version of an unchanged
+    /// configuration. The next step publishes it.
+    async fn publish_differently(
+        &self,
+        client: &Client,
+        name: &str,
+        (mut variables, revision): (HashMap<String, String>, Option<String>),
+        failed: &str,
+    ) -> Result<(), Obstacle> {
+        tracing::warn!(
+            function = name,
+            version = failed,
+            "Lambda could not make the new version active; the next one follows after an update"
+        );
+        variables.insert(FAILED_VERSION.into(), failed.into());
+        let environment = Environment::builder().set_variables(Some(variables)).build();
+        let call = client.update_function_configuration().function_name(name).environment(environment);
+        call_aws(name, call.set_revision_id(revision).send()).await.map(drop)
     }
 
     /// The function's configuration; `None` if it is optional and not deployed.

@@ -1,7 +1,7 @@
 //! RDS's instances, each a real PostgreSQL, and the changes that run in the background.
 
 use super::api_error::ApiError;
-use super::{ACCOUNT, locked};
+use super::{ACCOUNT, Draws, locked};
 use local::system::postgres::Postgres;
 use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::BTreeMap;
@@ -59,14 +59,22 @@ impl DatabaseInstance {
 }
 
 /// All instances, and the security groups that allow no traffic.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DatabaseInstances {
     instances: Mutex<Vec<DatabaseInstance>>,
     deny_all: Mutex<Vec<String>>,
     pub(super) copies: Replicas,
+    /// The region that has no instance of another class left.
+    full: Mutex<Option<String>>,
+    draws: Draws,
 }
 
 impl DatabaseInstances {
+    pub(super) fn new(draws: Draws) -> Self {
+        let (instances, deny_all, copies, full) = Default::default();
+        Self { instances, deny_all, copies, full, draws }
+    }
+
     /// Adds an instance.
     pub fn add(&self, instance: DatabaseInstance) {
         locked(&self.instances).push(instance);
@@ -99,13 +107,40 @@ impl DatabaseInstances {
 
     /// Makes a backup of an instance, as AWS does each night, which takes `takes`.
     pub fn back_up(self: &Arc<Self>, region: &str, id: &str, takes: Duration) {
+        self.work_on(region, id, "backing-up", takes);
+    }
+
+    /// RDS works on an instance by itself for a while, in `status`. An instance that changes already is left alone.
+    pub fn work_on(self: &Arc<Self>, region: &str, id: &str, status: &'static str, takes: Duration) {
         let key = (region.to_owned(), id.to_owned());
-        self.change(&key, |one| one.status = "backing-up");
+        let begins = self.change(&key, |one| {
+            let is_free = one.status == "available" && !one.is_stale;
+            one.status = if is_free { status } else { one.status };
+            is_free
+        });
+        if begins != Some(true) {
+            return;
+        }
         let all = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(takes).await;
-            all.change(&key, |one| one.status = "available");
+            all.change(&key, |one| one.status = if one.status == status { "available" } else { one.status });
         });
+    }
+
+    /// A change of class that waits for the instance's maintenance window.
+    pub fn leave_pending(&self, region: &str, id: &str, class: &str) {
+        let key = (region.to_owned(), id.to_owned());
+        self.change(&key, |one| one.pending_class = Some(class.to_owned()));
+    }
+
+    /// Whether RDS has instances of other classes in a region. It may have none while another region is down.
+    pub fn set_capacity(&self, region: &str, has_capacity: bool) {
+        *locked(&self.full) = (!has_capacity).then(|| region.to_owned());
+    }
+
+    pub(super) fn has_capacity(&self, region: &str) -> bool {
+        locked(&self.full).as_deref() != Some(region)
     }
 
     pub(super) fn find(&self, region: &str, id: &str) -> Result<DatabaseInstance, ApiError> {
@@ -124,7 +159,10 @@ impl DatabaseInstances {
         if instance.source.is_none() {
             return Err(invalid_state(format!("DB Instance {id} is not a read replica.")));
         }
-        available(&instance)?;
+        // No document refuses it while storage is optimised.
+        if instance.status != "storage-optimization" {
+            available(&instance)?;
+        }
         let (all, key) = (self.clone(), instance.key());
         let server = instance.server.clone();
         all.change(&key, |one| one.is_stale = true);
@@ -192,10 +230,19 @@ impl DatabaseInstances {
         locked(&self.instances).retain(|one| one.key() != instance.key());
     }
 
-    fn change(&self, key: &(String, String), change: impl FnOnce(&mut DatabaseInstance)) {
-        if let Some(instance) = locked(&self.instances).iter_mut().find(|one| one.key() == *key) {
-            change(instance);
-        }
+    fn change<T>(
+        &self,
+        key: &(String, String),
+        change: impl FnOnce(&mut DatabaseInstance) -> T,
+    ) -> Option<T> {
+        locked(&self.instances).iter_mut().find(|one| one.key() == *key).map(change)
+    }
+
+    /// Refuses a change of an instance that is being changed. No document says whether storage that is being optimised
+    /// obstructs other changes.
+    pub(super) fn may_be_modified(&self, instance: &DatabaseInstance) -> Result<(), ApiError> {
+        let is_optimised = instance.status == "storage-optimization" && !instance.is_stale;
+        if is_optimised && self.draws.chance(0.5) { Ok(()) } else { available(instance) }
     }
 }
 

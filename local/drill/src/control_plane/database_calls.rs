@@ -2,7 +2,7 @@
 
 use super::ControlledAccount;
 use super::api_error::ApiError;
-use super::database::{DatabaseInstance, DatabaseInstances, available};
+use super::database::{DatabaseInstance, DatabaseInstances};
 use super::query::{Form, QueryResult};
 use super::replicas;
 use super::xml::{element, text};
@@ -13,7 +13,7 @@ pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, fo
     match action {
         "DescribeDBInstances" => describe(databases, region, form),
         "PromoteReadReplica" => {
-            form.check(&["DBInstanceIdentifier"])?;
+            form.check(&["DBInstanceIdentifier", "BackupRetentionPeriod", "PreferredBackupWindow"])?;
             let id = form.required("DBInstanceIdentifier")?;
             databases.promote(region, id)?;
             described(databases, region, id)
@@ -44,12 +44,17 @@ fn modify(databases: &Arc<DatabaseInstances>, region: &str, form: &Form) -> Quer
     form.check(&["DBInstanceIdentifier", "DBInstanceClass", "ApplyImmediately", "VpcSecurityGroupIds"])?;
     let id = form.required("DBInstanceIdentifier")?;
     let instance = databases.find(region, id)?;
-    available(&instance)?;
+    databases.may_be_modified(&instance)?;
+    let class = form.get("DBInstanceClass").filter(|class| *class != instance.class);
+    if class.is_some() && !databases.has_capacity(region) {
+        let why = format!("RDS has no instance of the class in the Availability Zone of {id}.");
+        return Err(ApiError::new(400, "InsufficientDBInstanceCapacity", why));
+    }
     let groups = form.list("VpcSecurityGroupIds", None);
     if !groups.is_empty() {
         databases.regroup(&instance, &groups);
     }
-    if let Some(class) = form.get("DBInstanceClass").filter(|class| *class != instance.class) {
+    if let Some(class) = class {
         databases.resize(&instance, class, form.is_true("ApplyImmediately"));
     }
     described(databases, region, id)
@@ -74,6 +79,8 @@ fn instance(databases: &DatabaseInstances, one: &DatabaseInstance) -> String {
         text("Engine", "postgres"),
         text("DBInstanceStatus", one.status),
         text("DBInstanceArn", &one.arn()),
+        text("BackupRetentionPeriod", "7"),
+        text("PreferredBackupWindow", "03:00-03:30"),
         text("DbiResourceId", &one.resource_id),
         element("Endpoint", &endpoint),
         element("PendingModifiedValues", &pending.collect::<String>()),

@@ -1,7 +1,7 @@
 //! ElastiCache's Global Datastore over real Redis servers: a primary, and its replica in another region.
 
 use super::api_error::ApiError;
-use super::{Reachability, RegionReachability, locked};
+use super::{Draws, Reachability, RegionReachability, locked};
 use anyhow::{Context, Result};
 use local::system::redis_server::Redis;
 use std::collections::BTreeMap;
@@ -38,14 +38,21 @@ pub struct GlobalDatastore {
     pub id: String,
     members: Vec<Member>,
     reachability: RegionReachability,
+    draws: Draws,
+    /// Whether a member that has left is still described as a secondary.
+    lingers: bool,
     state: Mutex<DatastoreState>,
 }
 
 #[derive(Debug)]
 struct DatastoreState {
     status: &'static str,
+    /// Counts the changes: one that is overtaken by another ends nothing.
+    change: u64,
     /// Index of the primary.
     primary: usize,
+    /// Whether a failover is in progress.
+    is_moving: bool,
     /// Members that were disassociated.
     alone: Vec<usize>,
     hangs: bool,
@@ -66,20 +73,56 @@ impl Drop for GlobalDatastore {
 pub(super) enum MemberRole {
     Primary,
     Secondary,
+    /// It has left the datastore.
     Alone,
 }
 
 impl GlobalDatastore {
     /// A datastore whose first member is the primary of the others.
-    pub fn new(id: &str, members: Vec<Member>, reachability: RegionReachability) -> Self {
+    pub fn new(id: &str, members: Vec<Member>, reachability: RegionReachability, draws: Draws) -> Self {
         let state = DatastoreState {
             status: "available",
+            change: 0,
             primary: 0,
+            is_moving: false,
             alone: Vec::new(),
             hangs: false,
             following: None,
         };
-        Self { id: id.to_owned(), members, reachability, state: Mutex::new(state) }
+        let lingers = draws.chance(0.5);
+        Self { id: id.to_owned(), members, reachability, draws, lingers, state: Mutex::new(state) }
+    }
+
+    /// An operator's change keeps the datastore `modifying` for a while.
+    pub fn modify(self: &Arc<Self>, takes: Duration) {
+        let change = self.begin(&mut locked(&self.state));
+        let all = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(takes).await;
+            all.end(change, "available");
+        });
+    }
+
+    /// Begins a change, and returns its number.
+    fn begin(&self, state: &mut DatastoreState) -> u64 {
+        (state.status, state.change) = ("modifying", state.change + 1);
+        state.change
+    }
+
+    /// Ends a change, unless another has begun since.
+    fn end(&self, change: u64, status: &'static str) {
+        let mut state = locked(&self.state);
+        if state.change == change {
+            state.status = status;
+        }
+    }
+
+    /// The role in the group's own description, if it has one.
+    pub(super) fn described_role(&self, role: MemberRole) -> Option<MemberRole> {
+        match role {
+            MemberRole::Alone => self.lingers.then_some(MemberRole::Secondary),
+            role => Some(role),
+        }
     }
 
     /// Sets whether failovers hang while the old primary is unreachable.
@@ -111,14 +154,24 @@ impl GlobalDatastore {
     pub(super) fn fail_over(self: &Arc<Self>, region: &str, group: &str) -> Result<(), ApiError> {
         let (to, role) = self.named(region, group)?;
         let mut state = locked(&self.state);
-        self.must_be_available(&state)?;
+        // The guide allows it at any time, the service model refuses it unless the datastore is available.
+        let is_allowed = state.status == "modifying" && !state.is_moving && self.draws.chance(0.3);
+        if !is_allowed {
+            self.must_be_available(&state)?;
+        }
         if role != MemberRole::Secondary {
             let why = format!("{group} in {region} is not a secondary of {}", self.id);
             return Err(ApiError::new(400, "InvalidParameterValue", why));
         }
         let from = state.primary;
-        state.status = "modifying";
-        tokio::spawn(self.clone().move_primary(from, to));
+        state.is_moving = true;
+        let change = self.begin(&mut state);
+        let all = self.clone();
+        tokio::spawn(async move {
+            all.clone().move_primary(from, to).await;
+            locked(&all.state).is_moving = false;
+            all.end(change, "available");
+        });
         Ok(())
     }
 
@@ -128,7 +181,6 @@ impl GlobalDatastore {
         let began = tokio::time::Instant::now();
         while locked(&self.state).hangs && !self.is_up(old) {
             if began.elapsed() > GIVES_UP {
-                locked(&self.state).status = "available";
                 return;
             }
             tokio::time::sleep(PAUSE).await;
@@ -157,8 +209,7 @@ impl GlobalDatastore {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        let mut state = locked(&self.state);
-        (state.status, state.following) = ("available", Some(follows));
+        locked(&self.state).following = Some(follows);
     }
 
     /// Removes a secondary from the datastore, as the last resort if a failover hangs. It accepts
@@ -172,13 +223,13 @@ impl GlobalDatastore {
             return Err(ApiError::new(400, "InvalidParameterValue", why));
         }
         state.alone.push(index);
-        state.status = "modifying";
+        let change = self.begin(&mut state);
         let all = self.clone();
         tokio::spawn(async move {
             if let Some(member) = all.members.get(index) {
                 promote(member).await;
             }
-            locked(&all.state).status = "primary-only";
+            all.end(change, "primary-only");
         });
         Ok(())
     }
@@ -195,8 +246,9 @@ impl GlobalDatastore {
             }
         }
         let mut state = locked(&self.state);
-        *state =
-            DatastoreState { status: "available", primary, alone: Vec::new(), hangs: false, following: None };
+        (state.status, state.primary, state.hangs) = ("available", primary, false);
+        state.alone.clear();
+        state.following = None;
         Ok(())
     }
 

@@ -69,11 +69,11 @@ fn groups(account: &ControlledAccount, region: &str, form: &Form) -> QueryResult
             if member.region != region || wanted.is_some_and(|wanted| wanted != member.group) {
                 continue;
             }
-            let info = [
-                text("GlobalReplicationGroupId", &datastore.id),
-                text("GlobalReplicationGroupMemberRole", role_name(role)),
-            ];
-            let info = if role == MemberRole::Alone { String::new() } else { info.concat() };
+            let info = datastore.described_role(role).map(|role| {
+                let role = text("GlobalReplicationGroupMemberRole", role_name(role));
+                [text("GlobalReplicationGroupId", &datastore.id), role].concat()
+            });
+            let info = info.unwrap_or_default();
             let is_changing = datastore.status() == "modifying";
             let status = if is_changing { "modifying" } else { "available" };
             let fields = [

@@ -1,7 +1,7 @@
 //! The operations of Lambda.
 
 use super::api_error::{ApiError, json_answer, respond};
-use super::function_state::may_be_updated;
+use super::function_state::{LambdaState, may_be_updated};
 use super::functions::{Deployed, Environment, Fleet};
 use super::{Call, ControlledAccount};
 use axum::body::Body;
@@ -101,19 +101,21 @@ fn qualifier(call: &Call) -> Option<String> {
 }
 
 fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>) -> Result<Value, ApiError> {
-    let (environment, version) = match qualifier {
-        None | Some("$LATEST") => (deployed.latest(), "$LATEST".to_owned()),
+    let (environment, state, version) = match qualifier {
+        None | Some("$LATEST") => (deployed.latest(), deployed.state, "$LATEST".to_owned()),
         Some(qualifier) => {
             let is_alias = deployed.alias() == Some(qualifier);
             let number = if is_alias { Some(deployed.live) } else { qualifier.parse().ok() };
             let found = number.and_then(|number| deployed.versions.get(number.checked_sub(1)?));
             let missing = format!("Function not found: {}:{qualifier}", fleet.arn(name));
             let found = found.ok_or_else(|| ApiError::new(404, "ResourceNotFoundException", missing))?;
-            (found, number.unwrap_or_default().to_string())
+            // A function that is idle for long is inactive with all its versions.
+            let is_active = deployed.state == LambdaState::Active;
+            let state = if is_active { found.state } else { deployed.state };
+            (&found.environment, state, number.unwrap_or_default().to_string())
         }
     };
     let is_latest = version == "$LATEST";
-    let state = deployed.state;
     let arn = match qualifier {
         Some(qualifier) => format!("{}:{qualifier}", fleet.arn(name)),
         None => fleet.arn(name),
@@ -134,8 +136,13 @@ fn show(fleet: &Fleet, name: &str, deployed: &Deployed, qualifier: Option<&str>)
 }
 
 /// Refuses a change of another revision, and a change during an update.
-fn may_change(deployed: &Deployed, revision: Option<&str>, input: &Value) -> Result<(), ApiError> {
-    may_be_updated(deployed)?;
+fn may_change(
+    fleet: &Fleet,
+    deployed: &Deployed,
+    revision: Option<&str>,
+    input: &Value,
+) -> Result<(), ApiError> {
+    may_be_updated(fleet, deployed)?;
     if deployed.is_updating {
         let why = "The operation cannot be performed at this time. An update is in progress.";
         return Err(ApiError::new(409, "ResourceConflictException", why));
@@ -154,21 +161,19 @@ fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body
     let variables = input["Environment"]["Variables"].clone();
     let environment: Environment = serde_json::from_value(variables)
         .map_err(|_| bad("Environment.Variables must be an object of strings"))?;
-    fleet.with(name, |deployed| may_change(deployed, Some(&format!("r-{}", deployed.revision)), input))?;
+    fleet.with(name, |deployed| {
+        may_change(fleet, deployed, Some(&format!("r-{}", deployed.revision)), input)
+    })?;
     fleet.configure(name, environment)?;
     Ok(json_answer(200, &fleet.with(name, |deployed| show(fleet, name, deployed, None))?))
 }
 
 /// As on AWS, no version is published if nothing has changed since the last one.
-fn publish(fleet: &Fleet, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
+fn publish(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
     known(input, &["RevisionId", "Description"])?;
     let shown = fleet.with(name, |deployed| {
-        may_change(deployed, Some(&format!("r-{}", deployed.revision)), input)?;
-        if deployed.versions.last() != Some(deployed.latest()) {
-            let latest = deployed.latest().clone();
-            deployed.versions.push(latest);
-            deployed.revision += 1;
-        }
+        may_change(fleet, deployed, Some(&format!("r-{}", deployed.revision)), input)?;
+        fleet.publish(name, deployed);
         let version = deployed.versions.len().to_string();
         show(fleet, name, deployed, Some(&version))
     })?;
@@ -197,13 +202,16 @@ async fn update_alias(
     known(input, &["FunctionVersion", "RevisionId", "Description"])?;
     let is_changed = fleet.with(name, |deployed| {
         show_alias(fleet, name, deployed, alias)?;
-        may_change(deployed, Some(&format!("a-{}", deployed.alias_revision)), input)?;
+        may_change(fleet, deployed, Some(&format!("a-{}", deployed.alias_revision)), input)?;
         let Some(version) = input["FunctionVersion"].as_str() else { return Ok(false) };
         let number = version.parse::<usize>().ok().filter(|n| (1..=deployed.versions.len()).contains(n));
         let why = format!("Function not found: {}:{version}", fleet.arn(name));
         let number = number.ok_or_else(|| ApiError::new(404, "ResourceNotFoundException", why))?;
         let is_changed = deployed.live != number;
+        let could_be_invoked = deployed.can_be_invoked();
         (deployed.live, deployed.alias_revision) = (number, deployed.alias_revision + 1);
+        // A version that is not active serves no request.
+        fleet.apply(deployed, could_be_invoked)?;
         Ok(is_changed)
     })?;
     if is_changed {

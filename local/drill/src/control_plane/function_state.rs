@@ -2,15 +2,17 @@
 //! random.
 
 use super::api_error::ApiError;
-use super::functions::{Deployed, Fleet};
-use rand::Rng;
+use super::functions::{Deployed, Fleet, Version};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How long a function is pending, in milliseconds; on AWS up to minutes.
 const PENDING_MS: std::ops::Range<u64> = 300..3_000;
 /// The share of restorations that fail, after which the function is inactive again.
 const FAILED_RESTORATIONS: f64 = 0.15;
+/// How long a published version is pending, in milliseconds; on AWS up to minutes.
+const VERSION_PENDING_MS: std::ops::Range<u64> = 0..3_000;
+/// The share of versions that Lambda cannot make active.
+const FAILED_VERSIONS: f64 = 0.1;
 /// Errors of an invocation of an inactive function, of which the documents choose none.
 const INACTIVE_ERRORS: [(u16, &str); 4] = [
     (502, "ResourceNotReadyException"),
@@ -25,8 +27,10 @@ pub(super) enum LambdaState {
     Active,
     /// Idle for too long. An invocation wakes it, and fails.
     Inactive,
-    /// Lambda restores it.
+    /// Lambda creates or restores it.
     Pending,
+    /// Lambda could not make it active.
+    Failed,
 }
 
 impl LambdaState {
@@ -35,6 +39,7 @@ impl LambdaState {
             Self::Active => "Active",
             Self::Inactive => "Inactive",
             Self::Pending => "Pending",
+            Self::Failed => "Failed",
         }
     }
 
@@ -43,17 +48,18 @@ impl LambdaState {
             Self::Active => None,
             Self::Inactive => Some("Idle"),
             Self::Pending => Some("Restoring"),
+            Self::Failed => Some("InternalError"),
         }
     }
 }
 
 /// Refuses an update or a publication of a function that is not active.
-pub(super) fn may_be_updated(deployed: &Deployed) -> Result<(), ApiError> {
+pub(super) fn may_be_updated(fleet: &Fleet, deployed: &Deployed) -> Result<(), ApiError> {
     let accepts = match deployed.state {
-        LambdaState::Active => true,
+        LambdaState::Active | LambdaState::Failed => true,
         LambdaState::Pending => false,
         // Not documented.
-        LambdaState::Inactive => rand::rng().random_bool(0.5),
+        LambdaState::Inactive => fleet.draws.chance(0.5),
     };
     if accepts { Ok(()) } else { Err(not_now(deployed.state)) }
 }
@@ -88,11 +94,10 @@ impl Fleet {
         })?;
         match before {
             LambdaState::Active => Ok(()),
-            LambdaState::Pending => Err(not_now(before)),
+            LambdaState::Pending | LambdaState::Failed => Err(not_now(before)),
             LambdaState::Inactive => {
                 self.restore(name);
-                let drawn = rand::rng().random_range(0..INACTIVE_ERRORS.len());
-                let (status, code) = INACTIVE_ERRORS.get(drawn).copied().unwrap_or(INACTIVE_ERRORS[0]);
+                let (status, code) = self.draws.one_of(INACTIVE_ERRORS[0], &INACTIVE_ERRORS[1..]);
                 Err(ApiError::new(status, code, "The function is inactive. Wait and try again."))
             }
         }
@@ -100,13 +105,35 @@ impl Fleet {
 
     fn restore(self: &Arc<Self>, name: &str) {
         let (fleet, name) = (self.clone(), name.to_owned());
-        let takes = Duration::from_millis(rand::rng().random_range(PENDING_MS));
-        let fails = rand::rng().random_bool(FAILED_RESTORATIONS);
+        let takes = self.draws.millis(PENDING_MS);
+        let fails = self.draws.chance(FAILED_RESTORATIONS);
         tokio::spawn(async move {
             tokio::time::sleep(takes).await;
             let _ = fleet.with(&name, |deployed| {
                 deployed.state = if fails { LambdaState::Inactive } else { LambdaState::Active };
                 fleet.apply(deployed, false)
+            });
+        });
+    }
+
+    /// Publishes `$LATEST`, unless nothing has changed since the last version. A new version is pending for a while.
+    pub(super) fn publish(self: &Arc<Self>, name: &str, deployed: &mut Deployed) {
+        if deployed.versions.last().is_some_and(|last| &last.environment == deployed.latest()) {
+            return;
+        }
+        let (environment, state) = (deployed.latest().clone(), LambdaState::Pending);
+        deployed.versions.push(Version { environment, state });
+        deployed.revision += 1;
+        let (fleet, name, number) = (self.clone(), name.to_owned(), deployed.versions.len());
+        let (takes, fails) = (self.draws.millis(VERSION_PENDING_MS), self.draws.chance(FAILED_VERSIONS));
+        tokio::spawn(async move {
+            tokio::time::sleep(takes).await;
+            let _ = fleet.with(&name, |deployed| {
+                let could_be_invoked = deployed.can_be_invoked();
+                if let Some(version) = deployed.versions.get_mut(number - 1) {
+                    version.state = if fails { LambdaState::Failed } else { LambdaState::Active };
+                }
+                fleet.apply(deployed, could_be_invoked)
             });
         });
     }

@@ -3,7 +3,7 @@
 
 use super::api_error::ApiError;
 use super::function_state::LambdaState;
-use super::locked;
+use super::{Draws, locked};
 use anyhow::Result;
 use local::aws::functions::{FunctionProcess, Launch};
 use local::aws::lambda::Invoke;
@@ -43,14 +43,21 @@ pub(super) struct Deployed {
     deployment: Deployment,
     pub(super) revision: u64,
     pub(super) is_updating: bool,
-    /// The environments of its published versions, in order.
-    pub(super) versions: Vec<Environment>,
+    /// Its published versions, in order.
+    pub(super) versions: Vec<Version>,
     /// The alias's version; the first is 1.
     pub(super) live: usize,
     pub(super) alias_revision: u64,
     pub(super) reserved: Option<u32>,
     pub(super) state: LambdaState,
     process: Option<FunctionProcess>,
+}
+
+/// A published version.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) environment: Environment,
+    pub(super) state: LambdaState,
 }
 
 impl Deployed {
@@ -63,7 +70,13 @@ impl Deployed {
     }
 
     pub(super) fn can_be_invoked(&self) -> bool {
-        self.reserved != Some(0) && self.state == LambdaState::Active
+        let is_active = self.live_version().is_none_or(|version| version.state == LambdaState::Active);
+        self.reserved != Some(0) && self.state == LambdaState::Active && is_active
+    }
+
+    /// The version that the alias names, if there is an alias.
+    fn live_version(&self) -> Option<&Version> {
+        self.deployment.alias.and(self.versions.get(self.live.saturating_sub(1)))
     }
 
     /// The environment of `$LATEST`.
@@ -73,10 +86,7 @@ impl Deployed {
 
     /// The environment of the process that serves requests.
     fn serving(&self) -> &Environment {
-        match self.deployment.alias {
-            Some(_) => self.versions.get(self.live.saturating_sub(1)).unwrap_or(self.latest()),
-            None => self.latest(),
-        }
+        self.live_version().map_or(self.latest(), |version| &version.environment)
     }
 }
 
@@ -101,6 +111,7 @@ pub struct Fleet {
     addresses: HashMap<String, String>,
     /// The length of a minute of a schedule.
     pub(super) minute: Duration,
+    pub(super) draws: Draws,
     functions: Mutex<BTreeMap<String, Deployed>>,
     pub(super) schedules: Mutex<BTreeMap<String, Planned>>,
 }
@@ -119,14 +130,16 @@ pub struct FleetOptions {
     pub addresses: HashMap<String, String>,
     /// The length of a minute of a schedule.
     pub minute: Duration,
+    /// What the documents leave open.
+    pub draws: Draws,
 }
 
 impl Fleet {
     /// A region without functions.
     pub fn new(invoke: Invoke, options: FleetOptions) -> Self {
-        let FleetOptions { region, stack, folder, binaries, addresses, minute } = options;
+        let FleetOptions { region, stack, folder, binaries, addresses, minute, draws } = options;
         let (functions, schedules) = Default::default();
-        Self { region, stack, invoke, folder, binaries, addresses, minute, functions, schedules }
+        Self { region, stack, invoke, folder, binaries, addresses, minute, draws, functions, schedules }
     }
 
     pub fn region(&self) -> &str {
@@ -145,7 +158,10 @@ impl Fleet {
         let mut deployed = Deployed {
             revision: 1,
             is_updating: false,
-            versions: vec![deployment.environment.clone()],
+            versions: vec![Version {
+                environment: deployment.environment.clone(),
+                state: LambdaState::Active,
+            }],
             live: 1,
             alias_revision: 1,
             reserved: deployment.is_parked.then_some(0),

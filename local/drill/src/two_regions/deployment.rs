@@ -3,6 +3,7 @@
 use super::connections::Connections;
 use super::servers::RegionServers;
 use super::{MAIN, Roles, STANDBY};
+use crate::control_plane::Draws;
 use crate::control_plane::functions::{Deployment, Environment};
 use local::aws::emulators::Moto;
 use local::aws::functions::OVERLAPPING_RUNS;
@@ -39,6 +40,8 @@ pub struct TwoRegionsSettings {
     pub replica_class: String,
     /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
+    /// The seed of what AWS's documents leave open.
+    pub seed: u64,
 }
 
 impl Default for TwoRegionsSettings {
@@ -50,6 +53,7 @@ impl Default for TwoRegionsSettings {
             main_class: "db.m7g.large".into(),
             replica_class: "db.m7g.large".into(),
             binaries: None,
+            seed: 0,
         }
     }
 }
@@ -79,6 +83,7 @@ pub(super) struct DeploymentPlan<'a> {
     pub(super) identity: &'a IdentityProvider,
     pub(super) folder: &'a Path,
     pub(super) aws: String,
+    pub(super) draws: Draws,
     pub(super) roles: Roles,
     /// The servers of main and standby.
     pub(super) servers: [&'a RegionServers; 2],

@@ -49,6 +49,7 @@ impl RegionDeployment {
             binaries: plan.settings.binaries.clone(),
             addresses,
             minute: plan.settings.minute,
+            draws: plan.draws.clone(),
         };
         Ok(Self {
             region,

@@ -78,6 +78,7 @@ async fn the_alias_gets_a_new_version_only_when_that_is_active() {
     let pointed = configuration("rediss://here:6379", "Successful");
     let publish = "POST /2015-03-31/functions/fairdrop-order-intake/versions";
     let update = "PUT /2015-03-31/functions/fairdrop-order-intake/aliases/live";
+    let configure = "PUT /2015-03-31/functions/fairdrop-order-intake/configuration";
     let alias = format!("GET {}?Qualifier=live", function("order-intake"));
     let names =
         ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
@@ -87,12 +88,19 @@ async fn the_alias_gets_a_new_version_only_when_that_is_active() {
     answers.extend([
         (alias.as_str(), 200, old.as_str()),
         (publish, 201, r#"{"Version":"7","State":"Pending"}"#),
-        (publish, 201, r#"{"Version":"7","State":"Active"}"#),
-        (update, 200, r#"{"Name":"live","FunctionVersion":"7"}"#),
+        (publish, 201, r#"{"Version":"7","State":"Failed"}"#),
+        (publish, 201, r#"{"Version":"8","State":"Active"}"#),
+        (update, 200, r#"{"Name":"live","FunctionVersion":"8"}"#),
+        (configure, 200, "{}"),
     ]);
     let aws = ReplayedAws::start(&answers).await;
     aws.functions().repoint(true, None).await.unwrap();
-    assert_eq!(aws.sent(update).len(), 0, "the version is pending");
+    assert_eq!((aws.sent(configure).len(), aws.sent(update).len()), (0, 0), "the version is pending");
+    // Lambda publishes no other version of the same configuration.
+    aws.functions().repoint(true, None).await.unwrap();
+    let changed = aws.sent(configure);
+    assert!(changed.len() == 1 && changed[0].contains(r#""FAIRDROP_FAILED_VERSION":"7""#), "{changed:?}");
+    assert_eq!(aws.sent(update).len(), 0, "the version has failed");
     aws.functions().repoint(true, None).await.unwrap();
     assert_eq!(aws.sent(update).len(), 1);
 }
