@@ -52,6 +52,7 @@ LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access
 WIRE_BYTES_PER_ORDER = 900  # to main and back, with TLS
 RUN_SECONDS = 190  # of drain, worker and live-publish, which start every minute
 AT_A_TIME = RUN_SECONDS / 60
+STATE_KB = 8  # of replica-lag, written with every sample
 RENEWALS_PER_HOUR = 3600 / 2.25  # of the lease, at most: whichever of the runs finds it 2.25 s old renews it
 LEASE_READS_PER_HOUR = 2 * AT_A_TIME * 3600 / 3  # each run of drain and worker reads it every 3 s
 
@@ -108,7 +109,7 @@ def functions_every_month() -> dict[str, float]:
         "Lambda, replica-lag": HOURS * 55 / 60 * gb_hour,
         "main lease, written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
         "main lease, read": HOURS * LEASE_READS_PER_HOUR * PRICE["dynamodb read"],
-        "replica-lag: metrics read, state written": HOURS * 60 * (21 * PRICE["metric read"] + 6 * 60 * PRICE["dynamodb write"]),
+        "replica-lag: metrics read, state written": HOURS * 60 * (3 * 2 * PRICE["metric read"] + 6 * STATE_KB * PRICE["dynamodb write"]),
         "metrics, alarms, dashboards": 66 * PRICE["metric"] + 51 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }
 

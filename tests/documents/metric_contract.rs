@@ -4,9 +4,8 @@
 
 use AlarmState::{Alarm as InAlarm, Ok as IsOk};
 use local::aws::metrics::emf::{self, EmfSample};
-use replica_lag::report::LagReport;
 use replica_lag::sample::{MainSample, ReplicaSample, StandbySample};
-use replica_lag::verdict::{Assessment, ReplicaVerdict};
+use replica_lag::verdict::ReplicaVerdict;
 use serde_json::Value;
 use shared::telemetry::{MetricCollector, NAMESPACE};
 use snapshot_copy::managed::RecoveryPoint;
@@ -259,16 +258,8 @@ fn replica(lag_seconds: Option<f64>, heartbeat_age_seconds: Option<f64>) {
     });
     let main = heartbeat_age_seconds
         .map(|age| MainSample { heartbeat_age_seconds: Some(age), ..MainSample::default() });
-    let assessment = Assessment {
-        verdict: ReplicaVerdict::Unknown,
-        cause: "test",
-        why: String::new(),
-        lag_seconds: None,
-        caught_up_in_seconds: None,
-        recommendation: None,
-    };
     let sample = StandbySample { replica, main, ..StandbySample::default() };
-    LagReport { assessment: Some(assessment), sample, ..LagReport::default() }.write_metrics();
+    replica_lag::report::write_metrics(&sample, ReplicaVerdict::Unknown, 0);
 }
 
 /// The alarms on fairdrop's own metrics, each in a deployment that has it.

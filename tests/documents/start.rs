@@ -110,7 +110,7 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_NOTICE_TOPIC_ARN", "", AtDeployment("AlarmTopicArn")),
     ("!FAIRDROP_ALARM_ARN_PREFIX", "arn:aws:cloudwatch:", Derived),
     ("FAIRDROP_LAG_LIMIT_SECONDS", "10", AtStart(&["3", "601"])),
-    ("FAIRDROP_REPEAT_MINUTES", "15", AtStart(&["0", "1441"])),
+    ("FAIRDROP_REPEAT_MINUTES", "15", AtStart(&["14", "1441"])),
     ("FAIRDROP_SAMPLE_SECONDS", "10", AtStart(&["0", "61"])),
     ("FAIRDROP_LAG_RUN_SECONDS", "55", AtStart(&["0", "61"])),
     ("FAIRDROP_RUNBOOK_URL", "docs/runbook", AtDeployment("RunbookUrl")),

@@ -57,7 +57,7 @@ pub const WRONG: &[Wrong] = &[
     ("FenceSecurityGroup", &["default"]),
     ("LagLimitSeconds", &["3", "601"]),
     ("LagAlarmSeconds", &["3", "3601"]),
-    ("NoticeRepeatMinutes", &["0", "1441"]),
+    ("NoticeRepeatMinutes", &["14", "1441"]),
     ("SlotAlarmBytes", &["1"]),
     ("WalAlarmBytes", &["1"]),
     ("RunbookUrl", &["", "a b", "https://runbook.example/"]),

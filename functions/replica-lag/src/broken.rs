@@ -58,25 +58,17 @@ pub(crate) fn evidence(window: &Window) -> Option<Assessment> {
     if newest.replica.is_some_and(|replica| replica.is_paused) {
         return broken("paused", "an operator has paused WAL replay on the replica".into());
     }
-    if is_closed(window) {
-        return match newest.main {
-            Some(_) => broken(
-                "connection-closed",
-                "the replica's connection to main is closed, and main answers".into(),
-            ),
-            None => broken(
-                "main-silent",
-                "the replica's connection to main is closed, and main does not answer".into(),
-            ),
-        };
-    }
-    if nothing_arrives(window) {
-        return match newest.main {
-            Some(_) => {
-                broken("nothing-arrives", "main writes WAL, and none of it arrives at the replica".into())
-            }
-            None => broken("main-silent", "no WAL arrives from main, and main does not answer".into()),
-        };
+    let stopped = if is_closed(window) {
+        Some(("connection-closed", "the replica's connection to main is closed"))
+    } else if nothing_arrives(window) {
+        Some(("nothing-arrives", "no WAL of main arrives at the replica"))
+    } else {
+        None
+    };
+    match (stopped, newest.main) {
+        (Some((cause, what)), Some(_)) => return broken(cause, format!("{what}, and main answers")),
+        (Some((_, what)), None) => return broken("main-silent", format!("{what}, and main does not answer")),
+        (None, _) => {}
     }
     let lag_metric = newest.figures.and_then(|figures| figures.replica_lag);
     let is_known = window.last(EVIDENCE_SECONDS).iter().any(|sample| sample.lag_seconds().is_some());

@@ -1,10 +1,9 @@
 //! Collects a sample: all sources are asked at the same time, each question has a time limit, and a source that does
 //! not answer is absent from the sample.
 
-use crate::figures::{self, FiguresError, Sources};
+use crate::figures;
 use crate::instances;
 use crate::sample::{Figures, InstanceSample, MainSample, ReplicaSample, StandbySample};
-use aws_sdk_cloudwatch::types::Metric;
 use ledger::{AtRisk, Basis, Ledger};
 use shared::clock::Clock;
 use shared::stamp::Stamp;
@@ -15,12 +14,8 @@ use tokio::time::timeout;
 
 /// The longest that one question to AWS may take.
 const ASK_LIMIT: Duration = Duration::from_secs(7);
-/// RDS is asked again after this ...
-const INSTANCES_INTERVAL: Duration = Duration::from_secs(20);
-/// ... CloudWatch, whose figures change once a minute, after this ...
-const FIGURES_INTERVAL: Duration = Duration::from_secs(50);
-/// ... and the series of Redis's replication lag are listed again after this.
-const REDIS_SERIES_INTERVAL: Duration = Duration::from_secs(600);
+/// RDS and CloudWatch are asked again after this.
+const AWS_INTERVAL: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(crate) struct Collector {
@@ -30,60 +25,26 @@ pub(crate) struct Collector {
     pub(crate) rds: aws_sdk_rds::Client,
     pub(crate) main_rds: aws_sdk_rds::Client,
     pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
-    pub(crate) main_cloudwatch: aws_sdk_cloudwatch::Client,
     /// RDS's identifier of the replica.
     pub(crate) replica_id: String,
     pub(crate) main_id: String,
     /// This region's replication group of Redis, if there is one.
     pub(crate) redis_group: Option<String>,
-    pub(crate) recent: RecentAnswers,
+    /// What AWS answered last, and when.
+    pub(crate) recent: Mutex<Option<(Instant, AwsAnswers)>>,
 }
 
-/// Answers that are still recent enough to be used again.
-#[derive(Debug, Default)]
-pub(crate) struct RecentAnswers {
-    instances: CachedAnswer<(Option<InstanceSample>, Option<InstanceSample>)>,
-    figures: CachedAnswer<Option<Figures>>,
-    redis_series: CachedAnswer<Vec<Metric>>,
-}
-
-#[derive(Debug)]
-struct CachedAnswer<T>(Mutex<Option<(Instant, T)>>);
-
-impl<T> Default for CachedAnswer<T> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<T: Clone> CachedAnswer<T> {
-    async fn within(&self, age: Duration, ask: impl Future<Output = T>) -> T {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, answer)) = known
-            && at.elapsed() < age
-        {
-            return answer;
-        }
-        let answer = ask.await;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), answer.clone()));
-        answer
-    }
+#[derive(Clone, Debug)]
+pub(crate) struct AwsAnswers {
+    instance: Option<InstanceSample>,
+    main_instance: Option<InstanceSample>,
+    figures: Option<Figures>,
 }
 
 impl Collector {
     pub(crate) async fn collect(&self) -> StandbySample {
         let asked_at = Clock::machine().now();
         let at_ms = ms(asked_at.as_micros());
-        let instances = self.recent.instances.within(INSTANCES_INTERVAL, async {
-            tokio::join!(
-                answer("replica-instance", instances::describe(&self.rds, &self.replica_id)),
-                answer("main-instance", instances::describe(&self.main_rds, &self.main_id)),
-            )
-        });
-        let figures = self
-            .recent
-            .figures
-            .within(FIGURES_INTERVAL, async { answer("figures", self.figures(at_ms)).await });
         let ledgers = async {
             let resource_id = self.resource_id();
             let replica = self.replica.replica(asked_at).await;
@@ -91,41 +52,51 @@ impl Collector {
             (replica, self.main.main(received, &resource_id).await)
         };
         // Boxed: an SDK's futures are deep.
-        let ((replica, main), (instance, main_instance), figures) =
-            tokio::join!(ledgers, Box::pin(instances), Box::pin(figures));
+        let ((replica, main), aws) = tokio::join!(ledgers, Box::pin(self.aws(at_ms)));
         let (replica, main) = (known("replica-ledger", replica), known("main-ledger", main));
         StandbySample {
             at_ms,
             at_risk: replica.as_ref().and_then(|replica| at_risk(replica, main.as_ref(), asked_at)),
             replica: replica.as_ref().map(replica_sample),
             main: main.as_ref().map(main_sample),
-            instance,
-            main_instance,
-            figures,
+            instance: aws.instance,
+            main_instance: aws.main_instance,
+            figures: aws.figures,
         }
+    }
+
+    fn recent(&self) -> Option<(Instant, AwsAnswers)> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn aws(&self, at_ms: i64) -> AwsAnswers {
+        if let Some((at, recent)) = self.recent()
+            && at.elapsed() < AWS_INTERVAL
+        {
+            return recent;
+        }
+        let (instance, main_instance, figures) = tokio::join!(
+            answer("replica-instance", instances::describe(&self.rds, &self.replica_id)),
+            answer("main-instance", instances::describe(&self.main_rds, &self.main_id)),
+            answer("figures", self.figures(at_ms)),
+        );
+        let answers = AwsAnswers { instance, main_instance, figures };
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), answers.clone()));
+        answers
     }
 
     /// The resource id that names main's slot for this replica, once RDS has returned it.
     fn resource_id(&self) -> String {
-        let known = self.recent.instances.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = known.as_ref().and_then(|(_, (instance, _))| instance.as_ref());
-        instance.map(|instance| instance.resource_id.clone()).unwrap_or_default()
+        let instance = self.recent().and_then(|(_, answers)| answers.instance);
+        instance.map(|instance| instance.resource_id).unwrap_or_default()
     }
 
-    async fn figures(&self, at_ms: i64) -> Result<Figures, FiguresError> {
-        let series = self.recent.redis_series.within(REDIS_SERIES_INTERVAL, async {
-            let Some(group) = &self.redis_group else { return Vec::new() };
-            answer("redis-series", figures::find_redis_lag(&self.cloudwatch, group)).await.unwrap_or_default()
-        });
-        let redis = series.await;
-        let sources = Sources {
-            standby: &self.cloudwatch,
-            main: &self.main_cloudwatch,
-            replica_id: &self.replica_id,
-            main_id: &self.main_id,
-            redis: &redis,
+    async fn figures(&self, at_ms: i64) -> Result<Figures, String> {
+        let series = match &self.redis_group {
+            Some(group) => figures::find_redis_lag(&self.cloudwatch, group).await?,
+            None => Vec::new(),
         };
-        figures::read(sources, at_ms / 1_000).await
+        figures::read(&self.cloudwatch, &self.replica_id, &series, at_ms / 1_000).await
     }
 }
 
@@ -165,8 +136,6 @@ fn replica_sample(replica: &ledger::ReplicaState) -> ReplicaSample {
         heartbeat_at_ms: replica.beat_at.map(|at| ms(at.as_micros())),
         received_lsn: replica.received,
         replayed_lsn: replica.replayed,
-        peak_sales_per_second: replica.peak_sales_per_second,
-        units_unsold: replica.units_unsold,
     }
 }
 

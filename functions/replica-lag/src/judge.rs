@@ -56,12 +56,6 @@ fn judge_lag(
     lag_limit_seconds: f64,
     lag: f64,
 ) -> Assessment {
-    if let Some(undersized) = size::falls_behind(window) {
-        return Assessment {
-            caught_up_in_seconds: trend(window.last(TREND_SECONDS)).flatten(),
-            ..undersized
-        };
-    }
     let before = current.map(|current| current.verdict);
     let is_behind = match before {
         Some(ReplicaVerdict::Healthy) => stays(window, BEHIND_AFTER_SECONDS, |lag| lag >= lag_limit_seconds),
@@ -133,8 +127,8 @@ fn kind(samples: &[StandbySample], window: &Window) -> Option<Assessment> {
             caught_up_in_seconds: Some(seconds),
             ..catching_up(format!("the replica is behind and catches up: about {seconds} s are left"))
         },
-        None => size::saturated(recent, window).unwrap_or_else(|| {
-            let why = "main writes faster than the replica replays, and has not done so often in the last two weeks";
+        None => size::undersized(window).unwrap_or_else(|| {
+            let why = "main writes faster than the replica replays, and has not done so before in the last two weeks";
             Assessment::of(ReplicaVerdict::Overloaded, cause_of(ReplicaVerdict::Overloaded), why)
         }),
     })
@@ -147,7 +141,7 @@ fn catching_up(why: String) -> Assessment {
 fn cause_of(verdict: ReplicaVerdict) -> &'static str {
     match verdict {
         ReplicaVerdict::CatchingUp => "catches-up",
-        ReplicaVerdict::Undersized => "saturated",
+        ReplicaVerdict::Undersized => "falls-behind-repeatedly",
         _ => "burst",
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Once a minute the function samples the replica for a minute ([`run`]). The `collector` asks both ledgers, RDS and
 //! CloudWatch at the same time, and their answers are one [`sample`]. A pure function ([`judge`], with `broken` and
-//! `size`) reaches a [`verdict`] from a [`window`] of samples and a summary of the last two weeks. How a sample changes
-//! the saved [`state`] and which [`notice`] is due is pure, too. The `store` saves the state and the `publisher` sends
-//! the notices.
+//! `size`) reaches a [`verdict`] from a [`window`] of two minutes and from earlier lags. How a sample changes the saved
+//! [`state`], and which notice is due by what a destination was last [`notified`] of, is pure, too. The `store` saves
+//! the state and the `publisher` sends the [`notice`].
 //!
 //! The function restarts and changes nothing.
 
@@ -14,6 +14,7 @@ mod figures;
 mod instances;
 pub mod judge;
 pub mod notice;
+pub mod notified;
 mod publisher;
 pub mod report;
 pub mod run;
@@ -25,14 +26,14 @@ pub mod trigger;
 pub mod verdict;
 pub mod window;
 
-use collector::{Collector, RecentAnswers};
+use collector::Collector;
 use ledger::Ledger;
 use publisher::Publisher;
 use shared::config::{self, ConfigError, Source};
-use state::LagSettings;
+use state::{LagSettings, LagState};
 use std::sync::Mutex;
 use std::time::Duration;
-use store::{LoadedState, StateStore};
+use store::StateStore;
 use versioned::TableItem;
 
 /// How long a run takes at most if the invocation has no usable deadline.
@@ -55,7 +56,7 @@ pub struct App {
     publisher: Publisher,
     alarm_arn_prefix: String,
     /// The state that this process saw last. It stands in while the table is unavailable.
-    last_state: Mutex<LoadedState>,
+    last_state: Mutex<LagState>,
 }
 
 impl App {
@@ -67,7 +68,7 @@ impl App {
         let topic_arn = config::optional(source, "FAIRDROP_NOTICE_TOPIC_ARN");
         let sample_seconds = config::number(source, "FAIRDROP_SAMPLE_SECONDS", 10, 1, 60)?;
         let run_seconds = config::number(source, "FAIRDROP_LAG_RUN_SECONDS", 55, 1, 60)?;
-        let repeat_minutes: i64 = config::number(source, "FAIRDROP_REPEAT_MINUTES", 15, 1, 1_440)?;
+        let repeat_minutes: i64 = config::number(source, "FAIRDROP_REPEAT_MINUTES", 15, 15, 1_440)?;
         let lag_limit_seconds: u32 = config::number(source, "FAIRDROP_LAG_LIMIT_SECONDS", 10, 4, 600)?;
         let settings = LagSettings {
             replica: replica.clone(),
@@ -85,11 +86,10 @@ impl App {
             rds: rds::client(&aws, region),
             main_rds: rds::client(&aws_of_main, &main_region),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&aws),
-            main_cloudwatch: aws_sdk_cloudwatch::Client::new(&aws_of_main),
             replica_id: replica.clone(),
             main_id: main,
             redis_group: config::optional(source, "FAIRDROP_REDIS_GROUP"),
-            recent: RecentAnswers::default(),
+            recent: Mutex::default(),
         };
         Ok(Self {
             settings,

@@ -1,53 +1,20 @@
-//! Notices to operators and programs: one when the verdict changes, repeated while it lasts, and one when it is over.
+//! The text of notices, and what they say in addition to the verdict.
 
+use crate::notified::{Notified, Occasion};
 use crate::sample::{HEARTBEAT_STALE_SECONDS, StandbySample};
-use crate::trigger::{AlarmState, LastAlarmState};
+use crate::state::{LagSettings, LagState};
 use crate::verdict::{Assessment, ReplicaVerdict};
 use ledger::{AtRisk, Basis};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::Serialize;
 use std::fmt::Write;
 
 /// `ReplicaLag` and the heartbeat may differ by this much: the metric is a minute old, and rounded.
 const DISAGREE_SECONDS: f64 = 60.0;
-/// A new function collects samples for this long before it notifies operators that the verdict is unknown.
-const FIRST_SAMPLES_MS: i64 = 60_000;
 /// From this lag on this region's Redis counts as behind, in seconds.
 const REDIS_BEHIND_SECONDS: f64 = 5.0;
 
-/// The last notice. Moments are in milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LastNotified {
-    pub verdict: ReplicaVerdict,
-    /// The first notice since the replica was last healthy.
-    pub first_ms: i64,
-    pub last_ms: i64,
-}
-
-/// Why a notice is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Occasion {
-    /// The verdict has changed.
-    Changed,
-    /// The verdict is still the same.
-    Repeated,
-    /// The standby could take over again.
-    Over,
-}
-
-impl Occasion {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Repeated => "repeated",
-            Self::Over => "over",
-        }
-    }
-}
-
 /// One notice, as text for operators and as JSON for programs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplicaNotice {
     /// If the same notice is sent twice, both have the same id.
     pub notice_id: String,
@@ -56,7 +23,7 @@ pub struct ReplicaNotice {
     pub region: String,
     pub verdict: ReplicaVerdict,
     /// A stable name of the reason.
-    pub cause: String,
+    pub cause: &'static str,
     /// When the replica stopped being healthy, in milliseconds since the Unix epoch.
     pub since_ms: i64,
     /// When the notice was written.
@@ -68,8 +35,6 @@ pub struct ReplicaNotice {
     pub caught_up_in_seconds: Option<u64>,
     pub recommended_class: Option<String>,
     pub findings: Vec<String>,
-    /// Alarms of this stack that are in the state `ALARM`.
-    pub alarms: Vec<String>,
     pub next_step: String,
     /// The runbook's section about the verdict.
     pub runbook: String,
@@ -77,82 +42,40 @@ pub struct ReplicaNotice {
     pub text: String,
 }
 
-/// Whether a notice is due, and why.
-pub fn due(
-    last: Option<LastNotified>,
-    verdict: ReplicaVerdict,
-    first_sample_ms: i64,
-    now_ms: i64,
-    repeat_ms: i64,
-) -> Option<Occasion> {
-    match (last, verdict) {
-        (None, ReplicaVerdict::Healthy) => None,
-        (None, ReplicaVerdict::Unknown) if now_ms - first_sample_ms < FIRST_SAMPLES_MS => None,
-        (None, _) => Some(Occasion::Changed),
-        (Some(_), ReplicaVerdict::Healthy) => Some(Occasion::Over),
-        (Some(last), _) if last.verdict != verdict => Some(Occasion::Changed),
-        (Some(last), _) if now_ms - last.last_ms >= repeat_ms => Some(Occasion::Repeated),
-        _ => None,
-    }
-}
-
-/// The last notice, after the notice of `occasion`.
-pub fn after_notice(
-    last: Option<LastNotified>,
-    occasion: Occasion,
-    verdict: ReplicaVerdict,
-    now_ms: i64,
-) -> Option<LastNotified> {
-    if occasion == Occasion::Over {
-        return None;
-    }
-    let first_ms = last.map_or(now_ms, |last| last.first_ms);
-    Some(LastNotified { verdict, first_ms, last_ms: now_ms })
-}
-
-/// What a notice is written from, in addition to the assessment.
-#[derive(Clone, Copy, Debug)]
-pub struct NoticeContext<'a> {
-    pub replica: &'a str,
-    pub region: &'a str,
-    /// The address of the runbook's page.
-    pub runbook: &'a str,
-    /// The newest sample.
-    pub sample: &'a StandbySample,
-    /// By their ARNs.
-    pub alarms: &'a BTreeMap<String, LastAlarmState>,
-    pub since_ms: i64,
-}
-
-pub fn write(occasion: Occasion, assessment: &Assessment, context: NoticeContext<'_>) -> ReplicaNotice {
-    let at_ms = context.sample.at_ms;
-    let verdict = assessment.verdict;
-    let recommendation = assessment.recommendation.as_ref();
-    let in_alarm = context.alarms.iter().filter(|(_, alarm)| alarm.state == AlarmState::Alarm);
-    let mut notice = ReplicaNotice {
-        notice_id: format!("{}-{}-{}-{at_ms}", context.replica, occasion.name(), verdict.name()),
-        occasion,
-        replica: context.replica.to_owned(),
-        region: context.region.to_owned(),
-        verdict,
-        cause: assessment.cause.to_owned(),
-        since_ms: context.since_ms,
-        at_ms,
-        lag_seconds: assessment.lag_seconds,
-        at_risk: context.sample.at_risk,
-        caught_up_in_seconds: assessment.caught_up_in_seconds,
-        recommended_class: recommendation.map(|recommendation| recommendation.class.clone()),
-        findings: findings(context.sample),
-        alarms: in_alarm.map(|(arn, _)| arn.rsplit(':').next().unwrap_or_default().to_owned()).collect(),
-        next_step: next_step(assessment),
-        runbook: format!("{}#{}", context.runbook, verdict.name()),
-        text: String::new(),
-    };
-    notice.text = notice.write_text(&assessment.why);
-    notice
-}
-
 impl ReplicaNotice {
+    /// Writes the notice about `assessment`, for a destination that was last notified as `last`. `state` has its sample.
+    pub fn write(
+        occasion: Occasion,
+        assessment: &Assessment,
+        sample: &StandbySample,
+        last: Notified,
+        state: &LagState,
+        settings: &LagSettings,
+    ) -> Self {
+        let (replica, verdict) = (&settings.replica, assessment.verdict);
+        let current_since_ms = state.verdict.map_or(sample.at_ms, |current| current.since_ms);
+        let mut notice = Self {
+            notice_id: format!("{replica}-{}-{}-{}", occasion.name(), verdict.name(), last.last_ms),
+            occasion,
+            replica: replica.clone(),
+            region: settings.region.clone(),
+            verdict,
+            cause: assessment.cause,
+            since_ms: if last.verdict.is_some() { last.first_ms } else { current_since_ms },
+            at_ms: sample.at_ms,
+            lag_seconds: assessment.lag_seconds,
+            at_risk: sample.at_risk,
+            caught_up_in_seconds: assessment.caught_up_in_seconds,
+            recommended_class: assessment.recommended_class.clone(),
+            findings: findings(sample, state),
+            next_step: next_step(assessment),
+            runbook: format!("{}#{}", settings.runbook, verdict.name()),
+            text: String::new(),
+        };
+        notice.text = notice.write_text(&assessment.why);
+        notice
+    }
+
     /// One line, for a phone.
     pub fn subject(&self) -> String {
         let verdict = self.verdict.name();
@@ -179,9 +102,6 @@ impl ReplicaNotice {
         }
         if let Some(class) = &self.recommended_class {
             line("Recommended instance class", class.clone());
-        }
-        if !self.alarms.is_empty() {
-            line("Alarms in state ALARM", self.alarms.join(", "));
         }
         for finding in &self.findings {
             line("Also", finding.clone());
@@ -213,7 +133,7 @@ fn minutes(ms: i64) -> String {
 }
 
 /// What an operator should know in addition to the verdict.
-pub fn findings(sample: &StandbySample) -> Vec<String> {
+pub fn findings(sample: &StandbySample, state: &LagState) -> Vec<String> {
     let mut findings = Vec::new();
     let figures = sample.figures.unwrap_or_default();
     match (figures.replica_lag, sample.lag_seconds()) {
@@ -239,6 +159,15 @@ pub fn findings(sample: &StandbySample) -> Vec<String> {
     if let Some(lag) = figures.redis_lag.filter(|lag| *lag > REDIS_BEHIND_SECONDS) {
         findings.push(format!("this region's Redis is {lag:.1} s behind main's Redis"));
     }
+    let earlier = state.window.earlier_lags();
+    let is_undersized = state.verdict.is_some_and(|current| current.verdict == ReplicaVerdict::Undersized);
+    if earlier > 0 && !is_undersized {
+        findings.push(format!(
+            "earlier lags of the replica ({}; main: {}) in two weeks: {earlier}",
+            state.window.replica_class().unwrap_or("class unknown"),
+            state.window.main_class().unwrap_or("class unknown")
+        ));
+    }
     let unknown = sample.unknown();
     if !unknown.is_empty() {
         findings.push(format!("these inputs could not be read: {}", unknown.join(", ")));
@@ -247,7 +176,7 @@ pub fn findings(sample: &StandbySample) -> Vec<String> {
 }
 
 fn next_step(assessment: &Assessment) -> String {
-    let class = assessment.recommendation.as_ref().map(|recommendation| recommendation.class.as_str());
+    let class = assessment.recommended_class.as_deref();
     match (assessment.verdict, assessment.cause) {
         (ReplicaVerdict::Healthy, _) => "none".into(),
         (ReplicaVerdict::CatchingUp, _) => {

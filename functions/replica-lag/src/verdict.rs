@@ -15,7 +15,7 @@ pub enum ReplicaVerdict {
     CatchingUp,
     /// It is behind, and main writes more than usual.
     Overloaded,
-    /// It falls behind whenever main is busy, or would fall behind at main's peak.
+    /// It is behind, and has fallen behind before.
     Undersized,
     /// Replication does not run.
     Broken,
@@ -51,13 +51,6 @@ pub struct CurrentVerdict {
     pub since_ms: i64,
 }
 
-/// Which instance class the replica should have, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recommendation {
-    pub class: String,
-    pub why: String,
-}
-
 /// A verdict with its reasons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Assessment {
@@ -72,8 +65,9 @@ pub struct Assessment {
     /// When the replica will have caught up at the current rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caught_up_in_seconds: Option<u64>,
+    /// The instance class that the replica should have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recommendation: Option<Recommendation>,
+    pub recommended_class: Option<String>,
 }
 
 impl Assessment {
@@ -84,7 +78,7 @@ impl Assessment {
             why: why.into(),
             lag_seconds: None,
             caught_up_in_seconds: None,
-            recommendation: None,
+            recommended_class: None,
         }
     }
 }

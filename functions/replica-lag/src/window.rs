@@ -1,20 +1,20 @@
-//! The samples of the last ten minutes, and a summary of the last two weeks.
+//! The samples that a verdict needs, and the times at which the replica fell behind in the last two weeks.
 
-use crate::sample::StandbySample;
+use crate::sample::{InstanceSample, StandbySample};
 use serde::{Deserialize, Serialize};
 
-/// How long a sample is kept.
-const SAMPLES_MS: i64 = 10 * 60_000;
-/// The most samples: a limit in case the clock jumps.
+/// How long a sample is kept: no rule needs an older one.
+const SAMPLES_MS: i64 = 2 * 60_000;
+/// The most samples.
 const MAX_SAMPLES: usize = 120;
-/// Older samples are summed up in periods of this length ...
-pub const PERIOD_MS: i64 = 10 * 60_000;
-/// ... which are kept for this long ...
-const PERIODS_MS: i64 = 14 * 86_400_000;
-/// ... up to this number. The periods with the least load are dropped first.
-const MAX_PERIODS: usize = 200;
-/// Two samples give a rate if they are this far apart.
-const RATE_MS: std::ops::RangeInclusive<i64> = 4_000..=150_000;
+/// How long the function remembers that the replica fell behind ...
+const LAGS_MS: i64 = 14 * 86_400_000;
+/// ... and the most such times. The oldest are dropped first.
+const MAX_LAGS: usize = 20;
+/// A lag that begins within this time after another one is the same lag.
+const APART_MS: i64 = 30 * 60_000;
+/// Replay that makes no progress for this long stands still.
+const STANDS_STILL_MS: i64 = 1_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -22,110 +22,84 @@ pub struct Window {
     /// Oldest first.
     samples: Vec<StandbySample>,
     /// Oldest first.
-    periods: Vec<LoadPeriod>,
+    lags: Vec<PastLag>,
     /// Whether the replica has followed freely since it last had everything of main's. Then a new lag comes from what
     /// main writes, and not from a connection that was cut.
     is_unobstructed: bool,
 }
 
-/// The load of ten minutes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoadPeriod {
-    /// The number of periods since the Unix epoch.
-    pub number: i64,
+/// A time at which the replica did not keep up, although nothing obstructed replication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PastLag {
     /// The replica's instance class.
-    pub class: String,
-    /// The most WAL that main wrote, in bytes a second.
-    pub written: f64,
-    /// The most WAL that the replica replayed while it was behind, in bytes a second: its capacity.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replayed: Option<f64>,
-    /// The load of the replica's processor when main wrote most, in percent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<f64>,
-    /// Whether the replica followed at all.
-    pub followed: bool,
-    /// Whether the replica fell behind although nothing obstructed replication.
-    pub fell_behind: bool,
-}
-
-/// In bytes of WAL a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    pub written: f64,
-    pub replayed: f64,
+    class: String,
+    /// The last sample in which the lag did not shrink, in milliseconds since the Unix epoch.
+    until_ms: i64,
 }
 
 impl Window {
-    /// Adds a sample. A sample that is not newer than all others is ignored.
+    /// Adds a sample. A sample that is not newer than all others is ignored. Samples from a clock that was minutes ahead are
+    /// dropped.
     pub fn push(&mut self, sample: StandbySample, lag_limit_seconds: f64) {
-        if self.samples.last().is_some_and(|last| last.at_ms >= sample.at_ms) {
+        let at_ms = sample.at_ms;
+        self.samples.retain(|one| (one.at_ms - at_ms).abs() <= SAMPLES_MS);
+        let newest = self.samples.last();
+        if newest.is_some_and(|newest| newest.at_ms >= at_ms) {
             return;
         }
-        let rates = self.samples.last().and_then(|last| rates(last, &sample));
         // A query holds replay: a lag that begins so does not come from what main writes.
-        if rates.is_some_and(|rates| rates.replayed == 0.0) && sample.has_received_more() {
+        let stands_still = newest.is_some_and(|newest| newest.has_same_replay(&sample, STANDS_STILL_MS));
+        if stands_still || !sample.follows_freely() {
             self.is_unobstructed = false;
+        } else if sample.lag_that_counts().is_some_and(|lag| lag < lag_limit_seconds / 2.0) {
+            self.is_unobstructed = true;
         }
-        self.sum_up(&sample, rates, lag_limit_seconds);
-        let oldest = sample.at_ms - SAMPLES_MS;
         self.samples.push(sample);
-        self.samples.retain(|one| one.at_ms >= oldest);
         let surplus = self.samples.len().saturating_sub(MAX_SAMPLES);
         self.samples.drain(..surplus);
     }
 
-    fn sum_up(&mut self, sample: &StandbySample, rates: Option<Rates>, lag_limit_seconds: f64) {
-        let (lag, is_free) = (sample.lag_that_counts(), sample.follows_freely());
-        if !is_free {
-            self.is_unobstructed = false;
-        } else if lag.is_some_and(|lag| lag < lag_limit_seconds / 2.0) {
-            self.is_unobstructed = true;
+    /// The replica does not keep up with main: unless something obstructs replication, this is remembered.
+    pub fn remember_lag(&mut self) {
+        let (Some(newest), Some(class)) = (self.newest(), self.replica_class()) else { return };
+        if !self.is_unobstructed {
+            return;
         }
-        let number = sample.at_ms / PERIOD_MS;
-        let class = sample.instance.as_ref().map(|instance| instance.class.clone()).unwrap_or_default();
-        if self.periods.last().is_none_or(|last| {
-            last.number < number || (!class.is_empty() && !last.class.is_empty() && last.class != class)
-        }) {
-            self.periods.push(LoadPeriod { number, class: class.clone(), ..LoadPeriod::default() });
-        }
-        let Some(period) = self.periods.last_mut() else { return };
-        if period.class.is_empty() {
-            period.class = class;
-        }
-        period.followed |= is_free;
-        let is_behind = lag.is_some_and(|lag| lag >= lag_limit_seconds);
-        period.fell_behind |= is_behind && self.is_unobstructed;
-        if let Some(rates) = rates {
-            if rates.written > period.written {
-                period.written = rates.written;
-                period.cpu = sample.figures.and_then(|figures| figures.replica.cpu);
-            }
-            if is_behind && is_free {
-                period.replayed =
-                    Some(period.replayed.map_or(rates.replayed, |most| most.max(rates.replayed)));
-            }
-        }
-        let oldest = number - PERIODS_MS / PERIOD_MS;
-        self.periods.retain(|period| period.number > oldest);
-        while self.periods.len() > MAX_PERIODS {
-            // The newest period has not ended yet.
-            let others = self.periods.iter().enumerate().take(MAX_PERIODS);
-            let lightest = others.min_by(|(_, one), (_, other)| one.weight().total_cmp(&other.weight()));
-            let Some((index, _)) = lightest else { break };
-            self.periods.remove(index);
-        }
+        let lag = PastLag { class: class.to_owned(), until_ms: newest.at_ms };
+        self.lags.retain(|past| {
+            let ago_ms = lag.until_ms - past.until_ms;
+            (0..LAGS_MS).contains(&ago_ms) && (past.class != lag.class || ago_ms >= APART_MS)
+        });
+        self.lags.push(lag);
+        let surplus = self.lags.len().saturating_sub(MAX_LAGS);
+        self.lags.drain(..surplus);
+    }
+
+    /// How often a replica of this class has fallen behind in the last two weeks, before now.
+    pub fn earlier_lags(&self) -> usize {
+        let (Some(newest), Some(class)) = (self.newest(), self.replica_class()) else { return 0 };
+        let ago = |past: &PastLag| (APART_MS..LAGS_MS).contains(&(newest.at_ms - past.until_ms));
+        self.lags.iter().filter(|past| past.class == class && ago(past)).count()
+    }
+
+    /// Whether a lag comes from what main writes, and not from something that obstructs replication.
+    pub fn is_unobstructed(&self) -> bool {
+        self.is_unobstructed
+    }
+
+    /// The replica's instance class, if RDS has returned it.
+    pub fn replica_class(&self) -> Option<&str> {
+        newest_class(self.samples.iter().rev().filter_map(|sample| sample.instance.as_ref()))
+    }
+
+    /// Main's instance class, if RDS has returned it.
+    pub fn main_class(&self) -> Option<&str> {
+        newest_class(self.samples.iter().rev().filter_map(|sample| sample.main_instance.as_ref()))
     }
 
     /// Oldest first.
     pub fn samples(&self) -> &[StandbySample] {
         &self.samples
-    }
-
-    /// Oldest first.
-    pub fn periods(&self) -> &[LoadPeriod] {
-        &self.periods
     }
 
     pub fn newest(&self) -> Option<&StandbySample> {
@@ -140,23 +114,6 @@ impl Window {
     }
 }
 
-impl LoadPeriod {
-    fn weight(&self) -> f64 {
-        if self.fell_behind { f64::MAX } else { self.written }
-    }
-}
-
-/// What main wrote and the replica replayed between two samples. Absent if they are too close, too far apart, or lack
-/// a position.
-pub fn rates(earlier: &StandbySample, later: &StandbySample) -> Option<Rates> {
-    let elapsed_ms = later.at_ms - earlier.at_ms;
-    if !RATE_MS.contains(&elapsed_ms) {
-        return None;
-    }
-    let seconds = elapsed_ms as f64 / 1_000.0;
-    let per_second = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
-    Some(Rates {
-        written: per_second(earlier.main?.written_lsn, later.main?.written_lsn),
-        replayed: per_second(earlier.replica?.replayed_lsn?, later.replica?.replayed_lsn?),
-    })
+fn newest_class<'a>(newest_first: impl Iterator<Item = &'a InstanceSample>) -> Option<&'a str> {
+    newest_first.map(|instance| instance.class.as_str()).find(|class| !class.is_empty())
 }

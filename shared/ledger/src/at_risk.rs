@@ -2,15 +2,15 @@
 //! gate.
 
 use crate::{MainState, ReplicaState};
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 use shared::stamp::Stamp;
 
 /// What a promotion would lose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct AtRisk {
     /// The most of main's time that is lost, in microseconds; written as seconds. [`u64::MAX`] if the replica has no
     /// heartbeat at all: then nothing bounds it.
-    #[serde(rename = "seconds", with = "as_seconds")]
+    #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub micros: u64,
     /// An upper limit of the number of lost sales, unless an operator added stock, put withheld units on sale or moved a gate
     /// in that time.
@@ -21,7 +21,7 @@ pub struct AtRisk {
 }
 
 /// The ledger that has counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// Main's ledger counted: `micros` is too high by one heartbeat interval at most, and the sales are never too low.
@@ -69,17 +69,9 @@ impl AtRisk {
     }
 }
 
-mod as_seconds {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
-    pub(super) fn serialize<S: Serializer>(micros: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        (*micros as f64 / 1e6).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        Ok((f64::deserialize(deserializer)? * 1e6).round() as u64)
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
+fn as_seconds<S: Serializer>(micros: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    (*micros as f64 / 1e6).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -35,24 +35,14 @@ impl<'a> Class<'a> {
     }
 }
 
-/// Whether class `replica` is smaller than class `main`. `None` if one of the two is unknown.
-pub fn is_smaller(replica: &str, main: &str) -> Option<bool> {
-    Some(Class::parse(replica)?.size < Class::parse(main)?.size)
-}
-
-/// The class that a replica of class `replica` should have: `times` as large, but at most as large as main's.
-/// A replica that is as large as main already gets the next size. If `replica` is unknown, main's class.
-pub fn recommended(replica: &str, main: Option<&str>, times: f64) -> Option<String> {
+/// The next class for a replica of class `replica` that is too small: main's if that is larger, or the next size of
+/// its own family. If `replica` is unknown, main's class.
+pub fn larger(replica: &str, main: Option<&str>) -> Option<String> {
     let Some(own) = Class::parse(replica) else { return main.map(str::to_owned) };
-    let of_main = main.and_then(Class::parse);
-    if let (Some(name), Some(of_main)) = (main, of_main)
-        && own.size < of_main.size
-        && f64::from(own.size) * times >= f64::from(of_main.size)
-    {
-        return Some(name.to_owned());
+    if let Some(main) = main.filter(|main| Class::parse(main).is_some_and(|main| main.size > own.size)) {
+        return Some(main.to_owned());
     }
-    let needed = (f64::from(own.size) * times).max(f64::from(own.size + 1));
-    let (name, _) = SIZES.iter().find(|(_, size)| f64::from(*size) >= needed)?;
+    let (name, _) = SIZES.iter().find(|(_, size)| *size > own.size)?;
     Some(format!("db.{}.{name}", own.family))
 }
 
@@ -62,26 +52,26 @@ mod tests {
 
     #[test]
     fn sizes_are_compared_and_families_are_not() {
-        assert_eq!(is_smaller("db.r6g.large", "db.r6g.2xlarge"), Some(true));
-        assert_eq!(is_smaller("db.t4g.medium", "db.m7g.large"), Some(true));
-        assert_eq!(is_smaller("db.r6g.large", "db.m7i.large"), Some(false));
+        let size = |name| Class::parse(name).map(|class| class.size);
+        assert!(
+            size("db.r6g.large") < size("db.r6g.2xlarge") && size("db.t4g.medium") < size("db.m7g.large")
+        );
+        assert_eq!(size("db.r6g.large"), size("db.m7i.large"));
         for unknown in ["", "db.r6g", "r6g.large", "db.r6g.gigantic", "db.r5b.metal"] {
-            assert_eq!(is_smaller(unknown, "db.r6g.large"), None, "{unknown}");
+            assert_eq!(size(unknown), None, "{unknown}");
         }
     }
 
     #[test]
-    fn the_smallest_sufficient_class_is_recommended_up_to_the_class_of_main() {
-        let of = |replica, main, times| recommended(replica, main, times).unwrap();
+    fn a_small_replica_gets_the_class_of_main_and_others_the_next_size() {
+        let of = |replica, main| larger(replica, main).unwrap();
         let main = Some("db.r6g.4xlarge");
-        assert_eq!(of("db.r6g.large", main, 1.7), "db.r6g.xlarge");
-        assert_eq!(of("db.r6g.large", main, 3.0), "db.r6g.2xlarge");
-        assert_eq!(of("db.r6g.large", main, 50.0), "db.r6g.4xlarge");
-        assert_eq!(of("db.r6g.large", main, 1.0), "db.r6g.xlarge");
-        // As large as main already, and still too small.
-        assert_eq!(of("db.r6g.4xlarge", main, 1.2), "db.r6g.8xlarge");
-        assert_eq!(of("db.x9.gigantic", main, 2.0), "db.r6g.4xlarge");
-        assert_eq!(recommended("db.x9.gigantic", None, 2.0), None);
-        assert_eq!(recommended("db.r6g.48xlarge", main, 2.0), None);
+        assert_eq!(of("db.t4g.large", main), "db.r6g.4xlarge");
+        assert_eq!(of("db.r6g.4xlarge", main), "db.r6g.8xlarge");
+        assert_eq!(of("db.r6g.8xlarge", main), "db.r6g.12xlarge");
+        assert_eq!(of("db.r6g.large", None), "db.r6g.xlarge");
+        assert_eq!(of("db.x9.gigantic", main), "db.r6g.4xlarge");
+        assert_eq!(larger("db.x9.gigantic", None), None);
+        assert_eq!(larger("db.r6g.48xlarge", main), None);
     }
 }

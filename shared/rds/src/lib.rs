@@ -9,7 +9,7 @@ mod error;
 mod snapshot;
 mod timestamp;
 
-pub use class::{Class, is_smaller, recommended};
+pub use class::{Class, larger};
 pub use client::{PAGE, client, manual_snapshots, one_snapshot, pages};
 pub use error::{RdsError, refusal};
 pub use snapshot::{DRILL_TAG_KEY, Snapshot, SnapshotState, TAG_KEY};

@@ -4,8 +4,9 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use replica_lag::notice::ReplicaNotice;
-use replica_lag::sample::{Figures, InstanceLoad, InstanceSample, MainSample, ReplicaSample, StandbySample};
-use replica_lag::state::{LagSettings, LagState, OutboxEntry};
+use replica_lag::notified::Destination;
+use replica_lag::sample::{Figures, InstanceSample, MainSample, ReplicaSample, StandbySample};
+use replica_lag::state::{LagSettings, LagState};
 use replica_lag::verdict::{Assessment, ReplicaVerdict};
 use std::collections::VecDeque;
 
@@ -34,19 +35,18 @@ pub(crate) struct Model {
     pub(crate) writes_heartbeats: bool,
     pub(crate) replica_answers: bool,
     pub(crate) main_answers: bool,
+    pub(crate) topic_accepts: bool,
     /// The share of questions to either ledger that fail.
     pub(crate) failing: f64,
     pub(crate) classes: (&'static str, &'static str),
     written: f64,
     received: f64,
     replayed: f64,
-    last_load: f64,
-    last_replayed: f64,
     /// Main's second and WAL position of each.
     heartbeats: VecDeque<(i64, f64)>,
     state: LagState,
     settings: LagSettings,
-    /// Every notice, in order.
+    /// Every notice that the topic has got, in order.
     pub(crate) notices: Vec<ReplicaNotice>,
     /// Every change of the verdict, with its second.
     pub(crate) changes: Vec<(i64, Assessment)>,
@@ -73,13 +73,12 @@ impl Model {
             writes_heartbeats: true,
             replica_answers: true,
             main_answers: true,
+            topic_accepts: true,
             failing: 0.0,
             classes: ("db.r6g.large", "db.r6g.large"),
             written,
             received: written,
             replayed: written,
-            last_load: 0.0,
-            last_replayed: 0.0,
             heartbeats: VecDeque::from([(0, written)]),
             state: LagState::default(),
             settings: LagSettings {
@@ -128,8 +127,7 @@ impl Model {
     }
 
     fn tick(&mut self) {
-        self.last_load = self.load * self.rng.random_range(0.8..1.2);
-        self.written += self.last_load;
+        self.written += self.load * self.rng.random_range(0.8..1.2);
         if self.writes_heartbeats {
             self.heartbeats.push_back((self.second, self.written));
             self.written += HEARTBEAT_BYTES;
@@ -137,12 +135,12 @@ impl Model {
         if self.is_connected {
             self.received = self.written;
         }
-        self.last_replayed = if self.is_paused || self.is_held || !self.replica_answers {
+        let replayed = if self.is_paused || self.is_held || !self.replica_answers {
             0.0
         } else {
             (self.received - self.replayed).min(self.capacity * self.rng.random_range(0.9..1.0))
         };
-        self.replayed += self.last_replayed;
+        self.replayed += replayed;
         while self.heartbeats.get(1).is_some_and(|(_, end)| *end < self.replayed) {
             self.heartbeats.pop_front();
         }
@@ -168,8 +166,6 @@ impl Model {
             heartbeat_at_ms: Some(heartbeat_ms(self.second - lag as i64)),
             received_lsn: Some(self.received as u64),
             replayed_lsn: Some(self.replayed as u64),
-            peak_sales_per_second: 10,
-            units_unsold: 1_000,
         });
         let main = (self.main_answers && asks(&mut self.rng, self.failing)).then(|| MainSample {
             heartbeat_age_seconds: Some((self.second - newest_heartbeat) as f64 + 0.5),
@@ -185,21 +181,11 @@ impl Model {
             ..InstanceSample::default()
         };
         let replica_of = InstanceSample { replica_of: Some("main".into()), ..instance(self.classes.0) };
-        let cpu = |share: f64| InstanceLoad {
-            cpu: Some((5.0 + 95.0 * share).min(100.0)),
-            ..InstanceLoad::default()
-        };
         if self.is_connected && self.replica_answers && self.main_answers {
             self.metric = (self.second, lag);
         }
         let is_fresh = self.second - self.metric.0 < METRIC_SECONDS;
-        let main_capacity = 8e6;
-        let figures = Figures {
-            replica: cpu(self.last_replayed / self.capacity),
-            main: cpu(self.last_load / main_capacity),
-            replica_lag: is_fresh.then_some(self.metric.1),
-            ..Figures::default()
-        };
+        let figures = Figures { replica_lag: is_fresh.then_some(self.metric.1), ..Figures::default() };
         StandbySample {
             at_ms,
             replica,
@@ -214,17 +200,24 @@ impl Model {
     fn observe(&mut self) -> Assessment {
         let before = self.state.verdict;
         let sample = self.sample();
-        let assessment = self.state.observe(&sample, None, &self.settings);
+        let assessment = self.state.observe(&sample, &self.settings);
         if before.is_none_or(|current| current.verdict != assessment.verdict) {
             self.changes.push((self.second, assessment.clone()));
         }
-        let entries = self.state.take_unsent(sample.at_ms);
-        self.notices.extend(entries.iter().map(|entry| entry.notice.clone()));
-        let sent: Vec<_> = entries
-            .into_iter()
-            .map(|entry| OutboxEntry { to_topic: false, to_bus: false, ..entry })
-            .collect();
-        self.state.record_sends(&sent);
+        let due = self.state.claim_notices(assessment.verdict, sample.at_ms, &self.settings);
+        let mut sent = Vec::new();
+        for (destination, occasion) in due {
+            if destination == Destination::Bus || self.topic_accepts {
+                sent.push(destination);
+            }
+            if destination == Destination::Topic && self.topic_accepts {
+                let last = self.state.notified(destination);
+                let notice =
+                    ReplicaNotice::write(occasion, &assessment, &sample, last, &self.state, &self.settings);
+                self.notices.push(notice);
+            }
+        }
+        self.state.record_sends(&sent, assessment.verdict, sample.at_ms);
         assessment
     }
 }

@@ -1,14 +1,16 @@
-//! Which notices are sent, and how often.
+//! Which notices are sent, how often, and how many at most.
 
 use crate::replica_verdict::model::Model;
 use proptest::prelude::*;
-use replica_lag::notice::{Occasion, ReplicaNotice, due};
+use replica_lag::notice::ReplicaNotice;
+use replica_lag::notified::{BURST, Destination, NOTICE_COST_MS, Notified, Occasion};
 use replica_lag::sample::StandbySample;
-use replica_lag::state::{LagSettings, LagState, OutboxEntry};
-use replica_lag::trigger::{Alarm, AlarmState};
-use replica_lag::verdict::ReplicaVerdict;
+use replica_lag::state::{LagSettings, LagState};
+use replica_lag::verdict::ReplicaVerdict::{self, Broken, Healthy, Unknown};
 
 const REPEAT_MS: i64 = 900_000;
+const HOUR_MS: i64 = 3_600_000;
+const BEGINNING_MS: i64 = 1_795_392_000_000;
 
 fn settings() -> LagSettings {
     LagSettings {
@@ -23,80 +25,113 @@ fn settings() -> LagSettings {
 
 /// A sample without any answer, `seconds` after the first one.
 fn blind(seconds: i64) -> StandbySample {
-    StandbySample { at_ms: 1_795_392_000_000 + seconds * 1_000, ..StandbySample::default() }
+    StandbySample { at_ms: BEGINNING_MS + seconds * 1_000, ..StandbySample::default() }
 }
 
 #[test]
 fn a_new_function_samples_for_a_minute_before_it_reports_unknown() {
-    let notified = |after_ms| due(None, ReplicaVerdict::Unknown, 0, after_ms, REPEAT_MS);
-    assert_eq!((notified(0), notified(59_999), notified(60_000)), (None, None, Some(Occasion::Changed)));
-    assert_eq!(due(None, ReplicaVerdict::Broken, 0, 0, REPEAT_MS), Some(Occasion::Changed));
-    assert_eq!(due(None, ReplicaVerdict::Healthy, 0, 0, REPEAT_MS), None);
+    let due = |verdict, after_ms| Notified::default().due(verdict, 0, after_ms, REPEAT_MS);
+    assert_eq!([0, 59_999, 60_000].map(|ms| due(Unknown, ms)), [None, None, Some(Occasion::Changed)]);
+    assert_eq!((due(Broken, 0), due(Healthy, 0)), (Some(Occasion::Changed), None));
 }
 
 #[test]
 fn one_run_sends_a_notice_and_the_next_one_if_that_run_dies() {
     let mut state = LagState::default();
-    for second in 0..7 {
-        state.observe(&blind(second * 10), None, &settings());
-    }
+    let first: Vec<_> = (0..7)
+        .map(|second| {
+            state.observe(&blind(second * 10), &settings());
+            state.claim_notices(Unknown, blind(second * 10).at_ms, &settings())
+        })
+        .collect();
+    let both = [(Destination::Topic, Occasion::Changed), (Destination::Bus, Occasion::Changed)];
+    assert_eq!((first[..6].concat().len(), first[6].as_slice()), (0, both.as_slice()));
     let now_ms = blind(60).at_ms;
-    let taken = state.take_unsent(now_ms);
-    assert_eq!(taken.len(), 1);
-    assert_eq!(state.take_unsent(now_ms + 1_000), []);
-    // The run that took it has died.
-    assert_eq!(state.take_unsent(now_ms + 31_000).len(), 1);
-    // The topic has accepted it, the bus has not.
-    let half: Vec<OutboxEntry> =
-        taken.iter().map(|entry| OutboxEntry { to_topic: false, ..entry.clone() }).collect();
-    state.record_sends(&half);
-    let again = state.take_unsent(now_ms + 32_000);
-    assert_eq!((again[0].to_topic, again[0].to_bus), (false, true));
-    let done: Vec<OutboxEntry> =
-        again.into_iter().map(|entry| OutboxEntry { to_bus: false, ..entry }).collect();
-    state.record_sends(&done);
-    assert_eq!(state.outbox, []);
+    // The sample of another run may be a little older or newer.
+    for later_ms in [-500, 0, 1_000] {
+        assert_eq!(state.claim_notices(Unknown, now_ms + later_ms, &settings()), []);
+    }
+    // The run that claimed them has died.
+    assert_eq!(state.claim_notices(Unknown, now_ms + 31_000, &settings()), both);
+    // The bus has accepted it, the topic has not.
+    state.record_sends(&[Destination::Bus], Unknown, now_ms + 31_000);
+    assert_eq!(state.notices_pending(&settings()), 1);
+    assert_eq!(state.claim_notices(Unknown, now_ms + 41_000, &settings()), both[..1]);
+    state.record_sends(&[Destination::Topic], Unknown, now_ms + 41_000);
+    assert_eq!(state.notices_pending(&settings()), 0);
+    assert_eq!(state.claim_notices(Unknown, now_ms + 51_000, &settings()), []);
 }
 
 #[test]
-fn several_notices_of_one_sample_have_ids_of_their_own() {
+fn a_notice_that_is_sent_again_has_its_first_id_and_the_newest_verdict() {
     let mut model = Model::new(9);
-    model.pass(60, |_, _| {});
-    let mut state = model.state().clone();
-    let sample = state.window.newest().unwrap().clone();
-    let assessment = state.observe(&sample, None, &settings());
-    for occasion in [Occasion::Changed, Occasion::Repeated, Occasion::Over] {
-        state.add_notice(occasion, &assessment, &sample, &settings());
-    }
-    let taken = state.take_unsent(sample.at_ms);
-    assert_eq!(taken.len(), 3);
-    let sent: Vec<OutboxEntry> =
-        taken.into_iter().map(|entry| OutboxEntry { to_topic: false, to_bus: false, ..entry }).collect();
-    state.record_sends(&sent);
-    assert_eq!(state.outbox, []);
+    model.topic_accepts = false;
+    model.pass(120, |_, _| {});
+    model.is_paused = true;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.notices, []);
+    // What the bus was notified of meanwhile makes no difference.
+    model.topic_accepts = true;
+    model.pass(600, |_, _| {});
+    assert_eq!(model.notices.len(), 1);
+    assert_eq!(model.notices[0].notice_id, "standby-changed-broken-0");
+    model.is_paused = false;
+    model.pass(600, |_, _| {});
+    let occasions: Vec<Occasion> = model.notices.iter().map(|notice| notice.occasion).collect();
+    assert_eq!(occasions.last(), Some(&Occasion::Over));
+    let ids: std::collections::BTreeSet<&str> =
+        model.notices.iter().map(|notice| notice.notice_id.as_str()).collect();
+    assert_eq!(ids.len(), model.notices.len(), "{ids:?}");
+}
+
+/// What an earlier version of the function has saved.
+const EARLIER_STATE: &str = r#"{
+    "first_sample_ms": 1795000000000,
+    "window": {
+        "samples": [{
+            "at_ms": 1795391990000, "replica": { "follows": true, "is_paused": true, "peak_sales_per_second": 3, "units_unsold": 4 },
+            "figures": { "replica": { "cpu": 3.5 }, "main": {}, "wal_bytes": 1.0 },
+            "at_risk": { "seconds": 1.5, "sales_at_most": 3, "sales_likely": 3, "basis": "main" }
+        }],
+        "periods": [{ "number": 2990000, "class": "db.r6g.large", "written": 4e6, "followed": true, "fell_behind": true }],
+        "is_unobstructed": true
+    },
+    "verdict": { "verdict": "undersized", "since_ms": 1795300000000 },
+    "last_notified": { "verdict": "undersized", "first_ms": 1795300000000, "last_ms": 1795391000000 },
+    "alarms": { "arn": { "state": "ALARM", "since": "2026-11-23T14:30:00.000+0000" } },
+    "outbox": [{ "notice": { "notice_id": "x" }, "to_topic": true, "to_bus": false, "in_flight_until_ms": 0 }]
+}"#;
+
+#[test]
+fn the_state_of_an_earlier_version_is_read() {
+    let mut state: LagState = serde_json::from_str(EARLIER_STATE).unwrap();
+    assert_eq!(state.window.samples().len(), 1);
+    let sample = StandbySample { replica: state.window.samples()[0].replica, ..blind(0) };
+    let assessment = state.observe(&sample, &settings());
+    assert_eq!((assessment.verdict, assessment.cause), (Broken, "paused"));
+    let due = state.claim_notices(Broken, sample.at_ms, &settings());
+    assert_eq!(due.len(), 2);
 }
 
 #[test]
-fn an_alarm_s_state_is_handled_once_and_an_older_one_is_ignored() {
-    let alarm = |arn: &str, since: &str| Alarm {
-        arn: arn.into(),
-        state: AlarmState::Alarm,
-        since: format!("2026-11-23T14:{since}.000+0000"),
-    };
+fn a_clock_that_was_ahead_silences_nothing() {
     let mut state = LagState::default();
-    let first = alarm("a", "30:00");
-    assert!(!state.has_handled(&first));
-    state.observe(&blind(0), Some(&first), &settings());
-    assert!(state.has_handled(&first) && state.has_handled(&alarm("a", "29:59")));
-    assert!(!state.has_handled(&alarm("a", "30:01")) && !state.has_handled(&alarm("b", "30:00")));
-    for number in 0..100 {
-        state.observe(&blind(number + 1), Some(&alarm(&number.to_string(), "31:00")), &settings());
+    let ahead = StandbySample { at_ms: BEGINNING_MS + 10_000 * HOUR_MS, ..StandbySample::default() };
+    state.observe(&ahead, &settings());
+    for _ in 0..20 {
+        state.claim_notices(Broken, ahead.at_ms, &settings());
+        state.record_sends(&[Destination::Topic, Destination::Bus], Broken, ahead.at_ms);
     }
-    assert!(state.alarms.len() <= 50, "{}", state.alarms.len());
+    // The run that sends has died.
+    state.claim_notices(Unknown, ahead.at_ms, &settings());
+    state.observe(&blind(0), &settings());
+    assert_eq!(state.window.newest().map(|newest| newest.at_ms), Some(BEGINNING_MS));
+    let changed = [(Destination::Topic, Occasion::Changed), (Destination::Bus, Occasion::Changed)];
+    assert_eq!(state.claim_notices(Unknown, BEGINNING_MS, &settings()), changed);
 }
 
 #[test]
-fn the_saved_state_fits_into_an_item_and_is_read_back() {
+fn the_saved_state_is_small_and_is_read_back() {
     let mut model = Model::new(1);
     for day in 0..20 {
         // A drop a day for three weeks, and the replica is always a little too small.
@@ -107,11 +142,12 @@ fn the_saved_state_fits_into_an_item_and_is_read_back() {
     }
     let text = serde_json::to_string(model.state()).unwrap();
     println!("three weeks are {} bytes", text.len());
-    assert!(text.len() < 100_000, "{}", text.len());
+    // A write of a kilobyte costs one unit.
+    assert!(text.len() < 10_000, "{}", text.len());
     let read: LagState = serde_json::from_str(&text).unwrap();
     // The last digits of a fraction may differ.
     let outline = |state: &LagState| {
-        (state.verdict, state.last_notified, state.window.samples().len(), state.window.periods().len())
+        (state.verdict, state.topic, state.window.samples().len(), state.window.earlier_lags())
     };
     assert_eq!(outline(&read), outline(model.state()));
 }
@@ -119,17 +155,19 @@ fn the_saved_state_fits_into_an_item_and_is_read_back() {
 /// Each change is notified once and repeated after a quarter of an hour, not earlier; the end is notified once.
 fn check(notices: &[ReplicaNotice]) -> Result<(), TestCaseError> {
     let mut last: Option<&ReplicaNotice> = None;
-    for notice in notices {
+    for (number, notice) in notices.iter().enumerate() {
         match (last, notice.occasion) {
             (None, Occasion::Changed) => {}
             (Some(last), Occasion::Changed) => prop_assert_ne!(last.verdict, notice.verdict),
             (Some(last), Occasion::Repeated) => {
                 prop_assert_eq!(last.verdict, notice.verdict);
-                prop_assert!((REPEAT_MS..REPEAT_MS + 25_000).contains(&(notice.at_ms - last.at_ms)));
+                let waited_ms = notice.at_ms - last.at_ms;
+                prop_assert!(waited_ms >= REPEAT_MS, "{waited_ms}");
+                prop_assert!(waited_ms < REPEAT_MS + 25_000 || is_limited(&notices[..number], notice.at_ms));
             }
             (Some(last), Occasion::Over) => {
-                prop_assert_ne!(last.verdict, ReplicaVerdict::Healthy);
-                prop_assert_eq!(notice.verdict, ReplicaVerdict::Healthy);
+                prop_assert_ne!(last.verdict, Healthy);
+                prop_assert_eq!(notice.verdict, Healthy);
             }
             (last, occasion) => prop_assert!(false, "{:?} after {:?}", occasion, last),
         }
@@ -138,6 +176,69 @@ fn check(notices: &[ReplicaNotice]) -> Result<(), TestCaseError> {
         last = (notice.occasion != Occasion::Over).then_some(notice);
     }
     Ok(())
+}
+
+/// Whether so many notices were sent lately that the next one may have to wait.
+fn is_limited(notices: &[ReplicaNotice], now_ms: i64) -> bool {
+    let used_up_ms = BURST * NOTICE_COST_MS;
+    notices.iter().filter(|notice| now_ms - notice.at_ms < 2 * used_up_ms).count() as i64 >= BURST - 1
+}
+
+/// The most notices in `time_ms`, whatever happens: docs/LIMITS.md names them for an hour and a day.
+fn most(time_ms: i64) -> usize {
+    usize::try_from(BURST + 1 + time_ms / NOTICE_COST_MS).unwrap()
+}
+
+#[test]
+fn the_documented_limits_are_those_of_the_constants() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/LIMITS.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let cell = format!("| {} an hour; {} a day |", most(HOUR_MS), most(24 * HOUR_MS));
+    assert!(page.contains(&cell), "docs/LIMITS.md lacks {cell}");
+}
+
+/// What a destination is notified of while the verdicts of `pattern`, each for some seconds, follow each other for 30 hours.
+fn notified(pattern: &[(ReplicaVerdict, i64)]) -> (Notified, i64, Vec<(i64, ReplicaVerdict)>) {
+    let (mut notified, mut now_ms, mut sent) = (Notified::default(), BEGINNING_MS, Vec::new());
+    let mut pattern = pattern.iter().cycle();
+    while now_ms - BEGINNING_MS < 30 * HOUR_MS {
+        let (verdict, seconds) = *pattern.next().unwrap();
+        for _ in 0..seconds.div_euclid(10).max(1) {
+            step(&mut notified, verdict, now_ms, &mut sent);
+            now_ms += 10_000;
+        }
+    }
+    (notified, now_ms, sent)
+}
+
+fn step(
+    notified: &mut Notified,
+    verdict: ReplicaVerdict,
+    now_ms: i64,
+    sent: &mut Vec<(i64, ReplicaVerdict)>,
+) {
+    let last = notified.verdict;
+    if notified.due(verdict, BEGINNING_MS, now_ms, REPEAT_MS).is_some() {
+        notified.record(verdict, now_ms);
+        sent.push((now_ms, verdict));
+    }
+    assert!(verdict != Broken || notified.verdict == Some(Broken), "broken was delayed after {last:?}");
+}
+
+/// The most notices that were sent within `time_ms`.
+fn within(sent: &[(i64, ReplicaVerdict)], time_ms: i64) -> usize {
+    let from =
+        |first: usize| sent[first..].iter().take_while(|(at_ms, _)| at_ms - sent[first].0 <= time_ms).count();
+    (0..sent.len()).map(from).max().unwrap_or(0)
+}
+
+#[test]
+fn a_replica_that_breaks_every_twenty_seconds_is_notified_as_broken_within_the_limit() {
+    let (_, _, sent) = notified(&[(Broken, 10), (Healthy, 10)]);
+    let (hour, day) = (within(&sent, HOUR_MS), within(&sent, 24 * HOUR_MS));
+    println!("broken every 20 s: {hour} notices an hour, {day} a day");
+    assert!((most(HOUR_MS) - 1..=most(HOUR_MS)).contains(&hour), "{hour}");
+    assert!(day <= most(24 * HOUR_MS), "{day}");
 }
 
 proptest! {
@@ -160,7 +261,32 @@ proptest! {
         check(&model.notices)?;
         // The last notice reports the current verdict.
         let last = model.notices.last().filter(|notice| notice.occasion != Occasion::Over);
-        let notified = last.map_or(ReplicaVerdict::Healthy, |notice| notice.verdict);
-        prop_assert!(notified == model.verdict() || model.now() < 70, "{:?}", model.verdict());
+        let notified = last.map_or(Healthy, |notice| notice.verdict);
+        let now_ms = model.state().window.newest().map_or(0, |newest| newest.at_ms);
+        prop_assert!(
+            notified == model.verdict() || model.now() < 70 || is_limited(&model.notices, now_ms),
+            "{:?}", model.verdict()
+        );
+    }
+
+    /// Whatever the verdicts do: the notices of an hour and of a day have a limit, *broken* is never delayed by it, and the
+    /// verdict that stays is notified in the end.
+    #[test]
+    fn flapping_verdicts_are_notified_within_the_limit_and_the_last_one_always(
+        pattern in prop::collection::vec((prop::sample::select(&ReplicaVerdict::ALL[..]), 1_i64..4_000), 1..40),
+        is_hasty: bool,
+        last in prop::sample::select(&ReplicaVerdict::ALL[..]),
+    ) {
+        let pattern: Vec<_> =
+            pattern.into_iter().map(|(verdict, seconds)| (verdict, if is_hasty { 10 } else { seconds })).collect();
+        let (mut notified, mut now_ms, mut sent) = notified(&pattern);
+        prop_assert!(within(&sent, HOUR_MS) <= most(HOUR_MS), "{}", within(&sent, HOUR_MS));
+        prop_assert!(within(&sent, 24 * HOUR_MS) <= most(24 * HOUR_MS), "{}", within(&sent, 24 * HOUR_MS));
+        let end_ms = now_ms + 2 * NOTICE_COST_MS;
+        while now_ms <= end_ms {
+            step(&mut notified, last, now_ms, &mut sent);
+            now_ms += 10_000;
+        }
+        prop_assert_eq!(notified.verdict.unwrap_or(Healthy), last);
     }
 }
