@@ -198,7 +198,7 @@ impl Problem {
             Self::AlreadySold => "Each buyer can have one unit.".into(),
             Self::BadPayment => {
                 "Send user_token (1 to 255 visible ASCII characters), payment_reference (likewise) and \
-                 outcome (paid, pending or failed), and nothing else."
+                 outcome (paid, pending, declined, failed or cancelled), and nothing else."
                     .into()
             }
             Self::NoReservation => "Nothing was sold. Please return the money.".into(),

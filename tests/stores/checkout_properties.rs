@@ -33,8 +33,8 @@ enum DropEvent {
     Work { starts_ms: u64, lives_ms: u64 },
     /// The shop reports the payment, `times` times at the same moment.
     Pay { buyer: u8, starts_ms: u64, times: u8 },
-    /// The shop reports a failed payment.
-    Fail { buyer: u8, starts_ms: u64 },
+    /// The shop reports a payment that has not succeeded.
+    Fail { buyer: u8, starts_ms: u64, outcome: &'static str },
     /// The buyer leaves the queue or cancels the reservation.
     Leave { buyer: u8, starts_ms: u64 },
 }
@@ -47,7 +47,8 @@ fn step() -> impl Strategy<Value = DropEvent> {
         5 => (at(), prop_oneof![1..=3_u32, Just(500)]).prop_map(|(starts_ms, most)| DropEvent::Drain { starts_ms, most }),
         5 => (at(), prop_oneof![0..12_u64, Just(500)]).prop_map(|(starts_ms, lives_ms)| DropEvent::Work { starts_ms, lives_ms }),
         4 => (0..BUYERS, at(), 1..=3_u8).prop_map(|(buyer, starts_ms, times)| DropEvent::Pay { buyer, starts_ms, times }),
-        1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Fail { buyer, starts_ms }),
+        2 => (0..BUYERS, at(), prop_oneof![2 => Just("declined"), 1 => Just("failed"), 1 => Just("cancelled")])
+            .prop_map(|(buyer, starts_ms, outcome)| DropEvent::Fail { buyer, starts_ms, outcome }),
         1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Leave { buyer, starts_ms }),
     ]
 }
@@ -128,9 +129,9 @@ async fn run_event(
             let answers = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
             return Ok(answers.iter().any(|answer| answer == "sold").then_some(buyer));
         }
-        DropEvent::Fail { buyer, starts_ms } => {
+        DropEvent::Fail { buyer, starts_ms, outcome } => {
             after(starts_ms).await;
-            pay(servers, item_id, buyer, 0, "failed").await;
+            pay(servers, item_id, buyer, 0, outcome).await;
         }
         DropEvent::Leave { buyer, starts_ms } => {
             after(starts_ms).await;

@@ -1,6 +1,7 @@
 //! The queue and the ledger, on a real Redis and a real PostgreSQL of each test's own.
 
 mod checkout_properties;
+mod declined_payments;
 mod edge_reads;
 mod failover_compare;
 mod failover_holds;

@@ -1,28 +1,24 @@
 //! Applies payment notices to reservations.
 //!
 //! The shop's backend, or its payment provider's webhook, sends the result of a payment:
-//! `paid` sells the unit, `pending` extends the hold once, `failed` releases the unit. The
-//! payment's reference is the idempotency key. A refusal after which the shop refunds the
+//! `paid` sells the unit, `pending` extends the hold once, `declined` changes nothing, `failed` and
+//! `cancelled` release the unit. The payment's reference is the idempotency key. A refusal after which the shop refunds the
 //! payment is final. The ledger decides, and order-confirm updates Redis after the commit. If
 //! that update fails, the checkout worker repeats it when the hold ends.
 
+mod apply;
 mod notice;
 
+pub use apply::Confirmed;
 pub use notice::PaymentBody;
 
 use lease::Lease;
-use ledger::{BuyerState, Due, Extension, Ledger, LedgerError, Payment};
+use ledger::Ledger;
 use notice::{PaymentNotice, PaymentOutcome};
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
-use shared::item::{Item, ItemId};
-use shared::permit::Fence;
 use shared::problem::Problem;
-use shared::queue::{self, Hold, ItemError, Link, OrderState, Queue, Settlement};
-use shared::stamp::Stamp;
-use std::time::Duration;
+use shared::queue::{self, Link, Queue};
 
 /// State that one process of the function keeps between invocations.
 #[derive(Debug)]
@@ -46,19 +42,6 @@ impl App {
     pub fn open(&self) {
         self.queue.open();
     }
-}
-
-/// The state of the reservation after a notice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Confirmed {
-    item_id: ItemId,
-    #[schemars(extend("enum" = ["sold", "reserved", "released"]))]
-    status: &'static str,
-    payment_reference: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    placed_at: Option<Stamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reserved_until: Option<Stamp>,
 }
 
 /// Handles an event from API Gateway or a direct invocation.
@@ -93,207 +76,24 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Er
 async fn receive(app: &App, notice: Result<PaymentNotice, Problem>) -> Result<Confirmed, Problem> {
     let outcome = notice.as_ref().ok().map(|notice| notice.outcome);
     let applied = match notice {
-        Ok(notice) => apply(app, &notice).await,
+        Ok(notice) => apply::apply(app, &notice).await,
         Err(problem) => Err(problem),
     };
     match &applied {
-        Ok(confirmed) => metrics::counter!("payments", "Status" => confirmed.status).increment(1),
+        Ok(confirmed) => metrics::counter!("payments", "Status" => confirmed.metric_status()).increment(1),
         Err(problem) => count_refusal(problem, outcome),
     }
     applied
 }
 
-/// A refused `failed` has no money behind it, so that the alarm on `payments_refused` must not count it.
+/// The alarm on `payments_refused` is about money for which no unit was sold. A notice of a payment that did not
+/// succeed has no money behind it.
 fn count_refusal(problem: &Problem, outcome: Option<PaymentOutcome>) {
-    if outcome == Some(PaymentOutcome::Failed) {
+    if outcome.is_some_and(|outcome| !outcome.may_have_money()) {
         metrics::counter!("failed_payments_refused", "Reason" => problem.slug()).increment(1);
     } else {
         metrics::counter!("payments_refused", "Reason" => problem.slug()).increment(1);
     }
     let is_unavailable = matches!(problem, Problem::StatusUnavailable | Problem::LedgerUnavailable);
     metrics::counter!("payments_unavailable").increment(u64::from(is_unavailable));
-}
-
-async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> {
-    // The refusals below are final. A demoted main may lack the item, or have it under an old epoch.
-    let item = match app.queue.item_on_primary(&notice.item_id).await {
-        Ok(item) => item,
-        Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
-        Err(ItemError::NoSuchItem(item_id)) => return Err(missing_item_problem(app, &item_id).await),
-        Err(error) => {
-            tracing::error!(
-                %error,
-                item_id = %notice.item_id,
-                "could not read an item from main's Redis; the payment notice gets an internal error"
-            );
-            return Err(Problem::Internal);
-        }
-    };
-    match notice.outcome {
-        PaymentOutcome::Paid => sell(app, notice, &item).await,
-        PaymentOutcome::Pending => extend(app, notice, &item).await,
-        PaymentOutcome::Failed => release(app, notice, &item).await,
-    }
-}
-
-/// If Redis has lost an item that the ledger has, an operator rebuilds it. Until then the
-/// answer must be temporary, so that no shop refunds a payment.
-async fn missing_item_problem(app: &App, item_id: &ItemId) -> Problem {
-    match app.ledger.item(item_id).await {
-        Err(LedgerError::NoSuchItem(_)) => Problem::NoSuchItem,
-        Err(_) => Problem::LedgerUnavailable,
-        Ok(_) => {
-            tracing::error!(%item_id, "Redis has lost an item that the ledger has: run drop-admin's rebuild");
-            Problem::StatusUnavailable
-        }
-    }
-}
-
-async fn sell(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
-    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let fence = fence(app, item).await?;
-    let paid = app.ledger.pay(item_id, user_token, payment_reference, fence).await;
-    let paid = match paid.map_err(ledger_problem)? {
-        Payment::Unknown => refuse(app, notice, state(app, notice).await?, fence).await?,
-        paid => paid,
-    };
-    let Payment::Sold { placed_at } = paid else { return Err(refusal(paid)) };
-    settle(app, notice, None, queue::ReservationOutcome::Sold).await;
-    Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
-}
-
-async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
-    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let (state, fence) = (state(app, notice).await?, fence(app, item).await?);
-    let mut settled = Payment::Unknown;
-    // A sold unit needs no extension; the ledger knows for which payment it was sold.
-    if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
-        let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
-        let until = now.saturating_add(Duration::from_secs(item.hold_seconds.into()));
-        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, fence).await;
-        match extended.map_err(ledger_problem)? {
-            Extension::Until(until) => {
-                if let OrderState::Reserved(Hold::Until(held)) = state {
-                    settle(app, notice, Some(held), queue::ReservationOutcome::Reserved { until }).await;
-                }
-                return Ok(Confirmed { reserved_until: Some(until), ..confirmed(notice, "reserved") });
-            }
-            Extension::Spent => return Err(Problem::AlreadyExtended),
-            Extension::Settled(payment) => settled = payment,
-        }
-    }
-    if settled == Payment::Unknown {
-        settled = refuse(app, notice, state, fence).await?;
-    }
-    let Payment::Sold { placed_at } = settled else { return Err(refusal(settled)) };
-    Ok(Confirmed { placed_at: Some(placed_at), ..confirmed(notice, "sold") })
-}
-
-async fn release(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {
-    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let (state, fence) = (state(app, notice).await?, fence(app, item).await?);
-    let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, fence).await;
-    match given_up.map_err(ledger_problem)? {
-        Payment::Released => {
-            // Redis may hold a later reservation, which does not belong to this payment.
-            if let OrderState::Reserved(Hold::Until(held)) = state
-                && has_ended(app, notice, held).await?
-            {
-                settle(app, notice, Some(held), queue::ReservationOutcome::Released { returns_unit: true })
-                    .await;
-            }
-            Ok(confirmed(notice, "released"))
-        }
-        Payment::HeldForAnother => Err(Problem::AlreadyExtended),
-        other => Err(refusal(other)),
-    }
-}
-
-fn confirmed(notice: &PaymentNotice, status: &'static str) -> Confirmed {
-    Confirmed {
-        item_id: notice.item_id.clone(),
-        status,
-        payment_reference: notice.payment_reference.clone(),
-        placed_at: None,
-        reserved_until: None,
-    }
-}
-
-async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem> {
-    let state = app.queue.order_state(&notice.item_id, &notice.user_token).await;
-    state.map_err(|_| Problem::StatusUnavailable)
-}
-
-/// Whether the ledger has released the reservation that Redis holds until `held`. The ledger may
-/// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
-async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
-    let due = Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false };
-    let states = app.ledger.buyer_states(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
-    Ok(states == [BuyerState::Released])
-}
-
-/// Refuses a payment permanently if it buys nothing. Not if Redis has a reservation that the ledger has not
-/// recorded yet.
-async fn refuse(
-    app: &App,
-    notice: &PaymentNotice,
-    state: OrderState,
-    fence: Fence,
-) -> Result<Payment, Problem> {
-    let PaymentNotice { item_id, user_token, payment_reference, .. } = notice;
-    let refused = app.ledger.refuse(item_id, user_token, payment_reference, state, fence).await;
-    refused.map_err(ledger_problem)
-}
-
-/// Why a payment bought nothing, or released nothing.
-fn refusal(payment: Payment) -> Problem {
-    match payment {
-        Payment::AlreadyPaid => Problem::AlreadyPaid,
-        Payment::Used => Problem::PaymentUsed,
-        // Held for another payment: this one was reported as failed before.
-        Payment::Released | Payment::HeldForAnother => Problem::ReservationEnded,
-        Payment::NoReservation => Problem::NoReservation,
-        Payment::Unknown => Problem::NotRecordedYet,
-        Payment::Sold { .. } => Problem::AlreadySold,
-    }
-}
-
-/// The epoch under which the ledger may record a payment now, with the end of the lease.
-async fn fence(app: &App, item: &Item) -> Result<Fence, Problem> {
-    let permit = app.lease.permit_now(&app.queue).await.map_err(|error| {
-        tracing::warn!(%error, "could not confirm the main lease; the payment gets a temporary refusal");
-        Problem::LedgerUnavailable
-    })?;
-    Ok(permit.fence(item.epoch))
-}
-
-/// Writes the ledger's decision to Redis. The decision stands even if this fails.
-async fn settle(
-    app: &App,
-    notice: &PaymentNotice,
-    expected: Option<Stamp>,
-    outcome: queue::ReservationOutcome,
-) {
-    let settlement = Settlement {
-        user_token: notice.user_token.clone(),
-        expected: expected.map(|stamp| stamp.to_string()),
-        outcome,
-    };
-    if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {
-        tracing::warn!(%error, item_id = %notice.item_id, "could not write a payment's result to Redis; the checkout worker does it when the hold ends");
-    }
-}
-
-fn ledger_problem(error: LedgerError) -> Problem {
-    match error {
-        LedgerError::Unavailable(_) | LedgerError::LeaseOver => {
-            tracing::warn!(%error, "the ledger is unavailable; the payment gets a temporary refusal");
-            Problem::LedgerUnavailable
-        }
-        LedgerError::NoSuchItem(_) => Problem::NoReservation,
-        LedgerError::StaleEpoch | LedgerError::Refused(_) => {
-            tracing::error!(%error, "the ledger refused to record a payment; the shop gets an internal error");
-            Problem::Internal
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::item::ItemId;
 use shared::problem::Problem;
@@ -26,15 +26,26 @@ pub(crate) struct PaymentNotice {
     pub(crate) outcome: PaymentOutcome,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PaymentOutcome {
     /// Paid: sell the unit.
     Paid,
     /// The payment is in progress: extend the hold, once.
     Pending,
-    /// The payment failed: release the unit.
+    /// This attempt failed, and the same payment may still succeed: the hold goes on to its end.
+    Declined,
+    /// The payment failed and cannot succeed any more: release the unit.
     Failed,
+    /// The buyer or the shop has given the payment up: release the unit.
+    Cancelled,
+}
+
+impl PaymentOutcome {
+    /// Whether the shop has the buyer's money, or may get it.
+    pub(crate) fn may_have_money(self) -> bool {
+        matches!(self, Self::Paid | Self::Pending)
+    }
 }
 
 /// The result of a payment, as the shop sends it.

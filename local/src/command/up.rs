@@ -133,7 +133,7 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
         let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });
         let payments = format!("{}/items/{item_id}/payments", main.gateway.url());
         println!(
-            "\nThe shop pays for {:.0}% of the reservations (--unpaid). To report a payment by hand (paid, pending or failed):",
+            "\nThe shop pays for {:.0}% of the reservations (--unpaid). To report a payment by hand (paid, pending, declined, failed or cancelled):",
             (1.0 - up.unpaid) * 100.0
         );
         println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");

@@ -23,7 +23,7 @@ pub use error::LedgerError;
 pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, ReplicaState, ReplicationSlot};
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
-pub use payment::{Extension, Payment};
+pub use payment::{Decline, Extension, Payment};
 pub use records::{Sale, SaleState};
 pub use sales::{BuyerState, Due};
 pub use vitals::Vitals;

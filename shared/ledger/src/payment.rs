@@ -75,6 +75,15 @@ pub enum Extension {
     Settled(Payment),
 }
 
+/// The state of a reservation after an attempt to pay was declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decline {
+    /// The hold goes on to this moment. The same payment may still buy the unit.
+    HeldUntil(Stamp),
+    /// The reservation is decided, or the ledger does not have it yet ([`Payment::Unknown`]).
+    Settled(Payment),
+}
+
 /// One payment of one buyer for one item, and the fence under which its result is written.
 #[derive(Clone, Copy)]
 struct Charge<'a> {
@@ -132,6 +141,27 @@ impl Ledger {
     ) -> Result<Extension, LedgerError> {
         let charge = Charge { item_id, buyer, reference, fence };
         self.within_limit(retry_if_overtaken(|| self.extend_once(charge, until, redis))).await
+    }
+
+    /// Reads the state of the buyer's reservation after an attempt to pay was declined. Nothing is written: a later
+    /// notice of the same payment is decided by itself. `redis` is the buyer's state in Redis, as for
+    /// [`refuse`](Self::refuse).
+    pub async fn decline(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+        reference: &str,
+        redis: OrderState,
+        fence: Fence,
+    ) -> Result<Decline, LedgerError> {
+        let charge = Charge { item_id, buyer, reference, fence };
+        self.within_limit(async {
+            // Rolled back: the transaction only waits for a notice that is being decided.
+            let mut transaction = self.pool.begin().await?;
+            let facts = read_facts(&mut transaction, charge).await?;
+            Ok(facts.after_decline(reference, redis))
+        })
+        .await
     }
 
     /// Releases the buyer's reservation because its payment has failed, unless its hold was extended for

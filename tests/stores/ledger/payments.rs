@@ -1,7 +1,7 @@
 //! Late and repeated notices of a payment, after which the buyer has another reservation.
 
 use super::*;
-use ledger::SaleState;
+use ledger::{Decline, SaleState};
 use shared::permit::Fence;
 
 fn today() -> Fence {
@@ -77,6 +77,29 @@ async fn a_failed_payment_releases_its_own_reservation_and_no_later_one() {
     assert_eq!(state_of(ledger, &item_id, &x).await, Some(SaleState::Reserved));
     assert_eq!(ledger.item(&item_id).await.unwrap().units_taken, 1);
     assert_eq!(ledger.pay(&item_id, &x, "card", today()).await, Ok(Payment::Released));
+}
+
+#[tokio::test]
+async fn a_declined_payment_decides_nothing_and_buys_when_it_succeeds() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 10).await;
+    let x = buyer("x");
+    let decline = async |redis| ledger.decline(&item_id, &x, "card", redis, today()).await;
+    // In transit; then recorded, however often it is declined.
+    assert_eq!(decline(in_redis(0)).await, Ok(Decline::Settled(Payment::Unknown)));
+    ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(decline(in_redis(0)).await, Ok(Decline::HeldUntil(at(NOW + HOLD))));
+    }
+    // After the end nothing is stored, either: the next reservation is bought by the same payment.
+    ledger.release_due(&item_id, &[due("x", 0, true)], at(NOW), today()).await.unwrap();
+    assert_eq!(decline(OrderState::Released).await, Ok(Decline::Settled(Payment::Released)));
+    ledger.record(&item_id, &[held("x", 10)], Permit::Unleased).await.unwrap();
+    assert_eq!(decline(in_redis(10)).await, Ok(Decline::HeldUntil(at(NOW + 10 + HOLD))));
+    assert!(matches!(ledger.pay(&item_id, &x, "card", today()).await, Ok(Payment::Sold { .. })));
+    // A notice that arrives out of order.
+    assert!(matches!(decline(OrderState::Sold).await, Ok(Decline::Settled(Payment::Sold { .. }))));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the ledger has of a payment, and the decision that follows.
 
-use super::{Charge, Payment};
+use super::{Charge, Decline, Payment};
 use crate::items::stamp;
 use crate::records::state;
 use crate::{LedgerError, SaleState};
@@ -52,6 +52,22 @@ impl PaymentFacts {
             (SaleState::Released, _) if is_over => PaymentDecision::Decided(Payment::Released),
             (SaleState::Released, _) => PaymentDecision::Decided(Payment::Unknown),
             (SaleState::Reserved, _) | (SaleState::Sold, None) => PaymentDecision::Open(sale),
+        }
+    }
+
+    /// The state of the reservation after an attempt to pay by `reference` was declined.
+    pub(super) fn after_decline(&self, reference: &str, redis: OrderState) -> Decline {
+        match self.decide(reference, Some(redis)) {
+            PaymentDecision::Decided(answer) => Decline::Settled(answer),
+            PaymentDecision::Open(sale) if sale.state == SaleState::Sold => {
+                Decline::Settled(Payment::Sold { placed_at: sale.placed_at })
+            }
+            PaymentDecision::Open(sale) => match redis {
+                // Sold under an earlier epoch; this copy of the ledger does not have the sale.
+                OrderState::Sold => Decline::Settled(Payment::Unknown),
+                OrderState::Reserved(Hold::Release) => Decline::Settled(Payment::Released),
+                _ => Decline::HeldUntil(sale.hold_until),
+            },
         }
     }
 }
@@ -195,6 +211,28 @@ mod tests {
         }
         let extended = SaleRow { extended_for: Some("a".into()), ..row(SaleState::Released, None) };
         assert!(is_over(Some(&extended), until(HELD - 1)) && !is_over(Some(&extended), until(HELD + 1)));
+    }
+
+    #[test]
+    fn a_declined_attempt_leaves_the_hold_as_it_is() {
+        let held = || Some(row(SaleState::Reserved, None));
+        let until = OrderState::Reserved(Hold::Until(at(HELD)));
+        let sold = Decline::Settled(Payment::Sold { placed_at: at(1) });
+        let another = SaleRow { extended_for: Some("b".into()), ..row(SaleState::Reserved, None) };
+        for (answered, sale, redis, expected) in [
+            (None, held(), until, Decline::HeldUntil(at(HELD))),
+            (None, Some(another), until, Decline::HeldUntil(at(HELD))),
+            (None, held(), OrderState::Reserved(Hold::Release), Decline::Settled(Payment::Released)),
+            (None, held(), OrderState::Sold, Decline::Settled(Payment::Unknown)),
+            (None, None, until, Decline::Settled(Payment::Unknown)),
+            (None, None, OrderState::None, Decline::Settled(Payment::NoReservation)),
+            (None, Some(row(SaleState::Sold, Some("a"))), OrderState::Sold, sold),
+            (None, Some(row(SaleState::Sold, None)), OrderState::Sold, sold),
+            (Some(Payment::Released), held(), until, Decline::Settled(Payment::Released)),
+        ] {
+            let facts = PaymentFacts { answered, sale };
+            assert_eq!(facts.after_decline("a", redis), expected, "{facts:?} {redis:?}");
+        }
     }
 
     #[test]
