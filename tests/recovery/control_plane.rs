@@ -15,6 +15,7 @@ use sdk::RetryConfig;
 use sdk::TimeoutConfig;
 use sdk::{Region, SdkConfig};
 use shared::clock::Clock;
+use sqlx::Connection;
 use std::fmt::Debug;
 use std::time::Duration;
 use tests::eventually;
@@ -112,19 +113,29 @@ async fn databases(two: &TwoRegions) -> Result<()> {
     assert!(!two.ledger(STANDBY).await?.replica(Clock::machine().now()).await?.follows);
     assert_eq!(code(promote(&id).await), "InvalidDBInstanceState");
 
-    // A security group that allows no traffic.
-    let through_proxy =
-        sqlx::postgres::PgPool::connect_lazy(&two.regions[MAIN].servers.as_ref().unwrap().urls.ledger)?;
-    sqlx::query("SELECT 1").execute(&through_proxy).await?;
+    // A security group that allows no traffic: open connections go on, until the instance is rebooted.
+    let url = two.regions[MAIN].servers.as_ref().unwrap().urls.ledger.clone();
+    let mut open = sqlx::PgConnection::connect(&url).await?;
     let fence = there.modify_db_instance().db_instance_identifier("main-ledger");
     fence.vpc_security_group_ids("sg-fence").apply_immediately(true).send().await?;
-    eventually("the proxy is closed", A_WHILE, async || {
-        Ok(sqlx::query("SELECT 1").execute(&through_proxy).await.is_err().then_some(()))
+    eventually("no connection can be opened", A_WHILE, async || {
+        Ok(sqlx::PgConnection::connect(&url).await.is_err().then_some(()))
     })
     .await?;
+    sqlx::query("SELECT 1").execute(&mut open).await?;
     let fenced = there.describe_db_instances().db_instance_identifier("main-ledger").send().await?;
     let group = &fenced.db_instances()[0].vpc_security_groups()[0];
     assert_eq!((group.vpc_security_group_id(), group.status()), (Some("sg-fence"), Some("active")));
+    there.reboot_db_instance().db_instance_identifier("main-ledger").send().await?;
+    eventually("the open connection ends", A_WHILE, async || {
+        Ok(sqlx::query("SELECT 1").execute(&mut open).await.is_err().then_some(()))
+    })
+    .await?;
+    eventually("the instance is available", A_WHILE, async || {
+        let found = there.describe_db_instances().db_instance_identifier("main-ledger").send().await?;
+        Ok((found.db_instances()[0].db_instance_status() == Some("available")).then_some(()))
+    })
+    .await?;
     two.ledger(MAIN).await?.ready().await?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use tests::LedgerServer;
 mod at_risk;
 mod connections;
 mod database_user;
+mod fence;
 mod items;
 mod monitoring;
 mod payments;

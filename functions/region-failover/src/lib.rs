@@ -14,6 +14,7 @@ pub mod command;
 pub mod compare;
 mod error;
 pub mod execute;
+pub mod fence;
 pub mod loss;
 pub mod observation;
 pub mod plan;

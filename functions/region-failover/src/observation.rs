@@ -1,5 +1,6 @@
 //! What a failover observes, and what it does.
 
+use crate::fence::OldDatabase;
 use lease::LeaseRecord;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
@@ -134,12 +135,7 @@ pub enum Observation {
         /// The ledger has it as sold.
         is_sold: bool,
     },
-    Fence {
-        /// The old main's database is closed to all clients.
-        is_up: bool,
-        /// RDS is not changing its security groups. Another change would start that over.
-        is_settled: bool,
-    },
+    Fence(OldDatabase),
 }
 
 impl Observation {
@@ -188,13 +184,20 @@ pub enum FailoverAction {
     /// Invokes the new main's inactive functions, so that Lambda restores them.
     WakeFunctions,
     PlaceCanary,
-    /// Closes the old main's database to all clients.
+    /// Closes the old main's database to new connections.
     Fence,
+    /// Ends the open sessions of the old main's database.
+    EndSessions,
+    /// Reboots the old main's instance, which ends them, too.
+    RebootOldMain,
 }
 
 impl FailoverAction {
     /// Whether AWS goes on with it after it has accepted the call.
     pub(crate) fn begins_a_change(&self) -> bool {
-        matches!(self, Self::MoveRedis | Self::DetachRedis | Self::RaiseClass | Self::Promote)
+        matches!(
+            self,
+            Self::MoveRedis | Self::DetachRedis | Self::RaiseClass | Self::Promote | Self::RebootOldMain
+        )
     }
 }

@@ -4,6 +4,7 @@ mod progress;
 
 pub use progress::Decision;
 
+use crate::fence::Reboot;
 use crate::observation::{Loss, ObservationKind};
 use crate::steps::FailoverStep;
 use ledger::LastSigns;
@@ -108,6 +109,9 @@ pub struct Run {
     /// What AWS has definitely refused to do for the current step.
     #[serde(default)]
     pub refused: Option<String>,
+    /// The reboot of the old main's instance, if there was one.
+    #[serde(default)]
+    pub reboot: Option<Reboot>,
     /// Why it was aborted.
     pub why: String,
     /// When the old main's lease ended: main has sold nothing since. Milliseconds since the Unix epoch.
@@ -145,6 +149,7 @@ impl Run {
             waived: Vec::new(),
             is_detaching: false,
             refused: None,
+            reboot: None,
             why: String::new(),
             stopped_ms: None,
             stated: None,

@@ -4,6 +4,7 @@ mod action;
 mod canary;
 mod datastore;
 pub(crate) mod drill;
+mod fence;
 mod functions;
 mod instance;
 mod observe;
@@ -16,6 +17,7 @@ pub use datastore::{observation as redis_observation, role as redis_role};
 use crate::observation::Obstacle;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use datastore::DatastoreClient;
+use fence::KeptSession;
 use functions::Functions;
 use instance::Instances;
 use lease::{LeaseTable, LeaseTiming};
@@ -43,6 +45,8 @@ pub struct FailoverServers {
     instances: Instances,
     datastore: DatastoreClient,
     functions: Functions,
+    /// The connection to the old main's ledger that outlives the fence.
+    kept: KeptSession,
 }
 
 impl FailoverServers {
@@ -64,6 +68,7 @@ impl FailoverServers {
             instances: Instances::from_config(source, &aws, region, &main_region)?,
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
+            kept: KeptSession::default(),
         })
     }
 

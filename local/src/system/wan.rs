@@ -26,6 +26,8 @@ pub enum ConnectionState {
     /// No byte passes and neither end is notified, as when a cable is cut. What was sent
     /// arrives after the state is `Up` again, as TCP retransmits it.
     Silent,
+    /// Open TCP connections go on, and none is accepted, as behind a security group without rules.
+    Fenced,
     /// TCP connections are closed, and none is accepted.
     Refusing,
 }
@@ -48,7 +50,7 @@ impl WanConnection {
         let (target, targets) = watch::channel(target);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                if *states.borrow() != ConnectionState::Refusing {
+                if matches!(*states.borrow(), ConnectionState::Up | ConnectionState::Silent) {
                     let target = *targets.borrow();
                     tokio::spawn(carry(near, target, one_way, states.clone()));
                 }
@@ -133,7 +135,7 @@ async fn one_direction(
 /// Waits while the state is `Silent`. Returns false if it is `Refusing` then.
 async fn wait_until_up(states: &mut watch::Receiver<ConnectionState>) -> bool {
     let state = states.wait_for(|state| *state != ConnectionState::Silent).await;
-    state.is_ok_and(|state| *state == ConnectionState::Up)
+    state.is_ok_and(|state| *state != ConnectionState::Refusing)
 }
 
 #[cfg(test)]
@@ -185,6 +187,11 @@ mod tests {
         connection.set(ConnectionState::Up);
         stream.read_exact(&mut byte).await.unwrap();
         assert_eq!(&byte, b"y");
+        connection.set(ConnectionState::Fenced);
+        stream.write_all(b"z").await.unwrap();
+        stream.read_exact(&mut byte).await.unwrap();
+        let mut late = TcpStream::connect(("127.0.0.1", connection.port())).await.unwrap();
+        assert!(late.read_exact(&mut byte).await.is_err(), "a fence admits no new connection");
         connection.set(ConnectionState::Refusing);
         assert!(stream.read_exact(&mut byte).await.is_err());
     }

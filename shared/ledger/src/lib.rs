@@ -15,6 +15,7 @@ mod migrations;
 mod payment;
 mod records;
 mod sales;
+mod sessions;
 mod vitals;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
@@ -26,6 +27,7 @@ pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use payment::{Decline, Extension, Payment};
 pub use records::{Sale, SaleState};
 pub use sales::{BuyerState, Due};
+pub use sessions::{LedgerSession, OtherWriters};
 pub use vitals::Vitals;
 
 use access::Access;

@@ -159,7 +159,7 @@ def simple(service: str, names: str, resource: object) -> dict:
 
 
 OPERATIONS = {
-    **simple("rds", "DescribeDBInstances PromoteReadReplica ModifyDBInstance DeleteDBInstance",
+    **simple("rds", "DescribeDBInstances PromoteReadReplica ModifyDBInstance RebootDBInstance DeleteDBInstance",
              lambda call: call.rds("db", "DBInstanceIdentifier")),
     **simple("rds", "DeleteDBSnapshot", lambda call: call.rds("snapshot", "DBSnapshotIdentifier")),
     **simple("rds", "DescribeAccountAttributes", lambda call: "*"),
@@ -168,6 +168,7 @@ OPERATIONS = {
              lambda call: call.arn("dynamodb", "table/", call.request["TableName"])),
     **simple("lambda", "GetFunction GetFunctionConfiguration UpdateFunctionConfiguration PublishVersion UpdateAlias "
              "GetAlias GetFunctionConcurrency PutFunctionConcurrency DeleteFunctionConcurrency", Call.function),
+    **simple("lambda", "GetAccountSettings", lambda call: "*"),
     "lambda:Invoke": on("lambda:InvokeFunction", Call.function),
     **simple("elasticache", "DescribeGlobalReplicationGroups FailoverGlobalReplicationGroup "
              "DisassociateGlobalReplicationGroup",

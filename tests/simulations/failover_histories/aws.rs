@@ -62,7 +62,7 @@ impl FailoverWorld {
                 Observation::Canary { is_placed: self.canary.0, is_sold: self.canary.1 }
             }
             ObservationKind::Fence if !main_answers => return Err(no_answer()),
-            ObservationKind::Fence => self.old_database.observe(now),
+            ObservationKind::Fence => self.old_database.observe(&mut self.draws, now),
         })
     }
 
@@ -126,7 +126,11 @@ impl FailoverWorld {
                 accepted()
             }
             FailoverAction::Fence if main_answers => self.old_database.fence(&mut self.draws, now),
-            FailoverAction::Fence => not_now("no answer from AWS"),
+            FailoverAction::EndSessions if main_answers => self.old_database.end_sessions(now),
+            FailoverAction::RebootOldMain if main_answers => self.old_database.reboot(&mut self.draws, now),
+            FailoverAction::Fence | FailoverAction::EndSessions | FailoverAction::RebootOldMain => {
+                not_now("no answer from AWS")
+            }
         }
     }
 

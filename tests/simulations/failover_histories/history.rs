@@ -93,6 +93,9 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     history.go_on();
     let mut world = history.world;
     world.judge(accepted.map(|accepted| accepted.sales), history.run.state == RunState::Aborted);
+    if history.run.state == RunState::Done && world.old_database.has_open_connections(world.now) {
+        world.fault("the run is done, and open connections to the old main's database go on");
+    }
     if history.ended_at.is_none() && world.faults.is_empty() {
         world.fault(format!("the run never ended: {:?} at {:?}", history.run.state, history.run.step));
     }

@@ -3,6 +3,7 @@
 use crate::failover_histories::draws::Documented::{Accepts, Either, Refuses};
 use crate::failover_histories::draws::{Called, Documented, Draws, accepted, not_now};
 use crate::failover_histories::world::SECOND;
+use ledger::OtherWriters;
 use region_failover::Observation;
 use region_failover::observation::Answer;
 
@@ -138,9 +139,16 @@ pub(crate) struct OldDatabase {
     until: u64,
     /// When the new security group is active.
     fenced_at: Option<u64>,
-    /// Whether connections that were open before go on: a security group does not cut tracked connections (EC2 user
-    /// guide, *Security group connection tracking*).
-    connections_go_on: bool,
+    /// Connections that were open before: a security group does not cut tracked ones (EC2 user guide, *Security group
+    /// connection tracking*).
+    connections: u64,
+    /// Whether region-failover's user may end them.
+    are_own: bool,
+    /// Whether region-failover has a connection that outlives the security group, and how many sessions it has ended.
+    is_kept: bool,
+    ended: u64,
+    /// When the instance is shown as rebooting, from and to. No document says how long after the call that is.
+    reboot: Option<(u64, u64)>,
 }
 
 impl OldDatabase {
@@ -150,29 +158,81 @@ impl OldDatabase {
             status,
             until: now + draws.within(0, status.3 * SECOND),
             fenced_at: None,
-            connections_go_on: draws.chance(0.5),
+            connections: if draws.chance(0.5) { draws.within(1, 5) } else { 0 },
+            are_own: draws.chance(0.8),
+            is_kept: false,
+            ended: 0,
+            reboot: None,
         }
+    }
+
+    fn refuses_changes(&self, draws: &mut Draws, now: u64) -> bool {
+        let status = if now < self.until { self.status } else { AVAILABLE };
+        !draws.allows(status.1)
     }
 
     /// `ModifyDBInstance` with the fence as the only security group. Each call starts the change over.
     pub(crate) fn fence(&mut self, draws: &mut Draws, now: u64) -> Called {
-        let status = if now < self.until { self.status } else { AVAILABLE };
-        if !draws.allows(status.1) {
+        self.is_kept |= draws.chance(0.5);
+        if self.refuses_changes(draws, now) {
             return not_now(INVALID_STATE);
         }
         self.fenced_at = Some(now + draws.within(SECOND / 4, 20 * SECOND));
         accepted()
     }
 
-    pub(crate) fn observe(&self, now: u64) -> Observation {
-        Observation::Fence {
-            is_up: self.fenced_at.is_some_and(|at| at <= now),
-            is_settled: self.fenced_at.is_none_or(|at| at <= now),
+    /// `pg_terminate_backend` over the kept connection.
+    pub(crate) fn end_sessions(&mut self, now: u64) -> Called {
+        if !self.has_connection(now) {
+            return not_now("no connection");
         }
+        if self.are_own {
+            self.ended += self.connections;
+            self.connections = 0;
+        }
+        accepted()
+    }
+
+    /// `RebootDBInstance`.
+    pub(crate) fn reboot(&mut self, draws: &mut Draws, now: u64) -> Called {
+        if self.refuses_changes(draws, now) || self.reboot.is_some_and(|(_, until)| now < until) {
+            return not_now(INVALID_STATE);
+        }
+        let from = now + draws.within(0, 20 * SECOND);
+        self.reboot = Some((from, from + draws.within(SECOND, 120 * SECOND)));
+        accepted()
+    }
+
+    /// The process that holds the connection may be replaced at any time.
+    pub(crate) fn observe(&mut self, draws: &mut Draws, now: u64) -> Observation {
+        self.is_kept &= !draws.chance(0.05);
+        let is_closed = self.fenced_at.is_some_and(|at| at <= now);
+        let own = if self.are_own { self.connections } else { 0 };
+        let writers = OtherWriters { open: self.connections, own };
+        Observation::Fence(region_failover::fence::OldDatabase {
+            is_closed,
+            is_settled: self.fenced_at.is_none_or(|at| at <= now),
+            is_rebooting: self.reboot.is_some_and(|(from, until)| from <= now && now < until),
+            writers: (is_closed && self.has_connection(now)).then_some(writers),
+            ended: self.ended,
+        })
+    }
+
+    fn has_connection(&self, now: u64) -> bool {
+        self.is_kept && !self.has_rebooted(now)
+    }
+
+    fn has_rebooted(&self, now: u64) -> bool {
+        self.reboot.is_some_and(|(from, _)| from <= now)
+    }
+
+    pub(crate) fn has_open_connections(&self, now: u64) -> bool {
+        self.connections > 0 && !self.has_rebooted(now)
     }
 
     /// Whether a process of main, which has been connected since before the failover, still reaches it.
     pub(crate) fn is_reached(&self, now: u64) -> bool {
-        self.connections_go_on || self.fenced_at.is_none_or(|at| at > now)
+        let is_open = self.fenced_at.is_none_or(|at| at > now);
+        is_open || self.has_open_connections(now)
     }
 }

@@ -73,7 +73,7 @@ async fn the_documented_user_is_enough() {
 
 /// A superuser's connection to a server on which the documented statements were run, as RDS's `postgres` runs them: by a
 /// role that is no superuser.
-async fn with_documented_users(postgres: &Postgres) -> PgConnection {
+pub(super) async fn with_documented_users(postgres: &Postgres) -> PgConnection {
     let mut superuser = PgConnection::connect(&postgres.url()).await.unwrap();
     for statement in [
         "CREATE ROLE rds_iam",
@@ -91,7 +91,7 @@ async fn with_documented_users(postgres: &Postgres) -> PgConnection {
     superuser
 }
 
-fn ledger_as(user: &str, postgres: &Postgres) -> Ledger {
+pub(super) fn ledger_as(user: &str, postgres: &Postgres) -> Ledger {
     let url = format!("postgres://{user}@127.0.0.1:{}/postgres?sslmode=disable", postgres.port());
     let source = |name: &str| match name {
         "FAIRDROP_LEDGER_URL" => Some(url.clone()),

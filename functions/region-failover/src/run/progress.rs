@@ -2,6 +2,7 @@
 //! calls a server.
 
 use super::{Run, RunState, StepLog};
+use crate::fence::Reboot;
 use crate::observation::{Answer, FailoverAction, Loss, Observation, Obstacle};
 use crate::steps::{AtLimit, Case, FailoverStep, StepVerdict};
 use lease::LeaseTiming;
@@ -122,7 +123,7 @@ impl Run {
             Err(Obstacle(why)) => StepVerdict::Wait(why.clone()),
         };
         if let Ok(observation) = observation {
-            self.note(observation, verdict == StepVerdict::Done);
+            self.note(observation, verdict == StepVerdict::Done, now_ms);
         }
         let verdict = self.refused(verdict, now_ms);
         let verdict = if self.is_late(now_ms) { self.late(verdict) } else { verdict };
@@ -167,7 +168,7 @@ impl Run {
     }
 
     /// Notes what the report needs of an observation.
-    fn note(&mut self, observation: &Observation, is_done: bool) {
+    fn note(&mut self, observation: &Observation, is_done: bool, now_ms: u64) {
         match observation {
             Observation::Lag { lease, ledger_is_here, redis_is_here, loss } if is_done => {
                 let is_all_here = (*ledger_is_here, *redis_is_here) == (Some(true), Some(true));
@@ -176,6 +177,11 @@ impl Run {
             }
             Observation::Ledger { follows: false, epoch, last } if *epoch == self.epoch => {
                 self.inherited = Some(*last);
+            }
+            Observation::Fence(found) if !self.is_drill => {
+                if let Some(last) = self.note_fence(found, is_done, now_ms) {
+                    self.update_log(|log| log.last = last);
+                }
             }
             _ => {}
         }
@@ -198,7 +204,11 @@ impl Run {
     pub fn performed(&mut self, action: &FailoverAction, answer: &Result<Answer, Obstacle>) {
         match answer {
             Ok(Answer::Refused(why)) => self.refused = Some(why.clone()),
-            Ok(Answer::Done(_)) => self.is_detaching |= *action == FailoverAction::DetachRedis,
+            Ok(Answer::Done(_)) => match action {
+                FailoverAction::DetachRedis => self.is_detaching = true,
+                FailoverAction::RebootOldMain => self.reboot = Some(Reboot::Accepted),
+                _ => {}
+            },
             Err(_) => {}
         }
         let (Ok(Answer::Done(last) | Answer::Refused(last)) | Err(Obstacle(last))) = answer;

@@ -1,7 +1,9 @@
 use super::*;
+use crate::fence::OldDatabase;
 use crate::observation::{FunctionState, Loss, Role};
 use crate::run::Mode;
 use lease::LeaseRecord;
+use ledger::OtherWriters;
 use std::time::Duration;
 
 const TIMING: LeaseTiming = LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
@@ -95,7 +97,10 @@ fn a_skipped_step_is_outstanding_and_done_after_a_resume() {
         (&RunState::Degraded, [FailoverStep::FenceOldMain].as_slice())
     );
     run.resume();
-    let fence = |is_up, is_settled| Observation::Fence { is_up, is_settled };
+    let fence = |is_closed: bool, is_settled| {
+        let writers = is_closed.then_some(OtherWriters { open: 0, own: 0 });
+        Observation::Fence(OldDatabase { is_closed, is_settled, is_rebooting: false, writers, ended: 0 })
+    };
     assert_eq!(observed(&mut run, fence(false, true), 500), Decision::Do(FailoverAction::Fence));
     // A change in progress is not started again.
     assert_eq!(observed(&mut run, fence(false, false), 501), Decision::Pause);
@@ -161,7 +166,9 @@ fn a_drill_waits_for_the_deletion_of_its_copy_and_is_not_aborted_for_it() {
     let mut run = run(Mode::Planned);
     run.is_drill = true;
     run.step = FailoverStep::FenceOldMain;
-    let fence = || Observation::Fence { is_up: false, is_settled: false };
+    let deleting =
+        OldDatabase { is_closed: false, is_settled: false, is_rebooting: false, writers: None, ended: 0 };
+    let fence = || Observation::Fence(deleting);
     assert_eq!(observed(&mut run, fence(), 0), Decision::Pause);
     assert_eq!(observed(&mut run, fence(), 29 * 60), Decision::Pause);
     assert_eq!(observed(&mut run, fence(), 31 * 60), Decision::End);

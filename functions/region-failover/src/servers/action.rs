@@ -31,7 +31,9 @@ impl FailoverServers {
             FailoverAction::EnableMain => self.functions.enable_main().await.map(done),
             FailoverAction::WakeFunctions => self.functions.wake_here().await,
             FailoverAction::PlaceCanary => self.place_canary(run).await.map(done),
-            FailoverAction::Fence => self.instances.fence().await.map(done),
+            FailoverAction::Fence => self.fence().await.map(done),
+            FailoverAction::EndSessions => self.end_sessions().await,
+            FailoverAction::RebootOldMain => self.instances.reboot_old_main().await.map(done),
         };
         text.map(Answer::Done)
     }

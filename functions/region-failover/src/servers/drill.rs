@@ -3,11 +3,12 @@
 
 use super::instance::Copied;
 use super::{FailoverServers, obstacle};
+use crate::fence::OldDatabase;
 use crate::observation::{Answer, FailoverAction, Observation, ObservationKind, Obstacle, Role};
 use crate::run::Run;
 use crate::steps::FailoverStep;
 use lease::LeaseRecord;
-use ledger::Ledger;
+use ledger::{Ledger, OtherWriters};
 use shared::config::{self, ConfigError, Source};
 use shared::item::NewItem;
 use shared::permit::Permit;
@@ -130,8 +131,13 @@ impl DrillServers {
     async fn observe_deletion(&self) -> Result<Observation, Obstacle> {
         self.servers.instances.fence_group()?;
         let copy = self.servers.instances.copy().await?;
-        let is_settled = !matches!(copy, Copied::Changing);
-        Ok(Observation::Fence { is_up: matches!(copy, Copied::Missing), is_settled })
+        Ok(Observation::Fence(OldDatabase {
+            is_closed: matches!(copy, Copied::Missing),
+            is_settled: !matches!(copy, Copied::Changing),
+            is_rebooting: false,
+            writers: Some(OtherWriters { open: 0, own: 0 }),
+            ended: 0,
+        }))
     }
 
     /// Deletes the copy.

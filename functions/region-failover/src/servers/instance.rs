@@ -1,6 +1,7 @@
 //! RDS: the replica that is promoted, and the old main's database that is fenced.
 
 use super::{CALL_LIMIT, call_aws, obstacle};
+use crate::fence::OldDatabase;
 use crate::observation::{Answer, Observation, Obstacle};
 use aws_sdk_rds::Client;
 use aws_sdk_rds::error::ProvideErrorMetadata;
@@ -128,15 +129,20 @@ impl Instances {
         call_aws("promoting the replica", call.send()).await.map(drop)
     }
 
-    /// Whether the old main's database is closed to all clients.
-    pub(super) async fn observe_fence(&self) -> Result<Observation, Obstacle> {
+    /// The old main's database, without its sessions.
+    pub(super) async fn observe_old_main(&self) -> Result<OldDatabase, Obstacle> {
         let fence = self.fence_group()?;
         let found = describe(&self.there, &self.main).await?;
         let groups = found.vpc_security_groups();
         let is_settled = groups.iter().all(|group| group.status() == Some("active"));
         let is_fence = |group: &VpcSecurityGroupMembership| group.vpc_security_group_id() == Some(fence);
-        let is_up = is_settled && !groups.is_empty() && groups.iter().all(is_fence);
-        Ok(Observation::Fence { is_up, is_settled })
+        Ok(OldDatabase {
+            is_closed: is_settled && !groups.is_empty() && groups.iter().all(is_fence),
+            is_settled,
+            is_rebooting: found.db_instance_status() == Some("rebooting"),
+            writers: None,
+            ended: 0,
+        })
     }
 
     /// Replaces the security groups of the old main's database by the fence. RDS applies that as soon as possible in any
@@ -145,6 +151,12 @@ impl Instances {
         let call = self.there.modify_db_instance().db_instance_identifier(&self.main);
         let call = call.vpc_security_group_ids(self.fence_group()?);
         call_aws("fencing the old main's database", call.send()).await.map(drop)
+    }
+
+    /// Reboots the old main's instance. RDS refuses while it changes the instance.
+    pub(super) async fn reboot_old_main(&self) -> Result<(), Obstacle> {
+        let call = self.there.reboot_db_instance().db_instance_identifier(&self.main);
+        call_aws("rebooting the old main's instance", call.send()).await.map(drop)
     }
 
     pub(super) fn fence_group(&self) -> Result<&str, Obstacle> {

@@ -78,7 +78,7 @@ impl FailoverServers {
                 Ok(Observation::Selling { lease, may_run, not_active })
             }
             ObservationKind::Canary => self.observe_canary(run).await,
-            ObservationKind::Fence => self.instances.observe_fence().await,
+            ObservationKind::Fence => self.observe_fence().await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The steps that let the new main sell, and close the old one.
 
 use super::{AtLimit, Case, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation};
+use crate::fence;
 use crate::observation::{FailoverAction, Observation, ObservationKind};
 use StepVerdict::{Do, Done, Leave, Wait};
 
@@ -51,9 +52,10 @@ pub(super) const SMOKE_TEST: StepDefinition = StepDefinition {
 
 pub(super) const FENCE_OLD_MAIN: StepDefinition = StepDefinition {
     needs: "this region sells",
-    does: "puts the old main's database behind a security group without rules; retried every minute until it is \
-           confirmed",
-    done_when: "the fence is the only security group of the old main's database",
+    does: "puts the old main's database behind a security group without rules, and ends its open connections; retried \
+           every minute until both are confirmed",
+    done_when: "the fence is the only security group of the old main's database, and no session is left that could \
+                write, or its instance was rebooted",
     observes: ObservationKind::Fence,
     limit: StepLimit::new(AtLimit::Leave, 120),
     begun_by: None,
@@ -112,13 +114,9 @@ fn smoke_test(_: &Case<'_>, observation: &Observation) -> StepVerdict {
     }
 }
 
-fn fence_old_main(_: &Case<'_>, observation: &Observation) -> StepVerdict {
+fn fence_old_main(case: &Case<'_>, observation: &Observation) -> StepVerdict {
     match observation {
-        Observation::Fence { is_up: true, .. } => Done,
-        Observation::Fence { is_settled: false, .. } => {
-            wait("RDS is changing the security groups of the old main's database")
-        }
-        Observation::Fence { .. } => Do(FailoverAction::Fence),
+        Observation::Fence(found) => fence::decide(case.run, found, case.now),
         _ => wrong_observation(),
     }
 }

@@ -205,8 +205,21 @@ impl DatabaseInstances {
         });
     }
 
-    /// Changes the instance's security groups. If none of them allows traffic, its proxy is
-    /// closed, and connections end.
+    /// Reboots the instance, which ends all connections. Its description is stale for a while.
+    pub(super) fn reboot(self: &Arc<Self>, instance: &DatabaseInstance) {
+        let (all, key) = (self.clone(), instance.key());
+        let server = instance.server.clone();
+        all.change(&key, |one| one.is_stale = true);
+        tokio::spawn(async move {
+            tokio::time::sleep(STALE).await;
+            all.change(&key, |one| (one.status, one.is_stale) = ("rebooting", false));
+            let rebooted = server.lock().await.reboot().await;
+            all.change(&key, |one| one.status = if rebooted.is_ok() { "available" } else { "failed" });
+        });
+    }
+
+    /// Changes the instance's security groups. If none of them allows traffic, no connection can be opened any more;
+    /// open ones go on.
     pub(super) fn regroup(self: &Arc<Self>, instance: &DatabaseInstance, groups: &[&str]) {
         let (all, key) = (self.clone(), instance.key());
         let is_closed = groups.iter().all(|group| locked(&self.deny_all).iter().any(|deny| deny == group));
@@ -216,7 +229,7 @@ impl DatabaseInstances {
         let proxy = instance.proxy.clone();
         tokio::spawn(async move {
             tokio::time::sleep(GROUPS_TAKE).await;
-            proxy.set(if is_closed { ConnectionState::Refusing } else { ConnectionState::Up });
+            proxy.set(if is_closed { ConnectionState::Fenced } else { ConnectionState::Up });
             all.change(&key, |one| one.groups = active);
         });
     }

@@ -19,6 +19,14 @@ pub(super) fn answer(account: &ControlledAccount, region: &str, action: &str, fo
             described(databases, region, id)
         }
         "ModifyDBInstance" => modify(databases, region, form),
+        "RebootDBInstance" => {
+            form.check(&["DBInstanceIdentifier"])?;
+            let id = form.required("DBInstanceIdentifier")?;
+            let instance = databases.find(region, id)?;
+            databases.may_be_modified(&instance)?;
+            databases.reboot(&instance);
+            described(databases, region, id)
+        }
         "CreateDBInstanceReadReplica" => replicas::create(databases, region, form),
         "DeleteDBInstance" => replicas::delete(databases, region, form),
         other => Err(ApiError::unknown(&format!("RDS's action {other}"))),

@@ -95,7 +95,8 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() 
     let observation = async |groups: String| {
         let groups = format!("{AVAILABLE}<VpcSecurityGroups>{groups}</VpcSecurityGroups>");
         let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, &instances(&groups))]).await;
-        aws.instances().observe_fence().await
+        let found = aws.instances().observe_old_main().await.unwrap();
+        (found.is_closed, found.is_settled)
     };
     for (groups, is_up, is_settled) in [
         (group("sg-0f", "active"), true, true),
@@ -105,7 +106,7 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() 
         (group("sg-1", "active"), false, true),
         (String::new(), false, true),
     ] {
-        assert_eq!(observation(groups).await, Ok(Observation::Fence { is_up, is_settled }));
+        assert_eq!(observation(groups).await, (is_up, is_settled));
     }
 
     let modified = "<ModifyDBInstanceResponse><ModifyDBInstanceResult/></ModifyDBInstanceResponse>";
@@ -123,4 +124,28 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() 
     // The fence applies no other change that is pending on the old main.
     let is_immediate = |sent: &String| sent.contains("ApplyImmediately=true");
     assert_eq!(sent.iter().map(is_immediate).collect::<Vec<_>>(), [false, true], "{sent:?}");
+}
+
+#[tokio::test]
+async fn the_old_main_s_instance_alone_is_rebooted_and_its_reboot_is_seen() {
+    let rebooted = "<RebootDBInstanceResponse><RebootDBInstanceResult/></RebootDBInstanceResponse>";
+    let groups =
+        "<VpcSecurityGroups><VpcSecurityGroupMembership><VpcSecurityGroupId>sg-0f</VpcSecurityGroupId>
+         <Status>active</Status></VpcSecurityGroupMembership></VpcSecurityGroups>";
+    let shown = |status: &str| instances(&format!("<DBInstanceStatus>{status}</DBInstanceStatus>{groups}"));
+    let (during, after) = (shown("rebooting"), shown("available"));
+    let described = "DescribeDBInstances";
+    let answers = [("RebootDBInstance", 200, rebooted), (described, 200, &during), (described, 200, &after)];
+    let aws = ReplayedAws::start(&answers).await;
+    aws.instances().reboot_old_main().await.unwrap();
+    let sent = aws.sent("RebootDBInstance");
+    assert!(sent.len() == 1 && sent[0].ends_with("DBInstanceIdentifier=main"), "{sent:?}");
+    for is_rebooting in [true, false] {
+        let found = aws.instances().observe_old_main().await.unwrap();
+        assert_eq!((found.is_closed, found.is_rebooting), (true, is_rebooting));
+    }
+    let refused = refusal("InvalidDBInstanceState");
+    let aws = ReplayedAws::start(&[("RebootDBInstance", 400, &refused)]).await;
+    let Obstacle(why) = aws.instances().reboot_old_main().await.unwrap_err();
+    assert!(why.contains("rebooting the old main") && why.contains("does not allow this call"), "{why}");
 }
