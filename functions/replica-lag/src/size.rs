@@ -4,7 +4,7 @@
 use crate::verdict::{Assessment, ReplicaVerdict};
 use crate::window::Window;
 
-/// The replica does not keep up for this often in two weeks: then it is too small.
+/// A replica that does not keep up this often in two weeks is too small.
 const TOO_OFTEN: usize = 2;
 
 /// Whether the replica, which is behind now, has fallen behind before, although nothing obstructed replication.
