@@ -9,7 +9,7 @@ const TOO_OFTEN: usize = 2;
 
 /// Whether the replica, which is behind now, has fallen behind before, although nothing obstructed replication.
 ///
-/// The load of its processor says nothing: replay is a single process, and takes half of the smallest instance at most.
+/// The load of its processors says little: replay is a single process, and leaves all others idle.
 pub(crate) fn undersized(window: &Window) -> Option<Assessment> {
     let (class, times) = (window.replica_class()?, window.earlier_lags() + 1);
     if times < TOO_OFTEN || !window.is_unobstructed() {
