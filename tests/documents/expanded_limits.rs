@@ -142,6 +142,18 @@ fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
+/// A failover and a drill may each execute for the whole time limit.
+#[test]
+fn a_failover_and_a_drill_leave_executions_for_the_schedule_and_for_an_operator() {
+    for one in deployments().unwrap().iter().filter(|one| one.name.ends_with("every option")) {
+        let resources = expand("template", one).unwrap();
+        let function = &resources["RegionFailoverFunction"]["Properties"];
+        if let Some(reserved) = number(&function["ReservedConcurrentExecutions"]) {
+            assert!(reserved >= 4, "{}: {reserved}", one.name);
+        }
+    }
+}
+
 #[test]
 fn reserved_concurrency_leaves_what_lambda_needs() {
     let documented = page("docs/DEPLOYING.md");

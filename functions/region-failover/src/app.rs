@@ -2,7 +2,7 @@
 
 use crate::servers::FailoverServers;
 use crate::servers::drill::DrillServers;
-use crate::store::{self, RunStore};
+use crate::store::{self, MainClass, RunStore};
 use crate::world::World;
 use shared::config::{self, ConfigError, Source};
 use std::time::Duration;
@@ -14,6 +14,7 @@ pub struct App {
     pub(crate) servers: FailoverServers,
     pub(crate) failovers: Track,
     pub(crate) drills: Track,
+    pub(crate) main_class: MainClass,
     /// Time between two observations of a step that waits.
     pub(crate) observe_interval: Duration,
 }
@@ -39,6 +40,7 @@ impl App {
                 store: RunStore::new(client.clone(), &table, store::FAILOVERS),
                 world: World::Main(Box::new(servers.clone())),
             },
+            main_class: MainClass::new(client.clone(), &table),
             drills: Track {
                 store: RunStore::new(client, &table, store::DRILLS),
                 world: World::Copy(Box::new(drill)),

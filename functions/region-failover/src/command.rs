@@ -59,6 +59,11 @@ pub enum Command {
         #[serde(default)]
         skip: u64,
     },
+    /// Goes on with another Redis of this region, while a failover waits for the Global Datastore.
+    UseRedis {
+        /// `host:port`.
+        endpoint: String,
+    },
     /// Gives up an outstanding step permanently: it is not tried again.
     Waive {
         step: FailoverStep,
@@ -109,7 +114,7 @@ pub struct AcceptedLoss {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCommandError {
     #[error(
-        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive and resume_pending"
+        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive, use_redis and resume_pending"
     )]
     Unreadable(#[from] serde_json::Error),
     #[error(
@@ -125,6 +130,8 @@ pub enum InvalidCommandError {
     Withhold,
     #[error("redis_wait_seconds must be from {} to {}", REDIS_WAIT.start(), REDIS_WAIT.end())]
     RedisWait,
+    #[error("endpoint must be host:port, with a name of letters, digits, dots and hyphens")]
+    Endpoint,
     #[error("why must have 1 to {MAX_WHY} bytes")]
     Why,
 }
@@ -144,10 +151,20 @@ impl Command {
             Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => {
                 return Err(InvalidCommandError::Why);
             }
+            Self::UseRedis { endpoint } if !is_endpoint(endpoint) => {
+                return Err(InvalidCommandError::Endpoint);
+            }
             _ => {}
         }
         Ok(command)
     }
+}
+
+/// Whether `text` is `host:port`. No user, no path and no scheme: the scheme is that of this region's own Redis.
+fn is_endpoint(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_name = host.chars().all(|one| one.is_ascii_alphanumeric() || matches!(one, '.' | '-'));
+    is_name && (1..=253).contains(&host.len()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 impl Start {
@@ -203,6 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn another_redis_is_named_by_host_and_port() {
+        let named = |endpoint: &str| Command::parse(json!({ "command": "use_redis", "endpoint": endpoint }));
+        assert!(named("spare.abc123.euw1.cache.amazonaws.com:6379").is_ok());
+        for wrong in [
+            "",
+            "spare",
+            ":6379",
+            "spare:0",
+            "spare:65536",
+            "redis://spare:6379",
+            "me@spare:6379",
+            "spare:1/2",
+        ] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_wait_for_redis_has_bounds() {
         let forced = |seconds| {
             let accept = json!({ "seconds": 20, "sales": 3 });
@@ -251,6 +286,7 @@ mod tests {
             "region-failover.drill.json",
             "region-failover.compare.json",
             "region-failover.waive.json",
+            "region-failover.use-redis.json",
             "region-failover.schedule.json",
         ] {
             let text = std::fs::read_to_string(folder.join(sample)).unwrap();

@@ -27,6 +27,8 @@ pub enum FailoverError {
     /// It is done, or was never begun.
     #[error("the step {0:?} is not outstanding: `status` lists the outstanding steps")]
     NotOutstanding(FailoverStep),
+    #[error("the run is at the step {0:?}: another Redis can be named only while a failover is at MoveRedis")]
+    NotAtMoveRedis(FailoverStep),
     #[error("{0} is main already")]
     IsMain(String),
     #[error(transparent)]
@@ -57,6 +59,7 @@ impl From<FailoverError> for Diagnostic {
             FailoverError::Elsewhere(_) => "Elsewhere",
             FailoverError::NotSellingYet(_) => "NotSellingYet",
             FailoverError::NotOutstanding(_) => "NotOutstanding",
+            FailoverError::NotAtMoveRedis(_) => "NotAtMoveRedis",
             FailoverError::IsMain(_) => "IsMain",
             FailoverError::Store(_) => "StoreUnavailable",
             FailoverError::Obstacle(_) => "NoAnswer",

@@ -95,6 +95,20 @@ pub async fn handle(
             Ok(report(app, &record))
         }
         Command::Compare { skip } => compared(app, skip).await,
+        Command::UseRedis { endpoint } => {
+            let track = &app.failovers;
+            let mut run = newest_of(app, &track.store.load().await?)?.run;
+            if !run.use_redis(&endpoint) {
+                return Err(FailoverError::NotAtMoveRedis(run.step));
+            }
+            app.servers.check_other_redis(&endpoint).await?;
+            tracing::warn!(run = run.id, endpoint, "the run goes on with another Redis");
+            let stored = take_over(app, track, holder, |run| {
+                run.use_redis(&endpoint);
+            })
+            .await?;
+            advance(app, track, stored, until).await
+        }
         Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
     }
 }
@@ -106,6 +120,7 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, Fail
     run.skip_cooldown = start.skip_cooldown;
     run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     run.set_previous(stored.record.as_ref().map(|last| &last.run), app.now_ms());
+    run.main_class = app.main_class.load().await?;
     tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "failover begins");
     save(app, &app.failovers, stored.version, run, None, holder).await
 }
@@ -168,6 +183,7 @@ async fn save(
 /// drills.
 async fn resume_pending(app: &App, holder: &str, until: Instant) -> Result<Value, FailoverError> {
     let newest = newest_here(app, &app.failovers).await?;
+    remember_main_class(app).await;
     if let Some(RunRecord { run, .. }) = &newest {
         let waits = run.is_active() && !run.is_done(FailoverStep::OpenSales);
         metrics::gauge!("failover_running").set(f64::from(u8::from(waits)));
@@ -182,6 +198,14 @@ async fn resume_pending(app: &App, holder: &str, until: Instant) -> Result<Value
         app.drills.world.clean_up().await?;
     }
     Ok(json!({ "resumed": resumed }))
+}
+
+/// Saves main's instance class as long as main's region answers.
+async fn remember_main_class(app: &App) {
+    let Some(class) = app.servers.main_class().await else { return };
+    if let Err(error) = app.main_class.save(&class).await {
+        tracing::warn!(%error, class, "could not save main's instance class; the next minute's invocation tries again");
+    }
 }
 
 /// The newest run to this region. Another region's run is executed there: this region's configuration would repoint
@@ -235,7 +259,8 @@ async fn compared(app: &App, skip: u64) -> Result<Value, FailoverError> {
     if !record.run.is_done(FailoverStep::OpenSales) {
         return Err(FailoverError::NotSellingYet(record.run.step));
     }
-    let (compared, listed) = compare::compare(&app.servers.main, &app.servers.standby, skip).await?;
+    let (compared, listed) =
+        compare::compare(&app.servers.main, &app.servers.for_run(&record.run)?.standby, skip).await?;
     let record = save_comparison(app, &compared).await?;
     let mut answer = json!(listed);
     if let Some(fields) = answer.as_object_mut() {

@@ -4,6 +4,8 @@ use crate::fence::OldDatabase;
 use lease::LeaseRecord;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
+use shared::item::ItemId;
+use std::collections::BTreeMap;
 
 /// What to observe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +118,8 @@ pub enum Observation {
         last: LastSigns,
     },
     Stock {
-        /// The number of items that are not reconciled.
-        left: u64,
+        /// Items that are not reconciled.
+        left: Vec<ItemId>,
     },
     Pointers {
         /// Regions that still send their orders elsewhere.
@@ -158,6 +160,8 @@ pub enum Answer {
     Done(String),
     /// AWS has refused it in a way that another try does not change.
     Refused(String),
+    /// Items are reconciled, except for these, with the reasons. The text is for the step's log.
+    Reconciled(String, BTreeMap<ItemId, String>),
 }
 
 /// What is done. Every action may be repeated.

@@ -9,6 +9,8 @@ use crate::observation::{Loss, ObservationKind};
 use crate::steps::FailoverStep;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
+use shared::item::ItemId;
+use std::collections::BTreeMap;
 
 /// How long the Global Datastore may take to move, in milliseconds, if the operator does not say.
 pub const REDIS_WAIT_MS: u64 = 5 * 60_000;
@@ -106,6 +108,15 @@ pub struct Run {
     /// primary.
     #[serde(default)]
     pub is_detaching: bool,
+    /// Main's instance class when the run began, if it was known.
+    #[serde(default)]
+    pub main_class: Option<String>,
+    /// The endpoint of another Redis, which the operator named in place of this region's member of the datastore.
+    #[serde(default)]
+    pub redis_endpoint: Option<String>,
+    /// Items that could not be reconciled, and why. They are not sold until a later try succeeds.
+    #[serde(default)]
+    pub set_aside: BTreeMap<ItemId, String>,
     /// What AWS has definitely refused to do for the current step.
     #[serde(default)]
     pub refused: Option<String>,
@@ -148,6 +159,9 @@ impl Run {
             outstanding: Vec::new(),
             waived: Vec::new(),
             is_detaching: false,
+            main_class: None,
+            redis_endpoint: None,
+            set_aside: BTreeMap::new(),
             refused: None,
             reboot: None,
             why: String::new(),

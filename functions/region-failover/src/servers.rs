@@ -15,6 +15,7 @@ mod stock;
 pub use datastore::{observation as redis_observation, role as redis_role};
 
 use crate::observation::Obstacle;
+use crate::run::Run;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use datastore::DatastoreClient;
 use fence::KeptSession;
@@ -26,10 +27,13 @@ use reconcile::Stores;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::queue::{Link, Queue};
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// The variable with the URL of this region's Redis.
+const STANDBY_REDIS: &str = "FAIRDROP_STANDBY_REDIS_URL";
 /// Limit of one call to AWS with all attempts. Calls to other servers have limits of their own.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
@@ -47,6 +51,11 @@ pub struct FailoverServers {
     functions: Functions,
     /// The connection to the old main's ledger that outlives the fence.
     kept: KeptSession,
+    /// The URLs of main's Redis and of this region's, as they are configured.
+    main_redis: String,
+    standby_redis: String,
+    /// The stores with another Redis, by its URL.
+    other: Arc<Mutex<Option<(String, Stores)>>>,
 }
 
 impl FailoverServers {
@@ -69,13 +78,67 @@ impl FailoverServers {
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
             kept: KeptSession::default(),
+            main_redis: config::required(source, "FAIRDROP_MAIN_REDIS_URL")?,
+            standby_redis: config::required(source, STANDBY_REDIS)?,
+            other: Arc::default(),
         })
+    }
+
+    /// The servers of `run`: with another Redis, if the operator has named one.
+    pub(crate) fn for_run(&self, run: &Run) -> Result<Cow<'_, Self>, Obstacle> {
+        let Some(endpoint) = &run.redis_endpoint else { return Ok(Cow::Borrowed(self)) };
+        let url = with_endpoint(&self.standby_redis, endpoint);
+        let mut servers = self.clone();
+        servers.standby = self.other_stores(&url)?;
+        servers.functions.send_orders_to(url);
+        Ok(Cow::Owned(servers))
+    }
+
+    /// Checks that the Redis at `endpoint` is another one and takes writes.
+    pub(crate) async fn check_other_redis(&self, endpoint: &str) -> Result<(), Obstacle> {
+        let url = with_endpoint(&self.standby_redis, endpoint);
+        if [&self.standby_redis, &self.main_redis].contains(&&url) {
+            return Err(obstacle(format!("{endpoint} is main's Redis or this region's: name another one")));
+        }
+        match self.other_stores(&url)?.link.takes_writes().await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(obstacle(format!("the Redis at {endpoint} follows another one, and takes no writes")))
+            }
+            Err(error) => Err(obstacle(format!("the Redis at {endpoint} does not answer: {error}"))),
+        }
+    }
+
+    fn other_stores(&self, url: &str) -> Result<Stores, Obstacle> {
+        let mut known = self.other.lock().map_err(obstacle)?;
+        if let Some((_, stores)) = known.as_ref().filter(|(of, _)| of == url) {
+            return Ok(stores.clone());
+        }
+        let source: Source<'_> = &|name: &str| match name {
+            STANDBY_REDIS => Some(url.to_owned()),
+            _ => config::process_environment(name),
+        };
+        let link = Link::new(RedisConfig::standby(source).map_err(obstacle)?);
+        let stores = Stores { queue: Queue::new(link.clone()), link, ledger: self.standby.ledger.clone() };
+        *known = Some((url.into(), stores.clone()));
+        Ok(stores)
+    }
+
+    /// Main's instance class; `None` if main's region does not answer.
+    pub(crate) async fn main_class(&self) -> Option<String> {
+        self.instances.main_class().await
     }
 
     /// What waits for the replica's maintenance window, for the plan; `None` if RDS does not answer.
     pub(crate) async fn pending_changes(&self) -> Option<Vec<&'static str>> {
         self.instances.pending().await.ok()
     }
+}
+
+/// The URL of another Redis: with the scheme of the configured one, and so with TLS if that has it.
+fn with_endpoint(configured: &str, endpoint: &str) -> String {
+    let scheme = configured.split_once("://").map_or("rediss", |(scheme, _)| scheme);
+    format!("{scheme}://{endpoint}")
 }
 
 /// Calls AWS within the limit. `what` is the text that an obstacle begins with.
@@ -97,4 +160,18 @@ where
 /// An obstacle with the text of another library's error.
 fn obstacle(error: impl std::fmt::Display) -> Obstacle {
     Obstacle(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_redis_has_tls_like_the_configured_one() {
+        assert_eq!(
+            with_endpoint("rediss://standby.example:6379", "other.example:6380"),
+            "rediss://other.example:6380"
+        );
+        assert_eq!(with_endpoint("redis://127.0.0.1:1", "127.0.0.1:2"), "redis://127.0.0.1:2");
+    }
 }

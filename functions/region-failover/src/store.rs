@@ -4,6 +4,7 @@ use crate::compare::Comparison;
 use crate::run::Run;
 use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use versioned::{StoreError, TableItem};
 
 /// The key of the newest failover, and the prefix of the keys of ended ones.
@@ -29,6 +30,40 @@ pub struct StoredRun {
     /// 0 if nothing was written yet.
     pub version: u64,
     pub record: Option<RunRecord>,
+}
+
+/// Main's instance class, as RDS reported it when main's region last answered: a forced failover needs it when the region
+/// is lost.
+#[derive(Debug)]
+pub struct MainClass {
+    item: TableItem,
+    /// What this process has saved or loaded.
+    known: Mutex<Option<String>>,
+}
+
+impl MainClass {
+    pub fn new(client: Client, table: &str) -> Self {
+        let item = TableItem { client, table: table.into(), id: "failover-main-class".into() };
+        Self { item, known: Mutex::default() }
+    }
+
+    /// Saves `class`, if it has changed.
+    pub async fn save(&self, class: &str) -> Result<(), StoreError> {
+        let mut known = self.known.lock().await;
+        if known.as_deref() != Some(class) {
+            let stored = self.item.load().await?;
+            if stored.text.as_deref() != Some(class) {
+                self.item.save(stored.version, class.into()).await?;
+            }
+            *known = Some(class.into());
+        }
+        Ok(())
+    }
+
+    /// The saved class; `None` if main's region has never answered.
+    pub async fn load(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.item.load().await?.text)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ impl World {
     /// Observes `kind` for `run`.
     pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
         match self {
-            Self::Main(servers) => servers.observe(kind, run).await,
+            Self::Main(servers) => servers.for_run(run)?.observe(kind, run).await,
             Self::Copy(servers) => Box::pin(servers.observe(kind, run)).await,
         }
     }
@@ -23,7 +23,7 @@ impl World {
     /// Does `action` for `run`. Every action may be repeated. The next observation shows whether it worked.
     pub(crate) async fn perform(&self, action: &FailoverAction, run: &Run) -> Result<Answer, Obstacle> {
         match self {
-            Self::Main(servers) => servers.perform(action, run).await,
+            Self::Main(servers) => servers.for_run(run)?.perform(action, run).await,
             Self::Copy(servers) => Box::pin(servers.perform(action, run)).await,
         }
     }

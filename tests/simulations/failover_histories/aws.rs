@@ -2,7 +2,7 @@
 //! all.
 
 use crate::failover_histories::draws::{Called, accepted, not_now};
-use crate::failover_histories::stores::{ItemState, reconcile};
+use crate::failover_histories::stores::reconcile;
 use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, STANDBY};
 use lease::LeaseRecord;
 use ledger::LastSigns;
@@ -47,8 +47,8 @@ impl FailoverWorld {
                 last: LastSigns::default(),
             },
             ObservationKind::Stock => {
-                let is_left = |item: &&ItemState| item.epoch == 1;
-                Observation::Stock { left: standby.items.iter().filter(is_left).count() as u64 }
+                let left = standby.items.iter().enumerate().filter(|(_, item)| item.epoch == 1);
+                Observation::Stock { left: left.map(|(n, _)| format!("item-{n}").parse().unwrap()).collect() }
             }
             ObservationKind::Pointers => Observation::Pointers {
                 left: self.functions.not_repointed(|region| region != MAIN || !self.network.main_unpointable),

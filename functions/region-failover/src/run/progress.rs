@@ -65,11 +65,22 @@ impl Run {
             self.state = RunState::Running;
             self.step = *first;
             // What is tried again begins again.
+            self.set_aside.clear();
             for step in &self.outstanding {
                 let begun_by = step.definition().begun_by;
                 self.log.retain(|log| log.step != *step && Some(log.step) != begun_by);
             }
         }
+    }
+
+    /// Goes on with the Redis at `endpoint`, as the operator asked; returns whether it could. Only a failover that waits
+    /// for *move redis* can.
+    pub fn use_redis(&mut self, endpoint: &str) -> bool {
+        let can = self.state == RunState::Running && self.step == FailoverStep::MoveRedis && !self.is_drill;
+        if can {
+            self.redis_endpoint = Some(endpoint.into());
+        }
+        can
     }
 
     /// Gives up an outstanding step permanently, as the operator asked; returns whether it was outstanding.
@@ -209,9 +220,11 @@ impl Run {
                 FailoverAction::RebootOldMain => self.reboot = Some(Reboot::Accepted),
                 _ => {}
             },
+            Ok(Answer::Reconciled(_, set_aside)) => self.set_aside.extend(set_aside.clone()),
             Err(_) => {}
         }
-        let (Ok(Answer::Done(last) | Answer::Refused(last)) | Err(Obstacle(last))) = answer;
+        let (Ok(Answer::Done(last) | Answer::Refused(last) | Answer::Reconciled(last, _))
+        | Err(Obstacle(last))) = answer;
         if !last.is_empty() {
             self.update_log(|log| log.last.clone_from(last));
         }

@@ -361,3 +361,41 @@ fn a_run_of_an_older_version_goes_on_where_it_was() {
     assert_eq!(observed(&mut run, Observation::instance("available", true, true), 9), Decision::Again);
     assert_eq!(run.step, FailoverStep::Promote);
 }
+
+#[test]
+fn a_bad_item_is_set_aside_and_the_others_sell() {
+    let ids = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::Reconcile;
+    let reconcile = Decision::Do(FailoverAction::Reconcile);
+    assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad", "good"]) }, 0), reconcile);
+    let set_aside = [(ids(&["bad"]).remove(0), "WRONGTYPE".to_owned())].into();
+    run.performed(&FailoverAction::Reconcile, &Ok(Answer::Reconciled("reconciled 1 item".into(), set_aside)));
+    assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad"]) }, 1), Decision::Again);
+    assert_eq!(
+        (run.step, run.outstanding.as_slice()),
+        (FailoverStep::Repoint, &[FailoverStep::Reconcile][..])
+    );
+    assert!(run.log_of(FailoverStep::Reconcile).unwrap().last.contains("bad: WRONGTYPE"));
+    // The schedule tries the item again.
+    run.state = RunState::Degraded;
+    run.resume();
+    assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad"]) }, 2), reconcile);
+    observed(&mut run, Observation::Stock { left: Vec::new() }, 3);
+    assert_eq!(run.outstanding, []);
+}
+
+#[test]
+fn another_redis_is_named_only_while_redis_is_moved() {
+    let mut run = run(Mode::Planned);
+    assert!(!run.use_redis("spare:6379"));
+    run.step = FailoverStep::MoveRedis;
+    run.is_drill = true;
+    assert!(!run.use_redis("spare:6379"));
+    run.is_drill = false;
+    assert!(run.use_redis("spare:6379"));
+    assert_eq!(run.redis_endpoint.as_deref(), Some("spare:6379"));
+    let takes_writes = Observation::Redis { role: Role::Alone, is_settled: true };
+    assert_eq!(observed(&mut run, takes_writes, 1), Decision::Again);
+    assert!(!run.use_redis("other:6379"), "the run is past it");
+}

@@ -16,17 +16,18 @@ impl FailoverServers {
                 moved.map(done)
             }
             FailoverAction::DetachRedis => self.datastore.detach().await.map(done),
-            FailoverAction::RaiseClass => return self.instances.raise().await,
+            FailoverAction::RaiseClass => return self.instances.raise(run.main_class.as_deref()).await,
             FailoverAction::Promote => self.instances.promote().await.map(done),
             FailoverAction::BeginEpoch => {
                 let begun = self.standby.ledger.raise_epoch(run.epoch).await;
                 begun.map(|_| String::new()).map_err(obstacle)
             }
-            FailoverAction::Reconcile => self.reconcile(run).await,
+            FailoverAction::Reconcile => return self.reconcile(run).await,
             FailoverAction::Repoint => {
-                // If this Redis has left the datastore, no other region has a copy of it.
-                let (role, _) = self.datastore.observe().await?;
-                self.functions.repoint(role != Role::Alone, run.lost_region()).await.map(done)
+                // If this Redis is not in the datastore, no other region has a copy of it.
+                let has_copies =
+                    run.redis_endpoint.is_none() && self.datastore.observe().await?.0 != Role::Alone;
+                self.functions.repoint(has_copies, run.lost_region()).await.map(done)
             }
             FailoverAction::EnableMain => self.functions.enable_main().await.map(done),
             FailoverAction::WakeFunctions => self.functions.wake_here().await,

@@ -45,7 +45,7 @@ const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
 /// The variable with the newest version that Lambda could not make active. No function reads it.
-const FAILED_VERSION: &str = "FAIRDROP_FAILED_VERSION";
+const FAILED_VERSION: &str = "FAILED_VERSION";
 /// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
 const RESERVED: &str = "FAIRDROP_MAIN_CONCURRENCY";
 
@@ -91,6 +91,11 @@ impl Functions {
             ],
             reserved: reserved(&config::optional(source, RESERVED).unwrap_or_default())?,
         })
+    }
+
+    /// From now on repoints to the Redis at `url`.
+    pub(super) fn send_orders_to(&mut self, url: String) {
+        self.new_main_redis = url;
     }
 
     /// Regions of which a function does not send its orders here yet, or does not answer. The region `lost` is not waited

@@ -62,11 +62,12 @@ impl Instances {
     }
 
     /// The state of the replica's instance.
-    pub(super) async fn observe(&self) -> Result<Observation, Obstacle> {
+    /// `known_class` is main's class, if it is known.
+    pub(super) async fn observe(&self, known_class: Option<&str>) -> Result<Observation, Obstacle> {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
         let follows = found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty());
-        let is_big_enough = self.least_class().await.map(|least| is_enough(class, &least));
+        let is_big_enough = self.least_class(known_class).await.map(|least| is_enough(class, &least));
         Ok(Observation::instance(found.db_instance_status().unwrap_or_default(), follows, is_big_enough))
     }
 
@@ -82,12 +83,17 @@ impl Instances {
         found.and_then(|found| found.dbi_resource_id).unwrap_or_default()
     }
 
-    /// The configured class, or main's class; `None` if main's region does not answer.
-    async fn least_class(&self) -> Option<String> {
-        match &self.class {
-            Some(class) => Some(class.clone()),
-            None => describe(&self.there, &self.main).await.ok()?.db_instance_class,
+    /// The configured class, or main's class; `None` if it is not known and main's region does not answer.
+    async fn least_class(&self, known: Option<&str>) -> Option<String> {
+        match self.class.as_deref().or(known) {
+            Some(class) => Some(class.to_owned()),
+            None => self.main_class().await,
         }
+    }
+
+    /// Main's class; `None` if main's region does not answer.
+    pub(super) async fn main_class(&self) -> Option<String> {
+        describe(&self.there, &self.main).await.ok()?.db_instance_class
     }
 
     async fn replica(&self) -> Result<DbInstance, Obstacle> {
@@ -95,8 +101,8 @@ impl Instances {
     }
 
     /// Raises the replica's class, at once.
-    pub(super) async fn raise(&self) -> Result<Answer, Obstacle> {
-        let class = self.least_class().await.ok_or_else(|| obstacle("cannot raise the replica's class: FailoverClass is not set, and main's region does not answer"))?;
+    pub(super) async fn raise(&self, known_class: Option<&str>) -> Result<Answer, Obstacle> {
+        let class = self.least_class(known_class).await.ok_or_else(|| obstacle("cannot raise the replica's class: FailoverClass is not set, and main's region does not answer"))?;
         let call = self.here.modify_db_instance().db_instance_identifier(&self.replica);
         let call = call.db_instance_class(class).apply_immediately(true).send();
         let mut refused = None;
@@ -106,7 +112,7 @@ impl Instances {
                 .as_ref()
                 .err()
                 .and_then(|error| error.code())
-                .filter(|code| !is_passing(code))
+                .filter(|code| DEFINITE.contains(code))
                 .map(str::to_owned);
             answer
         });
@@ -255,31 +261,23 @@ fn names(pending: &PendingModifiedValues) -> Vec<&'static str> {
     if names.is_empty() && !is_nothing { vec!["another setting"] } else { names }
 }
 
-/// Whether RDS may accept the same change of a class within minutes: its answer with the error `code` is about its own
-/// state or the instance's. Every other answer is definite: no capacity, a class or storage that the region does not
-/// offer, a network without free addresses, no right to the call.
-fn is_passing(code: &str) -> bool {
-    const PASSING: [&str; 15] = [
-        // States: of the instance, its cluster, and its security group.
-        "InvalidDBInstanceState",
-        "InvalidDBClusterStateFault",
-        "InvalidDBSecurityGroupState",
-        // Common to all operations.
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "TooManyRequestsException",
-        "RequestThrottled",
-        "InternalFailure",
-        "InternalError",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
-        "",
-    ];
-    PASSING.contains(&code)
-}
+/// Answers to `ModifyDBInstance` that another try within minutes does not change: RDS has no instance of the class, or no
+/// place for it, or the request itself is at fault. A state that ends is not among them.
+pub(super) const DEFINITE: [&str; 13] = [
+    "InsufficientDBInstanceCapacity",
+    "InvalidVPCNetworkStateFault",
+    "StorageTypeNotSupported",
+    "StorageQuotaExceeded",
+    "ProvisionedIopsNotAvailableInAZFault",
+    "NetworkTypeNotSupported",
+    "KMSKeyNotAccessibleFault",
+    "DBUpgradeDependencyFailure",
+    "DBInstanceNotFound",
+    "InvalidParameterCombination",
+    "InvalidParameterValue",
+    "ValidationError",
+    "AccessDenied",
+];
 
 /// Whether `class` is at least as big as `least`. A class of unknown size is enough only if it is the same class.
 fn is_enough(class: &str, least: &str) -> bool {

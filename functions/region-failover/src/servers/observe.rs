@@ -2,7 +2,7 @@
 
 use super::{FailoverServers, datastore, obstacle};
 use crate::loss;
-use crate::observation::{Observation, ObservationKind, Obstacle};
+use crate::observation::{Observation, ObservationKind, Obstacle, Role};
 use crate::run::{Mode, Run};
 use lease::LeaseRecord;
 use ledger::{AtRisk, Basis, MainState, ReplicaState};
@@ -37,7 +37,7 @@ impl FailoverServers {
     pub(crate) async fn observe(&self, kind: ObservationKind, run: &Run) -> Result<Observation, Obstacle> {
         match kind {
             ObservationKind::Readiness => {
-                let instance = self.instances.observe();
+                let instance = self.instances.observe(run.main_class.as_deref());
                 let (status, instance, ()) =
                     futures::try_join!(self.status(), instance, self.redis_is_ready())?;
                 let Observation::Instance { follows, .. } = instance else {
@@ -53,11 +53,16 @@ impl FailoverServers {
             }
             ObservationKind::Lease => self.lease.load().await.map(Observation::Lease).map_err(obstacle),
             ObservationKind::Lag => self.observe_lag(run).await,
+            ObservationKind::Redis if run.redis_endpoint.is_some() => {
+                let takes_writes = self.standby.link.takes_writes().await.map_err(standby_redis_obstacle)?;
+                let role = if takes_writes { Role::Alone } else { Role::Secondary };
+                datastore::observation((role, true), Ok(takes_writes))
+            }
             ObservationKind::Redis => {
                 let role = self.datastore.observe().await?;
                 datastore::observation(role, self.standby.link.takes_writes().await)
             }
-            ObservationKind::Instance => self.instances.observe().await,
+            ObservationKind::Instance => self.instances.observe(run.main_class.as_deref()).await,
             ObservationKind::Ledger => {
                 let ledger = &self.standby.ledger;
                 let follows = ledger.follows().await.map_err(obstacle)?;
@@ -65,9 +70,7 @@ impl FailoverServers {
                 let last = ledger.last_signs().await.map_err(obstacle)?;
                 Ok(Observation::Ledger { follows, epoch, last })
             }
-            ObservationKind::Stock => {
-                Ok(Observation::Stock { left: self.unreconciled(run).await?.len() as u64 })
-            }
+            ObservationKind::Stock => Ok(Observation::Stock { left: self.unreconciled(run).await? }),
             ObservationKind::Pointers => {
                 Ok(Observation::Pointers { left: self.functions.not_repointed(run.lost_region()).await })
             }

@@ -1,12 +1,16 @@
 //! Items under the new epoch: a unit is free only if neither ledger nor Redis has it as sold or reserved.
 
 use super::{FailoverServers, obstacle};
-use crate::observation::Obstacle;
+use crate::observation::{Answer, Obstacle};
 use crate::run::Run;
+use ledger::LedgerError;
 use reconcile::{ReconcileError, reconcile_at_rest};
 use shared::item::ItemId;
-use shared::queue::{ItemError, Keys};
+use shared::queue::{ItemError, Keys, LinkError};
 use std::collections::BTreeMap;
+
+/// Limit of items that are set aside. More of them are a fault of a store, for which the run waits.
+const MAX_SET_ASIDE: usize = 100;
 
 impl FailoverServers {
     /// Items of the ledger that are not under the new epoch in Redis yet.
@@ -22,24 +26,35 @@ impl FailoverServers {
         Ok(left)
     }
 
-    /// Reconciles these items, and returns what differed.
-    pub(super) async fn reconcile(&self, run: &Run) -> Result<String, Obstacle> {
-        let left = self.unreconciled(run).await?;
+    /// Reconciles these items, and returns what differed. An item that cannot be reconciled because of its own data is set
+    /// aside.
+    pub(super) async fn reconcile(&self, run: &Run) -> Result<Answer, Obstacle> {
+        let mut left = self.unreconciled(run).await?;
+        left.retain(|item_id| !run.set_aside.contains_key(item_id));
         let mut differences: BTreeMap<&str, u64> = BTreeMap::new();
-        let (mut withheld, mut failed) = (0, None);
+        let (mut withheld, mut failed, mut set_aside) = (0, None, BTreeMap::new());
         for item_id in &left {
             match self.reconcile_item(run, item_id, &mut differences).await {
                 Ok(units) => withheld += u64::from(units),
                 // One failed item does not delay the others.
+                Err(error) if is_of_item(&error) => {
+                    drop(set_aside.insert(item_id.clone(), error.to_string()))
+                }
                 Err(error) => {
                     failed = failed.or(Some(Obstacle(format!("could not reconcile item {item_id}: {error}"))))
                 }
             }
         }
         failed.map_or(Ok(()), Err)?;
+        if set_aside.len() + run.set_aside.len() > MAX_SET_ASIDE {
+            let (number, why) = (set_aside.len(), set_aside.into_values().next().unwrap_or_default());
+            return Err(Obstacle(format!("{number} items cannot be reconciled; the first one: {why}")));
+        }
         let differences: Vec<String> = differences.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let what = if differences.is_empty() { "nothing differed".into() } else { differences.join(", ") };
-        Ok(format!("reconciled {} items; withheld {withheld} units; {what}", left.len()))
+        let number = left.len() - set_aside.len();
+        let text = format!("reconciled {number} items; withheld {withheld} units; {what}");
+        Ok(Answer::Reconciled(text, set_aside))
     }
 
     async fn reconcile_item(
@@ -75,5 +90,43 @@ impl FailoverServers {
             .await
             .map_err(ItemError::from)?;
         Ok(withheld)
+    }
+}
+
+/// Whether the item's own data are at fault: no other item fails for this reason, and another try fails, too.
+fn is_of_item(error: &ReconcileError) -> bool {
+    match error {
+        // Of Redis's own refusals only the one about a key of another type. The others are about the server.
+        ReconcileError::Item(ItemError::Link(LinkError::Refused(text))) => text.contains("WRONGTYPE"),
+        ReconcileError::Item(ItemError::Link(_)) => false,
+        ReconcileError::Item(_) => true,
+        ReconcileError::Ledger(error) => {
+            matches!(error, LedgerError::Refused(_) | LedgerError::NoSuchItem(_))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_set_aside_for_its_own_data_and_not_because_a_store_fails() {
+        let item_id: ItemId = "shoe".parse().unwrap();
+        let of_link = |error: LinkError| ReconcileError::from(ItemError::from(error));
+        let wrong_type = "WRONGTYPE: Operation against a key holding the wrong kind of value";
+        for (error, expected) in [
+            (ItemError::Corrupt { item_id: item_id.clone(), field: "epoch" }.into(), true),
+            (of_link(LinkError::Refused(wrong_type.into())), true),
+            (LedgerError::Refused("sales_stock".into()).into(), true),
+            (LedgerError::NoSuchItem(item_id).into(), true),
+            (of_link(LinkError::Refused("LOADING".into())), false),
+            (of_link(LinkError::NotSent("no connection in time".into())), false),
+            (of_link(LinkError::Unanswered("timed out".into())), false),
+            (LedgerError::Unavailable("no connection in time".into()).into(), false),
+            (LedgerError::StaleEpoch.into(), false),
+        ] {
+            assert_eq!(is_of_item(&error), expected, "{error}");
+        }
     }
 }

@@ -68,11 +68,13 @@ pub(super) const RAISE_EPOCH: StepDefinition = StepDefinition {
 pub(super) const RECONCILE: StepDefinition = StepDefinition {
     needs: "the new epoch has begun",
     does: "frees a unit only if neither ledger nor Redis has it as sold or reserved; withholds units as asked",
-    done_when: "every item in Redis is under the new epoch",
+    done_when: "every item in Redis is under the new epoch. If only items are left that cannot be reconciled because of \
+                their own data, the step is left outstanding, and these items are not sold",
     observes: ObservationKind::Stock,
     limit: StepLimit::new(AtLimit::Wait, 120),
     begun_by: None,
-    if_outstanding: "",
+    if_outstanding: "items are not sold: `last` of the step reconcile names them, with the reasons; repair or delete their \
+                     keys in Redis; the schedule tries them again every minute",
     decide: reconcile,
 };
 
@@ -143,10 +145,18 @@ fn raise_epoch(case: &Case<'_>, observation: &Observation) -> StepVerdict {
     }
 }
 
-fn reconcile(_: &Case<'_>, observation: &Observation) -> StepVerdict {
-    match observation {
-        Observation::Stock { left: 0 } => Done,
-        Observation::Stock { .. } => Do(FailoverAction::Reconcile),
-        _ => wrong_observation(),
+fn reconcile(case: &Case<'_>, observation: &Observation) -> StepVerdict {
+    let (Observation::Stock { left }, run) = (observation, case.run) else { return wrong_observation() };
+    if left.is_empty() {
+        return Done;
+    }
+    let reasons: Option<Vec<String>> = left
+        .iter()
+        .map(|item_id| run.set_aside.get(item_id).map(|why| format!("{item_id}: {why}")))
+        .collect();
+    match reasons {
+        // The other items sell.
+        Some(reasons) => Leave(format!("set aside, and not sold: {}", reasons.join("; "))),
+        None => Do(FailoverAction::Reconcile),
     }
 }

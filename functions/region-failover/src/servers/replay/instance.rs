@@ -1,7 +1,8 @@
 //! RDS's answers about an instance, its class and the fence.
 
 use super::{ReplayedAws, refusal};
-use crate::observation::{Observation, Obstacle};
+use crate::observation::{Answer, Observation, Obstacle};
+use crate::servers::instance::DEFINITE;
 
 fn instances(fields: &str) -> String {
     format!(
@@ -29,7 +30,7 @@ async fn an_instance_is_settled_unless_rds_changes_it_now_and_promoted_without_a
         (AVAILABLE.into(), false, true),
     ] {
         let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, &instances(&fields))]).await;
-        let observation = aws.instances().observe().await;
+        let observation = aws.instances().observe(None).await;
         assert_eq!(
             observation,
             Ok(Observation::Instance { follows, is_settled, is_big_enough: Some(true) }),
@@ -80,9 +81,9 @@ async fn a_refusal_of_rds_is_returned_as_an_obstacle() {
         assert_eq!(aws.sent("PromoteReadReplica").len(), 1);
     }
     let aws = ReplayedAws::start(&[("DescribeDBInstances", 404, &refusal("DBInstanceNotFound"))]).await;
-    assert!(aws.instances().observe().await.is_err());
+    assert!(aws.instances().observe(None).await.is_err());
     let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, "<html>busy</html>")]).await;
-    assert!(aws.instances().observe().await.is_err());
+    assert!(aws.instances().observe(None).await.is_err());
 }
 
 #[tokio::test]
@@ -115,7 +116,7 @@ async fn the_class_is_raised_to_main_s_and_the_fence_counts_as_the_only_group() 
         ReplayedAws::start(&[("DescribeDBInstances", 200, &described), ("ModifyDBInstance", 200, modified)])
             .await;
     aws.instances().fence().await.unwrap();
-    aws.instances().raise().await.unwrap();
+    aws.instances().raise(None).await.unwrap();
     let sent = aws.sent("ModifyDBInstance");
     assert!(sent[0].contains("DBInstanceIdentifier=main&"), "{}", sent[0]);
     assert!(sent[0].contains("VpcSecurityGroupIds.VpcSecurityGroupId.1=sg-0f"), "{}", sent[0]);
@@ -148,4 +149,38 @@ async fn the_old_main_s_instance_alone_is_rebooted_and_its_reboot_is_seen() {
     let aws = ReplayedAws::start(&[("RebootDBInstance", 400, &refused)]).await;
     let Obstacle(why) = aws.instances().reboot_old_main().await.unwrap_err();
     assert!(why.contains("rebooting the old main") && why.contains("does not allow this call"), "{why}");
+}
+
+#[tokio::test]
+async fn a_definite_refusal_of_a_class_is_told_from_a_state_that_ends() {
+    let passing = ["InvalidDBInstanceState", "Throttling", "InternalFailure"];
+    for code in DEFINITE.into_iter().chain(passing) {
+        let (described, refused) = (instances(&format!("{AVAILABLE}{SOURCE}")), refusal(code));
+        let status = match code {
+            "DBInstanceNotFound" => 404,
+            "InternalFailure" => 500,
+            _ => 400,
+        };
+        let answers =
+            [("DescribeDBInstances", 200, described.as_str()), ("ModifyDBInstance", status, &refused)];
+        let aws = ReplayedAws::start(&answers).await;
+        let answer = aws.instances().raise(None).await;
+        assert_eq!(matches!(answer, Ok(Answer::Refused(_))), DEFINITE.contains(&code), "{code}: {answer:?}");
+        assert_eq!(answer.is_err(), passing.contains(&code), "{code}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_region_s_class_is_the_one_that_was_saved_and_otherwise_unknown() {
+    let small = format!("{AVAILABLE}{SOURCE}");
+    for (known, expected) in
+        [(Some("db.r6g.xlarge"), Some(false)), (Some("db.r6g.large"), Some(true)), (None, None)]
+    {
+        // The replica is described, and after that main's region does not answer.
+        let described = instances(&small);
+        let answers = [("DescribeDBInstances", 200, described.as_str()), ("DescribeDBInstances", 503, "")];
+        let aws = ReplayedAws::start(&answers).await;
+        let observation = aws.instances().observe(known).await;
+        assert_eq!(observation, Ok(Observation::instance("available", true, expected)), "{known:?}");
+    }
 }

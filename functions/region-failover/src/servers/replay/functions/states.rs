@@ -99,7 +99,7 @@ async fn the_alias_gets_a_new_version_only_when_that_is_active() {
     // Lambda publishes no other version of the same configuration.
     aws.functions().repoint(true, None).await.unwrap();
     let changed = aws.sent(configure);
-    assert!(changed.len() == 1 && changed[0].contains(r#""FAIRDROP_FAILED_VERSION":"7""#), "{changed:?}");
+    assert!(changed.len() == 1 && changed[0].contains(r#""FAILED_VERSION":"7""#), "{changed:?}");
     assert_eq!(aws.sent(update).len(), 0, "the version has failed");
     aws.functions().repoint(true, None).await.unwrap();
     assert_eq!(aws.sent(update).len(), 1);
