@@ -61,6 +61,8 @@ pub enum Problem {
     TooManyConnections,
     /// The region does not know the connection any more.
     NotConnected,
+    /// A gateway sends events of a form that names no item.
+    UnsupportedEvent,
     Internal,
 }
 
@@ -114,6 +116,7 @@ impl Problem {
             Self::TooManyMessages,
             Self::TooManyConnections,
             Self::NotConnected,
+            Self::UnsupportedEvent,
             Self::Internal,
         ]
     }
@@ -153,6 +156,9 @@ impl Problem {
             Self::Closed => ("closed", 410, "The item is closed"),
             Self::SoldOut => ("sold-out", 410, "The item is sold out"),
             Self::BodyTooLarge { .. } => ("body-too-large", 413, "The body is too large"),
+            Self::UnsupportedEvent => {
+                ("unsupported-event", 501, "The gateway sends events that the function cannot read")
+            }
             Self::Internal => ("internal", 500, "An internal error occurred"),
             Self::MainUnreachable => {
                 ("main-unreachable", 503, "The checkout cannot be reached from this region")
@@ -233,6 +239,9 @@ impl Problem {
             }
             Self::TooManyConnections => "Please use the newest connection.".into(),
             Self::NotConnected => "Please connect and subscribe again.".into(),
+            Self::UnsupportedEvent => {
+                "Nothing was decided. The route must be one of an HTTP API, with payload format 2.0.".into()
+            }
         }
     }
 

@@ -108,6 +108,7 @@ const CASES: &[(&str, &[Phase])] = &[
         "PaymentsUnavailableAlarm",
         &[(NOTHING, IsOk), (|| count("payments_unavailable", 1), InAlarm), (NOTHING, IsOk)],
     ),
+    ("RefundsDueAlarm", &[(NOTHING, IsOk), (|| count("refunds_due", 1), InAlarm), (NOTHING, IsOk)]),
     // Known, unknown, known; and too old.
     (
         "SnapshotsStaleAlarm",

@@ -17,8 +17,9 @@ use std::time::Duration;
 use tests::{LedgerServer, RedisQueue, source};
 
 const BUYERS: u64 = 60;
-/// The payments succeed from this long before the end of the holds until as long after it.
-const AROUND_THE_END: Duration = Duration::from_millis(150);
+/// The first payment succeeds this long before the end of the holds, the last one this long after it.
+const BEFORE_THE_END: Duration = Duration::from_millis(400);
+const AFTER_THE_END: Duration = Duration::from_millis(1_200);
 
 /// Sends a notice until its answer is no temporary refusal.
 async fn send(confirm: &App, notice: &Value) -> Value {
@@ -74,14 +75,14 @@ async fn a_payment_after_a_decline_and_the_end_of_its_hold_have_one_outcome() {
         panic!("the drain reserved nothing")
     };
     let confirm = App::from_config(&source(&redis, &ledger)).await.unwrap();
-    let step = 2 * AROUND_THE_END.as_micros() as u64 / BUYERS;
-    let first = ends_at.as_micros() - AROUND_THE_END.as_micros() as u64;
+    let step = (BEFORE_THE_END + AFTER_THE_END).as_micros() as u64 / BUYERS;
+    let first = ends_at.as_micros() - BEFORE_THE_END.as_micros() as u64;
     let payments = join_all(
         buyers.iter().zip(0..).map(|(buyer, n)| pay_at_the_end(&confirm, &item_id, buyer, first + n * step)),
     );
-    // Workers that are killed within their rounds.
+    // Workers that are killed within their rounds, and some that finish them.
     let workers = async {
-        for lives_ms in (0..).map(|n| [3, 40, 8, 20][n % 4]) {
+        for lives_ms in (0..).map(|n| [3, 1_000, 20, 60][n % 4]) {
             let mut work = worker(&redis, &ledger, &item_id).await.unwrap();
             let _ = tokio::time::timeout(Duration::from_millis(lives_ms), work.round(true)).await;
         }

@@ -84,11 +84,6 @@ struct HttpMethod {
     method: String,
 }
 
-/// Whether an event came through API Gateway.
-pub(crate) fn is_http(event: &Value) -> bool {
-    event.get("requestContext").is_some()
-}
-
 /// The notice in an API Gateway event.
 pub(crate) fn from_http(event: Value) -> Result<PaymentNotice, Problem> {
     let event: HttpEvent = serde_json::from_value(event).map_err(|_| Problem::BadPayment)?;

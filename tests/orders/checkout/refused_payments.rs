@@ -30,9 +30,15 @@ async fn a_refused_or_failed_payment_does_not_affect_a_later_reservation() {
     refused(&pay(&client, "bob", "pay-5", "failed").await, 409, "already-extended");
     refused(&pay(&client, "bob", "pay-5", "failed").await, 409, "already-extended");
     for (subject, reference) in [("alice", "pay-3"), ("bob", "pay-4")] {
-        until(&system, &client, subject, "reserved").await;
+        let held = until(&system, &client, subject, "reserved").await;
+        // The card is declined, and the same payment succeeds with another card.
+        let declined = pay(&client, subject, reference, "declined").await;
+        assert_eq!((declined.status, &declined.body["status"]), (200, &json!("reserved")), "{declined:?}");
+        assert_eq!(declined.body["reserved_until"], held["reserved_until"]);
         assert_eq!(pay(&client, subject, reference, "paid").await.body["status"], "sold");
         // A notice that arrives out of order.
         assert_eq!(pay(&client, subject, reference, "pending").await.body["status"], "sold");
+        assert_eq!(pay(&client, subject, reference, "declined").await.body["status"], "sold");
+        refused(&pay(&client, subject, reference, "cancelled").await, 409, "already-sold");
     }
 }
