@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod process;
 pub mod redis_server;
 pub mod regions;
+pub mod tls;
 pub mod wan;
 
 use crate::aws::emulators::Moto;
@@ -297,7 +298,7 @@ async fn start_region(
     .await?;
     let mut environment: Vec<(String, String)> = vec![
         ("FAIRDROP_REGION".into(), region.name.into()),
-        ("FAIRDROP_MAIN_REDIS_URL".into(), format!("redis://127.0.0.1:{}", connection.port())),
+        ("FAIRDROP_MAIN_REDIS_URL".into(), redis_server::url_at(connection.port())),
         ("FAIRDROP_REPLICA_REDIS_URL".into(), servers.replica.url()),
         ("FAIRDROP_TOKEN_JWKS".into(), identity.jwks().to_string()),
         ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 /// The length that the template accepts.
-const MAX_CHARACTERS: usize = 2_600;
+const MAX_CHARACTERS: usize = 2_568;
 
 fn main() -> ExitCode {
     match shortened() {

@@ -3,6 +3,8 @@
 //! An error names the variable that is missing or malformed. An empty variable counts as not set, since a SAM
 //! parameter cannot be absent.
 
+mod redis_ca;
+
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -68,7 +70,7 @@ pub fn region(source: Source) -> Result<String, ConfigError> {
 /// How to reach a Redis.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// Has the address, the credentials, and whether to use TLS.
+    /// Has the address, the credentials, whether to use TLS, and the authorities of `FAIRDROP_REDIS_CA_FILE`.
     pub client: redis::Client,
     /// The time limit to connect, TLS and AUTH included.
     pub connect_timeout: Duration,
@@ -112,8 +114,7 @@ impl RedisConfig {
     }
 
     fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
-        let client = redis::Client::open(url)
-            .map_err(|_| ConfigError::bad(name, "it must be redis://host:port or rediss://host:port"))?;
+        let client = redis_ca::client(source, name, url)?;
         // A connection costs up to five round trips to main: TCP, TLS, AUTH, HELLO.
         let connect_ms = number(source, "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", 1_500, 10, 10_000)?;
         let response_ms = number(source, "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", 800, 10, 10_000)?;
@@ -149,6 +150,7 @@ mod tests {
         for wrong in ["-1", "9", "10001", "1s", "1.5"] {
             let source = |name: &str| match name {
                 "FAIRDROP_MAIN_REDIS_URL" => Some("redis://localhost".to_owned()),
+                "FAIRDROP_REDIS_CA_FILE" => None,
                 _ => Some(wrong.to_owned()),
             };
             let text = RedisConfig::main(&source).unwrap_err().to_string();

@@ -10,6 +10,7 @@ use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
 use local::system::postgres::Postgres;
 use local::system::redis_server::Redis;
+use local::system::tls;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -75,6 +76,7 @@ async fn three_regions_are_deployed_and_main_sells() {
     let postgres = Postgres::start(folder.path(), "postgres").await.unwrap();
     let with = [
         ("FAIRDROP_MAIN_REDIS_URL", redis.url()),
+        ("FAIRDROP_REDIS_CA_FILE", tls::authority_file().unwrap()),
         ("FAIRDROP_LEDGER_URL", postgres.url()),
         ("FAIRDROP_LEDGER_AUTH", "password".to_owned()),
     ];

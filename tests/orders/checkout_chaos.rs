@@ -6,6 +6,7 @@ use local::crowd::SentOrder;
 use local::crowd::audit::{AuditFindings, DropResult};
 use local::crowd::payments::{Habits, Pays, Shop};
 use local::system::System;
+use local::system::redis_server;
 use local::system::regions;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -236,10 +237,9 @@ async fn several_workers_and_payments_at_the_same_time_are_harmless() {
     let (system, shop) = setup(STOCK).await;
     // A second schedule on the same function, and more workers in this process.
     let source = |name: &str| match name {
-        "FAIRDROP_MAIN_REDIS_URL" => Some(system.redis.url()),
         "FAIRDROP_LEDGER_URL" => Some(system.postgres.url()),
         "FAIRDROP_TASK_IDLE_AFTER_MS" => Some("100".to_owned()),
-        _ => None,
+        _ => redis_server::setting(name, &system.redis.url()),
     };
     let context = checkout_worker::WorkerContext::from_config(&source).await.unwrap();
     let over_yet = AtomicBool::new(false);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures::future::join_all;
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
-use local::system::redis_server::Redis;
+use local::system::redis_server::{self, Redis};
 use local::system::wan::{ConnectionState, WanConnection};
 use redis::AsyncCommands;
 use shared::item::{ItemChanges, ItemId};
@@ -212,7 +212,7 @@ async fn a_main_that_hangs_does_not_use_up_an_orders_time() {
     fixture.replicated().await;
     let wan = WanConnection::open(([127, 0, 0, 1], fixture.main.redis.port()).into(), Duration::ZERO);
     let wan = wan.await.unwrap();
-    let main = queue_at(format!("redis://127.0.0.1:{}", wan.port())).unwrap();
+    let main = queue_at(redis_server::url_at(wan.port())).unwrap();
     main.item_ids_on_primary(SOON).await.unwrap();
     wan.set(ConnectionState::Silent);
     let cache = ItemCache::new(Some(queue_at(fixture.replica.url()).unwrap()), main);

@@ -2,6 +2,7 @@
 
 use ledger::LastSigns;
 use local::system::clock::micros_now;
+use local::system::redis_server;
 use reconcile::Stores;
 use redis::AsyncCommands;
 use region_failover::compare::{Comparison, ComparisonPage, LostOrder, MAX_LISTED, compare};
@@ -43,7 +44,7 @@ impl Side {
 
     fn stores(&self) -> Stores {
         let url = self.redis.redis.url();
-        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+        let source = |name: &str| redis_server::setting(name, &url);
         let link = Link::new(RedisConfig::main(&source).unwrap());
         Stores { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
     }

@@ -3,6 +3,7 @@
 
 use ledger::{BuyerState, Due, Extension, Payment, SaleState};
 use local::system::clock::micros_now;
+use local::system::redis_server;
 use reconcile::{Stores, reconcile_at_rest};
 use redis::AsyncCommands;
 use shared::config::RedisConfig;
@@ -65,7 +66,7 @@ impl NewMain {
 
     fn stores(&self) -> Stores {
         let url = self.redis.redis.url();
-        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+        let source = |name: &str| redis_server::setting(name, &url);
         let link = Link::new(RedisConfig::main(&source).unwrap());
         Stores { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
     }

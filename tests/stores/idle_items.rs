@@ -3,6 +3,7 @@
 use anyhow::Result;
 use local::system::clock::micros_now;
 use local::system::process::scaled;
+use local::system::redis_server;
 use reconcile::Stores;
 use redis::AsyncCommands;
 use shared::config::RedisConfig;
@@ -134,7 +135,7 @@ async fn every_change_makes_an_idle_item_active() {
     queue.create_item(&new, 1).await.unwrap();
     queue.pause_item(&item_id, true).await.unwrap();
     let url = redis.redis.url();
-    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let source = |name: &str| redis_server::setting(name, &url);
     let link = Link::new(RedisConfig::main(&source).unwrap());
     let stores = Stores { link, queue: queue.clone(), ledger: ledger.ledger.clone() };
     let changes = ItemChanges { stock_total: Some(6), ..ItemChanges::default() };

@@ -12,6 +12,7 @@ mod payment_envelopes;
 mod queue_edges;
 mod queue_link;
 mod queue_properties;
+mod redis_tls;
 mod refusals;
 mod token_keys;
 mod worker;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
-use local::system::redis_server::Redis;
+use local::system::redis_server::{self, Redis};
 use redis::RedisResult;
 use serde_json::json;
 use shared::clock::Clock;
@@ -26,7 +26,7 @@ use tests::{LedgerServer, RedisQueue, calls, eventually, order, queue_at, source
 const A_MOMENT: Duration = Duration::from_millis(20);
 
 fn link_at(url: String) -> Link {
-    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let source = |name: &str| redis_server::setting(name, &url);
     Link::new(RedisConfig::main(&source).unwrap())
 }
 
@@ -116,11 +116,10 @@ async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     let item_id = server.item("a", 3, 25_000).await.unwrap();
     let (url, jwks) = (server.redis.url(), IdentityProvider::new().unwrap().jwks().to_string());
     let source = |name: &str| match name {
-        "FAIRDROP_MAIN_REDIS_URL" => Some(url.clone()),
         "FAIRDROP_TOKEN_JWKS" => Some(jwks.clone()),
         "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.to_owned()),
         "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
-        _ => None,
+        _ => redis_server::setting(name, &url),
     };
     let edge = Edge::from_config(&source).unwrap();
     let before = |micros: u64| Stamp::from_micros(micros_now() - micros).unwrap();
@@ -238,7 +237,7 @@ async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
     let url = server.redis.url();
-    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let source = |name: &str| redis_server::setting(name, &url);
     let queue = Queue::new(Link::with_scripts(RedisConfig::main(&source).unwrap(), ORDER_SCRIPTS));
 
     let first = order(&item_id, "first", micros_now()).unwrap();

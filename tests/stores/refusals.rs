@@ -6,7 +6,7 @@ use lambda_http::Request;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
-use local::system::redis_server::Redis;
+use local::system::redis_server::{self, Redis};
 use local::system::wan::{ConnectionState, WanConnection};
 use order_intake::App;
 use serde_json::json;
@@ -36,13 +36,12 @@ impl Intake {
         let (main, replica) = (fixture.main.redis.url(), fixture.replica.url());
         let jwks = identity.jwks().to_string();
         let source = |name: &str| match name {
-            "FAIRDROP_MAIN_REDIS_URL" => Some(main.clone()),
             "FAIRDROP_REPLICA_REDIS_URL" => Some(replica.clone()),
             "FAIRDROP_TOKEN_JWKS" => Some(jwks.clone()),
             "FAIRDROP_TOKEN_ISSUER" => Some(ISSUER.to_owned()),
             "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
             "FAIRDROP_REGION" => Some("eu-west-1".to_owned()),
-            _ => None,
+            _ => redis_server::setting(name, &main),
         };
         Self { app: App::from_config(&source).unwrap(), identity }
     }
@@ -117,7 +116,7 @@ async fn a_process_reaches_the_new_primary_soon_after_its_name_has_moved() {
     let mut new = Redis::start_replica(folder.path(), "new", &old.redis).await.unwrap();
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let name = WanConnection::open(address(old.redis.port()), Duration::ZERO).await.unwrap();
-    let process = || queue_at(format!("redis://127.0.0.1:{}", name.port())).unwrap();
+    let process = || queue_at(redis_server::url_at(name.port())).unwrap();
     let (busy, idle) = (process(), process());
     let edge = ItemCache::new(None, process());
     let buyer = UserToken::parse("alice").unwrap();

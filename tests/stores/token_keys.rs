@@ -2,6 +2,7 @@
 
 use crate::edge_reads::EdgeFixture;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
+use local::system::redis_server;
 use local::system::wan::{ConnectionState, WanConnection};
 use serde_json::json;
 use shared::permit::Permit;
@@ -245,7 +246,7 @@ async fn a_read_goes_on_after_the_token_has_stopped_waiting() {
     store(&server, &provider).await;
     let wan =
         WanConnection::open(([127, 0, 0, 1], server.redis.port()).into(), Duration::ZERO).await.unwrap();
-    let main = queue_at(format!("redis://127.0.0.1:{}", wan.port())).unwrap();
+    let main = queue_at(redis_server::url_at(wan.port())).unwrap();
     main.token_keys(ReadFrom::Main, Duration::from_secs(10)).await.unwrap();
     let keys = keys_at(None, None, main);
     wan.set(ConnectionState::Silent);

@@ -19,7 +19,7 @@ use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
 use local::system::postgres::Postgres;
 use local::system::process::scaled;
-use local::system::redis_server::Redis;
+use local::system::redis_server::{self, Redis};
 use local::system::regions::{self, WorldRegion};
 use local::system::{Options, System};
 use serde_json::{Value, json};
@@ -75,11 +75,10 @@ const REDIS_LIMIT_MS: &str = "10000";
 /// A queue over a connection of its own.
 pub fn queue_at(url: String) -> Result<Queue> {
     let source = |name: &str| match name {
-        "FAIRDROP_MAIN_REDIS_URL" => Some(url.clone()),
         "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS" | "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS" => {
             Some(REDIS_LIMIT_MS.to_owned())
         }
-        _ => None,
+        _ => redis_server::setting(name, &url),
     };
     Ok(Queue::new(Link::new(RedisConfig::main(&source)?)))
 }
@@ -301,13 +300,12 @@ impl LedgerServer {
 pub fn source(redis: &RedisQueue, ledger: &LedgerServer) -> impl Fn(&str) -> Option<String> + use<> {
     let (redis, ledger) = (redis.redis.url(), ledger.postgres.url());
     move |name| match name {
-        "FAIRDROP_MAIN_REDIS_URL" => Some(redis.clone()),
         "FAIRDROP_LEDGER_URL" => Some(ledger.clone()),
         "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS" | "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS" => {
             Some(REDIS_LIMIT_MS.to_owned())
         }
         "FAIRDROP_TASK_IDLE_AFTER_MS" => Some("100".to_owned()),
-        _ => None,
+        _ => redis_server::setting(name, &redis),
     }
 }
 

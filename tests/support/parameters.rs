@@ -34,6 +34,7 @@ pub const WRONG: &[Wrong] = &[
         "LedgerCaLayer",
         &["rds-ca", "REPLACE_WITH_ARN_OF_LAYER", "arn:aws:lambda:us-east-1:123456789012:layer:rds-ca"],
     ),
+    ("RedisCaLayer", &["redis-ca", "arn:aws:lambda:us-east-1:123456789012:layer:redis-ca"]),
     ("SnapshotPrefix", &["", "Fairdrop", "a--b", "a-"]),
     ("SnapshotKeyArns", &["alias/key", "arn:aws:kms:us-east-1:123456789012:key/a,key"]),
     ("SnapshotMaxAgeSeconds", &["1799", "604801"]),

@@ -4,6 +4,7 @@
 use crate::figure::Figure;
 use anyhow::{Context, Result, ensure};
 use local::system::clock::micros_now;
+use local::system::redis_server;
 use local::system::regions;
 use local::system::{Options, System};
 use redis::AsyncCommands;
@@ -62,7 +63,7 @@ impl LiveDrop {
             "opens_at": micros_now() - 60_000_000, "settle_window_ms": SETTLE_WINDOW_MS });
         system.admin(&json!({ "command": "create", "item": item })).await?;
         let url = system.redis.url();
-        let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+        let source = |name: &str| redis_server::setting(name, &url);
         Ok(Self { item_id: "live".parse()?, queue: Queue::new(Link::new(RedisConfig::main(&source)?)) })
     }
 

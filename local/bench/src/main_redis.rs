@@ -5,7 +5,7 @@ use crate::resp::{Encode, command, rate};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use local::system::clock::micros_now;
-use local::system::redis_server::Redis;
+use local::system::redis_server::{self, Redis};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use shared::config::RedisConfig;
@@ -67,7 +67,7 @@ pub(crate) async fn place() -> Result<Vec<Figure>> {
 impl PlaceLoad {
     async fn measure(&self) -> Result<Figure> {
         let folder = tempfile::tempdir()?;
-        let redis = Redis::start(folder.path(), "redis").await?;
+        let redis = Redis::start_without_tls(folder.path(), "redis").await?;
         let mut connection = redis.connect().await?;
         // The cost of the script is measured, not that of the disk.
         let _: () =
@@ -125,12 +125,12 @@ impl PlaceLoad {
 /// The cost of a drain call, and its independence of the length of the queue.
 pub(crate) async fn drain() -> Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
-    let redis = Redis::start(folder.path(), "redis").await?;
+    let redis = Redis::start_without_tls(folder.path(), "redis").await?;
     let mut connection = redis.connect().await?;
     let _: () =
         redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("no").query_async(&mut connection).await?;
     let url = redis.url();
-    let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| url.clone());
+    let source = |name: &str| redis_server::setting(name, &url);
     let queue = Queue::new(Link::new(RedisConfig::main(&source)?));
 
     let few = FilledItem::fill(&queue, &mut connection, "few", 10_000).await?;

@@ -4,6 +4,7 @@
 use crate::aws::lambda::Invoke;
 use crate::aws::wire;
 use crate::system::process::{Process, binaries, yielding};
+use crate::system::tls;
 use anyhow::{Result, ensure};
 use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
@@ -92,6 +93,11 @@ impl FunctionProcess {
             "{} does not exist: the function is not built; run `make build`",
             program.display()
         );
+        // A variable of the function itself wins, as each later value does.
+        if launch.environment.iter().any(|(_, value)| value.starts_with("rediss://")) {
+            let file = tls::authority_in(folder)?.display().to_string();
+            launch.environment.insert(0, ("FAIRDROP_REDIS_CA_FILE".into(), file));
+        }
         let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
         let runtime_api = invoke.runtime_api(launch.function);
         let (function, concurrency, most) = (launch.function, launch.concurrency, launch.processes.max(1));

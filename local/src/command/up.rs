@@ -111,6 +111,11 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
         }
     }
     println!("\nRedis: main {}, replica {}", system.redis.url(), system.replica.url());
+    println!(
+        "  redis-cli --tls --cacert {} -p {}",
+        system.redis.authority_file().display(),
+        system.redis.port()
+    );
     println!("PostgreSQL: {}", system.postgres.url());
     println!("Logs of every process: {}", system.logs().display());
     let Some(main) = system.regions.first() else { return Ok(()) };

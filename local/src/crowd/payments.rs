@@ -77,7 +77,7 @@ impl Shop {
     /// Opens the shop for `item_id`, whose holds last `hold`.
     pub fn open(redis: &Redis, invoke: Invoke, item_id: &ItemId, hold: Duration, habits: Habits) -> Self {
         let answers = Arc::new(Mutex::new(PaymentAnswers::new()));
-        let client = redis::Client::open(redis.url());
+        let client = redis.client();
         let (item_id, known) = (item_id.clone(), answers.clone());
         let watching = tokio::spawn(async move {
             let Ok(client) = client else { return };

@@ -52,7 +52,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 18] = [
+pub const OPTIONS: [(&str, &str); 19] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (
@@ -60,6 +60,7 @@ pub const OPTIONS: [(&str, &str); 18] = [
         "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab,\
          arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
     ),
+    ("RedisCaLayer", "arn:aws:lambda:us-east-1:111122223333:layer:redis-ca:1"),
     ("DrillDatabase", "ledger"),
     ("DrillSubnetGroup", "fairdrop"),
     ("DrillSecurityGroups", "sg-0123456789abcdef2"),

@@ -2,6 +2,7 @@
 
 use super::servers::{RegionServers, ledger_url};
 use anyhow::Result;
+use local::system::redis_server;
 use local::system::regions::WorldRegion;
 use local::system::wan::{ConnectionState, WanConnection};
 use std::collections::HashMap;
@@ -96,7 +97,7 @@ impl Connections {
         main: &RegionServers,
         standby: &RegionServers,
     ) -> HashMap<String, String> {
-        let redis = |connection: &WanConnection| format!("redis://127.0.0.1:{}", connection.port());
+        let redis = |connection: &WanConnection| redis_server::url_at(connection.port());
         let [within_main, within_standby] = &self.within;
         let to = match region {
             super::MAIN => vec![
