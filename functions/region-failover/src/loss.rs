@@ -52,6 +52,7 @@ mod tests {
             is_streaming: Some(true),
             peak_sales_per_second: 10,
             units_unsold: 90,
+            units_on_sale: 90,
             units_opening: 0,
         }
     }

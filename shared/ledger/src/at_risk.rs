@@ -27,7 +27,8 @@ pub enum Basis {
     /// Main's ledger counted: `micros` is too high by one heartbeat interval at most, and the sales are never too low.
     Main,
     /// Main's ledger does not answer, or its heartbeats do not reach back far enough. The replica alone gives the
-    /// limits, and the likely number: its busiest second again and again, and all units of an item that just opens.
+    /// limits, and the likely number: its busiest second again and again, and all units of an item that just opens, but no
+    /// units of an item that closed long before.
     Replica,
 }
 
@@ -52,7 +53,7 @@ pub fn at_risk(replica: &ReplicaState, main: Option<&MainState>, sells_until: St
     AtRisk {
         micros,
         sales_at_most: replica.units_unsold,
-        sales_likely: likely.min(replica.units_unsold),
+        sales_likely: likely.min(replica.units_on_sale),
         basis: Basis::Replica,
     }
 }
@@ -93,7 +94,8 @@ mod tests {
             is_paused: false,
             is_streaming: Some(true),
             peak_sales_per_second: 10,
-            units_unsold: 90,
+            units_unsold: 95,
+            units_on_sale: 90,
             units_opening: 0,
         }
     }
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn without_it_the_replica_gives_the_limit_and_a_likely_number() {
         let of = |beat_at, until| at_risk(&replica(beat_at), None, until);
-        let few = AtRisk { micros: 3_000_000, sales_at_most: 90, sales_likely: 30, basis: Basis::Replica };
+        let few = AtRisk { micros: 3_000_000, sales_at_most: 95, sales_likely: 30, basis: Basis::Replica };
         assert_eq!(of(Some(at(97)), at(100)), few);
         // Not more than there is.
         assert_eq!(of(Some(at(83)), at(100)).sales_likely, 90);
@@ -127,6 +129,6 @@ mod tests {
     fn an_item_that_just_opens_is_likely_to_be_sold_out() {
         let opening = ReplicaState { units_opening: 50, ..replica(Some(at(98))) };
         let risk = at_risk(&opening, None, at(100));
-        assert_eq!((risk.sales_at_most, risk.sales_likely), (90, 70));
+        assert_eq!((risk.sales_at_most, risk.sales_likely), (95, 70));
     }
 }

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 /// How often main's heartbeat is written.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Orders that were placed before an item closed are sold after it, too. The queue of an item that is not paused counts as
-/// drained this long after its closing, in microseconds.
+/// Orders that were placed before an item closed are sold after it, too. The queue of an item that is not paused is
+/// probably drained this long after its closing, in microseconds. This is not certain: an order still waits after a
+/// sell-out, and gets a unit that a hold's end, a cancellation, added stock or a resumption frees later.
 const DRAINED_AFTER_MICROS: i64 = 3_600_000_000;
 
 /// The state of a standby's ledger: its own copy of main's ledger.
@@ -40,10 +41,12 @@ pub struct ReplicaState {
     pub is_streaming: Option<bool>,
     /// Reservations in the busiest second of the last minute that is replayed here.
     pub peak_sales_per_second: u64,
-    /// Units that main can have sold since that heartbeat: those that wait for payment, and the free units of items whose
-    /// gates were open in that time.
+    /// Units that main can have sold since that heartbeat: those that wait for payment, and the free units of all items
+    /// that have opened. Orders may wait however long ago an item closed.
     pub units_unsold: u64,
-    /// Those of them whose item had sold nothing yet by that heartbeat, because its first orders were not settled: their
+    /// Those of them that main may well have sold: without the free units of items that closed long before.
+    pub units_on_sale: u64,
+    /// Units of `units_unsold` whose item had sold nothing yet by that heartbeat, because its first orders were not settled: their
     /// rate is unknown.
     pub units_opening: u64,
 }
@@ -169,16 +172,20 @@ impl Ledger {
                                                      AND reserved_at > beats.newest - 60000000
                                                    ORDER BY reserved_at DESC LIMIT 100000) AS recent
                             ) AS seconds) AS peak,
-                        free.units + (SELECT count(*) FROM fairdrop.sales WHERE state = 'reserved') AS units_unsold,
+                        free.units + unpaid.units AS units_unsold,
+                        free.on_sale + unpaid.units AS units_on_sale,
                         free.of_no_known_rate AS units_opening
                    FROM (SELECT pg_is_in_recovery() AS follows) AS state
                   CROSS JOIN (SELECT max(beat_at) AS newest FROM fairdrop.heartbeats) AS beats
+                  CROSS JOIN (SELECT count(*) AS units FROM fairdrop.sales WHERE state = 'reserved') AS unpaid
                   CROSS JOIN LATERAL
                         (SELECT coalesce(sum(units), 0)::bigint AS units,
+                                coalesce(sum(units) FILTER (WHERE paused OR coalesce(closes_at > beats.newest - $2, true)),
+                                         0)::bigint AS on_sale,
                                 coalesce(sum(units) FILTER (WHERE opens_at + settle_window_ms * 1000::bigint > beats.newest),
                                          0)::bigint AS of_no_known_rate
                            FROM (SELECT *, stock_total - units_taken - withheld AS units FROM fairdrop.items) AS items
-                          WHERE opens_at < $1 AND (paused OR coalesce(closes_at > beats.newest - $2, true))) AS free",
+                          WHERE opens_at < $1) AS free",
             )
             .bind(moment(sells_until))
             .bind(DRAINED_AFTER_MICROS)
@@ -194,6 +201,7 @@ impl Ledger {
                 is_streaming: row.try_get("is_streaming")?,
                 peak_sales_per_second: count(&row, "peak")?,
                 units_unsold: count(&row, "units_unsold")?,
+                units_on_sale: count(&row, "units_on_sale")?,
                 units_opening: count(&row, "units_opening")?,
             })
         })
