@@ -219,9 +219,15 @@ async fn save(
 ) -> Result<(), DrillError> {
     let snapshot = snapshots.iter().find(|one| Some(&one.id) == report.snapshot.as_ref());
     let (Some(snapshot), Some(started_at), Some(check)) = (snapshot, started_at, report.check.clone()) else {
+        let reason = if snapshot.is_none() {
+            "the snapshot does not exist any more"
+        } else {
+            "the tag with the start of the restore is missing on the instance"
+        };
         tracing::warn!(
             snapshot = report.snapshot,
-            "could not save the result of the drill: its snapshot does not exist any more; the log and the answer have it"
+            reason,
+            "could not save the result of the drill with its snapshot; the log and the answer have it"
         );
         return Ok(());
     };
