@@ -165,6 +165,16 @@ const CASES: &[(&str, &[Phase])] = &[
         "WatcherSilentAlarm",
         &[(|| replica(None, None), IsOk), (NOTHING, InAlarm), (|| replica(None, None), IsOk)],
     ),
+    (
+        "FailoverNotReadyAlarm",
+        &[
+            (|| set("failover_ready", 1.0), IsOk),
+            (|| set("failover_ready", 0.0), InAlarm),
+            (|| set("failover_ready", 1.0), IsOk),
+            (NOTHING, InAlarm),
+            (|| set("failover_ready", 1.0), IsOk),
+        ],
+    ),
     // Without data the state stays: only a schedule that runs again ends it.
     (
         "FailoverUnfinishedAlarm",

@@ -25,7 +25,7 @@ const HERE: &str = "eu-west-1";
 const THERE: &str = "us-east-1";
 
 /// The SDK configuration for `region`, without retries.
-async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
+pub(crate) async fn aws(two: &TwoRegions, region: &'static str) -> SdkConfig {
     sdk::defaults()
         .region(Region::new(region))
         .endpoint_url(checked(None, &two.control_plane.url()).unwrap())

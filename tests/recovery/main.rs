@@ -3,6 +3,7 @@
 mod control_plane;
 mod failover_drill;
 mod lease;
+mod readiness;
 mod replica_lag;
 mod restore_drill;
 mod snapshots_wire;

@@ -21,6 +21,9 @@ const REDIS_WAIT: std::ops::RangeInclusive<u64> = 10..=900;
 pub enum Command {
     /// Reports what a failover would do now and what would be lost. Changes nothing.
     Plan { mode: FailoverKind },
+    /// Reports whether a failover could run now, and writes that as a metric. The schedule's command, every half hour.
+    /// Changes nothing.
+    Readiness {},
     /// Begins a failover, and executes it until it ends or the invocation's time is up.
     Run(Start),
     /// Executes the steps against a temporary copy of the ledger, and measures them. Main goes on selling.
@@ -114,7 +117,7 @@ pub struct AcceptedLoss {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCommandError {
     #[error(
-        "not a command: {0}; commands are plan, run, drill, status, resume, abort, report, compare, waive, use_redis and resume_pending"
+        "not a command: {0}; commands are plan, readiness, run, drill, status, resume, abort, report, compare, waive, use_redis and resume_pending"
     )]
     Unreadable(#[from] serde_json::Error),
     #[error(
@@ -287,6 +290,7 @@ mod tests {
             "region-failover.compare.json",
             "region-failover.waive.json",
             "region-failover.use-redis.json",
+            "region-failover.readiness.json",
             "region-failover.schedule.json",
         ] {
             let text = std::fs::read_to_string(folder.join(sample)).unwrap();

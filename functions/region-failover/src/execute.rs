@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use versioned::StoreError;
 
 /// Limit of one observation: main may be lost, and each of its servers is waited for.
-const OBSERVE_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const OBSERVE_LIMIT: Duration = Duration::from_secs(20);
 /// Limit of one action. The next action goes on with an unfinished reconciliation.
 const ACTION_LIMIT: Duration = Duration::from_secs(60);
 /// An execution that has not saved for this long counts as dead, in milliseconds.
@@ -167,6 +167,6 @@ async fn archive(track: &Track, record: &RunRecord) {
     }
 }
 
-fn timed_out(what: &str, limit: Duration) -> Obstacle {
+pub(crate) fn timed_out(what: &str, limit: Duration) -> Obstacle {
     Obstacle(format!("the {what} timed out after {} s", limit.as_secs()))
 }

@@ -18,11 +18,13 @@ pub mod fence;
 pub mod loss;
 pub mod observation;
 pub mod plan;
+pub mod readiness;
 pub mod report;
 pub mod run;
 pub mod servers;
 pub mod steps;
 pub mod store;
+mod watch;
 mod world;
 
 pub use app::App;
@@ -73,6 +75,7 @@ pub async fn handle(
             let stored = take_over(app, track, holder, Run::resume).await?;
             advance(app, track, stored, until).await
         }
+        Command::Readiness {} => watch::readiness(app).await,
         Command::ResumePending {} => resume_pending(app, holder, until).await,
         Command::Abort { drill } => {
             let track = app.track(drill);

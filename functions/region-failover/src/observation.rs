@@ -1,6 +1,7 @@
 //! What a failover observes, and what it does.
 
 use crate::fence::OldDatabase;
+use crate::readiness::Reason;
 use lease::LeaseRecord;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,8 @@ pub enum Observation {
         loss: Loss,
         /// Seconds since the last failover ended.
         last_run_seconds: Option<u64>,
+        /// Why a planned failover could not run.
+        reasons: Vec<Reason>,
     },
     Lease(LeaseRecord),
     /// How far behind the standby is.

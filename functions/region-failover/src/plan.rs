@@ -8,6 +8,7 @@ use crate::report::seconds;
 use crate::run::{Mode, Run, RunState};
 use crate::servers::FailoverServers;
 use crate::steps::{Case, FailoverStep, StepVerdict, critical_path};
+use crate::watch;
 use serde_json::{Value, json};
 
 /// The plan accepts any loss: it reports the loss, and does not refuse it.
@@ -27,6 +28,7 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
     let most = Loss::from(status.at_risk);
     let precheck = FailoverStep::Precheck.definition();
     let observation = servers.observe(precheck.observes, &run).await;
+    let not_ready = watch::reasons(app).await?;
     let case = Case { run: &run, now: servers.clock.now(), timing: servers.timing };
     let obstacle = match &observation {
         _ if lease.region == app.here => Some("this region is main already".to_owned()),
@@ -69,6 +71,7 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
             "grows": status.loss_grows,
             "basis": status.at_risk.basis,
         },
+        "not_ready": not_ready,
         "pending_changes_of_the_replica": servers.pending_changes().await,
         "steps": steps,
         // The time in which no region sells, if every step takes as long as its limit.

@@ -183,6 +183,11 @@ impl Run {
         self.since_last_seconds = self.last_ended_ms.map(|ended| now_ms.saturating_sub(ended) / 1_000);
     }
 
+    /// Whether it is a planned failover of main, and no drill.
+    pub fn is_planned(&self) -> bool {
+        self.mode == Mode::Planned && !self.is_drill
+    }
+
     /// The old main's region in a forced run: no step waits long for its answers.
     pub fn lost_region(&self) -> Option<&str> {
         self.mode.is_forced().then_some(self.from.as_str())

@@ -8,6 +8,7 @@ mod fence;
 mod functions;
 mod instance;
 mod observe;
+mod readiness;
 #[cfg(test)]
 mod replay;
 mod stock;

@@ -50,6 +50,15 @@ impl Heartbeat {
 }
 
 impl Queue {
+    /// What this server has of main's heartbeat, whatever its role.
+    pub async fn heartbeat(&self) -> Result<Heartbeat, LinkError> {
+        let mut pipe = redis::pipe();
+        request(&mut pipe);
+        let read = async |mut connection| pipe.query_async::<(HeartbeatReply,)>(&mut connection).await;
+        let (reply,) = self.link.run(self.link.call_limit(), read).await?;
+        Ok(reply.into())
+    }
+
     /// Writes main's clock and the end of `permit`. Nothing is written if the permit has expired by main's clock.
     pub async fn write_heartbeat(&self, permit: Permit) -> Result<(), LinkError> {
         let until = permit.until().map(|until| until.to_string()).unwrap_or_default();

@@ -31,6 +31,7 @@ impl FailoverWorld {
                 main_answers,
                 loss: self.loss(clock),
                 last_run_seconds: None,
+                reasons: Vec::new(),
             },
             ObservationKind::Lease => Observation::Lease(self.table.clone()),
             ObservationKind::Lag => Observation::Lag {

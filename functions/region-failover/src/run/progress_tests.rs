@@ -1,6 +1,7 @@
 use super::*;
 use crate::fence::OldDatabase;
 use crate::observation::{FunctionState, Loss, Role};
+use crate::readiness::Reason;
 use crate::run::Mode;
 use lease::LeaseRecord;
 use ledger::OtherWriters;
@@ -25,7 +26,14 @@ fn observed(run: &mut Run, observation: Observation, seconds: u64) -> Decision {
 }
 
 fn ready(lease: LeaseRecord, loss: Loss) -> Observation {
-    Observation::Ready { lease, replica_follows: true, main_answers: false, loss, last_run_seconds: Some(60) }
+    Observation::Ready {
+        lease,
+        replica_follows: true,
+        main_answers: false,
+        loss,
+        last_run_seconds: Some(60),
+        reasons: Vec::new(),
+    }
 }
 
 #[test]
@@ -42,6 +50,28 @@ fn the_lag_gate_waits_for_the_end_of_the_lease() {
     assert_eq!(observed(&mut run, all_here(closed.clone()), 12), Decision::Pause);
     assert_eq!(observed(&mut run, all_here(closed), 14), Decision::Again);
     assert_eq!(run.step, FailoverStep::TakeLease);
+}
+
+#[test]
+fn a_reason_halts_a_planned_run_before_sales_are_stopped_and_no_forced_one() {
+    let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
+    let detached = Reason::refusing("Redis has left the datastore");
+    let quota = Reason::noting("the quota is small");
+    for (mode, reason, is_halted) in [
+        (Mode::Planned, &detached, true),
+        (Mode::Planned, &quota, false),
+        (Mode::Forced { accepted }, &detached, false),
+    ] {
+        let mut run = run(mode);
+        run.skip_cooldown = true;
+        let mut found = ready(lease(), Loss::default());
+        if let Observation::Ready { reasons, main_answers, .. } = &mut found {
+            (*reasons, *main_answers) = (vec![reason.clone()], true);
+        }
+        observed(&mut run, found, 1);
+        assert_eq!(run.state == RunState::Aborting, is_halted, "{reason}: {}", run.why);
+        assert!(!is_halted || run.why.contains(reason.reason), "{}", run.why);
+    }
 }
 
 #[test]

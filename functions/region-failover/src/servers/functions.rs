@@ -1,6 +1,7 @@
 //! Lambda and EventBridge Scheduler: to which Redis every region's functions send their orders, and whether the new
 //! main's functions may run.
 
+mod rights;
 mod wake;
 
 use super::{call_aws, obstacle};

@@ -3,6 +3,7 @@
 use super::{FailoverServers, datastore, obstacle};
 use crate::loss;
 use crate::observation::{Observation, ObservationKind, Obstacle, Role};
+use crate::readiness::{self, Reason};
 use crate::run::{Mode, Run};
 use lease::LeaseRecord;
 use ledger::{AtRisk, Basis, MainState, ReplicaState};
@@ -38,8 +39,11 @@ impl FailoverServers {
         match kind {
             ObservationKind::Readiness => {
                 let instance = self.instances.observe(run.main_class.as_deref());
-                let (status, instance, ()) =
-                    futures::try_join!(self.status(), instance, self.redis_is_ready())?;
+                let (status, instance, mut reasons) =
+                    futures::try_join!(self.status(), instance, self.redis_reasons_of(run))?;
+                if run.is_planned() {
+                    reasons.extend(readiness::of_ledger(&status.replica, status.main.as_ref()));
+                }
                 let Observation::Instance { follows, .. } = instance else {
                     return Err(obstacle("the observation of the replica's instance has another kind"));
                 };
@@ -49,6 +53,7 @@ impl FailoverServers {
                     loss: status.at_risk.into(),
                     lease: status.lease,
                     last_run_seconds: run.since_last_seconds,
+                    reasons,
                 })
             }
             ObservationKind::Lease => self.lease.load().await.map(Observation::Lease).map_err(obstacle),
@@ -177,6 +182,14 @@ impl FailoverServers {
         Ok(Some(false))
     }
 
+    /// What this region's Redis and functions show. A forced failover, or a drill, is refused only if they do not answer.
+    async fn redis_reasons_of(&self, run: &Run) -> Result<Vec<Reason>, Obstacle> {
+        match run.is_planned() {
+            true => self.redis_and_functions().await,
+            false => self.redis_is_ready().await.map(|()| Vec::new()),
+        }
+    }
+
     /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it.
     async fn redis_is_ready(&self) -> Result<(), Obstacle> {
         self.datastore.observe().await?;
@@ -202,7 +215,7 @@ async fn read_marker(link: &Link) -> Result<Option<String>, LinkError> {
     link.run(link.call_limit(), async |mut connection| connection.get(MARKER_KEY).await).await
 }
 
-fn standby_redis_obstacle(error: LinkError) -> Obstacle {
+pub(super) fn standby_redis_obstacle(error: LinkError) -> Obstacle {
     Obstacle(format!("this region's Redis at StandbyRedisEndpoint does not answer: {error}"))
 }
 

@@ -12,8 +12,10 @@ const CATCH_UP_TIMEOUT_MS: u64 = 60_000;
 
 pub(super) const PRECHECK: StepDefinition = StepDefinition {
     needs: "no other failover is active, and none ended within the last hour",
-    does: "checks lease, both ledgers, both Redis servers, ElastiCache and RDS",
-    done_when: "lease, ledgers, Redis servers, ElastiCache and RDS allow a failover",
+    does: "checks lease, both ledgers, both Redis servers, ElastiCache and RDS; planned: also how far the copies are \
+           behind, and the functions",
+    done_when: "lease, ledgers, Redis servers, ElastiCache and RDS allow a failover. Planned: none of the \
+                [reasons](#alarm-failover-not-ready) that refuse one",
     observes: ObservationKind::Readiness,
     limit: StepLimit::new(AtLimit::Abort, 60),
     begun_by: None,
@@ -57,7 +59,8 @@ pub(super) const TAKE_LEASE: StepDefinition = StepDefinition {
 };
 
 fn precheck(case: &Case<'_>, observation: &Observation) -> StepVerdict {
-    let Observation::Ready { lease, replica_follows, main_answers, loss, last_run_seconds } = observation
+    let Observation::Ready { lease, replica_follows, main_answers, loss, last_run_seconds, reasons } =
+        observation
     else {
         return wrong_observation();
     };
@@ -80,7 +83,12 @@ fn precheck(case: &Case<'_>, observation: &Observation) -> StepVerdict {
             Halt("main does not answer; a planned failover would lose sales".into())
         }
         Mode::Forced { accepted } if !loss.is_within(accepted) => loss_not_accepted(*loss),
-        Mode::Planned | Mode::Forced { .. } => Done,
+        // Before sales are stopped: the lag gate would wait for it, and then give up.
+        Mode::Planned => match reasons.iter().find(|reason| reason.refuses_planned) {
+            Some(reason) => Halt(reason.to_string()),
+            None => Done,
+        },
+        Mode::Forced { .. } => Done,
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) async fn answer(account: &ControlledAccount, call: &Call) -> Result<R
         .collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let unknown = || ApiError::unknown(&format!("Lambda's {} {}", call.parts.method, call.parts.uri.path()));
+    if path == ["2016-08-19", "account-settings"] {
+        let limit = json!({ "ConcurrentExecutions": 1_000, "UnreservedConcurrentExecutions": 1_000 });
+        return Ok(json_answer(200, &json!({ "AccountLimit": limit })));
+    }
     let ["2015-03-31" | "2017-10-31" | "2019-09-30", "functions", name, rest @ ..] = path.as_slice() else {
         return Err(unknown());
     };
@@ -158,12 +162,12 @@ fn may_change(
 
 fn update(fleet: &Arc<Fleet>, name: &str, input: &Value) -> Result<Response<Body>, ApiError> {
     known(input, &["Environment", "RevisionId"])?;
-    let variables = input["Environment"]["Variables"].clone();
-    let environment: Environment = serde_json::from_value(variables)
-        .map_err(|_| bad("Environment.Variables must be an object of strings"))?;
     fleet.with(name, |deployed| {
         may_change(fleet, deployed, Some(&format!("r-{}", deployed.revision)), input)
     })?;
+    let variables = input["Environment"]["Variables"].clone();
+    let environment: Environment = serde_json::from_value(variables)
+        .map_err(|_| bad("Environment.Variables must be an object of strings"))?;
     fleet.configure(name, environment)?;
     Ok(json_answer(200, &fleet.with(name, |deployed| show(fleet, name, deployed, None))?))
 }
@@ -246,6 +250,7 @@ async fn invoke(fleet: &Arc<Fleet>, name: &str, call: &Call) -> Result<Response<
     let invoke = fleet.invoke_api().clone();
     let kind = call.parts.headers.get("x-amz-invocation-type").and_then(|kind| kind.to_str().ok());
     match kind {
+        Some("DryRun") => Ok(respond(204, "application/json", String::new())),
         Some("Event") => {
             tokio::spawn(async move { invoke.call_within(binary, payload, INVOKE_LIMIT).await });
             Ok(respond(202, "application/json", String::new()))

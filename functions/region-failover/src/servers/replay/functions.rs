@@ -1,5 +1,6 @@
 //! Lambda's answers about functions, and Scheduler's about schedules.
 
+mod rights;
 mod states;
 
 use super::{ReplayedAws, function};
