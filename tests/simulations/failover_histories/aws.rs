@@ -40,7 +40,12 @@ impl FailoverWorld {
                 redis_is_here: main_answers.then_some(main.redis.log.len() == standby.redis.applied),
                 loss: self.loss(clock),
             },
-            ObservationKind::Redis => return self.datastore.observe(&mut self.draws, now),
+            ObservationKind::Redis => {
+                if self.datastore.is_left_alone(now) {
+                    self.fault("ElastiCache, which may accept a failover in any state, is not asked for it");
+                }
+                return self.datastore.observe(&mut self.draws, now);
+            }
             ObservationKind::Instance => self.replica.observe(now, main_answers),
             ObservationKind::Ledger => Observation::Ledger {
                 follows: self.replica.follows,

@@ -13,6 +13,9 @@ const LEFT: [Option<&str>; 3] = [None, Some(""), Some("SECONDARY")];
 /// allowed anytime"; the service model: `InvalidGlobalReplicationGroupState` if it is not available.
 const ACCEPTED_IN_MODIFYING: [f64; 3] = [0.0, 0.2, 1.0];
 
+/// By then ElastiCache is asked, in whatever state the datastore is. Microseconds.
+const LEFT_ALONE: u64 = 600 * SECOND;
+
 /// The datastore with the standby's replication group.
 #[derive(Debug)]
 pub(crate) struct Datastore {
@@ -26,6 +29,9 @@ pub(crate) struct Datastore {
     hangs: bool,
     accepted_in_modifying: f64,
     left: Option<&'static str>,
+    /// When it was observed first, and whether it was asked to fail over.
+    observed_at: Option<u64>,
+    was_asked: bool,
     /// Until then the description has the role from before the change.
     stale_until: u64,
 }
@@ -41,6 +47,8 @@ impl Datastore {
             hangs: draws.chance(0.2),
             accepted_in_modifying: draws.one_of(&ACCEPTED_IN_MODIFYING),
             left: draws.one_of(&LEFT),
+            observed_at: None,
+            was_asked: false,
             stale_until: 0,
         }
     }
@@ -51,6 +59,7 @@ impl Datastore {
 
     /// `FailoverGlobalReplicationGroup`.
     pub(crate) fn fail_over(&mut self, draws: &mut Draws, now: u64, main_answers: bool) -> Called {
+        self.was_asked = true;
         if self.role != Role::Secondary {
             return not_now("InvalidParameterValue: it is not a secondary");
         }
@@ -86,6 +95,11 @@ impl Datastore {
         self.becomes = Some((self.settles_at, role));
     }
 
+    /// Whether an execution has observed it for long, and ElastiCache was not asked to move anything.
+    pub(crate) fn is_left_alone(&self, now: u64) -> bool {
+        self.observed_at.is_some_and(|at| now > at + LEFT_ALONE) && !self.was_asked
+    }
+
     /// Finishes a change that is due.
     pub(crate) fn settle(&mut self, now: u64) {
         if let Some((_, role)) = self.becomes.take_if(|(at, _)| *at <= now) {
@@ -94,7 +108,8 @@ impl Datastore {
     }
 
     /// `DescribeReplicationGroups` of the standby's own group, and the server itself.
-    pub(crate) fn observe(&self, draws: &mut Draws, now: u64) -> Result<Observation, Obstacle> {
+    pub(crate) fn observe(&mut self, draws: &mut Draws, now: u64) -> Result<Observation, Obstacle> {
+        self.observed_at.get_or_insert(now);
         let described = match self.role {
             Role::Secondary => Some("SECONDARY"),
             Role::Primary if self.stale_until > now => Some("SECONDARY"),
