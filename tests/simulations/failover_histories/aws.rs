@@ -6,7 +6,9 @@ use crate::failover_histories::stores::reconcile;
 use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, STANDBY};
 use lease::LeaseRecord;
 use ledger::LastSigns;
-use region_failover::{FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+use region_failover::{Answer, FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+use shared::item::ItemId;
+use std::collections::BTreeMap;
 
 impl FailoverWorld {
     /// What an execution observes, whose clock is `clock` microseconds ahead.
@@ -54,7 +56,7 @@ impl FailoverWorld {
             },
             ObservationKind::Stock => {
                 let left = standby.items.iter().enumerate().filter(|(_, item)| item.epoch == 1);
-                Observation::Stock { left: left.map(|(n, _)| format!("item-{n}").parse().unwrap()).collect() }
+                Observation::Stock { left: left.map(|(n, _)| item_id(n)).collect() }
             }
             ObservationKind::Pointers => Observation::Pointers {
                 left: self.functions.not_repointed(|region| region != MAIN || !self.network.main_unpointable),
@@ -111,10 +113,7 @@ impl FailoverWorld {
                 }
                 accepted()
             }
-            FailoverAction::Reconcile => {
-                self.reconcile_items(withhold);
-                accepted()
-            }
+            FailoverAction::Reconcile => self.reconcile_items(withhold),
             FailoverAction::Repoint => {
                 let is_cut = self.network.main_unpointable;
                 self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut)
@@ -145,7 +144,9 @@ impl FailoverWorld {
             return not_now("the record was changed");
         }
         let opens_new = record.is_open && record.region == NAMES[STANDBY];
-        let are_reconciled = self.regions[STANDBY].items.iter().all(|item| item.epoch == 2);
+        let mut items = self.regions[STANDBY].items.iter().enumerate();
+        let are_reconciled =
+            items.all(|(item, state)| state.epoch == 2 || self.bad_item.is_some_and(|(bad, _)| bad == item));
         if opens_new && (self.replica.follows || !are_reconciled || !self.functions.is_repointed()) {
             self.fault("sales are opened before all is ready");
         }
@@ -153,14 +154,25 @@ impl FailoverWorld {
         accepted()
     }
 
-    fn reconcile_items(&mut self, withhold: u64) {
+    fn reconcile_items(&mut self, withhold: u64) -> Called {
         if self.regions[STANDBY].epoch != 2 {
             self.fault("stock is reconciled before the epoch is begun");
         }
+        let is_bad: Vec<bool> = (0..self.terms.len()).map(|item| self.is_bad(item)).collect();
         let own = &mut self.regions[STANDBY];
+        let mut set_aside = BTreeMap::new();
         for (item, state) in own.items.iter_mut().enumerate().filter(|(_, state)| state.epoch == 1) {
+            if is_bad[item] {
+                set_aside.insert(item_id(item), "its keys are malformed".to_owned());
+                continue;
+            }
             reconcile((&mut own.redis, &own.ledger), (item, state), self.terms[item].stock, withhold);
             state.epoch = 2;
         }
+        Ok(Answer::Reconciled(String::new(), set_aside))
     }
+}
+
+fn item_id(number: usize) -> ItemId {
+    format!("item-{number}").parse().unwrap()
 }

@@ -61,6 +61,8 @@ pub(crate) struct FailoverWorld {
     pub(crate) datastore: Datastore,
     pub(crate) functions: Functions,
     pub(crate) old_database: OldDatabase,
+    /// An item that cannot be reconciled before this time, if there is one.
+    pub(crate) bad_item: Option<(usize, u64)>,
     pub(crate) next_buyer: usize,
     /// Whether the canary is placed, and sold.
     pub(crate) canary: (bool, bool),
@@ -99,6 +101,7 @@ impl FailoverWorld {
             datastore: Datastore::draw(&mut draws, START),
             functions: Functions::draw(&mut draws),
             old_database: OldDatabase::draw(&mut draws, START),
+            bad_item: draw_bad_item(&mut Draws::new(!seed), items),
             next_buyer: 0,
             canary: (false, false),
             first_new_sale: None,
@@ -144,6 +147,11 @@ impl FailoverWorld {
         sold.map(|(_, buyer)| buyer).filter(|buyer| here.unit(*buyer) != Some(Unit::Sold)).collect()
     }
 
+    /// Whether an item cannot be reconciled now.
+    pub(crate) fn is_bad(&self, item: usize) -> bool {
+        self.bad_item.is_some_and(|(bad, until)| bad == item && self.now < until)
+    }
+
     /// Checks what must be true at the end. `accepted` is the accepted number of lost sales; `None`: the run is planned.
     pub(crate) fn judge(&mut self, accepted: Option<u64>, is_aborted: bool) {
         if is_aborted && !self.table.is_open {
@@ -172,11 +180,20 @@ impl FailoverWorld {
             self.fault(format!("{} sales are lost, {accepted:?} were accepted", lost.len()));
         }
         let here = &self.regions[STANDBY].ledger;
-        if lost.iter().any(|buyer| here.unit(*buyer) == Some(Unit::Released)) {
+        // Old holds of an item that was set aside are not kept: they may end before it is reconciled.
+        let is_set_aside = |buyer: usize| self.bad_item.map(|(bad, _)| bad) == here.item_of(buyer);
+        if lost.iter().any(|buyer| here.unit(*buyer) == Some(Unit::Released) && !is_set_aside(*buyer)) {
             self.fault("a unit that the old main has sold was released before an operator has compared");
         }
         if self.first_new_sale.is_some_and(|first| first <= self.last_old_sale) {
             self.fault("both mains have sold");
         }
     }
+}
+
+/// Its keys in Redis are malformed until an operator has fixed them.
+fn draw_bad_item(draws: &mut Draws, items: usize) -> Option<(usize, u64)> {
+    let bad = draws.chance(0.1).then(|| draws.within(0, items as u64 - 1))?;
+    let until = if draws.chance(0.3) { u64::MAX } else { START + draws.within(0, 3_600 * SECOND) };
+    Some((usize::try_from(bad).unwrap(), until))
 }
