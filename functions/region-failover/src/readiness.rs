@@ -147,6 +147,7 @@ mod tests {
             is_streaming: Some(is_streaming),
             peak_sales_per_second: 0,
             units_unsold: 0,
+            units_on_sale: 0,
             units_opening: 0,
         }
     }
