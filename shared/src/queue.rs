@@ -27,7 +27,9 @@ mod status;
 mod tasks;
 mod token_keys;
 
-pub use connection::{MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts};
+pub use connection::{
+    MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts, random_part_of,
+};
 pub use copies::{ItemCopy, MAX_REPLICA_LAG};
 pub use drain::{DrainBatch, MAX_BATCH};
 pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};

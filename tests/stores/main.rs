@@ -8,6 +8,7 @@ mod failover_holds;
 mod idle_items;
 mod idle_properties;
 mod ledger;
+mod order_log;
 mod payment_envelopes;
 mod queue_edges;
 mod queue_link;

@@ -318,6 +318,15 @@ pub async fn lease_table(url: &str, region: &str) -> lease::LeaseTable {
     lease::LeaseTable::new(aws, region, "lease")
 }
 
+/// The order log called `order-log` of the emulator at `url`, as `region` reaches it.
+pub fn order_log(url: &str, region: &str) -> Result<order_log::OrderLog> {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    let aws = sdk::defaults()
+        .endpoint_url(checked(None, url)?)
+        .credentials_provider(SharedCredentialsProvider::new(credentials));
+    Ok(order_log::OrderLog::new(aws, region, "order-log"))
+}
+
 /// A sample event of `events/`.
 pub fn sample(file: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(file);

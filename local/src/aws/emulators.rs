@@ -86,6 +86,24 @@ impl Moto {
         self.json((region, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await.map(drop)
     }
 
+    /// Creates an order log in `region`: the table as template.yaml has it, with its stream.
+    pub async fn make_order_log(&self, region: &str, name: &str) -> Result<()> {
+        let table = serde_json::json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [
+                { "AttributeName": "item_bucket", "AttributeType": "S" },
+                { "AttributeName": "buyer_stamp", "AttributeType": "S" },
+            ],
+            "KeySchema": [
+                { "AttributeName": "item_bucket", "KeyType": "HASH" },
+                { "AttributeName": "buyer_stamp", "KeyType": "RANGE" },
+            ],
+            "StreamSpecification": { "StreamEnabled": true, "StreamViewType": "NEW_IMAGE" },
+        });
+        self.json((region, "dynamodb"), "DynamoDB_20120810.CreateTable", &table).await.map(drop)
+    }
+
     /// The variables by which a function's SDK finds the server.
     pub fn environment_at(url: &str) -> Vec<(String, String)> {
         let pairs = [

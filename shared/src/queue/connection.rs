@@ -158,7 +158,7 @@ fn reconnect_pause(short_lives: u32) -> Duration {
 }
 
 /// From nothing to `most`, at random. The standard library's hash keys are random, and cost no generator of its own.
-pub(super) fn random_part_of(most: Duration) -> Duration {
+pub fn random_part_of(most: Duration) -> Duration {
     let [low, high, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
     most * u32::from(u16::from_le_bytes([low, high])) / u32::from(u16::MAX)
 }

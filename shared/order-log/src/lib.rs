@@ -1,0 +1,60 @@
+//! The order log: one DynamoDB table in each region, the durable record of every order that the region accepts.
+//!
+//! `order-intake` [appends](OrderLog::append) a record before it answers the buyer. The table's stream carries the record
+//! to `order-place`, which places the order in main's queue with the stamp of the record. Main decides; `order-place`
+//! writes a [refusal](OrderLog::refuse) back.
+//!
+//! | attribute | value |
+//! |---|---|
+//! | `item_bucket` | partition key: `{item_id}#{bucket}`. The bucket is the first byte of SHA-256(`user_token`) in two hex digits, so that one item is spread over 256 keys |
+//! | `buyer_stamp` | sort key: `{user_token}#{placed_at}`, with 16 digits. A repeated write with one stamp is one record |
+//! | `kind` | `order` or `leave` |
+//! | `expires_at` | seconds since the Unix epoch, for the table's time to live |
+//! | `outcome`, `reason`, `decided_at` | absent, or `refused`, why, and when |
+
+mod attempts;
+mod error;
+mod read;
+mod record;
+mod write;
+
+pub use attempts::CallLimits;
+pub use error::OrderLogError;
+pub use read::{MAX_PAGE, PARALLEL_BUCKETS};
+pub use record::{LogRecord, Malformed, RETENTION, RecordKind, Refusal, RefusalReason};
+
+use attempts::OF_WRITES;
+use aws_sdk_dynamodb::Client;
+use sdk::{Region, RetryConfig, SdkConfigBuilder, TimeLimits};
+use std::time::Duration;
+
+/// The table is in the same region.
+const CONNECT_LIMIT: Duration = Duration::from_millis(300);
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A region's order log.
+#[derive(Clone, Debug)]
+pub struct OrderLog {
+    client: Client,
+    table: String,
+    limits: CallLimits,
+}
+
+impl OrderLog {
+    /// The table `name` in `region`, with the credentials of `aws`.
+    pub fn new(aws: SdkConfigBuilder, region: &str, name: &str) -> Self {
+        let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: ATTEMPT_LIMIT, call: ATTEMPT_LIMIT };
+        // The SDK repeats nothing: its error would not say whether an earlier attempt was perhaps executed.
+        let config = aws
+            .region(Region::new(region.to_owned()))
+            .timeout_config(limits.timeouts())
+            .retry_config(RetryConfig::disabled())
+            .build();
+        Self { client: Client::new(&config), table: name.to_owned(), limits: OF_WRITES }
+    }
+
+    /// The same table, with other limits of a write.
+    pub fn with_limits(self, limits: CallLimits) -> Self {
+        Self { limits, ..self }
+    }
+}
