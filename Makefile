@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest)
 RUN_TESTS := $(if $(NEXTEST),cargo nextest run --cargo-profile local,cargo test --no-fail-fast --profile local)
 SHOW := $(if $(NEXTEST),--success-output immediate,-- --nocapture)
 # What a drop needs: no recovery, no benchmark, no test.
-ORDER_PATH := order-intake order-status order-confirm drop-admin checkout-drain checkout-worker
+ORDER_PATH := order-intake order-status order-place order-confirm drop-admin checkout-drain checkout-worker
 LIVE := live-updates live-publish
 TOKENS := token-keys token-keys-store
 RECOVERY := snapshot-copy restore-drill replica-lag region-failover

@@ -48,6 +48,8 @@ TOKEN_KEYS_RUN_SECONDS = 76  # of each minute's run; six fetches
 MESSAGES_PER_WATCHER = 40  # changes of the stock, and of the buyer's own order
 INTAKE_SECONDS = 0.160  # in a region with a round trip of 150 ms to main; in main itself it is under 0.01
 STATUS_SECONDS = 0.160
+ORDERS_PER_BATCH = 20  # of order-place: assumed, not measured; at an opening batches are larger
+BATCH_SECONDS = 0.5  # of order-place in a distant region: assumed, not measured
 LOG_BYTES_PER_REQUEST = 1_100  # metrics, Lambda's own two lines, and the access log
 WIRE_BYTES_PER_ORDER = 900  # to main and back, with TLS
 RUN_SECONDS = 190  # of drain, worker and live-publish, which start every minute
@@ -98,6 +100,17 @@ def with_token_keys() -> dict[str, float]:
         "Lambda, token-keys": runs * (TOKEN_KEYS_RUN_SECONDS * gb_second + PRICE["lambda request"]),
         "Lambda, token-keys-store": runs * 6 * (0.02 * gb_second + PRICE["lambda request"]),
         "metrics, alarms": 6 * PRICE["metric"] + 2 * PRICE["alarm"],
+    }
+
+
+def with_order_log(orders: int) -> dict[str, float]:
+    """Additional cost of a drop whose orders all go through order logs. Lambda reads a stream free of charge."""
+    batches = orders / ORDERS_PER_BATCH
+    gb_second = PRICE["lambda memory"] * MEMORY_GB
+    return {
+        "DynamoDB, writes": orders * PRICE["dynamodb write"],
+        "Lambda, order-place": batches * (PRICE["lambda request"] + BATCH_SECONDS * gb_second),
+        "metrics, alarms, for a month": 3 * (6 * PRICE["metric"] + 4 * PRICE["alarm"]),
     }
 
 
@@ -161,6 +174,7 @@ def main() -> None:
     tables = {
         f"One drop: {asked.orders:,} orders, {asked.polls} status requests each": one_drop(asked.orders, asked.polls),
         f"Live updates of one drop: {asked.watchers:,} watchers for half an hour": watched(asked.watchers),
+        f"Order logs in three regions, in addition: {asked.orders:,} orders": with_order_log(asked.orders),
         "Functions, per month, with or without drops": functions_every_month(),
         "Live updates, per month and region": with_live_updates(),
         "Fetched token keys, per month: main and a standby": with_token_keys(),

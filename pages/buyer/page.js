@@ -108,7 +108,8 @@ async function order() {
   if (answer.status === 401) return signOut(expired);
   notice = noticeOf(answer);
   const stamped = answer.status === 200 || answer.status === 202;
-  if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
+  if (answer.body?.status === "accepted") known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
+  else if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
   if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + settleMs) * 1000;
   // This order was refused; an earlier one without an answer may have been accepted.
   if (notice?.isUnknown || answer.status === 409 || answer.status === 410) connection?.ask();

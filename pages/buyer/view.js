@@ -53,6 +53,13 @@ export function view(model) {
   return shown;
 }
 
+/** Why an order was refused after it had been taken. */
+const REFUSED = {
+  "not-open-yet": "Your order came before the opening.",
+  closed: "Your order came after the sale had closed.",
+  "too-late": "Your order reached the checkout too late.",
+};
+
 /** The state of the buyer's order, or of the item. */
 function orderState(item, order, nowMs, clockIsKnown) {
   switch (order?.status) {
@@ -60,12 +67,14 @@ function orderState(item, order, nowMs, clockIsKnown) {
       return { mood: "good", title: "It is yours", text: `You have bought ${item.name}. The sale is recorded.`, hasUnit: true, isOver: true };
     case "reserved":
       return reserved(order, nowMs, clockIsKnown);
+    case "accepted":
+      return { mood: "wait", title: "Your order is stored", text: "It is on its way to the checkout. Its place in the queue is the moment at which it reached your region.", leave: "Withdraw the order", act: null };
     case "queued":
       return queued(item, order);
     case "released":
       return again(item, nowMs, clockIsKnown, "Your reservation has ended", "Your reservation was not paid in time, or you cancelled it.");
     case "refused":
-      return again(item, nowMs, clockIsKnown, "Not accepted", order.reason === "closed" ? "Your order came after the sale had closed." : "Your order came before the opening.");
+      return again(item, nowMs, clockIsKnown, "Not accepted", REFUSED[order.reason] ?? "The checkout did not queue your order.");
     default:
       return offer(item, nowMs, clockIsKnown);
   }

@@ -12,6 +12,8 @@ use crate::token_keys::{TokenKeys, Unproven};
 use crate::user_token::UserToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// A region's connection to main, its own clock, and the keys of its buyers' tokens.
 #[derive(Debug)]
@@ -20,8 +22,13 @@ pub struct Edge {
     tokens: TokenKeys,
     /// The queue on main.
     pub queue: Queue,
-    items: ItemCache,
+    items: Arc<ItemCache>,
+    /// For reads that go on after their request.
+    reads: Arc<Semaphore>,
 }
+
+/// Reads of items that may go on after their requests.
+const MAX_READS: usize = 100;
 
 impl Edge {
     /// Reads the configuration. Nothing is connected yet.
@@ -31,7 +38,8 @@ impl Edge {
         Ok(Self {
             clock: Clock::machine(),
             tokens: TokenKeys::from_config(source, replica.clone(), queue.clone())?,
-            items: ItemCache::new(replica, queue.clone()),
+            items: Arc::new(ItemCache::new(replica, queue.clone())),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             queue,
         })
     }
@@ -59,6 +67,27 @@ impl Edge {
     /// The item as it was at most a second ago, or `unreachable` if neither replica nor main answers.
     pub async fn item(&self, item_id: &ItemId, unreachable: Problem) -> Result<Arc<ItemCopy>, Problem> {
         resolve(self.items.get(item_id, self.read_limit()).await, unreachable)
+    }
+
+    /// The item as it was at most a second ago, if that is known within `wait`; otherwise the read goes on, and a later
+    /// request finds its result. The error is [`NoSuchItem`](Problem::NoSuchItem).
+    pub async fn item_within(
+        &self,
+        item_id: &ItemId,
+        wait: Duration,
+    ) -> Result<Option<Arc<ItemCopy>>, Problem> {
+        let Ok(permit) = self.reads.clone().try_acquire_owned() else { return Ok(None) };
+        let (items, item_id, limit) = (self.items.clone(), item_id.clone(), self.read_limit());
+        let read = tokio::spawn(async move {
+            let copy = items.get(&item_id, limit).await;
+            drop(permit);
+            copy
+        });
+        match timeout(wait, read).await {
+            Ok(Ok(Ok(copy))) => copy.map(Some).ok_or(Problem::NoSuchItem),
+            Ok(Ok(Err(ItemError::NoSuchItem(_)))) => Err(Problem::NoSuchItem),
+            _ => Ok(None),
+        }
     }
 
     /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the

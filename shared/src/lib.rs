@@ -21,7 +21,7 @@
 //! [`region`] reads from a stamp in which region it was taken. [`config`] reads the environment once;
 //! [`telemetry`] writes logs and metrics.
 //!
-//! There is no AWS SDK in this crate: `order-intake` must be ready within milliseconds.
+//! There is no AWS SDK in this crate: the functions for buyers must be ready within milliseconds.
 
 pub mod clock;
 pub mod clock_check;

@@ -45,7 +45,9 @@ pub enum Problem {
     SoldOut,
     /// The order is not queued.
     MainUnreachable,
-    /// Main did not answer; the order may be queued.
+    /// The region's order log did not take the order, which is not queued.
+    LogUnavailable,
+    /// Main, or the region's order log, did not answer; the order may be queued.
     OutcomeUnknown,
     StatusUnavailable,
     /// The order reached main after its settle window; it is not queued.
@@ -105,6 +107,7 @@ impl Problem {
             Self::Closed,
             Self::SoldOut,
             Self::MainUnreachable,
+            Self::LogUnavailable,
             Self::OutcomeUnknown,
             Self::StatusUnavailable,
             Self::TooLate,
@@ -163,6 +166,7 @@ impl Problem {
             Self::MainUnreachable => {
                 ("main-unreachable", 503, "The checkout cannot be reached from this region")
             }
+            Self::LogUnavailable => ("log-unavailable", 503, "The order could not be stored in this region"),
             Self::OutcomeUnknown => ("outcome-unknown", 503, "The checkout did not answer"),
             Self::StatusUnavailable => {
                 ("status-unavailable", 503, "The checkout's status cannot be read from this region")
@@ -218,7 +222,7 @@ impl Problem {
             Self::Closed => "The order was not queued.".into(),
             Self::SoldOut => "The order was not queued.".into(),
             Self::Internal => "Please check the status of your order, then try again.".into(),
-            Self::MainUnreachable => "The order was not queued. Please try again.".into(),
+            Self::MainUnreachable | Self::LogUnavailable => "The order was not queued. Please try again.".into(),
             Self::OutcomeUnknown => "Your order may be queued. Please check its status before you order again. If you \
                                      order again, a queued order keeps its place."
                 .into(),

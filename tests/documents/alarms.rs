@@ -101,7 +101,7 @@ fn every_metric_of_fairdrop_is_read_with_its_stack() {
 fn payments_that_lambda_gives_up_set_off_an_alarm() {
     let resources = template::resources(&template::read().unwrap());
     let mut checked = 0;
-    for text in resources.values().filter(|text| text.contains("OnFailure:")) {
+    for text in resources.values().filter(|text| text.contains("          OnFailure:")) {
         let function = text.split("FunctionName: !Sub ${AWS::StackName}-").nth(1).unwrap();
         let function = function.lines().next().unwrap();
         for metric in ["AsyncEventsDropped", "DestinationDeliveryFailures"] {

@@ -33,6 +33,20 @@ const CASES: &[(&str, &[Phase])] = &[
         ],
     ),
     (
+        "LoggedOrdersRefusedAlarm",
+        &[
+            (|| decided(1_000, 5), IsOk),
+            (|| decided(1_000, 100), InAlarm),
+            (NOTHING, IsOk),
+            (|| decided(30, 30), InAlarm),
+            (|| decided(1_000, 0), IsOk),
+        ],
+    ),
+    (
+        "LogRecordsMalformedAlarm",
+        &[(NOTHING, IsOk), (|| count("log_records_malformed", 1), InAlarm), (NOTHING, IsOk)],
+    ),
+    (
         "ClockOffAlarm",
         &[
             (|| clock(-1.0, 1.0), IsOk),
@@ -219,6 +233,11 @@ fn payment_refused(name: &'static str, reason: &'static str) {
 fn orders(answered: u64, lost: u64) {
     count("orders_answered", answered);
     count("orders_lost", lost);
+}
+
+fn decided(decided: u64, lost: u64) {
+    count("log_orders_decided", decided);
+    count("log_orders_lost", lost);
 }
 
 fn messages(calls: u64, unsent: u64) {

@@ -65,6 +65,7 @@ const VARIABLES: &[Variable] = &[
     ("!FAIRDROP_TOKEN_AUDIENCE", AUDIENCE, AtStart(&["a,", "a, b"])),
     // The keys of this test are no RSA keys.
     ("FAIRDROP_JWT_AUTHORIZER", "false", AtStart(&["true", "yes"])),
+    ("FAIRDROP_ORDER_LOG_TABLE", "order-log", Derived),
     ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
     ("FAIRDROP_LEASE_SECONDS", "12", AtStart(&["3", "121", "12s"])),
     ("FAIRDROP_LEASE_TOLERANCE_MS", "1000", AtStart(&["49", "1501", "1s"])),
@@ -130,7 +131,8 @@ const ALSO_READ: [(&str, &str); 7] = [
     ("FAIRDROP_STATE_TABLE", "FAIRDROP_LAG_RUN_SECONDS"),
 ];
 /// Variables that one function requires and others do not.
-const ALSO_REQUIRED: [(&str, &str); 4] = [
+const ALSO_REQUIRED: [(&str, &str); 5] = [
+    ("order-place", "FAIRDROP_ORDER_LOG_TABLE"),
     ("token-keys", "FAIRDROP_TOKEN_KEYS_FROM"),
     ("region-failover", "FAIRDROP_REDIS_GROUP"),
     ("region-failover", "FAIRDROP_LEASE_TABLE"),

@@ -173,19 +173,19 @@ fn a_function_that_needs_a_newer_glibc_or_is_too_large_is_refused() {
         random.chain(*b"\0GLIBC_2.34\0").collect::<Vec<u8>>()
     };
     assert!(!artefacts(folder.path()).0, "an empty folder");
-    build("OrderIntakeFunction", &noise(2_900_000));
-    build("DropAdminFunction", &noise(3_100_000));
+    build("OrderIntakeFunction", &noise(4_900_000));
+    build("DropAdminFunction", &noise(5_100_000));
     let (is_right, printed) = artefacts(folder.path());
-    assert!(is_right && printed.contains("2.90") && printed.contains("2.34"), "{printed}");
+    assert!(is_right && printed.contains("4.90") && printed.contains("2.34"), "{printed}");
     build("DropAdminFunction", b"GLIBC_2.17 GLIBC_2.35 GLIBC_2.9");
     let (is_right, printed) = artefacts(folder.path());
     assert!(!is_right && printed.contains("DropAdminFunction needs glibc 2.35"), "{printed}");
     build("DropAdminFunction", b"no program");
     assert!(!artefacts(folder.path()).0);
     build("DropAdminFunction", b"GLIBC_2.17");
-    build("OrderIntakeFunction", &noise(3_100_000));
+    build("OrderIntakeFunction", &noise(5_100_000));
     let (is_right, printed) = artefacts(folder.path());
-    assert!(!is_right && printed.contains("OrderIntakeFunction has 3,1"), "{printed}");
+    assert!(!is_right && printed.contains("OrderIntakeFunction has 5,1"), "{printed}");
     if let Some(built) = std::env::var_os("FAIRDROP_SAM_BUILD") {
         let (is_right, printed) = artefacts(Path::new(&built));
         println!("{printed}");

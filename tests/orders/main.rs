@@ -9,6 +9,7 @@ mod clocks;
 mod events;
 mod idle_items;
 mod lease_in_main;
+mod order_log;
 mod partition;
 mod preflight;
 mod schedules;

@@ -9,6 +9,7 @@ mod idle_items;
 mod idle_properties;
 mod ledger;
 mod order_log;
+mod order_place;
 mod payment_envelopes;
 mod queue_edges;
 mod queue_link;

@@ -15,8 +15,8 @@ use serde_json::json;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tests::order_log;
 
@@ -84,7 +84,8 @@ async fn a_record_is_written_once_and_keeps_its_outcome() {
 async fn the_newest_record_of_a_buyer_is_found_among_similar_buyers() {
     let fixture = LogFixture::start().await;
     let leave = record(RecordKind::Leave, "alice", 3);
-    let others = [record(RecordKind::Order, "alice", 1), record(RecordKind::Order, "alice", 2), leave.clone()];
+    let others =
+        [record(RecordKind::Order, "alice", 1), record(RecordKind::Order, "alice", 2), leave.clone()];
     for one in others {
         fixture.log.append(&one).await.unwrap();
     }

@@ -271,6 +271,9 @@ impl Expansion<'_> {
             ("AWS::SQS::Queue", "Arn") => format!("arn:aws:sqs:{region}:{ACCOUNT}:{name}"),
             ("AWS::SQS::Queue", "QueueName") => name,
             ("AWS::DynamoDB::Table", "Arn") => format!("arn:aws:dynamodb:{region}:{ACCOUNT}:table/{name}"),
+            ("AWS::DynamoDB::Table", "StreamArn") => {
+                format!("arn:aws:dynamodb:{region}:{ACCOUNT}:table/{name}/stream/2026-11-28T12:00:00.000")
+            }
             ("AWS::Logs::LogGroup", "Arn") => format!("arn:aws:logs:{region}:{ACCOUNT}:log-group:{name}:*"),
             ("AWS::ApiGatewayV2::Api", "ApiEndpoint") => {
                 format!("https://{name}.execute-api.{region}.amazonaws.com")

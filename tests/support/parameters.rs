@@ -71,6 +71,8 @@ pub const WRONG: &[Wrong] = &[
     ("Revision", &["", "a b"]),
     ("ManagedIntakeEnvironments", &["-1", "15001"]),
     ("ManagedIntakeMaxVCpus", &["5", "15001"]),
+    ("OrderLog", &["yes", ""]),
+    ("OrderLogWarmWrites", &["3999", "100001"]),
     ("TokenJwks", &["{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),
     ("TokenIssuer", &["", "issuer.example", "http://issuer.example"]),
     ("TokenKeysFrom", &["http://issuer.example/keys", "issuer.example", "Discovery", "https://"]),

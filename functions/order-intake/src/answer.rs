@@ -1,4 +1,4 @@
-//! The answer to an order that is in the queue.
+//! The answer to an order that is in the queue, or in the order log.
 
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Response};
@@ -14,10 +14,15 @@ use shared::stamp::Stamp;
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct AcceptedOrder {
     item_id: ItemId,
-    #[schemars(extend("enum" = ["queued"]))]
+    /// `queued`: the order is in main's queue. `accepted`: the region has stored it durably, and main decides by
+    /// `decided_by` whether it is queued; the order's status shows it.
+    #[schemars(extend("enum" = ["queued", "accepted"]))]
     status: &'static str,
     /// The stamp that counts, in microseconds since the Unix epoch.
     placed_at: Stamp,
+    /// If `accepted`: when main has decided about the order, in microseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_by: Option<Stamp>,
     links: Links,
     #[serde(skip)]
     code: StatusCode,
@@ -40,9 +45,20 @@ impl AcceptedOrder {
         Self::new(order, placed_at, StatusCode::OK)
     }
 
+    /// The order is in the region's order log.
+    pub(crate) fn logged(order: &Order) -> Self {
+        let decided_by = Some(order_log::decided_by(order.placed_at));
+        Self { status: "accepted", decided_by, ..Self::now(order) }
+    }
+
+    /// Whether the order is in main's queue.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.decided_by.is_none()
+    }
+
     fn new(order: &Order, placed_at: Stamp, code: StatusCode) -> Self {
-        let status = format!("/items/{}/orders/me", order.item_id);
-        Self { item_id: order.item_id.clone(), status: "queued", placed_at, links: Links { status }, code }
+        let links = Links { status: format!("/items/{}/orders/me", order.item_id) };
+        Self { item_id: order.item_id.clone(), status: "queued", placed_at, decided_by: None, links, code }
     }
 
     pub(crate) fn into_response(self) -> Result<Response<Body>, Problem> {

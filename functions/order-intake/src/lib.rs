@@ -1,13 +1,15 @@
-//! Order intake, in every region: stamps the order first, verifies the buyer's token, and
-//! then makes one round trip to main.
+//! Order intake, in every region: stamps the order first, and verifies the buyer's token. Then it stores the order in the
+//! region's order log; or, if there is none, makes one round trip to main.
 
 mod answer;
 mod body;
+mod logged;
 
 pub use answer::AcceptedOrder;
 
 use lambda_http::http::Method;
 use lambda_http::{Body, Request, Response};
+use order_log::OrderLog;
 use shared::clock_check::{ClockCheck, ClockVerdict, OffsetBounds};
 use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
@@ -27,6 +29,8 @@ pub struct App {
     edge: Edge,
     clock_check: ClockCheck,
     region: RegionNumber,
+    /// The region's order log, if orders go through it.
+    log: Option<OrderLog>,
 }
 
 impl App {
@@ -36,6 +40,7 @@ impl App {
             edge: Edge::from_config(source)?,
             clock_check: ClockCheck::default(),
             region: RegionNumber::named(&config::region(source)?),
+            log: OrderLog::from_config(source)?,
         })
     }
 
@@ -57,7 +62,8 @@ pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Prob
     metrics::counter!("orders_answered").increment(1);
     match taken {
         Ok(accepted) => {
-            metrics::counter!("orders_queued").increment(1);
+            metrics::counter!("orders_queued").increment(u64::from(accepted.is_queued()));
+            metrics::counter!("orders_accepted").increment(u64::from(!accepted.is_queued()));
             accepted.into_response()
         }
         Err(problem) => {
@@ -73,6 +79,7 @@ fn is_lost(problem: &Problem) -> bool {
     matches!(
         problem,
         Problem::MainUnreachable
+            | Problem::LogUnavailable
             | Problem::OutcomeUnknown
             | Problem::TooLate
             | Problem::ClockAhead
@@ -88,6 +95,9 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     let item_id = http::item_id(request)?;
     body::check(request.body())?;
     let user_token = app.edge.buyer(http::bearer_token(request)?, Problem::MainUnreachable).await?;
+    if let Some(log) = &app.log {
+        return logged::take_order(app, log, &Order { item_id, user_token, placed_at }).await;
+    }
     check_clock(app).await?;
 
     let copy = app.edge.item_for_order(&item_id, placed_at).await?;

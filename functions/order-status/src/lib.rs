@@ -1,32 +1,66 @@
 //! The state of an item and of a buyer's order, and leaving the queue.
 
 mod item_response;
+mod logged;
 
 pub use item_response::ItemResponse;
 
 use lambda_http::http::{Method, StatusCode};
 use lambda_http::{Body, Request, RequestExt, Response};
+use order_log::OrderLog;
 use schemars::JsonSchema;
 use serde::Serialize;
+use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
 use shared::http;
 use shared::item::ItemId;
 use shared::problem::Problem;
 use shared::queue::{Hold, ItemCopy, Leave, LinkError, OrderState};
+use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::sync::Arc;
 
+/// State that one process of the function keeps between requests.
+#[derive(Debug)]
+pub struct App {
+    edge: Edge,
+    region: RegionNumber,
+    /// The region's order log, if orders go through it.
+    log: Option<OrderLog>,
+}
+
+impl App {
+    /// Reads the configuration. Opens no connection.
+    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        Ok(Self {
+            edge: Edge::from_config(source)?,
+            region: RegionNumber::named(&config::region(source)?),
+            log: OrderLog::from_config(source)?,
+        })
+    }
+
+    /// Starts connecting in the background.
+    pub fn open(&self) {
+        self.edge.open();
+    }
+}
+
 /// Answers one request.
-pub async fn handle(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
+pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
+    // As an order's stamp, before any await.
+    let arrived_at = app.region.encode_in(app.edge.clock.arrival(http::gateway_epoch_ms(request)));
     // An item ID contains no slash, so the end of the path distinguishes the two routes.
     let about_order = request.raw_http_path().ends_with("/orders/me");
     let allow = if about_order { "GET, DELETE, OPTIONS" } else { "GET, OPTIONS" };
     match (request.method(), about_order) {
         (&Method::OPTIONS, _) => Ok(http::options(allow)),
-        (&Method::GET, false) => show_item(edge, request).await,
-        (&Method::GET, true) => show_order(edge, request).await,
-        (&Method::DELETE, true) => leave(edge, request).await,
+        (&Method::GET, false) => show_item(&app.edge, request).await,
+        (&Method::GET, true) => show_order(app, request).await,
+        (&Method::DELETE, true) => match &app.log {
+            Some(log) => logged::leave(&app.edge, log, request, arrived_at).await,
+            None => leave(&app.edge, request).await,
+        },
         _ => Err(Problem::MethodNotAllowed { allow }),
     }
 }
@@ -45,32 +79,47 @@ async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToke
 }
 
 /// The state of a buyer's order. Times are in microseconds since the Unix epoch.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct OrderResponse<'a> {
     #[schemars(with = "ItemId")]
     item_id: &'a str,
-    #[schemars(extend("enum" = ["none", "queued", "reserved", "sold", "released"]))]
+    /// `accepted`: the region has stored the order, and main has not decided yet. `refused`: main did not queue it.
+    #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// If `queued`: its stamp.
+    /// If `accepted`, `refused` or `queued`: its stamp.
     placed_at: Option<Stamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    /// If `accepted`: when main has decided about the order.
+    decided_by: Option<Stamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    /// If `refused`: the last part of the type of the problem that says why.
+    #[schemars(extend("enum" = ["too-late", "clock-ahead", "no-such-item"]))]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `queued`: the number of orders before it.
     ahead: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `reserved`: when the hold ends.
     reserved_until: Option<Stamp>,
-    /// Whether the buyer has cancelled the reservation, and the ledger has not decided yet.
+    /// Whether the buyer has cancelled the order or the reservation, and fairdrop has not decided yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(default)]
     cancelling: bool,
 }
 
 /// Always reads from main: a replica may lack recent reservations.
-async fn show_order(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {
+async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
+    let edge = &app.edge;
     let (item_id, buyer, _) = whose_order(edge, request).await?;
     let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
     let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
+    // Where main has no order, it may be on its path to main, or refused.
+    if let (OrderState::None | OrderState::Released, Some(log)) = (state, &app.log)
+        && let Some(logged) = logged::undecided_or_refused(edge, log, &item_id, &buyer, &response).await?
+    {
+        return http::json(StatusCode::OK, &logged);
+    }
     let response = match state {
         OrderState::None => OrderResponse { status: "none", ..response },
         OrderState::Queued { placed_at, ahead } => {

@@ -61,18 +61,7 @@ impl Moto {
         operation: &str,
         input: &serde_json::Value,
     ) -> Result<serde_json::Value> {
-        let request = self.client.post(self.url()).header("authorization", authorization(region, service));
-        let request =
-            request.header("x-amz-target", operation).header("content-type", "application/x-amz-json-1.0");
-        let response = request
-            .body(input.to_string())
-            .send()
-            .await
-            .with_context(|| format!("moto did not answer {operation} in {region}"))?;
-        let status = response.status();
-        let text = response.text().await?;
-        ensure!(status.is_success(), "moto refused {operation} in {region}: {status} {text}");
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        json(&self.client, &self.url(), (region, service), operation, input).await
     }
 
     /// Creates a DynamoDB table in `region` whose key is `id`.
@@ -209,6 +198,28 @@ pub async fn query(
     let text = response.text().await?;
     ensure!(status.is_success(), "the emulator refused {action} in {region}: {status} {text}");
     Ok(text)
+}
+
+/// Calls an operation of a service that speaks JSON.
+pub async fn json(
+    client: &reqwest::Client,
+    url: &str,
+    (region, service): (&str, &str),
+    operation: &str,
+    input: &serde_json::Value,
+) -> Result<serde_json::Value> {
+    let request = client.post(url).header("authorization", authorization(region, service));
+    let request =
+        request.header("x-amz-target", operation).header("content-type", "application/x-amz-json-1.0");
+    let response = request
+        .body(input.to_string())
+        .send()
+        .await
+        .with_context(|| format!("the emulator did not answer {operation} in {region}"))?;
+    let status = response.status();
+    let text = response.text().await?;
+    ensure!(status.is_success(), "the emulator refused {operation} in {region}: {status} {text}");
+    Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 /// The header by which an emulator knows region and service: it reads the scope of the signature, and does not verify

@@ -13,8 +13,7 @@ pub struct CallLimits {
 }
 
 /// A buyer waits for a write. With its last attempt of 500 ms it takes 2 s at most.
-pub(crate) const OF_WRITES: CallLimits =
-    CallLimits { budget: Duration::from_millis(1_500), max_attempts: 6 };
+pub(crate) const OF_WRITES: CallLimits = CallLimits { budget: Duration::from_millis(1_500), max_attempts: 6 };
 /// With its last attempt of 2 s, a read takes 5 s at most.
 pub(crate) const OF_READS: CallLimits = CallLimits { budget: Duration::from_secs(3), max_attempts: 4 };
 

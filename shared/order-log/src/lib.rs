@@ -26,7 +26,18 @@ pub use record::{LogRecord, Malformed, RETENTION, RecordKind, Refusal, RefusalRe
 use attempts::OF_WRITES;
 use aws_sdk_dynamodb::Client;
 use sdk::{Region, RetryConfig, SdkConfigBuilder, TimeLimits};
+use shared::config::{self, ConfigError, Source};
+use shared::stamp::Stamp;
 use std::time::Duration;
+
+/// How long after its stamp an order is decided: main refuses an order that is older than 10 s, and a record travels,
+/// is read and is repeated in the rest.
+const DECIDED_AFTER: Duration = Duration::from_secs(15);
+
+/// Until when an order stamped `placed_at` is decided. After that, the truth is in main's queue or in the record.
+pub fn decided_by(placed_at: Stamp) -> Stamp {
+    placed_at.saturating_add(DECIDED_AFTER)
+}
 
 /// The table is in the same region.
 const CONNECT_LIMIT: Duration = Duration::from_millis(300);
@@ -41,6 +52,13 @@ pub struct OrderLog {
 }
 
 impl OrderLog {
+    /// The table named by `FAIRDROP_ORDER_LOG_TABLE`, in the process's region; `None` if the variable is not set.
+    /// Nothing is connected yet.
+    pub fn from_config(source: Source) -> Result<Option<Self>, ConfigError> {
+        let Some(table) = config::optional(source, "FAIRDROP_ORDER_LOG_TABLE") else { return Ok(None) };
+        Ok(Some(Self::new(sdk::defaults(), &config::region(source)?, &table)))
+    }
+
     /// The table `name` in `region`, with the credentials of `aws`.
     pub fn new(aws: SdkConfigBuilder, region: &str, name: &str) -> Self {
         let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: ATTEMPT_LIMIT, call: ATTEMPT_LIMIT };

@@ -52,13 +52,19 @@ impl OrderLog {
 
     /// All records of `item_id`, in pages of at most [`MAX_PAGE`] and in no order. After an error the stream goes on with
     /// other buckets: the caller decides whether the rest is of use.
-    pub fn orders_of(&self, item_id: &ItemId) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
+    pub fn orders_of(
+        &self,
+        item_id: &ItemId,
+    ) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
         let buckets = (0..=u8::MAX).map(|bucket| self.clone().bucket_of(partition(item_id, bucket)).boxed());
         stream::iter(buckets.collect::<Vec<_>>()).flatten_unordered(PARALLEL_BUCKETS)
     }
 
     /// The pages of one bucket.
-    fn bucket_of(self, partition: String) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
+    fn bucket_of(
+        self,
+        partition: String,
+    ) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
         stream::unfold(Some(None), move |from: Option<Option<Position>>| {
             let query = self.query(partition.clone()).key_condition_expression("#partition = :partition");
             async move {

@@ -1,7 +1,7 @@
 //! Configuration of AWS SDK clients: credentials, endpoints, time limits, retries.
 //!
 //! Lambda gives a function its credentials in the environment, so that this crate does without `aws-config`, whose
-//! other sources of credentials need another SDK. Not in `shared`, since `order-intake` links no AWS SDK.
+//! other sources of credentials need another SDK. Not in `shared`, since most functions for buyers link no AWS SDK.
 
 mod database_token;
 mod environment;

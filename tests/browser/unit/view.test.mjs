@@ -24,6 +24,7 @@ test("each phase and each status has its own text, and only useful actions are e
     ["open", "released", /^Your reservation has ended/, true, null],
     ["sold_out", "released", /^Your reservation has ended/, undefined, null],
     ["open", "refused", /^Not accepted/, true, null],
+    ["open", "accepted", /^Your order is stored/, undefined, /Withdraw/],
   ];
   for (const [phase, status, title, enabled, leave] of table) {
     const order = { status, ahead: 4, placed_at: NOW * 1000, reserved_until: (NOW + 30_000) * 1000, reason: "not-open-yet" };

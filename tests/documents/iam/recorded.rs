@@ -33,6 +33,9 @@ const fn standby(function: &'static str, parameters: Given, names: Given) -> Sim
 /// The lease's table in the tests.
 const LEASE: Given = &[("lease", "fairdrop-stores-lease"), ("fairdrop-main-lease", "fairdrop-stores-lease")];
 
+/// The order log's table in the tests.
+const ORDER_LOG: Given = &[("order-log", "fairdrop-OrderLogTable-ABCDEFGHIJKL")];
+
 /// The tests copy with RDS's own key, which needs no permission; a deployment has a key of its own.
 const KEY: Given =
     &[("alias/aws/rds", "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")];
@@ -52,10 +55,11 @@ const CONTROL_PLANE: Given = &[
     ),
 ];
 
-const SIMULATED: [Simulated; 20] = [
-    main("order-intake", &[]),
-    main("order-intake-managed", &[]),
-    main("order-status", &[]),
+const SIMULATED: [Simulated; 21] = [
+    main("order-intake", ORDER_LOG),
+    main("order-intake-managed", ORDER_LOG),
+    main("order-status", ORDER_LOG),
+    main("order-place", ORDER_LOG),
     main("live-updates", &[]),
     main("live-publish", &[]),
     main("token-keys", &[("token-keys-store", "fairdrop-token-keys-store")]),
@@ -127,7 +131,7 @@ fn calls() -> Vec<Value> {
 }
 
 /// What a role allows and no recorded request uses: function (`*`: all), action, reason.
-pub(crate) const UNUSED: [(&str, &str, &str); 14] = [
+pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
     ("*", "logs:CreateLogStream", "Lambda writes the function's log"),
     ("*", "logs:PutLogEvents", "Lambda writes the function's log"),
     ("*", "ec2:AssignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
@@ -138,6 +142,11 @@ pub(crate) const UNUSED: [(&str, &str, &str); 14] = [
     ("*", "ec2:UnassignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
     ("*", "rds-db:connect", "a login at a database is no request to AWS"),
     ("order-confirm", "sqs:SendMessage", "Lambda sends failed events to the queue"),
+    ("order-place", "sqs:SendMessage", "Lambda sends what names discarded records to the queue"),
+    ("order-place", "dynamodb:DescribeStream", "Lambda reads the order log's stream"),
+    ("order-place", "dynamodb:GetRecords", "Lambda reads the order log's stream"),
+    ("order-place", "dynamodb:GetShardIterator", "Lambda reads the order log's stream"),
+    ("order-intake-managed", "dynamodb:UpdateItem", "the program is recorded as order-intake"),
     ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("restore-drill", "kms:DescribeKey", "RDS decrypts the snapshot with the role's permissions"),

@@ -22,16 +22,18 @@ use tokio::time::timeout;
 use wake::{Readiness, readiness, state_text};
 
 /// Functions of every region that call main's Redis. token-keys-store runs in main and in the standby.
-const EVERYWHERE: [&str; 6] = [
+const EVERYWHERE: [&str; 7] = [
     "order-intake",
     "order-intake-managed",
     "order-status",
+    "order-place",
     "live-updates",
     "live-publish",
     "token-keys-store",
 ];
 /// Functions that not every deployment has.
-const OPTIONAL: [&str; 4] = ["order-intake-managed", "live-updates", "live-publish", "token-keys-store"];
+const OPTIONAL: [&str; 5] =
+    ["order-intake-managed", "order-place", "live-updates", "live-publish", "token-keys-store"];
 /// Functions of main alone. In the standby they cannot run until a failover.
 const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
 /// Functions that are invoked by their alias: it names a published version.
