@@ -198,6 +198,10 @@ impl OldDatabase {
         if self.refuses_changes(draws, now) || self.reboot.is_some_and(|(_, until)| now < until) {
             return not_now(INVALID_STATE);
         }
+        if self.has_rebooted(now) {
+            // What the earlier reboot has ended stays ended.
+            (self.connections, self.is_kept) = (0, false);
+        }
         let from = now + draws.within(0, 20 * SECOND);
         self.reboot = Some((from, from + draws.within(SECOND, 120 * SECOND)));
         accepted()
