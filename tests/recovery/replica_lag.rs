@@ -1,6 +1,7 @@
 //! The built function against two real PostgreSQL servers in streaming replication and emulators of AWS: the reported
 //! loss against the loss of a promotion, and the notices that are sent.
 
+mod blocking_proxy;
 mod pair;
 mod stand;
 
@@ -210,6 +211,26 @@ async fn while_the_table_and_the_topic_are_unavailable_a_notice_stays_pending_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_table_accepts_no_writes_a_verdict_is_reached_and_notified_once() {
+    let stand = ReplicaStand::start(20).await.unwrap();
+    stand.until("healthy", A_MINUTE).await.unwrap();
+    *stand.denied_in_dynamodb.lock().unwrap() = Some("PutItem");
+    stand.pair.connection.set(ConnectionState::Silent);
+    // Only several samples show it.
+    let (report, _) = stand.until("broken", A_MINUTE).await.unwrap();
+    assert_eq!(report["cause"], "nothing-arrives", "{report}");
+    for _ in 0..3 {
+        stand.sample().await.unwrap();
+    }
+    *stand.denied_in_dynamodb.lock().unwrap() = None;
+    for _ in 0..2 {
+        stand.sample().await.unwrap();
+    }
+    let notices = [stand.received("topic").await.unwrap(), details(&stand).await];
+    assert_eq!(notices.map(|one| short(&one)), [["changed broken"], ["changed broken"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_fails_is_unknown_and_the_run_reports() {
     let stand = ReplicaStand::start(20).await.unwrap();
     stand.until("healthy", A_MINUTE).await.unwrap();
@@ -257,6 +278,12 @@ async fn the_heartbeat_overrules_cloudwatch_s_replica_lag() {
         findings.contains("the verdict follows the heartbeat") && findings.contains("12.5 s behind"),
         "{findings}"
     );
+    // Without Redis's figure the replica's is still known.
+    *stand.silent_in_cloudwatch.lock().unwrap() = Some("ListMetrics");
+    // CloudWatch is asked again after 20 s.
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    let report = stand.sample().await.unwrap();
+    assert_eq!(report["sample"]["figures"], json!({ "replica_lag": -1.0 }), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 /// The longest that one question to AWS may take.
 const ASK_LIMIT: Duration = Duration::from_secs(7);
+/// The part of it for the search of the series of Redis's lag. The replica's own figure, which may show that replication
+/// does not run, is read without them.
+const SEARCH_LIMIT: Duration = Duration::from_secs(3);
 /// RDS and CloudWatch are asked again after this.
 const AWS_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -76,9 +79,9 @@ impl Collector {
             return recent;
         }
         let (instance, main_instance, figures) = tokio::join!(
-            answer("replica-instance", instances::describe(&self.rds, &self.replica_id)),
-            answer("main-instance", instances::describe(&self.main_rds, &self.main_id)),
-            answer("figures", self.figures(at_ms)),
+            answer("replica-instance", ASK_LIMIT, instances::describe(&self.rds, &self.replica_id)),
+            answer("main-instance", ASK_LIMIT, instances::describe(&self.main_rds, &self.main_id)),
+            answer("figures", ASK_LIMIT, self.figures(at_ms)),
         );
         let answers = AwsAnswers { instance, main_instance, figures };
         *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), answers.clone()));
@@ -93,17 +96,23 @@ impl Collector {
 
     async fn figures(&self, at_ms: i64) -> Result<Figures, String> {
         let series = match &self.redis_group {
-            Some(group) => figures::find_redis_lag(&self.cloudwatch, group).await?,
-            None => Vec::new(),
+            Some(group) => {
+                answer("redis-series", SEARCH_LIMIT, figures::find_redis_lag(&self.cloudwatch, group)).await
+            }
+            None => None,
         };
-        figures::read(&self.cloudwatch, &self.replica_id, &series, at_ms / 1_000).await
+        figures::read(&self.cloudwatch, &self.replica_id, &series.unwrap_or_default(), at_ms / 1_000).await
     }
 }
 
-async fn answer<T, E: Display>(input: &'static str, ask: impl Future<Output = Result<T, E>>) -> Option<T> {
-    match timeout(ASK_LIMIT, ask).await {
+async fn answer<T, E: Display>(
+    input: &'static str,
+    limit: Duration,
+    ask: impl Future<Output = Result<T, E>>,
+) -> Option<T> {
+    match timeout(limit, ask).await {
         Ok(answer) => known(input, answer),
-        Err(_) => known(input, Err::<T, _>(format!("timed out after {} s", ASK_LIMIT.as_secs()))),
+        Err(_) => known(input, Err::<T, _>(format!("timed out after {} s", limit.as_secs()))),
     }
 }
 

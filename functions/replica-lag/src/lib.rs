@@ -30,7 +30,7 @@ use collector::Collector;
 use ledger::Ledger;
 use publisher::Publisher;
 use shared::config::{self, ConfigError, Source};
-use state::{LagSettings, LagState};
+use state::LagSettings;
 use std::sync::Mutex;
 use std::time::Duration;
 use store::StateStore;
@@ -55,8 +55,6 @@ pub struct App {
     store: StateStore,
     publisher: Publisher,
     alarm_arn_prefix: String,
-    /// The state that this process saw last. It stands in while the table is unavailable.
-    last_state: Mutex<LagState>,
 }
 
 impl App {
@@ -98,7 +96,7 @@ impl App {
                 run: Duration::from_secs(run_seconds),
             },
             collector,
-            store: StateStore(TableItem {
+            store: StateStore::new(TableItem {
                 client: aws_sdk_dynamodb::Client::new(&aws),
                 table: config::required(source, "FAIRDROP_STATE_TABLE")?,
                 id: format!("replica-lag/{replica}"),
@@ -109,7 +107,6 @@ impl App {
                 topic_arn,
             },
             alarm_arn_prefix: config::required(source, "FAIRDROP_ALARM_ARN_PREFIX")?,
-            last_state: Mutex::default(),
         })
     }
 

@@ -10,13 +10,8 @@ use crate::state::LagState;
 use crate::trigger::LagTrigger;
 use crate::verdict::Assessment;
 use futures::future::join_all;
-use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
-use versioned::StoreError;
-
-/// How often a run tries to write the state while other runs write it, too.
-const TRIES: u32 = 5;
 
 /// Does what `trigger` asks for, and ends within `time`.
 pub async fn run(app: &App, trigger: &LagTrigger, time: Duration) -> LagReport {
@@ -44,7 +39,7 @@ pub async fn run(app: &App, trigger: &LagTrigger, time: Duration) -> LagReport {
         }
         LagTrigger::Observe => {
             let sample = app.collector.collect().await;
-            let mut state = load(app).await.1;
+            let mut state = app.store.newest().await;
             let assessment = state.observe(&sample, &app.settings);
             LagReport::of(&app.settings, &sample, &assessment, &state)
         }
@@ -54,19 +49,21 @@ pub async fn run(app: &App, trigger: &LagTrigger, time: Duration) -> LagReport {
 /// Collects and judges one sample, saves the state, and sends the notices that are due.
 async fn observe(app: &App) -> LagReport {
     let sample = app.collector.collect().await;
-    let (mut state, (assessment, due)) = update(app, |state| {
-        let assessment = state.observe(&sample, &app.settings);
-        let due = state.claim_notices(assessment.verdict, sample.at_ms, &app.settings);
-        (assessment, due)
-    })
-    .await;
+    let (mut state, (assessment, due)) = app
+        .store
+        .update(|state| {
+            let assessment = state.observe(&sample, &app.settings);
+            let due = state.claim_notices(assessment.verdict, sample.at_ms, &app.settings);
+            (assessment, due)
+        })
+        .await;
     let mut notices = Vec::new();
     if !due.is_empty() {
         let sent = send(app, due, &assessment, &sample, &state).await;
         let (destinations, sent): (Vec<_>, Vec<_>) = sent.into_iter().unzip();
         let record =
             |state: &mut LagState| state.record_sends(&destinations, assessment.verdict, sample.at_ms);
-        state = update(app, record).await.0;
+        state = app.store.update(record).await.0;
         notices = sent;
         // Usually both destinations got the same one.
         notices.dedup();
@@ -90,41 +87,4 @@ async fn send(
         app.publisher.send(destination, &notice).await.then_some((destination, notice))
     });
     join_all(sends).await.into_iter().flatten().collect()
-}
-
-/// Changes the newest saved state, and returns it. If other runs write at the same time, the change is made again on what
-/// they wrote. While the table is unavailable, the state in this process's memory stands in: a notice may then be sent
-/// twice, which is better than not at all.
-async fn update<T>(app: &App, change: impl Fn(&mut LagState) -> T) -> (LagState, T) {
-    let mut tries = 0;
-    let (state, result) = loop {
-        tries += 1;
-        let (version, mut state) = load(app).await;
-        let result = change(&mut state);
-        let Some(version) = version else { break (state, result) };
-        match app.store.save(version, &state).await {
-            Ok(()) => break (state, result),
-            Err(StoreError::Conflict) if tries < TRIES => {}
-            Err(error) => {
-                tracing::error!(
-                    %error,
-                    "could not save the state; this process keeps it in memory, and another run may send the same notices"
-                );
-                break (state, result);
-            }
-        }
-    };
-    *app.last_state.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
-    (state, result)
-}
-
-/// The newest state with its version, or the one in this process's memory without.
-async fn load(app: &App) -> (Option<u64>, LagState) {
-    match app.store.load().await {
-        Ok((version, state)) => (Some(version), state),
-        Err(error) => {
-            tracing::error!(%error, "could not read the saved state; using the state in this process's memory");
-            (None, app.last_state.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The built function with two PostgreSQL servers in replication and emulators of AWS. A proxy in front of RDS can
 //! return other answers.
 
+use crate::replica_lag::blocking_proxy::{self, Blocked};
 use crate::replica_lag::pair::ReplicaPair;
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -44,6 +45,10 @@ pub(crate) struct ReplicaStand {
     pub(crate) table_connection: WanConnection,
     /// From the function to the topic.
     pub(crate) topic_connection: WanConnection,
+    /// The operation that CloudWatch does not answer.
+    pub(crate) silent_in_cloudwatch: Blocked,
+    /// The operation that DynamoDB denies.
+    pub(crate) denied_in_dynamodb: Blocked,
     rds: Arc<Mutex<RdsFault>>,
     emulator: Emulator,
     _functions: Vec<FunctionProcess>,
@@ -72,13 +77,16 @@ impl ReplicaStand {
         let rds_proxy = proxy_of_rds(moto.clone(), rds.clone()).await?;
         let moto_at = ([127, 0, 0, 1], moto.port()).into();
         let table_connection = WanConnection::open(moto_at, Duration::ZERO).await?;
+        let (cloudwatch, silent_in_cloudwatch) = blocking_proxy::start(ministack.url()).await?;
+        let table = format!("http://127.0.0.1:{}", table_connection.port());
+        let (table, denied_in_dynamodb) = blocking_proxy::start(table).await?;
         let topic_connection = WanConnection::open(moto_at, Duration::ZERO).await?;
         let emulator = Emulator::start(folder.path(), HERE).await?;
         let mut environment = Moto::environment_at(&moto.url());
         let settings = [
-            ("AWS_ENDPOINT_URL_CLOUDWATCH", ministack.url()),
+            ("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch),
             ("AWS_ENDPOINT_URL_RDS", rds_proxy),
-            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://127.0.0.1:{}", table_connection.port())),
+            ("AWS_ENDPOINT_URL_DYNAMODB", table),
             ("AWS_ENDPOINT_URL_SNS", format!("http://127.0.0.1:{}", topic_connection.port())),
             ("FAIRDROP_LEDGER_URL", pair.main_url(main_connection.port())),
             ("FAIRDROP_REPLICA_URL", pair.replica.url()),
@@ -114,6 +122,8 @@ impl ReplicaStand {
             main_connection,
             table_connection,
             topic_connection,
+            silent_in_cloudwatch,
+            denied_in_dynamodb,
             rds,
             emulator,
             _functions: functions,
