@@ -90,6 +90,42 @@ fn a_replica_that_falls_behind_repeatedly_is_undersized() {
 }
 
 #[test]
+fn overloaded_names_no_earlier_lag_only_if_there_is_none() {
+    let mut model = quiet(3);
+    let burst = |model: &mut Model| {
+        model.load = TOO_MUCH;
+        model.pass(120, |_, _| {});
+        model.load = 0.0;
+        model.pass(3_600, |_, _| {});
+    };
+    burst(&mut model);
+    // A query holds replay at first, so that this lag is not the replica's.
+    (model.load, model.is_held) = (TOO_MUCH, true);
+    model.pass(29, |_, _| {});
+    model.is_held = false;
+    burst(&mut model);
+    let overloaded = model.changes.iter().filter(|(_, assessment)| assessment.verdict == Overloaded);
+    let first: Vec<bool> = overloaded.map(|(_, it)| it.why.contains("has not done so before")).collect();
+    assert_eq!(first, [true, false], "{:?}", model.changes);
+}
+
+#[test]
+fn a_question_that_fails_during_a_lag_obstructs_nothing() {
+    let mut model = quiet(3);
+    for _ in 0..2 {
+        model.load = TOO_MUCH;
+        model.pass(30, |_, _| {});
+        model.failing = 1.0;
+        model.pass(10, |_, _| {});
+        model.failing = 0.0;
+        model.pass(80, |_, _| {});
+        model.load = 0.0;
+        model.pass(3_600, |_, _| {});
+    }
+    assert!(model.verdicts().contains(&Undersized), "{:?}", model.verdicts());
+}
+
+#[test]
 fn a_bigger_instance_class_ends_undersized() {
     let mut model = quiet(4);
     let fall_behind = |model: &mut Model| {

@@ -128,7 +128,11 @@ fn kind(samples: &[StandbySample], window: &Window) -> Option<Assessment> {
             ..catching_up(format!("the replica is behind and catches up: about {seconds} s are left"))
         },
         None => size::undersized(window).unwrap_or_else(|| {
-            let why = "main writes faster than the replica replays, and has not done so before in the last two weeks";
+            let why = if window.earlier_lags() == 0 {
+                "main writes faster than the replica replays, and has not done so before in the last two weeks"
+            } else {
+                "main writes faster than the replica replays"
+            };
             Assessment::of(ReplicaVerdict::Overloaded, cause_of(ReplicaVerdict::Overloaded), why)
         }),
     })

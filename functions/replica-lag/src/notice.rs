@@ -54,8 +54,10 @@ impl ReplicaNotice {
     ) -> Self {
         let (replica, verdict) = (&settings.replica, assessment.verdict);
         let current_since_ms = state.verdict.map_or(sample.at_ms, |current| current.since_ms);
+        // The notice before it distinguishes it from others of this kind. A destination's first one has none.
+        let after_ms = if last.last_ms == 0 { current_since_ms } else { last.last_ms };
         let mut notice = Self {
-            notice_id: format!("{replica}-{}-{}-{}", occasion.name(), verdict.name(), last.last_ms),
+            notice_id: format!("{replica}-{}-{}-{after_ms}", occasion.name(), verdict.name()),
             occasion,
             replica: replica.clone(),
             region: settings.region.clone(),
@@ -72,7 +74,9 @@ impl ReplicaNotice {
             runbook: format!("{}#{}", settings.runbook, verdict.name()),
             text: String::new(),
         };
-        notice.text = notice.write_text(&assessment.why);
+        // The notice may come long after the replica became healthy.
+        let until_ms = if occasion == Occasion::Over { current_since_ms } else { sample.at_ms };
+        notice.text = notice.write_text(&assessment.why, until_ms);
         notice
     }
 
@@ -86,13 +90,13 @@ impl ReplicaNotice {
         }
     }
 
-    fn write_text(&self, why: &str) -> String {
+    fn write_text(&self, why: &str, until_ms: i64) -> String {
         let mut text = format!("{}\n\nReason: {why}.\n", self.subject());
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "{label}: {value}");
         };
         line("Region", self.region.clone());
-        line("Duration", minutes(self.at_ms - self.since_ms));
+        line("Duration", minutes(until_ms - self.since_ms));
         if let Some(lag) = self.lag_seconds {
             line("Lag behind main", format!("{lag:.1} s"));
         }

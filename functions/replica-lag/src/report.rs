@@ -25,7 +25,7 @@ pub struct LagReport {
     pub samples: u32,
     /// Notices that the run sent.
     pub notices: Vec<ReplicaNotice>,
-    /// The number of destinations that do not know of the verdict yet.
+    /// The number of destinations that do not know of the verdict yet, or have not accepted its repetition.
     pub notices_pending: usize,
     pub sample: StandbySample,
 }
@@ -48,7 +48,7 @@ impl LagReport {
             unknown: sample.unknown(),
             samples: 1,
             notices: Vec::new(),
-            notices_pending: state.notices_pending(settings),
+            notices_pending: state.notices_pending(sample.at_ms, settings),
             sample: sample.clone(),
         }
     }

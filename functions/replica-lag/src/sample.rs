@@ -157,11 +157,14 @@ impl StandbySample {
             && replica.received_lsn > replica.replayed_lsn
     }
 
-    /// Whether main's WAL reaches the replica and is replayed, as far as the sample shows.
-    pub fn follows_freely(&self) -> bool {
-        let Some(replica) = self.replica else { return false };
+    /// Whether main's WAL does not reach the replica or is not replayed, as far as the sample shows. A replica that gave
+    /// no answer shows nothing.
+    pub fn is_obstructed(&self) -> bool {
         let slot = self.main.and_then(|main| main.slot_active);
-        replica.follows && !replica.is_paused && replica.is_streaming != Some(false) && slot != Some(false)
+        let is_stopped = |replica: ReplicaSample| {
+            !replica.follows || replica.is_paused || replica.is_streaming == Some(false)
+        };
+        self.replica.is_some_and(is_stopped) || slot == Some(false)
     }
 
     /// Main's WAL that the replica has not replayed yet, in bytes.

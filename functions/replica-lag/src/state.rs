@@ -20,6 +20,9 @@ pub struct LagState {
     pub verdict: Option<CurrentVerdict>,
     pub topic: Notified,
     pub bus: Notified,
+    /// What an earlier version had sent to both destinations.
+    #[serde(skip_serializing)]
+    last_notified: Option<Notified>,
     /// Until then a run is sending notices, and no other run does, in milliseconds since the Unix epoch.
     sending_until_ms: i64,
 }
@@ -44,6 +47,9 @@ impl LagState {
     /// Adds a sample and judges the window.
     pub fn observe(&mut self, sample: &StandbySample, settings: &LagSettings) -> Assessment {
         self.first_sample_ms.get_or_insert(sample.at_ms);
+        if let Some(last) = self.last_notified.take() {
+            (self.topic, self.bus) = (last, last);
+        }
         self.window.push(sample.clone(), settings.lag_limit_seconds);
         let assessment = judge(self.verdict, &self.window, settings.lag_limit_seconds);
         if matches!(assessment.verdict, ReplicaVerdict::Overloaded | ReplicaVerdict::Undersized) {
@@ -67,16 +73,24 @@ impl LagState {
         if (1..=2 * SENDING_MS).contains(&(self.sending_until_ms - now_ms)) {
             return Vec::new();
         }
-        let first_sample_ms = self.first_sample_ms.unwrap_or(now_ms);
-        let due = Destination::all(settings).filter_map(|destination| {
-            let notified = self.notified(destination);
-            Some((destination, notified.due(verdict, first_sample_ms, now_ms, settings.repeat_ms)?))
-        });
-        let due: Vec<_> = due.collect();
+        let due: Vec<_> = Destination::all(settings)
+            .filter_map(|destination| Some((destination, self.due(destination, verdict, now_ms, settings)?)))
+            .collect();
         if !due.is_empty() {
             self.sending_until_ms = now_ms + SENDING_MS;
         }
         due
+    }
+
+    fn due(
+        &self,
+        destination: Destination,
+        verdict: ReplicaVerdict,
+        now_ms: i64,
+        settings: &LagSettings,
+    ) -> Option<Occasion> {
+        let first_sample_ms = self.first_sample_ms.unwrap_or(now_ms);
+        self.notified(destination).due(verdict, first_sample_ms, now_ms, settings.repeat_ms)
     }
 
     /// Records where notices about `verdict` have arrived. The next sample tries the others again.
@@ -97,12 +111,15 @@ impl LagState {
         }
     }
 
-    /// The number of destinations that do not know of the current verdict yet.
-    pub fn notices_pending(&self, settings: &LagSettings) -> usize {
-        let current = self.verdict.map(|current| current.verdict);
-        let current = current.filter(|verdict| *verdict != ReplicaVerdict::Healthy);
+    /// The number of destinations that do not know of the current verdict yet, or have not accepted its repetition.
+    pub fn notices_pending(&self, now_ms: i64, settings: &LagSettings) -> usize {
+        let Some(CurrentVerdict { verdict, .. }) = self.verdict else { return 0 };
+        let current = (verdict != ReplicaVerdict::Healthy).then_some(verdict);
         Destination::all(settings)
-            .filter(|destination| self.notified(*destination).verdict != current)
+            .filter(|destination| {
+                self.notified(*destination).verdict != current
+                    || self.due(*destination, verdict, now_ms, settings).is_some()
+            })
             .count()
     }
 }

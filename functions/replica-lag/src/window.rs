@@ -49,7 +49,7 @@ impl Window {
         }
         // A query holds replay: a lag that begins so does not come from what main writes.
         let stands_still = newest.is_some_and(|newest| newest.has_same_replay(&sample, STANDS_STILL_MS));
-        if stands_still || !sample.follows_freely() {
+        if stands_still || sample.is_obstructed() {
             self.is_unobstructed = false;
         } else if sample.lag_that_counts().is_some_and(|lag| lag < lag_limit_seconds / 2.0) {
             self.is_unobstructed = true;
