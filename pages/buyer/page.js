@@ -24,8 +24,8 @@ let region, itemId, known, api, connection;
 let signedIn = session.current();
 let notice = null;
 let isSending = false;
-/** How long an order can be in transit to the queue. */
-let settleMs = 2_000;
+/** How long an order can be in transit to the queue: main refuses older ones. */
+const MAX_WINDOW_MS = 10_000;
 const announced = { text: "", caption: "", atMs: 0 };
 
 async function start() {
@@ -51,7 +51,6 @@ async function loadItem() {
   const answer = await new Api(region.api, itemId).item();
   if (answer.status === 200) {
     known.takeItem(answer.body);
-    settleMs = answer.body.settle_window_ms;
     if (notice === unavailable) notice = null;
   } else if (!known.item) {
     notice = answer.problem === "no-such-item" ? noticeOf(answer) : unavailable;
@@ -78,7 +77,7 @@ function receive(message, receivedMs, sentMs) {
 function settle(order) {
   if (order.status !== "none") notice = null;
   else if (order.version > notice.finalAfter) notice = { title: "Not accepted", text: "Your order did not arrive and is not in the queue." };
-  else setTimeout(() => connection?.ask(), settleMs);
+  else setTimeout(() => connection?.ask(), MAX_WINDOW_MS);
 }
 
 function change(state) {
@@ -110,7 +109,7 @@ async function order() {
   const stamped = answer.status === 200 || answer.status === 202;
   if (answer.body?.status === "accepted") known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
   else if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
-  if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + settleMs) * 1000;
+  if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + MAX_WINDOW_MS) * 1000;
   // This order was refused; an earlier one without an answer may have been accepted.
   if (notice?.isUnknown || answer.status === 409 || answer.status === 410) connection?.ask();
   show();

@@ -99,7 +99,7 @@ function show({ from, step_seconds: stepSeconds, results }) {
   at("phase").textContent = item ? phases[item.phase] ?? item.phase : "";
 
   const sold = total(find(results, "payments", "Sum", { Status: "sold" }));
-  const [waiting, drainLag, recordLag] = ["orders_waiting", "drain_lag_ms", "record_lag_ms"].map((metric) => held(largest(of(metric, "Maximum"), steps)));
+  const [waiting, drainLag, recordLag, settleDelay] = ["orders_waiting", "drain_lag_ms", "record_lag_ms", "settle_delay_ms"].map((metric) => held(largest(of(metric, "Maximum"), steps)));
   const failures = ["drain_failures", "worker_failures", "dead_letters", "lease_renewals_failed"].map((metric) => total(of(metric))).reduce((a, b) => a + b);
   tiles([
     ["Units left", item ? whole(item.stock_left) : "–", item ? `of ${whole(item.stock_total)}` : ""],
@@ -131,7 +131,10 @@ function show({ from, step_seconds: stepSeconds, results }) {
       running("released", 2, of("reservations_released"), total(of("reservations_released"))),
     ]],
     ["In the queue", "orders", [single("waiting", 3, waiting, { isFilled: true })]],
-    ["Drain lag", "ms", [single("after the settle window, at most", 1, drainLag)]],
+    ["Settle delay and drain lag", "ms", [
+      single("delay of the watermark", 2, settleDelay),
+      single("behind the watermark, at most", 1, drainLag),
+    ]],
     ["In transit", "ms", [
       single("to main, p50", 1, largest(of("transit_ms", "p50"), steps)),
       single("p99", 1, largest(of("transit_ms", "p99"), steps), { isDashed: true }),

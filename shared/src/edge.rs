@@ -2,10 +2,10 @@
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, RedisConfig, Source};
-use crate::item::{ItemId, NewItem};
+use crate::item::ItemId;
 use crate::item_cache::ItemCache;
 use crate::problem::Problem;
-use crate::queue::{FIRST_PAUSE, ItemCopy, ItemError, Link, MAX_PAUSE, ORDER_SCRIPTS, Queue};
+use crate::queue::{FIRST_PAUSE, ItemCopy, ItemError, Link, MAX_PAUSE, MAX_WINDOW, ORDER_SCRIPTS, Queue};
 use crate::stamp::Stamp;
 use crate::token::Proof;
 use crate::token_keys::{TokenKeys, Unproven};
@@ -91,13 +91,10 @@ impl Edge {
     }
 
     /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the
-    /// order's settle window ends, as [placing](Queue::place) is. If this process has never read the item, the
-    /// window is assumed to be the default.
+    /// order's longest window ends, as [placing](Queue::place) is.
     pub async fn item_for_order(&self, item_id: &ItemId, placed_at: Stamp) -> Result<Arc<ItemCopy>, Problem> {
-        let default_window = Duration::from_millis(NewItem::DEFAULT_SETTLE_WINDOW_MS.into());
-        let window = self.items.settle_window(item_id).unwrap_or(default_window);
         let age = self.clock.now().saturating_since(placed_at);
-        let deadline = Instant::now() + window.saturating_sub(age);
+        let deadline = Instant::now() + MAX_WINDOW.saturating_sub(age);
         let left = || deadline.saturating_duration_since(Instant::now());
         // The first read gets its full time even if the order is too late: the item may give a better reason.
         let mut limit = self.read_limit();

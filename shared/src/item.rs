@@ -79,8 +79,10 @@ pub struct Item {
     pub closes_at: Option<Stamp>,
     /// Seconds a reservation waits for payment; 0 sells at once.
     pub hold_seconds: u32,
-    /// Milliseconds from an order's stamp until it must have reached main. Never changes.
+    /// Milliseconds from an order's stamp until it is served, while orders arrive in time.
     pub settle_window_ms: u32,
+    /// The same at the moment: longer than the settle window while orders take long to reach main.
+    pub settle_delay_ms: u32,
     /// While true no order is drained and every order keeps its place.
     pub paused: bool,
     /// The epoch under which the item was last written.
@@ -163,7 +165,7 @@ pub struct NewItem {
     /// Seconds a reservation waits for payment, at most a day; 0 sells at once.
     #[serde(default)]
     pub hold_seconds: u32,
-    /// Milliseconds from an order's stamp until it must have reached main, 50 to 25,000; the default is 2,000.
+    /// Milliseconds from an order's stamp until it is served, 50 to 10,000; the default is 2,000.
     #[serde(default = "default_settle_window_ms")]
     pub settle_window_ms: u32,
 }
@@ -186,6 +188,8 @@ pub struct ItemChanges {
     pub closes_at: Option<Stamp>,
     /// Seconds that a later reservation waits for payment.
     pub hold_seconds: Option<u32>,
+    /// Milliseconds from an order's stamp until it is served, 50 to 10,000.
+    pub settle_window_ms: Option<u32>,
 }
 
 /// A value that an item must not have.
@@ -217,8 +221,8 @@ impl NewItem {
     pub const MAX_HOLD_SECONDS: u32 = 86_400;
     /// A shorter window would refuse orders because of the jitter of an idle machine.
     pub const MIN_SETTLE_WINDOW_MS: u32 = 50;
-    /// A longer window would exceed API Gateway's time limit for a function (30 s).
-    pub const MAX_SETTLE_WINDOW_MS: u32 = 25_000;
+    /// [`MAX_WINDOW`](crate::queue::MAX_WINDOW), to which the delay may grow.
+    pub const MAX_SETTLE_WINDOW_MS: u32 = 10_000;
     /// The first moment of 2020, in microseconds since the Unix epoch.
     const YEAR_2020: u64 = 1_577_836_800_000_000;
     /// The default settle window.
@@ -231,10 +235,7 @@ impl NewItem {
             return Err(ItemFieldError::Gates);
         }
         check_moments([Some(self.opens_at), self.closes_at])?;
-        if !(Self::MIN_SETTLE_WINDOW_MS..=Self::MAX_SETTLE_WINDOW_MS).contains(&self.settle_window_ms) {
-            return Err(ItemFieldError::SettleWindow);
-        }
-        Ok(())
+        check_window(self.settle_window_ms)
     }
 }
 
@@ -242,7 +243,16 @@ impl ItemChanges {
     /// Checks every given value. Ledger and Redis compare the gates when they change the item.
     pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(self.name.as_deref(), self.stock_total, self.hold_seconds)?;
+        self.settle_window_ms.map_or(Ok(()), check_window)?;
         check_moments([self.opens_at, self.closes_at])
+    }
+}
+
+fn check_window(settle_window_ms: u32) -> Result<(), ItemFieldError> {
+    if (NewItem::MIN_SETTLE_WINDOW_MS..=NewItem::MAX_SETTLE_WINDOW_MS).contains(&settle_window_ms) {
+        Ok(())
+    } else {
+        Err(ItemFieldError::SettleWindow)
     }
 }
 
@@ -290,6 +300,7 @@ mod tests {
             closes_at: Some(at(200)),
             hold_seconds: 0,
             settle_window_ms: 2_000,
+            settle_delay_ms: 2_000,
             paused: false,
             epoch: 1,
         }
@@ -345,7 +356,7 @@ mod tests {
             (NewItem { opens_at: at(1_795_000_000_000), ..new.clone() }, ItemFieldError::Moment),
             (NewItem { hold_seconds: 86_401, ..new.clone() }, ItemFieldError::Hold),
             (NewItem { settle_window_ms: 49, ..new.clone() }, ItemFieldError::SettleWindow),
-            (NewItem { settle_window_ms: 25_001, ..new }, ItemFieldError::SettleWindow),
+            (NewItem { settle_window_ms: 10_001, ..new }, ItemFieldError::SettleWindow),
         ];
         for (bad, why) in cases {
             assert_eq!(bad.check(), Err(why));

@@ -12,7 +12,6 @@ use crate::item::ItemId;
 use crate::queue::{ItemCopy, ItemError, LinkError, Queue, ReadFrom};
 use known_ids::KnownIds;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
@@ -30,13 +29,6 @@ pub const REPLICA_BACKOFF: Duration = Duration::from_secs(5);
 /// The result of the latest read, and when the read began. `Ok(None)`: the item does not exist.
 type CachedItem = Option<(Instant, Result<Option<Arc<ItemCopy>>, ItemError>)>;
 
-#[derive(Debug, Default)]
-struct CacheEntry {
-    copy: AsyncMutex<CachedItem>,
-    /// Never changes, and so is known while neither replica nor main answers; 0 until the item has been read.
-    settle_window_ms: AtomicU32,
-}
-
 /// Copies of items.
 #[derive(Debug)]
 pub struct ItemCache {
@@ -44,7 +36,7 @@ pub struct ItemCache {
     replica_failed_at: Mutex<Option<Instant>>,
     main: Queue,
     known_ids: KnownIds,
-    entries: Mutex<HashMap<ItemId, Arc<CacheEntry>>>,
+    entries: Mutex<HashMap<ItemId, Arc<AsyncMutex<CachedItem>>>>,
 }
 
 impl ItemCache {
@@ -70,7 +62,7 @@ impl ItemCache {
             None if self.may_exist(item_id, limit).await? => self.entry(item_id),
             None => return Ok(None),
         };
-        let Ok(mut copy) = timeout(left(), entry.copy.lock()).await else {
+        let Ok(mut copy) = timeout(left(), entry.lock()).await else {
             return Err(LinkError::NotSent("another read of the item did not end in time".into()).into());
         };
         if let Some((read_at, outcome)) = copy.as_ref()
@@ -80,10 +72,7 @@ impl ItemCache {
         }
         let mut read_at = Instant::now();
         let outcome = match self.read(item_id, left()).await {
-            Ok(copy) => {
-                entry.settle_window_ms.store(copy.item.settle_window_ms, Ordering::Relaxed);
-                Ok(Some(Arc::new(copy)))
-            }
+            Ok(copy) => Ok(Some(Arc::new(copy))),
             Err(ItemError::NoSuchItem(_)) => {
                 // Those who wait for this read have its result; later ones ask the set of ids.
                 self.entries().remove(item_id);
@@ -97,14 +86,6 @@ impl ItemCache {
         };
         *copy = Some((read_at, outcome.clone()));
         outcome
-    }
-
-    /// The item's settle window, if this process has ever read the item.
-    pub fn settle_window(&self, item_id: &ItemId) -> Option<Duration> {
-        match self.known_entry(item_id)?.settle_window_ms.load(Ordering::Relaxed) {
-            0 => None,
-            milliseconds => Some(Duration::from_millis(milliseconds.into())),
-        }
     }
 
     async fn may_exist(&self, item_id: &ItemId, limit: Duration) -> Result<bool, LinkError> {
@@ -152,15 +133,15 @@ impl ItemCache {
         self.replica_failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<ItemId, Arc<CacheEntry>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<ItemId, Arc<AsyncMutex<CachedItem>>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_entry(&self, item_id: &ItemId) -> Option<Arc<CacheEntry>> {
+    fn known_entry(&self, item_id: &ItemId) -> Option<Arc<AsyncMutex<CachedItem>>> {
         self.entries().get(item_id).cloned()
     }
 
-    fn entry(&self, item_id: &ItemId) -> Arc<CacheEntry> {
+    fn entry(&self, item_id: &ItemId) -> Arc<AsyncMutex<CachedItem>> {
         let mut entries = self.entries();
         if entries.len() >= MAX_COPIES && !entries.contains_key(item_id) {
             // Ids whose read failed. Existing items are read again.

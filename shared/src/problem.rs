@@ -50,7 +50,7 @@ pub enum Problem {
     /// Main, or the region's order log, did not answer; the order may be queued.
     OutcomeUnknown,
     StatusUnavailable,
-    /// The order reached main after its settle window; it is not queued.
+    /// A younger order may have been served; the order is not queued.
     TooLate,
     /// The stamp is ahead of main's clock; the order is not queued.
     ClockAhead,

@@ -1,8 +1,9 @@
 //! The checkout queue on the main region's Redis.
 //!
-//! An order is [placed](Queue::place) with its region's stamp, waits until the settle window has passed, and is then
-//! [drained](Queue::drain) into a reservation. No order that can still arrive is older than a drained one. So
-//! reservations are made in exact `(placed_at, user_token)` order, whatever the network does.
+//! An order is [placed](Queue::place) with its region's stamp, waits for the settle window or longer, and is then
+//! [drained](Queue::drain) into a reservation. The drain raises the item's watermark over what it takes, and nothing at or
+//! below the watermark can be placed. So reservations are made in exact `(placed_at, user_token)` order, whatever the
+//! network does and however long the delay is.
 //!
 //! The ledger decides about a reservation: the checkout worker [takes](Queue::take_tasks) it from the async task
 //! queue, and [writes](Queue::settle) the ledger's decision here.
@@ -31,7 +32,7 @@ pub use connection::{
     MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts, random_part_of,
 };
 pub use copies::{ItemCopy, MAX_REPLICA_LAG};
-pub use drain::{DrainBatch, MAX_BATCH};
+pub use drain::{DRAIN_SCRIPT, DrainBatch, MAX_BATCH};
 pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
 pub use idle::IdleRules;
 pub use items::{ItemError, MAX_ITEMS};
@@ -40,8 +41,11 @@ pub use keys::{
 };
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};
 pub use order::{Hold, Leave, OrderState};
+pub use place::{
+    BatchOrder, MAX_PLACED, MAX_WINDOW, Order, PLACE_BATCH_SCRIPT, PLACE_SCRIPT, PlaceError, Placement,
+    Placing,
+};
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
-pub use place::{Order, PLACE_SCRIPT, PlaceError, Placement, Placing};
 pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
 pub use status::{ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom};
 pub use tasks::{
@@ -54,6 +58,8 @@ use std::time::Duration;
 
 /// The scripts of a region that takes orders: its connection to main loads them when it opens.
 pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &order::LEAVE];
+/// The script of a function that places batches of orders.
+pub const BATCH_SCRIPTS: Scripts = &[&place::BATCH_SCRIPT];
 /// The scripts of the functions in main.
 pub const CHECKOUT_SCRIPTS: Scripts = &[
     &drain::SCRIPT,

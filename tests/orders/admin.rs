@@ -62,7 +62,7 @@ async fn a_command_that_fails_returns_its_error_type() {
         (item(json!({ "stock_total": -1 })), "BadCommand"),
         (item(json!({ "opens_at": 9_007_199_254_740_992_u64 })), "BadCommand"),
         (item(json!({ "colour": "red" })), "BadCommand"),
-        (update(json!({ "settle_window_ms": 100 })), "BadCommand"),
+        (update(json!({ "settle_window_ms": 10_001 })), "BadItem"),
         (update(json!({ "opens_at": local::system::clock::micros_now() + 120_000_000 })), "BadItem"),
         (json!({ "command": "describe", "item_id": "nothing" }), "NoSuchItem"),
         (json!({ "command": "pause", "item_id": "nothing" }), "NoSuchItem"),

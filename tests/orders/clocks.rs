@@ -33,7 +33,15 @@ fn shifted_clock(offset: &str) -> Vec<String> {
 }
 
 async fn refused(system: &System, slugs: &[&str]) {
-    announce(system, "a", json!({ "settle_window_ms": 2_000 })).await.unwrap();
+    announce(system, "a", json!({ "settle_window_ms": 500 })).await.unwrap();
+    // An order of a right clock is served first: until then a wrong clock overtakes none.
+    let (right, token) = (Client::of(system, 0).unwrap(), system.identity.token("right").unwrap());
+    assert_eq!(right.order("a", &token).await.unwrap().status, 202);
+    eventually("the order is sold", Duration::from_secs(10), async || {
+        Ok((right.mine("a", &token).await?.body["status"] == "sold").then_some(()))
+    })
+    .await
+    .unwrap();
     let wrong = Client::of(system, 1).unwrap();
     for number in 0..6 {
         let token = system.identity.token(&format!("wrong-{number}")).unwrap();
@@ -43,10 +51,12 @@ async fn refused(system: &System, slugs: &[&str]) {
         assert_eq!(answer.body["outcome"], "not_queued");
         assert!(answer.header("retry-after").is_some());
     }
-    let right = Client::of(system, 0).unwrap();
-    assert_eq!(right.order("a", &system.identity.token("right").unwrap()).await.unwrap().status, 202);
     let item = system.admin(&json!({ "command": "describe", "item_id": "a" })).await.unwrap();
-    assert_eq!(item["orders_waiting"], 1, "only the true clock's order is queued");
+    assert_eq!(
+        (&item["orders_waiting"], &item["sold"]),
+        (&json!(0), &json!(1)),
+        "only the true clock's order is queued"
+    );
 }
 
 /// Metric documents that the region's intake has written.

@@ -31,7 +31,7 @@ async fn answer(system: &System, function: &str, event: &Value) -> Result<(u64, 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_requests_work() {
     let system = one_region().await.unwrap();
-    announce(&system, "sneaker-42", json!({ "settle_window_ms": 20_000 })).await.unwrap();
+    announce(&system, "sneaker-42", json!({ "settle_window_ms": 10_000 })).await.unwrap();
     let token = system.identity.token("alice").unwrap();
     let (status, body) =
         answer(&system, "order-intake", &signed("order-intake.post.json", &token)).await.unwrap();

@@ -1,5 +1,6 @@
 //! The queue and the ledger, on a real Redis and a real PostgreSQL of each test's own.
 
+mod batch_properties;
 mod checkout_properties;
 mod declined_payments;
 mod edge_reads;
@@ -10,6 +11,7 @@ mod idle_properties;
 mod ledger;
 mod order_log;
 mod order_place;
+mod overload;
 mod payment_envelopes;
 mod queue_edges;
 mod queue_link;
@@ -17,4 +19,6 @@ mod queue_properties;
 mod redis_tls;
 mod refusals;
 mod token_keys;
+mod virtual_time;
+mod watermark;
 mod worker;

@@ -27,20 +27,21 @@ async fn backdate(server: &RedisQueue, item_id: &ItemId, orders: &[(u64, &str)])
 }
 
 #[tokio::test]
-async fn the_settle_window_and_the_clock_tolerance_have_exact_limits() {
+async fn a_fixed_window_and_the_clock_tolerance_have_exact_limits() {
     let server = RedisQueue::start().await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
     let script = Script::new(PLACE_SCRIPT);
     const WINDOW: i64 = 2_000;
     const TOLERANCE: i64 = shared::clock_check::CLOCK_TOLERANCE_MICROS;
     let (mut inside, mut late, mut ahead) = (0, 0, 0);
-    // Stamps across both limits. The age that main returns decides which answer is right.
+    // Without a watermark. Stamps across both limits. The age that main returns decides which answer is right.
     for n in 0..4_000_i64 {
         let edge = if n % 2 == 0 { TOLERANCE } else { -WINDOW };
         let stamp = micros_now().saturating_add_signed(edge + 1_000 - n / 2);
         let reply: Value = script
             .key("orders:{edge}")
             .key("reservations:{edge}")
+            .key("item:{edge}")
             .arg(stamp)
             .arg(format!("buyer-{n}"))
             .arg(WINDOW)
@@ -70,7 +71,7 @@ async fn the_settle_window_and_the_clock_tolerance_have_exact_limits() {
 #[tokio::test]
 async fn ten_thousand_identical_orders_are_one() {
     let server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("crowd", 3, 25_000).await.unwrap();
+    let item_id = server.item("crowd", 3, 10_000).await.unwrap();
     let placed_at = micros_now();
     let placings = join_all((0..10_000).map(|_| place(&server, &item_id, "one-buyer", placed_at))).await;
     let mut queued = 0;
@@ -88,7 +89,7 @@ async fn ten_thousand_identical_orders_are_one() {
 #[tokio::test]
 async fn a_later_order_of_the_same_buyer_neither_loses_nor_gains_a_place() {
     let server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("again", 3, 25_000).await.unwrap();
+    let item_id = server.item("again", 3, 10_000).await.unwrap();
     let first = micros_now() - 1_000_000;
     assert_eq!(place(&server, &item_id, "a", first).await.unwrap().placement, Placement::Queued);
     for stamp in [first - 500_000, first + 500_000] {
@@ -109,11 +110,12 @@ async fn an_attempt_that_is_too_late_does_not_hide_an_earlier_one_that_was_queue
     let item_id = server.item("late", 3, 50).await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
     let keys = Keys::of(&item_id);
-    let stamp = micros_now() - 10_000_000;
+    let stamp = micros_now() - 11_000_000;
     let late = async |connection: &mut redis::aio::MultiplexedConnection| -> Value {
         Script::new(PLACE_SCRIPT)
             .key(&keys.orders)
             .key(&keys.reservations)
+            .key(&keys.item)
             .arg(stamp)
             .arg("a")
             .arg(50_000)
@@ -268,7 +270,7 @@ async fn a_drain_takes_at_most_its_maximum() {
 #[tokio::test]
 async fn scripts_are_loaded_again_after_the_server_lost_them() {
     let server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("forgetful", 10, 25_000).await.unwrap();
+    let item_id = server.item("forgetful", 10, 10_000).await.unwrap();
     place(&server, &item_id, "a", micros_now()).await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();

@@ -113,7 +113,7 @@ async fn a_silent_replica_is_tried_once_and_then_skipped() {
 #[tokio::test]
 async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     let mut server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("a", 3, 25_000).await.unwrap();
+    let item_id = server.item("a", 3, 10_000).await.unwrap();
     let (url, jwks) = (server.redis.url(), IdentityProvider::new().unwrap().jwks().to_string());
     let source = |name: &str| match name {
         "FAIRDROP_TOKEN_JWKS" => Some(jwks.clone()),
@@ -232,7 +232,7 @@ async fn a_demoted_main_leads_to_no_final_refusal_of_a_payment() {
 #[tokio::test]
 async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let server = RedisQueue::start().await.unwrap();
-    let item_id = server.item("a", 1, 25_000).await.unwrap();
+    let item_id = server.item("a", 1, 10_000).await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
@@ -241,7 +241,7 @@ async fn the_first_order_of_a_process_and_a_status_are_one_round_trip_each() {
     let queue = Queue::new(Link::with_scripts(RedisConfig::main(&source).unwrap(), ORDER_SCRIPTS));
 
     let first = order(&item_id, "first", micros_now()).unwrap();
-    let placing = queue.place(&first, Duration::from_secs(25), &Clock::machine()).await.unwrap();
+    let placing = queue.place(&first, Duration::from_secs(10), &Clock::machine()).await.unwrap();
     assert_eq!(placing.placement, Placement::Queued);
     // A script that the server did not have would be sent twice by its hash.
     assert_eq!(calls(&server.redis, "evalsha").await.unwrap(), 1);

@@ -94,7 +94,8 @@ async fn run(server: &RedisQueue, name: &str, stock: u32, steps: Vec<Step>) -> R
     let came = join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?;
     // Whatever pauses overlapped, in the end the item sells.
     server.queue.pause_item(&item_id, false).await?;
-    tokio::time::sleep(Duration::from_millis(u64::from(SETTLE_WINDOW_MS) + 110)).await;
+    let delay = server.queue.drain(&item_id, 7, Permit::Unleased).await?.settle_delay;
+    tokio::time::sleep(delay + Duration::from_millis(110)).await;
     while server.queue.drain(&item_id, 7, Permit::Unleased).await?.taken > 0 {}
     let outcome = DropResult::read(&mut server.redis.connect().await?, &item_id).await?;
     Ok(judge(&outcome, &came, stock))

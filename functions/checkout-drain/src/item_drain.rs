@@ -95,6 +95,7 @@ fn pause_after(batch: &DrainBatch, full_batches: &mut u32) -> Duration {
 fn record(item_id: &ItemId, batch: &DrainBatch) {
     let item = || item_id.to_string();
     metrics::gauge!("orders_waiting", "Item" => item()).set(batch.waiting as f64);
+    metrics::gauge!("settle_delay_ms", "Item" => item()).set(batch.settle_delay.as_secs_f64() * 1000.0);
     if batch.reserved > 0 {
         metrics::counter!("reservations", "Item" => item()).increment(batch.reserved);
     }

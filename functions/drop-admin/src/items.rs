@@ -127,6 +127,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         "closes_at": item.closes_at,
         "hold_seconds": item.hold_seconds,
         "settle_window_ms": item.settle_window_ms,
+        "settle_delay_ms": item.settle_delay_ms,
         "paused": item.paused,
         "epoch": item.epoch,
         "orders_waiting": waiting,

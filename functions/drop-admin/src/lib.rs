@@ -65,7 +65,7 @@ impl From<ReconcileError> for AdminError {
 enum Command {
     /// Puts a new item on sale.
     Create { item: NewItem },
-    /// Changes an item; the settle window cannot be changed.
+    /// Changes an item.
     Update { item_id: ItemId, changes: ItemChanges },
     /// Stops the item's drain; every order keeps its position.
     Pause { item_id: ItemId },

@@ -19,6 +19,7 @@ fn item() -> Item {
         closes_at: Some(at(200 * SECOND)),
         hold_seconds: 0,
         settle_window_ms: 2_000,
+        settle_delay_ms: 2_000,
         paused: false,
         epoch: 1,
     }

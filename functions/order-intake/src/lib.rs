@@ -114,7 +114,6 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     let window = item.settle_window();
     let placing =
         app.edge.queue.place(&order, window, &app.edge.clock).await.map_err(|unplaced| match unplaced {
-            PlaceError::TooLate => Problem::TooLate,
             PlaceError::Unreachable => Problem::MainUnreachable,
             PlaceError::Unknown => Problem::OutcomeUnknown,
         })?;

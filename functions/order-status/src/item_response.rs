@@ -26,6 +26,9 @@ pub struct ItemResponse<'a> {
     closes_at: Option<Stamp>,
     hold_seconds: u32,
     settle_window_ms: u32,
+    /// How long an order waits at the moment before it is served: longer than the settle window while orders take long to
+    /// reach main.
+    settle_delay_ms: u32,
 }
 
 /// The state of `item` at `now`: `200`, or `304` if the caller already has it.
@@ -40,6 +43,7 @@ pub(crate) fn answer(item: &Item, now: Stamp, request: &Request) -> Result<Respo
         closes_at: item.closes_at,
         hold_seconds: item.hold_seconds,
         settle_window_ms: item.settle_window_ms,
+        settle_delay_ms: item.settle_delay_ms,
     };
     let mut response = http::json(StatusCode::OK, &item)?;
     let mut hasher = DefaultHasher::new();

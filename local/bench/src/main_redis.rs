@@ -76,6 +76,7 @@ impl PlaceLoad {
             redis::cmd("SCRIPT").arg("LOAD").arg(PLACE_SCRIPT).query_async(&mut connection).await?;
         let keys = Keys::of(&"bench".parse()?);
         fill(&mut connection, &keys, micros_now() - self.waiting, self.waiting).await?;
+        create_item(&mut connection, &keys).await?;
         let bare = |buffer: &mut Vec<u8>, number: u64, stamp: u64| {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             command(buffer, &[b"ZADD", keys.orders.as_bytes(), b"NX", stamp.as_bytes(), buyer.as_bytes()]);
@@ -84,7 +85,8 @@ impl PlaceLoad {
             let (stamp, buyer) = (stamp.to_string(), buyer(number));
             let (stamp, buyer, hash) = (stamp.as_bytes(), buyer.as_bytes(), hash.as_bytes());
             let (orders, reservations) = (keys.orders.as_bytes(), keys.reservations.as_bytes());
-            command(buffer, &[b"EVALSHA", hash, b"2", orders, reservations, stamp, buyer, b"2000000"]);
+            let item = keys.item.as_bytes();
+            command(buffer, &[b"EVALSHA", hash, b"3", orders, reservations, item, stamp, buyer, b"2000000"]);
         };
         let progress = ProgressBar::new(ROUNDS as u64);
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
@@ -120,6 +122,16 @@ impl PlaceLoad {
         let figure = Figure::measured(self.name, median(ratios), "ratio", against);
         Ok(self.bound.map_or(figure.clone(), |bound| figure.at_least(bound)))
     }
+}
+
+/// The fields of an item, as many as it has in a drop.
+async fn create_item(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<()> {
+    let fields = ["name", "stock_total", "stock_left", "units_sold", "opens_at", "closes_at", "hold_seconds"]
+        .into_iter()
+        .chain(["settle_window_ms", "paused", "epoch"])
+        .map(|field| (field, "1795411246335419"));
+    let fields: Vec<_> = fields.chain([("closed", "1"), ("leased", "1")]).collect();
+    Ok(connection.hset_multiple(&keys.item, &fields).await?)
 }
 
 /// The cost of a drain call, and its independence of the length of the queue.

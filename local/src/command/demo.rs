@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shared::item::ItemId;
+use shared::queue::MAX_WINDOW;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -184,8 +185,7 @@ async fn wait_until_over(system: &System, demo: &DemoOptions, item_id: &ItemId) 
     let settle_window = Duration::from_millis(demo.settle_window_ms.into());
     let started = Instant::now();
     // Each unit may be held for several buyers, one after another.
-    let limit =
-        settle_window + DRAIN_LIMIT + Duration::from_secs(demo.hold_seconds.into()) * MAX_HOLDS_IN_A_ROW;
+    let limit = MAX_WINDOW + DRAIN_LIMIT + Duration::from_secs(demo.hold_seconds.into()) * MAX_HOLDS_IN_A_ROW;
     let progress = bar("Units sold", demo.stock as usize);
     while started.elapsed() < limit {
         let item = system.admin(&json!({ "command": "describe", "item_id": item_id })).await?;

@@ -204,7 +204,8 @@ impl Ledger {
                     "UPDATE fairdrop.items
                         SET name = coalesce($2, name), stock_total = coalesce($3, stock_total),
                             opens_at = coalesce($4, opens_at), closes_at = coalesce($5, closes_at),
-                            hold_seconds = coalesce($6, hold_seconds)
+                            hold_seconds = coalesce($6, hold_seconds),
+                            settle_window_ms = coalesce($7, settle_window_ms)
                       WHERE item_id = $1
                         AND ($4 IS NULL AND $5 IS NULL
                              OR coalesce(coalesce($5, closes_at) > coalesce($4, opens_at), true))
@@ -216,6 +217,7 @@ impl Ledger {
                 .bind(changes.opens_at.map(moment))
                 .bind(changes.closes_at.map(moment))
                 .bind(changes.hold_seconds.map(number))
+                .bind(changes.settle_window_ms.map(number))
                 .fetch_optional(&self.pool)
                 .await?;
                 row.as_ref().map(read).transpose()

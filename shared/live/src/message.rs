@@ -204,6 +204,7 @@ mod tests {
             closes_at: Some(at(200)),
             hold_seconds: 0,
             settle_window_ms: 2_000,
+            settle_delay_ms: 2_000,
             paused: false,
             epoch: 1,
         }

@@ -10,10 +10,11 @@ pub use rebuild::{RebuildError, rebuild, restore};
 use ledger::{EpochStart, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
-use shared::item::{ItemChanges, ItemId};
+use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{
     CANCELLED_OFFSET_MICROS, ItemError, Keys, Link, LinkError, Queue, ReservationOutcome, Settlement,
 };
+use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -116,10 +117,11 @@ async fn compare_and_repair(
     timing: ReconcileTiming,
 ) -> Result<Reconciled, ReconcileError> {
     let tasks_waiting = settle_down(stores, item_id, timing.quiet).await?;
-    let mut found = differences(stores, item_id).await?;
+    let (mut found, mut served_to) = differences(stores, item_id).await?;
     if let Some(pause) = timing.second_comparison.filter(|_| !found.is_empty()) {
         tokio::time::sleep(pause).await;
-        let again = differences(stores, item_id).await?;
+        let again;
+        (again, served_to) = differences(stores, item_id).await?;
         let seen: HashSet<(UserToken, &str)> = found.into_iter().map(|one| (one.buyer, one.kind)).collect();
         found = again.into_iter().filter(|one| seen.contains(&(one.buyer.clone(), one.kind))).collect();
     }
@@ -137,7 +139,8 @@ async fn compare_and_repair(
             .collect();
         reconciled.repaired = stores.queue.settle(item_id, &settlements).await.map_err(ItemError::from)?;
     }
-    (reconciled.stock_left, reconciled.stock_counted) = restock(stores, item_id, repair).await?;
+    (reconciled.stock_left, reconciled.stock_counted) =
+        restock_to(stores, item_id, repair, served_to).await?;
     Ok(reconciled)
 }
 
@@ -153,8 +156,9 @@ async fn settle_down(stores: &Stores, item_id: &ItemId, limit: Duration) -> Resu
     }
 }
 
-async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference>, ReconcileError> {
-    let mut found = Vec::new();
+/// The differences about buyers, and the newest stamp of the ledger's sales.
+async fn differences(stores: &Stores, item_id: &ItemId) -> Result<(Vec<Difference>, Stamp), ReconcileError> {
+    let (mut found, mut served_to) = (Vec::new(), Stamp::EPOCH);
     let epoch = stores.ledger.epoch_start().await?;
     // Reservations in transit to the ledger are not differences.
     let is_quiet = stores.queue.waiting_tasks(item_id).await.map_err(ItemError::from)? == 0;
@@ -162,6 +166,7 @@ async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference
     loop {
         let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
         let Some(end) = page.last().cloned() else { break };
+        served_to = page.iter().map(|sale| sale.placed_at).fold(served_to, Stamp::max);
         let scores = scores(stores, item_id, &page).await.map_err(ItemError::from)?;
         found.extend(
             page.iter().zip(scores).filter_map(|(sale, score)| compare(sale, score, is_quiet, epoch)),
@@ -171,7 +176,7 @@ async fn differences(stores: &Stores, item_id: &ItemId) -> Result<Vec<Difference
     if is_quiet {
         found.extend(only_in_redis(stores, item_id).await?);
     }
-    Ok(found)
+    Ok((found, served_to))
 }
 
 /// Compares a buyer's score in Redis with their sale in the ledger, which is under `epoch`.
@@ -282,6 +287,8 @@ async fn compare_item(
             opens_at: Some(known.item.opens_at),
             closes_at: known.item.closes_at,
             hold_seconds: Some(known.item.hold_seconds),
+            settle_window_ms: (known.item.settle_window_ms <= NewItem::MAX_SETTLE_WINDOW_MS)
+                .then_some(known.item.settle_window_ms),
         };
         stores.queue.update_item(item_id, &changes).await?;
         stores.queue.pause_item(item_id, known.paused).await?;
@@ -292,6 +299,16 @@ async fn compare_item(
 /// Compares the stock in Redis with the taken and withheld units, and repairs it if `repair`. Returns the units left
 /// that Redis has, and the right number.
 pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<(i64, i64), ReconcileError> {
+    restock_to(stores, item_id, repair, Stamp::EPOCH).await
+}
+
+/// The same. If `repair`, the watermark becomes at least `served_to`.
+async fn restock_to(
+    stores: &Stores,
+    item_id: &ItemId,
+    repair: bool,
+    served_to: Stamp,
+) -> Result<(i64, i64), ReconcileError> {
     if repair {
         stores.queue.activate(item_id).await.map_err(ItemError::from)?;
     }
@@ -299,7 +316,7 @@ pub async fn restock(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<
     let withheld = stores.ledger.item(item_id).await?.withheld;
     let counted = stores.link.call(async |mut connection| {
         let mut script = RESTOCK.key(&keys.item);
-        script.key(&keys.reservations).arg(u8::from(repair)).arg(withheld);
+        script.key(&keys.reservations).arg(u8::from(repair)).arg(withheld).arg(served_to.as_micros());
         script.invoke_async(&mut connection).await
     });
     Ok(counted.await.map_err(ItemError::from)?)

@@ -5,6 +5,7 @@ use ledger::{LedgerItem, SaleState};
 use redis::{AsyncCommands, Script};
 use shared::item::ItemId;
 use shared::queue::{ITEMS, ItemError, Keys};
+use shared::stamp::Stamp;
 use std::sync::LazyLock;
 
 static REBUILD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rebuild.lua")));
@@ -50,7 +51,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, Reconcile
     let known = stores.ledger.item(item_id).await?;
     let epoch = stores.ledger.epoch().await?;
     let keys = Keys::of(item_id);
-    write_reservations(stores, item_id, &keys).await?;
+    let served_to = write_reservations(stores, item_id, &keys).await?;
     let fields = fields(&known, epoch);
     stores.queue.activate(item_id).await.map_err(unanswered)?;
     stores
@@ -58,7 +59,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, Reconcile
         .call(async |mut connection| {
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
-            script.key(&keys.reservations).key(&keys.rebuild);
+            script.key(&keys.reservations).key(&keys.rebuild).arg(served_to.as_micros());
             for (field, value) in &fields {
                 script.arg(field).arg(value);
             }
@@ -72,7 +73,8 @@ fn unanswered(error: shared::queue::LinkError) -> ReconcileError {
     ItemError::from(error).into()
 }
 
-async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> Result<(), ReconcileError> {
+/// Returns the newest stamp of the ledger's sales: the watermark starts there, at least at 1 µs.
+async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> Result<Stamp, ReconcileError> {
     let rebuild = &keys.rebuild;
     let run = |batch: Option<Vec<(f64, String)>>| {
         stores.link.call(async move |mut connection| match batch {
@@ -81,10 +83,12 @@ async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> R
         })
     };
     run(None).await.map_err(unanswered)?;
+    let mut served_to = Stamp::EPOCH.saturating_add_micros(1);
     let mut last = None;
     loop {
         let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
-        let Some(end) = page.last().cloned() else { return Ok(()) };
+        let Some(end) = page.last().cloned() else { return Ok(served_to) };
+        served_to = page.iter().map(|sale| sale.placed_at).fold(served_to, Stamp::max);
         let scores = page.iter().map(|sale| {
             let score = match sale.state {
                 SaleState::Sold => f64::INFINITY,

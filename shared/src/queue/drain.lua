@@ -3,19 +3,29 @@
 -- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
 -- ARGV  1 the maximum number of orders to take, at most 500
 --       2, 3 the epoch, and the moment (us) until which main may sell; '' without a lease
+--       4 the caller's clock (us)
 --
--- An order is settled once it is older than the settle window: no order that the place script still accepts can be
--- older. Stock, reservation, task and removal from the queue change together, so that a crash at any point loses
--- nothing.
+-- `closed` is the watermark: this script raises it and takes nothing above it; place.lua lets nothing in at or below
+-- it. It never falls. So the order holds whatever the delay is, and whatever the clocks do. It rises only when an order
+-- is taken: until then, a late order overtakes nothing.
+--
+-- It rises to the delay before now. Now is the earlier of two clocks, Redis's and the caller's: a clock that jumps ahead
+-- would otherwise shut orders out until the true time has caught up.
+--
+-- The delay is twice the greatest age of an order in the last 10 to 20 s, but at least the settle window and at most
+-- 10000000 us (MAX_WINDOW; a test compares the two). place.lua writes the greatest age to `late`; every 10 s it moves
+-- to `late_before`. An item of an earlier version has no `closed`: its delay stays the window.
+--
+-- Stock, reservation, task and removal from the queue change together, so that a crash at any point loses nothing.
 --
 -- This script compares the lease's end with Redis's own clock at the moment of the change. So a caller that was frozen
 -- in between sells nothing. From the first lease on, the item carries `leased`, and is not sold without one.
 --
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
--- taken, stock left, waiting, lag (now - settle window - last stamp taken, us; -1 if none was taken).
+-- taken, stock left, waiting, lag (closed - last stamp taken, us; -1 if none was taken), the delay (us).
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
-  'leased_until')
+  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -26,15 +36,28 @@ if ARGV[2] ~= '' then
 elseif item[8] or item[9] then -- leased_until: an item that an earlier version sold by a lease
   return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
 end
+local closed = tonumber(item[10])
+local delay = item[5] * 1000
+if closed then
+  local late, before = tonumber(item[11]) or 0, tonumber(item[12]) or 0
+  delay = math.min(math.max(delay, 2 * late, 2 * before), 10000000)
+  if late + before > 0 and math.abs(now - (item[13] or 0)) >= 10000000 then
+    redis.call('HSET', KEYS[1], 'late_before', string.format('%.0f', late), 'late', '0',
+      'late_since', string.format('%.0f', now))
+  end
+  local delay_ms = string.format('%.0f', math.ceil(delay / 1000))
+  if delay_ms ~= (item[14] or item[5]) then redis.call('HSET', KEYS[1], 'settle_delay_ms', delay_ms) end
+end
+
 local stock_left = tonumber(item[1])
 local waiting = redis.call('ZCARD', KEYS[2])
 if item[6] == '1' or waiting == 0 or stock_left <= 0 then
-  return { 0, 0, 0, 0, 0, stock_left, waiting, -1 }
+  return { 0, 0, 0, 0, 0, stock_left, waiting, -1, delay }
 end
 
 local opens_at = tonumber(item[2])
 local closes_at = tonumber(item[3]) or math.huge
-local settled = now - item[5] * 1000
+local settled = math.max(closed or 0, math.min(now, ARGV[4] + 100000) - delay)
 local hold_seconds = tonumber(item[4])
 -- Without a hold the unit is sold when the ledger has it. Until then the hold ends in 127 years (NO_HOLD_MICROS; a test
 -- compares the two).
@@ -45,8 +68,9 @@ local hold_until = string.format('%.0f', now + hold)
 local orders = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.0f', settled),
   'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 if #orders == 0 then
-  return { 0, 0, 0, 0, 0, stock_left, waiting, -1 }
+  return { 0, 0, 0, 0, 0, stock_left, waiting, -1, delay }
 end
+if closed and settled > closed then redis.call('HSET', KEYS[1], 'closed', string.format('%.0f', settled)) end
 
 local buyers = {}
 for i = 1, #orders, 2 do buyers[#buyers + 1] = orders[i] end
@@ -85,4 +109,4 @@ if taken > 0 then
 end
 local lag = taken > 0 and settled - tonumber(orders[2 * taken]) or -1
 return { taken, reserved, before_opening, after_closing, already_taken,
-  stock_left, waiting - taken, lag }
+  stock_left, waiting - taken, lag, delay }

@@ -1,12 +1,16 @@
 //! Draining: settled orders become reservations, in order.
 
 use super::{Keys, LinkError, Queue};
+use crate::clock::Clock;
 use crate::item::ItemId;
 use crate::permit::Permit;
 use redis::Script;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("drain.lua")));
+/// The drain script's text.
+pub const DRAIN_SCRIPT: &str = include_str!("drain.lua");
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(DRAIN_SCRIPT));
 
 /// The maximum number of orders that one call of a script reads: it blocks Redis in the meantime.
 pub const MAX_BATCH: u32 = 500;
@@ -28,8 +32,10 @@ pub struct DrainBatch {
     pub stock_left: i64,
     /// Orders in the queue after the call, settled or not.
     pub waiting: u64,
-    /// Main's clock − settle window − last stamp taken out, in microseconds; `None` if no order was taken out.
+    /// The watermark − last stamp taken out, in microseconds; `None` if no order was taken out.
     pub lag_micros: Option<u64>,
+    /// The delay in force: how long an order waits before it is served.
+    pub settle_delay: Duration,
 }
 
 impl Queue {
@@ -52,6 +58,7 @@ impl Queue {
                     .arg(most.min(MAX_BATCH))
                     .arg(&epoch)
                     .arg(&until)
+                    .arg(Clock::machine().now().as_micros())
                     .invoke_async(&mut connection)
                     .await
             })
@@ -61,7 +68,8 @@ impl Queue {
 }
 
 fn parse(reply: &[i64]) -> Option<DrainBatch> {
-    let &[taken, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag] = reply
+    let &[taken, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag, delay] =
+        reply
     else {
         return None;
     };
@@ -74,5 +82,6 @@ fn parse(reply: &[i64]) -> Option<DrainBatch> {
         stock_left,
         waiting: waiting.try_into().ok()?,
         lag_micros: lag.try_into().ok(),
+        settle_delay: Duration::from_micros(delay.try_into().ok()?),
     })
 }

@@ -14,7 +14,7 @@
 
 use super::connection::random_part_of;
 use super::tasks::GROUP;
-use super::{ACTIVATED_ITEMS, IDLE_ITEMS, ITEMS, Keys, LinkError, NO_HOLD_MICROS, Queue};
+use super::{ACTIVATED_ITEMS, IDLE_ITEMS, ITEMS, Keys, LinkError, MAX_WINDOW, NO_HOLD_MICROS, Queue};
 use crate::item::ItemId;
 use crate::stamp::Stamp;
 use redis::Script;
@@ -39,7 +39,7 @@ pub struct IdleRules {
     pub longest_read: Duration,
     /// The longest time from the announcement of a change to the change itself. Longer than two calls may take.
     pub longest_change: Duration,
-    /// An item is not idle until this time after its last settle window. An edge with an old copy of the item may
+    /// An item is not idle until this time after the longest window of its last order. An edge with an old copy of the item may
     /// send orders after its end, which the drain drops.
     pub after_closing: Duration,
     /// An item is not idle from this time before it opens.
@@ -71,7 +71,6 @@ struct ItemActivity {
     stock_left: i64,
     opens_at: Stamp,
     closes_at: Option<Stamp>,
-    settle_window: Duration,
     orders_waiting: u64,
     has_hold: bool,
     has_task: bool,
@@ -92,8 +91,7 @@ impl ItemActivity {
         if self.orders_waiting > 0 {
             return None;
         }
-        let last_order =
-            |closes_at: Stamp| closes_at.saturating_add(self.settle_window + rules.after_closing);
+        let last_order = |closes_at: Stamp| closes_at.saturating_add(MAX_WINDOW + rules.after_closing);
         if self.closes_at.is_some_and(|closes_at| self.read_at >= last_order(closes_at)) {
             return Some(latest);
         }
@@ -185,9 +183,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 fn parse(reply: &[i64]) -> Option<ItemActivity> {
-    let &[read_at, stock_left, opens_at, closes_at, settle_window_ms, orders_waiting, holds, has_task] =
-        reply
-    else {
+    let &[read_at, stock_left, opens_at, closes_at, orders_waiting, holds, has_task] = reply else {
         return None;
     };
     let stamp = |micros: i64| Stamp::from_micros(micros.try_into().ok()?).ok();
@@ -196,7 +192,6 @@ fn parse(reply: &[i64]) -> Option<ItemActivity> {
         stock_left,
         opens_at: stamp(opens_at)?,
         closes_at: if closes_at < 0 { None } else { Some(stamp(closes_at)?) },
-        settle_window: Duration::from_millis(settle_window_ms.try_into().ok()?),
         orders_waiting: orders_waiting.try_into().ok()?,
         has_hold: holds > 0,
         has_task: has_task != 0,
@@ -217,7 +212,6 @@ mod tests {
             stock_left: 3,
             opens_at: at(7_200),
             closes_at: Some(at(3_600)),
-            settle_window: Duration::from_secs(2),
             orders_waiting: 0,
             has_hold: false,
             has_task: false,
@@ -240,8 +234,8 @@ mod tests {
         let sold_out = ItemActivity { stock_left: 0, closes_at: None, ..finished() };
         for (what, activity, expected) in [
             ("finished", finished(), Some(900)),
-            ("closed within the grace period", closed(61), None),
-            ("closed before it", closed(62), Some(900)),
+            ("closed within the grace period", closed(69), None),
+            ("closed before it", closed(70), Some(900)),
             ("open", ItemActivity { closes_at: None, ..finished() }, None),
             ("open until later", ItemActivity { closes_at: ends_in(3_600), ..finished() }, None),
             ("opens tomorrow", opens(86_400), Some(900)),
@@ -264,11 +258,11 @@ mod tests {
     #[test]
     fn the_script_s_answer_is_read_exactly() {
         let now = i64::try_from(NOW).unwrap();
-        let activity = parse(&[now, -2, now - 5, -1, 1_500, 7, 1, 0]).unwrap();
+        let activity = parse(&[now, -2, now - 5, -1, 7, 1, 0]).unwrap();
         assert_eq!((activity.read_at.as_micros(), activity.stock_left), (NOW, -2));
-        assert_eq!((activity.closes_at, activity.settle_window), (None, Duration::from_millis(1_500)));
+        assert_eq!(activity.closes_at, None);
         assert_eq!((activity.orders_waiting, activity.has_hold, activity.has_task), (7, true, false));
         assert_eq!(parse(&[now]), None);
-        assert_eq!(parse(&[-1, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(parse(&[-1, 0, 0, 0, 0, 0, 0]), None);
     }
 }

@@ -53,6 +53,8 @@ impl Queue {
             ("settle_window_ms", new.settle_window_ms.to_string()),
             ("paused", "0".to_owned()),
             ("epoch", epoch.to_string()),
+            // The watermark: no moment, but it exists.
+            ("closed", "1".to_owned()),
         ];
         // Redis may have had an item of this name, and lost it alone.
         self.activate(&new.item_id).await?;
@@ -82,6 +84,7 @@ impl Queue {
         fields.extend(changes.opens_at.map(|stamp| ("opens_at", stamp.to_string())));
         fields.extend(changes.closes_at.map(|stamp| ("closes_at", stamp.to_string())));
         fields.extend(changes.hold_seconds.map(|seconds| ("hold_seconds", seconds.to_string())));
+        fields.extend(changes.settle_window_ms.map(|window_ms| ("settle_window_ms", window_ms.to_string())));
         self.change_item(item_id, &fields).await
     }
 
@@ -220,6 +223,10 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         closes_at,
         hold_seconds: field(item_id, fields, "hold_seconds")?,
         settle_window_ms: field(item_id, fields, "settle_window_ms")?,
+        settle_delay_ms: match fields.get("settle_delay_ms") {
+            None => field(item_id, fields, "settle_window_ms")?,
+            Some(_) => field(item_id, fields, "settle_delay_ms")?,
+        },
         paused: field::<u8>(item_id, fields, "paused")? != 0,
         epoch: field(item_id, fields, "epoch")?,
     })

@@ -1,10 +1,14 @@
--- Puts one order into the checkout queue, if it is within its settle window.
+-- Puts one order into the checkout queue, unless an order that was served may be younger.
 --
--- KEYS  1 orders:{id}   2 reservations:{id}
+-- KEYS  1 orders:{id}   2 reservations:{id}   3 item:{id}
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --
--- 100000 us is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). It is a constant here to save every order an argument;
--- a test compares the two.
+-- The item's `closed` decides: nothing at or below it may enter. 10000000 us (MAX_WINDOW) is the backstop for a
+-- watermark that a failover has lost. An item of an earlier version has no `closed`: its window stays fixed. 100000 us
+-- is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). Both are constants to save every order an argument; tests compare
+-- them.
+--
+-- The drain's delay follows the ages that it finds in `late`. Only ages above half of the window are written.
 --
 -- Returns one integer if the order is queued: its age by main's clock in us. This is the path of every order of a drop,
 -- and each call and conversion on it costs time. Every other answer is an array: the buyer's state, a number, the age.
@@ -13,14 +17,23 @@ local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at
 
 local hold = call('ZSCORE', KEYS[2], buyer)
+local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
-if not is_taken and age - ARGV[3] <= 0 and age >= -100000 and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1 then
-  return age
+local is_late
+if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
+local is_queued = not is_taken and not is_late and age >= -100000
+  and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1
+
+-- Also of an order that is refused: the next ones of its region will be as old.
+if age + age - ARGV[3] > 0 and closed and not is_taken and age <= 10000000 then
+  local late = call('HGET', KEYS[3], 'late')
+  if not late or age - late > 0 then call('HSET', KEYS[3], 'late', string.format('%.0f', age)) end
 end
+if is_queued then return age end
 
 -- Only a server that takes writes may refuse: on a replica, this write of nothing raises READONLY. No buyer is ''.
 call('ZREM', KEYS[1], '')
 if is_taken then return { 'taken', hold, age } end
 local queued_at = call('ZSCORE', KEYS[1], buyer)
 if queued_at then return { 'queued', queued_at, age } end
-return { age > 0 and 'too_late' or 'clock_ahead', '', age }
+return { is_late and 'too_late' or 'clock_ahead', '', age }

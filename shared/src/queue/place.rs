@@ -1,4 +1,8 @@
-//! Placing an order: one round trip to main, repeated with the same stamp until the settle window ends.
+//! Placing an order: one round trip to main, repeated with the same stamp until main answers or [`MAX_WINDOW`] ends.
+
+mod batch;
+
+pub use batch::{BatchOrder, MAX_PLACED, PLACE_BATCH_SCRIPT};
 
 use super::{Keys, LinkError, Queue};
 use crate::clock::Clock;
@@ -13,6 +17,10 @@ use std::time::{Duration, Instant};
 /// The place script's text.
 pub const PLACE_SCRIPT: &str = include_str!("place.lua");
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(PLACE_SCRIPT));
+pub(super) use batch::SCRIPT as BATCH_SCRIPT;
+
+/// Main refuses an order that is older, and the drain's delay is never longer. An order is decided by then.
+pub const MAX_WINDOW: Duration = Duration::from_secs(10);
 
 /// The pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -51,7 +59,7 @@ pub enum Placement {
     AlreadyTaken {
         sold: bool,
     },
-    /// The order reached main after its settle window; it is not queued.
+    /// An order that was served may be younger, or the order is older than [`MAX_WINDOW`]; it is not queued.
     TooLate,
     /// The stamp is ahead of main's clock by more than the tolerance; the order is not queued.
     ClockAhead,
@@ -61,14 +69,11 @@ pub enum Placement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// The order is not queued.
-    #[error("the order was not sent: its settle window had already ended")]
-    TooLate,
-    /// The order is not queued.
-    #[error("could not reach main within the settle window")]
+    #[error("could not reach main within the longest window of an order")]
     Unreachable,
-    /// The order was sent, but no answer came within the window, or only the refusal of a retry. Such a refusal
-    /// does not say what happened to the first attempt.
-    #[error("main did not answer within the settle window; the order may be queued")]
+    /// The order was sent, but no answer came in time, or only the refusal of a retry. Such a refusal does not say what
+    /// happened to the first attempt.
+    #[error("main did not answer within the longest window of an order; the order may be queued")]
     Unknown,
 }
 
@@ -89,38 +94,26 @@ impl Placing {
 }
 
 impl Queue {
-    /// Places `order`, with retries until `settle_window` after its stamp.
+    /// Places `order`, with retries until [`MAX_WINDOW`] after its stamp. Only main decides that it is too late: there
+    /// is at least one attempt.
     ///
     /// Each attempt sends the same stamp, and the script adds a buyer only once. So a retry neither loses nor improves a
-    /// place.
+    /// place. The `settle_window` says to main which ages are long.
     pub async fn place(
         &self,
         order: &Order,
         settle_window: Duration,
         clock: &Clock,
     ) -> Result<Placing, PlaceError> {
-        let settle_micros = i64::try_from(settle_window.as_micros()).unwrap_or(i64::MAX);
-        let left_micros = settle_micros.saturating_sub(clock.now().micros_since(order.placed_at));
-        if left_micros <= 0 {
-            return Err(PlaceError::TooLate);
-        }
-        let deadline = Instant::now() + Duration::from_micros(left_micros.unsigned_abs());
-        let mut maybe_sent = false;
-        let mut pause = FIRST_PAUSE;
+        let mut attempts = Attempts::begin(self, order.placed_at, clock);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.try_place(order, settle_window, left, clock).await {
-                Ok(placing) => return placing.after(maybe_sent, order.placed_at),
+            match self.try_place(order, settle_window, attempts.left(), clock).await {
+                Ok(placing) => return placing.after(attempts.maybe_sent, order.placed_at),
                 Err(error) => {
-                    tracing::warn!(%error, item_id = %order.item_id, "could not place an order in main's queue; trying again until its settle window ends");
-                    maybe_sent |= matches!(error, LinkError::Unanswered(_));
+                    tracing::warn!(%error, item_id = %order.item_id, "could not place an order in main's queue; trying again until its longest window ends");
+                    attempts.failed(&error).await?;
                 }
             }
-            if deadline.saturating_duration_since(Instant::now()) <= pause {
-                return Err(if maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -150,6 +143,7 @@ impl Queue {
                 let mut script = SCRIPT.key(&keys.orders);
                 script
                     .key(&keys.reservations)
+                    .key(&keys.item)
                     .arg(order.placed_at.as_micros())
                     .arg(order.user_token.as_str())
                     .arg(settle_window.as_micros());
@@ -166,6 +160,39 @@ impl Queue {
     }
 }
 
+/// The attempts to get one answer from main.
+#[derive(Debug)]
+struct Attempts {
+    deadline: Instant,
+    pause: Duration,
+    /// Whether main may have executed an earlier attempt.
+    maybe_sent: bool,
+}
+
+impl Attempts {
+    /// Attempts for an order stamped `placed_at`. The first one has the time of a call, however old the order is.
+    fn begin(queue: &Queue, placed_at: Stamp, clock: &Clock) -> Self {
+        let left = MAX_WINDOW.saturating_sub(clock.now().saturating_since(placed_at));
+        let deadline = Instant::now() + left.max(queue.call_limit().min(MAX_WINDOW));
+        Self { deadline, pause: FIRST_PAUSE, maybe_sent: false }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits after a failed attempt. The error is what is known about the order if there is no time for another.
+    async fn failed(&mut self, error: &LinkError) -> Result<(), PlaceError> {
+        self.maybe_sent |= matches!(error, LinkError::Unanswered(_));
+        if self.left() <= self.pause {
+            return Err(if self.maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
+    }
+}
+
 fn parse(reply: &Value) -> Option<(Placement, i64)> {
     let parts = match reply {
         Value::Int(age_micros) => return Some((Placement::Queued, *age_micros)),
@@ -175,24 +202,41 @@ fn parse(reply: &Value) -> Option<(Placement, i64)> {
     let [Value::BulkString(what), Value::BulkString(figure), Value::Int(age_micros)] = parts else {
         return None;
     };
-    let placement = match what.as_slice() {
+    Some((placement(what, figure)?, *age_micros))
+}
+
+/// The placement that a script calls `state`, with the number that belongs to it.
+fn placement(state: &[u8], figure: &[u8]) -> Option<Placement> {
+    Some(match state {
         b"queued" => Placement::AlreadyQueued { placed_at: super::order::parse_stamp(figure)? },
         b"taken" => Placement::AlreadyTaken { sold: figure == b"inf" },
         b"too_late" => Placement::TooLate,
         b"clock_ahead" => Placement::ClockAhead,
         _ => return None,
-    };
-    Some((placement, *age_micros))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock_check::CLOCK_TOLERANCE_MICROS;
+    use crate::queue::DRAIN_SCRIPT;
 
     #[test]
     fn script_and_clock_check_agree_on_the_tolerance() {
-        assert!(PLACE_SCRIPT.contains(&format!("age >= -{CLOCK_TOLERANCE_MICROS} ")));
+        assert!(PLACE_SCRIPT.contains(&format!("age >= -{CLOCK_TOLERANCE_MICROS}\n")));
+        assert!(PLACE_BATCH_SCRIPT.contains(&format!("now + {CLOCK_TOLERANCE_MICROS}\n")));
+        assert!(DRAIN_SCRIPT.contains(&format!("ARGV[4] + {CLOCK_TOLERANCE_MICROS})")));
+    }
+
+    #[test]
+    fn scripts_agree_on_the_longest_window() {
+        let micros = MAX_WINDOW.as_micros();
+        assert!(PLACE_SCRIPT.contains(&format!("age > {micros} ")));
+        assert!(PLACE_SCRIPT.contains(&format!("age <= {micros} ")));
+        assert!(PLACE_BATCH_SCRIPT.contains(&format!("now - {micros} - 1")));
+        assert!(PLACE_BATCH_SCRIPT.contains(&format!("stamp >= now - {micros} ")));
+        assert!(DRAIN_SCRIPT.contains(&format!("2 * before), {micros})")));
     }
 
     fn at(micros: u64) -> Stamp {

@@ -2,11 +2,12 @@
 --
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
---       hold_seconds, paused. `closed_at` closes the item at that moment, unless it closes earlier; it may be
+--       hold_seconds, settle_window_ms, paused. `closed_at` closes the item at that moment, unless it closes earlier; it may be
 --       before the item opens.
 --
 -- Returns 'OK', 'NOITEM', 'TAKEN' and the units reserved or sold, or 'GATES' if the item would close before it opens.
-local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at')
+local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at', 'closed',
+  'settle_window_ms')
 if not old[1] then return { 'NOITEM' } end
 
 local new = {}
@@ -26,6 +27,12 @@ else
   local opens_at = tonumber(new.opens_at or old[3])
   local closes_at = tonumber(new.closes_at or old[4])
   if (new.opens_at or new.closes_at) and closes_at and closes_at <= opens_at then return { 'GATES' } end
+end
+
+-- An item of an earlier version has no watermark, and its window was fixed: everything before it may have been served.
+if new.settle_window_ms and not old[5] then
+  local time = redis.call('TIME')
+  new.closed = string.format('%.0f', time[1] * 1000000 + time[2] - old[6] * 1000)
 end
 
 for field, value in pairs(new) do redis.call('HSET', KEYS[1], field, value) end

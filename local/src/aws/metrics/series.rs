@@ -29,7 +29,7 @@ pub enum Statistic {
 use Statistic::{Average, Maximum, P50, P99, Sum};
 
 /// The metrics of the operator's page, as on the dashboard of template.yaml.
-const SHOWN: [(&str, Statistic); 22] = [
+const SHOWN: [(&str, Statistic); 23] = [
     ("orders_queued", Sum),
     ("orders_refused", Sum),
     ("transit_ms", P50),
@@ -40,6 +40,7 @@ const SHOWN: [(&str, Statistic); 22] = [
     ("orders_dropped", Sum),
     ("reservations", Sum),
     ("drain_lag_ms", Maximum),
+    ("settle_delay_ms", Maximum),
     ("drain_failures", Sum),
     ("reservations_recorded", Sum),
     ("reservations_refused", Sum),
