@@ -66,7 +66,7 @@ impl Instances {
     pub(super) async fn observe(&self, known_class: Option<&str>) -> Result<Observation, Obstacle> {
         let found = self.replica().await?;
         let class = found.db_instance_class().unwrap_or_default();
-        let follows = found.read_replica_source_db_instance_identifier().is_some_and(|from| !from.is_empty());
+        let follows = source_of(&found).is_some();
         let is_big_enough = self.least_class(known_class).await.map(|least| is_enough(class, &least));
         Ok(Observation::instance(found.db_instance_status().unwrap_or_default(), follows, is_big_enough))
     }
@@ -139,6 +139,11 @@ impl Instances {
     pub(super) async fn observe_old_main(&self) -> Result<OldDatabase, Obstacle> {
         let fence = self.fence_group()?;
         let found = describe(&self.there, &self.main).await?;
+        if source_of(&found).is_some() {
+            // The operator has deleted the old main, and has created the new standby's replica under its name.
+            let why = "it is a replica now, and is not fenced; if the old main was deleted, waive the step";
+            return Err(obstacle(format!("{}: {why}", self.main)));
+        }
         let groups = found.vpc_security_groups();
         let is_settled = groups.iter().all(|group| group.status() == Some("active"));
         let is_fence = |group: &VpcSecurityGroupMembership| group.vpc_security_group_id() == Some(fence);
@@ -241,6 +246,11 @@ async fn describe(client: &Client, id: &str) -> Result<DbInstance, Obstacle> {
         .db_instances
         .and_then(|all| all.into_iter().next())
         .ok_or_else(|| obstacle(format!("RDS returned no instance {id}")))
+}
+
+/// The instance that `found` follows.
+fn source_of(found: &DbInstance) -> Option<&str> {
+    found.read_replica_source_db_instance_identifier().filter(|source| !source.is_empty())
 }
 
 /// The names of the settings that `pending` changes, as RDS's API has them.

@@ -152,6 +152,14 @@ async fn the_old_main_s_instance_alone_is_rebooted_and_its_reboot_is_seen() {
 }
 
 #[tokio::test]
+async fn a_replica_that_has_the_old_main_s_name_is_neither_fenced_nor_rebooted() {
+    let replica = instances(&format!("{AVAILABLE}{SOURCE}"));
+    let aws = ReplayedAws::start(&[("DescribeDBInstances", 200, &replica)]).await;
+    let Obstacle(why) = aws.instances().observe_old_main().await.unwrap_err();
+    assert!(why.contains("main: it is a replica now") && why.contains("waive the step"), "{why}");
+}
+
+#[tokio::test]
 async fn a_definite_refusal_of_a_class_is_told_from_a_state_that_ends() {
     let passing = ["InvalidDBInstanceState", "Throttling", "InternalFailure"];
     for code in DEFINITE.into_iter().chain(passing) {
