@@ -1,6 +1,7 @@
 //! Lambda and EventBridge Scheduler: to which Redis every region's functions send their orders, and whether the new
 //! main's functions may run.
 
+mod enable;
 mod rights;
 mod wake;
 
@@ -10,9 +11,7 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::{
     GetFunctionConfigurationError, GetFunctionConfigurationOutput,
 };
-use aws_sdk_lambda::operation::put_function_concurrency::PutFunctionConcurrencyError;
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
-use aws_sdk_scheduler::types::ScheduleState;
 use futures::future::{join_all, try_join_all};
 use sdk::{Region, SdkConfig};
 use shared::config::{self, ConfigError, Source};
@@ -60,6 +59,8 @@ pub(super) struct Functions {
     stack: String,
     here: String,
     new_main_redis: String,
+    /// The operator has named another Redis: no region has a copy of it, and this region's copy is of the old one.
+    has_no_copies: bool,
     schedules: [String; 2],
     /// The concurrency that is reserved for each of main's functions; empty if the deployment reserves none.
     reserved: BTreeMap<String, i32>,
@@ -88,6 +89,7 @@ impl Functions {
             stack: config::required(source, "FAIRDROP_STACK")?,
             here: region.into(),
             new_main_redis: config::required(source, "FAIRDROP_STANDBY_REDIS_URL")?,
+            has_no_copies: false,
             schedules: [
                 config::required(source, "FAIRDROP_DRAIN_SCHEDULE")?,
                 config::required(source, "FAIRDROP_WORKER_SCHEDULE")?,
@@ -96,9 +98,10 @@ impl Functions {
         })
     }
 
-    /// From now on repoints to the Redis at `url`.
+    /// From now on repoints to another Redis, at `url`. Every region's functions also read items from there.
     pub(super) fn send_orders_to(&mut self, url: String) {
         self.new_main_redis = url;
+        self.has_no_copies = true;
     }
 
     /// Regions of which a function does not send its orders here yet, or does not answer. The region `lost` is not waited
@@ -139,16 +142,17 @@ impl Functions {
     }
 
     fn finds_main(&self, variables: &HashMap<String, String>) -> bool {
-        variables.get(MAIN_REDIS) == Some(&self.new_main_redis)
+        let reads_copy = variables.get(REPLICA_REDIS).is_some_and(|copy| !copy.is_empty());
+        variables.get(MAIN_REDIS) == Some(&self.new_main_redis) && !(self.has_no_copies && reads_copy)
     }
 
     /// Takes every function that is not repointed one step further. `has_copies`: the other regions' Redis still follow
     /// this one; if not, the functions read items from here, too. The region `lost` is not waited for.
     pub(super) async fn repoint(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Obstacle> {
         let all = self.regions.iter().flat_map(|(region, client)| {
-            let is_here = region == &self.here;
+            let keeps_copy = !self.has_no_copies && (region == &self.here || has_copies);
             self.of_region(region).map(move |function| {
-                with_lost_limit(region, lost, self.repoint_function(client, function, is_here || has_copies))
+                with_lost_limit(region, lost, self.repoint_function(client, function, keeps_copy))
             })
         });
         // All at the same time: a lost region does not delay the others.
@@ -265,91 +269,6 @@ impl Functions {
 
     fn client_here(&self) -> Result<&Client, Obstacle> {
         self.regions.get(&self.here).ok_or_else(|| obstacle("this region is not in FAIRDROP_REGIONS"))
-    }
-
-    /// Whether main's functions may run here, and their schedules are enabled.
-    pub(super) async fn may_run(&self) -> Result<bool, Obstacle> {
-        let client = self.client_here()?;
-        for function in OF_MAIN {
-            let name = self.name(function);
-            let found =
-                call_aws(&name, client.get_function_concurrency().function_name(&name).send()).await?;
-            if found.reserved_concurrent_executions() == Some(0) {
-                return Ok(false);
-            }
-        }
-        for name in &self.schedules {
-            let found = call_aws(name, self.scheduler.get_schedule().name(name).send()).await?;
-            if found.state() != Some(&ScheduleState::Enabled) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reserves `executions` for a function. Returns whether Lambda has done so: it refuses if the region's quota is too
-    /// small. A failover then goes on without the reservation.
-    async fn reserve(&self, client: &Client, name: &str, executions: i32) -> Result<bool, Obstacle> {
-        let call = client.put_function_concurrency().function_name(name);
-        let call = call.reserved_concurrent_executions(executions).send();
-        let is_refused = std::cell::Cell::new(false);
-        let invalid = |error: &PutFunctionConcurrencyError| error.is_invalid_parameter_value_exception();
-        let reserved = call_aws(name, async {
-            let answer = call.await;
-            is_refused.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(invalid)));
-            answer
-        });
-        match reserved.await {
-            Err(Obstacle(why)) if is_refused.get() => {
-                tracing::warn!(
-                    function = name,
-                    executions,
-                    why,
-                    "Lambda refused to reserve concurrency; the function runs without a reservation: raise the quota"
-                );
-                Ok(false)
-            }
-            reserved => reserved.map(|_| true),
-        }
-    }
-
-    /// Lets main's functions run here, and enables their schedules.
-    pub(super) async fn enable_main(&self) -> Result<(), Obstacle> {
-        let client = self.client_here()?;
-        for function in OF_MAIN {
-            let name = self.name(function);
-            let is_reserved = match self.reserved.get(function) {
-                Some(executions) => self.reserve(client, &name, *executions).await?,
-                None => false,
-            };
-            if !is_reserved {
-                call_aws(&name, client.delete_function_concurrency().function_name(&name).send()).await?;
-            }
-        }
-        for name in &self.schedules {
-            let found = call_aws(name, self.scheduler.get_schedule().name(name).send()).await?;
-            if found.state() == Some(&ScheduleState::Enabled) {
-                continue;
-            }
-            // UpdateSchedule replaces the whole schedule: a field that is not sent is lost.
-            let call = self
-                .scheduler
-                .update_schedule()
-                .name(name)
-                .state(ScheduleState::Enabled)
-                .set_group_name(found.group_name)
-                .set_schedule_expression(found.schedule_expression)
-                .set_schedule_expression_timezone(found.schedule_expression_timezone)
-                .set_start_date(found.start_date)
-                .set_end_date(found.end_date)
-                .set_description(found.description)
-                .set_kms_key_arn(found.kms_key_arn)
-                .set_target(found.target)
-                .set_flexible_time_window(found.flexible_time_window)
-                .set_action_after_completion(found.action_after_completion);
-            call_aws(name, call.send()).await?;
-        }
-        Ok(())
     }
 }
 

@@ -55,6 +55,22 @@ async fn repointing_changes_one_variable_and_keeps_the_others() {
 }
 
 #[tokio::test]
+async fn with_another_redis_this_region_s_functions_do_not_read_the_old_copy() {
+    let put = format!("PUT {}", function("order-status"));
+    // The orders go there already; the copy is of the datastore's member.
+    let reads_copy = configuration("rediss://spare:6379", "Successful");
+    let aws = repointing("order-status", (200, &reads_copy), &[(&put, 200, "{}")]).await;
+    let mut functions = aws.functions();
+    functions.send_orders_to("rediss://spare:6379".into());
+    assert_eq!(functions.not_repointed(None).await, ["eu-west-1"]);
+    // The other functions have no answer to their update.
+    drop(functions.repoint(false, None).await);
+    let sent = aws.sent(&put);
+    assert!(sent.len() == 1 && sent[0].contains(r#""FAIRDROP_REPLICA_REDIS_URL":"""#), "{sent:?}");
+    assert!(sent[0].contains("rediss://spare:6379") && sent[0].contains("keys"), "{sent:?}");
+}
+
+#[tokio::test]
 async fn unreadable_variables_are_not_written_and_a_change_in_progress_is_waited_for() {
     let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
     let aws = repointing("order-status", (200, denied), &[]).await;
