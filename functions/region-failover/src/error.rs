@@ -27,7 +27,9 @@ pub enum FailoverError {
     /// It is done, or was never begun.
     #[error("the step {0:?} is not outstanding: `status` lists the outstanding steps")]
     NotOutstanding(FailoverStep),
-    #[error("the run is at the step {0:?}: another Redis can be named only while a failover is at MoveRedis")]
+    #[error(
+        "the run is at the step {0:?}: another Redis can be named from MoveRedis on, until OpenSales is done"
+    )]
     NotAtMoveRedis(FailoverStep),
     #[error("{0} is main already")]
     IsMain(String),

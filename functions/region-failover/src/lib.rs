@@ -72,19 +72,16 @@ pub async fn handle(
         Command::Status { drill } => Ok(report(app, &newest(&app.track(drill).store.load().await?)?)),
         Command::Resume { drill } => {
             let track = app.track(drill);
-            let stored = take_over(app, track, holder, Run::resume).await?;
+            let stored = take_over(app, track, holder, resumed).await?;
             advance(app, track, stored, until).await
         }
         Command::Readiness {} => watch::readiness(app).await,
         Command::ResumePending {} => resume_pending(app, holder, until).await,
         Command::Abort { drill } => {
             let track = app.track(drill);
-            let record = newest_of(app, &track.store.load().await?)?;
-            if record.run.state == RunState::Running && !record.run.can_abort() {
-                return Err(FailoverError::PastNoReturn(record.run.step));
-            }
             let stored = take_over(app, track, holder, |run| {
-                run.abort("by the operator");
+                let is_refused = run.state == RunState::Running && !run.abort("by the operator");
+                if is_refused { Err(FailoverError::PastNoReturn(run.step)) } else { Ok(()) }
             })
             .await?;
             advance(app, track, stored, until).await
@@ -101,15 +98,13 @@ pub async fn handle(
         Command::UseRedis { endpoint } => {
             let track = &app.failovers;
             let mut run = newest_of(app, &track.store.load().await?)?.run;
-            if !run.use_redis(&endpoint) {
-                return Err(FailoverError::NotAtMoveRedis(run.step));
-            }
+            run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)?;
             app.servers.check_other_redis(&endpoint).await?;
-            tracing::warn!(run = run.id, endpoint, "the run goes on with another Redis");
             let stored = take_over(app, track, holder, |run| {
-                run.use_redis(&endpoint);
+                run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)
             })
             .await?;
+            tracing::warn!(run = run.id, endpoint, "the run goes on with another Redis");
             advance(app, track, stored, until).await
         }
         Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
@@ -152,17 +147,23 @@ async fn first(app: &App, track: &Track, kind: &str, mode: Mode) -> Result<(Stor
     Ok((stored, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
 }
 
-/// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops.
+fn resumed(run: &mut Run) -> Result<(), FailoverError> {
+    run.resume();
+    Ok(())
+}
+
+/// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops. A change
+/// that the run refuses is not saved.
 async fn take_over(
     app: &App,
     track: &Track,
     holder: &str,
-    change: impl FnOnce(&mut Run),
+    change: impl FnOnce(&mut Run) -> Result<(), FailoverError>,
 ) -> Result<StoredRun, FailoverError> {
     let stored = track.store.load().await?;
     let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
     let was_over = !run.is_active();
-    change(&mut run);
+    change(&mut run)?;
     if was_over && !run.is_active() {
         return Err(FailoverError::NoActiveRun);
     }
@@ -230,7 +231,7 @@ async fn resume_abandoned(
     if !is_due {
         return Ok(None);
     }
-    let stored = take_over(app, track, holder, Run::resume).await?;
+    let stored = take_over(app, track, holder, resumed).await?;
     advance(app, track, stored, until).await.map(Some)
 }
 

@@ -226,6 +226,8 @@ impl Run {
     /// How long the current step has taken so far, in milliseconds: since it was begun, also if an earlier step did so.
     pub fn elapsed_ms(&self, now_ms: u64) -> u64 {
         let first = self.step.definition().begun_by.and_then(|step| self.log_of(step));
+        // An earlier step that did not act, or whose action failed, has begun nothing: `last` has the failure.
+        let first = first.filter(|log| log.actions > 0 && log.last.is_empty());
         let began_ms = first.or_else(|| self.log_of(self.step)).map(|log| log.began_ms);
         began_ms.map_or(0, |began| now_ms.saturating_sub(began))
     }

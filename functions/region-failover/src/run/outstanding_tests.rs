@@ -105,16 +105,109 @@ fn a_bad_item_is_set_aside_and_the_others_sell() {
 }
 
 #[test]
-fn another_redis_is_named_only_while_redis_is_moved() {
-    let mut run = run(Mode::Planned);
-    assert!(!run.use_redis("spare:6379"));
-    run.step = FailoverStep::MoveRedis;
+fn another_redis_is_named_until_the_new_main_sells_and_is_reconciled_and_repointed_again() {
+    use FailoverStep::{MoveRedis, OpenSales, Promote, ScaleUp};
+    let named = |run: &mut Run, endpoint: &str| run.use_redis(endpoint);
+    let mut run = run(Mode::Forced { accepted: Loss::default() });
+    assert_eq!(named(&mut run, "spare:6379"), Err(FailoverStep::Precheck));
+    run.step = MoveRedis;
     run.is_drill = true;
-    assert!(!run.use_redis("spare:6379"));
+    assert_eq!(named(&mut run, "spare:6379"), Err(MoveRedis));
     run.is_drill = false;
-    assert!(run.use_redis("spare:6379"));
+    assert_eq!(named(&mut run, "spare:6379"), Ok(()));
     assert_eq!(run.redis_endpoint.as_deref(), Some("spare:6379"));
-    let takes_writes = Observation::Redis { role: Role::Alone, is_settled: true };
-    assert_eq!(observed(&mut run, takes_writes, 1), Decision::Again);
-    assert!(!run.use_redis("other:6379"), "the run is past it");
+    let takes_writes = || Observation::Redis { role: Role::Alone, is_settled: true };
+    assert_eq!(observed(&mut run, takes_writes(), 1), Decision::Again);
+    // It dies before the new main sells.
+    for step in FailoverStep::order(run.mode).iter().take_while(|step| **step != OpenSales) {
+        run.log.retain(|log| log.step != *step);
+        run.log.push(StepLog { ended_ms: (*step != ScaleUp).then_some(1), ..StepLog::begun(*step, 1) });
+    }
+    run.log.push(StepLog::begun(OpenSales, 1));
+    run.step = OpenSales;
+    run.outstanding = vec![ScaleUp, FailoverStep::Reconcile];
+    run.waived = vec![FailoverStep::Repoint];
+    run.set_aside.insert("bad".parse().unwrap(), "WRONGTYPE".into());
+    assert_eq!(named(&mut run, "other:6379"), Ok(()));
+    assert!(!run.can_abort() && run.set_aside.is_empty());
+    assert_eq!(observed(&mut run, takes_writes(), 2), Decision::Again);
+    assert_eq!(
+        (run.step, run.outstanding.as_slice()),
+        (Promote, &[ScaleUp][..]),
+        "the class is not waited for"
+    );
+    for step in [FailoverStep::Reconcile, FailoverStep::Repoint, OpenSales] {
+        assert!(!run.is_done(step), "{step:?}");
+    }
+    run.log.push(StepLog { ended_ms: Some(3), ..StepLog::begun(OpenSales, 2) });
+    run.step = FailoverStep::SmokeTest;
+    assert_eq!(named(&mut run, "third:6379"), Err(FailoverStep::SmokeTest), "the new main sells");
+    assert_eq!(run.redis_endpoint.as_deref(), Some("other:6379"));
+}
+
+#[test]
+fn another_redis_that_takes_no_writes_is_waited_for_and_no_datastore_is_changed() {
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::MoveRedis;
+    run.redis_endpoint = Some("spare:6379".into());
+    for seconds in [0, 400] {
+        let follows = Observation::Redis { role: Role::Secondary, is_settled: true };
+        assert_eq!(observed(&mut run, follows, seconds), Decision::Pause);
+        assert!(run.log.last().unwrap().last.contains("takes no writes"));
+    }
+}
+
+#[test]
+fn a_class_that_no_step_has_begun_to_raise_has_the_whole_limit() {
+    let small = |is_settled| Observation::Instance { follows: true, is_settled, is_big_enough: Some(false) };
+    let failed = Err(Obstacle("the instance is backing up".into()));
+    for answer in [None, Some(failed), Some(Ok(Answer::Done(String::new())))] {
+        let is_begun = matches!(answer, Some(Ok(_)));
+        let mut run = run(Mode::Forced { accepted: Loss::default() });
+        run.step = FailoverStep::BeginScaleUp;
+        if let Some(answer) = answer {
+            assert_eq!(observed(&mut run, small(true), 0), Decision::Do(FailoverAction::RaiseClass));
+            run.performed(&FailoverAction::RaiseClass, &answer);
+        }
+        // Not settled: RDS is backing the instance up.
+        assert_eq!(observed(&mut run, small(false), 1), Decision::Again);
+        run.step = FailoverStep::ScaleUp;
+        let late = observed(&mut run, small(true), 700);
+        let expected = if is_begun { Decision::Again } else { Decision::Do(FailoverAction::RaiseClass) };
+        assert_eq!(late, expected);
+        if is_begun {
+            assert!(!run.log_of(FailoverStep::ScaleUp).unwrap().last.is_empty());
+            continue;
+        }
+        assert_eq!(observed(&mut run, small(false), 1_300), Decision::Pause);
+        assert_eq!(observed(&mut run, small(false), 1_301), Decision::Again);
+        assert_eq!(run.outstanding, [FailoverStep::ScaleUp]);
+    }
+}
+
+#[test]
+fn an_aborted_run_leaves_no_step_outstanding() {
+    for is_drill in [false, true] {
+        let mut run = run(Mode::Planned);
+        run.is_drill = is_drill;
+        run.step = FailoverStep::LagGate;
+        run.outstanding = vec![FailoverStep::ScaleUp];
+        assert!(run.abort("an operator"));
+        observed(&mut run, Observation::Lease(lease().marked("run")), 1);
+        assert_eq!((run.state, run.outstanding.as_slice()), (RunState::Aborted, &[][..]));
+    }
+}
+
+#[test]
+fn a_planned_run_of_an_older_version_raises_the_class_after_sales_have_opened() {
+    for mode in [Mode::Planned, Mode::Forced { accepted: Loss::default() }] {
+        let mut run = run(mode);
+        run.step = FailoverStep::MoveRedis;
+        observed(&mut run, Observation::Redis { role: Role::Primary, is_settled: true }, 1);
+        let (next, outstanding) = match mode {
+            Mode::Planned => (FailoverStep::Promote, vec![FailoverStep::ScaleUp]),
+            Mode::Forced { .. } => (FailoverStep::ScaleUp, Vec::new()),
+        };
+        assert_eq!((run.step, run.outstanding), (next, outstanding));
+    }
 }

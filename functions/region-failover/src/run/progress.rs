@@ -52,6 +52,8 @@ impl Run {
             // A drill has taken no lease of main's that it would have to return.
             self.state = if self.is_drill { RunState::Aborted } else { RunState::Aborting };
             self.why = why.into();
+            // Main was not moved: the steps that were left will never be tried again.
+            self.outstanding.clear();
         }
         can
     }
@@ -73,14 +75,24 @@ impl Run {
         }
     }
 
-    /// Goes on with the Redis at `endpoint`, as the operator asked; returns whether it could. Only a failover that waits
-    /// for *move redis* can.
-    pub fn use_redis(&mut self, endpoint: &str) -> bool {
-        let can = self.state == RunState::Running && self.step == FailoverStep::MoveRedis && !self.is_drill;
-        if can {
-            self.redis_endpoint = Some(endpoint.into());
+    /// Goes on with the Redis at `endpoint`, as the operator asked, from *move redis* on. Only a failover that has come to
+    /// *move redis* and does not sell yet can; another one returns its step.
+    pub fn use_redis(&mut self, endpoint: &str) -> Result<(), FailoverStep> {
+        use FailoverStep::{MoveRedis, OpenSales, Promote, RaiseEpoch, Reconcile, Repoint};
+        let is_active = self.state == RunState::Running && !self.is_drill;
+        if !is_active || !self.is_past(MoveRedis) || self.is_done(OpenSales) {
+            return Err(self.step);
         }
-        can
+        // What was done with the Redis before is done again. The ledger's steps find their goal reached.
+        let again = [MoveRedis, Promote, RaiseEpoch, Reconcile, Repoint, OpenSales];
+        self.log.retain(|log| !again.contains(&log.step));
+        self.outstanding.retain(|step| !again.contains(step));
+        self.waived.retain(|step| !again.contains(step));
+        self.set_aside.clear();
+        self.refused = None;
+        self.step = MoveRedis;
+        self.redis_endpoint = Some(endpoint.into());
+        Ok(())
     }
 
     /// Gives up an outstanding step permanently, as the operator asked; returns whether it was outstanding.
@@ -142,6 +154,7 @@ impl Run {
             StepVerdict::Done => {
                 self.update_log(|log| log.ended_ms = Some(now_ms));
                 self.outstanding.retain(|left| *left != step);
+                self.leave_untried_scale_up(now_ms);
                 self.next_step()
             }
             StepVerdict::Do(action) => {
@@ -172,6 +185,9 @@ impl Run {
                 verdict
             }
             AtLimit::Abort => StepVerdict::Halt(format!("{} took too long: {missing}", self.step.name())),
+            AtLimit::Leave if missing.is_empty() => {
+                StepVerdict::Leave("it took longer than its limit".into())
+            }
             AtLimit::Leave => StepVerdict::Leave(missing),
             AtLimit::GoOn => StepVerdict::Done,
             AtLimit::Wait => verdict,
@@ -244,6 +260,16 @@ impl Run {
             self.log.push(StepLog::begun(step, now_ms));
         }
         self.log.iter_mut().filter(|log| log.step == step).for_each(|log| why.clone_into(&mut log.last));
+    }
+
+    /// An older version took *scale up* after *move redis* in a planned run too: a run that it stored in between would
+    /// never take the step.
+    fn leave_untried_scale_up(&mut self, now_ms: u64) {
+        let is_at = self.step == FailoverStep::MoveRedis && !self.mode.is_forced();
+        if is_at && self.log_of(FailoverStep::ScaleUp).is_none() {
+            let why = "an older version began this run, and did not take the step before sales stopped";
+            self.set_outstanding(FailoverStep::ScaleUp, why, now_ms);
+        }
     }
 
     /// Goes to the next step that was neither done before nor tried and left in this pass.

@@ -22,7 +22,8 @@ pub(super) const BEGIN_SCALE_UP: StepDefinition = StepDefinition {
     needs: "the loss was accepted",
     does: "asks RDS once to raise the replica's instance class, only if it is too small; RDS changes it while lease and \
            Redis are moved",
-    done_when: "RDS was asked once to raise the replica's class, or the class is big enough",
+    done_when: "RDS was asked once to raise the replica's class, or the class is big enough, or RDS is changing the \
+                instance, so that *scale up* asks",
     observes: ObservationKind::Instance,
     limit: StepLimit::new(AtLimit::GoOn, 60),
     begun_by: None,
@@ -87,6 +88,10 @@ fn move_redis(case: &Case<'_>, observation: &Observation) -> StepVerdict {
         (Role::Primary | Role::Alone, true) => Done,
         (Role::Primary | Role::Alone, false) => {
             wait("ElastiCache is changing this region's replication group")
+        }
+        // The Redis that the operator has named is in no datastore that could be moved.
+        (Role::Secondary, _) if run.redis_endpoint.is_some() => {
+            wait("the Redis that use_redis has named follows another one, and takes no writes")
         }
         // ElastiCache is asked in every state of the datastore. Which of the two it refuses depends on the state, so
         // that both are tried. A move that is accepted and hangs keeps the datastore in the state in which it refuses to
