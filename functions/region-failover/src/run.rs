@@ -1,4 +1,4 @@
-//! A run, as it is stored. [`progress`] has how it changes.
+//! A run, as it is stored. `run/progress.rs` has how it changes.
 
 mod progress;
 
