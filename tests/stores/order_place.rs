@@ -3,6 +3,7 @@
 use local::aws::emulators::Moto;
 use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
+use local::system::redis_server;
 use local::system::wan::{ConnectionState, WanConnection};
 use order_log::{LogRecord, OrderLog, RecordKind};
 use order_place::{App, handle};
@@ -40,10 +41,10 @@ impl PlaceFixture {
         moto.make_order_log(HERE, "order-log").await.unwrap();
         let log = order_log(&moto.url(), HERE).unwrap();
         let server = RedisQueue::start().await.unwrap();
-        let item_id = server.item("shoe", 5, 25_000).await.unwrap();
+        let item_id = server.item("shoe", 5, 10_000).await.unwrap();
         let target = ([127, 0, 0, 1], server.redis.port()).into();
         let main = WanConnection::open(target, Duration::ZERO).await.unwrap();
-        let queue = queue_at(format!("redis://127.0.0.1:{}", main.port())).unwrap();
+        let queue = queue_at(redis_server::url_at(main.port())).unwrap();
         let app = App::new(queue, log.clone());
         Self { server, log, app, main, item_id, _moto: moto, _folder: folder }
     }

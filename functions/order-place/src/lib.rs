@@ -15,20 +15,22 @@ use event::{BatchResponse, Entry, StreamEvent};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use order_log::{LogRecord, OrderLog, Refusal, RefusalReason};
-use rounds::{MAX_ORDERS, Round, rounds};
+use rounds::{Round, rounds};
 use shared::clock::Clock;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::ItemId;
 use shared::item_cache::ItemCache;
-use shared::queue::{Link, LinkError, ORDER_SCRIPTS, Order, Placement, Queue, random_part_of};
+use shared::queue::{
+    BATCH_SCRIPTS, BatchOrder, Link, MAX_PLACED, PlaceError, Placement, Placing, Queue, random_part_of,
+};
 use std::time::{Duration, Instant};
 
-/// No attempt starts later than this in an invocation.
-pub const RUN_LIMIT: Duration = Duration::from_secs(20);
+/// No attempt starts later than this in an invocation. An attempt takes 10 s at most: the longest window of its orders.
+pub const RUN_LIMIT: Duration = Duration::from_secs(12);
 /// The longest pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// Calls of one item that are made at the same time.
+/// Refusals of one item that are written at the same time.
 const PARALLEL: usize = 16;
 
 /// State that one process of the function keeps between batches.
@@ -43,7 +45,7 @@ pub struct App {
 impl App {
     /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let queue = Queue::new(Link::with_scripts(RedisConfig::main(source)?, ORDER_SCRIPTS));
+        let queue = Queue::new(Link::with_scripts(RedisConfig::main(source)?, BATCH_SCRIPTS));
         let log = OrderLog::from_config(source)?.ok_or(ConfigError::Missing("FAIRDROP_ORDER_LOG_TABLE"))?;
         Ok(Self::new(queue, log))
     }
@@ -116,7 +118,12 @@ async fn apply_round<'a>(
     record: &impl Fn(usize) -> Option<&'a LogRecord>,
 ) -> Round {
     let mut undecided = Round::default();
-    for positions in round.orders.chunks(MAX_ORDERS) {
+    for positions in round.orders.chunks(MAX_PLACED) {
+        // Main does not answer: the rest would take as long.
+        if !undecided.orders.is_empty() {
+            undecided.orders.extend_from_slice(positions);
+            continue;
+        }
         let orders: Vec<(usize, &LogRecord)> =
             positions.iter().filter_map(|position| Some((*position, record(*position)?))).collect();
         undecided.orders.extend(place(app, item_id, &orders).await);
@@ -170,27 +177,23 @@ async fn decide(
     app: &App,
     item_id: &ItemId,
     orders: &[(usize, &LogRecord)],
-) -> Result<Vec<Result<Decision, LinkError>>, String> {
+) -> Result<Vec<Result<Decision, PlaceError>>, String> {
     let limit = app.queue.call_limit() * 2;
     let Some(copy) = app.items.get(item_id, limit).await.map_err(|error| error.to_string())? else {
         return Ok(orders.iter().map(|_| Ok(Decision::Refused(RefusalReason::NoSuchItem))).collect());
     };
-    let window = copy.item.settle_window();
-    let placed = orders.iter().map(|(_, record)| async move {
-        let order = Order {
-            item_id: item_id.clone(),
-            user_token: record.user_token.clone(),
-            placed_at: record.placed_at,
-        };
-        let placing = app.queue.place_once(&order, window, &app.clock).await?;
-        Ok(match placing.placement {
-            Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
-            Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
-            Placement::TooLate => Decision::Refused(RefusalReason::TooLate),
-            Placement::ClockAhead => Decision::Refused(RefusalReason::ClockAhead),
-        })
-    });
-    Ok(stream::iter(placed).buffered(PARALLEL).collect().await)
+    let batch: Vec<BatchOrder> = orders
+        .iter()
+        .map(|(_, record)| BatchOrder { user_token: record.user_token.clone(), placed_at: record.placed_at })
+        .collect();
+    let placed = app.queue.place_batch(item_id, &batch, copy.item.settle_window(), &app.clock).await;
+    let decision = |placing: Placing| match placing.placement {
+        Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
+        Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
+        Placement::TooLate => Decision::Refused(RefusalReason::TooLate),
+        Placement::ClockAhead => Decision::Refused(RefusalReason::ClockAhead),
+    };
+    Ok(placed.into_iter().map(|placing| placing.map(decision)).collect())
 }
 
 /// Records a decision. Returns whether that was possible.

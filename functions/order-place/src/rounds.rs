@@ -6,9 +6,6 @@ use shared::item::ItemId;
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, HashMap};
 
-/// The most orders of one call.
-pub(crate) const MAX_ORDERS: usize = 200;
-
 /// Records of one item that may be applied together: each buyer has one at most. Numbers are positions in the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Round {

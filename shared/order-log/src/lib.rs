@@ -27,16 +27,16 @@ use attempts::OF_WRITES;
 use aws_sdk_dynamodb::Client;
 use sdk::{Region, RetryConfig, SdkConfigBuilder, TimeLimits};
 use shared::config::{self, ConfigError, Source};
+use shared::queue::MAX_WINDOW;
 use shared::stamp::Stamp;
 use std::time::Duration;
 
-/// How long after its stamp an order is decided: main refuses an order that is older than 10 s, and a record travels,
-/// is read and is repeated in the rest.
-const DECIDED_AFTER: Duration = Duration::from_secs(15);
+/// In addition to the longest window of an order: a record travels, is read, and is repeated.
+const DECISION_MARGIN: Duration = Duration::from_secs(5);
 
 /// Until when an order stamped `placed_at` is decided. After that, the truth is in main's queue or in the record.
 pub fn decided_by(placed_at: Stamp) -> Stamp {
-    placed_at.saturating_add(DECIDED_AFTER)
+    placed_at.saturating_add(MAX_WINDOW + DECISION_MARGIN)
 }
 
 /// The table is in the same region.

@@ -117,17 +117,6 @@ impl Queue {
         }
     }
 
-    /// Sends `order` once, for a caller that repeats by itself. Main's answer is about the order as it is now: an order that
-    /// an earlier attempt has queued is `AlreadyQueued`.
-    pub async fn place_once(
-        &self,
-        order: &Order,
-        settle_window: Duration,
-        clock: &Clock,
-    ) -> Result<Placing, LinkError> {
-        self.try_place(order, settle_window, self.link.call_limit(), clock).await
-    }
-
     async fn try_place(
         &self,
         order: &Order,
