@@ -93,6 +93,9 @@ pub struct Start {
     /// seconds, 300 by default.
     #[serde(default)]
     pub redis_wait_seconds: Option<u64>,
+    /// Another Redis of this region, `host:port`, for a forced failover whose standby has lost its own.
+    #[serde(default)]
+    pub redis_endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -126,7 +129,7 @@ pub enum InvalidCommandError {
     )]
     NothingAccepted,
     #[error(
-        "a planned failover loses nothing: `accept`, `withhold` and `redis_wait_seconds` are for a forced failover"
+        "a planned failover loses nothing: `accept`, `withhold`, `redis_wait_seconds` and `redis_endpoint` are for a forced failover"
     )]
     NothingToAccept,
     #[error("withhold must be at most {MAX_WITHHOLD} units")]
@@ -173,8 +176,12 @@ fn is_endpoint(text: &str) -> bool {
 impl Start {
     /// The mode, with the accepted loss. Refuses options that do not fit it.
     pub fn mode(&self) -> Result<Mode, InvalidCommandError> {
-        let is_plain = self.withhold == 0 && self.redis_wait_seconds.is_none();
+        let is_plain =
+            self.withhold == 0 && self.redis_wait_seconds.is_none() && self.redis_endpoint.is_none();
         match (self.mode, self.accept) {
+            _ if self.redis_endpoint.as_deref().is_some_and(|endpoint| !is_endpoint(endpoint)) => {
+                Err(InvalidCommandError::Endpoint)
+            }
             _ if self.withhold > MAX_WITHHOLD => Err(InvalidCommandError::Withhold),
             _ if self.redis_wait_seconds.is_some_and(|wait| !REDIS_WAIT.contains(&wait)) => {
                 Err(InvalidCommandError::RedisWait)
@@ -237,7 +244,13 @@ mod tests {
             "spare:1/2",
         ] {
             assert!(named(wrong).is_err(), "{wrong}");
+            let accept = json!({ "seconds": 20, "sales": 3 });
+            let forced =
+                json!({ "command": "run", "mode": "forced", "accept": accept, "redis_endpoint": wrong });
+            assert!(refused(forced).contains("host:port"), "{wrong}");
         }
+        let planned = json!({ "command": "run", "mode": "planned", "redis_endpoint": "spare:6379" });
+        assert!(refused(planned).contains("loses nothing"));
     }
 
     #[test]

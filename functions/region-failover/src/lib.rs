@@ -99,7 +99,7 @@ pub async fn handle(
             let track = &app.failovers;
             let mut run = newest_of(app, &track.store.load().await?)?.run;
             run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)?;
-            app.servers.check_other_redis(&endpoint).await?;
+            app.servers.check_other_redis(&endpoint, &run.id).await?;
             let stored = take_over(app, track, holder, |run| {
                 run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)
             })
@@ -119,6 +119,10 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, Fail
     run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     run.set_previous(stored.record.as_ref().map(|last| &last.run), app.now_ms());
     run.main_class = app.main_class.load().await?;
+    if let Some(endpoint) = &start.redis_endpoint {
+        app.servers.check_other_redis(endpoint, &run.id).await?;
+        run.redis_endpoint = Some(endpoint.clone());
+    }
     tracing::warn!(run = run.id, mode = ?run.mode, from = run.from, to = run.to, "failover begins");
     save(app, &app.failovers, stored.version, run, None, holder).await
 }

@@ -8,6 +8,7 @@ mod fence;
 mod functions;
 mod instance;
 mod observe;
+mod other_redis;
 mod readiness;
 #[cfg(test)]
 mod replay;
@@ -95,19 +96,21 @@ impl FailoverServers {
         Ok(Cow::Owned(servers))
     }
 
-    /// Checks that the Redis at `endpoint` is another one and takes writes.
-    pub(crate) async fn check_other_redis(&self, endpoint: &str) -> Result<(), Obstacle> {
+    /// Checks that the Redis at `endpoint` is another one, takes writes and is empty, or is used by the run `run_id` already.
+    pub(crate) async fn check_other_redis(&self, endpoint: &str, run_id: &str) -> Result<(), Obstacle> {
         let url = with_endpoint(&self.standby_redis, endpoint);
         if [&self.standby_redis, &self.main_redis].contains(&&url) {
             return Err(obstacle(format!("{endpoint} is main's Redis or this region's: name another one")));
         }
-        match self.other_stores(&url)?.link.takes_writes().await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(obstacle(format!("the Redis at {endpoint} follows another one, and takes no writes")))
-            }
-            Err(error) => Err(obstacle(format!("the Redis at {endpoint} does not answer: {error}"))),
+        let mut known = vec![
+            ("main's Redis", self.main.link.clone()),
+            ("this region's Redis", self.standby.link.clone()),
+        ];
+        if let Some(live) = self.functions.live_redis().await {
+            known.push(("the Redis of the live updates", link_at(&live)?));
         }
+        let claimed = other_redis::claim(&self.other_stores(&url)?.link, &known, run_id).await;
+        claimed.map_err(|Obstacle(why)| obstacle(format!("the Redis at {endpoint} cannot be used: {why}")))
     }
 
     fn other_stores(&self, url: &str) -> Result<Stores, Obstacle> {
@@ -115,11 +118,7 @@ impl FailoverServers {
         if let Some((_, stores)) = known.as_ref().filter(|(of, _)| of == url) {
             return Ok(stores.clone());
         }
-        let source: Source<'_> = &|name: &str| match name {
-            STANDBY_REDIS => Some(url.to_owned()),
-            _ => config::process_environment(name),
-        };
-        let link = Link::new(RedisConfig::standby(source).map_err(obstacle)?);
+        let link = link_at(url)?;
         let stores = Stores { queue: Queue::new(link.clone()), link, ledger: self.standby.ledger.clone() };
         *known = Some((url.into(), stores.clone()));
         Ok(stores)
@@ -134,6 +133,14 @@ impl FailoverServers {
     pub(crate) async fn pending_changes(&self) -> Option<Vec<&'static str>> {
         self.instances.pending().await.ok()
     }
+}
+
+fn link_at(url: &str) -> Result<Link, Obstacle> {
+    let source: Source<'_> = &|name: &str| match name {
+        STANDBY_REDIS => Some(url.to_owned()),
+        _ => config::process_environment(name),
+    };
+    RedisConfig::standby(source).map(Link::new).map_err(obstacle)
 }
 
 /// The URL of another Redis: with the scheme of the configured one, and so with TLS if that has it.

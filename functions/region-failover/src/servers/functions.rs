@@ -46,6 +46,9 @@ const MAIN_REDIS: &str = "FAIRDROP_MAIN_REDIS_URL";
 /// The variable with the URL of the region's own copy of it.
 const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 
+/// The variable with the URL of the Redis of the live updates.
+const LIVE_REDIS: &str = "FAIRDROP_LIVE_REDIS_URL";
+
 /// The variable with the newest version that Lambda could not make active. No function reads it.
 const FAILED_VERSION: &str = "FAILED_VERSION";
 /// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
@@ -126,6 +129,12 @@ impl Functions {
             try_join_all(asked).await.is_err().then(|| region.clone())
         });
         join_all(all).await.into_iter().flatten().collect()
+    }
+
+    /// The URL of this region's Redis of the live updates; `None` if there is none, or Lambda does not answer.
+    pub(super) async fn live_redis(&self) -> Option<String> {
+        let found = self.describe(self.client_here().ok()?, "live-publish", None).await.ok()??;
+        variables(&found).ok()?.remove(LIVE_REDIS).filter(|url| !url.is_empty())
     }
 
     fn of_region(&self, region: &str) -> impl Iterator<Item = &'static str> {

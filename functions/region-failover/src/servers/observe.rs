@@ -122,6 +122,8 @@ impl FailoverServers {
             },
             async {
                 match (status.redis_answers, has_run_out) {
+                    // Nothing of main's Redis comes to another one.
+                    _ if run.redis_endpoint.is_some() => Ok(Some(true)),
                     (true, true) => self.has_marker(run, &status.lease).await,
                     (true, false) => Ok(Some(false)),
                     (false, _) => Ok(None),
@@ -185,13 +187,16 @@ impl FailoverServers {
     async fn redis_reasons_of(&self, run: &Run) -> Result<Vec<Reason>, Obstacle> {
         match run.is_planned() {
             true => self.redis_and_functions().await,
-            false => self.redis_is_ready().await.map(|()| Vec::new()),
+            false => self.redis_is_ready(run).await.map(|()| Vec::new()),
         }
     }
 
-    /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it.
-    async fn redis_is_ready(&self) -> Result<(), Obstacle> {
-        self.datastore.observe().await?;
+    /// Checks before anything is moved that this region's Redis answers and that ElastiCache knows it. Another Redis is in no
+    /// datastore.
+    async fn redis_is_ready(&self, run: &Run) -> Result<(), Obstacle> {
+        if run.redis_endpoint.is_none() {
+            self.datastore.observe().await?;
+        }
         self.standby.queue.item_ids().await.map_err(standby_redis_obstacle).map(drop)
     }
 }
