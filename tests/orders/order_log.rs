@@ -72,7 +72,8 @@ impl World {
                 function: "order-place",
                 batch_size: 50,
                 window: Duration::from_millis(100),
-                parallel: 3,
+                shards: 3,
+                parallel: 1,
                 // The emulator does not notice that a process was killed. A run takes some milliseconds.
                 invoke_limit: Duration::from_secs(3),
                 repeated,

@@ -1,8 +1,8 @@
 //! An event source mapping: it reads the stream of a table in moto, and invokes a function with batches of records.
 //!
-//! From the documents of AWS (`docs/AWS_FACTS.md`, *event source mapping*): records of one partition key stay in order,
-//! and those of different keys do not. A batch that fails is delivered again, in halves; a batch that fails in part, from
-//! the lowest failed sequence number on. Every record is delivered at least once, and sometimes again.
+//! From the documents of AWS (`docs/AWS_FACTS.md`, *event source mapping*): records of a shard stay in order; with a
+//! `ParallelizationFactor` above 1, only those with the same partition key and sort key. A batch that fails is delivered
+//! again, in halves; a batch that fails in part, from the lowest failed sequence number on. Every record is delivered at least once, and sometimes again.
 
 mod delivery;
 
@@ -36,7 +36,10 @@ pub struct MappingOptions {
     pub batch_size: usize,
     /// How long the mapping gathers records for a batch that is not full.
     pub window: Duration,
-    /// `ParallelizationFactor`: batches at the same time. Records of one key are always in the same one.
+    /// DynamoDB spreads partition keys over shards; moto has one.
+    pub shards: u64,
+    /// `ParallelizationFactor`: batches of one shard at the same time. Records with the same partition key and sort key
+    /// are never in two of them.
     pub parallel: u64,
     /// The function's timeout.
     pub invoke_limit: Duration,
@@ -66,7 +69,7 @@ impl EventSourceMapping {
         let paused = Arc::new(AtomicBool::new(false));
         let mut lanes = Vec::new();
         let mut tasks = Vec::new();
-        for number in 0..options.parallel {
+        for number in 0..options.shards * options.parallel {
             let (sender, records) = channel(MAX_RECORDS);
             let seed = options.seed.wrapping_add(number);
             let delivery = Delivery { invoke: invoke.clone(), options, delivered: delivered.clone() };
@@ -76,7 +79,7 @@ impl EventSourceMapping {
         let stopped = paused.clone();
         tasks.push(tokio::spawn(async move {
             loop {
-                if let Err(error) = read_stream(&url, (region, table), &lanes, &stopped).await {
+                if let Err(error) = read_stream(&url, (region, table), (&lanes, options.parallel), &stopped).await {
                     eprintln!(
                         "the stream of {table} cannot be read: {error:#}; reading it again from the start"
                     );
@@ -108,7 +111,7 @@ impl Drop for EventSourceMapping {
 async fn read_stream(
     url: &str,
     (region, table): (&str, &str),
-    lanes: &[Sender<Value>],
+    (lanes, parallel): (&[Sender<Value>], u64),
     paused: &AtomicBool,
 ) -> Result<()> {
     let client = reqwest::Client::new();
@@ -133,7 +136,7 @@ async fn read_stream(
                 }
                 let mut record = record.clone();
                 record["eventSourceARN"] = json!(arn);
-                let lane = usize::try_from(lane_of(&record, lanes.len() as u64))?;
+                let lane = usize::try_from(lane_of(&record, lanes.len() as u64 / parallel.max(1), parallel))?;
                 lanes.get(lane).context("there is a lane")?.send(record).await?;
             }
             iterator = answer["NextShardIterator"].clone();
@@ -148,11 +151,15 @@ fn is_keys_only(record: &Value) -> bool {
     record["dynamodb"]["NewImage"] == record["dynamodb"]["Keys"]
 }
 
-/// The lane of a record, by its partition key.
-fn lane_of(record: &Value, lanes: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    record["dynamodb"]["Keys"]["item_bucket"].to_string().hash(&mut hasher);
-    hasher.finish() % lanes.max(1)
+/// The lane of a record: its partition key decides the shard, and both keys which of the shard's `parallel` lanes it is.
+fn lane_of(record: &Value, shards: u64, parallel: u64) -> u64 {
+    let hash = |value: &Value| {
+        let mut hasher = DefaultHasher::new();
+        value.to_string().hash(&mut hasher);
+        hasher.finish()
+    };
+    let keys = &record["dynamodb"]["Keys"];
+    hash(&keys["item_bucket"]) % shards.max(1) * parallel.max(1) + hash(keys) % parallel.max(1)
 }
 
 /// Delivers a lane's records, one batch after another.
@@ -168,5 +175,23 @@ async fn deliver_lane(delivery: Delivery, mut records: Receiver<Value>, mut chan
         if chance.random_bool(delivery.options.repeated) {
             delivery.deliver(VecDeque::from([batch])).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn only_a_single_lane_of_a_shard_keeps_an_order_before_its_withdrawal() {
+        let record = |stamp: u64| json!({ "dynamodb": { "Keys": { "item_bucket": { "S": "shoe#07" }, "buyer_stamp": { "S": format!("alice#{stamp}") } } } });
+        let lanes = |parallel| {
+            (0..50).map(|stamp| lane_of(&record(stamp), 4, parallel)).collect::<BTreeSet<u64>>()
+        };
+        assert_eq!(lanes(1).len(), 1);
+        assert!(lanes(1).iter().all(|lane| *lane < 4));
+        assert_eq!(lanes(10).len(), 10);
+        assert!(lanes(10).iter().all(|lane| *lane < 40));
     }
 }
