@@ -8,6 +8,7 @@ use shared::edge::Edge;
 use shared::http;
 use shared::item::ItemId;
 use shared::problem::Problem;
+use shared::queue::OrderState;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::time::Duration;
@@ -19,18 +20,24 @@ const ITEM_WAIT: Duration = Duration::from_millis(100);
 pub(crate) async fn undecided_or_refused<'a>(
     edge: &Edge,
     log: &OrderLog,
-    item_id: &ItemId,
-    buyer: &UserToken,
+    (item_id, buyer, main): (&ItemId, &UserToken, OrderState),
     response: &OrderResponse<'a>,
 ) -> Result<Option<OrderResponse<'a>>, Problem> {
     let newest = log.latest_of(item_id, buyer).await.map_err(|error| {
         tracing::error!(%error, %item_id, "could not read an order's state from the region's order log");
         Problem::StatusUnavailable
     })?;
-    Ok(newest.and_then(|record| state_of(&record, edge.clock.now(), response)))
+    Ok(newest.and_then(|record| state_of(&record, main, edge.clock.now(), response)))
 }
 
-fn state_of<'a>(record: &LogRecord, now: Stamp, response: &OrderResponse<'a>) -> Option<OrderResponse<'a>> {
+/// What the buyer's newest record says where `main` has no order. A released order was decided: it is not `accepted` again.
+/// (The buyer's next order shows when main has it.)
+fn state_of<'a>(
+    record: &LogRecord,
+    main: OrderState,
+    now: Stamp,
+    response: &OrderResponse<'a>,
+) -> Option<OrderResponse<'a>> {
     let response = OrderResponse { placed_at: Some(record.placed_at), ..response.clone() };
     match (record.kind, record.refusal) {
         (RecordKind::Leave, _) => None,
@@ -40,7 +47,7 @@ fn state_of<'a>(record: &LogRecord, now: Stamp, response: &OrderResponse<'a>) ->
         (RecordKind::Order, None) => {
             let decided_by = decided_by(record.placed_at);
             let accepted = OrderResponse { status: "accepted", decided_by: Some(decided_by), ..response };
-            (now < decided_by).then_some(accepted)
+            (now < decided_by && main != OrderState::Released).then_some(accepted)
         }
     }
 }
@@ -84,11 +91,13 @@ mod tests {
             ..LogRecord::new(kind, "shoe".parse().unwrap(), buyer.clone(), at(5))
         };
         let until = decided_by(at(5));
-        let state = |record: &LogRecord, now| {
-            state_of(record, now, &OrderResponse::default())
+        let state_beside = |main, record: &LogRecord, now| {
+            state_of(record, main, now, &OrderResponse::default())
                 .map(|one| (one.status, one.reason, one.decided_by))
         };
+        let state = |record: &LogRecord, now| state_beside(OrderState::None, record, now);
         let order = record(RecordKind::Order, None);
+        assert_eq!(state_beside(OrderState::Released, &order, at(5)), None, "main has decided about it");
         assert_eq!(state(&order, at(5)), Some(("accepted", None, Some(until))));
         assert_eq!(state(&order, until), None, "main's state is the truth from then on");
         assert_eq!(state(&record(RecordKind::Leave, None), at(5)), None);
