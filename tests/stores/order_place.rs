@@ -130,7 +130,7 @@ async fn a_withdrawal_that_is_delivered_again_does_not_reach_the_reservation_of_
     let fixture = PlaceFixture::start().await;
     let at = micros_now() - 30_000_000;
     let [order, leave, again] = [(RecordKind::Order, 0), (RecordKind::Leave, 1), (RecordKind::Order, 2)]
-        .map(|(kind, more)| fixture.record(kind, "alice", at + more));
+        .map(|(kind, more)| fixture.record(kind, "alice", at + more * 1_000_000));
     for record in [&order, &leave, &again] {
         fixture.log.append(record).await.unwrap();
     }
@@ -146,7 +146,7 @@ async fn a_withdrawal_that_is_delivered_again_does_not_reach_the_reservation_of_
     assert_eq!(fixture.deliver(&[order, leave.clone()], RUN).await, None);
     assert_eq!(state().await.unwrap(), reserved);
     // A withdrawal of that order itself is applied, also again.
-    let last = fixture.record(RecordKind::Leave, "alice", at + 3);
+    let last = fixture.record(RecordKind::Leave, "alice", at + 3_000_000);
     fixture.log.append(&last).await.unwrap();
     for _ in 0..2 {
         assert_eq!(fixture.deliver(&[leave.clone(), last.clone()], RUN).await, None);

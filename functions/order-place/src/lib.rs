@@ -1,8 +1,9 @@
 //! Places the orders of a region's order log in main's queue.
 //!
 //! An event source mapping delivers the records of the log's stream in batches: at least once, and in order for each
-//! shard, since the mapping's `ParallelizationFactor` is 1. Each record is applied with its own stamp. Main
-//! decides: it queues an order once, whatever is repeated, and refuses it if its stamp is at or before what main has served. A refusal is written back to the record.
+//! shard, since the mapping's `ParallelizationFactor` is 1. Each record is applied with its own stamp. Main decides: it
+//! queues an order once, whatever is repeated, and refuses it if its stamp is at or before what main has served. A refusal
+//! is written back to the record.
 //!
 //! A record that main has not decided is delivered again, with all that follow it. That does nothing to those that are
 //! decided.

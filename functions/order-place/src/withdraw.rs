@@ -3,6 +3,12 @@
 use crate::App;
 use order_log::{LogRecord, OrderLogError};
 use shared::queue::{LinkError, OrderState};
+use shared::stamp::Stamp;
+use std::time::Duration;
+
+/// How much the clocks of two machines of the region may differ: the order's stamp and that of its withdrawal come from
+/// different ones.
+const SKEW: Duration = Duration::from_millis(100);
 
 /// Why a withdrawal is undecided.
 #[derive(Debug)]
@@ -28,11 +34,11 @@ pub(crate) async fn withdraw(app: &App, leave: &LogRecord) -> Result<(), Undecid
     let (item_id, buyer) = (&leave.item_id, &leave.user_token);
     match app.queue.order_state(item_id, buyer).await.map_err(Undecided::Queue)? {
         OrderState::None | OrderState::Sold | OrderState::Released => return Ok(()),
-        OrderState::Queued { placed_at, .. } if placed_at > leave.placed_at => return Ok(()),
+        OrderState::Queued { placed_at, .. } if is_newer(placed_at, leave) => return Ok(()),
         OrderState::Queued { .. } => {}
         OrderState::Reserved(_) => {
             let latest = app.log.latest_of(item_id, buyer).await.map_err(Undecided::Log)?;
-            if latest.is_some_and(|latest| latest.placed_at > leave.placed_at) {
+            if latest.is_some_and(|latest| is_newer(latest.placed_at, leave)) {
                 return Ok(());
             }
         }
@@ -40,4 +46,27 @@ pub(crate) async fn withdraw(app: &App, leave: &LogRecord) -> Result<(), Undecid
     app.queue.leave(item_id, buyer).await.map(drop).map_err(Undecided::Queue)?;
     metrics::counter!("orders_withdrawn").increment(1);
     Ok(())
+}
+
+/// Whether a record stamped `placed_at` was made after the withdrawal `leave`. Within [`SKEW`] it may be the order that the
+/// buyer withdraws.
+fn is_newer(placed_at: Stamp, leave: &LogRecord) -> bool {
+    placed_at > leave.placed_at.saturating_add(SKEW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use order_log::RecordKind;
+    use shared::user_token::UserToken;
+
+    #[test]
+    fn a_clock_that_is_a_little_ahead_does_not_save_an_order_from_its_withdrawal() {
+        let at = |micros| Stamp::from_micros(micros).unwrap();
+        let buyer = UserToken::parse("alice").unwrap();
+        let leave = LogRecord::new(RecordKind::Leave, "shoe".parse().unwrap(), buyer, at(1_000_000));
+        assert!(!is_newer(at(999_999), &leave));
+        assert!(!is_newer(at(1_100_000), &leave));
+        assert!(is_newer(at(1_100_001), &leave));
+    }
 }

@@ -116,7 +116,8 @@ async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Prob
     let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
     // Where main has no order, it may be on its path to main, or refused.
     if let (OrderState::None | OrderState::Released, Some(log)) = (state, &app.log)
-        && let Some(logged) = logged::undecided_or_refused(edge, log, (&item_id, &buyer, state), &response).await?
+        && let Some(logged) =
+            logged::undecided_or_refused(edge, log, (&item_id, &buyer, state), &response).await?
     {
         return http::json(StatusCode::OK, &logged);
     }

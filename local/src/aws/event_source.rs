@@ -79,7 +79,9 @@ impl EventSourceMapping {
         let stopped = paused.clone();
         tasks.push(tokio::spawn(async move {
             loop {
-                if let Err(error) = read_stream(&url, (region, table), (&lanes, options.parallel), &stopped).await {
+                if let Err(error) =
+                    read_stream(&url, (region, table), (&lanes, options.parallel), &stopped).await
+                {
                     eprintln!(
                         "the stream of {table} cannot be read: {error:#}; reading it again from the start"
                     );
@@ -186,9 +188,8 @@ mod tests {
     #[test]
     fn only_a_single_lane_of_a_shard_keeps_an_order_before_its_withdrawal() {
         let record = |stamp: u64| json!({ "dynamodb": { "Keys": { "item_bucket": { "S": "shoe#07" }, "buyer_stamp": { "S": format!("alice#{stamp}") } } } });
-        let lanes = |parallel| {
-            (0..50).map(|stamp| lane_of(&record(stamp), 4, parallel)).collect::<BTreeSet<u64>>()
-        };
+        let lanes =
+            |parallel| (0..50).map(|stamp| lane_of(&record(stamp), 4, parallel)).collect::<BTreeSet<u64>>();
         assert_eq!(lanes(1).len(), 1);
         assert!(lanes(1).iter().all(|lane| *lane < 4));
         assert_eq!(lanes(10).len(), 10);
