@@ -130,6 +130,10 @@ async fn an_order_in_the_log_is_queued_and_sold_or_refused_or_withdrawn() {
     let world = World::start(1, 1.0).await.unwrap();
     announce(&world.system, "a", json!({ "stock_total": 1, "settle_window_ms": WINDOW_MS })).await.unwrap();
     announce(&world.system, "b", json!({ "settle_window_ms": LONG_WINDOW_MS })).await.unwrap();
+    let held = json!({ "settle_window_ms": WINDOW_MS, "hold_seconds": 600 });
+    announce(&world.system, "c", held).await.unwrap();
+    // A process reads an id that it does not know once a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let placed_at = world.order(0, "a", "alice").await.unwrap();
     // An order that reached the log too late.
     let log = order_log(&world.moto.url(), "us-east-1").unwrap();
@@ -153,8 +157,6 @@ async fn an_order_in_the_log_is_queued_and_sold_or_refused_or_withdrawn() {
     world.until("b", "ben", "queued").await;
 
     // A reservation is cancelled by a withdrawal, too.
-    let held = json!({ "settle_window_ms": WINDOW_MS, "hold_seconds": 600 });
-    announce(&world.system, "c", held).await.unwrap();
     world.order(0, "c", "dora").await.unwrap();
     world.until("c", "dora", "reserved").await;
     let left = world.clients[0].leave("c", &world.token("dora")).await.unwrap();
