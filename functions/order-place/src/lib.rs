@@ -94,7 +94,7 @@ async fn apply_item(
         for round in &left {
             // Where a round is not done, a later round would overtake it.
             let next = if undecided.is_empty() {
-                apply_round(app, item_id, round, &record).await
+                apply_round(app, item_id, round, &record, until).await
             } else {
                 round.clone()
             };
@@ -117,11 +117,12 @@ async fn apply_round<'a>(
     item_id: &ItemId,
     round: &Round,
     record: &impl Fn(usize) -> Option<&'a LogRecord>,
+    until: Instant,
 ) -> Round {
     let mut undecided = Round::default();
     for positions in round.orders.chunks(MAX_PLACED) {
         // Main does not answer: the rest would take as long.
-        if !undecided.orders.is_empty() {
+        if !undecided.orders.is_empty() || Instant::now() >= until {
             undecided.orders.extend_from_slice(positions);
             continue;
         }
@@ -131,6 +132,10 @@ async fn apply_round<'a>(
     }
     for position in &round.leaves {
         let Some(record) = record(*position) else { continue };
+        if undecided != Round::default() || Instant::now() >= until {
+            undecided.leaves.push(*position);
+            continue;
+        }
         if let Err(error) = withdraw::withdraw(app, record).await {
             tracing::warn!(%error, %item_id, "could not withdraw an order; it is tried again");
             undecided.leaves.push(*position);
