@@ -11,7 +11,7 @@ use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use shared::item::ItemId;
+use shared::item::{ItemId, NewItem};
 use shared::queue::MAX_WINDOW;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -29,6 +29,9 @@ const MAX_HOLDS_IN_A_ROW: u32 = 20;
 /// How long the drain may take after the last answer, beyond the settle window.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+const SETTLE_WINDOWS: std::ops::RangeInclusive<i64> =
+    NewItem::MIN_SETTLE_WINDOW_MS as i64..=NewItem::MAX_SETTLE_WINDOW_MS as i64;
+
 /// Options of a demo.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
@@ -44,8 +47,8 @@ pub struct DemoOptions {
     /// Regions, main included
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub regions: u8,
-    /// Settle window: the longest time that an order may travel to main
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(50..=25_000))]
+    /// Settle window: the shortest time that an order waits before it is served
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(SETTLE_WINDOWS))]
     pub settle_window_ms: u32,
     /// Share of buyers who do not pay in time, 0 to 1; half of them pay late, the others never
     #[arg(long, default_value_t = UNPAID, value_parser = share)]

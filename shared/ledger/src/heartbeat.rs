@@ -19,6 +19,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// probably drained this long after its closing, in microseconds. This is not certain: an order still waits after a
 /// sell-out, and gets a unit that a hold's end, a cancellation, added stock or a resumption frees later.
 const DRAINED_AFTER_MICROS: i64 = 3_600_000_000;
+/// An overload at the opening makes orders wait up to [`shared::queue::MAX_WINDOW`] before the first sale.
+const LONGEST_DELAY_MICROS: i64 = shared::queue::MAX_WINDOW.as_micros() as i64;
 
 /// The state of a standby's ledger: its own copy of main's ledger.
 ///
@@ -182,13 +184,14 @@ impl Ledger {
                         (SELECT coalesce(sum(units), 0)::bigint AS units,
                                 coalesce(sum(units) FILTER (WHERE paused OR coalesce(closes_at > beats.newest - $2, true)),
                                          0)::bigint AS on_sale,
-                                coalesce(sum(units) FILTER (WHERE opens_at + settle_window_ms * 1000::bigint > beats.newest),
+                                coalesce(sum(units) FILTER (WHERE opens_at + greatest(settle_window_ms * 1000::bigint, $3) > beats.newest),
                                          0)::bigint AS of_no_known_rate
                            FROM (SELECT *, stock_total - units_taken - withheld AS units FROM fairdrop.items) AS items
                           WHERE opens_at < $1) AS free",
             )
             .bind(moment(sells_until))
             .bind(DRAINED_AFTER_MICROS)
+            .bind(LONGEST_DELAY_MICROS)
             .fetch_one(&self.pool)
             .await?;
             Ok(ReplicaState {

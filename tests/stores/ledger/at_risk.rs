@@ -61,6 +61,10 @@ async fn a_drop_that_opens_later_is_not_at_risk() {
     assert_eq!(standby.at_risk(10).await.sales_at_most, 100);
     let soon = standby.at_risk(11).await;
     assert_eq!((soon.sales_at_most, soon.sales_likely), (110, 10));
+    // An overload can delay its first sale by the longest window.
+    standby.item("opened", 20, -5 * second, None).await;
+    let overload = standby.at_risk(11).await;
+    assert_eq!((overload.sales_at_most, overload.sales_likely), (130, 30));
 }
 
 /// Orders from before the closing wait in the queue after a sell-out and while an item is paused. The drain sells them a

@@ -19,6 +19,8 @@ const MARKER_TTL_SECONDS: u64 = 86_400;
 /// Checks for main's newest write before it counts as not replicated yet.
 const CHECKS: u32 = 5;
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// The longest settle window that an earlier version accepted.
+const LONGEST_EARLIER_WINDOW: Duration = Duration::from_secs(25);
 
 /// How far the standby is behind main.
 pub(crate) struct StandbyStatus {
@@ -155,7 +157,7 @@ impl FailoverServers {
     /// must not lose them, so that it writes no marker before.
     async fn has_marker(&self, run: &Run, lease: &LeaseRecord) -> Result<Option<bool>, Obstacle> {
         if run.mode == Mode::Planned {
-            let end = lease.expires_at.saturating_add(MAX_WINDOW);
+            let end = lease.expires_at.saturating_add(self.longest_window(lease).await?);
             if self.clock.now() <= end.saturating_add(self.timing.tolerance) {
                 return Ok(Some(false));
             }
@@ -181,6 +183,14 @@ impl FailoverServers {
             }
         }
         Ok(Some(false))
+    }
+
+    /// How long orders may be in transit to main: an item of an earlier version may have a window that is longer than
+    /// [`MAX_WINDOW`].
+    async fn longest_window(&self, lease: &LeaseRecord) -> Result<Duration, Obstacle> {
+        let closing = lease.expires_at.saturating_sub(LONGEST_EARLIER_WINDOW);
+        let longest = self.standby.ledger.longest_window_ms(closing).await.map_err(obstacle)?;
+        Ok(Duration::from_millis(longest).max(MAX_WINDOW))
     }
 
     /// What this region's Redis and functions show. A forced failover, or a drill, is refused only if they do not answer.
