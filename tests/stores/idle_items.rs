@@ -156,7 +156,7 @@ async fn every_change_makes_an_idle_item_active() {
             "reconcile" => {
                 reconcile::restock(&stores, &item_id, true).await.unwrap();
             }
-            "rebuild" => assert_eq!(reconcile::restore(&stores, &item_id).await.unwrap(), 0),
+            "rebuild" => assert_eq!(reconcile::restore(&stores, &item_id, 1).await.unwrap(), 0),
             _ => {
                 queue.create_item(&new, 1).await.unwrap_err();
             }

@@ -6,6 +6,7 @@ mod declined_payments;
 mod edge_reads;
 mod failover_compare;
 mod failover_holds;
+mod failover_stock;
 mod idle_items;
 mod idle_properties;
 mod ledger;

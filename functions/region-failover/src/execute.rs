@@ -8,14 +8,18 @@ use crate::observation::{Answer, FailoverAction, Observation, ObservationKind, O
 use crate::run::Decision;
 use crate::store::{RunRecord, StoredRun};
 use shared::stamp::Stamp;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use versioned::StoreError;
 
 /// Limit of one observation: main may be lost, and each of its servers is waited for.
 pub(crate) const OBSERVE_LIMIT: Duration = Duration::from_secs(20);
-/// Limit of one action. The next action goes on with an unfinished reconciliation.
+/// Limit of one action.
 const ACTION_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of a reconciliation. The next one begins with the item that this limit has interrupted, so that an item ends if
+/// it takes no longer than this.
+const RECONCILE_LIMIT: Duration = Duration::from_secs(600);
 /// An execution that has not saved for this long counts as dead, in milliseconds.
 pub(crate) const HELD_MS: u64 = 90_000;
 /// A live execution saves at least this often.
@@ -71,7 +75,7 @@ impl Execution<'_> {
             let next = self.record.run.observed(&observation, observed_at, self.app.servers.timing);
             self.save_if_due(observed_at).await?;
             match next {
-                Decision::Do(action) => self.perform(&action).await,
+                Decision::Do(action) => self.perform(&action).await?,
                 Decision::Pause => sleep(self.app.observe_interval).await,
                 Decision::Again | Decision::End => {}
             }
@@ -94,11 +98,14 @@ impl Execution<'_> {
         observation
     }
 
-    async fn perform(&mut self, action: &FailoverAction) {
+    async fn perform(&mut self, action: &FailoverAction) -> Result<(), Stopped> {
+        let answer = self.answer(action).await?;
         let run = &mut self.record.run;
-        let answer = timeout(ACTION_LIMIT, Box::pin(self.track.world.perform(action, run))).await;
-        let answer = answer.unwrap_or_else(|_| Err(timed_out("action", ACTION_LIMIT)));
-        if let Err(Obstacle(why)) | Ok(Answer::Refused(why)) = &answer {
+        let mut pauses = action.begins_a_change();
+        if let Err(Obstacle(why)) | Ok(Answer::Refused(why) | Answer::Reconciled { failed: Some(why), .. }) =
+            &answer
+        {
+            pauses |= !matches!(answer, Ok(Answer::Refused(_)));
             tracing::warn!(
                 run = run.id,
                 step = ?run.step,
@@ -106,11 +113,23 @@ impl Execution<'_> {
                 "action failed; the next observation decides whether to repeat it"
             );
         }
-        // AWS has begun what takes minutes, and refuses to begin it again.
-        let pauses = answer.is_err() || action.begins_a_change();
         run.performed(action, &answer);
         if pauses {
             sleep(self.app.observe_interval).await;
+        }
+        Ok(())
+    }
+
+    /// Performs `action` within its limit, and saves the run meanwhile, so that it does not count as abandoned.
+    async fn answer(&mut self, action: &FailoverAction) -> Result<Result<Answer, Obstacle>, Stopped> {
+        let (track, run) = (self.track, self.record.run.clone());
+        let limit = limit(action, self.until.saturating_duration_since(Instant::now()));
+        let mut answer = pin!(timeout(limit, Box::pin(track.world.perform(action, &run))));
+        loop {
+            tokio::select! {
+                answer = &mut answer => return Ok(answer.unwrap_or_else(|_| Err(timed_out("action", limit)))),
+                () = sleep(SAVE_INTERVAL) => self.save_if_due(self.app.servers.clock.now()).await?,
+            }
         }
     }
 
@@ -127,6 +146,14 @@ impl Execution<'_> {
         self.stored = save(self.app, self.track, &self.stored, &self.record, self.until).await?;
         self.saved_at = Instant::now();
         Ok(())
+    }
+}
+
+/// How long `action` may take if `left` is left of the invocation's time, which has a reserve for one usual action.
+fn limit(action: &FailoverAction, left: Duration) -> Duration {
+    match action {
+        FailoverAction::Reconcile => left.clamp(ACTION_LIMIT, RECONCILE_LIMIT),
+        _ => ACTION_LIMIT,
     }
 }
 
@@ -169,4 +196,21 @@ async fn archive(track: &Track, record: &RunRecord) {
 
 pub(crate) fn timed_out(what: &str, limit: Duration) -> Obstacle {
     Obstacle(format!("the {what} timed out after {} s", limit.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reconciliation_is_not_cut_before_ten_minutes_unless_the_invocation_ends() {
+        for (action, left, expected) in [
+            (FailoverAction::Reconcile, 840, 600),
+            (FailoverAction::Reconcile, 300, 300),
+            (FailoverAction::Reconcile, 0, 60),
+            (FailoverAction::Promote, 840, 60),
+        ] {
+            assert_eq!(limit(&action, Duration::from_secs(left)).as_secs(), expected, "{action:?}, {left} s");
+        }
+    }
 }

@@ -163,8 +163,14 @@ pub enum Answer {
     Done(String),
     /// AWS has refused it in a way that another try does not change.
     Refused(String),
-    /// Items are reconciled, except for these, with the reasons. The text is for the step's log.
-    Reconciled(String, BTreeMap<ItemId, String>),
+    /// Items are reconciled. The text is for the step's log.
+    Reconciled {
+        text: String,
+        /// Items that cannot be reconciled because of their own data, with the reasons.
+        set_aside: BTreeMap<ItemId, String>,
+        /// Why another item was not reconciled. The next action tries it again.
+        failed: Option<String>,
+    },
 }
 
 /// What is done. Every action may be repeated.

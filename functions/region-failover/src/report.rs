@@ -108,6 +108,14 @@ fn done(run: &Run) -> usize {
 
 fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
     let mut all = Vec::new();
+    if !run.set_aside.is_empty() {
+        let items: Vec<String> = run.set_aside.keys().map(ToString::to_string).collect();
+        all.push(format!(
+            "{} is not sold: it could not be reconciled. Do not delete its keys before you have read docs/runbook/failover.md, \
+             \"reconcile is outstanding\": that may free sold units",
+            items.join(", ")
+        ));
+    }
     match run.state {
         RunState::Degraded | RunState::Done if run.is_drill => {
             all.extend(
@@ -200,6 +208,10 @@ mod tests {
         assert_eq!(report.steps[2].took_ms, 9_000);
         assert!(report.means.contains("outstanding: fence old main"), "{}", report.means);
         assert!(report.to_do.iter().any(|one| one.contains("compare")));
+        let mut run = run(RunState::Done);
+        run.set_aside.insert("shoe".parse().unwrap(), "malformed".into());
+        let record = RunRecord { run, holder: "x".into(), held_until_ms: 0, compared: None };
+        assert!(FailoverReport::of(&record, 70_000).to_do[0].starts_with("shoe is not sold"));
         let to_do = |compared: Comparison| of(RunState::Degraded, Some(compared)).to_do.join("; ");
         assert!(to_do(Comparison::default()).contains("nothing was lost"));
         assert!(

@@ -15,6 +15,7 @@ mod replay;
 mod stock;
 
 pub use datastore::{observation as redis_observation, role as redis_role};
+pub use stock::{reconcile_items, unreconciled};
 
 use crate::observation::Obstacle;
 use crate::run::Run;

@@ -27,7 +27,8 @@ pub enum RebuildError {
 /// Writes item, stock, buyers and holds as the ledger has them, and then reconciles sales that were committed in the
 /// meantime. Waiting orders are lost with the old Redis. Returns the taken units and the remaining differences.
 ///
-/// Refused while the item sells, or while reservations are in transit to the ledger.
+/// Refused while the item sells, or while reservations are in transit to the ledger. An item that a failover has set aside
+/// sells afterwards without the units that the failover was to withhold.
 pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
     match stores.queue.item(item_id).await {
         Ok(item) if !item.paused => return Err(RebuildError::Selling(item_id.clone())),
@@ -38,7 +39,8 @@ pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconcil
     if tasks > 0 {
         return Err(RebuildError::TasksWaiting(tasks));
     }
-    let taken = restore(stores, item_id).await?;
+    let epoch = stores.ledger.epoch().await.map_err(ReconcileError::from)?;
+    let taken = restore(stores, item_id, epoch).await?;
     if taken < 0 {
         return Err(RebuildError::Selling(item_id.clone()));
     }
@@ -46,10 +48,10 @@ pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconcil
 }
 
 /// Writes item, stock, buyers and holds as the ledger has them, and returns the taken units. If the item exists and sells,
-/// it writes nothing and returns -1. No other process may sell the item in the meantime.
-pub async fn restore(stores: &Stores, item_id: &ItemId) -> Result<i64, ReconcileError> {
+/// it writes nothing and returns -1. No other process may sell the item in the meantime. Units that only the old
+/// reservations had as taken are free afterwards. A drain sells the item at once if `epoch` is the ledger's epoch.
+pub async fn restore(stores: &Stores, item_id: &ItemId, epoch: u64) -> Result<i64, ReconcileError> {
     let known = stores.ledger.item(item_id).await?;
-    let epoch = stores.ledger.epoch().await?;
     let keys = Keys::of(item_id);
     let served_to = write_reservations(stores, item_id, &keys).await?;
     let fields = fields(&known, epoch);

@@ -169,7 +169,7 @@ impl FailoverWorld {
             reconcile((&mut own.redis, &own.ledger), (item, state), self.terms[item].stock, withhold);
             state.epoch = 2;
         }
-        Ok(Answer::Reconciled(String::new(), set_aside))
+        Ok(Answer::Reconciled { text: String::new(), set_aside, failed: None })
     }
 }
 

@@ -89,7 +89,8 @@ fn a_bad_item_is_set_aside_and_the_others_sell() {
     let reconcile = Decision::Do(FailoverAction::Reconcile);
     assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad", "good"]) }, 0), reconcile);
     let set_aside = [(ids(&["bad"]).remove(0), "WRONGTYPE".to_owned())].into();
-    run.performed(&FailoverAction::Reconcile, &Ok(Answer::Reconciled("reconciled 1 item".into(), set_aside)));
+    let answer = Answer::Reconciled { text: "reconciled 1 item".into(), set_aside, failed: None };
+    run.performed(&FailoverAction::Reconcile, &Ok(answer));
     assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad"]) }, 1), Decision::Again);
     assert_eq!(
         (run.step, run.outstanding.as_slice()),
@@ -102,6 +103,39 @@ fn a_bad_item_is_set_aside_and_the_others_sell() {
     assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad"]) }, 2), reconcile);
     observed(&mut run, Observation::Stock { left: Vec::new() }, 3);
     assert_eq!(run.outstanding, []);
+}
+
+#[test]
+fn an_error_that_is_not_the_items_own_delays_the_fence_only_until_the_limit() {
+    let mut run = run(Mode::Planned);
+    for step in FailoverStep::order(Mode::Planned) {
+        let is_left = matches!(step, FailoverStep::Reconcile | FailoverStep::FenceOldMain);
+        run.log.push(StepLog { ended_ms: (!is_left).then_some(1), ..StepLog::begun(*step, 1) });
+    }
+    run.state = RunState::Degraded;
+    run.outstanding = vec![FailoverStep::Reconcile, FailoverStep::FenceOldMain];
+    run.resume();
+    let unavailable = || Err(Obstacle("the ledger does not answer".into()));
+    let at = |seconds: u64| Stamp::from_micros(seconds * 1_000_000).unwrap();
+    assert_eq!(run.observed(&unavailable(), at(1), TIMING), Decision::Pause);
+    assert_eq!(run.observed(&unavailable(), at(121), TIMING), Decision::Pause);
+    assert_eq!(run.observed(&unavailable(), at(122), TIMING), Decision::Again);
+    assert_eq!((run.step, run.outstanding.len()), (FailoverStep::FenceOldMain, 2));
+    assert!(run.log_of(FailoverStep::Reconcile).unwrap().last.contains("does not answer"));
+}
+
+#[test]
+fn a_verdict_about_one_item_is_kept_although_another_item_failed() {
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::Reconcile;
+    let item_id: shared::item::ItemId = "bad".parse().unwrap();
+    let left = Observation::Stock { left: vec![item_id.clone()] };
+    observed(&mut run, left, 0);
+    let (set_aside, failed) = ([(item_id, "malformed".to_owned())].into(), Some("no answer".to_owned()));
+    let answer = Answer::Reconciled { text: "reconciled 0 items".into(), set_aside, failed };
+    run.performed(&FailoverAction::Reconcile, &Ok(answer));
+    assert_eq!(run.set_aside.len(), 1);
+    assert_eq!(run.log_of(FailoverStep::Reconcile).unwrap().last, "no answer");
 }
 
 #[test]

@@ -31,6 +31,10 @@ impl Run {
     fn limit(&self) -> (u64, AtLimit) {
         let limit = self.step.definition().limit;
         match (self.is_drill, self.step, limit.then) {
+            // A retry while the new main sells: later steps, as the fence, and another failover must not wait for it.
+            (false, _, AtLimit::Wait) if self.has_ended(FailoverStep::OpenSales) => {
+                (limit.ms(self.mode), AtLimit::Leave)
+            }
             (false, ..) => (limit.ms(self.mode), limit.then),
             (true, FailoverStep::Precheck, _) => (DRILL_COPY_LIMIT_MS, AtLimit::Abort),
             // A drill is not aborted because of its own copy: its schedule deletes that.
@@ -236,10 +240,15 @@ impl Run {
                 FailoverAction::RebootOldMain => self.reboot = Some(Reboot::Accepted),
                 _ => {}
             },
-            Ok(Answer::Reconciled(_, set_aside)) => self.set_aside.extend(set_aside.clone()),
+            Ok(Answer::Reconciled { set_aside, .. }) => self.set_aside.extend(set_aside.clone()),
             Err(_) => {}
         }
-        let (Ok(Answer::Done(last) | Answer::Refused(last) | Answer::Reconciled(last, _))
+        let (Ok(
+            Answer::Done(last)
+            | Answer::Refused(last)
+            | Answer::Reconciled { failed: Some(last), .. }
+            | Answer::Reconciled { text: last, failed: None, .. },
+        )
         | Err(Obstacle(last))) = answer;
         if !last.is_empty() {
             self.update_log(|log| log.last.clone_from(last));

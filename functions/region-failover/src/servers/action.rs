@@ -1,6 +1,6 @@
 //! Actions. Each may be repeated. The next observation shows whether it worked.
 
-use super::{FailoverServers, obstacle};
+use super::{FailoverServers, obstacle, reconcile_items};
 use crate::observation::{Answer, FailoverAction, Obstacle, Role};
 use crate::run::Run;
 
@@ -22,7 +22,7 @@ impl FailoverServers {
                 let begun = self.standby.ledger.raise_epoch(run.epoch).await;
                 begun.map(|_| String::new()).map_err(obstacle)
             }
-            FailoverAction::Reconcile => return self.reconcile(run).await,
+            FailoverAction::Reconcile => return reconcile_items(&self.standby, run).await,
             FailoverAction::Repoint => {
                 // If this Redis is not in the datastore, no other region has a copy of it.
                 let has_copies =

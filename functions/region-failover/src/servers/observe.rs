@@ -1,6 +1,6 @@
 //! Observations. Each reports only what a server has answered.
 
-use super::{FailoverServers, datastore, obstacle};
+use super::{FailoverServers, datastore, obstacle, unreconciled};
 use crate::loss;
 use crate::observation::{Observation, ObservationKind, Obstacle, Role};
 use crate::readiness::{self, Reason};
@@ -77,7 +77,9 @@ impl FailoverServers {
                 let last = ledger.last_signs().await.map_err(obstacle)?;
                 Ok(Observation::Ledger { follows, epoch, last })
             }
-            ObservationKind::Stock => Ok(Observation::Stock { left: self.unreconciled(run).await? }),
+            ObservationKind::Stock => {
+                Ok(Observation::Stock { left: unreconciled(&self.standby, run).await? })
+            }
             ObservationKind::Pointers => {
                 Ok(Observation::Pointers { left: self.functions.not_repointed(run.lost_region()).await })
             }

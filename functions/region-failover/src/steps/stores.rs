@@ -69,13 +69,14 @@ pub(super) const RAISE_EPOCH: StepDefinition = StepDefinition {
 pub(super) const RECONCILE: StepDefinition = StepDefinition {
     needs: "the new epoch has begun",
     does: "frees a unit only if neither ledger nor Redis has it as sold or reserved; withholds units as asked",
-    done_when: "every item in Redis is under the new epoch. If only items are left that cannot be reconciled because of \
-                their own data, the step is left outstanding, and these items are not sold",
+    done_when: "every item of the ledger is under the new epoch in Redis. If only items are left that cannot be \
+                reconciled because of their own data, the step is left outstanding, and these items are not sold. If these \
+                are all items that are not closed, or more than 100, the run waits",
     observes: ObservationKind::Stock,
     limit: StepLimit::new(AtLimit::Wait, 120),
     begun_by: None,
-    if_outstanding: "items are not sold: `last` of the step reconcile names them, with the reasons; repair or delete their \
-                     keys in Redis; the schedule tries them again every minute",
+    if_outstanding: "items are not sold: `last` of the step reconcile names them, with the reasons; repair their \
+                     keys in Redis as docs/runbook/failover.md says; the schedule tries them again every minute",
     decide: reconcile,
 };
 
