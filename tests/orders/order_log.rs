@@ -40,7 +40,7 @@ struct World {
 }
 
 impl World {
-    /// Of the batches that succeed, the mappings deliver the share `repeated` once more.
+    /// Of the batches that succeed, the mappings deliver the share `repeated` again.
     async fn start(count: usize, repeated: f64) -> Result<Self> {
         let folder = WorkFolder::new()?;
         let moto = Moto::start(folder.path(), &[]).await?;

@@ -43,7 +43,7 @@ pub struct MappingOptions {
     pub parallel: u64,
     /// The function's timeout.
     pub invoke_limit: Duration,
-    /// The share of batches that are delivered once more after they succeeded.
+    /// The share of batches that are delivered again after they succeeded.
     pub repeated: f64,
     pub seed: u64,
 }

@@ -5,7 +5,7 @@ use crate::observation::{Observation, Obstacle};
 use crate::readiness::{self, Reason};
 
 impl FailoverServers {
-    /// What a planned failover needs besides the ledgers. An obstacle if it cannot be observed.
+    /// What a planned failover needs in addition to the ledgers. An obstacle if it cannot be observed.
     pub(super) async fn redis_and_functions(&self) -> Result<Vec<Reason>, Obstacle> {
         let (redis, not_active, not_readable) =
             tokio::join!(self.redis_reasons(), self.functions.not_active(), self.functions.not_readable());
