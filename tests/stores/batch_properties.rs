@@ -75,6 +75,23 @@ async fn state(
     Ok((orders, reservations, item))
 }
 
+/// The greatest ages may differ by what place leaves unwritten; from here on they are the same.
+async fn level_late(
+    [single, batch]: [&mut MultiplexedConnection; 2],
+    keys: &Keys,
+) -> Result<Result<(), String>> {
+    let alone: Option<i64> = single.hget(&keys.item, "late").await?;
+    let together: Option<i64> = batch.hget(&keys.item, "late").await?;
+    match (alone, together) {
+        (None, None) => Ok(Ok(())),
+        (Some(one), Some(other)) if (one - other).abs() <= 50_000 => {
+            let _: () = batch.hset(&keys.item, "late", one).await?;
+            Ok(Ok(()))
+        }
+        _ => Ok(Err(format!("the greatest age: alone {alone:?}, in a batch {together:?}"))),
+    }
+}
+
 async fn run(
     scripts: &Scripts,
     [single, batch]: [&mut MultiplexedConnection; 2],
@@ -106,6 +123,9 @@ async fn run(
                             "{step:?}: {order:?}: alone {alone:?}, in a batch {answer:?}"
                         )));
                     }
+                }
+                if let Err(error) = level_late([&mut *single, &mut *batch], &keys).await? {
+                    return Ok(Err(format!("{step:?}: {error}")));
                 }
             }
             Step::Drain { most } => {

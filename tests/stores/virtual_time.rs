@@ -39,6 +39,7 @@ pub(crate) enum Answer {
 pub(crate) struct Drain {
     pub(crate) taken: i64,
     pub(crate) delay_micros: i64,
+    pub(crate) lag_micros: i64,
 }
 
 impl Scripts {
@@ -145,9 +146,11 @@ impl Scripts {
         script.key(&keys.orders).key(&keys.reservations).key(&keys.tasks).key(now.to_string());
         script.arg(most).arg("").arg("").arg(caller);
         let reply: Vec<i64> = script.invoke_async(connection).await?;
-        let [taken, _, _, _, _, _, _, lag, delay_micros] = reply[..] else { anyhow::bail!("{reply:?}") };
-        ensure!(lag >= 0 || taken == 0, "the lag is negative: {lag}");
-        Ok(Drain { taken, delay_micros })
+        let [taken, _, _, _, _, _, _, lag_micros, delay_micros] = reply[..] else {
+            anyhow::bail!("{reply:?}")
+        };
+        ensure!(lag_micros >= 0 || taken == 0, "the lag is negative: {lag_micros}");
+        Ok(Drain { taken, delay_micros, lag_micros })
     }
 }
 

@@ -3,14 +3,18 @@
 use crate::virtual_time::{Answer, START, Scripts, Sent, closed, item, reserved};
 use anyhow::Result;
 use local::system::clock::micros_now;
+use local::system::redis_server;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use reconcile::Stores;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use shared::item::ItemChanges;
-use shared::queue::{Keys, MAX_WINDOW};
+use shared::config::RedisConfig;
+use shared::item::{ItemChanges, NewItem};
+use shared::queue::{Keys, Link, MAX_WINDOW};
+use shared::stamp::Stamp;
 use std::collections::HashMap;
-use tests::RedisQueue;
+use tests::{LedgerServer, RedisQueue};
 
 const MAX_WINDOW_MICROS: u64 = MAX_WINDOW.as_micros() as u64;
 const TOLERANCE: u64 = 100_000;
@@ -230,6 +234,27 @@ async fn the_limits_of_place_are_exact() {
 }
 
 #[tokio::test]
+async fn the_lag_shows_a_drain_whose_clock_is_slow() {
+    let server = RedisQueue::start().await.unwrap();
+    let mut connection = server.redis.connect().await.unwrap();
+    let scripts = Scripts::new().unwrap();
+    let keys = item(&mut connection, "drop", 9, 2_000).await.unwrap();
+    let order = Sent { buyer: "one".into(), stamp: START };
+    scripts.place(&mut connection, &keys, &order, 2_000_000, START).await.unwrap();
+    // Now, the drain's clock, what it takes, and the lag.
+    let cases = [
+        (START + 1_900_000, START + 1_900_000, 0, -1),
+        (START + 7_000_000, START + 1_000_000, 0, 5_000_000),
+        (START + 8_000_000, START + 2_000_000, 1, 6_000_000),
+        (START + 9_000_000, START + 9_000_000, 0, -1),
+    ];
+    for (now, caller, taken, lag) in cases {
+        let drain = scripts.drain(&mut connection, &keys, 500, now, caller).await.unwrap();
+        assert_eq!((drain.taken, drain.lag_micros), (taken, lag), "at {}", now - START);
+    }
+}
+
+#[tokio::test]
 async fn an_item_of_an_earlier_version_keeps_its_fixed_window_until_it_is_changed() {
     let server = RedisQueue::start().await.unwrap();
     let mut connection = server.redis.connect().await.unwrap();
@@ -259,4 +284,31 @@ async fn an_item_of_an_earlier_version_keeps_its_fixed_window_until_it_is_change
     server.queue.update_item(&"drop".parse().unwrap(), &change).await.unwrap();
     let age = micros_now() - closed(&mut connection, &keys).await.unwrap();
     assert!((2_000_000..2_000_000 + 60_000_000).contains(&age), "{age}");
+}
+
+#[tokio::test]
+async fn a_repair_of_another_field_gives_an_item_of_an_earlier_version_no_watermark() {
+    let (server, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
+    let (server, ledger) = (server.unwrap(), ledger.unwrap());
+    let mut connection = server.redis.connect().await.unwrap();
+    let new = NewItem {
+        item_id: server.item("drop", 5, 500).await.unwrap(),
+        name: "renamed".into(),
+        stock_total: 5,
+        opens_at: Stamp::from_micros(START).unwrap(),
+        closes_at: None,
+        hold_seconds: 600,
+        settle_window_ms: 500,
+    };
+    assert!(ledger.ledger.create_item(&new).await.unwrap());
+    let keys = Keys::of(&new.item_id);
+    let _: () = connection.hdel(&keys.item, "closed").await.unwrap();
+    let url = server.redis.url();
+    let source = |name: &str| redis_server::setting(name, &url);
+    let link = Link::new(RedisConfig::main(&source).unwrap());
+    let stores = Stores { link, queue: server.queue.clone(), ledger: ledger.ledger.clone() };
+    reconcile::reconcile_at_rest(&stores, &new.item_id).await.unwrap();
+    let [name, closed]: [Option<String>; 2] =
+        connection.hmget(&keys.item, &["name", "closed"]).await.unwrap();
+    assert_eq!((name.as_deref(), closed), (Some("renamed"), None));
 }

@@ -22,7 +22,8 @@
 -- in between sells nothing. From the first lease on, the item carries `leased`, and is not sold without one.
 --
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
--- taken, stock left, waiting, lag (closed - last stamp taken, us; -1 if none was taken), the delay (us).
+-- taken, stock left, waiting, lag (us), the delay (us). The lag is Redis's clock - delay - last stamp taken, so that a
+-- caller whose clock is slow shows. If none is taken it is that of the oldest order that waits; -1 if none is due.
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
   'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms')
@@ -68,7 +69,8 @@ local hold_until = string.format('%.0f', now + hold)
 local orders = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.0f', settled),
   'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 if #orders == 0 then
-  return { 0, 0, 0, 0, 0, stock_left, waiting, -1, delay }
+  local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+  return { 0, 0, 0, 0, 0, stock_left, waiting, math.max(now - delay - oldest[2], -1), delay }
 end
 if closed and settled > closed then redis.call('HSET', KEYS[1], 'closed', string.format('%.0f', settled)) end
 
@@ -107,6 +109,6 @@ end
 if taken > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, taken - 1)
 end
-local lag = taken > 0 and settled - tonumber(orders[2 * taken]) or -1
+local lag = taken > 0 and math.max(now - delay - orders[2 * taken], 0) or -1
 return { taken, reserved, before_opening, after_closing, already_taken,
   stock_left, waiting - taken, lag, delay }

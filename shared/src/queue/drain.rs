@@ -32,7 +32,8 @@ pub struct DrainBatch {
     pub stock_left: i64,
     /// Orders in the queue after the call, settled or not.
     pub waiting: u64,
-    /// The watermark − last stamp taken out, in microseconds; `None` if no order was taken out.
+    /// By main's clock: how long the last order taken out, or else the oldest that waits, could have been served, in
+    /// microseconds; `None` if none is due.
     pub lag_micros: Option<u64>,
     /// The delay in force: how long an order waits before it is served.
     pub settle_delay: Duration,

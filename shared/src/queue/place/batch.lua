@@ -43,7 +43,7 @@ end
 local age = now - oldest
 if age + age > window and closed then
   local late = call('HGET', KEYS[3], 'late')
-  if not late or age - late > 0 then call('HSET', KEYS[3], 'late', string.format('%.0f', age)) end
+  if not late or late == '0' or age - late > 50000 then call('HSET', KEYS[3], 'late', string.format('%.0f', age)) end
 end
 
 local answer = { string.format('%.0f', now) }
