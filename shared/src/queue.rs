@@ -23,6 +23,7 @@ mod order;
 mod place;
 mod primary;
 mod replicas;
+mod restore;
 mod settle;
 mod status;
 mod tasks;
@@ -46,6 +47,7 @@ pub use place::{
     Placing,
 };
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
+pub use restore::{RESTORE_TIMEOUT, RESTORE_WANTED, RestoreEnd, RestoredBatch};
 pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
 pub use status::{ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom};
 pub use tasks::{
@@ -74,12 +76,23 @@ pub const CHECKOUT_SCRIPTS: Scripts = &[
 #[derive(Clone, Debug)]
 pub struct Queue {
     link: Link,
+    has_order_logs: bool,
 }
 
 impl Queue {
     /// The queue on the Redis at the other end of `link`.
     pub fn new(link: Link) -> Self {
-        Self { link }
+        Self { link, has_order_logs: false }
+    }
+
+    /// The same queue, whose lost orders can be restored from order logs if `has_order_logs`.
+    pub fn with_order_logs(self, has_order_logs: bool) -> Self {
+        Self { has_order_logs, ..self }
+    }
+
+    /// Whether lost orders can be restored from order logs.
+    pub fn has_order_logs(&self) -> bool {
+        self.has_order_logs
     }
 
     /// Starts to connect in the background.

@@ -32,6 +32,10 @@ enum Step {
     Release {
         buyer: u8,
     },
+    /// The item is being restored, or no longer.
+    Restoring {
+        is_restoring: bool,
+    },
     /// The item loses its watermark, or has one.
     Watermark {
         age_micros: Option<u64>,
@@ -46,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(-100_001_i64),
         1 => Just(10_000_000_i64),
         1 => 9_999_000..10_001_000_i64,
+        1 => 10_000_000..90_000_000_i64,
         1 => 0..2_200_000_i64,
     ];
     let orders = proptest::collection::vec((0..14_u8, age), 1..40);
@@ -56,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop_oneof![1..=3_u32, Just(500)].prop_map(|most| Step::Drain { most }),
         1 => (0..14_u8).prop_map(|buyer| Step::Remove { buyer }),
         1 => (0..14_u8).prop_map(|buyer| Step::Release { buyer }),
+        1 => any::<bool>().prop_map(|is_restoring| Step::Restoring { is_restoring }),
         1 => proptest::option::of(0..3_000_000_u64).prop_map(|age_micros| Step::Watermark { age_micros }),
     ]
 }
@@ -141,6 +147,15 @@ async fn run(
                 for connection in [&mut *single, &mut *batch] {
                     let released = (-(now as f64), name(*buyer));
                     let _: () = connection.zadd(&keys.reservations, released.1, released.0).await?;
+                }
+            }
+            Step::Restoring { is_restoring } => {
+                for connection in [&mut *single, &mut *batch] {
+                    let _: () = if *is_restoring {
+                        connection.hset_multiple(&keys.item, &[("restoring", "me"), ("closed", "1")]).await?
+                    } else {
+                        connection.hdel(&keys.item, "restoring").await?
+                    };
                 }
             }
             Step::Watermark { age_micros } => {

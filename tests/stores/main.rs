@@ -19,6 +19,7 @@ mod queue_link;
 mod queue_properties;
 mod redis_tls;
 mod refusals;
+mod replay;
 mod token_keys;
 mod virtual_time;
 mod watermark;

@@ -8,9 +8,7 @@ use futures::StreamExt;
 use local::aws::emulators::Moto;
 use local::system::folder::WorkFolder;
 use local::system::process::free_port;
-use order_log::{
-    CallLimits, LogRecord, MAX_PAGE, OrderLog, OrderLogError, RecordKind, Refusal, RefusalReason,
-};
+use order_log::{Bucket, CallLimits, LogRecord, OrderLog, OrderLogError, RecordKind, Refusal, RefusalReason};
 use serde_json::json;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -100,32 +98,43 @@ async fn the_newest_record_of_a_buyer_is_found_among_similar_buyers() {
 }
 
 #[tokio::test]
-async fn all_records_of_an_item_are_read_in_bounded_pages() {
+async fn all_records_of_an_item_are_read_bucket_by_bucket() {
     let fixture = LogFixture::start().await;
     let buyers: BTreeSet<String> = (0..300).map(|number| format!("buyer-{number}")).collect();
     for buyer in &buyers {
         fixture.log.append(&record(RecordKind::Order, buyer, 1)).await.unwrap();
     }
-    // One bucket with more than a page.
-    let many = u64::try_from(MAX_PAGE).unwrap() + 200;
-    for micros in 0..many {
-        fixture.log.append(&record(RecordKind::Order, "alice", micros)).await.unwrap();
+    // One bucket with a record of several seconds.
+    for seconds in 1..20 {
+        fixture.log.append(&record(RecordKind::Order, "alice", seconds * 1_000_000)).await.unwrap();
     }
     let other = LogRecord { item_id: "shoe2".parse().unwrap(), ..record(RecordKind::Order, "alice", 1) };
     fixture.log.append(&other).await.unwrap();
+    let malformed = json!({ "TableName": "order-log", "Item": {
+        "item_bucket": { "S": "shoe#00" }, "buyer_stamp": { "S": "alice#soon" }, "kind": { "S": "order" },
+    } });
+    fixture.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &malformed).await.unwrap();
 
-    let mut pages = fixture.log.orders_of(&"shoe".parse().unwrap());
-    let mut found = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.unwrap();
-        assert!(page.len() <= usize::try_from(MAX_PAGE).unwrap());
-        found.extend(page);
-    }
-    assert_eq!(found.len() as u64, 300 + many);
+    let shoe = "shoe".parse().unwrap();
+    let read = |since: u64| {
+        let (log, shoe) = (&fixture.log, &shoe);
+        let since = Stamp::from_micros(since).unwrap();
+        async move {
+            let reads = (0..=u8::MAX).map(|bucket| log.bucket_of(shoe, bucket, since));
+            let buckets: Vec<Bucket> =
+                futures::stream::iter(reads).buffered(16).map(|bucket| bucket.unwrap()).collect().await;
+            let malformed: u64 = buckets.iter().map(|bucket| bucket.malformed).sum();
+            (buckets.into_iter().flat_map(|bucket| bucket.records).collect::<Vec<_>>(), malformed)
+        }
+    };
+    let (found, malformed) = read(0).await;
+    assert_eq!((found.len(), malformed), (319, 1));
     let keys: BTreeSet<(String, u64)> =
         found.iter().map(|one| (one.user_token.as_str().to_owned(), one.placed_at.as_micros())).collect();
     assert_eq!(keys.len(), found.len(), "a record was read twice");
     assert!(found.iter().all(|one| one.item_id.as_str() == "shoe"));
+    let (newest, _) = read(AT + 15_500_000).await;
+    assert_eq!(newest.len(), 5, "the stamps of 15 to 19 s, as the filter has whole seconds");
 }
 
 /// A table that gives `answers` in order, the last one again and again. Returns the log and the number of calls.

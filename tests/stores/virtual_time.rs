@@ -144,9 +144,9 @@ impl Scripts {
     ) -> Result<Drain> {
         let mut script = self.drain.key(&keys.item);
         script.key(&keys.orders).key(&keys.reservations).key(&keys.tasks).key(now.to_string());
-        script.arg(most).arg("").arg("").arg(caller);
+        script.arg(most).arg("").arg("").arg(caller).arg("");
         let reply: Vec<i64> = script.invoke_async(connection).await?;
-        let [taken, _, _, _, _, _, _, lag_micros, delay_micros] = reply[..] else {
+        let [taken, _, _, _, _, _, _, lag_micros, delay_micros, _] = reply[..] else {
             anyhow::bail!("{reply:?}")
         };
         ensure!(lag_micros >= 0 || taken == 0, "the lag is negative: {lag_micros}");

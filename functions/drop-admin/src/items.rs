@@ -108,6 +108,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
     let (waiting, reservations, sold) = app.queue.counts(item_id).await.map_err(ItemError::from)?;
     let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
+    let is_restoring = app.queue.is_restoring(item_id).await.map_err(ItemError::from)?;
     let ledger = match app.ledger.item(item_id).await {
         Ok(known) => {
             json!({
@@ -129,6 +130,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         "settle_window_ms": item.settle_window_ms,
         "settle_delay_ms": item.settle_delay_ms,
         "paused": item.paused,
+        "restoring": is_restoring,
         "epoch": item.epoch,
         "orders_waiting": waiting,
         "reservations": reservations,

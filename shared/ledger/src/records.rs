@@ -89,6 +89,28 @@ impl Ledger {
 }
 
 impl Ledger {
+    /// The stamps of the newest reservations of `buyers`, released ones included; buyers without a row are left out.
+    pub async fn stamps_of(
+        &self,
+        item_id: &ItemId,
+        buyers: &[&UserToken],
+    ) -> Result<HashMap<UserToken, Stamp>, LedgerError> {
+        let buyers: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
+        self.within_limit(async {
+            let rows = sqlx::query(
+                "SELECT user_token, placed_at FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
+            )
+            .bind(item_id.as_str())
+            .bind(buyers)
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(|row| Ok((buyer(row)?, stamp(row.try_get("placed_at")?)?))).collect()
+        })
+        .await
+    }
+}
+
+impl Ledger {
     /// The sales of an item with exactly these moments.
     pub async fn sales_at(
         &self,

@@ -17,6 +17,9 @@ pub(crate) const OF_WRITES: CallLimits = CallLimits { budget: Duration::from_mil
 /// With its last attempt of 2 s, a read takes 5 s at most.
 pub(crate) const OF_READS: CallLimits = CallLimits { budget: Duration::from_secs(3), max_attempts: 4 };
 
+/// A page of an item's records: no buyer waits for it, and a partition may be throttled for seconds.
+pub(crate) const OF_SCANS: CallLimits = CallLimits { budget: Duration::from_secs(20), max_attempts: 8 };
+
 /// The longest pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const MAX_PAUSE: Duration = Duration::from_millis(200);

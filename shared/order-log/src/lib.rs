@@ -14,13 +14,15 @@
 
 mod attempts;
 mod error;
+mod logs;
 mod read;
 mod record;
 mod write;
 
 pub use attempts::CallLimits;
 pub use error::OrderLogError;
-pub use read::{MAX_PAGE, PARALLEL_BUCKETS};
+pub use logs::RegionLog;
+pub use read::Bucket;
 pub use record::{LogRecord, Malformed, RETENTION, RecordKind, Refusal, RefusalReason};
 
 use attempts::OF_WRITES;
@@ -40,8 +42,17 @@ pub fn decided_by(placed_at: Stamp) -> Stamp {
 }
 
 /// The table is in the same region.
-const CONNECT_LIMIT: Duration = Duration::from_millis(300);
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+const HERE: TimeLimits = TimeLimits {
+    connect: Duration::from_millis(300),
+    attempt: Duration::from_secs(2),
+    call: Duration::from_secs(2),
+};
+/// The table may be on another continent, and an answer may have 1 MB.
+const DISTANT: TimeLimits = TimeLimits {
+    connect: Duration::from_secs(3),
+    attempt: Duration::from_secs(10),
+    call: Duration::from_secs(10),
+};
 
 /// A region's order log.
 #[derive(Clone, Debug)]
@@ -61,7 +72,10 @@ impl OrderLog {
 
     /// The table `name` in `region`, with the credentials of `aws`.
     pub fn new(aws: SdkConfigBuilder, region: &str, name: &str) -> Self {
-        let limits = TimeLimits { connect: CONNECT_LIMIT, attempt: ATTEMPT_LIMIT, call: ATTEMPT_LIMIT };
+        Self::with_time_limits(aws, region, name, HERE)
+    }
+
+    fn with_time_limits(aws: SdkConfigBuilder, region: &str, name: &str, limits: TimeLimits) -> Self {
         // The SDK repeats nothing: its error would not say whether an earlier attempt was perhaps executed.
         let config = aws
             .region(Region::new(region.to_owned()))

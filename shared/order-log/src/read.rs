@@ -1,20 +1,17 @@
 //! Reading records. Every read is strongly consistent: an order that was accepted a moment ago is found.
 
-use crate::attempts::OF_READS;
-use crate::record::{LogRecord, bucket, name, partition, sort_key};
+use crate::attempts::{CallLimits, OF_READS, OF_SCANS};
+use crate::record::{LogRecord, Malformed, bucket, expires_at, name, partition, sort_key};
 use crate::{OrderLog, OrderLogError};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
-use futures::stream::{self, Stream, StreamExt};
 use shared::item::ItemId;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::HashMap;
 
-/// The most records of a page.
-pub const MAX_PAGE: i32 = 1_000;
-/// Buckets of an item that are read at the same time.
-pub const PARALLEL_BUCKETS: usize = 16;
+/// Pages that are read of a bucket. DynamoDB limits a page to 1 MB, some thousand records.
+const MAX_PAGES_OF_BUCKET: u32 = 200;
 /// Records that are read at once to find a buyer's newest one. More than one is read only because the keys of a buyer
 /// whose token begins with this buyer's token and a `#` lie in the same range.
 const NEWEST: i32 = 10;
@@ -22,6 +19,14 @@ const NEWEST: i32 = 10;
 const MAX_PAGES_OF_BUYER: u32 = 10;
 
 type Position = HashMap<String, AttributeValue>;
+
+/// The records of an item in one bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    pub records: Vec<LogRecord>,
+    /// Records that cannot be read, and are not in `records`.
+    pub malformed: u64,
+}
 
 impl OrderLog {
     /// The newest record of `user_token` for `item_id`.
@@ -40,7 +45,8 @@ impl OrderLog {
                 .expression_attribute_values(":last", AttributeValue::S(sort_key(user_token, Stamp::MAX)))
                 .scan_index_forward(false)
                 .limit(NEWEST);
-            let (records, next) = page(query, from).await?;
+            let (records, next) = page(query, from, OF_READS).await?;
+            let records: Vec<LogRecord> = records.into_iter().collect::<Result<_, _>>()?;
             if let Some(newest) = records.into_iter().find(|record| record.user_token == *user_token) {
                 return Ok(Some(newest));
             }
@@ -50,31 +56,40 @@ impl OrderLog {
         Err(OrderLogError::Refused("too many records of similar buyers".into()))
     }
 
-    /// All records of `item_id`, in pages of at most [`MAX_PAGE`] and in no order. After an error the stream goes on with
-    /// other buckets: the caller decides whether the rest is of use.
-    pub fn orders_of(
+    /// All records of `item_id` in `bucket` whose stamp is at or after `since`, in no order. An order of the same buyer in
+    /// another region's log is in the bucket of the same number.
+    pub async fn bucket_of(
         &self,
         item_id: &ItemId,
-    ) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
-        let buckets = (0..=u8::MAX).map(|bucket| self.clone().bucket_of(partition(item_id, bucket)).boxed());
-        stream::iter(buckets.collect::<Vec<_>>()).flatten_unordered(PARALLEL_BUCKETS)
-    }
-
-    /// The pages of one bucket.
-    fn bucket_of(
-        self,
-        partition: String,
-    ) -> impl Stream<Item = Result<Vec<LogRecord>, OrderLogError>> + use<> {
-        stream::unfold(Some(None), move |from: Option<Option<Position>>| {
-            let query = self.query(partition.clone()).key_condition_expression("#partition = :partition");
-            async move {
-                // An answer may have a position without records after it.
-                match page(query.limit(MAX_PAGE), from?).await {
-                    Ok((records, next)) => Some((Ok(records), next.map(Some))),
-                    Err(error) => Some((Err(error), None)),
+        bucket: u8,
+        since: Stamp,
+    ) -> Result<Bucket, OrderLogError> {
+        let mut query =
+            self.query(partition(item_id, bucket)).key_condition_expression("#partition = :partition");
+        if since > Stamp::EPOCH {
+            // The sort key begins with the buyer. This attribute contains the stamp, too, in whole seconds.
+            query = query
+                .filter_expression("#expires_at >= :expires_at")
+                .expression_attribute_names("#expires_at", name::EXPIRES_AT)
+                .expression_attribute_values(":expires_at", expires_at(since));
+        }
+        let (mut found, mut from) = (Bucket::default(), None);
+        for _ in 0..MAX_PAGES_OF_BUCKET {
+            let (records, next) = page(query.clone(), from, OF_SCANS).await?;
+            for record in records {
+                match record {
+                    Ok(record) => found.records.push(record),
+                    Err(error) => {
+                        tracing::error!(%error, %item_id, bucket, "a record of the order log is malformed; it is passed over");
+                        found.malformed += 1;
+                    }
                 }
             }
-        })
+            // An answer may have a position without records after it.
+            let Some(next) = next else { return Ok(found) };
+            from = Some(next);
+        }
+        Err(OrderLogError::Refused("a bucket has too many records".into()))
     }
 
     fn query(&self, partition: String) -> QueryFluentBuilder {
@@ -91,13 +106,14 @@ impl OrderLog {
 async fn page(
     query: QueryFluentBuilder,
     from: Option<Position>,
-) -> Result<(Vec<LogRecord>, Option<Position>), OrderLogError> {
+    limits: CallLimits,
+) -> Result<(Vec<Result<LogRecord, Malformed>>, Option<Position>), OrderLogError> {
     let query = query.set_exclusive_start_key(from);
     let attempt = || {
         let query = query.clone();
         async move { query.send().await.map_err(|error| OrderLogError::of(&error)) }
     };
-    let answer = OF_READS.repeat(attempt).await?;
-    let records = answer.items().iter().map(LogRecord::from_item).collect::<Result<_, _>>()?;
+    let answer = limits.repeat(attempt).await?;
+    let records = answer.items().iter().map(LogRecord::from_item).collect();
     Ok((records, answer.last_evaluated_key))
 }

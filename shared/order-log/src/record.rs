@@ -145,8 +145,13 @@ impl LogRecord {
     }
 
     pub(crate) fn expires_at(&self) -> AttributeValue {
-        AttributeValue::N(self.placed_at.saturating_add(RETENTION).as_secs().to_string())
+        expires_at(self.placed_at)
     }
+}
+
+/// The time to live of a record stamped `placed_at`.
+pub(crate) fn expires_at(placed_at: Stamp) -> AttributeValue {
+    AttributeValue::N(placed_at.saturating_add(RETENTION).as_secs().to_string())
 }
 
 /// The bucket of a buyer, 0 to 255.

@@ -1,22 +1,24 @@
 -- Replaces an item by its rebuilt version, in one step.
 --
 -- KEYS  1 item:{id}   2 reservations:{id}   3 rebuild:{id}, the new reservations
--- ARGV  1 the newest stamp (us) of the ledger's sales; then pairs of field and value, stock_total and withheld first; this
---       script computes stock_left
+-- ARGV  1 the newest stamp (us) of the ledger's sales   2 '1' if the queue is to be restored from order logs
+--       then pairs of field and value, stock_total and withheld first; this script computes stock_left
 --
 -- Nothing at or below a stamp that was served may enter the queue again: the watermark becomes that stamp, and never
--- falls.
+-- falls. A queue that is restored begins a new life with its own watermark: the item waits for it from this step on, so
+-- that no order is refused, and none is served before an older one is back.
 --
 -- Returns the taken units, or -1 if the item sells at the moment: a drain could reserve units between the read of the
 -- ledger and this step.
-local old = redis.call('HMGET', KEYS[1], 'paused', 'leased', 'leased_until', 'closed')
+local old = redis.call('HMGET', KEYS[1], 'paused', 'leased', 'leased_until', 'closed', 'restoring')
 if old[1] and old[1] ~= '1' then return -1 end
 redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
-redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[3] - ARGV[5] - taken), 'units_sold', sold,
-  'closed', tonumber(old[4] or 0) > tonumber(ARGV[1]) and old[4] or ARGV[1], unpack(ARGV, 2))
+redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[4] - ARGV[6] - taken), 'units_sold', sold,
+  'closed', tonumber(old[4] or 0) > tonumber(ARGV[1]) and old[4] or ARGV[1], unpack(ARGV, 3))
+if ARGV[2] == '1' or old[5] then redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1') end
 -- An item that was sold by a lease (leased_until: by an earlier version) still needs one, even if this region is no
 -- longer main.
 if old[2] or old[3] then redis.call('HSET', KEYS[1], 'leased', '1') end

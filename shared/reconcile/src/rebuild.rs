@@ -25,7 +25,8 @@ pub enum RebuildError {
 }
 
 /// Writes item, stock, buyers and holds as the ledger has them, and then reconciles sales that were committed in the
-/// meantime. Waiting orders are lost with the old Redis. Returns the taken units and the remaining differences.
+/// meantime. Waiting orders are lost with the old Redis; with order logs, the item waits for their replay. Returns the
+/// taken units and the remaining differences.
 ///
 /// Refused while the item sells, or while reservations are in transit to the ledger. An item that a failover has set aside
 /// sells afterwards without the units that the failover was to withhold.
@@ -62,6 +63,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId, epoch: u64) -> Result<i6
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
             script.key(&keys.reservations).key(&keys.rebuild).arg(served_to.as_micros());
+            script.arg(u8::from(stores.queue.has_order_logs()));
             for (field, value) in &fields {
                 script.arg(field).arg(value);
             }

@@ -3,7 +3,7 @@
 -- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
 -- ARGV  1 the maximum number of orders to take, at most 500
 --       2, 3 the epoch, and the moment (us) until which main may sell; '' without a lease
---       4 the caller's clock (us)
+--       4 the caller's clock (us)   5 '1' if lost orders can be restored from order logs
 --
 -- `closed` is the watermark: this script raises it and takes nothing above it; place.lua lets nothing in at or below
 -- it. It never falls. So the order holds whatever the delay is, and whatever the clocks do. It rises only when an order
@@ -21,12 +21,18 @@
 -- This script compares the lease's end with Redis's own clock at the moment of the change. So a caller that was frozen
 -- in between sells nothing. From the first lease on, the item carries `leased`, and is not sold without one.
 --
+-- While the item is being restored (`restoring`), nothing is taken and `closed` does not rise. With order logs, this
+-- script finds out that another server has become the primary, before it takes anything from it: the end of the queue
+-- may be missing there, so that the item waits to be restored. The replication id changes with each promotion and each
+-- start of a primary.
+--
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
 -- taken, stock left, waiting, lag (us), the delay (us). The lag is Redis's clock - delay - last stamp taken, so that a
--- caller whose clock is slow shows. If none is taken it is that of the oldest order that waits; -1 if none is due.
+-- caller whose clock is slow shows. If none is taken it is that of the oldest order that waits; -1 if none is due. At the end 1 if
+-- the item is being restored, otherwise 0.
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
-  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms')
+  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -36,6 +42,17 @@ if ARGV[2] ~= '' then
   if not item[8] then redis.call('HSET', KEYS[1], 'leased', '1') end
 elseif item[8] or item[9] then -- leased_until: an item that an earlier version sold by a lease
   return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
+end
+local restoring = item[15]
+if ARGV[5] == '1' and not restoring then
+  local info = redis.pcall('INFO', 'replication')
+  local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
+  if primary and not item[16] then
+    redis.call('HSET', KEYS[1], 'primary', primary)
+  elseif primary and item[16] ~= primary then
+    redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1')
+    restoring = 'wanted'
+  end
 end
 local closed = tonumber(item[10])
 local delay = item[5] * 1000
@@ -52,8 +69,8 @@ end
 
 local stock_left = tonumber(item[1])
 local waiting = redis.call('ZCARD', KEYS[2])
-if item[6] == '1' or waiting == 0 or stock_left <= 0 then
-  return { 0, 0, 0, 0, 0, stock_left, waiting, -1, delay }
+if restoring or item[6] == '1' or waiting == 0 or stock_left <= 0 then
+  return { 0, 0, 0, 0, 0, stock_left, waiting, -1, delay, restoring and 1 or 0 }
 end
 
 local opens_at = tonumber(item[2])
@@ -70,7 +87,7 @@ local orders = redis.call('ZRANGE', KEYS[2], '-inf', string.format('%.0f', settl
   'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 if #orders == 0 then
   local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-  return { 0, 0, 0, 0, 0, stock_left, waiting, math.max(now - delay - oldest[2], -1), delay }
+  return { 0, 0, 0, 0, 0, stock_left, waiting, math.max(now - delay - oldest[2], -1), delay, 0 }
 end
 if closed and settled > closed then redis.call('HSET', KEYS[1], 'closed', string.format('%.0f', settled)) end
 
@@ -111,4 +128,4 @@ if taken > 0 then
 end
 local lag = taken > 0 and math.max(now - delay - orders[2 * taken], 0) or -1
 return { taken, reserved, before_opening, after_closing, already_taken,
-  stock_left, waiting - taken, lag, delay }
+  stock_left, waiting - taken, lag, delay, 0 }

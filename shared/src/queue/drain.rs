@@ -37,10 +37,13 @@ pub struct DrainBatch {
     pub lag_micros: Option<u64>,
     /// The delay in force: how long an order waits before it is served.
     pub settle_delay: Duration,
+    /// Whether the item is being restored, or waits for it. Then no order was taken.
+    pub is_restoring: bool,
 }
 
 impl Queue {
-    /// Moves up to `most` settled orders of `item_id` into reservations. Redis refuses it as `LEASE` if `permit` has
+    /// Moves up to `most` settled orders of `item_id` into reservations, unless it is being restored. With order
+    /// logs, the item waits to be restored from now on if another server is the primary than before. Redis refuses it as `LEASE` if `permit` has
     /// expired by main's clock, and as `EPOCH` if the item is under another epoch.
     pub async fn drain(&self, item_id: &ItemId, most: u32, permit: Permit) -> Result<DrainBatch, LinkError> {
         let (epoch, until) = match permit {
@@ -60,6 +63,7 @@ impl Queue {
                     .arg(&epoch)
                     .arg(&until)
                     .arg(Clock::machine().now().as_micros())
+                    .arg(u8::from(self.has_order_logs))
                     .invoke_async(&mut connection)
                     .await
             })
@@ -69,8 +73,18 @@ impl Queue {
 }
 
 fn parse(reply: &[i64]) -> Option<DrainBatch> {
-    let &[taken, reserved, before_opening, after_closing, already_taken, stock_left, waiting, lag, delay] =
-        reply
+    let &[
+        taken,
+        reserved,
+        before_opening,
+        after_closing,
+        already_taken,
+        stock_left,
+        waiting,
+        lag,
+        delay,
+        restoring,
+    ] = reply
     else {
         return None;
     };
@@ -84,5 +98,6 @@ fn parse(reply: &[i64]) -> Option<DrainBatch> {
         waiting: waiting.try_into().ok()?,
         lag_micros: lag.try_into().ok(),
         settle_delay: Duration::from_micros(delay.try_into().ok()?),
+        is_restoring: restoring != 0,
     })
 }

@@ -22,6 +22,14 @@ local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
 local is_late
 if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
+if closed and is_late and placed_at - closed > 0 then
+  -- Old, and not overtaken. It is not refused while the item is being restored, nor before the drain has found out that
+  -- the item has to be: on another primary than before.
+  local item = call('HMGET', KEYS[3], 'restoring', 'primary')
+  local info = item[2] and not item[1] and redis.pcall('INFO', 'replication')
+  local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
+  is_late = not item[1] and item[2] == primary
+end
 local is_queued = not is_taken and not is_late and age >= -100000
   and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1
 

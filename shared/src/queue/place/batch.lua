@@ -21,7 +21,19 @@ local holds = call('ZMSCORE', KEYS[2], unpack(buyers))
 local closed = call('HGET', KEYS[3], 'closed')
 -- Nothing at or below this stamp may enter.
 local limit = now - window - 1
-if closed then limit = math.max(closed + 0, now - 10000000 - 1) end
+if closed then
+  limit = math.max(closed + 0, now - 10000000 - 1)
+  -- As in place.lua: an old order that was not overtaken, while the item is being restored or has to be.
+  for i = 1, count do
+    if stamps[i] - limit <= 0 and stamps[i] - closed > 0 then
+      local item = call('HMGET', KEYS[3], 'restoring', 'primary')
+      local info = item[2] and not item[1] and redis.pcall('INFO', 'replication')
+      local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
+      if item[1] or item[2] ~= primary then limit = closed + 0 end
+      break
+    end
+  end
+end
 local newest = now + 100000
 
 local refused, entries, oldest = {}, {}, now

@@ -1,0 +1,141 @@
+//! Restores an item's queue from the order logs of all regions, after its Redis was lost or replaced.
+//!
+//! While the item is being restored, the drain takes nothing. All records are read, the orders that still count are put
+//! into the queue with their own stamps, and then the drain goes on. The queue sorts, so that the sequence of the reads
+//! does not matter. Orders and withdrawals of buyers go on meanwhile.
+//!
+//! Everything is safe to repeat, after a crash at any point, and at the same time: an order is in the queue once.
+
+mod decide;
+mod pass;
+mod report;
+mod source;
+
+pub use report::{RegionReport, ReplayReport};
+pub use source::RecordSource;
+
+use ledger::{Ledger, LedgerError};
+use order_log::OrderLogError;
+use pass::{Pass, run_pass};
+use shared::item::ItemId;
+use shared::queue::{ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreEnd};
+use shared::stamp::Stamp;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// After a pass that took longer, another one reads what has been written since it began.
+const SHORT_PASS: Duration = Duration::from_secs(2);
+/// The maximum number of passes that put orders back, the first one of all records included.
+const MAX_PASSES: u32 = 5;
+/// A record may have a stamp that is this much older than its write: a write is repeated, and clocks differ.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// How to replay.
+#[derive(Clone, Debug)]
+pub struct ReplayOptions {
+    /// Regions whose logs are left out: an operator has decided so.
+    pub without: Vec<String>,
+    /// Another replay of the item is taken over if it made no step for this time.
+    pub take_over_after: Duration,
+    /// The time limit of the whole replay. After it the item goes on waiting for a replay.
+    pub limit: Duration,
+}
+
+impl Default for ReplayOptions {
+    fn default() -> Self {
+        Self { without: Vec::new(), take_over_after: RESTORE_TIMEOUT, limit: Duration::from_secs(600) }
+    }
+}
+
+/// Why an item was not replayed. Except after `NoSuchRegion`, it goes on waiting for a replay, and no unit of it is sold.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(
+        "could not read the order log of {region}: {error}; the item stays unsold until it is read or an operator leaves the region out"
+    )]
+    RegionUnreadable { region: String, error: OrderLogError },
+    #[error("there is no order log of region {0}")]
+    NoSuchRegion(String),
+    #[error("another replay of the item is in progress")]
+    InProgress,
+    #[error("another replay of the item has taken over")]
+    TakenOver,
+    #[error("another Redis has become the primary during the replay; it has to begin again")]
+    PrimaryChanged,
+    #[error("the replay was not complete within {} s", .0.as_secs())]
+    TooLong(Duration),
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<LinkError> for ReplayError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Refused(code) if code == "NOTRESTORING" => Self::TakenOver,
+            error => Self::Item(error.into()),
+        }
+    }
+}
+
+/// Restores the queue of `item_id` from `logs`.
+pub async fn replay<S: RecordSource>(
+    item_id: &ItemId,
+    queue: &Queue,
+    ledger: &Ledger,
+    logs: &[S],
+    options: &ReplayOptions,
+) -> Result<ReplayReport, ReplayError> {
+    if let Some(unknown) = options.without.iter().find(|name| logs.iter().all(|log| log.region() != *name)) {
+        return Err(ReplayError::NoSuchRegion(unknown.clone()));
+    }
+    // The standard library's hash keys are random.
+    let token = format!("{:016x}", RandomState::new().build_hasher().finish());
+    if !queue.restore_begin(item_id, &token, options.take_over_after).await? {
+        return Err(ReplayError::InProgress);
+    }
+    let logs: Vec<&S> =
+        logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
+    let pass = Pass { item_id, token: &token, queue, ledger, logs: &logs };
+    let passes = tokio::time::timeout(options.limit, run_passes(&pass));
+    let outcome = match passes.await.unwrap_or(Err(ReplayError::TooLong(options.limit))) {
+        Ok(report) => match queue.restore_end(item_id, &token).await? {
+            RestoreEnd::Ended => return Ok(ReplayReport { without: options.without.clone(), ..report }),
+            RestoreEnd::NotMine => ReplayError::TakenOver,
+            RestoreEnd::PrimaryChanged => ReplayError::PrimaryChanged,
+        },
+        Err(error) => error,
+    };
+    if let Err(error) = queue.restore_give_up(item_id, &token).await {
+        tracing::warn!(%error, %item_id, "could not give up a replay that failed; the next one begins when this one has timed out");
+    }
+    Err(outcome)
+}
+
+/// Reads all records, then repeatedly those that were written in the meantime, until few can be missing: those travel
+/// through the stream. The last pass puts no order back: a withdrawal may have been applied between the read of its
+/// order and the order's return to the queue.
+async fn run_passes<S: RecordSource>(pass: &Pass<'_, S>) -> Result<ReplayReport, ReplayError> {
+    let started = Instant::now();
+    let mut report = ReplayReport::of(pass.item_id, pass.logs.iter().map(|log| log.region()));
+    let mut since = Stamp::EPOCH;
+    for number in 0..MAX_PASSES {
+        let (began, began_at) = (Instant::now(), pass.queue.main_time().await?);
+        let placed = run_pass(pass, since, true, &mut report).await?;
+        since = began_at.saturating_sub(MARGIN);
+        let is_short = number > 0 && began.elapsed() < SHORT_PASS;
+        if is_short && placed == 0 {
+            since = Stamp::MAX;
+        }
+        if is_short {
+            break;
+        }
+    }
+    if since < Stamp::MAX {
+        run_pass(pass, since, false, &mut report).await?;
+    }
+    report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(item_id = %pass.item_id, records = report.read(), placed = report.placed(), took_ms = report.took_ms, "the queue of an item was restored from the order logs");
+    Ok(report)
+}

@@ -1,0 +1,163 @@
+//! One pass over the records of all regions, bucket by bucket.
+
+use crate::decide::{Decided, LeftOut, decide};
+use crate::report::ReplayReport;
+use crate::{RecordSource, ReplayError};
+use futures::future::try_join_all;
+use futures::stream::{self, StreamExt};
+use ledger::Ledger;
+use order_log::{Bucket, LogRecord};
+use shared::item::ItemId;
+use shared::queue::{BatchOrder, LinkError, MAX_BATCH, Queue, RestoredBatch};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Buckets that are read and put back at the same time, each from all regions.
+const PARALLEL_BUCKETS: usize = 16;
+/// Buyers whose rows are read from the ledger in one query.
+const LEDGER_PAGE: usize = 5_000;
+/// Calls to Redis of one batch, and the pause between them.
+const MAX_ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a pass works with.
+pub(crate) struct Pass<'a, S> {
+    pub(crate) item_id: &'a ItemId,
+    pub(crate) token: &'a str,
+    pub(crate) queue: &'a Queue,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) logs: &'a [&'a S],
+}
+
+/// What one bucket's records led to.
+struct BucketOutcome {
+    /// Records and malformed ones, by region.
+    read: Vec<(u64, u64)>,
+    left_out: Vec<(usize, LeftOut)>,
+    restored: Vec<(usize, u64, RestoredBatch)>,
+}
+
+/// Puts the orders back that have a stamp at or after `since`, and applies the withdrawals. Without `places` it puts
+/// orders back only where a withdrawal removed one. Adds to the report; returns the number of orders that are new in the queue.
+pub(crate) async fn run_pass<S: RecordSource>(
+    pass: &Pass<'_, S>,
+    since: Stamp,
+    places: bool,
+    report: &mut ReplayReport,
+) -> Result<u64, ReplayError> {
+    let outcomes = (0..=u8::MAX).map(|bucket| run_bucket(pass, bucket, since, places));
+    let mut outcomes = stream::iter(outcomes).buffer_unordered(PARALLEL_BUCKETS);
+    let mut placed = 0;
+    while let Some(outcome) = outcomes.next().await {
+        placed += add(pass, outcome?, since == Stamp::EPOCH, report);
+    }
+    Ok(placed)
+}
+
+async fn run_bucket<S: RecordSource>(
+    pass: &Pass<'_, S>,
+    bucket: u8,
+    since: Stamp,
+    places: bool,
+) -> Result<BucketOutcome, ReplayError> {
+    let buckets = try_join_all(pass.logs.iter().map(|log| read(pass.item_id, *log, bucket, since))).await?;
+    let read = buckets.iter().map(|one| (one.records.len() as u64, one.malformed)).collect();
+    let records: Vec<Vec<LogRecord>> = buckets.into_iter().map(|one| one.records).collect();
+    let in_ledger = in_ledger(pass, &records).await?;
+    let Decided { orders, withdrawals, left_out } = decide(&records, &in_ledger);
+    let mut restored = Vec::new();
+    let mut withdrawn = 0;
+    for withdrawals in withdrawals.chunks(MAX_BATCH as usize) {
+        let done = restore(pass, withdrawals, &[]).await?;
+        withdrawn += done.withdrawn;
+        restored.push((0, 0, done));
+    }
+    // An order that an earlier pass put back after its withdrawal may have replaced a newer one.
+    let places = places || withdrawn > 0;
+    for region in 0..if places { pass.logs.len() } else { 0 } {
+        let of_region: Vec<BatchOrder> =
+            orders.iter().filter(|(of, _)| *of == region).map(|(_, order)| order.clone()).collect();
+        for orders in of_region.chunks(MAX_BATCH as usize) {
+            restored.push((region, orders.len() as u64, restore(pass, &[], orders).await?));
+        }
+    }
+    Ok(BucketOutcome { read, left_out, restored })
+}
+
+async fn read<S: RecordSource>(
+    item_id: &ItemId,
+    log: &S,
+    bucket: u8,
+    since: Stamp,
+) -> Result<Bucket, ReplayError> {
+    let unreadable = |error| ReplayError::RegionUnreadable { region: log.region().to_owned(), error };
+    log.bucket(item_id, bucket, since).await.map_err(unreadable)
+}
+
+async fn in_ledger<S>(
+    pass: &Pass<'_, S>,
+    records: &[Vec<LogRecord>],
+) -> Result<HashMap<UserToken, Stamp>, ReplayError> {
+    let buyers: HashSet<&UserToken> = records.iter().flatten().map(|record| &record.user_token).collect();
+    let buyers: Vec<&UserToken> = buyers.into_iter().collect();
+    let mut found = HashMap::new();
+    for page in buyers.chunks(LEDGER_PAGE) {
+        found.extend(pass.ledger.stamps_of(pass.item_id, page).await?);
+    }
+    Ok(found)
+}
+
+/// One batch, repeated if Redis does not answer: a repetition changes nothing.
+async fn restore<S>(
+    pass: &Pass<'_, S>,
+    withdrawals: &[BatchOrder],
+    orders: &[BatchOrder],
+) -> Result<RestoredBatch, ReplayError> {
+    let mut attempts = 0;
+    loop {
+        let restored = pass.queue.restore_batch(pass.item_id, pass.token, withdrawals, orders).await;
+        attempts += 1;
+        match restored {
+            Err(LinkError::NotSent(_) | LinkError::Unanswered(_)) if attempts < MAX_ATTEMPTS => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Adds a bucket's outcome to the report. Only the pass over all records counts what it read and left out: later passes
+/// read some of the records again.
+fn add<S: RecordSource>(
+    pass: &Pass<'_, S>,
+    outcome: BucketOutcome,
+    is_first: bool,
+    report: &mut ReplayReport,
+) -> u64 {
+    let mut placed = 0;
+    for (region, log) in pass.logs.iter().enumerate() {
+        let Some(of_region) = report.regions.get_mut(log.region()) else { continue };
+        if is_first {
+            let (read, malformed) = outcome.read.get(region).copied().unwrap_or_default();
+            of_region.read += read;
+            of_region.malformed += malformed;
+            for (_, reason) in outcome.left_out.iter().filter(|(of, _)| *of == region) {
+                *of_region.left_out.entry(*reason).or_default() += 1;
+            }
+        }
+        for (_, sent, restored) in outcome.restored.iter().filter(|(of, ..)| *of == region) {
+            of_region.placed += restored.placed;
+            placed += restored.placed;
+            report.withdrawn_from_queue += restored.withdrawn;
+            if is_first && restored.taken > 0 {
+                *of_region.left_out.entry(LeftOut::Taken).or_default() += restored.taken;
+            }
+            if is_first {
+                of_region.already_queued += sent.saturating_sub(restored.placed + restored.taken);
+            }
+        }
+    }
+    placed
+}

@@ -1,0 +1,133 @@
+//! Putting logged orders back into the queue of an item whose Redis was lost or replaced.
+//!
+//! While the item's hash has `restoring`, the item is being restored: the drain takes nothing from its queue, and place
+//! refuses nothing for its age. The value is the token of the caller who restores it. A restore begins a new life of the
+//! queue: its watermark starts again.
+
+use super::{BatchOrder, ItemError, Keys, LinkError, MAX_BATCH, Queue};
+use crate::item::ItemId;
+use redis::{AsyncCommands, Script};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/begin.lua")));
+static BATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/batch.lua")));
+static END: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/end.lua")));
+
+/// The value of `restoring` of an item that waits for a restore. The scripts have it, too.
+pub const RESTORE_WANTED: &str = "wanted";
+/// A restore without a step for this time has ended, and another one may take over.
+pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What one batch did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoredBatch {
+    /// Orders that are new in the queue.
+    pub placed: u64,
+    /// Orders of buyers who have a unit.
+    pub taken: u64,
+    /// Orders that were withdrawn, and are no longer in the queue.
+    pub withdrawn: u64,
+}
+
+/// How the end of a restore was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreEnd {
+    Ended,
+    /// Another restore has taken over, or has ended it.
+    NotMine,
+    /// Another server has become the primary since the beginning: the restore has to begin again.
+    PrimaryChanged,
+}
+
+impl Queue {
+    /// Begins to restore `item_id`, and names the caller `token`. Returns whether it did: not if another restore made a step
+    /// within `take_over_after`.
+    pub async fn restore_begin(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        take_over_after: Duration,
+    ) -> Result<bool, ItemError> {
+        self.activate(item_id).await?;
+        let key = Keys::of(item_id).item;
+        let limit =
+            if take_over_after.is_zero() { String::new() } else { take_over_after.as_micros().to_string() };
+        let begun = self.link.call(async |mut connection| {
+            BEGIN.key(&key).arg(token).arg(&limit).invoke_async::<u64>(&mut connection).await
+        });
+        match begun.await {
+            Ok(begun) => Ok(begun == 1),
+            Err(LinkError::Refused(code)) if code == "NOITEM" => Err(ItemError::NoSuchItem(item_id.clone())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the withdrawn orders that are older than their `withdrawals`, then puts `orders` back. Refused as
+    /// `NOTRESTORING` unless the restore `token` is in progress. Both lists together have at most [`MAX_BATCH`] entries, of
+    /// one for each buyer.
+    pub async fn restore_batch(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        withdrawals: &[BatchOrder],
+        orders: &[BatchOrder],
+    ) -> Result<RestoredBatch, LinkError> {
+        debug_assert!(withdrawals.len() + orders.len() <= MAX_BATCH as usize);
+        let keys = Keys::of(item_id);
+        let (placed, taken, withdrawn) = self
+            .link
+            .call(async |mut connection| {
+                let mut script = BATCH.key(&keys.item);
+                script.key(&keys.orders).key(&keys.reservations).arg(token).arg(withdrawals.len());
+                for order in withdrawals.iter().chain(orders) {
+                    script.arg(order.placed_at.as_micros()).arg(order.user_token.as_str());
+                }
+                script.invoke_async(&mut connection).await
+            })
+            .await?;
+        Ok(RestoredBatch { placed, taken, withdrawn })
+    }
+
+    /// Ends the restore `token` of `item_id`: the queue is complete.
+    pub async fn restore_end(&self, item_id: &ItemId, token: &str) -> Result<RestoreEnd, LinkError> {
+        Ok(match self.end(item_id, token, true).await? {
+            1 => RestoreEnd::Ended,
+            -1 => RestoreEnd::PrimaryChanged,
+            _ => RestoreEnd::NotMine,
+        })
+    }
+
+    /// Gives up the restore `token` of `item_id`: the item waits for another one, which may begin at once.
+    pub async fn restore_give_up(&self, item_id: &ItemId, token: &str) -> Result<(), LinkError> {
+        self.end(item_id, token, false).await.map(drop)
+    }
+
+    async fn end(&self, item_id: &ItemId, token: &str, is_complete: bool) -> Result<i64, LinkError> {
+        let key = Keys::of(item_id).item;
+        let call = async |mut connection| {
+            END.key(&key).arg(token).arg(u8::from(is_complete)).invoke_async::<i64>(&mut connection).await
+        };
+        self.link.call(call).await
+    }
+
+    /// Which of `items` are being restored, or wait for it.
+    pub async fn restoring_among(&self, items: &[ItemId]) -> Result<Vec<ItemId>, LinkError> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for item_id in items {
+            pipe.hexists(Keys::of(item_id).item, "restoring");
+        }
+        let found: Vec<bool> =
+            self.link.call(async |mut connection| pipe.query_async(&mut connection).await).await?;
+        Ok(items.iter().zip(found).filter(|(_, is)| *is).map(|(item_id, _)| item_id.clone()).collect())
+    }
+
+    /// Whether `item_id` is being restored. An item that Redis does not have is not.
+    pub async fn is_restoring(&self, item_id: &ItemId) -> Result<bool, LinkError> {
+        let key = Keys::of(item_id).item;
+        self.link.call(async |mut connection| connection.hexists(&key, "restoring").await).await
+    }
+}

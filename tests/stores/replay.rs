@@ -1,0 +1,436 @@
+//! Restoring a queue from the order logs, on a real Redis and a real PostgreSQL: random histories before a loss, orders and
+//! withdrawals during the replay, and a model of what has to wait afterwards.
+
+use anyhow::{Context, Result, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use checkout_worker::{ItemWork, WorkerContext};
+use local::system::clock::micros_now;
+use local::system::redis_server;
+use order_log::{Bucket, LogRecord, OrderLogError, RecordKind, Refusal, RefusalReason};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use reconcile::Stores;
+use redis::AsyncCommands;
+use replay::{RecordSource, ReplayError, ReplayOptions, ReplayReport};
+use shared::config::RedisConfig;
+use shared::item::{ItemId, NewItem};
+use shared::permit::Permit;
+use shared::queue::{
+    BatchOrder, Keys, Link, MAX_BATCH, OrderState, Placement, Queue, RESTORE_WANTED, RestoreEnd,
+};
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use tests::{LedgerServer, RedisQueue, source};
+
+const BUYERS: u8 = 14;
+const WINDOW: Duration = Duration::from_millis(50);
+const REGIONS: [&str; 2] = ["us-east-1", "ap-southeast-2"];
+
+/// The order log of a region, in memory.
+#[derive(Default)]
+struct MemoryLog {
+    region: &'static str,
+    records: Mutex<BTreeMap<(String, u64), LogRecord>>,
+    is_unreadable: AtomicBool,
+}
+
+impl MemoryLog {
+    fn append(&self, record: &LogRecord) {
+        let key = (record.user_token.as_str().to_owned(), record.placed_at.as_micros());
+        self.records.lock().unwrap().insert(key, record.clone());
+    }
+
+    fn refuse(&self, record: &LogRecord) {
+        let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: record.placed_at };
+        self.append(&LogRecord { refusal: Some(refusal), ..record.clone() });
+    }
+}
+
+impl RecordSource for MemoryLog {
+    fn region(&self) -> &str {
+        self.region
+    }
+
+    async fn bucket(&self, _: &ItemId, bucket: u8, since: Stamp) -> Result<Bucket, OrderLogError> {
+        if self.is_unreadable.load(Ordering::Relaxed) {
+            return Err(OrderLogError::NotSent("no connection".into()));
+        }
+        let of = |buyer: &UserToken| digest(&SHA256, buyer.as_str().as_bytes()).as_ref()[0];
+        let records = self.records.lock().unwrap();
+        let found =
+            records.values().filter(|one| of(&one.user_token) == bucket && one.placed_at >= since).cloned();
+        Ok(Bucket { records: found.collect(), malformed: 0 })
+    }
+}
+
+/// One thing that happens. A record that is not delivered has not reached main yet.
+#[derive(Clone, Debug)]
+enum Step {
+    Order { buyer: u8, region: usize, is_delivered: bool },
+    Leave { buyer: u8, region: usize, is_delivered: bool },
+    Drain { most: u32 },
+    Work,
+}
+
+/// What happens to Redis.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// Everything is lost, and the item is rebuilt from the ledger.
+    Everything,
+    /// Everything since this step is lost.
+    Tail(usize),
+}
+
+fn step(drains: u32) -> impl Strategy<Value = Step> {
+    let who = || (0..BUYERS, 0..REGIONS.len(), prop::bool::weighted(0.8));
+    prop_oneof![
+        8 => who().prop_map(|(buyer, region, is_delivered)| Step::Order { buyer, region, is_delivered }),
+        3 => who().prop_map(|(buyer, region, is_delivered)| Step::Leave { buyer, region, is_delivered }),
+        drains => (1..4_u32).prop_map(|most| Step::Drain { most }),
+        drains => Just(Step::Work),
+    ]
+}
+
+struct World {
+    redis: RedisQueue,
+    ledger: LedgerServer,
+    /// As a drain with order logs has it.
+    queue: Queue,
+    stores: Stores,
+    number: AtomicU32,
+}
+
+/// One item, and its logs.
+struct Drop<'a> {
+    world: &'a World,
+    item_id: ItemId,
+    logs: Vec<MemoryLog>,
+}
+
+impl World {
+    async fn start() -> Result<Self> {
+        let (redis, ledger) = (RedisQueue::start().await?, LedgerServer::start().await?);
+        let url = redis.redis.url();
+        let link = Link::new(RedisConfig::main(&move |name: &str| redis_server::setting(name, &url))?);
+        let queue = Queue::new(link.clone()).with_order_logs(true);
+        let stores = Stores { link, queue: queue.clone(), ledger: ledger.ledger.clone() };
+        Ok(Self { redis, ledger, queue, stores, number: AtomicU32::default() })
+    }
+
+    async fn announce(&self, stock_total: u32) -> Result<Drop<'_>> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let item_id: ItemId = format!("drop-{number}").parse()?;
+        let new = NewItem {
+            item_id: item_id.clone(),
+            name: item_id.to_string(),
+            stock_total,
+            opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
+            closes_at: None,
+            hold_seconds: 600,
+            settle_window_ms: 50,
+        };
+        self.ledger.ledger.create_item(&new).await?;
+        self.queue.create_item(&new, 1).await?;
+        let logs = REGIONS.map(|region| MemoryLog { region, ..MemoryLog::default() }).into();
+        Ok(Drop { world: self, item_id, logs })
+    }
+
+    async fn work(&self, item_id: &ItemId) -> Result<()> {
+        let context = WorkerContext::from_config(&source(&self.redis, &self.ledger)).await?;
+        ItemWork::new(context, item_id.clone()).round(true).await?;
+        Ok(())
+    }
+}
+
+impl Drop<'_> {
+    fn record(&self, kind: RecordKind, buyer: u8, at: u64) -> LogRecord {
+        let buyer = UserToken::parse(format!("buyer-{buyer:02}")).unwrap();
+        LogRecord::new(kind, self.item_id.clone(), buyer, Stamp::from_micros(at).unwrap())
+    }
+
+    /// As order-place applies a record.
+    async fn deliver(&self, region: usize, record: &LogRecord) -> Result<()> {
+        let queue = &self.world.queue;
+        let buyer = &record.user_token;
+        if record.kind == RecordKind::Leave {
+            match queue.order_state(&self.item_id, buyer).await? {
+                OrderState::Queued { placed_at, .. } if placed_at > record.placed_at => {}
+                OrderState::Queued { .. } | OrderState::Reserved(_) => {
+                    queue.leave(&self.item_id, buyer).await?;
+                }
+                _ => {}
+            }
+            return Ok(());
+        }
+        let order = BatchOrder { user_token: buyer.clone(), placed_at: record.placed_at };
+        let placed =
+            queue.place_batch(&self.item_id, &[order], WINDOW, &self.world.redis.clock).await.remove(0)?;
+        if matches!(placed.placement, Placement::TooLate | Placement::ClockAhead) {
+            self.logs[region].refuse(record);
+        }
+        Ok(())
+    }
+
+    async fn run(&self, step: &Step, at: u64) -> Result<()> {
+        let (kind, buyer, region, is_delivered) = match *step {
+            Step::Order { buyer, region, is_delivered } => (RecordKind::Order, buyer, region, is_delivered),
+            Step::Leave { buyer, region, is_delivered } => (RecordKind::Leave, buyer, region, is_delivered),
+            Step::Drain { most } => return self.drain(most).await.map(drop),
+            Step::Work => return self.world.work(&self.item_id).await,
+        };
+        let record = self.record(kind, buyer, at);
+        self.logs[region].append(&record);
+        if is_delivered { self.deliver(region, &record).await } else { Ok(()) }
+    }
+
+    /// The orders' ages are those of this test, and must not make the delay longer.
+    async fn drain(&self, most: u32) -> Result<u64> {
+        let mut connection = self.world.redis.redis.connect().await?;
+        let key = Keys::of(&self.item_id).item;
+        let _: () = connection.hset_multiple(&key, &[("late", "0"), ("late_before", "0")]).await?;
+        Ok(self.world.queue.drain(&self.item_id, most, Permit::Unleased).await?.taken)
+    }
+
+    async fn dump(&self) -> Result<Vec<(String, Option<Vec<u8>>)>> {
+        let mut connection = self.world.redis.redis.connect().await?;
+        let keys = Keys::of(&self.item_id);
+        let mut dumped = Vec::new();
+        for key in [keys.item, keys.orders, keys.reservations, keys.tasks] {
+            dumped.push((key.clone(), redis::cmd("DUMP").arg(key).query_async(&mut connection).await?));
+        }
+        Ok(dumped)
+    }
+
+    /// Replaces the server's content, as a new primary has it. `None`: nothing is left.
+    async fn lose(&self, kept: Option<&[(String, Option<Vec<u8>>)]>) -> Result<()> {
+        let mut connection = self.world.redis.redis.connect().await?;
+        let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
+        let Some(kept) = kept else {
+            reconcile::restore(&self.world.stores, &self.item_id, 1).await?;
+            return Ok(());
+        };
+        for (key, value) in kept {
+            let Some(value) = value else { continue };
+            let mut restore = redis::cmd("RESTORE");
+            let _: () = restore.arg(key).arg(0).arg(value).query_async(&mut connection).await?;
+        }
+        let _: () = connection.sadd(shared::queue::ITEMS, self.item_id.as_str()).await?;
+        // The server is the same one here.
+        let _: () = connection.hset(Keys::of(&self.item_id).item, "primary", "another").await?;
+        Ok(())
+    }
+
+    async fn replay(&self, options: &ReplayOptions) -> Result<ReplayReport, ReplayError> {
+        let World { queue, ledger, .. } = self.world;
+        replay::replay(&self.item_id, queue, &ledger.ledger, &self.logs, options).await
+    }
+
+    async fn queued(&self) -> Result<BTreeMap<String, u64>> {
+        let mut connection = self.world.redis.redis.connect().await?;
+        let found: Vec<(String, f64)> =
+            connection.zrange_withscores(Keys::of(&self.item_id).orders, 0, -1).await?;
+        Ok(found.into_iter().map(|(buyer, stamp)| (buyer, stamp as u64)).collect())
+    }
+
+    /// The stamp and buyer of each reservation of this life of Redis, in their order.
+    async fn reserved(&self) -> Result<Vec<(u64, String)>> {
+        let mut connection = self.world.redis.redis.connect().await?;
+        let tasks: redis::streams::StreamRangeReply =
+            connection.xrange_all(Keys::of(&self.item_id).tasks).await?;
+        let of = |task: &redis::streams::StreamId| Some((task.get("placed_at")?, task.get("user_token")?));
+        Ok(tasks.ids.iter().filter_map(of).collect())
+    }
+
+    /// What has to wait after the replay: the model.
+    async fn expected(&self) -> Result<BTreeMap<String, u64>> {
+        let records: Vec<LogRecord> = self
+            .logs
+            .iter()
+            .flat_map(|log| log.records.lock().unwrap().values().cloned().collect::<Vec<_>>())
+            .collect();
+        let mut expected = BTreeMap::new();
+        let sales = self.world.ledger.ledger.sales(&self.item_id, None, 1_000).await?;
+        let known: HashMap<&str, u64> =
+            sales.iter().map(|sale| (sale.user_token.as_str(), sale.placed_at.as_micros())).collect();
+        for buyer in records.iter().map(|record| &record.user_token).collect::<HashSet<_>>() {
+            let of_buyer = records.iter().filter(|record| record.user_token == *buyer);
+            let left_at = of_buyer
+                .clone()
+                .filter(|record| record.kind == RecordKind::Leave)
+                .map(|record| record.placed_at.as_micros())
+                .max()
+                .unwrap_or_default();
+            let decided = known.get(buyer.as_str()).copied().unwrap_or_default();
+            let oldest = of_buyer
+                .filter(|record| record.kind == RecordKind::Order && record.refusal.is_none())
+                .map(|record| record.placed_at.as_micros())
+                .filter(|stamp| *stamp > left_at && *stamp > decided)
+                .min();
+            let state = self.world.queue.order_state(&self.item_id, buyer).await?;
+            let has_unit = matches!(state, OrderState::Reserved(_) | OrderState::Sold);
+            if let (Some(oldest), false) = (oldest, has_unit) {
+                expected.insert(buyer.as_str().to_owned(), oldest);
+            }
+        }
+        Ok(expected)
+    }
+}
+
+/// A history, a loss, and what happens during the replay.
+#[derive(Clone, Debug)]
+struct Case {
+    before: Vec<Step>,
+    loss: Loss,
+    /// After so many milliseconds.
+    during: Vec<(u64, Step)>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let loss = prop_oneof![1 => Just(Loss::Everything), 1 => (0..30_usize).prop_map(Loss::Tail)];
+    let during = proptest::collection::vec((0..25_u64, step(0)), 0..14);
+    (proptest::collection::vec(step(2), 0..40), loss, during).prop_map(|(before, loss, mut during)| {
+        during.sort_by_key(|(ms, _)| *ms);
+        Case { before, loss, during }
+    })
+}
+
+async fn run(world: &World, case: &Case) -> Result<()> {
+    let item = world.announce(6).await?;
+    let began = micros_now() - 5_000_000;
+    let mut kept = None;
+    for (number, step) in case.before.iter().enumerate() {
+        if matches!(case.loss, Loss::Tail(at) if at == number) {
+            kept = Some(item.dump().await?);
+        }
+        item.run(step, began + 1_000 * number as u64).await?;
+    }
+    if let (Loss::Tail(_), None) = (case.loss, &kept) {
+        kept = Some(item.dump().await?);
+    }
+    item.lose(kept.as_deref()).await?;
+    // The drain finds out before it takes anything.
+    ensure!(item.drain(500).await? == 0, "a drain took orders before the replay");
+    let mut connection = world.redis.redis.connect().await?;
+    let waits: String = connection.hget(Keys::of(&item.item_id).item, "restoring").await?;
+    ensure!(waits == RESTORE_WANTED, "{waits}");
+    let served_before = item.reserved().await?.len();
+
+    let options = ReplayOptions::default();
+    let live = async {
+        let began = tokio::time::Instant::now();
+        for (ms, step) in &case.during {
+            tokio::time::sleep_until(began + Duration::from_millis(*ms)).await;
+            // Everything is delivered in the end: the stream is durable.
+            let step = match *step {
+                Step::Order { buyer, region, .. } => Step::Order { buyer, region, is_delivered: true },
+                Step::Leave { buyer, region, .. } => Step::Leave { buyer, region, is_delivered: true },
+                ref other => other.clone(),
+            };
+            item.run(&step, micros_now()).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (report, intake) = tokio::join!(item.replay(&options), live);
+    let report = report?;
+    intake?;
+    let (expected, queued) = (item.expected().await?, item.queued().await?);
+    ensure!(expected == queued, "expected {expected:?}, queued {queued:?}, {report:?}");
+    let restoring: Option<String> = connection.hget(Keys::of(&item.item_id).item, "restoring").await?;
+    ensure!(restoring.is_none(), "{restoring:?}");
+
+    // Once more: nothing changes.
+    item.replay(&options).await?;
+    ensure!(item.queued().await? == queued, "a second replay changed the queue");
+
+    // The new life serves in order, and nothing twice.
+    tokio::time::sleep(2 * WINDOW).await;
+    while item.drain(3).await? > 0 {}
+    let reserved = item.reserved().await?;
+    let served = reserved.get(served_before..).context("tasks are missing")?;
+    ensure!(served.is_sorted(), "{served:?}");
+    let buyers: HashSet<&String> = served.iter().map(|(_, buyer)| buyer).collect();
+    ensure!(buyers.len() == served.len(), "{served:?}");
+    let (waiting, taken, _) = world.queue.counts(&item.item_id).await?;
+    ensure!(waiting == 0 || taken == 6, "{waiting} orders wait, {taken} units are taken");
+    Ok(())
+}
+
+#[test]
+fn a_replay_restores_what_the_model_expects_whatever_happens_meanwhile() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let world = runtime.block_on(World::start()).unwrap();
+    let mut runner = TestRunner::new(Config { cases: 120, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&case(), |case| {
+        runtime.block_on(run(&world, &case)).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    });
+    outcome.unwrap();
+}
+
+#[tokio::test]
+async fn a_region_that_cannot_be_read_stops_the_replay_until_an_operator_leaves_it_out() {
+    let world = World::start().await.unwrap();
+    let item = world.announce(6).await.unwrap();
+    let now = micros_now();
+    for (region, buyer) in [(0, 1), (1, 2)] {
+        item.logs[region].append(&item.record(RecordKind::Order, buyer, now - 3_600_000_000));
+    }
+    item.logs[1].is_unreadable.store(true, Ordering::Relaxed);
+    let error = item.replay(&ReplayOptions::default()).await.unwrap_err();
+    assert!(
+        matches!(&error, ReplayError::RegionUnreadable { region, .. } if region == REGIONS[1]),
+        "{error}"
+    );
+    assert!(world.queue.is_restoring(&item.item_id).await.unwrap());
+    assert_eq!(item.drain(500).await.unwrap(), 0);
+    // An order that comes from the stream is as old, and not refused.
+    item.deliver(0, &item.record(RecordKind::Order, 3, now - 1_800_000_000)).await.unwrap();
+    // What an operator names must exist.
+    let without = |region: &str| ReplayOptions { without: vec![region.into()], ..ReplayOptions::default() };
+    let error = item.replay(&without("mars")).await.unwrap_err();
+    assert!(matches!(error, ReplayError::NoSuchRegion(_)), "{error}");
+    let report = item.replay(&without(REGIONS[1])).await.unwrap();
+    assert_eq!(report.without, [REGIONS[1]]);
+    assert_eq!((report.read(), report.placed(), report.regions.len()), (1, 1, 1));
+    assert_eq!(item.queued().await.unwrap().len(), 2);
+    assert_eq!(item.drain(500).await.unwrap(), 2);
+    // The other log again: its order is behind nothing that waits, and counts.
+    item.logs[1].is_unreadable.store(false, Ordering::Relaxed);
+    assert_eq!(item.replay(&ReplayOptions::default()).await.unwrap().placed(), 1);
+}
+
+#[tokio::test]
+async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
+    let world = World::start().await.unwrap();
+    let item = world.announce(6).await.unwrap();
+    let (queue, item_id) = (&world.queue, &item.item_id);
+    let order = BatchOrder {
+        user_token: UserToken::parse("ann").unwrap(),
+        placed_at: Stamp::from_micros(micros_now() - 60_000_000).unwrap(),
+    };
+    let orders = std::slice::from_ref(&order);
+    assert!(queue.restore_batch(item_id, "one", &[], orders).await.is_err(), "nothing is restored yet");
+    let long = Duration::from_secs(30);
+    assert!(queue.restore_begin(item_id, "one", long).await.unwrap());
+    assert!(matches!(item.replay(&ReplayOptions::default()).await, Err(ReplayError::InProgress)));
+    assert_eq!(queue.restore_batch(item_id, "one", &[], orders).await.unwrap().placed, 1);
+    // The other one takes over, at once or after the timeout.
+    assert!(queue.restore_begin(item_id, "two", Duration::ZERO).await.unwrap());
+    assert!(queue.restore_batch(item_id, "one", &[], orders).await.is_err());
+    assert_eq!(queue.restore_end(item_id, "one").await.unwrap(), RestoreEnd::NotMine);
+    queue.restore_give_up(item_id, "one").await.unwrap();
+    assert!(!queue.restore_begin(item_id, "three", long).await.unwrap());
+    queue.restore_give_up(item_id, "two").await.unwrap();
+    assert!(queue.restore_begin(item_id, "three", long).await.unwrap());
+    // A failover in the middle.
+    let mut connection = world.redis.redis.connect().await.unwrap();
+    let _: () = connection.hset(Keys::of(item_id).item, "primary", "another").await.unwrap();
+    assert_eq!(queue.restore_end(item_id, "three").await.unwrap(), RestoreEnd::PrimaryChanged);
+    assert!(queue.is_restoring(item_id).await.unwrap());
+    assert!(item.replay(&ReplayOptions::default()).await.unwrap().took_ms < 60_000);
+    assert!(!queue.is_restoring(item_id).await.unwrap());
+    assert_eq!(queue.drain(item_id, MAX_BATCH, Permit::Unleased).await.unwrap().reserved, 1);
+}
