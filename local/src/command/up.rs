@@ -143,13 +143,12 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
         );
         println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");
     }
-    let admin = main.invoke_api().invoke_url("drop-admin");
-    println!(
-        "\nCommands of an operator (create, update, pause, resume, close, describe, list,\nmigrate, rebuild, reconcile, audit):"
-    );
-    println!("  curl {admin} -d '{}'", json!({ "command": "describe", "item_id": item_id }));
-    println!("  curl {admin} -d '{}'", json!({ "command": "audit", "item_id": item_id, "format": "csv" }));
-    println!("  curl {admin} -d @events/drop-admin.create.json");
+    let functions = main.invoke_api();
+    println!("\nCommands of an operator (`make cli` installs fairdrop; fairdrop --help):");
+    println!("  export FAIRDROP_LOCAL={}", functions.endpoint());
+    println!("  fairdrop describe {item_id}");
+    println!("  fairdrop audit {item_id} --format csv");
+    println!("  curl {} -d @events/drop-admin.create.json", functions.invoke_url("drop-admin"));
     println!("\nPress Ctrl-C to stop all servers and functions.");
     Ok(())
 }

@@ -1,0 +1,47 @@
+//! `fairdrop create`
+
+use super::items::show_item;
+use super::{Call, Command, Function};
+use crate::moment;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Put a new item on sale
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "\
+Example: fairdrop create sneaker-42 --name 'Sneaker 42' --stock-total 500 --opens-at 2026-11-24T06:00:00Z --hold-seconds 600")]
+pub(crate) struct Create {
+    /// 1 to 64 characters of A-Z a-z 0-9 . _ -
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// As buyers see it: 1 to 200 characters
+    #[arg(long)]
+    name: String,
+    /// Units for sale
+    #[arg(long, value_name = "UNITS")]
+    stock_total: u32,
+    /// When it opens: RFC 3339 with a zone, or microseconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    opens_at: u64,
+    /// When it closes, in the same form; without it the item never closes
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closes_at: Option<u64>,
+    /// Seconds that a reservation waits for payment, at most a day; 0 sells at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    hold_seconds: u32,
+    /// Milliseconds from an order's stamp until it is served: 50 to 10000
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
+    settle_window_ms: u32,
+}
+
+impl Command for Create {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "create", &json!({ "item": self }))
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        show_item(answer)
+    }
+}

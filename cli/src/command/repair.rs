@@ -1,0 +1,98 @@
+//! `fairdrop reconcile`, `rebuild` and `sell-withheld`: Redis against the ledger.
+
+use super::items::show_item;
+use super::{Call, Command, Function};
+use crate::table;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Compare Redis with the ledger, and repair Redis on request
+///
+/// While tasks wait, the comparison is incomplete: `pause` the item, and wait until `describe` shows no waiting task.
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop reconcile sneaker-42 --repair --yes")]
+pub(crate) struct Reconcile {
+    /// One item; all items of the ledger without it
+    #[arg(value_name = "ITEM")]
+    item_id: Option<String>,
+    /// Change Redis to what the ledger says
+    #[arg(long)]
+    repair: bool,
+}
+
+impl Command for Reconcile {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "reconcile", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        let items = self.item_id.as_deref().unwrap_or("every item");
+        self.repair.then(|| {
+            format!("Redis's reservations and stock of {items} are changed to what the ledger says.")
+        })
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        let Some(items) = answer["items"].as_object() else { return table::fields(answer, &[]) };
+        let row = |(id, item): (&String, &Value)| {
+            let mut row = Map::from_iter([("item_id".to_owned(), Value::from(id.clone()))]);
+            row.extend(item.as_object().cloned().unwrap_or_default());
+            Value::Object(row)
+        };
+        let list: Vec<Value> = items.iter().map(row).collect();
+        table::rows(
+            &list,
+            &["item_id", "tasks_waiting", "stock_left", "stock_counted", "differences", "item_fields"],
+        )
+    }
+}
+
+/// Restore an item in Redis from the ledger
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct Rebuild {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+}
+
+impl Command for Rebuild {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "rebuild", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        Some(format!(
+            "What only Redis has of {} is discarded: its waiting orders, and sales that the ledger lacks.",
+            self.item_id
+        ))
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        table::fields(answer, &["item_id", "units_taken"])
+    }
+}
+
+/// Put units on sale that a failover has withheld
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop sell-withheld sneaker-42 --keep 0")]
+pub(crate) struct SellWithheld {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// Units that stay withheld
+    #[arg(long, value_name = "UNITS")]
+    keep: u32,
+}
+
+impl Command for SellWithheld {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "sell_withheld", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        Some(format!("All withheld units of {} except {} go to the next buyers.", self.item_id, self.keep))
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        show_item(answer)
+    }
+}
