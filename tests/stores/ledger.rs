@@ -19,6 +19,7 @@ mod database_user;
 mod fence;
 mod items;
 mod monitoring;
+mod outbox;
 mod payments;
 
 const NOW: u64 = 1_795_000_000_000_000;

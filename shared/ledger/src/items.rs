@@ -295,6 +295,29 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// As [`begin_before`](Self::begin_before), for a transaction that may write an event. If events are wanted, it locks
+    /// the item's row before any sale's row, as all transactions do: the event gets its sequence from that row. Otherwise
+    /// payments of one item need not wait for each other.
+    pub(crate) async fn begin_with_events(
+        &self,
+        item_id: &ItemId,
+        until: Option<Stamp>,
+    ) -> Result<Transaction<'static, Postgres>, LedgerError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(
+            "SELECT set_config('fairdrop.until', $2, true),
+                    (SELECT true FROM fairdrop.items
+                      WHERE item_id = $1 AND fairdrop.events_are_wanted() FOR NO KEY UPDATE)",
+        )
+        .bind(item_id.as_str())
+        .bind(until_setting(until))
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction)
+    }
+}
+
 fn until_setting(until: Option<Stamp>) -> String {
     until.map(|stamp| stamp.to_string()).unwrap_or_default()
 }

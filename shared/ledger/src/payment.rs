@@ -190,7 +190,7 @@ const SELL: &str = "
 
 impl Ledger {
     async fn sell(&self, charge: Charge<'_>) -> Result<Option<Stamp>, LedgerError> {
-        let mut transaction = self.begin_before(charge.fence.until).await?;
+        let mut transaction = self.begin_with_events(charge.item_id, charge.fence.until).await?;
         let placed_at: Option<i64> = sqlx::query_scalar(SELL)
             .bind(charge.item_id.as_str())
             .bind(charge.buyer.as_str())
@@ -229,7 +229,7 @@ impl Ledger {
         until: Stamp,
         redis: OrderState,
     ) -> Result<Extension, LedgerError> {
-        let mut transaction = self.begin_before(charge.fence.until).await?;
+        let mut transaction = self.begin_with_events(charge.item_id, charge.fence.until).await?;
         let facts = read_facts(&mut transaction, charge).await?;
         let extension = match facts.decide(charge.reference, None) {
             PaymentDecision::Decided(answer) => {
