@@ -13,7 +13,7 @@ import sys
 import zlib
 
 GLIBC = (2, 34)  # of Amazon Linux 2023
-MAX_BYTES = {"OrderIntakeFunction": 5_000_000, "OrderIntakeManagedFunction": 5_000_000}
+MAX_BYTES = {"OrderIntakeFunction": 5_000_000}
 
 
 def newest_glibc(binary: bytes) -> tuple[int, int]:

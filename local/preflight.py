@@ -29,8 +29,8 @@ CANARY = "preflight-canary"
 KEEP_WARM = b'{"keep_warm":true}'
 EVERYWHERE = ["order-intake", "order-status"]
 OF_MAIN = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"]
-OPTIONAL = ["order-intake-managed", "order-place", "live-updates", "live-publish", "token-keys", "token-keys-store"]
-BEHIND_ALIAS = {"order-intake": "live", "order-intake-managed": "live"}
+OPTIONAL = ["order-place", "live-updates", "live-publish", "token-keys", "token-keys-store"]
+BEHIND_ALIAS = {"order-intake": "live"}
 AWS = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
 HTTP_LIMIT_SECONDS = 30
 POLL_SECONDS = 2

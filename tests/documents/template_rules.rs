@@ -198,37 +198,18 @@ fn a_function_that_needs_a_newer_glibc_or_is_too_large_is_refused() {
 #[test]
 fn sam_translates_the_template_with_every_option() {
     let resources = tests::expanded::translated()["template"]["Resources"].as_object().unwrap();
-    let managed = &resources["OrderIntakeManagedFunction"];
-    let capacity =
-        &managed["Properties"]["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"];
-    assert_eq!(capacity["CapacityProviderArn"], json!({ "Fn::GetAtt": ["IntakeInstances", "Arn"] }));
-    assert_eq!(
-        (&managed["Condition"], managed["Properties"].get("VpcConfig")),
-        (&json!("HasManagedIntake"), None)
-    );
-    // On instances and on classic Lambda, the same program has the same settings.
-    let classic = &resources["OrderIntakeFunction"]["Properties"];
-    for same in ["Environment", "Handler", "Runtime", "Timeout", "Architectures"] {
-        assert_eq!(managed["Properties"][same], classic[same], "{same}");
-    }
     let versions = resources.values().filter(|resource| resource["Type"] == "AWS::Lambda::Version");
     let versions: Vec<&Value> = versions.map(|version| &version["Properties"]).collect();
-    assert!(versions.len() >= 2, "{versions:?}");
+    assert!(!versions.is_empty());
     assert!(
         versions.iter().all(|version| version["Description"] == json!({ "Ref": "Revision" })),
         "{versions:?}"
     );
     // Lambda publishes a version only if the function itself has changed, so its own description must change, too.
-    for function in [classic, &managed["Properties"]] {
-        let described = function["Description"]["Fn::Sub"].as_str().unwrap_or_default();
-        assert!(described.contains("${Revision}"), "{described:?}");
-    }
-    let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"]["Fn::If"];
-    let alias = |name: &str| json!({ "Ref": format!("{name}Aliaslive") });
-    assert_eq!(
-        target,
-        &json!(["HasManagedIntake", alias("OrderIntakeManagedFunction"), alias("OrderIntakeFunction")])
-    );
+    let described = resources["OrderIntakeFunction"]["Properties"]["Description"]["Fn::Sub"].as_str();
+    assert!(described.unwrap_or_default().contains("${Revision}"), "{described:?}");
+    let target = &resources["OrderIntakeIntegration"]["Properties"]["IntegrationUri"];
+    assert_eq!(target, &json!({ "Ref": "OrderIntakeFunctionAliaslive" }));
 }
 
 /// Test programs and their modules are listed by hand: a file that is not listed is not compiled, and its tests

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 use tests::{Client, quick};
 
 /// What a stack without options lacks.
-const NOT_DEPLOYED: [&str; 6] =
-    ["order-intake-managed", "order-place", "live-updates", "live-publish", "token-keys", "token-keys-store"];
+const NOT_DEPLOYED: [&str; 5] =
+    ["order-place", "live-updates", "live-publish", "token-keys", "token-keys-store"];
 
 /// States by region and function; all others are active.
 type States = Arc<Mutex<HashMap<(String, String), &'static str>>>;

@@ -225,7 +225,7 @@ impl Expansion<'_> {
             self.template["Resources"].get(id).with_context(|| format!("nothing is named {id}"))?;
         ensure!(self.is_created(resource)?, "{id} is not created, and is referred to");
         let kind = resource["Type"].as_str().unwrap_or_default();
-        for name in ["FunctionName", "QueueName", "TableName", "LogGroupName", "CapacityProviderName"] {
+        for name in ["FunctionName", "QueueName", "TableName", "LogGroupName"] {
             // A version and an alias name the function to which they belong.
             let is_own = !["AWS::Lambda::Version", "AWS::Lambda::Alias"].contains(&kind);
             if let Some(named) = resource["Properties"].get(name).filter(|_| is_own) {
@@ -263,9 +263,6 @@ impl Expansion<'_> {
         let kind = self.template["Resources"][id]["Type"].as_str().unwrap_or_default();
         Ok(match (kind, attribute) {
             ("AWS::Lambda::Function", "Arn") => format!("arn:aws:lambda:{region}:{ACCOUNT}:function:{name}"),
-            ("AWS::Lambda::CapacityProvider", "Arn") => {
-                format!("arn:aws:lambda:{region}:{ACCOUNT}:capacity-provider:{name}")
-            }
             ("AWS::Lambda::Version", "Version") => "1".into(),
             ("AWS::IAM::Role", "Arn") => format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
             ("AWS::SQS::Queue", "Arn") => format!("arn:aws:sqs:{region}:{ACCOUNT}:{name}"),

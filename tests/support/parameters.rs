@@ -69,8 +69,6 @@ pub const WRONG: &[Wrong] = &[
     ("JwtAuthorizer", &["yes", ""]),
     ("IntakeProvisionedConcurrency", &["-1", "10001"]),
     ("Revision", &["", "a b"]),
-    ("ManagedIntakeEnvironments", &["-1", "15001"]),
-    ("ManagedIntakeMaxVCpus", &["5", "15001"]),
     ("OrderLog", &["yes", ""]),
     ("OrderLogWarmWrites", &["3999", "100001"]),
     ("TokenJwks", &["{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),
@@ -111,9 +109,4 @@ pub const WRONG_TOGETHER: &[(&str, Given, &str)] = &[
     ("eu-west-1", &[("StandbyRedisEndpoint", "")], "StandbyRedisEndpoint is required if"),
     ("eu-west-1", &[("Regions", "")], "Regions is required if"),
     ("us-east-1", &[("TokenJwks", ""), ("TokenKeysFrom", "")], "TokenJwks is required if"),
-    (
-        "us-east-1",
-        &[("ManagedIntakeEnvironments", "3"), ("IntakeProvisionedConcurrency", "3")],
-        "IntakeProvisionedConcurrency must be 0",
-    ),
 ];

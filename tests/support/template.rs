@@ -74,8 +74,8 @@ pub fn words<'a>(text: &'a str, start: &str, is_part: impl Fn(char) -> bool) -> 
 
 /// `template` as ministack 1.5 accepts it in `region`.
 ///
-/// ministack supports neither alarms on an expression nor route responses: they are left out. It has no capacity
-/// provider: a queue, which also has an ARN, replaces it. In a condition it takes `AWS::Region` literally.
+/// ministack supports neither alarms on an expression nor route responses: they are left out. In a condition it takes
+/// `AWS::Region` literally.
 pub fn adapt(template: &str, region: &str) -> Adapted {
     let mut adapted = Adapted { text: String::new(), left_out: Vec::new() };
     for block in blocks(template) {
@@ -84,12 +84,6 @@ pub fn adapt(template: &str, region: &str) -> Adapted {
         let is_route_response = block.text.contains("Type: AWS::ApiGatewayV2::RouteResponse");
         match block.name {
             Some(name) if is_expression || is_route_response => adapted.left_out.push(name),
-            Some(name) if block.text.contains("Type: AWS::Lambda::CapacityProvider\n") => {
-                let condition = block.text.lines().find(|line| line.starts_with("    Condition: "));
-                let condition = condition.unwrap_or_default();
-                adapted.text += &format!("  {name}:\n    Type: AWS::SQS::Queue\n{condition}\n");
-                adapted.left_out.push(name);
-            }
             _ if block.section == "Conditions" => {
                 let of_region = block.text.replace("!Ref AWS::Region", region);
                 adapted.text += &of_region.replace("Ref: AWS::Region", region);

@@ -55,9 +55,8 @@ const CONTROL_PLANE: Given = &[
     ),
 ];
 
-const SIMULATED: [Simulated; 21] = [
+const SIMULATED: [Simulated; 20] = [
     main("order-intake", ORDER_LOG),
-    main("order-intake-managed", ORDER_LOG),
     main("order-status", ORDER_LOG),
     main("order-place", ORDER_LOG),
     main("live-updates", &[]),
@@ -131,7 +130,7 @@ fn calls() -> Vec<Value> {
 }
 
 /// What a role allows and no recorded request uses: function (`*`: all), action, reason.
-pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
+pub(crate) const UNUSED: [(&str, &str, &str); 18] = [
     ("*", "logs:CreateLogStream", "Lambda writes the function's log"),
     ("*", "logs:PutLogEvents", "Lambda writes the function's log"),
     ("*", "ec2:AssignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
@@ -146,7 +145,6 @@ pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
     ("order-place", "dynamodb:DescribeStream", "Lambda reads the order log's stream"),
     ("order-place", "dynamodb:GetRecords", "Lambda reads the order log's stream"),
     ("order-place", "dynamodb:GetShardIterator", "Lambda reads the order log's stream"),
-    ("order-intake-managed", "dynamodb:UpdateItem", "the program is recorded as order-intake"),
     ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("restore-drill", "kms:DescribeKey", "RDS decrypts the snapshot with the role's permissions"),

@@ -52,7 +52,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 20] = [
+pub const OPTIONS: [(&str, &str); 19] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (
@@ -71,7 +71,6 @@ pub const OPTIONS: [(&str, &str); 20] = [
     ("ShopRoleArn", "arn:aws:iam::111122223333:role/shop"),
     ("JwtAuthorizer", "true"),
     ("TokenKeysFrom", "discovery"),
-    ("ManagedIntakeEnvironments", "3"),
     ("CorsOrigins", "https://shop.example.com"),
     ("OrderLog", "true"),
     ("WaitReplicas", "1"),

@@ -21,22 +21,14 @@ use tokio::time::timeout;
 use wake::{Readiness, readiness, state_text};
 
 /// Functions of every region that call main's Redis. token-keys-store runs in main and in the standby.
-const EVERYWHERE: [&str; 7] = [
-    "order-intake",
-    "order-intake-managed",
-    "order-status",
-    "order-place",
-    "live-updates",
-    "live-publish",
-    "token-keys-store",
-];
+const EVERYWHERE: [&str; 6] =
+    ["order-intake", "order-status", "order-place", "live-updates", "live-publish", "token-keys-store"];
 /// Functions that not every deployment has.
-const OPTIONAL: [&str; 5] =
-    ["order-intake-managed", "order-place", "live-updates", "live-publish", "token-keys-store"];
+const OPTIONAL: [&str; 4] = ["order-place", "live-updates", "live-publish", "token-keys-store"];
 /// Functions of main alone. In the standby they cannot run until a failover.
 const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
 /// Functions that are invoked by their alias: it names a published version.
-const BEHIND_ALIAS: [&str; 2] = ["order-intake", "order-intake-managed"];
+const BEHIND_ALIAS: [&str; 1] = ["order-intake"];
 const ALIAS: &str = "live";
 /// Limit of one observation or action in the lost region. What fails there is outstanding, and is tried again once the
 /// new main sells.

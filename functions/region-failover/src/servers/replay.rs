@@ -33,9 +33,7 @@ impl ReplayedAws {
         let mut by_question: Answers = HashMap::new();
         // Optional functions are not deployed here.
         let not_found = r#"{"__type":"ResourceNotFoundException","Message":"Function not found"}"#;
-        for name in
-            ["order-intake-managed", "order-place", "live-updates", "live-publish", "token-keys-store"]
-        {
+        for name in ["order-place", "live-updates", "live-publish", "token-keys-store"] {
             for alias in ["", "?Qualifier=live"] {
                 by_question.insert(format!("GET {}{alias}", function(name)), vec![(404, not_found.into())]);
             }

@@ -10,7 +10,7 @@ const HERE: [&str; 6] =
 
 /// All calls are refused as Lambda refuses them with the right, but these.
 async fn lambda(denied: &[&str]) -> ReplayedAws {
-    let optional = ["order-intake-managed", "live-updates", "live-publish", "token-keys-store"];
+    let optional = ["live-updates", "live-publish", "token-keys-store"];
     let mut answers: Vec<(String, u16, &str)> = Vec::new();
     for name in HERE.iter().chain(&optional) {
         let base = format!("/2015-03-31/functions/fairdrop-{name}");
