@@ -115,8 +115,8 @@ impl RedisConfig {
 
     fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
         let client = redis_ca::client(source, name, url)?;
-        // A connection costs up to five round trips to main: TCP, TLS, AUTH, HELLO.
-        let connect_ms = number(source, "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", 1_500, 10, 10_000)?;
+        // A connection costs up to four round trips to main (TCP, TLS, AUTH, CLIENT), a lost packet one second more.
+        let connect_ms = number(source, "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", 3_000, 10, 10_000)?;
         let response_ms = number(source, "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", 800, 10, 10_000)?;
         Ok(Self {
             client,

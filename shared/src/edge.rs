@@ -3,17 +3,22 @@
 use crate::clock::Clock;
 use crate::config::{ConfigError, RedisConfig, Source};
 use crate::item::ItemId;
-use crate::item_cache::ItemCache;
+use crate::item_cache::{ItemCache, NoSuchItem};
+use crate::main_use::MainUse;
 use crate::problem::Problem;
-use crate::queue::{FIRST_PAUSE, ItemCopy, ItemError, Link, MAX_PAUSE, MAX_WINDOW, ORDER_SCRIPTS, Queue};
+use crate::queue::{
+    FIRST_PAUSE, ItemCopy, ItemError, Link, LinkError, MAX_PAUSE, MAX_WINDOW, ORDER_SCRIPTS, Queue,
+};
 use crate::stamp::Stamp;
 use crate::token::Proof;
 use crate::token_keys::{TokenKeys, Unproven};
 use crate::user_token::UserToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+
+/// The longest read of an item, with the wait for another one. With a call to main after it, it ends within the 10 s after
+/// which Lambda stops order-status.
+const MAX_READ: Duration = Duration::from_millis(4_500);
 
 /// A region's connection to main, its own clock, and the keys of its buyers' tokens.
 #[derive(Debug)]
@@ -22,32 +27,30 @@ pub struct Edge {
     tokens: TokenKeys,
     /// The queue on main.
     pub queue: Queue,
-    items: Arc<ItemCache>,
-    /// For reads that go on after their request.
-    reads: Arc<Semaphore>,
+    items: ItemCache,
+    main_use: MainUse,
 }
-
-/// Reads of items that may go on after their requests.
-const MAX_READS: usize = 100;
 
 impl Edge {
     /// Reads the configuration. Nothing is connected yet.
-    pub fn from_config(source: Source) -> Result<Self, ConfigError> {
-        let queue = Queue::new(Link::with_scripts(RedisConfig::main(source)?, ORDER_SCRIPTS));
+    pub fn from_config(source: Source, main_use: MainUse) -> Result<Self, ConfigError> {
+        let queue = Queue::new(Link::with_breaker(RedisConfig::main(source)?, ORDER_SCRIPTS));
         let replica = RedisConfig::replica(source)?.map(|config| Queue::new(Link::new(config)));
         Ok(Self {
             clock: Clock::machine(),
-            tokens: TokenKeys::from_config(source, replica.clone(), queue.clone())?,
-            items: Arc::new(ItemCache::new(replica, queue.clone())),
-            reads: Arc::new(Semaphore::new(MAX_READS)),
+            tokens: TokenKeys::from_config(source, replica.clone(), queue.clone(), main_use)?,
+            items: ItemCache::new(replica, queue.clone()),
+            main_use,
             queue,
         })
     }
 
     /// Starts to connect in the background, so that the first request finds a connection. A stamp never waits for it.
     pub fn open(&self) {
-        self.queue.open();
-        self.items.open();
+        if self.main_use == MainUse::Always {
+            self.queue.open();
+        }
+        self.items.open_replica();
         self.tokens.refresh();
     }
 
@@ -69,25 +72,14 @@ impl Edge {
         resolve(self.items.get(item_id, self.read_limit()).await, unreachable)
     }
 
-    /// The item as it was at most a second ago, if that is known within `wait`; otherwise the read goes on, and a later
-    /// request finds its result. The error is [`NoSuchItem`](Problem::NoSuchItem).
-    pub async fn item_within(
+    /// The item as the region's own replica had it at most a second ago, if that is known within `wait`. The error is
+    /// [`NoSuchItem`](Problem::NoSuchItem), which main has confirmed.
+    pub async fn nearby_item(
         &self,
         item_id: &ItemId,
         wait: Duration,
     ) -> Result<Option<Arc<ItemCopy>>, Problem> {
-        let Ok(permit) = self.reads.clone().try_acquire_owned() else { return Ok(None) };
-        let (items, item_id, limit) = (self.items.clone(), item_id.clone(), self.read_limit());
-        let read = tokio::spawn(async move {
-            let copy = items.get(&item_id, limit).await;
-            drop(permit);
-            copy
-        });
-        match timeout(wait, read).await {
-            Ok(Ok(Ok(copy))) => copy.map(Some).ok_or(Problem::NoSuchItem),
-            Ok(Ok(Err(ItemError::NoSuchItem(_)))) => Err(Problem::NoSuchItem),
-            _ => Ok(None),
-        }
+        self.items.nearby(item_id, wait).await.map_err(|NoSuchItem| Problem::NoSuchItem)
     }
 
     /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the
@@ -101,7 +93,9 @@ impl Edge {
         let mut pause = FIRST_PAUSE;
         loop {
             let outcome = self.items.get(item_id, limit).await;
-            if !matches!(outcome, Err(ItemError::Link(_))) || left() <= pause {
+            let may_pass =
+                matches!(&outcome, Err(ItemError::Link(error)) if !matches!(error, LinkError::Resting));
+            if !may_pass || left() <= pause {
                 return resolve(outcome, Problem::MainUnreachable);
             }
             tokio::time::sleep(pause).await;
@@ -112,7 +106,7 @@ impl Edge {
 
     /// The time for a read that another request has started, and then for an own one.
     fn read_limit(&self) -> Duration {
-        self.queue.call_limit() * 2
+        (self.queue.call_limit() * 2).min(MAX_READ)
     }
 }
 

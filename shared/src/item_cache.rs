@@ -7,6 +7,9 @@
 //! does not exist, and that main may not sell. Main answers only if it takes writes.
 
 mod known_ids;
+mod nearby;
+
+pub use nearby::NoSuchItem;
 
 use crate::item::ItemId;
 use crate::queue::{ItemCopy, ItemError, LinkError, Queue, ReadFrom};
@@ -46,9 +49,11 @@ impl ItemCache {
         Self { replica, replica_failed_at: Mutex::default(), main, known_ids, entries: Mutex::default() }
     }
 
-    /// Starts to connect in the background.
-    pub fn open(&self) {
-        self.replica.as_ref().unwrap_or(&self.main).open();
+    /// Starts to connect to the replica in the background.
+    pub fn open_replica(&self) {
+        if let Some(replica) = &self.replica {
+            replica.open();
+        }
     }
 
     /// The item as it was at most [`MAX_AGE`] ago, if it can be read within `limit`; `None` if it does not exist.

@@ -32,6 +32,7 @@ pub mod item;
 pub mod item_cache;
 pub mod item_runs;
 pub mod keep_warm;
+pub mod main_use;
 pub mod permit;
 pub mod problem;
 pub mod queue;

@@ -11,6 +11,7 @@
 //! An atomic operation is a script (`*.lua`). It is sent by its hash. A connection loads its process's
 //! scripts when it opens, and a call loads its script again if the server has lost it.
 
+mod breaker;
 mod connection;
 mod copies;
 mod drain;

@@ -15,6 +15,7 @@ mod stored;
 pub use source::{KeySource, is_accepted, is_local};
 
 use crate::config::{ConfigError, Source};
+use crate::main_use::MainUse;
 use crate::queue::{Queue, StoredTokenKeys};
 use crate::stamp::Stamp;
 use crate::token::key_set::KeySet;
@@ -74,8 +75,13 @@ struct Copy {
 impl TokenKeys {
     /// Reads the configured keys. If `FAIRDROP_TOKEN_KEYS_FROM` is set, the fetched ones are read from `replica`, or
     /// from `main` if there is no replica or its answer cannot be trusted.
-    pub fn from_config(source: Source, replica: Option<Queue>, main: Queue) -> Result<Self, ConfigError> {
-        let stored = KeySource::from_config(source)?.map(|_| StoredKeys::new(replica, main));
+    pub fn from_config(
+        source: Source,
+        replica: Option<Queue>,
+        main: Queue,
+        main_use: MainUse,
+    ) -> Result<Self, ConfigError> {
+        let stored = KeySource::from_config(source)?.map(|_| StoredKeys::new(replica, main, main_use));
         let verifier = Arc::new(TokenVerifier::from_config(source, stored.is_some())?);
         let copy = Mutex::new(Copy { verifier, document: None, fetched_at: None });
         Ok(Self(Arc::new(State { copy, stored })))
@@ -101,18 +107,18 @@ impl TokenKeys {
     /// The buyer in `token` and the end of its lifetime, if the token is valid.
     pub async fn prove(&self, token: &str) -> Result<Proof, Unproven> {
         self.refresh();
-        let verifier = self.0.verifier();
+        let mut verifier = self.0.verifier();
         let mut outcome = verifier.prove(token);
         let may_be_new = |verifier: &TokenVerifier| verifier.is_empty() || verifier.lacks_key_of(token);
-        if outcome != Err(TokenError::UnknownKey) || !may_be_new(&verifier) {
-            return Ok(outcome?);
-        }
-        if self.0.stored.is_some() {
+        for (cause, wait) in self.0.stored.iter().flat_map(StoredKeys::reads_for_unknown_key) {
+            if outcome != Err(TokenError::UnknownKey) || !may_be_new(&verifier) {
+                return Ok(outcome?);
+            }
             // If this takes too long, the token is refused, as it is without a read. The read goes on.
-            let _ = timeout(UNKNOWN_WAIT, self.0.read_after(Instant::now(), Cause::UnknownKey)).await;
+            let _ = timeout(*wait, self.0.read_after(Instant::now(), *cause)).await;
+            verifier = self.0.verifier();
+            outcome = verifier.prove(token);
         }
-        let verifier = self.0.verifier();
-        outcome = verifier.prove(token);
         if outcome == Err(TokenError::UnknownKey) && may_be_new(&verifier) {
             metrics::counter!("token_keys_unknown").increment(1);
             if verifier.is_empty() {

@@ -50,7 +50,7 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_LIVE_SENDS_PER_SECOND", "5000", AtStart(&["0", "100001"])),
     ("FAIRDROP_PUBLISH_RUN_SECONDS", "190", AtStart(RUN)),
     ("FAIRDROP_REDIS_CA_FILE", "", AtStart(&["/nowhere/redis-ca.pem", "/dev/null"])),
-    ("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", "1500", AtStart(MILLISECONDS)),
+    ("FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", "3000", AtStart(MILLISECONDS)),
     ("FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", "800", AtStart(MILLISECONDS)),
     (
         "FAIRDROP_TOKEN_JWKS",

@@ -1,5 +1,6 @@
 //! How an edge reads items, with a replica that lags and a main whose lease lapses, on real servers.
 
+use crate::refusals::connections;
 use anyhow::Result;
 use futures::future::join_all;
 use local::system::clock::micros_now;
@@ -8,7 +9,8 @@ use local::system::redis_server::{self, Redis};
 use local::system::wan::{ConnectionState, WanConnection};
 use redis::AsyncCommands;
 use shared::item::{ItemChanges, ItemId};
-use shared::item_cache::{ItemCache, MAX_AGE, REPLICA_LIMIT};
+use shared::item_cache::{ItemCache, MAX_AGE, NoSuchItem, REPLICA_LIMIT};
+use shared::main_use::{NEARBY_LIMIT, REFUSAL_LIMIT};
 use shared::permit::Permit;
 use shared::queue::{HEARTBEAT, ItemCopy, LEASED_UNTIL, MAX_REPLICA_LAG};
 use shared::stamp::Stamp;
@@ -221,6 +223,60 @@ async fn a_main_that_hangs_does_not_use_up_an_orders_time() {
     let began = Instant::now();
     assert!(get(&cache, &second).await.is_some());
     assert!(began.elapsed() < REPLICA_LIMIT + MAX_AGE, "{:?}", began.elapsed());
+}
+
+/// How long a read takes that has the replica's limit, on a busy machine.
+const NEARBY: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_nearby_item_is_the_replicas_and_main_is_asked_only_before_a_refusal() {
+    let fixture = EdgeFixture::start().await;
+    fixture.heartbeat(Permit::Unleased).await;
+    fixture.replicated().await;
+    let nearby = async |cache: &ItemCache, id: &ItemId| {
+        cache.nearby(id, NEARBY).await.map(|copy| copy.map(|copy| copy.item.name.clone()))
+    };
+    let unknown: ItemId = "unknown".parse().unwrap();
+    let own = queue_at(fixture.main.redis.url()).unwrap();
+    let cache = ItemCache::new(Some(queue_at(fixture.replica.url()).unwrap()), own);
+    let before = connections(&fixture.main.redis).await.unwrap();
+    assert_eq!(nearby(&cache, &fixture.item_id).await, Ok(Some("a".into())));
+    fixture.rename("b").await;
+    fixture.replicated().await;
+    assert_eq!(nearby(&cache, &fixture.item_id).await, Ok(Some("a".into())), "a copy of a second");
+    // The count itself opens one.
+    assert_eq!(connections(&fixture.main.redis).await.unwrap() - before, 1, "main was not asked");
+    // The replica lacks two items; main has one of them.
+    fixture.connection.set(ConnectionState::Silent);
+    let fresh = fixture.main.item("fresh", 1, 2_000).await.unwrap();
+    assert_eq!(nearby(&cache, &fresh).await, Ok(None));
+    assert_eq!(nearby(&cache, &unknown).await, Err(NoSuchItem));
+    // A replica that is too far behind tells nothing, and is not asked again for a while.
+    tokio::time::sleep(MAX_REPLICA_LAG + SECOND).await;
+    let reads = fixture.reads().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(nearby(&cache, &fixture.item_id).await, Ok(None));
+    }
+    let later = fixture.reads().await.unwrap();
+    assert_eq!((later.0 - reads.0, later.1 - reads.1), (0, 1));
+    assert_eq!(nearby(&ItemCache::new(None, fixture.main.queue.clone()), &unknown).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_request_waits_for_neither_a_silent_replica_nor_a_silent_main() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let queue = || queue_at(format!("redis://{}", silent.local_addr().unwrap())).unwrap();
+    let item_id: ItemId = "a".parse().unwrap();
+    let cache = ItemCache::new(Some(queue()), queue());
+    let began = Instant::now();
+    assert_eq!(cache.nearby(&item_id, NEARBY_LIMIT).await, Ok(None));
+    assert!(began.elapsed() < NEARBY_LIMIT * 4, "{:?}", began.elapsed());
+    // The replica has no such item, and main does not say whether it has.
+    let fixture = EdgeFixture::start().await;
+    let cache = ItemCache::new(Some(queue_at(fixture.replica.url()).unwrap()), queue());
+    let began = Instant::now();
+    assert_eq!(cache.nearby(&"unknown".parse().unwrap(), NEARBY).await, Ok(None));
+    assert!(began.elapsed() < REFUSAL_LIMIT + SECOND, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use shared::config::RedisConfig;
 use shared::edge::Edge;
 use shared::item::NewItem;
 use shared::item_cache::{ItemCache, MAX_AGE, REPLICA_LIMIT};
+use shared::main_use::MainUse;
 use shared::permit::Permit;
 use shared::problem::Problem;
 use shared::queue::{
@@ -121,7 +122,7 @@ async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
         "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
         _ => redis_server::setting(name, &url),
     };
-    let edge = Edge::from_config(&source).unwrap();
+    let edge = Edge::from_config(&source, MainUse::Always).unwrap();
     let before = |micros: u64| Stamp::from_micros(micros_now() - micros).unwrap();
     edge.item_for_order(&item_id, before(0)).await.unwrap();
     tokio::time::sleep(MAX_AGE + Duration::from_millis(100)).await;
@@ -138,6 +139,45 @@ async fn an_order_s_item_is_read_until_main_answers_or_the_window_ends() {
     let (item, restarted) = tokio::join!(edge.item_for_order(&item_id, before(0)), restart);
     restarted.unwrap();
     assert_eq!(item.unwrap().item.item_id, item_id);
+}
+
+#[tokio::test]
+async fn while_main_is_lost_a_process_soon_refuses_at_once_and_finds_it_again() {
+    let mut server = RedisQueue::start().await.unwrap();
+    let item_id = server.item("a", 3, 2_000).await.unwrap();
+    let url = server.redis.url();
+    let source = |name: &str| redis_server::setting(name, &url);
+    let config = RedisConfig::main(&source).unwrap();
+    let process = Queue::new(Link::with_breaker(config, ORDER_SCRIPTS));
+    let place = async |buyer: &str| {
+        let placed = order(&item_id, buyer, micros_now()).unwrap();
+        process.place(&placed, Duration::from_secs(2), &server.clock).await.map(|placing| placing.placement)
+    };
+    assert_eq!(place("alice").await, Ok(Placement::Queued));
+    server.redis.kill();
+    // The first order waits for main, which may be back at any moment.
+    let began = Instant::now();
+    assert!(place("ben").await.is_err());
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_secs(4), "{waited:?}");
+    // Later ones do not, except for one every few seconds.
+    let began = Instant::now();
+    let mut quick = 0;
+    while began.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        assert_eq!(place("cid").await, Err(PlaceError::Unreachable));
+        quick += u32::from(asked.elapsed() < Duration::from_millis(100));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(quick >= 20, "{quick} orders were refused at once");
+    server.redis.restart().await.unwrap();
+    let restarted = Instant::now();
+    eventually("an order is placed", Duration::from_secs(20), async || {
+        Ok((place("dora").await == Ok(Placement::Queued)).then_some(()))
+    })
+    .await
+    .unwrap();
+    println!("the first waited {waited:?}; found after {:?}", restarted.elapsed());
 }
 
 /// A port on which nothing answers: a primary that a demoted server cannot reach.

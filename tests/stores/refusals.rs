@@ -101,7 +101,7 @@ async fn a_demoted_main_shuts_no_buyer_out() {
 }
 
 /// The number of connections that the server has accepted.
-async fn connections(redis: &Redis) -> Result<u64> {
+pub(crate) async fn connections(redis: &Redis) -> Result<u64> {
     let mut connection = redis.connect().await?;
     let stats: String = redis::cmd("INFO").arg("stats").query_async(&mut connection).await?;
     let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));

@@ -5,6 +5,7 @@ use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::system::redis_server;
 use local::system::wan::{ConnectionState, WanConnection};
 use serde_json::json;
+use shared::main_use::MainUse;
 use shared::permit::Permit;
 use shared::queue::{MAX_REPLICA_LAG, Queue, ReadFrom};
 use shared::token::TokenError;
@@ -22,6 +23,15 @@ fn keys(seed: Option<&IdentityProvider>, replica: Option<&RedisQueue>, main: &Re
 }
 
 fn keys_at(seed: Option<&IdentityProvider>, replica: Option<Queue>, main: Queue) -> TokenKeys {
+    keys_of(seed, replica, main, MainUse::Always)
+}
+
+fn keys_of(
+    seed: Option<&IdentityProvider>,
+    replica: Option<Queue>,
+    main: Queue,
+    main_use: MainUse,
+) -> TokenKeys {
     let jwks = seed.map(|seed| seed.jwks().to_string());
     let source = |name: &str| match name {
         "FAIRDROP_TOKEN_JWKS" => jwks.clone(),
@@ -30,7 +40,7 @@ fn keys_at(seed: Option<&IdentityProvider>, replica: Option<Queue>, main: Queue)
         "FAIRDROP_TOKEN_AUDIENCE" => Some(AUDIENCE.to_owned()),
         _ => None,
     };
-    TokenKeys::from_config(&source, replica, main).unwrap()
+    TokenKeys::from_config(&source, replica, main, main_use).unwrap()
 }
 
 async fn store(server: &RedisQueue, provider: &IdentityProvider) {
@@ -227,6 +237,29 @@ async fn a_withdrawn_key_is_refused_soon_although_the_replica_is_cut_off() {
     edge.connection.set(ConnectionState::Silent);
     store(&edge.main, &new).await;
     until_refused(&keys, &old).await;
+}
+
+#[tokio::test]
+async fn where_main_is_spared_the_replica_has_the_keys_and_main_is_asked_before_a_refusal() {
+    let (main, replica) = tokio::try_join!(RedisQueue::start(), RedisQueue::start()).unwrap();
+    let (seed, new, stranger) = (provider("seed"), provider("new"), provider("stranger"));
+    store(&main, &new).await;
+    store(&replica, &new).await;
+    heartbeat(&replica).await;
+    let sparing = |seed, replica| keys_of(seed, replica, main.queue.clone(), MainUse::BeforeRefusals);
+    // A process that has just started, without a key of its own.
+    let process = sparing(None, Some(replica.queue.clone()));
+    assert_eq!(buyer(&process, &new).await, Ok(()));
+    // A replica that cannot vouch for its set, and none at all.
+    tokio::time::sleep(MAX_REPLICA_LAG).await;
+    assert_eq!(buyer(&sparing(None, Some(replica.queue.clone())), &new).await, Ok(()));
+    let alone = sparing(Some(&seed), None);
+    assert_eq!(buyer(&alone, &seed).await, Ok(()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(reads(&main).await, 0, "what is accepted asks nothing of main");
+    assert_eq!(buyer(&alone, &new).await, Ok(()), "main has the key");
+    assert_eq!(buyer(&process, &stranger).await, UNKNOWN);
+    assert_eq!(reads(&main).await, 2);
 }
 
 #[tokio::test]

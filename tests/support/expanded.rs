@@ -15,7 +15,7 @@ pub use deployments::{Deployment, OPTIONS, deployments, store_deployments};
 pub const ACCOUNT: &str = "111122223333";
 
 /// The longest name of a stack: the longest name of a function has 64 characters then.
-pub const LONGEST_STACK: usize = 43;
+pub const LONGEST_STACK: usize = 47;
 
 /// Resources by logical id, each as CloudFormation creates it.
 pub type Resources = BTreeMap<String, Value>;

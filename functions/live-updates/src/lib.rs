@@ -17,6 +17,7 @@ use live::connection_id::ConnectionId;
 use live::registry::Registry;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::edge::Edge;
+use shared::main_use::MainUse;
 use shared::problem::Problem;
 use shared::queue::Link;
 
@@ -31,7 +32,7 @@ impl App {
     /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         Ok(Self {
-            edge: Edge::from_config(source)?,
+            edge: Edge::from_config(source, MainUse::Always)?,
             registry: Registry::new(Link::new(RedisConfig::live(source)?)),
         })
     }

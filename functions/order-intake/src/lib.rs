@@ -15,10 +15,12 @@ use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
 use shared::http;
 use shared::item::{Gate, Item};
+use shared::main_use::{MainUse, NEARBY_LIMIT};
 use shared::problem::Problem;
 use shared::queue::{Order, OrderState, PlaceError, Placement, Placing};
 use shared::region::RegionNumber;
 use shared::stamp::Stamp;
+use std::time::Instant;
 
 /// The methods of the path.
 const ALLOW: &str = "POST, OPTIONS";
@@ -36,11 +38,14 @@ pub struct App {
 impl App {
     /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
+        let log = OrderLog::from_config(source)?;
+        // An order that the log has is accepted, whatever main says.
+        let main_use = if log.is_some() { MainUse::BeforeRefusals } else { MainUse::Always };
         Ok(Self {
-            edge: Edge::from_config(source)?,
+            edge: Edge::from_config(source, main_use)?,
             clock_check: ClockCheck::default(),
             region: RegionNumber::named(&config::region(source)?),
-            log: OrderLog::from_config(source)?,
+            log,
         })
     }
 
@@ -94,9 +99,11 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
     }
     let item_id = http::item_id(request)?;
     body::check(request.body())?;
+    let began = Instant::now();
     let user_token = app.edge.buyer(http::bearer_token(request)?, Problem::MainUnreachable).await?;
     if let Some(log) = &app.log {
-        return logged::take_order(app, log, &Order { item_id, user_token, placed_at }).await;
+        let gates_wait = NEARBY_LIMIT.saturating_sub(began.elapsed());
+        return logged::take_order(app, log, &Order { item_id, user_token, placed_at }, gates_wait).await;
     }
     check_clock(app).await?;
 

@@ -2,23 +2,29 @@
 
 use crate::{AcceptedOrder, App, confirm_refusal, gate_problem};
 use order_log::{LogRecord, OrderLog, OrderLogError, RecordKind};
+use shared::main_use::REFUSAL_LIMIT;
 use shared::problem::Problem;
 use shared::queue::Order;
 use std::time::Duration;
-
-/// The longest that an order waits for a copy of its item: the gates are a courtesy here, and law in main.
-const GATES_WAIT: Duration = Duration::from_millis(100);
+use tokio::time::timeout;
 
 /// Stores the order. Nothing that fails in Redis refuses it: main decides later, by the order's stamp.
-pub(crate) async fn take_order(app: &App, log: &OrderLog, order: &Order) -> Result<AcceptedOrder, Problem> {
-    if let Some(copy) = app.edge.item_within(&order.item_id, GATES_WAIT).await?
+///
+/// Waits at most `gates_wait` for the region's copy of the item: the gates are a courtesy here, and law in main.
+pub(crate) async fn take_order(
+    app: &App,
+    log: &OrderLog,
+    order: &Order,
+    gates_wait: Duration,
+) -> Result<AcceptedOrder, Problem> {
+    if let Some(copy) = app.edge.nearby_item(&order.item_id, gates_wait).await?
         && let Some(refusal) = gate_problem(&copy.item, order.placed_at)
     {
         // Main is asked before a final refusal. If it does not answer, it decides later.
-        match confirm_refusal(app, order, refusal).await {
-            Ok(Some(accepted)) => return Ok(accepted),
-            Ok(None) | Err(Problem::StatusUnavailable) => {}
-            Err(refusal) => return Err(refusal),
+        match timeout(REFUSAL_LIMIT, confirm_refusal(app, order, refusal)).await {
+            Ok(Ok(Some(accepted))) => return Ok(accepted),
+            Ok(Ok(None) | Err(Problem::StatusUnavailable)) | Err(_) => {}
+            Ok(Err(refusal)) => return Err(refusal),
         }
     }
     let Order { item_id, user_token, placed_at } = order.clone();

@@ -14,6 +14,7 @@ use shared::config::{self, ConfigError, Source};
 use shared::edge::Edge;
 use shared::http;
 use shared::item::ItemId;
+use shared::main_use::MainUse;
 use shared::problem::Problem;
 use shared::queue::{Hold, ItemCopy, Leave, LinkError, OrderState};
 use shared::region::RegionNumber;
@@ -34,7 +35,7 @@ impl App {
     /// Reads the configuration. Opens no connection.
     pub fn from_config(source: Source) -> Result<Self, ConfigError> {
         Ok(Self {
-            edge: Edge::from_config(source)?,
+            edge: Edge::from_config(source, MainUse::Always)?,
             region: RegionNumber::named(&config::region(source)?),
             log: OrderLog::from_config(source)?,
         })
@@ -146,7 +147,7 @@ async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem
     }
     let left = edge.queue.leave(&item_id, &buyer).await.map_err(|error| match error {
         LinkError::Unanswered(_) => Problem::OutcomeUnknown,
-        LinkError::NotSent(_) | LinkError::Refused(_) => Problem::StatusUnavailable,
+        LinkError::NotSent(_) | LinkError::Resting | LinkError::Refused(_) => Problem::StatusUnavailable,
     })?;
     match left {
         Leave::Left => http::json(

@@ -12,6 +12,7 @@ use shared::queue::OrderState;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// The longest that a withdrawal waits for a copy of the item.
 const ITEM_WAIT: Duration = Duration::from_millis(100);
@@ -61,7 +62,11 @@ pub(crate) async fn leave(
 ) -> Result<Response<Body>, Problem> {
     let item_id = http::item_id(request)?;
     let buyer = edge.buyer(http::bearer_token(request)?, Problem::StatusUnavailable).await?;
-    edge.item_within(&item_id, ITEM_WAIT).await?;
+    if let Ok(Err(Problem::NoSuchItem)) =
+        timeout(ITEM_WAIT, edge.item(&item_id, Problem::StatusUnavailable)).await
+    {
+        return Err(Problem::NoSuchItem);
+    }
     let record = LogRecord::new(RecordKind::Leave, item_id.clone(), buyer, arrived_at);
     log.append(&record).await.map_err(|error| {
         tracing::error!(%error, %item_id, "could not store a withdrawal in the region's order log; it is refused");

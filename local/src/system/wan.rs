@@ -6,6 +6,8 @@
 
 use anyhow::Result;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -38,6 +40,7 @@ pub struct WanConnection {
     port: u16,
     state: watch::Sender<ConnectionState>,
     target: watch::Sender<SocketAddr>,
+    accepted: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -48,20 +51,28 @@ impl WanConnection {
         let port = listener.local_addr()?.port();
         let (state, states) = watch::channel(ConnectionState::Up);
         let (target, targets) = watch::channel(target);
+        let accepted = Arc::new(AtomicU64::new(0));
+        let count = accepted.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 if matches!(*states.borrow(), ConnectionState::Up | ConnectionState::Silent) {
                     let target = *targets.borrow();
                     tokio::spawn(carry(near, target, one_way, states.clone()));
                 }
             }
         });
-        Ok(Self { port, state, target, accepting })
+        Ok(Self { port, state, target, accepted, accepting })
     }
 
     /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The number of connections that clients have opened, those included that were then refused.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Leads to another target from now on, as a name does when DNS changes: open connections stay with the old one.

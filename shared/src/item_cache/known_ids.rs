@@ -36,6 +36,27 @@ impl KnownIds {
         item_id: &ItemId,
         limit: Duration,
     ) -> Result<bool, LinkError> {
+        self.look_up(main, item_id, limit, true).await
+    }
+
+    /// Whether main has `item_id`, by a set that is at most [`MAX_AGE`] old. Otherwise like
+    /// [`may_exist`](Self::may_exist).
+    pub(super) async fn exist(
+        &self,
+        main: &Queue,
+        item_id: &ItemId,
+        limit: Duration,
+    ) -> Result<bool, LinkError> {
+        self.look_up(main, item_id, limit, false).await
+    }
+
+    async fn look_up(
+        &self,
+        main: &Queue,
+        item_id: &ItemId,
+        limit: Duration,
+        lets_one_through: bool,
+    ) -> Result<bool, LinkError> {
         let asked_at = Instant::now();
         let Ok(mut known) = timeout(limit, self.0.clone().lock_owned()).await else {
             return Err(LinkError::NotSent("another read of the set of items did not end in time".into()));
@@ -45,7 +66,7 @@ impl KnownIds {
         {
             return ids.as_ref().map(|ids| ids.contains(item_id)).map_err(Clone::clone);
         }
-        if known.let_through.is_none_or(|at| at.elapsed() >= MAX_AGE) {
+        if lets_one_through && known.let_through.is_none_or(|at| at.elapsed() >= MAX_AGE) {
             known.let_through = Some(asked_at);
             return Ok(true);
         }

@@ -2,6 +2,7 @@
 //!
 //! A dropped connection is not closed under the commands in flight: each of them keeps it until it has its answer.
 
+use super::breaker::Breaker;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
@@ -10,14 +11,15 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// A connection that was unused for longer is replaced before use. The network may have dropped it while the function
-/// was frozen (AWS drops idle flows after 350 s).
+/// A connection that was unused for longer must answer a PING before it is used, and another one opens beside it if it
+/// does not soon. The network may have dropped it while the function was frozen (AWS drops idle flows after 350 s); but
+/// at an opening, most of the connections that Lambda kept ready are as old, and alive.
 pub const MAX_IDLE: Duration = Duration::from_secs(300);
 /// The minimum time between two attempts to connect.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause after connections that were opened in vain: until DNS has moved, a demoted server accepts each
-/// connection and refuses the first write. Each costs a TLS handshake on both sides.
-const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after attempts in vain. Until DNS has moved, a demoted server accepts each connection and refuses the
+/// first write; an overloaded one answers no handshake in time. Each costs a TLS handshake on both sides.
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that is dropped earlier after its start was opened in vain.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// A connection in use is replaced after this time, plus up to [`REPLACE_JITTER`]. It could otherwise stay with a
@@ -36,6 +38,14 @@ const MAX_LOADED_SCRIPTS: usize = 8;
 /// The scripts that a connection loads when it opens.
 pub type Scripts = &'static [&'static LazyLock<Script>];
 pub(super) type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+
+/// How an attempt begins.
+pub(super) enum Start {
+    /// It connects after this pause.
+    After(Duration),
+    /// It tries a connection that was unused for long, and connects beside it. The first that answers is used.
+    Beside(MultiplexedConnection),
+}
 
 /// A connection, or an attempt to open one.
 struct Attempt {
@@ -65,21 +75,37 @@ pub(super) struct ConnectionSlot {
     current: Option<Attempt>,
     replacement: Option<Attempt>,
     started: Option<Instant>,
-    /// The number of connections in a row that were opened in vain.
-    short_lives: u32,
+    /// The number of attempts in a row that opened no connection, or one with a short life.
+    in_vain: u32,
+    /// The number of attempts in a row that opened no connection, for the breaker.
+    breaker: Breaker,
     last_used: Option<Instant>,
 }
 
 impl ConnectionSlot {
-    /// The connection to use at `now`, with its generation. `connect` starts an attempt that waits for the given time
-    /// first.
-    pub(super) fn take(&mut self, now: Instant, connect: impl Fn(Duration) -> Opening) -> (u64, Opening) {
+    /// The connection to use at `now`, with its generation. `connect` starts an attempt. `None`: the last attempts have
+    /// failed, and the next one is due later; only a slot that `breaks` returns it.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        breaks: bool,
+        connect: impl Fn(Start) -> Opening,
+    ) -> Option<(u64, Opening)> {
         if self.last_used.is_some_and(|used| now.duration_since(used) > MAX_IDLE) {
-            (self.current, self.replacement) = (None, None);
+            self.replacement = None;
+            self.current = self.current.take().and_then(|old| self.doubt(now, &old, &connect));
         }
         self.last_used = Some(now);
         // An attempt may have failed long ago, without a caller to discard it.
-        self.current.take_if(|current| current.has_failed() || current.ends_at <= now);
+        if let Some(failed) = self.current.take_if(|current| current.has_failed()) {
+            self.record_end(now, &failed);
+        }
+        self.current.take_if(|current| current.ends_at <= now);
+        match &self.current {
+            Some(current) if current.is_open() => self.breaker.reset(),
+            _ if breaks && self.breaker.refuses(now) => return None,
+            _ => {}
+        }
         if self.replacement.take_if(|replacement| replacement.has_failed()).is_some()
             && let Some(current) = &mut self.current
         {
@@ -93,20 +119,38 @@ impl ConnectionSlot {
         }
         let taken = (current.generation, current.opening.clone());
         self.current = Some(current);
-        taken
+        Some(taken)
     }
 
-    fn begin(&mut self, now: Instant, connect: impl Fn(Duration) -> Opening) -> Attempt {
+    /// An attempt that tries the connection `old` and a new one.
+    fn doubt(&mut self, now: Instant, old: &Attempt, connect: impl Fn(Start) -> Opening) -> Option<Attempt> {
+        let connection = old.opening.peek()?.as_ref().ok()?.clone();
+        self.generation += 1;
+        // That it answers does not show that it still leads to main: it is replaced soon, though not by all processes of
+        // an opening at once.
+        let replace_at = now + random_part_of(REPLACE_JITTER);
+        Some(Attempt {
+            generation: self.generation,
+            opening: connect(Start::Beside(connection)),
+            started: now,
+            replace_at,
+            ends_at: now + MAX_LIFE - REPLACE_AFTER,
+            is_probed: false,
+        })
+    }
+
+    fn begin(&mut self, now: Instant, connect: impl Fn(Start) -> Opening) -> Attempt {
         let since_last = self.started.map(|started| now.saturating_duration_since(started));
         let pause = since_last.map_or(Duration::ZERO, |since_last| {
-            reconnect_pause(self.short_lives).saturating_sub(since_last)
+            let least = RECONNECT_PAUSE.saturating_sub(since_last);
+            random_part_of(longest_pause(self.in_vain)).max(least)
         });
         self.generation += 1;
         let started = now + pause;
         self.started = Some(started);
         Attempt {
             generation: self.generation,
-            opening: connect(pause),
+            opening: connect(Start::After(pause)),
             started,
             replace_at: now + REPLACE_AFTER + random_part_of(REPLACE_JITTER),
             ends_at: now + MAX_LIFE,
@@ -135,10 +179,22 @@ impl ConnectionSlot {
     /// Drops the connection of `generation`, unless another one has replaced it.
     pub(super) fn discard(&mut self, now: Instant, generation: u64) {
         let Some(dropped) = self.current.take_if(|current| current.generation == generation) else { return };
-        if dropped.is_open() {
-            let was_short = now.saturating_duration_since(dropped.started) < SHORT_LIFE;
-            self.short_lives = if was_short { self.short_lives.saturating_add(1) } else { 0 };
+        self.record_end(now, &dropped);
+    }
+
+    fn record_end(&mut self, now: Instant, ended: &Attempt) {
+        if ended.has_failed() {
+            self.breaker.failed(now);
         }
+        let was_in_vain = ended.has_failed() || now.saturating_duration_since(ended.started) < SHORT_LIFE;
+        self.in_vain = if was_in_vain { self.in_vain.saturating_add(1) } else { 0 };
+    }
+
+    /// Makes the link as idle as if `time` had passed since its last use.
+    #[cfg(test)]
+    pub(super) fn make_idle(&mut self, time: Duration) {
+        self.make_older(time);
+        self.last_used = self.last_used.map(|used| used - time);
     }
 
     /// Makes the connection in use as old as if `age` had passed since it was opened.
@@ -150,11 +206,10 @@ impl ConnectionSlot {
     }
 }
 
-/// The time from one attempt to connect to the next, after `short_lives` connections that were opened in vain. It is
-/// drawn at random, so that the processes of a drop do not all connect at the same moment.
-fn reconnect_pause(short_lives: u32) -> Duration {
-    let longest = RECONNECT_PAUSE.saturating_mul(1 << short_lives.min(8)).min(MAX_RECONNECT_PAUSE);
-    if short_lives == 0 { RECONNECT_PAUSE } else { random_part_of(longest).max(RECONNECT_PAUSE) }
+/// The longest pause before an attempt, after `in_vain` attempts in vain. The pause is a random part of it ("full
+/// jitter"), so that processes whose connections broke at the same moment do not all connect at the next.
+fn longest_pause(in_vain: u32) -> Duration {
+    RECONNECT_PAUSE.saturating_mul(1 << in_vain.min(8)).min(MAX_RECONNECT_PAUSE)
 }
 
 /// From nothing to `most`, at random. The standard library's hash keys are random, and cost no generator of its own.
@@ -188,75 +243,5 @@ pub(super) fn load_scripts(connection: &MultiplexedConnection, scripts: Scripts)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use redis::{ErrorKind, RedisError};
-    use std::future::{pending, ready};
-
-    fn failed() -> Opening {
-        let opening = ready(Err(RedisError::from((ErrorKind::Io, "refused")))).boxed().shared();
-        assert!(opening.clone().now_or_never().is_some());
-        opening
-    }
-
-    fn in_progress(_: Duration) -> Opening {
-        pending().boxed().shared()
-    }
-
-    #[test]
-    fn a_replacement_that_is_not_open_yet_changes_nothing_until_the_longest_life_ends() {
-        let mut slot = ConnectionSlot::default();
-        let mut now = Instant::now();
-        let began = now;
-        let (first, _) = slot.take(now, in_progress);
-        while now < began + REPLACE_AFTER - MAX_IDLE / 10 {
-            now += MAX_IDLE / 10;
-            assert_eq!(slot.take(now, in_progress).0, first);
-            assert!(slot.replacement.is_none());
-        }
-        now = began + REPLACE_AFTER + REPLACE_JITTER;
-        assert_eq!(slot.take(now, in_progress).0, first);
-        assert_eq!(slot.replacement.as_ref().unwrap().generation, first + 1);
-        // It is one attempt, and the next one after the longest life.
-        assert_eq!(slot.take(began + MAX_LIFE - Duration::from_secs(1), in_progress).0, first);
-        assert_eq!(slot.take(began + MAX_LIFE, in_progress).0, first + 1);
-        assert!(slot.replacement.is_none());
-    }
-
-    #[test]
-    fn a_replacement_that_fails_is_tried_again_after_a_pause() {
-        let mut slot = ConnectionSlot::default();
-        let began = Instant::now();
-        let (first, _) = slot.take(began, in_progress);
-        let due = began + REPLACE_AFTER + REPLACE_JITTER;
-        assert_eq!(slot.take(due - Duration::from_secs(200), in_progress).0, first);
-        assert_eq!(slot.take(due, |_| failed()).0, first);
-        assert_eq!(slot.take(due, |_| failed()).0, first);
-        assert!(slot.replacement.is_none());
-        assert_eq!(slot.take(due + REPLACE_PAUSE, in_progress).0, first);
-        assert_eq!(slot.replacement.as_ref().unwrap().generation, first + 2);
-        // If the connection in use fails, its replacement takes over.
-        slot.discard(due, first);
-        assert_eq!(slot.take(due + REPLACE_PAUSE, in_progress).0, first + 2);
-    }
-
-    #[test]
-    fn the_pause_after_connections_in_vain_grows_and_is_spread() {
-        assert_eq!(reconnect_pause(0), RECONNECT_PAUSE);
-        for (short_lives, longest_ms) in [(1, 200), (2, 400), (3, 800), (4, 1_000), (u32::MAX, 1_000)] {
-            let pauses: Vec<Duration> = (0..100).map(|_| reconnect_pause(short_lives)).collect();
-            let (shortest, longest) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
-            assert!(*shortest >= RECONNECT_PAUSE && longest.as_millis() <= longest_ms, "{pauses:?}");
-            assert!(longest.as_millis() > longest_ms * 3 / 4, "{pauses:?}");
-        }
-    }
-
-    #[test]
-    fn the_moments_of_replacement_are_spread() {
-        let moments: Vec<Duration> = (0..100).map(|_| random_part_of(REPLACE_JITTER)).collect();
-        assert!(moments.iter().all(|moment| *moment <= REPLACE_JITTER));
-        let earliest = moments.iter().min().unwrap();
-        let latest = moments.iter().max().unwrap();
-        assert!(*latest - *earliest > REPLACE_JITTER / 2, "{earliest:?} {latest:?}");
-    }
-}
+#[path = "connection_tests.rs"]
+mod tests;

@@ -4,18 +4,25 @@
 //! must say whether the command was sent: an order that was not sent is not queued, while an unanswered one may be.
 //! redis-rs's own `ConnectionManager` does not distinguish the two; hence this module.
 
-use super::connection::{ConnectionSlot, Opening, Scripts, load_scripts};
+use super::connection::{
+    ConnectionSlot, Opening, RECONNECT_PAUSE, Scripts, Start, load_scripts, random_part_of,
+};
 use crate::config::RedisConfig;
 use futures::FutureExt;
+use futures::future::{Either, select};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, RedisResult};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// The maximum number of commands in flight on one connection; further commands wait in this process.
 pub const MAX_IN_FLIGHT: usize = 1_000;
+/// How long a connection that was unused for long may take to answer, before another one opens beside it: a little more
+/// than the longest round trip between regions.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// The codes of errors that only a replica returns.
 const REPLICA_CODES: [&str; 2] = ["READONLY", "MASTERDOWN"];
 
@@ -25,6 +32,12 @@ pub enum LinkError {
     /// There was no connection in time; the server has not received the command.
     #[error("the command was not sent to Redis: {0}")]
     NotSent(String),
+    /// The process could not connect several times in a row, and tries again later; nothing was sent, and waiting is of no
+    /// use.
+    #[error(
+        "the command was not sent to Redis: this process could not connect, and tries again in some seconds"
+    )]
+    Resting,
     /// The command was sent, but no answer came; the server may have executed it.
     #[error("Redis did not answer the command, which it may have executed: {0}")]
     Unanswered(String),
@@ -40,6 +53,8 @@ pub struct Link(Arc<LinkState>);
 struct LinkState {
     config: RedisConfig,
     scripts: Scripts,
+    /// Whether calls fail at once while no connection can be opened.
+    breaks: bool,
     slot: Mutex<ConnectionSlot>,
 }
 
@@ -57,7 +72,13 @@ impl Link {
 
     /// A link whose connections load `scripts` when they open.
     pub fn with_scripts(config: RedisConfig, scripts: Scripts) -> Self {
-        Self(Arc::new(LinkState { config, scripts, slot: Mutex::default() }))
+        Self(Arc::new(LinkState { config, scripts, breaks: false, slot: Mutex::default() }))
+    }
+
+    /// The same, for a process that answers buyers: while no connection can be opened, calls fail at once with
+    /// [`Resting`](LinkError::Resting), except for one that tries every few seconds.
+    pub fn with_breaker(config: RedisConfig, scripts: Scripts) -> Self {
+        Self(Arc::new(LinkState { config, scripts, breaks: true, slot: Mutex::default() }))
     }
 
     /// Starts to connect in the background, for the initialisation of a function.
@@ -76,7 +97,7 @@ impl Link {
         Fut: Future<Output = RedisResult<T>>,
     {
         let deadline = Instant::now() + limit;
-        let (generation, opening) = self.opening();
+        let Some((generation, opening)) = self.opening() else { return Err(LinkError::Resting) };
         let connection = match timeout(limit, opening).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -139,9 +160,9 @@ impl Link {
         self.0.config.connect_timeout + self.0.config.response_timeout
     }
 
-    fn opening(&self) -> (u64, Opening) {
-        self.slot().take(Instant::now(), |pause| {
-            let opening = connect(self.0.config.clone(), self.0.scripts, pause).boxed().shared();
+    fn opening(&self) -> Option<(u64, Opening)> {
+        self.slot().take(Instant::now(), self.0.breaks, |start| {
+            let opening = begin(self.0.config.clone(), self.0.scripts, start).boxed().shared();
             // Driven by its own task: a caller that times out must not stop it.
             tokio::spawn(opening.clone().map(drop));
             opening
@@ -178,14 +199,43 @@ impl Link {
     }
 }
 
-async fn connect(
-    config: RedisConfig,
-    scripts: Scripts,
-    pause: Duration,
-) -> RedisResult<MultiplexedConnection> {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+async fn begin(config: RedisConfig, scripts: Scripts, start: Start) -> RedisResult<MultiplexedConnection> {
+    match start {
+        Start::After(pause) => {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            connect(&config, scripts).await
+        }
+        Start::Beside(old) => first_that_answers(old, connect(&config, scripts)).await,
     }
+}
+
+/// `old` if it answers a PING; or the connection that `connecting` opens, which starts a little later.
+async fn first_that_answers(
+    old: MultiplexedConnection,
+    connecting: impl Future<Output = RedisResult<MultiplexedConnection>>,
+) -> RedisResult<MultiplexedConnection> {
+    let mut pinged = old.clone();
+    // The connection's own limit of an answer ends it.
+    let mut answering =
+        pin!(async move { redis::cmd("PING").query_async::<redis::Value>(&mut pinged).await.map(drop) });
+    let connecting = pin!(connecting);
+    let wait = HEDGE_AFTER + random_part_of(RECONNECT_PAUSE);
+    match timeout(wait, &mut answering).await {
+        Ok(Ok(())) => return Ok(old),
+        Ok(Err(_)) => return connecting.await,
+        Err(_) => {}
+    }
+    match select(answering, connecting).await {
+        Either::Left((Ok(()), _)) => Ok(old),
+        Either::Left((Err(_), connecting)) => connecting.await,
+        Either::Right((Ok(new), _)) => Ok(new),
+        Either::Right((Err(error), answering)) => answering.await.map(|()| old).map_err(|_| error),
+    }
+}
+
+async fn connect(config: &RedisConfig, scripts: Scripts) -> RedisResult<MultiplexedConnection> {
     let options = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.connect_timeout))
         .set_response_timeout(Some(config.response_timeout))

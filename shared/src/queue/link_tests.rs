@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 /// The number of a connection, and the name of a command that came on it.
 type Received = Arc<Mutex<Vec<(usize, String)>>>;
 
-/// A server of Redis's protocol. It answers `WHICH` with the number of its connection, `SLOW` likewise after 300 ms,
+/// A server of Redis's protocol. After `MUTE` a connection gets no answer any more, and after
+/// `CLOSE` it ends. It answers `WHICH` with the number of its connection, `SLOW` likewise after 300 ms,
 /// `EVALSHA` and `EXEC` with `error`, and all else with `OK`.
 struct FakeRedis {
     address: SocketAddr,
@@ -43,8 +44,13 @@ impl FakeRedis {
 
 fn serve(number: usize, stream: &TcpStream, received: &Received, error: &str) {
     let mut requests = BufReader::new(stream);
+    let mut is_mute = false;
     while let Some(name) = next_command(&mut requests) {
         received.lock().unwrap().push((number, name.clone()));
+        if is_mute {
+            continue;
+        }
+        is_mute = name == "MUTE";
         let answer = match name.as_str() {
             "WHICH" => format!(":{number}"),
             "SLOW" => {
@@ -55,7 +61,8 @@ fn serve(number: usize, stream: &TcpStream, received: &Received, error: &str) {
             _ => "+OK".to_owned(),
         };
         let mut stream = stream;
-        if stream.write_all(format!("{answer}\r\n").as_bytes()).is_err() {
+        if stream.write_all(format!("{answer}\r\n").as_bytes()).is_err() || name == "CLOSE" {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
     }
@@ -79,6 +86,12 @@ fn number_after(mark: u8, requests: &mut impl BufRead) -> Option<usize> {
     line.strip_prefix(char::from(mark))?.trim_end().parse().ok()
 }
 
+async fn send(link: &Link, name: &str) {
+    link.call(async |mut connection| redis::cmd(name).query_async::<redis::Value>(&mut connection).await)
+        .await
+        .unwrap();
+}
+
 async fn number_of(link: &Link, name: &str) -> usize {
     link.call(async |mut connection| redis::cmd(name).query_async(&mut connection).await).await.unwrap()
 }
@@ -89,11 +102,11 @@ async fn a_failed_connection_attempt_is_replaced() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let source = |name: &str| (name == "FAIRDROP_MAIN_REDIS_URL").then(|| format!("redis://{address}"));
     let link = Link::new(RedisConfig::main(&source).unwrap());
-    let (first, opening) = link.opening();
+    let (first, opening) = link.opening().unwrap();
     // While the attempt is in progress, all callers share it.
-    assert_eq!(link.opening().0, first);
+    assert_eq!(link.opening().unwrap().0, first);
     assert!(opening.await.is_err());
-    assert_eq!(link.opening().0, first + 1);
+    assert_eq!(link.opening().unwrap().0, first + 1);
 }
 
 /// How Redis 6.2 and Redis 7 answer a script that writes on a replica, and how a replica without its primary answers.
@@ -153,7 +166,7 @@ async fn an_old_connection_is_replaced_beside_its_commands_in_flight() {
     link.slot().make_older(REPLACE_AFTER + REPLACE_JITTER);
     let (mut current, began) = (0, Instant::now());
     while current == 0 && began.elapsed() < Duration::from_secs(5) {
-        let (_, opening) = link.opening();
+        let (_, opening) = link.opening().unwrap();
         assert!(opening.peek().is_some(), "a caller would have to wait");
         current = number_of(&link, "WHICH").await;
     }
@@ -169,4 +182,51 @@ async fn an_old_connection_is_replaced_beside_its_commands_in_flight() {
     link.slot().make_older(MAX_LIFE);
     assert_eq!(number_of(&link, "WHICH").await, 2);
     assert_eq!(slow.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_used_if_it_answers() {
+    let server = FakeRedis::start("ERR unexpected");
+    let link = server.link(&[]);
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    // As after an hour for which Lambda had the process frozen.
+    link.slot().make_idle(Duration::from_secs(3_600));
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    assert_eq!(server.commands_of(0), ["WHICH", "PING", "WHICH"]);
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    assert_eq!(server.commands_of(0).len(), 4, "one PING is enough");
+    assert!(server.commands_of(1).is_empty());
+    // It is replaced soon, beside its commands.
+    link.slot().make_older(REPLACE_JITTER);
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    let began = Instant::now();
+    while number_of(&link, "WHICH").await == 0 {
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_opens_beside_an_idle_one_that_is_silent() {
+    let server = FakeRedis::start("ERR unexpected");
+    let link = server.link(&[]);
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    send(&link, "MUTE").await;
+    link.slot().make_idle(Duration::from_secs(3_600));
+    let began = Instant::now();
+    assert_eq!(number_of(&link, "WHICH").await, 1);
+    let took = began.elapsed();
+    assert!(took >= HEDGE_AFTER && took < link.0.config.response_timeout, "{took:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_server_has_closed_is_replaced_at_once() {
+    let server = FakeRedis::start("ERR unexpected");
+    let link = server.link(&[]);
+    assert_eq!(number_of(&link, "WHICH").await, 0);
+    send(&link, "CLOSE").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    link.slot().make_idle(Duration::from_secs(3_600));
+    let began = Instant::now();
+    assert_eq!(number_of(&link, "WHICH").await, 1);
+    assert!(began.elapsed() < HEDGE_AFTER, "{:?}", began.elapsed());
 }

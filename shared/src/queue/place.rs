@@ -173,7 +173,7 @@ impl Attempts {
     /// Waits after a failed attempt. The error is what is known about the order if there is no time for another.
     async fn failed(&mut self, error: &LinkError) -> Result<(), PlaceError> {
         self.maybe_sent |= matches!(error, LinkError::Unanswered(_));
-        if self.left() <= self.pause {
+        if self.left() <= self.pause || matches!(error, LinkError::Resting) {
             return Err(if self.maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
         }
         tokio::time::sleep(self.pause).await;

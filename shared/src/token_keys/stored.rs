@@ -4,13 +4,14 @@
 //! So its set counts only if the replica is near main and the set is not older than the copy. An unknown key is
 //! about to refuse a buyer, so that main is asked in any case.
 
-use super::{REFRESH_INTERVAL, State, UNKNOWN_INTERVAL};
+use super::{REFRESH_INTERVAL, State, UNKNOWN_INTERVAL, UNKNOWN_WAIT};
 use crate::item_cache::REPLICA_LIMIT;
-use crate::queue::{LinkError, Queue, ReadFrom, StoredTokenKeys};
+use crate::main_use::{MainUse, NEARBY_LIMIT};
+use crate::queue::{LinkError, Queue, ReadFrom, StoredTokenKeys, random_part_of};
 use futures::future::join;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 
 /// Why the set is read.
@@ -21,6 +22,10 @@ pub(super) enum Cause {
     /// A token names a key that the copy lacks.
     UnknownKey,
 }
+
+/// Where main is asked only before refusals, the first read in the background that may ask main comes after a random part
+/// of this. So the processes of an opening do not connect to main at once if the replica lags or there is none.
+const MAIN_SPREAD: Duration = Duration::from_secs(60);
 
 /// When the newest reads began.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +40,9 @@ struct ReadTimes {
 pub(super) struct StoredKeys {
     replica: Option<Queue>,
     main: Queue,
+    main_use: MainUse,
+    /// No read in the background asks main before.
+    spares_main_until: Instant,
     /// The lock is held during a read.
     times: Arc<AsyncMutex<ReadTimes>>,
     pub(super) is_scheduled: AtomicBool,
@@ -43,13 +51,25 @@ pub(super) struct StoredKeys {
 }
 
 impl StoredKeys {
-    pub(super) fn new(replica: Option<Queue>, main: Queue) -> Self {
+    pub(super) fn new(replica: Option<Queue>, main: Queue, main_use: MainUse) -> Self {
+        let spread = if main_use == MainUse::Always { Duration::ZERO } else { random_part_of(MAIN_SPREAD) };
         Self {
             replica,
             main,
+            main_use,
+            spares_main_until: Instant::now() + spread,
             times: Arc::default(),
             is_scheduled: AtomicBool::default(),
             next_read: Mutex::default(),
+        }
+    }
+
+    /// The reads for a token with an unknown key, one after the other until its key is known, and how long the token waits
+    /// for each.
+    pub(super) fn reads_for_unknown_key(&self) -> &'static [(Cause, Duration)] {
+        match self.main_use {
+            MainUse::Always => &[(Cause::UnknownKey, UNKNOWN_WAIT)],
+            MainUse::BeforeRefusals => &[(Cause::Due, NEARBY_LIMIT), (Cause::UnknownKey, UNKNOWN_WAIT)],
         }
     }
 
@@ -92,6 +112,10 @@ impl State {
         let (doubtful, answer) = match cause {
             Cause::Due => match self.use_replica(stored).await {
                 Replicated::Used => return false,
+                Replicated::Doubtful(set) if Instant::now() < stored.spares_main_until => {
+                    self.use_unless_older(set);
+                    return false;
+                }
                 Replicated::Doubtful(set) => (set, stored.of_main().await),
             },
             // Main may be far or hang, and the token waits: the replica may have the key.
@@ -106,12 +130,17 @@ impl State {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "could not read the token keys from main's Redis; the newer of the keys in use and the replica's stay");
-                if let Some(set) = doubtful.filter(|set| !self.is_newer_than(set)) {
-                    self.use_set(set);
-                }
+                self.use_unless_older(doubtful);
             }
         }
         true
+    }
+
+    /// Uses a set that the replica cannot vouch for, where main is not asked or does not answer.
+    fn use_unless_older(&self, doubtful: Option<StoredTokenKeys>) {
+        if let Some(set) = doubtful.filter(|set| !self.is_newer_than(set)) {
+            self.use_set(set);
+        }
     }
 
     /// Uses the replica's set if it can be trusted.
