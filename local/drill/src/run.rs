@@ -16,9 +16,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
-/// Units of each item that are withheld in a forced failover: several times what a partitioned main can sell to its
-/// own buyers before its lease ends.
-const WITHHOLD: u32 = 40;
+/// Units of each item that are withheld in a forced failover: more than a partitioned main sells to its own buyers (two
+/// of each item a second) until the failover has taken its lease. On a busy machine that takes up to half a minute.
+const WITHHOLD: u32 = 100;
 /// How long region-failover waits for the Global Datastore, in seconds: the shortest allowed time.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;

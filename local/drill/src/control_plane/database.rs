@@ -159,8 +159,8 @@ impl DatabaseInstances {
         if instance.source.is_none() {
             return Err(invalid_state(format!("DB Instance {id} is not a read replica.")));
         }
-        // No document refuses it while storage is optimised.
-        if instance.status != "storage-optimization" {
+        // No document refuses it while storage is optimised. The promotion itself is a change, which refuses a second one.
+        if instance.status != "storage-optimization" || instance.is_stale {
             available(&instance)?;
         }
         let (all, key) = (self.clone(), instance.key());

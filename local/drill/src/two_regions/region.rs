@@ -3,7 +3,7 @@
 use super::deployment::{DRAIN_SCHEDULE, DeploymentPlan, STACK, WORKER_SCHEDULE, named};
 use super::servers::RegionServers;
 use crate::control_plane::functions::{Fleet, FleetOptions};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use local::aws::gateway::HttpGateway;
 use local::aws::lambda::{Emulator, Invoke};
 use local::system::regions::WorldRegion;
@@ -14,6 +14,9 @@ use tokio::sync::Mutex;
 
 /// How long a gateway waits for a function.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long a function may take to start and answer, and the number of tries.
+const START_LIMIT: Duration = Duration::from_secs(10);
+const START_TRIES: u32 = 6;
 
 #[derive(Debug)]
 pub struct RegionDeployment {
@@ -80,9 +83,16 @@ impl RegionDeployment {
         self.fleet.invoke_api()
     }
 
-    /// Waits until `function` answers. The payload is malformed; any answer will do.
+    /// Waits until `function` answers. The payload is malformed; any answer will do. It asks several times, because the
+    /// emulator may pass an invocation to a process that was replaced, which never answers.
     pub(super) async fn answers(&self, function: &str) -> Result<()> {
-        let asked = self.invoke_api().call_within(function, "null".into(), Duration::from_secs(30)).await;
+        let mut asked = Err(anyhow!("it was not invoked"));
+        for _ in 0..START_TRIES {
+            asked = self.invoke_api().call_within(function, "null".into(), START_LIMIT).await;
+            if asked.is_ok() {
+                break;
+            }
+        }
         asked.map(drop).with_context(|| {
             format!("{function} did not start in {}; its log has the reason", self.region.name)
         })
