@@ -1,11 +1,16 @@
 //! Requests from API Gateway, and the answers.
 
+mod gateway_event;
+
+pub use gateway_event::problem_event;
+
 use crate::item::ItemId;
 use crate::keep_warm::KeepWarm;
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use gateway_event::OnlyHttpApi;
 use lambda_http::http::{HeaderValue, StatusCode, header};
 use lambda_http::lambda_runtime::{self, LambdaEvent};
 use lambda_http::request::{LambdaRequest, RequestContext};
@@ -30,7 +35,8 @@ where
             Ok::<_, Error>(response)
         }
     });
-    lambda_runtime::run_concurrent(KeepWarm(Adapter::from(service).map_request(repair_body))).await
+    lambda_runtime::run_concurrent(KeepWarm(OnlyHttpApi(Adapter::from(service).map_request(repair_body))))
+        .await
 }
 
 /// Passes on unchanged a body that is marked as base64 and is not: lambda_http would panic when it decodes the body,

@@ -165,6 +165,10 @@ pub struct NewItem {
     /// Seconds a reservation waits for payment, at most a day; 0 sells at once.
     #[serde(default)]
     pub hold_seconds: u32,
+    /// The longest time, in seconds, from a reservation to the end of its hold, for a pending payment that names a
+    /// later end: at most 14 days. 0 extends a hold once, by `hold_seconds`.
+    #[serde(default)]
+    pub max_hold_seconds: u32,
     /// Milliseconds from an order's stamp until it is served, 50 to 10,000; the default is 2,000.
     #[serde(default = "default_settle_window_ms")]
     pub settle_window_ms: u32,
@@ -188,6 +192,8 @@ pub struct ItemChanges {
     pub closes_at: Option<Stamp>,
     /// Seconds that a later reservation waits for payment.
     pub hold_seconds: Option<u32>,
+    /// Seconds from a reservation to the latest end of its hold; also for reservations that exist.
+    pub max_hold_seconds: Option<u32>,
     /// Milliseconds from an order's stamp until it is served, 50 to 10,000.
     pub settle_window_ms: Option<u32>,
 }
@@ -206,6 +212,8 @@ pub enum ItemFieldError {
     Gates,
     #[error("hold_seconds must be at most {}", NewItem::MAX_HOLD_SECONDS)]
     Hold,
+    #[error("max_hold_seconds must be at most {}", NewItem::LONGEST_HOLD_SECONDS)]
+    LongHold,
     #[error(
         "settle_window_ms must be {} to {}",
         NewItem::MIN_SETTLE_WINDOW_MS,
@@ -219,6 +227,8 @@ impl NewItem {
     pub const MAX_STOCK: u32 = 10_000_000;
     /// The longest hold: one day.
     pub const MAX_HOLD_SECONDS: u32 = 86_400;
+    /// The latest end of a hold that payments extend: 14 days, as for a payment in a shop or by bank transfer.
+    pub const LONGEST_HOLD_SECONDS: u32 = 1_209_600;
     /// A shorter window would refuse orders because of the jitter of an idle machine.
     pub const MIN_SETTLE_WINDOW_MS: u32 = 50;
     /// [`MAX_WINDOW`](crate::queue::MAX_WINDOW), to which the delay may grow.
@@ -231,6 +241,7 @@ impl NewItem {
     /// Checks every value that its type does not check.
     pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(Some(&self.name), Some(self.stock_total), Some(self.hold_seconds))?;
+        check_long_hold(self.max_hold_seconds)?;
         if self.closes_at.is_some_and(|closes_at| closes_at <= self.opens_at) {
             return Err(ItemFieldError::Gates);
         }
@@ -243,9 +254,14 @@ impl ItemChanges {
     /// Checks every given value. Ledger and Redis compare the gates when they change the item.
     pub fn check(&self) -> Result<(), ItemFieldError> {
         check_values(self.name.as_deref(), self.stock_total, self.hold_seconds)?;
+        self.max_hold_seconds.map_or(Ok(()), check_long_hold)?;
         self.settle_window_ms.map_or(Ok(()), check_window)?;
         check_moments([self.opens_at, self.closes_at])
     }
+}
+
+fn check_long_hold(seconds: u32) -> Result<(), ItemFieldError> {
+    if seconds <= NewItem::LONGEST_HOLD_SECONDS { Ok(()) } else { Err(ItemFieldError::LongHold) }
 }
 
 fn check_window(settle_window_ms: u32) -> Result<(), ItemFieldError> {
@@ -355,6 +371,7 @@ mod tests {
             (NewItem { closes_at: Some(new.opens_at), ..new.clone() }, ItemFieldError::Gates),
             (NewItem { opens_at: at(1_795_000_000_000), ..new.clone() }, ItemFieldError::Moment),
             (NewItem { hold_seconds: 86_401, ..new.clone() }, ItemFieldError::Hold),
+            (NewItem { max_hold_seconds: 1_209_601, ..new.clone() }, ItemFieldError::LongHold),
             (NewItem { settle_window_ms: 49, ..new.clone() }, ItemFieldError::SettleWindow),
             (NewItem { settle_window_ms: 10_001, ..new }, ItemFieldError::SettleWindow),
         ];

@@ -11,6 +11,7 @@
 //! An atomic operation is a script (`*.lua`). It is sent by its hash. A connection loads its process's
 //! scripts when it opens, and a call loads its script again if the server has lost it.
 
+mod attempts;
 mod breaker;
 mod connection;
 mod copies;
@@ -30,6 +31,7 @@ mod status;
 mod tasks;
 mod token_keys;
 
+pub use attempts::MAX_HOLD_GRACE;
 pub use connection::{
     MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts, random_part_of,
 };
@@ -68,6 +70,7 @@ pub const CHECKOUT_SCRIPTS: Scripts = &[
     &drain::SCRIPT,
     &settle::SETTLE,
     &settle::DUE,
+    &attempts::ATTEMPT,
     &heartbeat::SCRIPT,
     &idle::ACTIVE_ITEMS,
     &idle::ACTIVATE,

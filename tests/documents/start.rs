@@ -76,6 +76,7 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_DRAIN_RUN_SECONDS", "190", AtStart(RUN)),
     ("FAIRDROP_WORKER_RUN_SECONDS", "190", AtStart(RUN)),
     ("FAIRDROP_WAIT_REPLICAS", "0", AtStart(&["-1", "6"])),
+    ("FAIRDROP_HOLD_GRACE_SECONDS", "600", AtStart(&["-1", "3601"])),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "12000", AtStart(&["99", "600001"])),
     ("!FAIRDROP_SNAPSHOT_PREFIX", "fairdrop", AtDeployment("SnapshotPrefix")),
     (

@@ -14,5 +14,6 @@ mod order_log;
 mod partition;
 mod preflight;
 mod schedules;
+mod stripe;
 mod token_keys;
 mod tokens;

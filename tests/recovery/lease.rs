@@ -167,6 +167,7 @@ async fn ledger_with_item() -> (LedgerServer, ItemId) {
         opens_at: at(0),
         closes_at: None,
         hold_seconds: 0,
+        max_hold_seconds: 0,
         settle_window_ms: 2_000,
     };
     server.ledger.create_item(&new).await.unwrap();

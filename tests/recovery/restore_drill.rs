@@ -101,6 +101,7 @@ async fn ledger_with_sales() -> Result<LedgerServer> {
         opens_at: at(now - 3_600_000_000)?,
         closes_at: None,
         hold_seconds: 0,
+        max_hold_seconds: 0,
         settle_window_ms: 500,
     };
     server.ledger.create_item(&new).await?;

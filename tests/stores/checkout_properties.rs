@@ -220,6 +220,7 @@ async fn run(servers: &CheckoutServers, id: &str, case: &DropCase) -> Result<()>
         opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
         closes_at: None,
         hold_seconds: case.hold_seconds,
+        max_hold_seconds: 0,
         settle_window_ms: SETTLE_WINDOW_MS,
     };
     servers.ledger.ledger.create_item(&new).await?;

@@ -35,6 +35,7 @@ impl Side {
                 opens_at: at(0),
                 closes_at: None,
                 hold_seconds: 600,
+                max_hold_seconds: 0,
                 settle_window_ms: 500,
             };
             assert!(side.ledger.ledger.create_item(&new).await.unwrap());

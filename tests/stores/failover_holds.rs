@@ -1,7 +1,7 @@
 //! Reservations that wait for payment when main is lost, with real servers: the old main may have sold them without
 //! replicating the sale.
 
-use ledger::{BuyerState, Due, Extension, Payment, SaleState};
+use ledger::{BuyerState, Due, Extension, Payment, SaleState, WantedHold};
 use local::system::clock::micros_now;
 use local::system::redis_server;
 use reconcile::{Stores, reconcile_at_rest};
@@ -38,6 +38,7 @@ impl NewMain {
             opens_at: Stamp::from_micros(began).unwrap(),
             closes_at: None,
             hold_seconds: 30,
+            max_hold_seconds: 0,
             settle_window_ms: 500,
         };
         assert!(main.ledger.ledger.create_item(&new).await.unwrap());
@@ -82,6 +83,7 @@ impl NewMain {
             user_token: UserToken::parse(buyer).unwrap(),
             hold_until: self.hold_until(),
             cancelled: false,
+            kept_until: None,
         };
         let now = Stamp::from_micros(micros_now()).unwrap();
         let fence = Fence { epoch, until: None };
@@ -154,7 +156,8 @@ async fn a_late_notice_of_another_payment_does_not_release_a_unit_that_redis_has
     let (buyer, fence) = (UserToken::parse("bought").unwrap(), Fence { epoch: 2, until: None });
     let later = Stamp::from_micros(micros_now() + 60_000_000).unwrap();
     let sold = OrderState::Sold;
-    let extended = ledger.extend(&main.item_id, &buyer, "first-card", later, sold, fence).await;
+    let extended =
+        ledger.extend(&main.item_id, &buyer, "first-card", WantedHold::once(later), sold, fence).await;
     assert_eq!(extended, Ok(Extension::Settled(Payment::Unknown)));
     let released = ledger.give_up(&main.item_id, &buyer, "first-card", sold, fence).await;
     assert_eq!(released, Ok(Payment::Unknown));

@@ -76,6 +76,7 @@ fn new_item(item: &str) -> NewItem {
         opens_at: Stamp::from_micros(micros_now() - 60_000_000).unwrap(),
         closes_at: None,
         hold_seconds: 30,
+        max_hold_seconds: 0,
         settle_window_ms: 500,
     }
 }

@@ -34,6 +34,7 @@ fn finished(item_id: &ItemId, stock_total: u32) -> NewItem {
         opens_at: Stamp::saturating_from_micros(micros_now() - 7_200_000_000),
         closes_at: Some(Stamp::saturating_from_micros(micros_now() - 3_600_000_000)),
         hold_seconds: 600,
+        max_hold_seconds: 0,
         settle_window_ms: 50,
     }
 }
@@ -43,7 +44,7 @@ async fn is_active(redis: &RedisQueue, item_id: &ItemId) -> Result<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_with_an_order_a_task_or_a_hold_is_not_idle() {
+async fn an_item_with_an_order_a_task_or_a_cancelled_hold_is_not_idle() {
     let redis = RedisQueue::start().await.unwrap();
     let (queue, item_id) = (&redis.queue, "a".parse::<ItemId>().unwrap());
     queue.create_item(&finished(&item_id, 5), 1).await.unwrap();
@@ -65,9 +66,10 @@ async fn an_item_with_an_order_a_task_or_a_hold_is_not_idle() {
     let tasks = queue.take_tasks(&item_id, 500).await.unwrap();
     assert!(!idle().await, "a worker has taken the task, and may have died");
     queue.acknowledge(&item_id, &[tasks[0].id.clone()]).await.unwrap();
-    assert!(!idle().await, "the hold can end");
+    assert!(idle().await, "the hold ends in ten minutes");
     let alice = order(&item_id, "alice", 0).unwrap().user_token;
     queue.leave(&item_id, &alice).await.unwrap();
+    assert!(is_active(&redis, &item_id).await.unwrap(), "a cancellation is work");
     assert!(!idle().await, "the worker has not released the cancelled reservation");
     let sold = Settlement { user_token: alice, expected: None, outcome: ReservationOutcome::Sold };
     queue.settle(&item_id, &[sold]).await.unwrap();

@@ -273,6 +273,7 @@ async fn create(servers: &Servers, name: &str, holds: bool) -> Result<ItemId> {
         opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
         closes_at: None,
         hold_seconds: u32::from(holds),
+        max_hold_seconds: 0,
         settle_window_ms: SETTLE_WINDOW_MS,
     };
     // The ledger has units for every restock.

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use futures::future::join_all;
-use ledger::{BuyerState, Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment};
+use ledger::{
+    BuyerState, Due, Extension, LastSigns, Ledger, LedgerError, NEVER_OVERSOLD, Payment, WantedHold,
+};
 use local::system::postgres::Postgres;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
@@ -21,6 +23,7 @@ mod items;
 mod monitoring;
 mod outbox;
 mod payments;
+mod service;
 
 const NOW: u64 = 1_795_000_000_000_000;
 const HOLD: u64 = 600_000_000;
@@ -50,7 +53,7 @@ fn sold_at_once(name: &str, after: u64) -> Reservation {
 
 /// The reservation that [`held`] makes, as due.
 fn due(name: &str, after: u64, cancelled: bool) -> Due {
-    Due { user_token: buyer(name), hold_until: at(NOW + after + HOLD), cancelled }
+    Due { user_token: buyer(name), hold_until: at(NOW + after + HOLD), cancelled, kept_until: None }
 }
 
 async fn item(ledger: &Ledger, name: &str, stock_total: u32) -> ItemId {
@@ -62,6 +65,7 @@ async fn item(ledger: &Ledger, name: &str, stock_total: u32) -> ItemId {
         opens_at: at(NOW),
         closes_at: None,
         hold_seconds: 600,
+        max_hold_seconds: 0,
         settle_window_ms: 2_000,
     };
     assert!(ledger.create_item(&new).await.unwrap());
@@ -245,7 +249,14 @@ async fn one_payment_counts_once_and_for_one_buyer() {
     let y = buyer("y");
     let later = at(NOW + 2 * HOLD);
     let extend = |reference| {
-        ledger.extend(&item_id, &y, reference, later, OrderState::None, Permit::Unleased.fence(1))
+        ledger.extend(
+            &item_id,
+            &y,
+            reference,
+            WantedHold::once(later),
+            OrderState::None,
+            Permit::Unleased.fence(1),
+        )
     };
     let extended = join_all((0..20).map(|_| extend("pay-6"))).await;
     assert!(extended.iter().all(|answer| *answer == Ok(Extension::Until(later))), "{extended:?}");

@@ -250,6 +250,7 @@ async fn a_demoted_main_leads_to_no_final_refusal_of_a_payment() {
         opens_at: Stamp::from_micros(micros_now() - 3_600_000_000).unwrap(),
         closes_at: None,
         hold_seconds: 600,
+        max_hold_seconds: 0,
         settle_window_ms: 50,
     };
     ledger.ledger.create_item(&new).await.unwrap();

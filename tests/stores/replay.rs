@@ -131,6 +131,7 @@ impl World {
             opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
             closes_at: None,
             hold_seconds: 600,
+            max_hold_seconds: 0,
             settle_window_ms: 50,
         };
         self.ledger.ledger.create_item(&new).await?;

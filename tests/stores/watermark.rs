@@ -298,6 +298,7 @@ async fn a_repair_of_another_field_gives_an_item_of_an_earlier_version_no_waterm
         opens_at: Stamp::from_micros(START).unwrap(),
         closes_at: None,
         hold_seconds: 600,
+        max_hold_seconds: 0,
         settle_window_ms: 500,
     };
     assert!(ledger.ledger.create_item(&new).await.unwrap());

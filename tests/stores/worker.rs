@@ -36,6 +36,7 @@ impl WorkerFixture {
             opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
             closes_at: None,
             hold_seconds,
+            max_hold_seconds: 0,
             settle_window_ms: 50,
         };
         ledger.ledger.create_item(&new).await?;
@@ -141,7 +142,7 @@ async fn a_decision_that_did_not_reach_redis_is_written_when_the_hold_ends() {
             &fixture.item_id,
             &token("bob"),
             "pay-2",
-            later,
+            ledger::WantedHold::once(later),
             shared::queue::OrderState::None,
             Permit::Unleased.fence(1),
         )

@@ -62,6 +62,7 @@ impl RedisQueue {
             opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
             closes_at: None,
             hold_seconds: 0,
+            max_hold_seconds: 0,
             settle_window_ms,
         };
         self.queue.create_item(&new, 1).await?;

@@ -18,6 +18,7 @@ pub const WRONG: &[Wrong] = &[
     ("RedisConnectTimeoutMs", &["9", "10001", "1s"]),
     ("RedisResponseTimeoutMs", &["9", "10001", "1s"]),
     ("WaitReplicas", &["-1", "6"]),
+    ("HoldGraceSeconds", &["-1", "3601"]),
     ("LedgerEndpoint", &["host:5432", "postgres://host"]),
     ("LedgerPort", &["0", "65536"]),
     ("LedgerDatabase", &["", "1st", "a-b"]),

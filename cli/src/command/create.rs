@@ -31,6 +31,9 @@ pub(crate) struct Create {
     /// Seconds that a reservation waits for payment, at most a day; 0 sells at once
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     hold_seconds: u32,
+    /// Seconds from a reservation to the latest end that pending payments give its hold, at most 14 days
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    max_hold_seconds: u32,
     /// Milliseconds from an order's stamp until it is served: 50 to 10000
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000)]
     settle_window_ms: u32,

@@ -40,6 +40,10 @@ struct Changes {
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     hold_seconds: Option<u32>,
+    /// Seconds from a reservation to the latest end that pending payments give its hold, at most 14 days
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_hold_seconds: Option<u32>,
     /// Milliseconds from an order's stamp until it is served: 50 to 10000
     #[arg(long, value_name = "MILLISECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,7 @@ impl ItemWork {
             self.due_to_skip = 0;
             return Ok(found);
         }
+        let fence = self.context.lease.permit()?.fence(batch.epoch);
         let due: Vec<Due> = batch
             .due
             .iter()
@@ -20,9 +21,9 @@ impl ItemWork {
                 user_token: one.user_token.clone(),
                 hold_until: one.hold_until,
                 cancelled: one.cancelled,
+                kept_until: one.has_attempt.then(|| self.context.service.kept_until(one.hold_until)),
             })
             .collect();
-        let fence = self.context.lease.permit()?.fence(batch.epoch);
         let states = self.context.ledger.release_due(&self.item_id, &due, batch.now, fence).await?;
         let settlements: Vec<Settlement> = batch
             .due

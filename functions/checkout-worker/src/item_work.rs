@@ -163,6 +163,7 @@ impl ItemWork {
             self.context.ledger.ready().await?;
         }
         self.context.lease.permit()?;
+        self.context.record_service().await?;
         let tasks = self.work_tasks().await?;
         let due = self.release_due().await?;
         Ok(tasks.max(due))

@@ -11,17 +11,20 @@
 mod due;
 mod heartbeat;
 mod item_work;
+mod service;
 mod tasks;
 
 pub use item_work::{BatchFill, ItemWork, RoundError, Worked};
 
 use lease::Lease;
 use ledger::Ledger;
+use service::ServiceRecord;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
-use shared::queue::{CHECKOUT_SCRIPTS, Link, Queue, SPARE_HEARTBEAT_INTERVAL};
+use shared::queue::{CHECKOUT_SCRIPTS, Link, MAX_HOLD_GRACE, Queue, SPARE_HEARTBEAT_INTERVAL};
 use shared::schedule;
 use shared::telemetry::Telemetry;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// State that one process of the function keeps between runs.
@@ -42,6 +45,7 @@ pub struct WorkerContext {
     lease: Lease,
     wait_replicas: u32,
     idle_after: Duration,
+    service: Arc<ServiceRecord>,
 }
 
 impl WorkerContext {
@@ -49,6 +53,8 @@ impl WorkerContext {
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let redis = RedisConfig::main(source)?;
         let idle_after_ms = config::number(source, "FAIRDROP_TASK_IDLE_AFTER_MS", 12_000, 100, 600_000)?;
+        let hold_grace_seconds =
+            config::number(source, "FAIRDROP_HOLD_GRACE_SECONDS", 600, 0, MAX_HOLD_GRACE.as_secs())?;
         Ok(Self {
             queue: Queue::new(Link::with_scripts(redis.clone(), CHECKOUT_SCRIPTS)),
             task_queue: Queue::new(Link::new(redis)),
@@ -56,6 +62,7 @@ impl WorkerContext {
             lease: Lease::from_config(source).await?,
             wait_replicas: config::number(source, "FAIRDROP_WAIT_REPLICAS", 0, 0, 5)?,
             idle_after: Duration::from_millis(idle_after_ms),
+            service: Arc::new(ServiceRecord::new(Duration::from_secs(hold_grace_seconds))),
         })
     }
 }
@@ -92,5 +99,6 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let of_ledger = heartbeat::write_until(&app.context.ledger, until);
     let WorkerContext { queue, lease, .. } = &app.context;
     let of_redis = lease.write_heartbeats(queue, SPARE_HEARTBEAT_INTERVAL, until);
-    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis).0
+    let of_service = app.context.record_service_until(until);
+    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service).0
 }

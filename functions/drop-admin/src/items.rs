@@ -113,7 +113,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         Ok(known) => {
             json!({
                 "stock_total": known.item.stock_total, "units_taken": known.units_taken,
-                "withheld": known.withheld, "keeps_old_holds": known.keeps_old_holds,
+                "max_hold_seconds": known.item.max_hold_seconds, "withheld": known.withheld, "keeps_old_holds": known.keeps_old_holds,
             })
         }
         Err(error) => json!({ "error": error.to_string() }),

@@ -1,8 +1,8 @@
 //! Applies one payment notice: the ledger decides, then Redis is updated.
 
-use crate::App;
 use crate::notice::{PaymentNotice, PaymentOutcome};
-use ledger::{BuyerState, Decline, Due, Extension, LedgerError, Payment};
+use crate::{App, is_decided};
+use ledger::{BuyerState, Decline, Due, Extension, LedgerError, Payment, WantedHold};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::item::{Item, ItemId};
@@ -11,6 +11,9 @@ use shared::problem::Problem;
 use shared::queue::{self, Hold, ItemError, OrderState, Settlement};
 use shared::stamp::Stamp;
 use std::time::Duration;
+
+/// How often a release is written to Redis while other notices move the end of the hold: each can do so once.
+const MAX_FREE_TRIES: usize = 10;
 
 /// The state of the reservation after a notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -54,11 +57,27 @@ pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed
             return Err(Problem::Internal);
         }
     };
-    match notice.outcome {
+    if notice.outcome.may_have_money() {
+        let recorded = app.queue.record_attempt(&notice.item_id, &notice.user_token).await;
+        recorded.map_err(|_| Problem::StatusUnavailable)?;
+    }
+    let applied = match notice.outcome {
         PaymentOutcome::Paid => sell(app, notice, &item).await,
         PaymentOutcome::Pending => extend(app, notice, &item).await,
         PaymentOutcome::Declined => decline(app, notice, &item).await,
         PaymentOutcome::Failed | PaymentOutcome::Cancelled => release(app, notice, &item).await,
+    };
+    if notice.outcome.may_have_money() && applied.as_ref().is_err_and(is_decided) {
+        forget_attempt(app, notice).await;
+    }
+    applied
+}
+
+/// The hold of a refused payment goes on to its own end. If another payment of the buyer was reported in the same
+/// moment, it is no longer protected beyond that end.
+async fn forget_attempt(app: &App, notice: &PaymentNotice) {
+    if let Err(error) = app.queue.forget_attempt(&notice.item_id, &notice.user_token).await {
+        tracing::warn!(%error, item_id = %notice.item_id, "could not delete the record of a refused payment; the hold of its buyer gets a grace");
     }
 }
 
@@ -95,8 +114,11 @@ async fn extend(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confir
     // A sold unit needs no extension; the ledger knows for which payment it was sold.
     if matches!(state, OrderState::Reserved(Hold::Until(_)) | OrderState::Sold) {
         let now = app.queue.main_time().await.map_err(|_| Problem::StatusUnavailable)?;
-        let until = now.saturating_add(Duration::from_secs(item.hold_seconds.into()));
-        let extended = app.ledger.extend(item_id, user_token, payment_reference, until, state, fence).await;
+        let wanted = WantedHold {
+            once: now.saturating_add(Duration::from_secs(item.hold_seconds.into())),
+            until: notice.until,
+        };
+        let extended = app.ledger.extend(item_id, user_token, payment_reference, wanted, state, fence).await;
         match extended.map_err(ledger_problem)? {
             Extension::Until(until) => {
                 if let OrderState::Reserved(Hold::Until(held)) = state {
@@ -138,18 +160,33 @@ async fn release(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confi
     let given_up = app.ledger.give_up(item_id, user_token, payment_reference, state, fence).await;
     match given_up.map_err(ledger_problem)? {
         Payment::Released => {
-            // Redis may hold a later reservation, which does not belong to this payment.
-            if let OrderState::Reserved(Hold::Until(held)) = state
-                && has_ended(app, notice, held).await?
-            {
-                settle(app, notice, Some(held), queue::ReservationOutcome::Released { returns_unit: true })
-                    .await;
-            }
+            free_unit(app, notice, state).await?;
             Ok(confirmed(notice, "released"))
         }
         Payment::HeldForAnother => Err(Problem::AlreadyExtended),
         other => Err(refusal(other)),
     }
+}
+
+/// Writes a release to Redis. A notice at the same moment may have moved the end of the hold since `state` was read;
+/// then it is read again. If Redis does not answer, the shop repeats the notice: otherwise the unit would be missing
+/// until the end of the hold.
+async fn free_unit(app: &App, notice: &PaymentNotice, mut state: OrderState) -> Result<(), Problem> {
+    for _ in 0..MAX_FREE_TRIES {
+        let OrderState::Reserved(Hold::Until(held)) = state else { return Ok(()) };
+        // Redis may hold a later reservation, which does not belong to this payment.
+        if !has_ended(app, notice, held).await? {
+            return Ok(());
+        }
+        let released = queue::ReservationOutcome::Released { returns_unit: true };
+        let settlement = settlement(notice, Some(held), released);
+        let changed = app.queue.settle(&notice.item_id, &[settlement]).await;
+        if changed.map_err(|_| Problem::StatusUnavailable)? > 0 {
+            return Ok(());
+        }
+        state = self::state(app, notice).await?;
+    }
+    Err(Problem::StatusUnavailable)
 }
 
 fn confirmed(notice: &PaymentNotice, status: &'static str) -> Confirmed {
@@ -171,7 +208,8 @@ async fn state(app: &App, notice: &PaymentNotice) -> Result<OrderState, Problem>
 /// Whether the ledger has released the reservation that Redis holds until `held`. The ledger may
 /// instead have released an earlier reservation of the same buyer, and not have recorded this one yet.
 async fn has_ended(app: &App, notice: &PaymentNotice, held: Stamp) -> Result<bool, Problem> {
-    let due = Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false };
+    let due =
+        Due { user_token: notice.user_token.clone(), hold_until: held, cancelled: false, kept_until: None };
     let states = app.ledger.buyer_states(&notice.item_id, &[due]).await.map_err(ledger_problem)?;
     Ok(states == [BuyerState::Released])
 }
@@ -218,13 +256,21 @@ async fn settle(
     expected: Option<Stamp>,
     outcome: queue::ReservationOutcome,
 ) {
-    let settlement = Settlement {
+    let settlement = settlement(notice, expected, outcome);
+    if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {
+        tracing::warn!(%error, item_id = %notice.item_id, "could not write a payment's result to Redis; the checkout worker does it when the hold ends");
+    }
+}
+
+fn settlement(
+    notice: &PaymentNotice,
+    expected: Option<Stamp>,
+    outcome: queue::ReservationOutcome,
+) -> Settlement {
+    Settlement {
         user_token: notice.user_token.clone(),
         expected: expected.map(|stamp| stamp.to_string()),
         outcome,
-    };
-    if let Err(error) = app.queue.settle(&notice.item_id, &[settlement]).await {
-        tracing::warn!(%error, item_id = %notice.item_id, "could not write a payment's result to Redis; the checkout worker does it when the hold ends");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Applies payment notices to reservations.
 //!
 //! The shop's backend, or its payment provider's webhook, sends the result of a payment:
-//! `paid` sells the unit, `pending` extends the hold once, `declined` changes nothing, `failed` and
+//! `paid` sells the unit, `pending` extends the hold, `declined` changes nothing, `failed` and
 //! `cancelled` release the unit. The payment's reference is the idempotency key. A refusal after which the shop refunds the
 //! payment is final. The ledger decides, and order-confirm updates Redis after the commit. If
 //! that update fails, the checkout worker repeats it when the hold ends.
@@ -21,6 +21,7 @@ use ledger::Ledger;
 use notice::{PaymentNotice, PaymentOutcome};
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
+use shared::http;
 use shared::problem::Problem;
 use shared::queue::{self, Link, Queue};
 
@@ -75,20 +76,12 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Er
 }
 
 fn http_answer(answer: Result<Confirmed, Problem>) -> Result<Value, lambda_runtime::Error> {
-    let (status, media, body, problem) = match answer {
-        Ok(confirmed) => (200, "application/json", serde_json::to_value(confirmed)?, None),
-        Err(problem) => {
-            (problem.status().as_u16(), "application/problem+json", problem.document(), Some(problem))
-        }
+    let confirmed = match answer {
+        Ok(confirmed) => confirmed,
+        Err(problem) => return Ok(http::problem_event(&problem)),
     };
-    let mut headers = json!({ "content-type": media, "cache-control": "no-store" });
-    if let Some(seconds) = problem.as_ref().and_then(Problem::retry_after_seconds) {
-        headers["retry-after"] = json!(seconds.to_string());
-    }
-    if let Some(Problem::MethodNotAllowed { allow }) = problem {
-        headers["allow"] = json!(allow);
-    }
-    Ok(json!({ "statusCode": status, "headers": headers, "body": body.to_string() }))
+    let headers = json!({ "content-type": "application/json", "cache-control": "no-store" });
+    Ok(json!({ "statusCode": 200, "headers": headers, "body": serde_json::to_string(&confirmed)? }))
 }
 
 fn invocation_answer(answer: Result<Confirmed, Problem>) -> Result<Value, lambda_runtime::Error> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::item::ItemId;
 use shared::problem::Problem;
+use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 
 /// The methods of the path.
@@ -24,6 +25,8 @@ pub(crate) struct PaymentNotice {
     /// The idempotency key: 1 to 255 visible ASCII characters.
     pub(crate) payment_reference: String,
     pub(crate) outcome: PaymentOutcome,
+    /// When a pending payment is decided at the latest.
+    pub(crate) until: Option<Stamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -31,7 +34,7 @@ pub(crate) struct PaymentNotice {
 pub(crate) enum PaymentOutcome {
     /// Paid: sell the unit.
     Paid,
-    /// The payment is in progress: extend the hold, once.
+    /// The payment is in progress: extend the hold, once or to `until`.
     Pending,
     /// This attempt failed, and the same payment may still succeed: the hold goes on to its end.
     Declined,
@@ -60,6 +63,10 @@ pub struct PaymentBody {
     #[schemars(length(min = 1, max = 255))]
     payment_reference: String,
     outcome: PaymentOutcome,
+    /// With `pending`: the new end of the hold. Each notice of the payment can name a later one, up to the item's
+    /// `max_hold_seconds` from the reservation on.
+    #[serde(default)]
+    until: Option<Stamp>,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +123,8 @@ fn notice(item_id: ItemId, body: PaymentBody) -> Result<PaymentNotice, Problem> 
     let reference = body.payment_reference;
     let well_formed = (1..=MAX_REFERENCE_LEN).contains(&reference.len())
         && reference.bytes().all(|byte| byte.is_ascii_graphic());
-    if !well_formed {
+    let may_name_an_end = body.outcome == PaymentOutcome::Pending;
+    if !well_formed || body.until.is_some() && !may_name_an_end {
         return Err(Problem::BadPayment);
     }
     Ok(PaymentNotice {
@@ -124,6 +132,7 @@ fn notice(item_id: ItemId, body: PaymentBody) -> Result<PaymentNotice, Problem> 
         user_token: UserToken::parse(body.user_token).map_err(|_| Problem::BadPayment)?,
         payment_reference: reference,
         outcome: body.outcome,
+        until: body.until,
     })
 }
 
@@ -148,6 +157,10 @@ mod tests {
             ("payment_reference", json!("pi\u{0}"), Problem::BadPayment),
             ("outcome", json!("perhaps"), Problem::BadPayment),
             ("amount", json!(7), Problem::BadPayment),
+            // Only a pending payment extends a hold.
+            ("until", json!(1_795_000_000_000_000u64), Problem::BadPayment),
+            ("until", json!(-1), Problem::BadPayment),
+            ("until", json!("tomorrow"), Problem::BadPayment),
         ] {
             let mut bad = good.clone();
             bad[field] = value;

@@ -213,6 +213,7 @@ impl FilledItem {
                     opens_at: Stamp::from_micros(opens_at)?,
                     closes_at: None,
                     hold_seconds: 0,
+                    max_hold_seconds: 0,
                     settle_window_ms: 2_000,
                 },
                 1,

@@ -32,7 +32,7 @@ pub struct EpochStart {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
 
 impl Ledger {
     /// The current epoch.
@@ -146,8 +146,9 @@ impl Ledger {
         self.within_limit(async {
             let done = sqlx::query(
                 "INSERT INTO fairdrop.items
-                     (item_id, name, stock_total, opens_at, closes_at, hold_seconds, settle_window_ms)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (item_id) DO NOTHING",
+                     (item_id, name, stock_total, opens_at, closes_at, hold_seconds, settle_window_ms,
+                      max_hold_seconds)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (item_id) DO NOTHING",
             )
             .bind(new.item_id.as_str())
             .bind(&new.name)
@@ -156,6 +157,7 @@ impl Ledger {
             .bind(new.closes_at.map(moment))
             .bind(i32::try_from(new.hold_seconds).unwrap_or(i32::MAX))
             .bind(i32::try_from(new.settle_window_ms).unwrap_or(i32::MAX))
+            .bind(i32::try_from(new.max_hold_seconds).unwrap_or(i32::MAX))
             .execute(&self.pool)
             .await?;
             Ok(done.rows_affected() == 1)
@@ -220,7 +222,8 @@ impl Ledger {
                         SET name = coalesce($2, name), stock_total = coalesce($3, stock_total),
                             opens_at = coalesce($4, opens_at), closes_at = coalesce($5, closes_at),
                             hold_seconds = coalesce($6, hold_seconds),
-                            settle_window_ms = coalesce($7, settle_window_ms)
+                            settle_window_ms = coalesce($7, settle_window_ms),
+                            max_hold_seconds = coalesce($8, max_hold_seconds)
                       WHERE item_id = $1
                         AND ($4 IS NULL AND $5 IS NULL
                              OR coalesce(coalesce($5, closes_at) > coalesce($4, opens_at), true))
@@ -233,6 +236,7 @@ impl Ledger {
                 .bind(changes.closes_at.map(moment))
                 .bind(changes.hold_seconds.map(number))
                 .bind(changes.settle_window_ms.map(number))
+                .bind(changes.max_hold_seconds.map(number))
                 .fetch_optional(&self.pool)
                 .await?;
                 row.as_ref().map(read).transpose()
@@ -364,6 +368,7 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
             opens_at: stamp(row.try_get("opens_at")?)?,
             closes_at: row.try_get::<Option<i64>, _>("closes_at")?.map(stamp).transpose()?,
             hold_seconds: units("hold_seconds")?,
+            max_hold_seconds: units("max_hold_seconds")?,
             settle_window_ms: units("settle_window_ms")?,
         },
         units_taken: units("units_taken")?,

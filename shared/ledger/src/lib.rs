@@ -16,6 +16,7 @@ mod outbox;
 mod payment;
 mod records;
 mod sales;
+mod service;
 mod sessions;
 mod vitals;
 
@@ -26,7 +27,7 @@ pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, Repli
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use outbox::{Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, TURN_LIMIT};
-pub use payment::{Decline, Extension, Payment};
+pub use payment::{Decline, Extension, MAX_EXTENSIONS, Payment, WantedHold};
 pub use records::{Sale, SaleState};
 pub use sales::{BuyerState, Due};
 pub use sessions::{LedgerSession, OtherWriters};

@@ -11,10 +11,14 @@
 //! buy, in one statement. For the others it returns [`Payment::Unknown`]; the caller then asks Redis and calls
 //! [`Ledger::refuse`].
 
+mod extension;
 mod facts;
+
+pub use extension::{MAX_EXTENSIONS, WantedHold};
 
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError, SaleState};
+use extension::{HoldChange, change_hold};
 use facts::{PaymentDecision, read_facts, record_answer};
 use shared::item::ItemId;
 use shared::permit::Fence;
@@ -128,19 +132,19 @@ impl Ledger {
         self.within_limit(retry_if_overtaken(|| self.answer_payment(charge, Some(redis)))).await
     }
 
-    /// Extends the buyer's hold to `until`, once, while payment `reference` is pending. `redis` is the buyer's state in
-    /// Redis: a unit that is sold there, under an earlier epoch, is not extended.
+    /// Extends the buyer's hold while payment `reference` is pending: once, or up to the item's limit. `redis` is the
+    /// buyer's state in Redis: a unit that is sold there, under an earlier epoch, is not extended.
     pub async fn extend(
         &self,
         item_id: &ItemId,
         buyer: &UserToken,
         reference: &str,
-        until: Stamp,
+        wanted: WantedHold,
         redis: OrderState,
         fence: Fence,
     ) -> Result<Extension, LedgerError> {
         let charge = Charge { item_id, buyer, reference, fence };
-        self.within_limit(retry_if_overtaken(|| self.extend_once(charge, until, redis))).await
+        self.within_limit(retry_if_overtaken(|| self.extend_once(charge, wanted, redis))).await
     }
 
     /// Reads the state of the buyer's reservation after an attempt to pay was declined. Nothing is written: a later
@@ -226,7 +230,7 @@ impl Ledger {
     async fn extend_once(
         &self,
         charge: Charge<'_>,
-        until: Stamp,
+        wanted: WantedHold,
         redis: OrderState,
     ) -> Result<Extension, LedgerError> {
         let mut transaction = self.begin_with_events(charge.item_id, charge.fence.until).await?;
@@ -240,24 +244,25 @@ impl Ledger {
                 Extension::Settled(Payment::Sold { placed_at: sale.placed_at })
             }
             PaymentDecision::Open(_) if redis == OrderState::Sold => Extension::Settled(Payment::Unknown),
-            PaymentDecision::Open(sale) => match sale.extended_for.as_deref() {
-                None => {
+            PaymentDecision::Open(sale) => match change_hold(sale, charge.reference, wanted) {
+                HoldChange::Extend(end) => {
                     let until: i64 = sqlx::query_scalar(
                         "UPDATE fairdrop.sales
-                            SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5
+                            SET hold_until = greatest(hold_until, $4), extended_for = $3, epoch = $5,
+                                extensions = extensions + 1
                           WHERE item_id = $1 AND user_token = $2 RETURNING hold_until",
                     )
                     .bind(charge.item_id.as_str())
                     .bind(charge.buyer.as_str())
                     .bind(charge.reference)
-                    .bind(moment(until))
+                    .bind(moment(end))
                     .bind(charge.fence.epoch.cast_signed())
                     .fetch_one(&mut *transaction)
                     .await?;
                     Extension::Until(stamp(until)?)
                 }
-                Some(reference) if reference == charge.reference => Extension::Until(sale.hold_until),
-                Some(_) => Extension::Spent,
+                HoldChange::Keep => Extension::Until(sale.hold_until),
+                HoldChange::OfAnother => Extension::Spent,
             },
         };
         transaction.commit().await?;

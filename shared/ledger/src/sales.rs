@@ -32,6 +32,8 @@ pub struct Due {
     pub hold_until: Stamp,
     /// Whether the buyer has cancelled before the end.
     pub cancelled: bool,
+    /// A payment was reported before the hold's end and is not decided: the hold goes on to this moment.
+    pub kept_until: Option<Stamp>,
 }
 
 impl Ledger {
@@ -89,8 +91,11 @@ impl Ledger {
     }
 
     /// Releases the reservations of `due` that are still reserved, if the hold has ended at `now` (main's clock) or the
-    /// buyer has cancelled. If the item keeps the holds of earlier epochs, these do not end by themselves. Returns the
-    /// state of each buyer afterwards.
+    /// buyer has cancelled. Returns the state of each buyer afterwards.
+    ///
+    /// A hold does not end by itself if the item keeps the holds of earlier epochs, or if no worker has
+    /// [served](Self::serve) just before. If there was an outage, or a payment was reported in time, the hold is
+    /// extended.
     pub async fn release_due(
         &self,
         item_id: &ItemId,
@@ -101,10 +106,21 @@ impl Ledger {
         let buyers: Vec<&str> = due.iter().map(|one| one.user_token.as_str()).collect();
         let ends: Vec<i64> = due.iter().map(|one| moment(one.hold_until)).collect();
         let cancelled: Vec<bool> = due.iter().map(|one| one.cancelled).collect();
+        let kept: Vec<i64> = due.iter().map(|one| one.kept_until.map_or(0, moment)).collect();
         let states = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
                 lock(&mut transaction, item_id, fence.until).await?;
+                sqlx::query(GIVE_GRACE)
+                    .bind(item_id.as_str())
+                    .bind(&buyers)
+                    .bind(&ends)
+                    .bind(&cancelled)
+                    .bind(moment(now))
+                    .bind(fence.epoch.cast_signed())
+                    .bind(&kept)
+                    .execute(&mut *transaction)
+                    .await?;
                 sqlx::query(RELEASE)
                     .bind(item_id.as_str())
                     .bind(&buyers)
@@ -176,16 +192,34 @@ const RECORD: &str = "
     SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM new_rows
         ON CONFLICT (item_id, user_token) DO UPDATE
        SET state = excluded.state, placed_at = excluded.placed_at, reserved_at = excluded.reserved_at,
-           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL
+           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL,
+           extensions = 0, graces = 0
      WHERE sale.state = 'released' AND sale.reserved_at < excluded.reserved_at";
 
+/// Extends holds that would end although their buyers could not pay, or have paid in time. Redis may lack an earlier
+/// extension.
+const GIVE_GRACE: &str = "
+    UPDATE fairdrop.sales AS sale
+       SET hold_until = greatest(service.grace_until, due.kept_until), graces = sale.graces + 1, epoch = $6
+      FROM (SELECT coalesce(max(grace_until), 0) AS grace_until FROM fairdrop.service) AS service,
+           unnest($2::text[], $3::bigint[], $4::boolean[], $7::bigint[])
+               AS due (user_token, hold_until, cancelled, kept_until)
+     WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
+       AND (sale.hold_until = due.hold_until
+            OR (sale.extended_for IS NOT NULL OR sale.graces > 0) AND sale.hold_until > due.hold_until)
+       AND NOT due.cancelled AND sale.hold_until <= $5 AND sale.graces < 8
+       AND greatest(service.grace_until, due.kept_until) > $5";
+
+/// A hold that was extended may have a later end than in Redis. The comparison with the last moment of service is for a
+/// process that was frozen since.
 const RELEASE: &str = "
     UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
       FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, cancelled)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
        AND (sale.hold_until = due.hold_until
-            OR sale.extended_for IS NOT NULL AND sale.hold_until > due.hold_until)
+            OR (sale.extended_for IS NOT NULL OR sale.graces > 0) AND sale.hold_until > due.hold_until)
        AND (due.cancelled OR sale.hold_until <= $5
+            AND NOT EXISTS (SELECT FROM fairdrop.service WHERE served_until < $5 - 5000000)
             AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))";
 
 /// A buyer's row.
@@ -218,7 +252,7 @@ async fn read_states(
     buyers: &[&str],
 ) -> Result<HashMap<String, Row>, LedgerError> {
     let rows = sqlx::query(
-        "SELECT user_token, state, reserved_at, hold_until, extended_for IS NOT NULL AS is_extended
+        "SELECT user_token, state, reserved_at, hold_until, extended_for IS NOT NULL OR graces > 0 AS is_extended
            FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
     )
     .bind(item_id.as_str())

@@ -287,6 +287,8 @@ async fn compare_item(
             opens_at: Some(known.item.opens_at),
             closes_at: known.item.closes_at,
             hold_seconds: Some(known.item.hold_seconds),
+            // Only the ledger has it.
+            max_hold_seconds: None,
             // Only if it differs: to write it gives an item of an earlier version a watermark.
             settle_window_ms: (known.item.settle_window_ms != item.settle_window_ms
                 && known.item.settle_window_ms <= NewItem::MAX_SETTLE_WINDOW_MS)

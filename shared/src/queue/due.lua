@@ -1,16 +1,26 @@
 -- Due reservations: the hold has ended, or the buyer has cancelled.
 --
--- KEYS  1 item:{id}   2 reservations:{id}
+-- KEYS  1 item:{id}   2 reservations:{id}   3 attempts:{id}
 -- ARGV  1 the number to skip   2 the maximum number to return, at most 500
 --
--- Returns main's clock (us), the item's epoch, then user_token and score of each.
+-- Returns main's clock (us), the item's epoch, then user_token, score, and '1' if a payment was reported before the
+-- hold's end and is not decided ('' otherwise) of each.
 -- A write that changes nothing: a demoted main refuses it, and its reservations never reach the ledger.
 redis.call('ZREM', KEYS[2], '')
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
-local due = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
-table.insert(due, 1, epoch)
-table.insert(due, 1, now)
+local found = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
+local due = { now, epoch }
+if #found == 0 then return due end
+local buyers = {}
+for i = 1, #found, 2 do buyers[#buyers + 1] = found[i] end
+local attempts = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
+for i = 1, #buyers do
+  local score = found[2 * i]
+  due[#due + 1] = buyers[i]
+  due[#due + 1] = score
+  due[#due + 1] = attempts[i] and tonumber(attempts[i]) == tonumber(score) and '1' or ''
+end
 return due

@@ -3,14 +3,15 @@
 //! A list of idle items, each with the end of its idle time, is stored beside the set of all items. Main's functions
 //! work on every item that is not in the list: an item that is missing from it, or the whole list if it is lost, only
 //! costs commands. An item enters the list if the worker has [read](Queue::mark_idle) that nothing can give it work:
-//! no task is unfinished, no hold can end, and no order can be reserved. It leaves the list when its time is over, or
-//! when a change is about to [activate](Queue::activate) it.
+//! no task is unfinished, no hold ends, and no order can be reserved. It leaves the list when its time is over, at the
+//! latest when the first hold ends, or when a change is about to [activate](Queue::activate) it.
 //!
 //! **No change is missed.** Reading an item and listing it are two calls, as an item's keys may lie on another node
 //! than the list. In between, the item may change, or a change may be announced and arrive later. So every change
 //! activates the item *first*, and the activation is recorded. An item is not listed if it was read before a change
-//! that is recorded could have arrived. What is overlooked nevertheless (a change by hand, a clock that jumps) waits
-//! for [`IdleRules::recheck`] at most.
+//! that is recorded could have arrived. A buyer who cancels a reservation activates the item afterwards, since most
+//! withdrawals change no reservation. What is overlooked nevertheless (a change by hand, a clock that jumps, a process
+//! that dies after a cancellation) waits for [`IdleRules::recheck`] at most.
 
 use super::connection::random_part_of;
 use super::tasks::GROUP;
@@ -72,30 +73,31 @@ struct ItemActivity {
     opens_at: Stamp,
     closes_at: Option<Stamp>,
     orders_waiting: u64,
-    has_hold: bool,
+    /// The first end of a hold.
+    hold_ends_at: Option<Stamp>,
     has_task: bool,
 }
 
 impl ItemActivity {
     /// Until when nothing can give the item work but a change that activates it; `None` if it has or may have work.
     fn idle_until(&self, rules: &IdleRules, recheck: Duration) -> Option<Stamp> {
-        let latest = self.read_at.saturating_add(recheck);
-        if self.has_hold || self.has_task {
-            return None;
-        }
-        // A sold-out item reserves nothing, however many orders wait: its units return only by a change.
-        if self.stock_left <= 0 {
-            return Some(latest);
-        }
-        // The orders of a paused item wait for it, and count in the drain's metrics.
-        if self.orders_waiting > 0 {
+        if self.has_task {
             return None;
         }
         let last_order = |closes_at: Stamp| closes_at.saturating_add(MAX_WINDOW + rules.after_closing);
-        if self.closes_at.is_some_and(|closes_at| self.read_at >= last_order(closes_at)) {
-            return Some(latest);
+        let mut until = self.read_at.saturating_add(recheck);
+        // A sold-out item reserves nothing, however many orders wait: its units return only by a change or by a hold's
+        // end.
+        if self.stock_left > 0 {
+            // The orders of a paused item wait for it, and count in the drain's metrics.
+            if self.orders_waiting > 0 {
+                return None;
+            }
+            if self.closes_at.is_none_or(|closes_at| self.read_at < last_order(closes_at)) {
+                until = until.min(self.opens_at.saturating_sub(rules.before_opening));
+            }
         }
-        let until = self.opens_at.saturating_sub(rules.before_opening).min(latest);
+        let until = self.hold_ends_at.map_or(until, |ends_at| until.min(ends_at));
         (until.saturating_since(self.read_at) >= rules.shortest).then_some(until)
     }
 }
@@ -183,7 +185,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 fn parse(reply: &[i64]) -> Option<ItemActivity> {
-    let &[read_at, stock_left, opens_at, closes_at, orders_waiting, holds, has_task] = reply else {
+    let &[read_at, stock_left, opens_at, closes_at, orders_waiting, hold_ends_at, has_task] = reply else {
         return None;
     };
     let stamp = |micros: i64| Stamp::from_micros(micros.try_into().ok()?).ok();
@@ -193,7 +195,7 @@ fn parse(reply: &[i64]) -> Option<ItemActivity> {
         opens_at: stamp(opens_at)?,
         closes_at: if closes_at < 0 { None } else { Some(stamp(closes_at)?) },
         orders_waiting: orders_waiting.try_into().ok()?,
-        has_hold: holds > 0,
+        hold_ends_at: if hold_ends_at < 0 { None } else { Some(stamp(hold_ends_at)?) },
         has_task: has_task != 0,
     })
 }
@@ -213,7 +215,7 @@ mod tests {
             opens_at: at(7_200),
             closes_at: Some(at(3_600)),
             orders_waiting: 0,
-            has_hold: false,
+            hold_ends_at: None,
             has_task: false,
         }
     }
@@ -243,12 +245,24 @@ mod tests {
             ("opens very soon", opens(119), None),
             ("closed before it opens", ItemActivity { closes_at: ends_in(-70), ..opens(80) }, Some(900)),
             ("an order waits", ItemActivity { orders_waiting: 1, ..finished() }, None),
-            ("a hold can end", ItemActivity { has_hold: true, ..finished() }, None),
+            ("a hold ends soon", ItemActivity { hold_ends_at: ends_in(59), ..finished() }, None),
+            ("a hold has ended", ItemActivity { hold_ends_at: ends_in(-1), ..finished() }, None),
+            ("a hold ends", ItemActivity { hold_ends_at: ends_in(300), ..finished() }, Some(300)),
+            (
+                "a hold ends in a week",
+                ItemActivity { hold_ends_at: ends_in(604_800), ..finished() },
+                Some(900),
+            ),
+            (
+                "a hold ends, open",
+                ItemActivity { hold_ends_at: ends_in(300), closes_at: None, ..finished() },
+                None,
+            ),
             ("a task is unfinished", ItemActivity { has_task: true, ..finished() }, None),
             ("sold out", sold_out, Some(900)),
             ("oversold by the ledger", ItemActivity { stock_left: -1, ..sold_out }, Some(900)),
             ("sold out, orders wait", ItemActivity { orders_waiting: 9, ..sold_out }, Some(900)),
-            ("sold out, a hold can end", ItemActivity { has_hold: true, ..sold_out }, None),
+            ("sold out, a hold ends", ItemActivity { hold_ends_at: ends_in(60), ..sold_out }, Some(60)),
             ("sold out, a task is unfinished", ItemActivity { has_task: true, ..sold_out }, None),
         ] {
             assert_eq!(idle_seconds(activity), expected, "{what}");
@@ -258,10 +272,11 @@ mod tests {
     #[test]
     fn the_script_s_answer_is_read_exactly() {
         let now = i64::try_from(NOW).unwrap();
-        let activity = parse(&[now, -2, now - 5, -1, 7, 1, 0]).unwrap();
+        let activity = parse(&[now, -2, now - 5, -1, 7, now + 1, 0]).unwrap();
         assert_eq!((activity.read_at.as_micros(), activity.stock_left), (NOW, -2));
         assert_eq!(activity.closes_at, None);
-        assert_eq!((activity.orders_waiting, activity.has_hold, activity.has_task), (7, true, false));
+        assert_eq!((activity.orders_waiting, activity.has_task), (7, false));
+        assert_eq!(activity.hold_ends_at, Some(Stamp::from_micros(NOW + 1).unwrap()));
         assert_eq!(parse(&[now]), None);
         assert_eq!(parse(&[-1, 0, 0, 0, 0, 0, 0]), None);
     }

@@ -29,6 +29,8 @@ pub struct Keys {
     pub orders: String,
     /// Sorted set `user_token` → when the hold ends (µs), `+inf` once sold.
     pub reservations: String,
+    /// Sorted set `user_token` → the end of the hold (µs) before which a payment was reported.
+    pub attempts: String,
     /// Stream: the async task queue.
     pub tasks: String,
     /// Sorted set: reservations that are being rebuilt from the ledger.
@@ -43,6 +45,7 @@ impl Keys {
             item: format!("item:{{{item_id}}}"),
             orders: format!("orders:{{{item_id}}}"),
             reservations: format!("reservations:{{{item_id}}}"),
+            attempts: format!("attempts:{{{item_id}}}"),
             tasks: format!("tasks:{{{item_id}}}"),
             rebuild: format!("rebuild:{{{item_id}}}"),
             dead_letters: format!("dead_letters:{{{item_id}}}"),
@@ -57,7 +60,7 @@ mod tests {
     #[test]
     fn all_keys_of_an_item_share_a_hash_tag() {
         let keys = Keys::of(&"sneaker-42".parse().unwrap());
-        for key in [&keys.item, &keys.orders, &keys.reservations, &keys.tasks] {
+        for key in [&keys.item, &keys.orders, &keys.reservations, &keys.attempts, &keys.tasks] {
             assert!(key.ends_with(":{sneaker-42}"), "{key}");
         }
     }

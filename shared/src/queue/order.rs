@@ -99,7 +99,8 @@ impl Queue {
         Ok((items::parse(item_id, &fields)?, state_of(placed_at, ahead, hold)))
     }
 
-    /// Removes `buyer`'s waiting order from the queue, and cancels the buyer's reservation if there is one.
+    /// Removes `buyer`'s waiting order from the queue, and cancels the buyer's reservation if there is one. The item is
+    /// active then, so that a worker releases the unit.
     pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
         let keys = Keys::of(item_id);
         let reply: String = self
@@ -117,7 +118,10 @@ impl Queue {
             .await?;
         Ok(match reply.as_str() {
             "left" => Leave::Left,
-            "cancelling" => Leave::Cancelling,
+            "cancelling" => {
+                self.activate(item_id).await?;
+                Leave::Cancelling
+            }
             score => Leave::Stays(state_of(None, None, score.parse().ok())),
         })
     }

@@ -54,6 +54,8 @@ pub struct DueReservation {
     pub hold_until: Stamp,
     /// Whether its buyer gave it back.
     pub cancelled: bool,
+    /// Whether a payment was reported before the hold's end and is not decided.
+    pub has_attempt: bool,
 }
 
 impl Queue {
@@ -95,6 +97,7 @@ impl Queue {
             .call(async |mut connection| {
                 DUE.key(&keys.item)
                     .key(&keys.reservations)
+                    .key(&keys.attempts)
                     .arg(skip)
                     .arg(MAX_BATCH)
                     .invoke_async(&mut connection)
@@ -110,7 +113,7 @@ fn parse(reply: Vec<String>) -> Option<DueBatch> {
     let now = Stamp::from_micros(words.next()?.parse().ok()?).ok()?;
     let epoch = words.next()?.parse().ok()?;
     let mut due = Vec::new();
-    while let (Some(buyer), Some(score)) = (words.next(), words.next()) {
+    while let (Some(buyer), Some(score), Some(attempt)) = (words.next(), words.next(), words.next()) {
         let micros: u64 = score.parse().ok()?;
         let cancelled = micros < CANCELLED_OFFSET_MICROS;
         let hold_until = if cancelled { micros + CANCELLED_OFFSET_MICROS } else { micros };
@@ -119,6 +122,7 @@ fn parse(reply: Vec<String>) -> Option<DueBatch> {
             score,
             hold_until: Stamp::from_micros(hold_until).ok()?,
             cancelled,
+            has_attempt: attempt == "1",
         });
     }
     Some(DueBatch { now, epoch, due })

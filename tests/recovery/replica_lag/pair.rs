@@ -48,6 +48,7 @@ impl ReplicaPair {
             opens_at: Stamp::from_micros(micros_now() - 3_600_000_000)?,
             closes_at: None,
             hold_seconds: 0,
+            max_hold_seconds: 0,
             settle_window_ms: 500,
         };
         main.ledger.create_item(&new).await?;

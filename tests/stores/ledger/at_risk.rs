@@ -30,6 +30,7 @@ impl Standby {
             opens_at: gate(opens),
             closes_at: closes.map(gate),
             hold_seconds: 600,
+            max_hold_seconds: 0,
             settle_window_ms: 2_000,
         };
         assert!(self.server.ledger.create_item(&new).await.unwrap());

@@ -39,7 +39,7 @@ async fn the_documented_user_is_enough() {
     assert!(matches!(ledger.pay(&item_id, &buyer("x"), "pay-1", today).await, Ok(Payment::Sold { .. })));
     let later = at(NOW + 2 * HOLD);
     assert_eq!(
-        ledger.extend(&item_id, &buyer("y"), "pay-2", later, OrderState::None, today).await,
+        ledger.extend(&item_id, &buyer("y"), "pay-2", WantedHold::once(later), OrderState::None, today).await,
         Ok(Extension::Until(later))
     );
     let redis = OrderState::Reserved(Hold::Until(later));
@@ -154,7 +154,9 @@ async fn the_documented_users_have_enough_rights_and_no_more() {
     let today = Permit::Unleased.fence(1);
     let later = at(NOW + 2 * HOLD);
     assert_eq!(
-        payments.extend(&item_id, &buyer("y"), "pay-2", later, OrderState::None, today).await,
+        payments
+            .extend(&item_id, &buyer("y"), "pay-2", WantedHold::once(later), OrderState::None, today)
+            .await,
         Ok(Extension::Until(later))
     );
     let redis = OrderState::Reserved(Hold::Until(later));

@@ -56,7 +56,7 @@ async fn each_change_of_a_sale_leaves_one_event() {
     ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap();
     let until = at(NOW + 2 * HOLD);
     for _ in 0..2 {
-        ledger.extend(&item_id, &buyer("ann"), "pi_1", until, redis, fence).await.unwrap();
+        ledger.extend(&item_id, &buyer("ann"), "pi_1", WantedHold::once(until), redis, fence).await.unwrap();
         ledger.pay(&item_id, &buyer("ann"), "pi_1", fence).await.unwrap();
         ledger.release_due(&item_id, &[due("cid", 3, true)], at(NOW), fence).await.unwrap();
     }
@@ -138,7 +138,10 @@ async fn events_of_concurrent_changes_follow_each_buyers_sale() {
                     3 => {
                         let until = at(NOW + 2 * HOLD);
                         let buyer = buyer(&who(2));
-                        ledger.extend(&item_id, &buyer, "pi_x", until, redis, fence).await.unwrap();
+                        ledger
+                            .extend(&item_id, &buyer, "pi_x", WantedHold::once(until), redis, fence)
+                            .await
+                            .unwrap();
                     }
                     _ => {
                         let name = who(worker as u64);

@@ -46,7 +46,7 @@ async fn a_permanently_refused_payment_buys_nothing_for_a_later_reservation() {
         assert_eq!(ledger.pay(&item_id, who, reference, today()).await, Ok(answer));
         assert_eq!(ledger.refuse(&item_id, who, reference, redis, today()).await, Ok(answer));
         assert_eq!(
-            ledger.extend(&item_id, who, reference, later, OrderState::None, today()).await,
+            ledger.extend(&item_id, who, reference, WantedHold::once(later), OrderState::None, today()).await,
             Ok(Extension::Settled(answer))
         );
         assert_eq!(ledger.give_up(&item_id, who, reference, redis, today()).await, Ok(answer));
@@ -110,7 +110,8 @@ async fn a_failed_payment_does_not_end_a_hold_that_was_extended_for_another_paym
     let x = buyer("x");
     ledger.record(&item_id, &[held("x", 0)], Permit::Unleased).await.unwrap();
     let later = at(NOW + 2 * HOLD);
-    let extended = ledger.extend(&item_id, &x, "transfer", later, OrderState::None, today()).await;
+    let extended =
+        ledger.extend(&item_id, &x, "transfer", WantedHold::once(later), OrderState::None, today()).await;
     assert_eq!(extended, Ok(Extension::Until(later)));
     let redis = OrderState::Reserved(Hold::Until(later));
     for _ in 0..2 {

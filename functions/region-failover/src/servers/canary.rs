@@ -34,6 +34,7 @@ impl FailoverServers {
             opens_at: now.saturating_sub(Duration::from_secs(1)),
             closes_at: None,
             hold_seconds: 0,
+            max_hold_seconds: 0,
             settle_window_ms: SETTLE_WINDOW_MS,
         };
         both.ledger.create_item(&new).await.map_err(obstacle)?;

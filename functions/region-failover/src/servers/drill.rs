@@ -178,6 +178,7 @@ impl FailoverServers {
             opens_at: now,
             closes_at: None,
             hold_seconds: 0,
+            max_hold_seconds: 0,
             settle_window_ms: 500,
         };
         ledger.create_item(&new).await.map_err(obstacle)?;

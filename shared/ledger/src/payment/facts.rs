@@ -22,7 +22,13 @@ pub(super) struct SaleRow {
     pub(super) placed_at: Stamp,
     pub(super) hold_until: Stamp,
     pub(super) extended_for: Option<String>,
-    payment_reference: Option<String>,
+    /// How often for this payment.
+    pub(super) extensions: u16,
+    /// By a payment, or after an outage.
+    pub(super) is_extended: bool,
+    /// The latest end that pending payments can give the hold, if the item has one.
+    pub(super) latest_end: Option<Stamp>,
+    pub(super) payment_reference: Option<String>,
 }
 
 #[derive(Debug)]
@@ -80,7 +86,7 @@ fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
         (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
         // Redis may lack an extension of the hold.
         (OrderState::Reserved(Hold::Until(held)), Some(sale)) => {
-            sale.hold_until == held || sale.extended_for.is_some() && sale.hold_until > held
+            sale.hold_until == held || sale.is_extended && sale.hold_until > held
         }
         (OrderState::Reserved(_) | OrderState::Sold, _) => false,
     }
@@ -88,7 +94,10 @@ fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
 
 const READ_FACTS: &str = "
     WITH sale AS (
-        SELECT state, placed_at, hold_until, extended_for, payment_reference
+        SELECT state, placed_at, hold_until, extended_for, payment_reference,
+               extended_for IS NOT NULL OR graces > 0 AS is_extended, extensions,
+               (SELECT reserved_at + nullif(max_hold_seconds, 0) * 1000000::bigint FROM fairdrop.items
+                 WHERE items.item_id = $1) AS latest_end
           FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2 FOR NO KEY UPDATE
     )
     SELECT sale.*, answered.answer,
@@ -121,6 +130,9 @@ pub(super) async fn read_facts(
             placed_at: stamp(placed_at)?,
             hold_until: stamp(row.try_get("hold_until")?)?,
             extended_for: row.try_get("extended_for")?,
+            extensions: row.try_get::<i16, _>("extensions")?.unsigned_abs(),
+            is_extended: row.try_get("is_extended")?,
+            latest_end: row.try_get::<Option<i64>, _>("latest_end")?.map(stamp).transpose()?,
             payment_reference: row.try_get("payment_reference")?,
         }),
     };
@@ -150,6 +162,23 @@ pub(super) async fn record_answer(
 }
 
 #[cfg(test)]
+impl SaleRow {
+    /// A reservation that waits for payment.
+    pub(super) fn held(placed_at: Stamp, hold_until: Stamp) -> Self {
+        Self {
+            state: SaleState::Reserved,
+            placed_at,
+            hold_until,
+            extended_for: None,
+            extensions: 0,
+            is_extended: false,
+            latest_end: None,
+            payment_reference: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -160,13 +189,8 @@ mod tests {
     }
 
     fn row(state: SaleState, paid_by: Option<&str>) -> SaleRow {
-        SaleRow {
-            state,
-            placed_at: at(1),
-            hold_until: at(HELD),
-            extended_for: None,
-            payment_reference: paid_by.map(str::to_owned),
-        }
+        let payment_reference = paid_by.map(str::to_owned);
+        SaleRow { state, payment_reference, ..SaleRow::held(at(1), at(HELD)) }
     }
 
     #[test]
@@ -209,7 +233,7 @@ mod tests {
                 "{decision:?} {redis:?}"
             );
         }
-        let extended = SaleRow { extended_for: Some("a".into()), ..row(SaleState::Released, None) };
+        let extended = SaleRow { is_extended: true, ..row(SaleState::Released, None) };
         assert!(is_over(Some(&extended), until(HELD - 1)) && !is_over(Some(&extended), until(HELD + 1)));
     }
 

@@ -4,7 +4,8 @@
 -- ARGV  1 the consumer group of the tasks   2 the hold's end (us) from which on a unit is sold without a hold
 --
 -- Returns an array of integers: main's clock (us), stock left, opens_at, closes_at (-1 for never), orders waiting,
--- reservations whose hold can end, 1 if a task is unfinished or the item is being restored.
+-- the first end of a hold (-1 for none; a cancelled reservation ended long ago), 1 if a task is unfinished or the item is
+-- being restored.
 local item = redis.call('HMGET', KEYS[1], 'stock_left', 'opens_at', 'closes_at', 'restoring')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
@@ -20,6 +21,7 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
 end
 local unfinished = pending > 0 or #redis.call('XRANGE', KEYS[4], last_taken, '+', 'COUNT', 1) > 0
 
+local held = redis.call('ZRANGE', KEYS[3], 0, '(' .. ARGV[2], 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+
 return { now, tonumber(item[1]), tonumber(item[2]), tonumber(item[3]) or -1,
-  redis.call('ZCARD', KEYS[2]), redis.call('ZCOUNT', KEYS[3], 0, '(' .. ARGV[2]),
-  (unfinished or item[4]) and 1 or 0 }
+  redis.call('ZCARD', KEYS[2]), tonumber(held[2]) or -1, (unfinished or item[4]) and 1 or 0 }

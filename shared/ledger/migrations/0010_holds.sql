@@ -1,0 +1,50 @@
+-- Holds that end later: for payments that take days, and after an outage.
+
+-- The longest time from a reservation to the end of its hold, in seconds, for pending payments that name a moment. 0: a
+-- pending payment extends the hold once, by hold_seconds.
+ALTER TABLE fairdrop.items ADD COLUMN max_hold_seconds integer NOT NULL DEFAULT 0
+    CHECK (max_hold_seconds BETWEEN 0 AND 1209600);
+-- How often the payment extended_for has extended the hold, and how often the worker has after an outage. Both are
+-- limited, so that each hold ends.
+ALTER TABLE fairdrop.sales
+    ADD COLUMN extensions smallint NOT NULL DEFAULT 0 CHECK (extensions BETWEEN 0 AND 8),
+    ADD COLUMN graces smallint NOT NULL DEFAULT 0 CHECK (graces BETWEEN 0 AND 8);
+
+-- The last moment at which a worker could release reservations: it had the lease, and reached Redis and the ledger. No
+-- hold ends by itself before grace_until. One row, from the first worker on. Moments are by main's Redis.
+CREATE TABLE fairdrop.service (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    served_until bigint NOT NULL CHECK (served_until BETWEEN 0 AND 9007199254740991),
+    grace_until bigint NOT NULL DEFAULT 0 CHECK (grace_until BETWEEN 0 AND 9007199254740991)
+) WITH (fillfactor = 50);
+-- For operators. Rows are deleted after 90 days.
+CREATE TABLE fairdrop.outages (
+    ended_at bigint PRIMARY KEY,
+    began_at bigint NOT NULL CHECK (began_at < ended_at),
+    grace_until bigint NOT NULL CHECK (grace_until >= ended_at)
+);
+
+-- Records that a worker serves at the moment now_us. If none has served for more than 5 s, that was an outage: the grace
+-- lasts as long from now on, but at most most_grace_us. The replica of a standby has the row, so that a failover is an
+-- outage, too. Returns the end of the last grace.
+CREATE FUNCTION fairdrop.serve(now_us bigint, most_grace_us bigint) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    known fairdrop.service;
+    new_grace_until bigint;
+BEGIN
+    INSERT INTO fairdrop.service (served_until) VALUES (now_us) ON CONFLICT DO NOTHING;
+    SELECT * INTO STRICT known FROM fairdrop.service FOR UPDATE;
+    IF now_us <= known.served_until THEN
+        RETURN known.grace_until;
+    END IF;
+    new_grace_until := known.grace_until;
+    IF now_us - known.served_until > 5000000 THEN
+        new_grace_until := greatest(new_grace_until, now_us + least(now_us - known.served_until, most_grace_us));
+        DELETE FROM fairdrop.outages WHERE ended_at < now_us - 90 * 86400000000;
+        INSERT INTO fairdrop.outages (ended_at, began_at, grace_until)
+            VALUES (now_us, known.served_until, new_grace_until);
+    END IF;
+    UPDATE fairdrop.service SET served_until = now_us, grace_until = new_grace_until;
+    RETURN new_grace_until;
+END $$;

@@ -1,0 +1,142 @@
+//! Outages and slow payments take no unit from a buyer who has paid in time.
+
+use crate::held_item::{HeldItem, Holds, status_of, work_for};
+use checkout_worker::ItemWork;
+use futures::future::join_all;
+use ledger::SaleState;
+use local::system::clock::micros_now;
+use order_confirm::App;
+use shared::queue::OrderState;
+use shared::user_token::UserToken;
+use std::time::Duration;
+use tests::source;
+
+/// Rounds of a worker until a moment.
+async fn work_until(work: &mut ItemWork, micros: u64) {
+    work_for(work, Duration::from_micros(micros.saturating_sub(micros_now()))).await;
+}
+
+const SHORT: Holds = Holds { hold_seconds: 2, max_hold_seconds: 0 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_that_end_while_no_worker_runs_get_a_grace_as_long_as_the_outage() {
+    let item = HeldItem::start(SHORT, &["pays", "does-not", "cancels"]).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, Duration::from_millis(300)).await;
+    drop(work);
+    let ended_at = item.held_until("pays").await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+
+    let mut work = item.worker().await.unwrap();
+    let before = micros_now();
+    work.round(true).await.unwrap();
+    let grace_until = item.held_until("pays").await;
+    assert!(grace_until > ended_at);
+    let grace_ms = (grace_until.as_micros() - before) / 1_000;
+    assert!((6_500..12_000).contains(&grace_ms), "a grace of {grace_ms} ms after 7 s");
+    assert_eq!(item.held_until("does-not").await, grace_until);
+    assert_eq!(item.query("SELECT count(*) FROM fairdrop.outages").await, 1);
+
+    // A buyer who cancels needs no grace.
+    item.redis.queue.leave(&item.item_id, &UserToken::parse("cancels").unwrap()).await.unwrap();
+    work_for(&mut work, Duration::from_millis(200)).await;
+    assert_eq!(item.state("cancels").await.unwrap(), OrderState::Released);
+    assert_eq!(item.send(&item.notice("pays", "pi_1", "paid")).await, "sold");
+    while item.state("does-not").await.unwrap() != OrderState::Released {
+        assert!(micros_now() < grace_until.as_micros() + 10_000_000, "the unpaid hold never ends");
+        work_for(&mut work, Duration::from_millis(100)).await;
+    }
+    assert!(micros_now() >= grace_until.as_micros(), "the unpaid hold ended before the grace");
+    assert_eq!(item.ledger.ledger.item(&item.item_id).await.unwrap().units_taken, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_was_reported_in_time_and_not_decided_is_honoured_when_it_is_repeated() {
+    let item =
+        HeldItem::start(SHORT, &["in-time", "not-repeated", "silent", "late", "declined"]).await.unwrap();
+    let mut work = item.worker_with(Some("12")).await.unwrap();
+    work_for(&mut work, Duration::from_millis(300)).await;
+    // An order-confirm that reaches Redis and not the ledger, while the worker reaches both.
+    let stores = source(&item.redis, &item.ledger);
+    let no_ledger = |name: &str| match name {
+        "FAIRDROP_LEDGER_URL" => Some("postgres://fairdrop@127.0.0.1:1/fairdrop".to_owned()),
+        _ => stores(name),
+    };
+    let cut_off = App::from_config(&no_ledger).await.unwrap();
+    let unavailable = async |buyer: &str, outcome: &str| {
+        let notice = item.notice(buyer, &format!("pi_{buyer}"), outcome);
+        let error = order_confirm::answer(&cut_off, notice).await.unwrap_err();
+        assert!(error.to_string().contains("ledger-unavailable"), "{error}");
+    };
+    let ends_at = item.held_until("in-time").await;
+    let said = async {
+        tokio::join!(
+            unavailable("in-time", "paid"),
+            unavailable("not-repeated", "pending"),
+            // No money has moved.
+            unavailable("declined", "declined"),
+        );
+    };
+    assert!(micros_now() + 500_000 < ends_at.as_micros(), "the notices are late, not the hold");
+    // Each answer takes as long as order-confirm waits for a connection: until after the end of the holds.
+    tokio::join!(said, work_until(&mut work, ends_at.as_micros() + 1));
+    tokio::join!(unavailable("late", "paid"), work_for(&mut work, Duration::from_secs(1)));
+    for buyer in ["silent", "late", "declined"] {
+        assert_eq!(item.state(buyer).await.unwrap(), OrderState::Released, "{buyer}");
+    }
+    let grace_until = ends_at.saturating_add(Duration::from_secs(12));
+    assert_eq!(item.held_until("in-time").await, grace_until);
+    assert_eq!(item.held_until("not-repeated").await, grace_until);
+    assert_eq!(item.send(&item.notice("in-time", "pi_in-time", "paid")).await, "sold");
+    work_until(&mut work, grace_until.as_micros() + 500_000).await;
+    assert_eq!(item.state("not-repeated").await.unwrap(), OrderState::Released);
+    let sales = item.ledger.ledger.sales(&item.item_id, None, 10).await.unwrap();
+    let sold: Vec<&str> = sales
+        .iter()
+        .filter(|sale| sale.state == SaleState::Sold)
+        .map(|sale| sale.user_token.as_str())
+        .collect();
+    assert_eq!(sold, ["in-time"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_payment_gives_no_grace() {
+    let item = HeldItem::start(SHORT, &["a", "b"]).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, Duration::from_millis(200)).await;
+    assert_eq!(item.send(&item.notice("a", "pi_1", "pending")).await, "reserved");
+    assert_eq!(item.send(&item.notice("a", "pi_2", "pending")).await, "already-extended");
+    let sold = item.send(&item.notice("b", "pi_3", "paid")).await;
+    assert_eq!(sold, "sold");
+    assert_eq!(item.send(&item.notice("a", "pi_3", "paid")).await, "payment-used");
+    let ends_at = item.held_until("a").await;
+    work_until(&mut work, ends_at.as_micros() + 500_000).await;
+    assert_eq!(item.state("a").await.unwrap(), OrderState::Released);
+}
+
+/// The ledger is away for longer than the holds last; both buyers have paid before, and their notices were not answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_buyer_who_paid_in_time_loses_the_unit_to_an_outage_of_postgresql() {
+    let mut item = HeldItem::start(SHORT, &["recorded"]).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, Duration::from_millis(300)).await;
+    item.ledger.postgres.stop();
+    // Its task waits in Redis.
+    item.reserve(&["not-recorded"]).await.unwrap();
+    let notices =
+        ["recorded", "not-recorded"].map(|buyer| (buyer, item.notice(buyer, &format!("pi_{buyer}"), "paid")));
+    let answers =
+        join_all(notices.iter().map(|(_, notice)| order_confirm::answer(&item.confirm, notice.clone())));
+    for answer in answers.await {
+        let temporary = answer.unwrap_err().to_string();
+        assert!(temporary.contains("ledger-unavailable"), "{temporary}");
+    }
+    work_for(&mut work, Duration::from_secs(8)).await;
+    item.ledger.postgres.restart().await.unwrap();
+    // The worker is faster than the shop.
+    work_for(&mut work, Duration::from_secs(2)).await;
+    for (buyer, notice) in &notices {
+        let answer = order_confirm::answer(&item.confirm, notice.clone()).await.unwrap();
+        assert_eq!(status_of(&answer), "sold", "{buyer}: {answer}");
+    }
+}
