@@ -5,8 +5,8 @@ export class Known {
   item = null;
   order = null;
   #itemId;
-  /** Server time since which an order is known to be queued: an older "none" cannot be true. */
-  #queuedSince = 0;
+  /** Server time since which an order is known to be accepted or queued: an older "none" cannot be true. */
+  #storedSince = 0;
 
   constructor(itemId) {
     this.#itemId = itemId;
@@ -21,7 +21,7 @@ export class Known {
     if (message.item_id !== this.#itemId) return false;
     if (message.type === "item") this.item = newer(this.item, message);
     if (message.type === "order") {
-      if (message.status === "none" && message.version < this.#queuedSince) return true;
+      if (message.status === "none" && message.version < this.#storedSince) return true;
       this.order = newer(this.order, message);
     }
     return false;
@@ -40,22 +40,22 @@ export class Known {
     this.order = newer(this.order, { ...order, item_id: this.#itemId, version: askedAt });
   }
 
-  /** An order was answered "queued" when the server's clock showed at most `answeredAt`. */
-  isQueued(placedAt, askedAt, answeredAt) {
-    this.#queuedSince = answeredAt;
-    const isNewer = this.order && this.order.version >= placedAt && !["none", "released", "refused"].includes(this.order.status);
-    if (!isNewer) this.takeOrder({ status: "queued", placed_at: placedAt }, askedAt);
+  /** `order` was answered "accepted" or "queued" when the server's clock showed at most `answeredAt`. */
+  isStored(order, askedAt, answeredAt) {
+    this.#storedSince = answeredAt;
+    const isNewer = this.order && this.order.version >= order.placed_at && !["none", "accepted", "released", "refused"].includes(this.order.status);
+    if (!isNewer) this.takeOrder(order, askedAt);
   }
 
   /** Forgets the order when the buyer signs out. */
   forgetOrder() {
     this.order = null;
-    this.#queuedSince = 0;
+    this.#storedSince = 0;
   }
 
   /** The buyer has left the queue, so that "none" is no contradiction any more. */
   hasLeft() {
-    this.#queuedSince = 0;
+    this.#storedSince = 0;
   }
 }
 

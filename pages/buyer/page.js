@@ -24,6 +24,8 @@ let region, itemId, known, api, connection;
 let signedIn = session.current();
 let notice = null;
 let isSending = false;
+/** The stamp of the accepted order about which the page has asked after it should have been decided. */
+let askedAbout = 0;
 /** How long an order can be in transit to the queue: main refuses older ones. */
 const MAX_WINDOW_MS = 10_000;
 const announced = { text: "", caption: "", atMs: 0 };
@@ -107,11 +109,14 @@ async function order() {
   if (answer.status === 401) return signOut(expired);
   notice = noticeOf(answer);
   const stamped = answer.status === 200 || answer.status === 202;
-  if (answer.body?.status === "accepted") known.takeOrder(answer.body, clock.atLeast(answer.sentMs));
-  else if (stamped) known.isQueued(answer.body.placed_at, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
+  if (stamped) {
+    const { status, placed_at, decided_by } = answer.body;
+    known.isStored({ status, placed_at, decided_by }, clock.atLeast(answer.sentMs), clock.nowMs(answer.receivedMs) * 1000);
+  }
   if (notice?.isUnknown) notice.finalAfter = (clock.nowMs(answer.receivedMs) + MAX_WINDOW_MS) * 1000;
-  // This order was refused; an earlier one without an answer may have been accepted.
-  if (notice?.isUnknown || answer.status === 409 || answer.status === 410) connection?.ask();
+  // This order was refused, and an earlier one without an answer may have been accepted; or it was accepted, which live
+  // updates do not know before the next subscription.
+  if (notice?.isUnknown || answer.status === 409 || answer.status === 410 || known.order?.status === "accepted") connection?.ask();
   show();
 }
 
@@ -158,6 +163,7 @@ function signOut(why) {
 function show() {
   const nowMs = clock.nowMs();
   const state = connection?.state ?? { name: "signed-out" };
+  askIfOverdue(nowMs);
   const shown = view({
     item: known.item, order: known.order, connection: state, nowMs, clockIsKnown: clock.isKnown,
     notice, isSending, isSignedIn: Boolean(signedIn),
@@ -180,6 +186,14 @@ function show() {
   text("who", signedIn ? `Signed in as ${signedIn.buyer}.` : "");
   text("connection-text", connectionText(state, region?.name ?? "", Date.now()));
   announce(shown, isDisconnected);
+}
+
+/** Asks once more about an accepted order that should be decided by now: a message may have been lost. */
+function askIfOverdue(nowMs) {
+  const order = known.order;
+  if (order?.status !== "accepted" || order.placed_at === askedAbout || nowMs * 1000 < order.decided_by) return;
+  askedAbout = order.placed_at;
+  connection?.ask();
 }
 
 function showItem(item) {

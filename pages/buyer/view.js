@@ -58,6 +58,8 @@ const REFUSED = {
   "not-open-yet": "Your order came before the opening.",
   closed: "Your order came after the sale had closed.",
   "too-late": "Your order reached the checkout too late.",
+  "clock-ahead": "The clock of your region is wrong.",
+  "no-such-item": "There is no item with this name.",
 };
 
 /** The state of the buyer's order, or of the item. */
@@ -68,7 +70,7 @@ function orderState(item, order, nowMs, clockIsKnown) {
     case "reserved":
       return reserved(order, nowMs, clockIsKnown);
     case "accepted":
-      return { mood: "wait", title: "Your order is stored", text: "It is on its way to the checkout. Its place in the queue is the moment at which it reached your region.", leave: "Withdraw the order", act: null };
+      return accepted(order, nowMs, clockIsKnown);
     case "queued":
       return queued(item, order);
     case "released":
@@ -78,6 +80,23 @@ function orderState(item, order, nowMs, clockIsKnown) {
     default:
       return offer(item, nowMs, clockIsKnown);
   }
+}
+
+/** The region has stored the order; the main region has not decided about it. */
+function accepted(order, nowMs, clockIsKnown) {
+  const shown = { mood: "wait", title: "Your order is stored", leave: "Withdraw the order", act: null };
+  const until = order.decided_by;
+  if (!clockIsKnown || !until || nowMs * 1000 < until) {
+    const by = until ? ` You will know by ${timeOf(until, nowMs)} whether it is in the queue.` : "";
+    return { ...shown, text: `It is on its way to the checkout. Its place in the queue is the moment at which it reached your region.${by}` };
+  }
+  return {
+    ...shown,
+    mood: "warn",
+    title: "Your order is still waiting",
+    text: "The checkout has not answered in time. Your order is stored and may still come into the queue. You can safely order again: the first order that the checkout gets counts.",
+    act: { label: "Order again", isEnabled: true },
+  };
 }
 
 function reserved(order, nowMs, clockIsKnown) {

@@ -25,6 +25,12 @@ pub struct OffsetBounds {
 }
 
 impl OffsetBounds {
+    /// Sets the metrics by which an alarm compares this region's clock with main's.
+    pub fn set_metrics(self) {
+        metrics::gauge!("clock_offset_low_ms").set(self.low as f64 / 1000.0);
+        metrics::gauge!("clock_offset_high_ms").set(self.high as f64 / 1000.0);
+    }
+
     /// The bounds that one exchange proves: sent at `sent`, main's clock at `main`, answered at `received`.
     pub fn from_exchange(sent: Stamp, main: Stamp, received: Stamp) -> Self {
         Self { low: main.micros_since(received), high: main.micros_since(sent) }

@@ -2,6 +2,7 @@
 
 mod live_drop;
 mod live_gateway;
+mod live_order_log;
 mod live_protocol;
 mod live_publishers;
 mod pages;

@@ -1,12 +1,14 @@
 //! Publishing one item: reads its watchers, the item and their orders, and sends the messages that are due.
 
 use crate::PublisherContext;
+use crate::order_log_reads::{self, OrderLogReads};
 use crate::transport::{BroadcastResult, Delivery, Transport};
 use crate::watchers::{OrderUpdate, Watchers};
 use live::connection_id::ConnectionId;
 use live::registry::{ChangeCursor, Subscription};
+use order_log::{LogRecord, OrderLogError};
 use serde::Serialize;
-use shared::item::ItemId;
+use shared::item::{Item, ItemId};
 use shared::item_runs::{ItemRunEnd, pause};
 use shared::queue::{ItemError, LinkError, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, ReadFrom};
 use shared::stamp::Stamp;
@@ -66,12 +68,17 @@ impl AddAssign for Published {
 enum SendOutcome {
     Order(OrderUpdate, Delivery),
     Item(Stamp, BroadcastResult),
+    /// A buyer's newest record in the order log.
+    Record(UserToken, Result<Option<LogRecord>, OrderLogError>),
 }
 
 struct ItemPublisher<O> {
     context: PublisherContext<O>,
     item_id: ItemId,
     watchers: Watchers,
+    log_reads: OrderLogReads,
+    /// As it was last read.
+    item: Option<Item>,
     cursor: ChangeCursor,
     last_task: String,
     in_flight: JoinSet<SendOutcome>,
@@ -131,6 +138,8 @@ impl<O: Transport> ItemPublisher<O> {
             context,
             item_id,
             watchers,
+            log_reads: OrderLogReads::default(),
+            item: None,
             cursor: ChangeCursor::default(),
             last_task,
             in_flight: JoinSet::new(),
@@ -275,6 +284,15 @@ impl<O: Transport> ItemPublisher<O> {
         let now = self.context.clock.now();
         self.watchers.observe_item(&observed.item, observed.as_of, now);
         for (buyer, state) in buyers.iter().zip(observed.orders) {
+            if let (Some(log), Some(last)) = (&self.context.log, self.watchers.accepted(buyer))
+                && self.log_reads.begin(buyer, state, last, now)
+            {
+                let reading = order_log_reads::read(log.clone(), self.item_id.clone(), buyer.clone());
+                self.in_flight.spawn(async move {
+                    let (buyer, outcome) = reading.await;
+                    SendOutcome::Record(buyer, outcome)
+                });
+            }
             for update in self.watchers.observe_order(buyer, state, &observed.item, observed.as_of, now) {
                 let transport = self.context.transport.clone();
                 self.in_flight.spawn(async move {
@@ -283,6 +301,7 @@ impl<O: Transport> ItemPublisher<O> {
                 });
             }
         }
+        self.item = Some(observed.item);
         Ok(())
     }
 
@@ -307,6 +326,12 @@ impl<O: Transport> ItemPublisher<O> {
         let mut sent_page = None;
         for outcome in outcomes {
             match outcome {
+                SendOutcome::Record(buyer, outcome) => {
+                    let read = self.item.as_ref().and_then(|item| self.log_reads.end(outcome, item, now));
+                    if let Some((stamp, status)) = read {
+                        self.watchers.observe_log(buyer, stamp, status, now);
+                    }
+                }
                 SendOutcome::Order(update, delivery) => {
                     let delivered = (delivery == Delivery::Delivered).then_some(update.sent);
                     if let Some(watch) = self.watchers.record_delivery(&update.connection, delivered, now) {

@@ -17,6 +17,7 @@
 pub mod api_gateway;
 mod closing;
 mod item_publisher;
+mod order_log_reads;
 mod send_rate;
 pub mod transport;
 mod watchers;
@@ -25,6 +26,7 @@ pub use item_publisher::Published;
 
 use api_gateway::ApiGateway;
 use live::registry::Registry;
+use order_log::OrderLog;
 use shared::clock::Clock;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
@@ -54,6 +56,8 @@ pub(crate) struct PublisherContext<O> {
     pub(crate) queue: Queue,
     pub(crate) read_from: ReadFrom,
     pub(crate) registry: Registry,
+    /// The region's order log, if orders go through it.
+    pub(crate) log: Option<OrderLog>,
     pub(crate) transport: O,
     pub(crate) clock: Arc<Clock>,
     /// Whether this process holds the publisher lock.
@@ -72,6 +76,7 @@ impl App {
             queue: Queue::new(Link::new(config)),
             read_from,
             registry: Registry::new(Link::new(RedisConfig::live(source)?)),
+            log: OrderLog::from_config(source)?,
             transport: ApiGateway::from_config(source).await?,
             clock: Arc::new(Clock::machine()),
             is_publisher: Arc::default(),

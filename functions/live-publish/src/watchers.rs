@@ -30,6 +30,8 @@ pub(crate) struct Watchers {
     /// Buyers to read again, and from when: a message to them failed, or a change came while one was in flight.
     retries: VecDeque<(Stamp, UserToken)>,
     item: Option<PublishedItem>,
+    /// What the order log says about accepted orders, by buyer.
+    logged: HashMap<UserToken, Status>,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Watchers {
             ring: VecDeque::new(),
             retries: VecDeque::new(),
             item: None,
+            logged: HashMap::new(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Watchers {
         if let Some(known) = self.by_connection.get_mut(&connection) {
             known.item_version = known.item_version.max(item_version);
             if subscription.sent.version > known.subscription.sent.version {
+                self.logged.remove(&subscription.buyer);
                 known.subscription = subscription;
             }
             return;
@@ -113,12 +117,32 @@ impl Watchers {
             others.retain(|other| other != connection);
             if others.is_empty() {
                 self.by_buyer.remove(&watcher.subscription.buyer);
+                self.logged.remove(&watcher.subscription.buyer);
             }
         }
     }
 
     pub(crate) fn watches(&self, buyer: &UserToken) -> bool {
         self.by_buyer.contains_key(buyer)
+    }
+
+    /// The accepted order that a connection of `buyer` was last sent, if there is one.
+    pub(crate) fn accepted(&self, buyer: &UserToken) -> Option<Status> {
+        let connections = self.by_buyer.get(buyer)?.iter();
+        let sent = connections.filter_map(|connection| self.by_connection.get(connection));
+        sent.map(|watcher| watcher.subscription.sent.status)
+            .find(|status| matches!(status, Status::Accepted { .. }))
+    }
+
+    /// Takes what the record stamped `stamp`, the newest of `buyer`, says about the accepted order; it is shown at the next
+    /// read, which is due. The buyer may have ordered again since the record was read.
+    pub(crate) fn observe_log(&mut self, buyer: UserToken, stamp: Stamp, status: Status, now: Stamp) {
+        let is_about = |last| matches!(last, Status::Accepted { placed_at, .. } if placed_at <= stamp);
+        if self.accepted(&buyer).is_some_and(is_about)
+            && self.logged.insert(buyer.clone(), status) != Some(status)
+        {
+            self.retries.push_front((now, buyer));
+        }
     }
 
     /// The next buyers of the ring whose orders are to be read, at most `limit`. Buyers who have bought are left
@@ -170,6 +194,10 @@ impl Watchers {
         now: Stamp,
     ) -> Vec<OrderUpdate> {
         let mut updates = Vec::new();
+        if state != OrderState::None {
+            self.logged.remove(buyer);
+        }
+        let logged = self.logged.get(buyer).copied();
         for connection in self.by_buyer.get(buyer).into_iter().flatten() {
             let Some(watcher) = self.by_connection.get_mut(connection) else { continue };
             let is_paused = watcher.paused_until.is_some_and(|until| now < until);
@@ -178,7 +206,7 @@ impl Watchers {
                 continue;
             }
             let last = watcher.subscription.sent;
-            let sent = SentStatus { version: as_of, status: status(state, last.status, item) };
+            let sent = SentStatus { version: as_of, status: status(state, last.status, logged, item) };
             if must_be_sent(last, sent) {
                 watcher.has_message_in_flight = true;
                 let message = OrderMessage::new(&self.item_id, sent.status, as_of, now);
@@ -260,10 +288,12 @@ fn retry_at(now: Stamp) -> Option<Stamp> {
 }
 
 /// The status to send for `state` to a watcher that has received `last`. If an order has left the queue without
-/// a trace and its stamp lies outside the gates, the drain refused it.
-fn status(state: OrderState, last: Status, item: &Item) -> Status {
+/// a trace and its stamp lies outside the gates, the drain refused it. An accepted order stays accepted until main has it,
+/// or the order log says something else.
+fn status(state: OrderState, last: Status, logged: Option<Status>, item: &Item) -> Status {
     match (state, last) {
         (OrderState::None, Status::Refused { .. }) => last,
+        (OrderState::None, Status::Accepted { .. }) => logged.unwrap_or(last),
         (OrderState::None, Status::Queued { placed_at, .. }) => match item.gate(placed_at) {
             Gate::NotOpenYet => Status::Refused { placed_at, reason: DropReason::NotOpenYet },
             Gate::Closed => Status::Refused { placed_at, reason: DropReason::Closed },

@@ -252,3 +252,33 @@ proptest! {
         prop_assert!(is_refusal || client.status == truth, "{client:?} {truth:?}");
     }
 }
+
+#[test]
+fn an_accepted_order_stays_accepted_until_main_has_it_or_the_log_refuses_it() {
+    let accepted = |stamp| Status::Accepted { placed_at: at(stamp), decided_by: at(stamp + 15) };
+    let refused = Status::Refused { placed_at: at(150), reason: DropReason::TooLate };
+    let mut watchers = watched_by(&[("c1", "alice", 1, accepted(150)), ("c2", "ben", 1, accepted(150))]);
+    let sent = |updates: Vec<OrderUpdate>| updates.first().map(|update| update.sent.status);
+    assert_eq!(sent(observe(&mut watchers, "alice", OrderState::None, 2)), None);
+    let queued = OrderState::Queued { placed_at: at(150), ahead: 0 };
+    assert_eq!(sent(observe(&mut watchers, "ben", queued, 3)), Some(queued.into()));
+    assert_eq!(watchers.accepted(&buyer("alice")), Some(accepted(150)));
+
+    // A record from before the order says nothing about it.
+    watchers.observe_log(buyer("alice"), at(149), Status::None, at(4));
+    assert_eq!(sent(observe(&mut watchers, "alice", OrderState::None, 4)), None);
+    watchers.observe_log(buyer("alice"), at(150), refused, at(5));
+    assert_eq!(watchers.due_retries(at(5)), [buyer("alice")], "it is read at once");
+    let updates = observe(&mut watchers, "alice", OrderState::None, 5);
+    assert_eq!(sent(updates.clone()), Some(refused));
+    watchers.record_delivery(&connection("c1"), Some(updates[0].sent), at(5));
+
+    // The buyer has ordered again: the older refusal is not that order's.
+    watchers.add(connection("c1"), watch("alice", 6, accepted(160)), false);
+    assert_eq!(sent(observe(&mut watchers, "alice", OrderState::None, 7)), None);
+    watchers.observe_log(buyer("alice"), at(150), refused, at(8));
+    assert_eq!(sent(observe(&mut watchers, "alice", OrderState::None, 8)), None);
+    // A withdrawal in the log.
+    watchers.observe_log(buyer("alice"), at(170), Status::None, at(9));
+    assert_eq!(sent(observe(&mut watchers, "alice", OrderState::None, 9)), Some(Status::None));
+}

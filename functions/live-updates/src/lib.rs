@@ -15,6 +15,7 @@ pub use event::{SocketEvent, SocketResponse};
 use event::SocketEventType;
 use live::connection_id::ConnectionId;
 use live::registry::Registry;
+use order_log::OrderLog;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::edge::Edge;
 use shared::main_use::MainUse;
@@ -26,6 +27,8 @@ use shared::queue::Link;
 pub struct App {
     edge: Edge,
     registry: Registry,
+    /// The region's order log, if orders go through it.
+    log: Option<OrderLog>,
 }
 
 impl App {
@@ -34,6 +37,7 @@ impl App {
         Ok(Self {
             edge: Edge::from_config(source, MainUse::Always)?,
             registry: Registry::new(Link::new(RedisConfig::live(source)?)),
+            log: OrderLog::from_config(source)?,
         })
     }
 

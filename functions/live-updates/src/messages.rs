@@ -6,10 +6,13 @@ use crate::event::{SocketEvent, SocketResponse};
 use live::connection_id::ConnectionId;
 use live::message::{ItemMessage, OrderMessage, Reply, Status, text};
 use live::registry::{FLOOD, MAX_MESSAGES, SentStatus, Speaker, Subscription};
-use shared::item::ItemId;
+use order_log::{Accepted, LogRecord, OrderLogError, may_be_accepted};
+use shared::item::{Item, ItemId};
 use shared::problem::Problem;
-use shared::queue::{ItemError, ItemStatus, LinkError, ReadFrom};
+use shared::queue::{ItemError, ItemStatus, LinkError, OrderState, ReadFrom};
 use shared::token::TokenError;
+use shared::user_token::UserToken;
+use std::pin::Pin;
 
 pub(crate) async fn answer(app: &App, connection: &ConnectionId, event: &SocketEvent) -> SocketResponse {
     let request = ClientMessage::parse(event.body.as_deref().unwrap_or_default(), event.is_base64_encoded);
@@ -95,6 +98,27 @@ async fn reply(
     }
 }
 
+type NewestRecord = Result<Option<LogRecord>, OrderLogError>;
+
+/// The buyer's order, if the region has accepted it and main, which has `main` for the buyer, does not have it.
+async fn accepted_order(
+    app: &App,
+    item: &Item,
+    buyer: &UserToken,
+    main: OrderState,
+) -> Result<Option<Accepted>, Problem> {
+    let Some(log) = app.log.as_ref().filter(|_| may_be_accepted(main)) else { return Ok(None) };
+    // Boxed: the SDK's nested futures exceed the compiler's recursion limit here.
+    let reading: Pin<Box<dyn Future<Output = NewestRecord> + Send + '_>> =
+        Box::pin(log.latest_of(&item.item_id, buyer));
+    let newest = reading.await.map_err(|error| {
+        tracing::warn!(%error, item_id = %item.item_id, "could not read a buyer's order from the region's order log; the client gets status-unavailable");
+        Problem::StatusUnavailable
+    })?;
+    let now = app.edge.clock.now();
+    Ok(newest.and_then(|record| record.accepted(main, item.gate(record.placed_at), now)))
+}
+
 /// Reads the state first, and stores the watcher with the version that this answer carries: the publisher then
 /// sends only what is newer.
 async fn subscribe(
@@ -118,7 +142,9 @@ async fn subscribe(
         // The lease has expired: another region may be main by now, and this state may be stale.
         return Err(Problem::StatusUnavailable);
     }
-    let status: Status = orders.first().copied().ok_or(Problem::Internal)?.into();
+    let state = orders.first().copied().ok_or(Problem::Internal)?;
+    let accepted = accepted_order(app, &item, &speaker.buyer, state).await?;
+    let status = accepted.map_or_else(|| state.into(), Status::from);
     let sent = SentStatus { version: as_of, status };
     let subscription = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, sent };
     app.registry.watch(item_id, connection, &subscription).await.map_err(unavailable)?;

@@ -191,8 +191,7 @@ async fn check_clock(app: &App) -> Result<(), Problem> {
 
 fn record_clock(app: &App, bounds: OffsetBounds) {
     app.clock_check.record(bounds);
-    metrics::gauge!("clock_offset_low_ms").set(bounds.low as f64 / 1000.0);
-    metrics::gauge!("clock_offset_high_ms").set(bounds.high as f64 / 1000.0);
+    bounds.set_metrics();
     if !bounds.is_tolerable() {
         tracing::error!(
             offset_low_ms = bounds.low / 1000,

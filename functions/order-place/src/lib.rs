@@ -193,6 +193,17 @@ async fn decide(
         .map(|(_, record)| BatchOrder { user_token: record.user_token.clone(), placed_at: record.placed_at })
         .collect();
     let placed = app.queue.place_batch(item_id, &batch, copy.item.settle_window(), &app.clock).await;
+    // order-intake has no answer of main to compare the region's clock with.
+    if let Some(bounds) = placed.iter().flatten().next().map(|placing| placing.clock_offset) {
+        bounds.set_metrics();
+        if !bounds.is_tolerable() {
+            tracing::error!(
+                offset_low_ms = bounds.low / 1000,
+                offset_high_ms = bounds.high / 1000,
+                "the clock of this machine differs from main's by more than the tolerance; the region's orders may have wrong stamps"
+            );
+        }
+    }
     let decision = |placing: Placing| match placing.placement {
         Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
         Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,

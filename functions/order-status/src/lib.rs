@@ -7,7 +7,7 @@ pub use item_response::ItemResponse;
 
 use lambda_http::http::{Method, StatusCode};
 use lambda_http::{Body, Request, RequestExt, Response};
-use order_log::OrderLog;
+use order_log::{OrderLog, may_be_accepted};
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::config::{self, ConfigError, Source};
@@ -21,6 +21,12 @@ use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest that main and the order log are asked about an order. Lambda stops the function after 10 s, and the buyer
+/// would get an answer without a problem document.
+const ANSWER_LIMIT: Duration = Duration::from_secs(9);
 
 /// State that one process of the function keeps between requests.
 #[derive(Debug)]
@@ -57,7 +63,10 @@ pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Prob
     match (request.method(), about_order) {
         (&Method::OPTIONS, _) => Ok(http::options(allow)),
         (&Method::GET, false) => show_item(&app.edge, request).await,
-        (&Method::GET, true) => show_order(app, request).await,
+        (&Method::GET, true) => {
+            let shown = timeout(ANSWER_LIMIT, show_order(app, request)).await;
+            shown.unwrap_or(Err(Problem::StatusUnavailable))
+        }
         (&Method::DELETE, true) => match &app.log {
             Some(log) => logged::leave(&app.edge, log, request, arrived_at).await,
             None => leave(&app.edge, request).await,
@@ -84,7 +93,7 @@ async fn whose_order(edge: &Edge, request: &Request) -> Result<(ItemId, UserToke
 pub struct OrderResponse<'a> {
     #[schemars(with = "ItemId")]
     item_id: &'a str,
-    /// `accepted`: the region has stored the order, and main has not decided yet. `refused`: main did not queue it.
+    /// `accepted`: the region has stored the order, and main has not decided yet. `refused`: it is not in the queue.
     #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,9 +102,14 @@ pub struct OrderResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `accepted`: when main has decided about the order.
     decided_by: Option<Stamp>,
+    /// If `accepted`: whether `decided_by` has passed, since main cannot be reached or was lost. The order may still be
+    /// queued or refused. The buyer may order again meanwhile: the order that main gets first counts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    overdue: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `refused`: the last part of the type of the problem that says why.
-    #[schemars(extend("enum" = ["too-late", "clock-ahead", "no-such-item"]))]
+    #[schemars(extend("enum" = ["too-late", "clock-ahead", "no-such-item", "not-open-yet", "closed"]))]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `queued`: the number of orders before it.
@@ -112,15 +126,14 @@ pub struct OrderResponse<'a> {
 /// Always reads from main: a replica may lack recent reservations.
 async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     let edge = &app.edge;
-    let (item_id, buyer, _) = whose_order(edge, request).await?;
+    let (item_id, buyer, copy) = whose_order(edge, request).await?;
     let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
     let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
     // Where main has no order, it may be on its path to main, or refused.
-    if let (OrderState::None | OrderState::Released, Some(log)) = (state, &app.log)
-        && let Some(logged) =
-            logged::undecided_or_refused(edge, log, (&item_id, &buyer, state), &response).await?
+    if let Some(log) = app.log.as_ref().filter(|_| may_be_accepted(state))
+        && let Some(accepted) = logged::accepted(edge, log, &copy.item, &buyer, state).await?
     {
-        return http::json(StatusCode::OK, &logged);
+        return http::json(StatusCode::OK, &logged::shown(accepted, edge.clock.now(), response));
     }
     let response = match state {
         OrderState::None => OrderResponse { status: "none", ..response },

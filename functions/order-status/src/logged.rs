@@ -3,10 +3,10 @@
 use crate::OrderResponse;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use order_log::{LogRecord, OrderLog, RecordKind, decided_by};
+use order_log::{Accepted, LogRecord, OrderLog, RecordKind, decided_by};
 use shared::edge::Edge;
 use shared::http;
-use shared::item::ItemId;
+use shared::item::Item;
 use shared::problem::Problem;
 use shared::queue::OrderState;
 use shared::stamp::Stamp;
@@ -17,38 +17,33 @@ use tokio::time::timeout;
 /// The longest that a withdrawal waits for a copy of the item.
 const ITEM_WAIT: Duration = Duration::from_millis(100);
 
-/// The buyer's newest order, if main has not decided about it or has refused it. `None`: main's state is the answer.
-pub(crate) async fn undecided_or_refused<'a>(
+/// The buyer's newest order, if the region has accepted it and main does not have it. `None`: main's state is the answer.
+pub(crate) async fn accepted(
     edge: &Edge,
     log: &OrderLog,
-    (item_id, buyer, main): (&ItemId, &UserToken, OrderState),
-    response: &OrderResponse<'a>,
-) -> Result<Option<OrderResponse<'a>>, Problem> {
-    let newest = log.latest_of(item_id, buyer).await.map_err(|error| {
-        tracing::error!(%error, %item_id, "could not read an order's state from the region's order log");
+    item: &Item,
+    buyer: &UserToken,
+    main: OrderState,
+) -> Result<Option<Accepted>, Problem> {
+    let newest = log.latest_of(&item.item_id, buyer).await.map_err(|error| {
+        tracing::error!(%error, item_id = %item.item_id, "could not read an order's state from the region's order log");
         Problem::StatusUnavailable
     })?;
-    Ok(newest.and_then(|record| state_of(&record, main, edge.clock.now(), response)))
+    Ok(newest.and_then(|record| record.accepted(main, item.gate(record.placed_at), edge.clock.now())))
 }
 
-/// What the buyer's newest record says where `main` has no order. A released order was decided: it is not `accepted` again.
-/// (The buyer's next order shows when main has it.)
-fn state_of<'a>(
-    record: &LogRecord,
-    main: OrderState,
-    now: Stamp,
-    response: &OrderResponse<'a>,
-) -> Option<OrderResponse<'a>> {
-    let response = OrderResponse { placed_at: Some(record.placed_at), ..response.clone() };
-    match (record.kind, record.refusal) {
-        (RecordKind::Leave, _) => None,
-        (RecordKind::Order, Some(refusal)) => {
-            Some(OrderResponse { status: "refused", reason: Some(refusal.reason.slug()), ..response })
-        }
-        (RecordKind::Order, None) => {
-            let decided_by = decided_by(record.placed_at);
-            let accepted = OrderResponse { status: "accepted", decided_by: Some(decided_by), ..response };
-            (now < decided_by && main != OrderState::Released).then_some(accepted)
+/// `accepted` as the buyer sees it at `now`.
+pub(crate) fn shown<'a>(accepted: Accepted, now: Stamp, response: OrderResponse<'a>) -> OrderResponse<'a> {
+    match accepted {
+        Accepted::Undecided { placed_at, decided_by } => OrderResponse {
+            status: "accepted",
+            placed_at: Some(placed_at),
+            decided_by: Some(decided_by),
+            overdue: now >= decided_by,
+            ..response
+        },
+        Accepted::Refused { placed_at, reason } => {
+            OrderResponse { status: "refused", placed_at: Some(placed_at), reason: Some(reason), ..response }
         }
     }
 }
@@ -85,31 +80,16 @@ pub(crate) async fn leave(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use order_log::{Refusal, RefusalReason};
 
     #[test]
-    fn an_order_is_accepted_until_it_is_decided() {
+    fn an_order_without_a_decision_is_shown_as_accepted_and_then_as_overdue() {
         let at = |micros| Stamp::from_micros(micros).unwrap();
-        let buyer = UserToken::parse("alice").unwrap();
-        let record = |kind, refusal| LogRecord {
-            refusal,
-            ..LogRecord::new(kind, "shoe".parse().unwrap(), buyer.clone(), at(5))
+        let undecided = Accepted::Undecided { placed_at: at(5), decided_by: at(20) };
+        let show = |now| {
+            let shown = shown(undecided, now, OrderResponse::default());
+            (shown.status, shown.placed_at, shown.decided_by, shown.overdue)
         };
-        let until = decided_by(at(5));
-        let state_beside = |main, record: &LogRecord, now| {
-            state_of(record, main, now, &OrderResponse::default())
-                .map(|one| (one.status, one.reason, one.decided_by))
-        };
-        let state = |record: &LogRecord, now| state_beside(OrderState::None, record, now);
-        let order = record(RecordKind::Order, None);
-        assert_eq!(state_beside(OrderState::Released, &order, at(5)), None, "main has decided about it");
-        assert_eq!(state(&order, at(5)), Some(("accepted", None, Some(until))));
-        assert_eq!(state(&order, until), None, "main's state is the truth from then on");
-        assert_eq!(state(&record(RecordKind::Leave, None), at(5)), None);
-        let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: at(9) };
-        let refused = record(RecordKind::Order, Some(refusal));
-        for now in [at(5), until] {
-            assert_eq!(state(&refused, now), Some(("refused", Some("too-late"), None)));
-        }
+        assert_eq!(show(at(19)), ("accepted", Some(at(5)), Some(at(20)), false));
+        assert_eq!(show(at(20)), ("accepted", Some(at(5)), Some(at(20)), true));
     }
 }

@@ -1,6 +1,7 @@
 //! The server's messages. The rule of versions: the content of a message was true at its `version`, by main's clock, or
 //! is newer.
 
+use order_log::Accepted;
 use serde::{Deserialize, Serialize};
 use shared::item::{Item, ItemId, Phase};
 use shared::problem::Problem;
@@ -70,6 +71,12 @@ impl ItemMessage {
 pub enum Status {
     /// There is no order.
     None,
+    /// The region has stored the order durably, and main has not decided about it.
+    Accepted {
+        placed_at: Stamp,
+        /// When main has decided, unless it cannot be reached.
+        decided_by: Stamp,
+    },
     /// The order is in the queue.
     Queued {
         placed_at: Stamp,
@@ -89,16 +96,34 @@ pub enum Status {
     Sold,
     /// The reservation ended without a sale.
     Released,
-    /// The drain dropped the order, since its stamp is outside the item's gates.
+    /// The order is not in the queue: main refused it, or the drain dropped it, since its stamp is outside the item's gates.
     Refused { placed_at: Stamp, reason: DropReason },
 }
 
-/// Why the drain dropped an order. The names are those of the problems.
+/// Why an order is not queued. The names are those of the problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DropReason {
     NotOpenYet,
     Closed,
+    TooLate,
+    ClockAhead,
+    NoSuchItem,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+impl From<Accepted> for Status {
+    fn from(accepted: Accepted) -> Self {
+        match accepted {
+            Accepted::Undecided { placed_at, decided_by } => Self::Accepted { placed_at, decided_by },
+            Accepted::Refused { placed_at, reason } => {
+                let reason = serde_json::from_value(reason.into()).unwrap_or(DropReason::Other);
+                Self::Refused { placed_at, reason }
+            }
+        }
+    }
 }
 
 impl From<OrderState> for Status {
@@ -265,6 +290,8 @@ mod tests {
             Status::Reserved { reserved_until: None, cancelling: true },
             Status::Reserved { reserved_until: Some(at(7)), cancelling: false },
             Status::Queued { placed_at: at(1), ahead: 2 },
+            Status::Accepted { placed_at: at(1), decided_by: at(2) },
+            Accepted::Refused { placed_at: at(1), reason: "clock-ahead" }.into(),
         ] {
             let text = text(&status);
             assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status, "{text}");

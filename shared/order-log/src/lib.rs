@@ -17,6 +17,7 @@ mod error;
 mod logs;
 mod read;
 mod record;
+mod undecided;
 mod write;
 
 pub use attempts::CallLimits;
@@ -24,6 +25,7 @@ pub use error::OrderLogError;
 pub use logs::RegionLog;
 pub use read::Bucket;
 pub use record::{LogRecord, Malformed, RETENTION, RecordKind, Refusal, RefusalReason};
+pub use undecided::{Accepted, may_be_accepted};
 
 use attempts::OF_WRITES;
 use aws_sdk_dynamodb::Client;
@@ -36,7 +38,8 @@ use std::time::Duration;
 /// In addition to the longest window of an order: a record travels, is read, and is repeated.
 const DECISION_MARGIN: Duration = Duration::from_secs(5);
 
-/// Until when an order stamped `placed_at` is decided. After that, the truth is in main's queue or in the record.
+/// Until when an order stamped `placed_at` is decided, if main can be reached. After that, the truth is in main's queue or
+/// in the record.
 pub fn decided_by(placed_at: Stamp) -> Stamp {
     placed_at.saturating_add(MAX_WINDOW + DECISION_MARGIN)
 }

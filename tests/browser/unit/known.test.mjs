@@ -39,7 +39,7 @@ test("item and order each have their own version", () => {
 test("an order that was answered 'queued' is not 'none' because of an older message", () => {
   const known = new Known("a");
   known.take(order(100, "none"));
-  known.isQueued(110, 105, 130);
+  known.isStored({ status: "queued", placed_at: 110 }, 105, 130);
   assert.equal(known.order.status, "queued");
   assert.ok(known.take(order(120, "none")), "the state must be requested again");
   assert.equal(known.order.status, "queued");
@@ -50,7 +50,7 @@ test("an order that was answered 'queued' is not 'none' because of an older mess
 test("an HTTP answer that comes after a newer message does not undo it", () => {
   const known = new Known("a");
   known.take(order(120, "sold"));
-  known.isQueued(110, 105, 130);
+  known.isStored({ status: "queued", placed_at: 110 }, 105, 130);
   assert.equal(known.order.status, "sold");
   known.takeOrder({ status: "reserved" }, 119);
   assert.equal(known.order.status, "sold");
@@ -69,8 +69,20 @@ test("the item of an HTTP answer is kept until the first message of the socket",
 
 test("a buyer who has left the queue can have no order", () => {
   const known = new Known("a");
-  known.isQueued(110, 105, 130);
+  known.isStored({ status: "queued", placed_at: 110 }, 105, 130);
   known.hasLeft();
   known.take(order(120, "none"));
   assert.equal(known.order.status, "none");
+});
+
+test("an accepted order is not 'none' because of an older message, and another order replaces it", () => {
+  const known = new Known("a");
+  known.isStored({ status: "accepted", placed_at: 110, decided_by: 125 }, 105, 130);
+  assert.deepEqual([known.order.status, known.order.decided_by], ["accepted", 125]);
+  assert.ok(known.take(order(120, "none")), "the state must be requested again");
+  assert.equal(known.order.status, "accepted");
+  known.isStored({ status: "accepted", placed_at: 140, decided_by: 155 }, 135, 150);
+  assert.equal(known.order.placed_at, 140, "an overdue order may be followed by another");
+  known.take(order(160, "refused", { placed_at: 140, reason: "too-late" }));
+  assert.equal(known.order.status, "refused");
 });

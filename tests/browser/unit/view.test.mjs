@@ -24,7 +24,7 @@ test("each phase and each status has its own text, and only useful actions are e
     ["open", "released", /^Your reservation has ended/, true, null],
     ["sold_out", "released", /^Your reservation has ended/, undefined, null],
     ["open", "refused", /^Not accepted/, true, null],
-    ["open", "accepted", /^Your order is stored/, undefined, /Withdraw/],
+    ["open", "accepted", /^Your order is stored$/, undefined, /Withdraw/],
   ];
   for (const [phase, status, title, enabled, leave] of table) {
     const order = { status, ahead: 4, placed_at: NOW * 1000, reserved_until: (NOW + 30_000) * 1000, reason: "not-open-yet" };
@@ -101,4 +101,16 @@ test("the connection text says since when it is broken, and why it ended", () =>
 test("the remaining time is rounded up, so that a countdown never ends early", () => {
   const table = [[-5, "0:00"], [0, "0:00"], [1, "0:01"], [999, "0:01"], [61_000, "1:01"], [3_600_000, "1:00:00"], [90_000_000, "1 day 1:00:00"]];
   for (const [ms, words] of table) assert.equal(left(ms), words);
+});
+
+test("an accepted order says by when it is decided, and then that it is not", () => {
+  const order = { status: "accepted", placed_at: NOW * 1000, decided_by: (NOW + 15_000) * 1000 };
+  const before = shown({ order });
+  assert.match(before.text, /You will know by \d/);
+  assert.equal(before.act, null);
+  const after = shown({ order, nowMs: NOW + 15_000 });
+  assert.match(after.title, /^Your order is still waiting$/);
+  assert.match(after.text, /may still come into the queue/);
+  assert.deepEqual([after.act.isEnabled, after.leave], [true, "Withdraw the order"]);
+  assert.match(shown({ order: { status: "refused", reason: "clock-ahead" } }).text, /clock of your region/);
 });

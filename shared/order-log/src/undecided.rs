@@ -1,0 +1,89 @@
+//! What a record says about an order that main does not have. Pure: nothing here calls the table.
+
+use crate::{LogRecord, RecordKind, decided_by};
+use shared::item::Gate;
+use shared::queue::OrderState;
+use shared::stamp::Stamp;
+
+/// The state of an order that the region has accepted and main does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Main has not decided about it, as far as is known.
+    Undecided { placed_at: Stamp, decided_by: Stamp },
+    /// It is not in the queue, for this reason: the last part of a problem's type.
+    Refused { placed_at: Stamp, reason: &'static str },
+}
+
+/// Whether an order may be in the log without being in main: only then the log is asked.
+pub fn may_be_accepted(main: OrderState) -> bool {
+    matches!(main, OrderState::None | OrderState::Released)
+}
+
+impl LogRecord {
+    /// What the buyer's newest record says at `now`, where main has `main` for the buyer. `gate` is the item's at the
+    /// record's stamp. `None`: main's state is the answer.
+    ///
+    /// A released order was decided: it is not accepted again. (The buyer's next order shows when main has it.) The drain
+    /// drops an order whose stamp lies outside the gates, and leaves no trace of it; that is known once the order must
+    /// have been decided. Any other order without a decision stays undecided, however late it is: main may have been
+    /// unreachable, or lost.
+    pub fn accepted(&self, main: OrderState, gate: Gate, now: Stamp) -> Option<Accepted> {
+        let placed_at = self.placed_at;
+        let refused = |reason| Some(Accepted::Refused { placed_at, reason });
+        if !may_be_accepted(main) || self.kind == RecordKind::Leave {
+            return None;
+        }
+        if let Some(refusal) = self.refusal {
+            return refused(refusal.reason.slug());
+        }
+        let decided_by = decided_by(placed_at);
+        match gate {
+            _ if main == OrderState::Released => None,
+            Gate::NotOpenYet if now >= decided_by => refused("not-open-yet"),
+            Gate::Closed if now >= decided_by => refused("closed"),
+            _ => Some(Accepted::Undecided { placed_at, decided_by }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Refusal, RefusalReason};
+    use shared::user_token::UserToken;
+
+    fn at(micros: u64) -> Stamp {
+        Stamp::from_micros(micros).unwrap()
+    }
+
+    fn record(kind: RecordKind, refusal: Option<Refusal>) -> LogRecord {
+        let buyer = UserToken::parse("alice").unwrap();
+        LogRecord { refusal, ..LogRecord::new(kind, "shoe".parse().unwrap(), buyer, at(5)) }
+    }
+
+    #[test]
+    fn an_order_is_undecided_until_main_or_its_record_or_the_gates_decide() {
+        let order = record(RecordKind::Order, None);
+        let until = decided_by(at(5));
+        let undecided = Some(Accepted::Undecided { placed_at: at(5), decided_by: until });
+        for now in [at(5), until, until.saturating_add(std::time::Duration::from_secs(3_600))] {
+            assert_eq!(order.accepted(OrderState::None, Gate::Open, now), undecided);
+            for main in
+                [OrderState::Released, OrderState::Sold, OrderState::Queued { placed_at: at(5), ahead: 0 }]
+            {
+                assert_eq!(order.accepted(main, Gate::Open, now), None, "{main:?}");
+            }
+            assert_eq!(record(RecordKind::Leave, None).accepted(OrderState::None, Gate::Open, now), None);
+            let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: at(9) };
+            let refused = Some(Accepted::Refused { placed_at: at(5), reason: "too-late" });
+            for main in [OrderState::None, OrderState::Released] {
+                assert_eq!(record(RecordKind::Order, Some(refusal)).accepted(main, Gate::Open, now), refused);
+            }
+        }
+        for (gate, reason) in [(Gate::NotOpenYet, "not-open-yet"), (Gate::Closed, "closed")] {
+            assert_eq!(order.accepted(OrderState::None, gate, at(6)), undecided);
+            let refused = Some(Accepted::Refused { placed_at: at(5), reason });
+            assert_eq!(order.accepted(OrderState::None, gate, until), refused);
+        }
+    }
+}
