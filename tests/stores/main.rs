@@ -3,6 +3,7 @@
 mod batch_properties;
 mod checkout_properties;
 mod declined_payments;
+mod dynamodb;
 mod edge_reads;
 mod failover_compare;
 mod failover_holds;

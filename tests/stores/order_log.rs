@@ -5,8 +5,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use futures::StreamExt;
-use local::aws::emulators::Moto;
-use local::system::folder::WorkFolder;
+use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
+use local::aws::emulators::json;
 use local::system::process::free_port;
 use order_log::{Bucket, CallLimits, LogRecord, OrderLog, OrderLogError, RecordKind, Refusal, RefusalReason};
 use serde_json::json;
@@ -31,18 +31,16 @@ fn too_late(at: u64) -> Refusal {
 }
 
 struct LogFixture {
-    moto: Moto,
+    tables: DynamoDb,
     log: OrderLog,
-    _folder: WorkFolder,
 }
 
 impl LogFixture {
     async fn start() -> Self {
-        let folder = WorkFolder::new().unwrap();
-        let moto = Moto::start(folder.path(), &[]).await.unwrap();
-        moto.make_order_log(HERE, "order-log").await.unwrap();
-        let log = order_log(&moto.url(), HERE).unwrap();
-        Self { moto, log, _folder: folder }
+        let tables = DynamoDb::start(DynamoDbOptions::default()).await.unwrap();
+        tables.make_order_log(HERE, "order-log", 0).unwrap();
+        let log = order_log(&tables.url(), HERE).unwrap();
+        Self { tables, log }
     }
 
     async fn latest(&self, buyer: &str) -> Option<LogRecord> {
@@ -71,11 +69,10 @@ async fn a_record_is_written_once_and_keeps_its_outcome() {
     assert_eq!(fixture.latest("bob").await, None);
 
     // The table expires records by this attribute: seven days after the stamp, in seconds.
-    let input = json!({ "TableName": "order-log" });
-    let all = fixture.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.Scan", &input).await.unwrap();
-    assert_eq!(all["Count"], 1, "{all}");
-    assert_eq!(all["Items"][0]["expires_at"], json!({ "N": (AT / 1_000_000 + 604_800).to_string() }));
-    assert_eq!(all["Items"][0]["item_bucket"], json!({ "S": "shoe#2b" }));
+    let all = fixture.tables.items(HERE, "order-log").unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(all[0]["expires_at"], json!({ "N": (AT / 1_000_000 + 604_800).to_string() }));
+    assert_eq!(all[0]["item_bucket"], json!({ "S": "shoe#2b" }));
 }
 
 #[tokio::test]
@@ -113,7 +110,8 @@ async fn all_records_of_an_item_are_read_bucket_by_bucket() {
     let malformed = json!({ "TableName": "order-log", "Item": {
         "item_bucket": { "S": "shoe#00" }, "buyer_stamp": { "S": "alice#soon" }, "kind": { "S": "order" },
     } });
-    fixture.moto.json((HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &malformed).await.unwrap();
+    let (client, url) = (reqwest::Client::new(), fixture.tables.url());
+    json(&client, &url, (HERE, "dynamodb"), "DynamoDB_20120810.PutItem", &malformed).await.unwrap();
 
     let shoe = "shoe".parse().unwrap();
     let read = |since: u64| {

@@ -1,8 +1,7 @@
 //! order-place on a real Redis and a real table's protocol: batches that are delivered again in part and as a whole.
 
-use local::aws::emulators::Moto;
+use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
 use local::system::clock::micros_now;
-use local::system::folder::WorkFolder;
 use local::system::redis_server;
 use local::system::wan::{ConnectionState, WanConnection};
 use order_log::{LogRecord, OrderLog, RecordKind};
@@ -30,23 +29,21 @@ struct PlaceFixture {
     /// From order-place to main.
     main: WanConnection,
     item_id: ItemId,
-    _moto: Moto,
-    _folder: WorkFolder,
+    _tables: DynamoDb,
 }
 
 impl PlaceFixture {
     async fn start() -> Self {
-        let folder = WorkFolder::new().unwrap();
-        let moto = Moto::start(folder.path(), &[]).await.unwrap();
-        moto.make_order_log(HERE, "order-log").await.unwrap();
-        let log = order_log(&moto.url(), HERE).unwrap();
+        let tables = DynamoDb::start(DynamoDbOptions::default()).await.unwrap();
+        tables.make_order_log(HERE, "order-log", 0).unwrap();
+        let log = order_log(&tables.url(), HERE).unwrap();
         let server = RedisQueue::start().await.unwrap();
         let item_id = server.item("shoe", 5, 10_000).await.unwrap();
         let target = ([127, 0, 0, 1], server.redis.port()).into();
         let main = WanConnection::open(target, Duration::ZERO).await.unwrap();
         let queue = queue_at(redis_server::url_at(main.port())).unwrap();
         let app = App::new(queue, log.clone());
-        Self { server, log, app, main, item_id, _moto: moto, _folder: folder }
+        Self { server, log, app, main, item_id, _tables: tables }
     }
 
     fn record(&self, kind: RecordKind, buyer: &str, micros: u64) -> LogRecord {
