@@ -1,7 +1,10 @@
 //! A running system: servers, regions, functions and schedules on one machine.
 
 pub mod clock;
+pub mod cpu;
 pub mod folder;
+pub mod intake;
+mod options;
 pub mod pages;
 pub mod postgres;
 pub mod process;
@@ -10,15 +13,17 @@ pub mod regions;
 pub mod tls;
 pub mod wan;
 
+use crate::aws::dynamodb::DynamoDb;
 use crate::aws::emulators::Moto;
 use crate::aws::functions::{FunctionProcess, Launch, OVERLAPPING_RUNS};
 use crate::aws::gateway::HttpGateway;
 use crate::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
-use crate::aws::lambda::{Emulator, INVOKE_LIMIT, Invoke, Invoked, MAX_INVOCATIONS};
-use crate::aws::schedule::{self, Plan, Schedule, Since};
-use crate::aws::sockets::{SocketLimits, Sockets};
+use crate::aws::lambda::{Emulator, Invoke, Invoked, MAX_INVOCATIONS};
+use crate::aws::schedule::{self, Schedule};
+use crate::aws::sockets::Sockets;
 use crate::crowd::audit::DropResult;
 use crate::system::folder::WorkFolder;
+use crate::system::intake::{Intake, LogPath};
 use crate::system::postgres::Postgres;
 use crate::system::redis_server::Redis;
 use crate::system::regions::WorldRegion;
@@ -31,68 +36,7 @@ use shared::item::ItemId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Options of a system.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The regions, main first.
-    pub regions: Vec<RegionOptions>,
-    /// The interval of the schedules of drain, worker and live-publish: a minute on AWS. A run is longer.
-    pub run_every: Duration,
-    /// What decides how late each start of a schedule is, and which are lost.
-    pub schedule_seed: u64,
-    /// Requests that one process of order-intake serves at once.
-    pub intake_concurrency: u32,
-    /// How long a gateway waits for a function.
-    pub answer_limit: Duration,
-    /// The folder of the built functions; by default the folder of this program.
-    pub binaries: Option<PathBuf>,
-    /// Additional environment variables of the functions of main alone.
-    pub of_main: Vec<(String, String)>,
-    /// Limits of the WebSocket API; without them there are no live updates.
-    pub live: Option<SocketLimits>,
-    /// Additional environment variables of the functions of every region that buyers call.
-    pub of_edges: Vec<(String, String)>,
-    /// Additional environment variables of live-publish.
-    pub of_publish: Vec<(String, String)>,
-    /// Web origins whose pages may call the gateways.
-    pub origins: Vec<String>,
-}
-
-/// Options of one region.
-#[derive(Clone, Debug)]
-pub struct RegionOptions {
-    pub region: WorldRegion,
-    /// Offset of the gateway's clock, in milliseconds.
-    pub gateway_clock_offset_ms: i64,
-    /// Words before the programs of the functions, for example `faketime`.
-    pub wrapper: Vec<String>,
-}
-
-impl Options {
-    /// Options for `regions`, main first, with exact clocks.
-    pub fn for_regions(regions: Vec<WorldRegion>) -> Self {
-        let exact = |region| RegionOptions { region, gateway_clock_offset_ms: 0, wrapper: Vec::new() };
-        Self {
-            regions: regions.into_iter().map(exact).collect(),
-            run_every: Duration::from_secs(60),
-            schedule_seed: schedule::seed(),
-            intake_concurrency: MAX_INVOCATIONS,
-            answer_limit: INVOKE_LIMIT,
-            binaries: None,
-            of_main: Vec::new(),
-            live: None,
-            of_edges: Vec::new(),
-            of_publish: Vec::new(),
-            origins: Vec::new(),
-        }
-    }
-
-    /// The schedule of a function that runs in a loop.
-    pub fn plan<'a>(&self, function: &'static str, region: &'a str) -> Plan<'a> {
-        let (interval, seed) = (self.run_every, self.schedule_seed);
-        Plan { function, region, interval, seed, since: Since::LongAgo }
-    }
-}
+pub use options::{Options, RegionOptions};
 
 /// A running system. Dropping it stops all servers and functions.
 #[derive(Debug)]
@@ -105,6 +49,8 @@ pub struct System {
     pub regions: Vec<RunningRegion>,
     /// The regions' registries of watchers, each in a database of its own; `None` without live updates.
     pub registry: Option<Redis>,
+    /// The tables of the order logs; `None` without them.
+    pub tables: Option<DynamoDb>,
     /// The ledger's PostgreSQL.
     pub postgres: Postgres,
     /// Who signs the buyers' tokens.
@@ -128,6 +74,8 @@ pub struct RunningRegion {
     /// Its network connection to main's Redis.
     pub connection: WanConnection,
     pub intake: FunctionProcess,
+    /// From its order log to main, if it has a log.
+    pub log: Option<LogPath>,
     /// Its live updates, if the system has them.
     pub live: Option<Live>,
     _status: FunctionProcess,
@@ -171,7 +119,19 @@ impl System {
             None => None,
         };
         let identity = IdentityProvider::new()?;
-        let servers = RedisServers { redis: &redis, replica: &replica, registry: registry.as_ref() };
+        let tables = match options.intake {
+            Intake::Log => Some(DynamoDb::start(options.tables.clone()).await?),
+            Intake::Direct => None,
+        };
+        let names: Vec<&str> = options.regions.iter().map(|options| options.region.name).collect();
+        let of_log = tables.as_ref().map(|tables| intake::variables(tables, &names)).unwrap_or_default();
+        let servers = Servers {
+            redis: &redis,
+            replica: &replica,
+            registry: registry.as_ref(),
+            tables: tables.as_ref(),
+            of_log: &of_log,
+        };
         let starting = options
             .regions
             .iter()
@@ -192,6 +152,7 @@ impl System {
             ];
             let mut environment: Vec<(String, String)> =
                 settings.map(|(name, value)| (name.to_owned(), value)).into();
+            environment.extend(of_log.iter().cloned());
             environment.extend(options.of_main.iter().cloned());
             let launch = Launch {
                 function,
@@ -221,6 +182,7 @@ impl System {
             redis,
             replica,
             registry,
+            tables,
             postgres,
             regions,
             identity,
@@ -266,12 +228,15 @@ impl System {
     }
 }
 
-/// The Redis servers of a system.
+/// The servers of a system that its regions use.
 #[derive(Clone, Copy)]
-struct RedisServers<'a> {
+struct Servers<'a> {
     redis: &'a Redis,
     replica: &'a Redis,
     registry: Option<&'a Redis>,
+    tables: Option<&'a DynamoDb>,
+    /// The variables by which functions find the order logs.
+    of_log: &'a [(String, String)],
 }
 
 async fn start_region(
@@ -279,7 +244,7 @@ async fn start_region(
     options: &Options,
     region_options: &RegionOptions,
     index: usize,
-    servers: RedisServers<'_>,
+    servers: Servers<'_>,
     identity: &IdentityProvider,
 ) -> Result<RunningRegion> {
     let region = region_options.region;
@@ -304,20 +269,35 @@ async fn start_region(
         ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
         ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
     ];
+    environment.extend(servers.of_log.iter().cloned());
     environment.extend(options.of_edges.iter().cloned());
-    let start = |function, concurrency, processes, more: &[(String, String)]| {
-        let launch = Launch {
-            function,
-            region: region.name.to_owned(),
-            concurrency,
-            processes,
-            environment: [&environment, more].concat(),
-            wrapper: region_options.wrapper.clone(),
-            binaries: options.binaries.clone(),
-        };
-        FunctionProcess::start(launch, &invoke, folder)
+    let launch = |function, concurrency, processes, more: &[(String, String)]| Launch {
+        function,
+        region: region.name.to_owned(),
+        concurrency,
+        processes,
+        environment: [&environment, more].concat(),
+        wrapper: region_options.wrapper.clone(),
+        binaries: options.binaries.clone(),
     };
-    let intake = start("order-intake", options.intake_concurrency, 1, &[])?;
+    let start = |function, concurrency, processes, more: &[(String, String)]| {
+        FunctionProcess::start(launch(function, concurrency, processes, more), &invoke, folder)
+    };
+    let start_classic = |function, limits| {
+        FunctionProcess::start_classic(launch(function, 1, 1, &[]), limits, &invoke, folder)
+    };
+    let intake = match options.classic {
+        Some(limits) => start_classic("order-intake", limits)?,
+        None => start("order-intake", options.intake_concurrency, 1, &[])?,
+    };
+    let log = match servers.tables {
+        Some(tables) => {
+            tables.make_order_log(region.name, intake::TABLE, 0)?;
+            let place = start_classic("order-place", intake::OF_PLACE)?;
+            Some(LogPath::open(place, tables, region.name, invoke.clone()))
+        }
+        None => None,
+    };
     let status = start("order-status", 8, 1, &[])?;
     let live = match (options.live, servers.registry) {
         (Some(limits), Some(registry)) => {
@@ -340,7 +320,7 @@ async fn start_region(
     };
     wait_for(&invoke, "order-intake").await?;
     wait_for(&invoke, "order-status").await?;
-    Ok(RunningRegion { region, gateway, connection, intake, live, _status: status, emulator })
+    Ok(RunningRegion { region, gateway, connection, intake, log, live, _status: status, emulator })
 }
 
 /// Waits until `function` answers. The payload is malformed; any answer will do.

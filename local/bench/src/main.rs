@@ -6,11 +6,13 @@ mod intake;
 mod ledger;
 mod live;
 mod main_redis;
+mod opening;
 mod resp;
 
 use clap::Parser;
 use figure::{Figure, median, range};
 use local::command::demo::{self, DemoOptions};
+use local::system::intake::Intake;
 use local::system::process::workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +34,9 @@ struct BenchCli {
     /// Folder for the results
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
+    /// How orders get to main's queue in the demo
+    #[arg(long, value_enum, default_value_t = Intake::Log)]
+    intake: Intake,
     /// Run as the process of the watchers, for the figures of live updates
     #[arg(long, hide = true)]
     watch: Option<PathBuf>,
@@ -81,7 +86,11 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     }
     if wanted("demo") {
         eprintln!("demo: units to right buyers ...");
-        figures.extend(drop_figures().await?);
+        figures.extend(drop_figures(cli.intake).await?);
+    }
+    if wanted("opening") {
+        eprintln!("opening: 1,000 orders that meet no process, with and without the log ...");
+        figures.extend(opening::measure(&workspace().join("target/bench/opening")).await?);
     }
     let out = if cli.out.is_absolute() { cli.out.clone() } else { workspace().join(&cli.out) };
     std::fs::create_dir_all(&out)?;
@@ -98,11 +107,12 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
 
 /// Drops of three crowds: within a millisecond chance decides which order is first, and the orders
 /// around the last unit decide how much that matters.
-async fn drop_figures() -> anyhow::Result<Vec<Figure>> {
+async fn drop_figures(intake: Intake) -> anyhow::Result<Vec<Figure>> {
     let out = workspace().join("target/bench/demo");
     let (mut list, mut zset, mut fairdrop) = (Vec::new(), Vec::new(), Vec::new());
     for seed in [42, 43, 44] {
-        let report = demo::measure(&DemoOptions { out: out.clone(), seed, ..DemoOptions::default() }).await?;
+        let report =
+            demo::measure(&DemoOptions { out: out.clone(), seed, intake, ..DemoOptions::default() }).await?;
         list.push(report.right_winners.list * 100.0);
         zset.push(report.right_winners.zset * 100.0);
         fairdrop.push(report.right_winners.fairdrop * 100.0);

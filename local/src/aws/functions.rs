@@ -1,6 +1,7 @@
 //! The built Lambda functions as processes. A process that ends is started again, and another one starts while all are
 //! busy, as Lambda starts execution environments.
 
+use crate::aws::classic::{ClassicLimits, PoolFigures, ServedPool};
 use crate::aws::lambda::Invoke;
 use crate::aws::wire;
 use crate::system::process::{Process, binaries, yielding};
@@ -37,8 +38,15 @@ pub struct Launch {
 /// A function whose processes are kept running. Dropping it kills them.
 #[derive(Debug)]
 pub struct FunctionProcess {
-    environments: Arc<Environments>,
-    supervisor: JoinHandle<()>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Processes that ask the emulator, and what keeps them running.
+    Shared(Arc<Environments>, JoinHandle<()>),
+    /// Processes that serve one invocation at a time.
+    Classic(ServedPool),
 }
 
 /// The execution environments of a function, at least one.
@@ -85,43 +93,11 @@ impl Debug for Environments {
 
 impl FunctionProcess {
     /// Starts the first process and keeps it running; invocations through `invoke` start more.
-    pub fn start(mut launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
-        wire::checked_environment(launch.function, &mut launch.environment)?;
-        let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
-        ensure!(
-            program.is_file(),
-            "{} does not exist: the function is not built; run `make build`",
-            program.display()
-        );
-        // A variable of the function itself wins, as each later value does.
-        if launch.environment.iter().any(|(_, value)| value.starts_with("rediss://")) {
-            let file = tls::authority_in(folder)?.display().to_string();
-            launch.environment.insert(0, ("FAIRDROP_REDIS_CA_FILE".into(), file));
-        }
-        let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
+    pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let runtime_api = invoke.runtime_api(launch.function);
         let (function, concurrency, most) = (launch.function, launch.concurrency, launch.processes.max(1));
-        let spawn = move || -> Result<Process> {
-            let mut words = launch.wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
-            let mut command = yielding(words.next().unwrap_or_default());
-            command.args(words);
-            command
-                .env_clear()
-                .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-                .env("AWS_LAMBDA_RUNTIME_API", &runtime_api)
-                .env("AWS_LAMBDA_FUNCTION_NAME", launch.function)
-                .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
-                .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-                .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
-                .env("AWS_REGION", &launch.region)
-                // As the template does, so that metrics have the same dimensions.
-                .env("FAIRDROP_STACK", "fairdrop")
-                .envs(launch.environment.iter().map(|(name, value)| (name, value)));
-            if launch.concurrency > 1 {
-                command.env("AWS_LAMBDA_MAX_CONCURRENCY", launch.concurrency.to_string());
-            }
-            Process::start(launch.function, &mut command, &log)
-        };
+        let spawn_at = spawner(launch, folder)?;
+        let spawn = move || spawn_at(&runtime_api);
         let processes = Mutex::new(vec![spawn()?]);
         let environments = Arc::new(Environments { processes, spawn: Box::new(spawn), concurrency, most });
         invoke.serve(function, &environments);
@@ -132,14 +108,40 @@ impl FunctionProcess {
                 kept.restart_ended();
             }
         });
-        Ok(Self { environments, supervisor })
+        Ok(Self { kind: Kind::Shared(environments, supervisor) })
+    }
+
+    /// Starts no process: an invocation through `invoke` does if none is idle. Each serves one invocation at a time.
+    pub fn start_classic(
+        launch: Launch,
+        limits: ClassicLimits,
+        invoke: &Invoke,
+        folder: &Path,
+    ) -> Result<Self> {
+        let function = launch.function;
+        let served = ServedPool::start(function, limits, Box::new(spawner(launch, folder)?))?;
+        invoke.serve_classic(function, &served.pool);
+        Ok(Self { kind: Kind::Classic(served) })
+    }
+
+    /// What processes that serve one invocation at a time have done.
+    pub fn figures(&self) -> Option<PoolFigures> {
+        match &self.kind {
+            Kind::Shared(..) => None,
+            Kind::Classic(served) => Some(served.pool.figures()),
+        }
     }
 
     /// Kills all processes as SIGKILL does, with every invocation in flight. One is started again.
     pub fn kill(&self) {
-        let mut processes = self.environments.lock();
-        processes.truncate(1);
-        processes.iter_mut().for_each(Process::kill);
+        match &self.kind {
+            Kind::Shared(environments, _) => {
+                let mut processes = environments.lock();
+                processes.truncate(1);
+                processes.iter_mut().for_each(Process::kill);
+            }
+            Kind::Classic(served) => served.pool.kill(),
+        }
     }
 
     /// The id of the first process.
@@ -149,13 +151,59 @@ impl FunctionProcess {
 
     /// The ids of all processes.
     pub fn process_ids(&self) -> Vec<u32> {
-        self.environments.lock().iter().map(Process::id).collect()
+        match &self.kind {
+            Kind::Shared(environments, _) => environments.lock().iter().map(Process::id).collect(),
+            Kind::Classic(served) => served.pool.process_ids(),
+        }
     }
 }
 
 impl Drop for FunctionProcess {
     fn drop(&mut self) {
-        self.supervisor.abort();
-        self.environments.lock().clear();
+        if let Kind::Shared(environments, supervisor) = &self.kind {
+            supervisor.abort();
+            environments.lock().clear();
+        }
     }
+}
+
+/// What starts a process that finds the Runtime API at an address.
+fn spawner(
+    mut launch: Launch,
+    folder: &Path,
+) -> Result<impl Fn(&str) -> Result<Process> + Send + Sync + use<>> {
+    wire::checked_environment(launch.function, &mut launch.environment)?;
+    let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
+    ensure!(
+        program.is_file(),
+        "{} does not exist: the function is not built; run `make build`",
+        program.display()
+    );
+    // A variable of the function itself wins, as each later value does.
+    if launch.environment.iter().any(|(_, value)| value.starts_with("rediss://")) {
+        let file = tls::authority_in(folder)?.display().to_string();
+        launch.environment.insert(0, ("FAIRDROP_REDIS_CA_FILE".into(), file));
+    }
+    let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
+    Ok(move |runtime_api: &str| {
+        let mut words = launch.wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
+        let mut command = yielding(words.next().unwrap_or_default());
+        command.args(words);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
+            .env("AWS_LAMBDA_FUNCTION_NAME", launch.function)
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .env("AWS_REGION", &launch.region)
+            // As the template does, so that metrics have the same dimensions.
+            .env("FAIRDROP_STACK", "fairdrop")
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)));
+        if launch.concurrency > 1 {
+            command.env("AWS_LAMBDA_MAX_CONCURRENCY", launch.concurrency.to_string());
+        }
+        Process::start(launch.function, &mut command, &log)
+    })
 }

@@ -1,6 +1,7 @@
 //! cargo-lambda's emulator, one for each region: the Lambda Runtime API, from which functions fetch invocations,
 //! and the Invoke API, which gateway and schedules call.
 
+use crate::aws::classic::Pool;
 use crate::aws::functions::Environments;
 use crate::system::process::{Process, free_port, tool, workspace, yielding};
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +39,8 @@ pub struct Invoke {
     admissions: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
     /// The processes of each function, to which invocations add.
     environments: Arc<Mutex<HashMap<String, Weak<Environments>>>>,
+    /// The functions whose processes serve one invocation at a time, without the emulator.
+    classic: Arc<Mutex<HashMap<String, Weak<Pool>>>>,
     /// Functions that cannot be invoked, because their reserved concurrency is 0.
     parked: Arc<Mutex<HashSet<String>>>,
 }
@@ -64,6 +67,7 @@ impl Emulator {
             client,
             admissions: Arc::default(),
             environments: Arc::default(),
+            classic: Arc::default(),
             parked: Arc::default(),
         };
         Ok(Self { process, port, log, invoke })
@@ -140,6 +144,16 @@ impl Invoke {
         serving.insert(function.to_owned(), Arc::downgrade(environments));
     }
 
+    /// Lets invocations of `function` go to the processes of a pool.
+    pub(crate) fn serve_classic(&self, function: &str, pool: &Arc<Pool>) {
+        let mut classic = self.classic.lock().unwrap_or_else(PoisonError::into_inner);
+        classic.insert(function.to_owned(), Arc::downgrade(pool));
+    }
+
+    fn pool(&self, function: &str) -> Option<Arc<Pool>> {
+        self.classic.lock().unwrap_or_else(PoisonError::into_inner).get(function)?.upgrade()
+    }
+
     /// Starts another process of `function` if all are busy, as Lambda does.
     fn make_room(&self, function: &str, admission: &Semaphore) {
         let serving = self.environments.lock().unwrap_or_else(PoisonError::into_inner).get(function).cloned();
@@ -162,6 +176,9 @@ impl Invoke {
     /// Invokes `function` with any payload.
     pub async fn call_within(&self, function: &str, payload: String, limit: Duration) -> Result<Invoked> {
         ensure!(!self.is_parked(function), "{function} cannot be invoked: its reserved concurrency is 0");
+        if let Some(pool) = self.pool(function) {
+            return pool.invoke(payload, limit).await;
+        }
         let admission = self.admission(function);
         let (status, body) = timeout(limit, async {
             let _admitted = admission.acquire().await?;

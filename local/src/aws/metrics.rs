@@ -64,6 +64,24 @@ impl Drop for Metrics {
     }
 }
 
+/// All values of one metric in the logs of `folder`.
+pub fn values(folder: &Path, metric: &str) -> std::io::Result<Vec<f64>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)?.take(MAX_LOGS) {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        for line in BufReader::new(std::fs::File::open(path)?).split(b'\n') {
+            let samples = emf::parse(&line?).unwrap_or_default();
+            found.extend(
+                samples.into_iter().filter(|sample| sample.metric == metric).flat_map(|sample| sample.values),
+            );
+        }
+    }
+    Ok(found)
+}
+
 fn lock(series: &Mutex<Series>) -> MutexGuard<'_, Series> {
     series.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -129,5 +147,7 @@ mod tests {
         writeln!(log, "{}", &line[40..]).unwrap();
         read_logs(folder.path(), &mut read, &series);
         assert_eq!(total(&series), Some(6.0));
+        assert_eq!(values(folder.path(), "orders_queued").unwrap(), [3.0, 3.0]);
+        assert!(values(folder.path(), "other").unwrap().is_empty());
     }
 }

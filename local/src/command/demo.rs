@@ -1,11 +1,16 @@
 //! `demo`: one drop from opening to the last unit, and its report.
 
-use crate::command::report::{ByStrategy, DropReport, Holds, Percentiles, RegionFigures};
+use crate::aws::classic::{ClassicLimits, PoolFigures};
+use crate::aws::dynamodb::DynamoDbOptions;
+use crate::aws::metrics;
+use crate::command::report::{ByStrategy, DropReport, Holds, PathFigures, Percentiles, RegionFigures};
 use crate::command::strategies;
 use crate::crowd::audit::{self, AuditFindings, DropResult};
 use crate::crowd::payments::{self, Habits, Pays, Shop, share};
 use crate::crowd::{self, OrderAnswer, SentOrder};
 use crate::system::clock::micros_now;
+use crate::system::cpu;
+use crate::system::intake::Intake;
 use crate::system::regions::{self, WorldRegion};
 use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
@@ -22,6 +27,9 @@ use std::time::{Duration, Instant};
 const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
 const UNPAID: f64 = 0.1;
 const HOLD_SECONDS: u32 = 2;
+/// New processes of order-intake at once, and in each 10 s, in a region: what two cores can start in the first second of
+/// a drop. AWS starts 1,000.
+pub const SCALING_RATE: u32 = 10;
 /// From the announcement of the item to its opening.
 const LEAD: Duration = Duration::from_millis(3_000);
 /// Buyers in a row who may leave a unit unpaid before the demo fails.
@@ -59,6 +67,16 @@ pub struct DemoOptions {
     /// Orders a second at the opening; the rate halves again and again after it
     #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
     pub rush: f64,
+    /// How orders get to main's queue
+    #[arg(long, value_enum, default_value_t = Intake::Log)]
+    pub intake: Intake,
+    /// Processes of order-intake that a region starts at once, and in each 10 s; 1,000 on AWS. By default 10 with the log;
+    /// without it one process serves 90 orders at a time
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub scaling_rate: Option<u32>,
+    /// Tables answer at once, and their streams have no latency
+    #[arg(long)]
+    pub instant_tables: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -78,9 +96,19 @@ impl Default for DemoOptions {
             unpaid: UNPAID,
             hold_seconds: HOLD_SECONDS,
             rush: RUSH_ORDERS_PER_SECOND,
+            intake: Intake::Log,
+            scaling_rate: None,
+            instant_tables: false,
             json: false,
             out: "target/demo".into(),
         }
+    }
+}
+
+impl DemoOptions {
+    /// New processes of order-intake at once; `None` if one process serves many orders at a time.
+    fn scaling_rate(&self) -> Option<u32> {
+        self.scaling_rate.or((self.intake == Intake::Log).then_some(SCALING_RATE))
     }
 }
 
@@ -104,6 +132,11 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL and all functions ...", world.len());
     let mut options = Options::for_regions(world.clone());
     options.run_every = Duration::from_secs(5);
+    options.intake = demo.intake;
+    options.classic = demo.scaling_rate().map(|scaling_rate| ClassicLimits { scaling_rate, most: 1_000 });
+    if demo.instant_tables {
+        options.tables = DynamoDbOptions::instant();
+    }
     let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
 
     let half_life = crowd::half_life(demo.orders, demo.rush)
@@ -121,11 +154,15 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let hold = Duration::from_secs(demo.hold_seconds.into());
     let shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id, hold, habits);
     let progress = bar("Orders answered", plan.len());
-    let sent = crowd::send(&system, item_id.as_str(), &plan, &tokens, opening, || progress.inc(1)).await?;
+    let cpu_before = cpu::seconds();
+    let mut sent =
+        crowd::send(&system, item_id.as_str(), &plan, &tokens, opening, || progress.inc(1)).await?;
     progress.finish();
     let seconds = opening.elapsed().as_secs_f64();
 
     wait_until_over(&system, demo, &item_id).await?;
+    system.decide(&item_id, &mut sent).await?;
+    let path = path_figures(&system, demo, cpu::since(&cpu_before))?;
     let mut connection = system.redis.connect().await?;
     let outcome = system.drop_result(&item_id).await?;
     // A buyer who does not pay in time wins nothing under any strategy.
@@ -147,10 +184,35 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
         outcome: &outcome,
         winners,
         payments,
+        path,
         opens_at,
         seconds,
     }
     .report())
+}
+
+fn path_figures(
+    system: &System,
+    demo: &DemoOptions,
+    cpu_seconds: BTreeMap<String, f64>,
+) -> Result<PathFigures> {
+    let metric = match demo.intake {
+        Intake::Direct => "transit_ms",
+        Intake::Log => "placement_age_ms",
+    };
+    let mut processes = PoolFigures::default();
+    for figures in system.regions.iter().filter_map(|running| running.intake.figures()) {
+        processes.started += figures.started;
+        processes.invocations += figures.invocations;
+        processes.waited += figures.waited;
+    }
+    Ok(PathFigures {
+        intake: demo.intake,
+        placed_ms: percentiles(metrics::values(system.logs(), metric)?.into_iter()),
+        processes,
+        scaling_rate: demo.scaling_rate(),
+        cpu_seconds,
+    })
 }
 
 fn announcement(demo: &DemoOptions, item_id: &ItemId, opens_at: u64) -> Value {
@@ -219,6 +281,7 @@ struct Measured<'a> {
     outcome: &'a DropResult,
     winners: ByStrategy<HashSet<String>>,
     payments: payments::PaymentAnswers,
+    path: PathFigures,
     opens_at: u64,
     seconds: f64,
 }
@@ -248,6 +311,7 @@ impl Measured<'_> {
             untrue,
             unfounded,
             holds: self.holds(),
+            path: self.path.clone(),
             right_winners: ByStrategy {
                 list: share(&self.winners.list),
                 zset: share(&self.winners.zset),

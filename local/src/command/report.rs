@@ -13,6 +13,8 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use crate::aws::classic::PoolFigures;
+use crate::system::intake::Intake;
 use serde::Serialize;
 
 /// The measurements of one drop.
@@ -42,6 +44,7 @@ pub struct DropReport {
     /// Buyers who are sold in Redis and not in the ledger, or the reverse; must be 0.
     pub unfounded: u64,
     pub holds: Holds,
+    pub path: PathFigures,
     /// Share of the units that went to the buyers who ordered first, 0 to 1.
     pub right_winners: ByStrategy<f64>,
     /// Orders refused, by the last segment of the problem's type (`sold-out`).
@@ -68,6 +71,21 @@ pub struct Holds {
     pub paid_too_late: u64,
     /// Units sold to a later buyer, after an earlier reservation had been released.
     pub handed_on: u64,
+}
+
+/// The way of the orders to main's queue.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct PathFigures {
+    pub intake: Intake,
+    /// From the stamp of an order until it was in main's queue.
+    pub placed_ms: Percentiles,
+    /// The processes of order-intake in all regions.
+    pub processes: PoolFigures,
+    /// New processes of order-intake at once and in 10 s, in each region; 1,000 on AWS. Without it one process in each
+    /// region served many orders at a time.
+    pub scaling_rate: Option<u32>,
+    /// CPU time by program, in seconds, from the opening to the end.
+    pub cpu_seconds: BTreeMap<String, f64>,
 }
 
 /// The measurements of one region.
@@ -162,6 +180,36 @@ impl DropReport {
         )
     }
 
+    /// Sentences about the way of the orders to main, and what it cost.
+    fn path_in_words(&self) -> String {
+        let PathFigures { intake, placed_ms, processes, scaling_rate, cpu_seconds } = &self.path;
+        let way = match intake {
+            Intake::Direct => "Each order was placed before it was answered",
+            Intake::Log => "Orders went through the order log of their region",
+        };
+        let mut programs: Vec<(&String, &f64)> =
+            cpu_seconds.iter().filter(|(_, seconds)| **seconds >= 0.05).collect();
+        programs.sort_by(|one, other| other.1.total_cmp(one.1));
+        let programs: Vec<String> =
+            programs.into_iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
+        let served = match scaling_rate {
+            None => "one process in each region, for many orders at a time".to_owned(),
+            Some(rate) => format!(
+                "{} processes for one order at a time (at most {rate} new ones in a region at once and in each 10 s, \
+                 1,000 on AWS), for which {} of {} invocations waited",
+                figures::count(processes.started),
+                figures::count(processes.waited),
+                figures::count(processes.invocations),
+            ),
+        };
+        format!(
+            "{way}: placed {} ms (p50) and {} ms (p99) after the stamp. order-intake: {served}. CPU seconds: {}.",
+            figures::millis(placed_ms.p50),
+            figures::millis(placed_ms.p99),
+            programs.join(", "),
+        )
+    }
+
     fn checks(&self) -> [PromiseCheck; 6] {
         let check = |name, broken, meaning| PromiseCheck { name, broken, meaning };
         [
@@ -233,6 +281,13 @@ mod tests {
                 released: 51,
                 paid_too_late: 23,
                 handed_on: 44,
+            },
+            path: PathFigures {
+                intake: Intake::Log,
+                placed_ms: Percentiles { p50: 412.0, p99: 1_040.0, max: 1_100.0 },
+                processes: PoolFigures { started: 200, invocations: 20_000, waited: 140 },
+                scaling_rate: Some(40),
+                cpu_seconds: BTreeMap::from([("order-intake".into(), 9.5), ("redis-server".into(), 2.0)]),
             },
             right_winners: ByStrategy { list: 0.49, zset: 0.5, fairdrop: 0.998 },
             refused: BTreeMap::from([("sold-out".into(), 14_210), ("too-late".into(), 15)]),

@@ -1,10 +1,13 @@
 //! `up`: the system kept running, with the addresses and commands to use it.
 
+use crate::aws::classic::ClassicLimits;
 use crate::aws::metrics::Metrics;
 use crate::aws::sockets::SocketLimits;
+use crate::command::demo::SCALING_RATE;
 use crate::crowd;
 use crate::crowd::payments::{Habits, Shop, share};
 use crate::system::clock::micros_now;
+use crate::system::intake::Intake;
 use crate::system::pages::{PageRegion, Pages, PagesAddress, PagesContext, operator_token};
 use crate::system::regions;
 use crate::system::{Options, System};
@@ -38,6 +41,9 @@ pub struct UpOptions {
     /// Other buyers who order after the opening; 0: only you
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub crowd: u32,
+    /// How orders get to main's queue
+    #[arg(long, value_enum, default_value_t = Intake::Log)]
+    pub intake: Intake,
 }
 
 /// Runs until the returned future is dropped.
@@ -47,6 +53,9 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
     let options = Options {
         live: Some(SocketLimits::default()),
         origins: vec![address.origin()],
+        intake: up.intake,
+        classic: (up.intake == Intake::Log)
+            .then_some(ClassicLimits { scaling_rate: SCALING_RATE, most: 1_000 }),
         ..Options::for_regions(regions::first(up.regions.into()))
     };
     let system = System::start(&options).await?;

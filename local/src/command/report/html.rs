@@ -17,7 +17,7 @@ pub(super) fn render(report: &DropReport) -> String {
         rate = figures::rate(report.orders_per_second),
         settle_window = figures::count(report.settle_window_ms),
         seed = report.seed,
-        holds = report.holds_in_words(),
+        holds = escape(&format!("{} {}", report.holds_in_words(), report.path_in_words())),
         right_list = figures::percent(right.list),
         right_zset = figures::percent(right.zset),
         right_fairdrop = figures::percent(right.fairdrop),

@@ -43,6 +43,7 @@ fn heading(report: &DropReport) -> Vec<String> {
         ),
     ));
     lines.extend(wrap("", &report.holds_in_words()));
+    lines.extend(wrap("", &report.path_in_words()));
     lines
 }
 
@@ -177,6 +178,12 @@ mod tests {
             "{text}"
         );
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words.contains(
+                "placed 412 ms (p50) and 1,040 ms (p99) after the stamp. order-intake: 200 processes"
+            ) && words.contains("CPU seconds: order-intake 9.5, redis-server 2.0."),
+            "{text}"
+        );
         assert!(
             words.contains("51 reservations released, 23 late payments refused, 44 units sold to the next"),
             "{text}"

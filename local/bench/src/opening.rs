@@ -1,0 +1,40 @@
+//! The opening: a crowd that meets no process, in five regions, through the order log and without it.
+
+use crate::figure::Figure;
+use anyhow::Result;
+use local::command::demo::{self, DemoOptions};
+use local::system::intake::Intake;
+use std::path::Path;
+
+/// Orders within about a second, from a rush of twice as many a second.
+const ORDERS: u32 = 1_000;
+/// Processes that a region starts at once: enough for one an order, as Lambda's 1,000 would be.
+const PROCESSES: u32 = 200;
+
+/// The share of the orders that were accepted and placed within the window.
+pub(crate) async fn measure(out: &Path) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (name, intake) in [("opening_direct", Intake::Direct), ("opening_log", Intake::Log)] {
+        let options = DemoOptions {
+            orders: ORDERS,
+            stock: ORDERS,
+            hold_seconds: 0,
+            rush: f64::from(ORDERS) * 2.0,
+            scaling_rate: Some(PROCESSES),
+            intake,
+            out: out.to_owned(),
+            ..DemoOptions::default()
+        };
+        let report = demo::measure(&options).await?;
+        let queued: u64 = report.regions.iter().map(|region| region.queued).sum();
+        let path = &report.path;
+        let against = format!(
+            "{ORDERS} orders within a second, 5 regions, TLS, {} cold processes; placed {:.0} ms (p50) and {:.0} ms (p99) \
+             after the stamp",
+            path.processes.started, path.placed_ms.p50, path.placed_ms.p99
+        );
+        let figure = Figure::measured(name, queued as f64 / f64::from(ORDERS) * 100.0, "%", against);
+        figures.push(if intake == Intake::Log { figure.at_least(99.9) } else { figure });
+    }
+    Ok(figures)
+}

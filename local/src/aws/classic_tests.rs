@@ -1,0 +1,64 @@
+use super::*;
+use serde_json::Value;
+use std::process::Command;
+
+/// A process that answers each invocation with its own process id after 200 ms.
+const PROGRAM: &str = r#"
+import json, os, sys, time, urllib.request
+base = sys.argv[1] + "/2018-06-01/runtime/invocation/"
+while True:
+    work = urllib.request.urlopen(base + "next")
+    time.sleep(0.2)
+    if work.read() == b'"exit"':
+        os._exit(1)
+    answer = json.dumps(os.getpid()).encode()
+    urllib.request.urlopen(base + work.headers["lambda-runtime-aws-request-id"] + "/response", answer).read()
+"#;
+
+fn pool(limits: ClassicLimits) -> ServedPool {
+    let log = std::env::temp_dir().join("fairdrop-classic-test.log");
+    let spawn = move |address: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-c", PROGRAM, address]);
+        Process::start("a test process", &mut command, &log)
+    };
+    ServedPool::start("test", limits, Box::new(spawn)).unwrap()
+}
+
+async fn call(pool: &Pool, payload: &str) -> Invoked {
+    pool.invoke(payload.into(), Duration::from_secs(30)).await.unwrap()
+}
+
+/// The state of a process, as the kernel names it.
+fn state_of(process: u64) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
+    let served = pool(ClassicLimits { scaling_rate: 2, most: 10 });
+    let answers = futures::future::join_all((0..6).map(|_| call(&served.pool, "{}"))).await;
+    let processes: Vec<u64> = answers
+        .iter()
+        .map(|answer| match answer {
+            Invoked::Answer(Value::Number(process)) => process.as_u64().unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let mut different = processes.clone();
+    different.sort_unstable();
+    different.dedup();
+    // Two at once, and one more after each 5 s.
+    assert!((2..=4).contains(&different.len()), "{processes:?}");
+    let figures = served.pool.figures();
+    assert_eq!((figures.invocations, figures.started), (6, different.len() as u64));
+    assert!(figures.waited >= 3, "{figures:?}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(different.iter().all(|process| state_of(*process) == "T"), "{different:?}");
+
+    // One that ends fails its invocation at once, and another one takes its place.
+    let failed = call(&served.pool, "\"exit\"").await;
+    assert!(matches!(failed, Invoked::FunctionError(_)), "{failed:?}");
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+}
