@@ -35,7 +35,7 @@ struct BenchCli {
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
     /// How orders get to main's queue in the demo
-    #[arg(long, value_enum, default_value_t = Intake::Log)]
+    #[arg(long, value_enum, default_value_t = Intake::Direct)]
     intake: Intake,
     /// Run as the process of the watchers, for the figures of live updates
     #[arg(long, hide = true)]

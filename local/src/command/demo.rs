@@ -68,7 +68,7 @@ pub struct DemoOptions {
     #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
     pub rush: f64,
     /// How orders get to main's queue
-    #[arg(long, value_enum, default_value_t = Intake::Log)]
+    #[arg(long, value_enum, default_value_t = Intake::Direct)]
     pub intake: Intake,
     /// Processes of order-intake that a region starts at once, and in each 10 s; 1,000 on AWS. By default 10 with the log;
     /// without it one process serves 90 orders at a time
@@ -96,7 +96,7 @@ impl Default for DemoOptions {
             unpaid: UNPAID,
             hold_seconds: HOLD_SECONDS,
             rush: RUSH_ORDERS_PER_SECOND,
-            intake: Intake::Log,
+            intake: Intake::Direct,
             scaling_rate: None,
             instant_tables: false,
             json: false,
