@@ -136,7 +136,8 @@ commands! {
     /// Commands of region-failover.
     FailoverCommand:
         failover::Plan, failover::Readiness, failover::Run, failover::Status, failover::Resume, failover::Abort,
-        failover::Report, failover::Compare, failover::UseRedis, failover::Waive, failover::Drill,
+        failover::Report, failover::Compare, failover::UseRedis, failover::WithoutLog, failover::Waive,
+        failover::Drill,
 }
 
 commands! {

@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 30] = [
+const SAMPLES: [(&str, &str); 31] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000",
@@ -55,6 +55,7 @@ const SAMPLES: [(&str, &str); 30] = [
     ("region-failover.report", "failover report"),
     ("region-failover.compare", "failover compare"),
     ("region-failover.use-redis", "failover use-redis spare-fairdrop.abc123.usw2.cache.amazonaws.com:6379"),
+    ("region-failover.without-log", "failover without-log us-east-1"),
     ("region-failover.waive", "failover waive fence_old_main --why the_old_main's_instance_was_deleted"),
     ("region-failover.drill", "failover drill"),
     ("replica-lag.observe", "replica"),
@@ -156,6 +157,7 @@ fn what_cannot_be_undone_asks() {
         "failover run --mode planned",
         "failover waive fence_old_main --why x",
         "failover use-redis spare:6379",
+        "failover without-log us-east-1",
     ] {
         assert!(asks(line), "{line}");
     }

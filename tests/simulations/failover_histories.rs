@@ -10,6 +10,7 @@ mod elasticache;
 mod executions;
 mod history;
 mod lambda;
+mod order_logs;
 mod rds;
 mod sellers;
 mod stores;

@@ -17,15 +17,15 @@ use tokio::time::timeout;
 const STOCK: u32 = 10;
 const WITHHOLD: u32 = 3;
 
-struct NewMain {
-    redis: RedisQueue,
+pub(crate) struct NewMain {
+    pub(crate) redis: RedisQueue,
     ledger: LedgerServer,
-    stores: Stores,
+    pub(crate) stores: Stores,
 }
 
 impl NewMain {
     /// The new main, whose ledger has these items and whose epoch has begun. Redis has no item.
-    async fn start(items: &[&str]) -> Self {
+    pub(crate) async fn start(items: &[&str]) -> Self {
         let (redis, ledger) = tokio::join!(RedisQueue::start(), LedgerServer::start());
         let (redis, ledger) = (redis.unwrap(), ledger.unwrap());
         for item_id in items {
@@ -41,7 +41,7 @@ impl NewMain {
     }
 
     /// The epoch in Redis, and the withheld units there.
-    async fn in_redis(&self, item: &str) -> (u64, u32) {
+    pub(crate) async fn in_redis(&self, item: &str) -> (u64, u32) {
         let item = self.stores.queue.item(&id(item)).await.unwrap();
         (item.epoch, item.withheld)
     }
@@ -64,7 +64,7 @@ impl NewMain {
     }
 }
 
-fn id(item: &str) -> ItemId {
+pub(crate) fn id(item: &str) -> ItemId {
     item.parse().unwrap()
 }
 
@@ -81,7 +81,7 @@ fn new_item(item: &str) -> NewItem {
     }
 }
 
-fn run() -> Run {
+pub(crate) fn run() -> Run {
     let mode = Mode::Forced { accepted: Loss::default() };
     Run::new("run", mode, ("us-east-1", "eu-west-1"), 1, WITHHOLD)
 }
@@ -111,7 +111,7 @@ async fn an_item_whose_key_has_another_type_is_set_aside_although_another_item_f
     assert_eq!(main.left(&run).await, ["bad", "good", "locked"]);
     let lock = main.lock("locked").await;
     let answer = reconcile_items(&main.stores, &run).await.unwrap();
-    let Answer::Reconciled { set_aside, failed, .. } = answer else { panic!("{answer:?}") };
+    let Answer::Items { set_aside, failed, .. } = answer else { panic!("{answer:?}") };
     assert_eq!(set_aside.keys().collect::<Vec<_>>(), [&id("bad")]);
     assert!(set_aside[&id("bad")].contains("WRONGTYPE"), "{set_aside:?}");
     assert!(failed.as_ref().is_some_and(|why| why.contains("locked")), "{failed:?}");
@@ -120,13 +120,29 @@ async fn an_item_whose_key_has_another_type_is_set_aside_although_another_item_f
 
     run.set_aside = set_aside;
     let answer = reconcile_items(&main.stores, &run).await.unwrap();
-    assert!(matches!(answer, Answer::Reconciled { failed: None, .. }), "{answer:?}");
+    assert!(matches!(answer, Answer::Items { failed: None, .. }), "{answer:?}");
     assert_eq!(main.left(&run).await, ["bad"]);
     // The operator has deleted the key.
     run.set_aside.clear();
     let _: () = connection.del(&bad).await.unwrap();
     reconcile_items(&main.stores, &run).await.unwrap();
     assert_eq!(main.in_redis("bad").await, (2, WITHHOLD));
+}
+
+#[tokio::test]
+async fn an_item_that_a_failover_has_set_aside_is_not_sold_after_a_rebuild_before_its_units_are_withheld() {
+    let (main, run) = (NewMain::start(&["drop"]).await, run());
+    reconcile::rebuild(&main.stores, &id("drop")).await.unwrap();
+    assert_eq!(main.in_redis("drop").await, (1, 0));
+    reconcile_items(&main.stores, &run).await.unwrap();
+    assert_eq!(main.in_redis("drop").await, (2, WITHHOLD));
+    // Once it is reconciled, and for a new item of the new main, a rebuild is as always.
+    main.stores.ledger.create_item(&new_item("new")).await.unwrap();
+    for item in ["drop", "new"] {
+        main.stores.queue.pause_item(&id(item), true).await.ok();
+        reconcile::rebuild(&main.stores, &id(item)).await.unwrap();
+        assert_eq!(main.in_redis(item).await.0, 2, "{item}");
+    }
 }
 
 #[tokio::test]
@@ -145,7 +161,7 @@ async fn the_run_waits_if_no_item_that_is_not_closed_can_be_reconciled() {
 
     let _: () = connection.hset(&malformed, "paused", "1").await.unwrap();
     let answer = reconcile_items(&main.stores, &run).await.unwrap();
-    let Answer::Reconciled { set_aside, text, .. } = answer else { panic!("{answer:?}") };
+    let Answer::Items { set_aside, text, .. } = answer else { panic!("{answer:?}") };
     assert_eq!(set_aside.keys().collect::<Vec<_>>(), [&id("bad")]);
     assert!(text.contains("1 items that Redis had lost"), "{text}");
     run.set_aside = set_aside;

@@ -7,6 +7,7 @@ mod dynamodb;
 mod edge_reads;
 mod failover_compare;
 mod failover_holds;
+mod failover_replay;
 mod failover_stock;
 mod held_item;
 mod hold_chaos;

@@ -71,6 +71,7 @@ pub const WRONG: &[Wrong] = &[
     ("IntakeProvisionedConcurrency", &["-1", "10001"]),
     ("Revision", &["", "a b"]),
     ("OrderLog", &["yes", ""]),
+    ("OrderLogs", &["us-east-1", "us-east-1=a b", "us-east-1=abc,", "=abc"]),
     ("OrderLogWarmWrites", &["3999", "100001"]),
     ("TokenJwks", &["{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),
     ("TokenIssuer", &["", "issuer.example", "http://issuer.example"]),

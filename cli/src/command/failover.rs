@@ -44,6 +44,9 @@ pub(crate) struct Plan {
     /// Whether main answers
     #[arg(long, value_enum)]
     mode: Mode,
+    /// Forced: another Redis of this region, if the standby has lost its own
+    #[arg(long, value_name = "HOST:PORT")]
+    redis_endpoint: Option<String>,
 }
 
 impl Command for Plan {
@@ -52,7 +55,7 @@ impl Command for Plan {
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {
-        const FIRST: [&str; 9] = [
+        const FIRST: [&str; 10] = [
             "from",
             "to",
             "mode",
@@ -61,6 +64,7 @@ impl Command for Plan {
             "obstacle",
             "at_risk",
             "not_ready",
+            "unreadable_order_logs",
             "pending_changes_of_the_replica",
         ];
         const STEPS: [&str; 5] =
@@ -121,6 +125,9 @@ pub(crate) struct Run {
     /// Forced: another Redis of this region, if the standby has lost its own
     #[arg(long, value_name = "HOST:PORT")]
     redis_endpoint: Option<String>,
+    /// Forced: regions without whose order log it may go on, separated by commas; `plan` lists those that cannot be read
+    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
+    without_logs: Vec<String>,
     #[command(flatten)]
     wait: Wait,
 }
@@ -135,6 +142,7 @@ impl Command for Run {
                 "mode": self.mode, "accept": accept, "withhold": self.withhold,
                 "skip_cooldown": self.skip_cooldown.then_some(true),
                 "redis_wait_seconds": self.redis_wait_seconds, "redis_endpoint": self.redis_endpoint,
+                "without_logs": (!self.without_logs.is_empty()).then_some(&self.without_logs),
             }),
         )
     }
@@ -260,6 +268,34 @@ impl Command for UseRedis {
 
     fn cannot_be_undone(&self) -> Option<String> {
         Some("Every order that waits is lost, and reservations that only Redis has.".into())
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        report::show(answer)
+    }
+
+    fn following(&self) -> Option<Following> {
+        self.wait.following(false, false, State::Done)
+    }
+}
+
+/// Go on without the order log of a region, while a failover cannot read it
+#[derive(Debug, Args)]
+pub(crate) struct WithoutLog {
+    /// The region, as `status` names it
+    region: String,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+impl Command for WithoutLog {
+    fn call(&self) -> Call {
+        call("without_log", &json!({ "region": self.region }))
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        let region = &self.region;
+        Some(format!("Accepted orders that only the order log of {region} has are not served for now."))
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {

@@ -6,6 +6,7 @@ use crate::steps::FailoverStep;
 use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Limit of units withheld of each item.
 const MAX_WITHHOLD: u32 = 10_000_000;
@@ -20,7 +21,12 @@ const REDIS_WAIT: std::ops::RangeInclusive<u64> = 10..=900;
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Reports what a failover would do now and what would be lost. Changes nothing.
-    Plan { mode: FailoverKind },
+    Plan {
+        mode: FailoverKind,
+        /// Another Redis of this region, as in [`Start`].
+        #[serde(default)]
+        redis_endpoint: Option<String>,
+    },
     /// Reports whether a failover could run now, and writes that as a metric. The schedule's command, every half hour.
     /// Changes nothing.
     Readiness {},
@@ -67,6 +73,8 @@ pub enum Command {
         /// `host:port`.
         endpoint: String,
     },
+    /// Goes on without the order log of a region, while a failover cannot read it.
+    WithoutLog { region: String },
     /// Gives up an outstanding step permanently: it is not tried again.
     Waive {
         step: FailoverStep,
@@ -96,6 +104,9 @@ pub struct Start {
     /// Another Redis of this region, `host:port`, for a forced failover whose standby has lost its own.
     #[serde(default)]
     pub redis_endpoint: Option<String>,
+    /// Regions without whose order log a forced failover may go on.
+    #[serde(default)]
+    pub without_logs: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -120,7 +131,7 @@ pub struct AcceptedLoss {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCommandError {
     #[error(
-        "not a command: {0}; commands are plan, readiness, run, drill, status, resume, abort, report, compare, waive, use_redis and resume_pending"
+        "not a command: {0}; commands are plan, readiness, run, drill, status, resume, abort, report, compare, waive, use_redis, without_log and resume_pending"
     )]
     Unreadable(#[from] serde_json::Error),
     #[error(
@@ -129,7 +140,7 @@ pub enum InvalidCommandError {
     )]
     NothingAccepted,
     #[error(
-        "a planned failover loses nothing: `accept`, `withhold`, `redis_wait_seconds` and `redis_endpoint` are for a forced failover"
+        "a planned failover loses nothing: `accept`, `withhold`, `redis_wait_seconds`, `redis_endpoint` and `without_logs` are for a forced failover"
     )]
     NothingToAccept,
     #[error("withhold must be at most {MAX_WITHHOLD} units")]
@@ -157,6 +168,12 @@ impl Command {
             Self::Waive { why, .. } if !(1..=MAX_WHY).contains(&why.len()) => {
                 return Err(InvalidCommandError::Why);
             }
+            Self::Plan { mode: FailoverKind::Planned, redis_endpoint: Some(_) } => {
+                return Err(InvalidCommandError::NothingToAccept);
+            }
+            Self::Plan { redis_endpoint: Some(endpoint), .. } if !is_endpoint(endpoint) => {
+                return Err(InvalidCommandError::Endpoint);
+            }
             Self::UseRedis { endpoint } if !is_endpoint(endpoint) => {
                 return Err(InvalidCommandError::Endpoint);
             }
@@ -176,8 +193,10 @@ fn is_endpoint(text: &str) -> bool {
 impl Start {
     /// The mode, with the accepted loss. Refuses options that do not fit it.
     pub fn mode(&self) -> Result<Mode, InvalidCommandError> {
-        let is_plain =
-            self.withhold == 0 && self.redis_wait_seconds.is_none() && self.redis_endpoint.is_none();
+        let is_plain = self.withhold == 0
+            && self.redis_wait_seconds.is_none()
+            && self.redis_endpoint.is_none()
+            && self.without_logs.is_empty();
         match (self.mode, self.accept) {
             _ if self.redis_endpoint.as_deref().is_some_and(|endpoint| !is_endpoint(endpoint)) => {
                 Err(InvalidCommandError::Endpoint)
@@ -251,6 +270,21 @@ mod tests {
         }
         let planned = json!({ "command": "run", "mode": "planned", "redis_endpoint": "spare:6379" });
         assert!(refused(planned).contains("loses nothing"));
+        let plan = |mode, endpoint| json!({ "command": "plan", "mode": mode, "redis_endpoint": endpoint });
+        assert!(Command::parse(plan("forced", "spare:6379")).is_ok());
+        assert!(refused(plan("forced", "spare")).contains("host:port"));
+        assert!(refused(plan("planned", "spare:6379")).contains("loses nothing"));
+    }
+
+    #[test]
+    fn only_a_forced_failover_begins_without_a_region_s_order_log() {
+        let accept = json!({ "seconds": 20, "sales": 3 });
+        let forced =
+            json!({ "command": "run", "mode": "forced", "accept": accept, "without_logs": ["main"] });
+        let Ok(Command::Run(start)) = Command::parse(forced) else { panic!("it is a command") };
+        assert!(start.without_logs.contains("main"));
+        let planned = json!({ "command": "run", "mode": "planned", "without_logs": ["main"] });
+        assert!(refused(planned).contains("loses nothing"));
     }
 
     #[test]
@@ -303,6 +337,7 @@ mod tests {
             "region-failover.compare.json",
             "region-failover.waive.json",
             "region-failover.use-redis.json",
+            "region-failover.without-log.json",
             "region-failover.readiness.json",
             "region-failover.schedule.json",
         ] {

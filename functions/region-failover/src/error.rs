@@ -31,6 +31,12 @@ pub enum FailoverError {
         "the run is at the step {0:?}: another Redis can be named from MoveRedis on, until OpenSales is done"
     )]
     NotAtMoveRedis(FailoverStep),
+    #[error("no order log of {0} is configured: FAIRDROP_ORDER_LOGS lists the regions that have one")]
+    NoSuchLog(String),
+    #[error(
+        "the run is at the step {0:?}: an order log can be left out until the step Replay is done; afterwards drop-admin replays it"
+    )]
+    NotBeforeReplay(FailoverStep),
     #[error("{0} is main already")]
     IsMain(String),
     #[error(transparent)]
@@ -62,6 +68,8 @@ impl From<FailoverError> for Diagnostic {
             FailoverError::NotSellingYet(_) => "NotSellingYet",
             FailoverError::NotOutstanding(_) => "NotOutstanding",
             FailoverError::NotAtMoveRedis(_) => "NotAtMoveRedis",
+            FailoverError::NoSuchLog(_) => "NoSuchLog",
+            FailoverError::NotBeforeReplay(_) => "NotBeforeReplay",
             FailoverError::IsMain(_) => "IsMain",
             FailoverError::Store(_) => "StoreUnavailable",
             FailoverError::Obstacle(_) => "NoAnswer",

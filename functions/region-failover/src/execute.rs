@@ -17,9 +17,9 @@ use versioned::StoreError;
 pub(crate) const OBSERVE_LIMIT: Duration = Duration::from_secs(20);
 /// Limit of one action.
 const ACTION_LIMIT: Duration = Duration::from_secs(60);
-/// Limit of a reconciliation. The next one begins with the item that this limit has interrupted, so that an item ends if
+/// Limit of a reconciliation, and of a replay. The next one begins with the item that this limit has interrupted, so that an item ends if
 /// it takes no longer than this.
-const RECONCILE_LIMIT: Duration = Duration::from_secs(600);
+const ITEMS_LIMIT: Duration = Duration::from_secs(600);
 /// An execution that has not saved for this long counts as dead, in milliseconds.
 pub(crate) const HELD_MS: u64 = 90_000;
 /// A live execution saves at least this often.
@@ -102,7 +102,7 @@ impl Execution<'_> {
         let answer = self.answer(action).await?;
         let run = &mut self.record.run;
         let mut pauses = action.begins_a_change();
-        if let Err(Obstacle(why)) | Ok(Answer::Refused(why) | Answer::Reconciled { failed: Some(why), .. }) =
+        if let Err(Obstacle(why)) | Ok(Answer::Refused(why) | Answer::Items { failed: Some(why), .. }) =
             &answer
         {
             pauses |= !matches!(answer, Ok(Answer::Refused(_)));
@@ -152,7 +152,7 @@ impl Execution<'_> {
 /// How long `action` may take if `left` is left of the invocation's time, which has a reserve for one usual action.
 fn limit(action: &FailoverAction, left: Duration) -> Duration {
     match action {
-        FailoverAction::Reconcile => left.clamp(ACTION_LIMIT, RECONCILE_LIMIT),
+        FailoverAction::Reconcile | FailoverAction::Replay => left.clamp(ACTION_LIMIT, ITEMS_LIMIT),
         _ => ACTION_LIMIT,
     }
 }

@@ -60,7 +60,7 @@ pub async fn handle(
 ) -> Result<Value, FailoverError> {
     let until = Instant::now() + time;
     match command {
-        Command::Plan { mode } => plan::plan(app, mode).await,
+        Command::Plan { mode, redis_endpoint } => plan::plan(app, mode, redis_endpoint).await,
         Command::Run(start) => {
             let stored = begin(app, &start, holder).await?;
             advance(app, &app.failovers, stored, until).await
@@ -70,21 +70,15 @@ pub async fn handle(
             advance(app, &app.drills, stored, until).await
         }
         Command::Status { drill } => Ok(report(app, &newest(&app.track(drill).store.load().await?)?)),
-        Command::Resume { drill } => {
-            let track = app.track(drill);
-            let stored = take_over(app, track, holder, resumed).await?;
-            advance(app, track, stored, until).await
-        }
+        Command::Resume { drill } => changed(app, app.track(drill), (holder, until), resumed).await,
         Command::Readiness {} => watch::readiness(app).await,
         Command::ResumePending {} => resume_pending(app, holder, until).await,
         Command::Abort { drill } => {
-            let track = app.track(drill);
-            let stored = take_over(app, track, holder, |run| {
+            changed(app, app.track(drill), (holder, until), |run| {
                 let is_refused = run.state == RunState::Running && !run.abort("by the operator");
                 if is_refused { Err(FailoverError::PastNoReturn(run.step)) } else { Ok(()) }
             })
-            .await?;
-            advance(app, track, stored, until).await
+            .await
         }
         Command::Report { run, drill } => {
             let store = &app.track(drill).store;
@@ -100,12 +94,22 @@ pub async fn handle(
             let mut run = newest_of(app, &track.store.load().await?)?.run;
             run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)?;
             app.servers.check_other_redis(&endpoint, &run.id).await?;
-            let stored = take_over(app, track, holder, |run| {
+            tracing::warn!(run = run.id, endpoint, "the operator asks the run to go on with another Redis");
+            changed(app, track, (holder, until), |run| {
                 run.use_redis(&endpoint).map_err(FailoverError::NotAtMoveRedis)
             })
-            .await?;
-            tracing::warn!(run = run.id, endpoint, "the run goes on with another Redis");
-            advance(app, track, stored, until).await
+            .await
+        }
+        Command::WithoutLog { region } => {
+            let region = app.servers.logged(region)?;
+            tracing::warn!(
+                region,
+                "the operator allows the run to go on without the order log of this region"
+            );
+            changed(app, &app.failovers, (holder, until), |run| {
+                run.without_log(&region).map_err(FailoverError::NotBeforeReplay)
+            })
+            .await
         }
         Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
     }
@@ -119,6 +123,10 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, Fail
     run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
     run.set_previous(stored.record.as_ref().map(|last| &last.run), app.now_ms());
     run.main_class = app.main_class.load().await?;
+    run.order_logs = app.servers.log_regions();
+    for region in &start.without_logs {
+        run.without_logs.insert(app.servers.logged(region.clone())?);
+    }
     if let Some(endpoint) = &start.redis_endpoint {
         app.servers.check_other_redis(endpoint, &run.id).await?;
         run.redis_endpoint = Some(endpoint.clone());
@@ -172,6 +180,17 @@ async fn take_over(
         return Err(FailoverError::NoActiveRun);
     }
     save(app, track, stored.version, run, compared, holder).await
+}
+
+/// Takes over the newest run, changed by `change`, and executes it.
+async fn changed(
+    app: &App,
+    track: &Track,
+    (holder, until): (&str, Instant),
+    change: impl FnOnce(&mut Run) -> Result<(), FailoverError>,
+) -> Result<Value, FailoverError> {
+    let stored = take_over(app, track, holder, change).await?;
+    advance(app, track, stored, until).await
 }
 
 async fn save(
@@ -235,8 +254,7 @@ async fn resume_abandoned(
     if !is_due {
         return Ok(None);
     }
-    let stored = take_over(app, track, holder, resumed).await?;
-    advance(app, track, stored, until).await.map(Some)
+    changed(app, track, (holder, until), resumed).await.map(Some)
 }
 
 /// Executes the run, and returns its report.

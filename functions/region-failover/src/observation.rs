@@ -24,6 +24,8 @@ pub enum ObservationKind {
     Ledger,
     /// Items that are not reconciled yet.
     Stock,
+    /// Items that wait to be restored from the order logs.
+    Restoring,
     /// The Redis to which each region's functions send their orders.
     Pointers,
     /// The lease, and whether the new main's functions may run.
@@ -87,6 +89,8 @@ pub enum Observation {
         last_run_seconds: Option<u64>,
         /// Why a planned failover could not run.
         reasons: Vec<Reason>,
+        /// Regions whose order log cannot be read, with the reasons.
+        unreadable_logs: BTreeMap<String, String>,
     },
     Lease(LeaseRecord),
     /// How far behind the standby is.
@@ -122,6 +126,10 @@ pub enum Observation {
     },
     Stock {
         /// Items that are not reconciled.
+        left: Vec<ItemId>,
+    },
+    Restoring {
+        /// Items that are being restored, or wait for it.
         left: Vec<ItemId>,
     },
     Pointers {
@@ -163,12 +171,12 @@ pub enum Answer {
     Done(String),
     /// AWS has refused it in a way that another try does not change.
     Refused(String),
-    /// Items are reconciled. The text is for the step's log.
-    Reconciled {
+    /// Items are done. The text is for the step's log.
+    Items {
         text: String,
-        /// Items that cannot be reconciled because of their own data, with the reasons.
+        /// Items that cannot be done because of their own data, with the reasons.
         set_aside: BTreeMap<ItemId, String>,
-        /// Why another item was not reconciled. The next action tries it again.
+        /// Why another item was not done. The next action tries it again.
         failed: Option<String>,
     },
 }
@@ -192,6 +200,8 @@ pub enum FailoverAction {
     Reconcile,
     /// Repoints functions to the new main.
     Repoint,
+    /// Puts the orders of the order logs back into the queues of the items that wait for it.
+    Replay,
     /// Lets the new main's functions run, and enables their schedules.
     EnableMain,
     /// Invokes the new main's inactive functions, so that Lambda restores them.

@@ -10,11 +10,16 @@ use crate::servers::FailoverServers;
 use crate::steps::{Case, FailoverStep, StepVerdict, critical_path};
 use crate::watch;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The plan accepts any loss: it reports the loss, and does not refuse it.
 const ANYTHING: Loss = Loss { ms: u64::MAX, sales: u64::MAX };
 
-pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, FailoverError> {
+pub(crate) async fn plan(
+    app: &App,
+    kind: FailoverKind,
+    redis_endpoint: Option<String>,
+) -> Result<Value, FailoverError> {
     let servers: &FailoverServers = &app.servers;
     let status = servers.status().await?;
     let lease = &status.lease;
@@ -25,10 +30,18 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
     let last = app.failovers.store.load().await?.record;
     let mut run = Run::new("plan", mode, (&lease.region, &app.here), lease.epoch, 0);
     run.set_previous(last.as_ref().map(|last| &last.run), app.now_ms());
+    run.redis_endpoint = redis_endpoint;
+    // The plan reports which log cannot be read, as it reports the loss.
+    run.order_logs = servers.log_regions();
+    run.without_logs = run.order_logs.clone();
     let most = Loss::from(status.at_risk);
     let precheck = FailoverStep::Precheck.definition();
-    let observation = servers.observe(precheck.observes, &run).await;
+    let observation = servers.for_run(&run)?.observe(precheck.observes, &run).await;
     let not_ready = watch::reasons(app).await?;
+    let unreadable_logs = match &observation {
+        Ok(Observation::Ready { unreadable_logs, .. }) => unreadable_logs.clone(),
+        _ => BTreeMap::new(),
+    };
     let case = Case { run: &run, now: servers.clock.now(), timing: servers.timing };
     let obstacle = match &observation {
         _ if lease.region == app.here => Some("this region is main already".to_owned()),
@@ -72,11 +85,13 @@ pub(crate) async fn plan(app: &App, kind: FailoverKind) -> Result<Value, Failove
             "basis": status.at_risk.basis,
         },
         "not_ready": not_ready,
+        "order_logs": run.order_logs,
+        "unreadable_order_logs": unreadable_logs,
         "pending_changes_of_the_replica": servers.pending_changes().await,
         "steps": steps,
         // The time in which no region sells, if every step takes as long as its limit.
         "critical_path": critical_path(mode),
-        "to_run": to_run(kind, most),
+        "to_run": to_run(kind, most, unreadable_logs.keys()),
     }))
 }
 
@@ -88,8 +103,8 @@ fn kind_name(kind: FailoverKind) -> &'static str {
 }
 
 /// The command to invoke. For a forced failover the operator types in the loss.
-fn to_run(kind: FailoverKind, most: Loss) -> Value {
-    match kind {
+fn to_run<'a>(kind: FailoverKind, most: Loss, unreadable: impl Iterator<Item = &'a String>) -> Value {
+    let mut command = match kind {
         FailoverKind::Planned => json!({ "command": "run", "mode": "planned" }),
         FailoverKind::Forced => json!({
             "command": "run", "mode": "forced",
@@ -101,5 +116,11 @@ fn to_run(kind: FailoverKind, most: Loss) -> Value {
                 most.ms.div_ceil(1_000)
             ),
         }),
+    };
+    let without: Vec<&String> = unreadable.collect();
+    if let (FailoverKind::Forced, [_, ..], Some(fields)) = (kind, without.as_slice(), command.as_object_mut())
+    {
+        fields.insert("without_logs".into(), json!(without));
     }
+    command
 }

@@ -118,6 +118,13 @@ pub(crate) fn of_functions(not_active: &[FunctionState], not_readable: &[String]
     not_invocable.chain(not_readable).collect()
 }
 
+/// Regions whose order log cannot be read: a failover could not put its orders back.
+pub(crate) fn of_logs(unreadable: &BTreeMap<String, String>) -> impl Iterator<Item = Reason> {
+    unreadable.iter().map(|(region, why)| {
+        Reason::refusing("a region's order log cannot be read").with("region", region).with("why", why)
+    })
+}
+
 /// What Lambda's quota shows: `wanted` executions are to be reserved for main's functions.
 pub(crate) fn of_quota(unreserved: i32, wanted: i32) -> Option<Reason> {
     (unreserved - wanted < KEPT_UNRESERVED).then(|| {

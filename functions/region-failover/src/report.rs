@@ -111,7 +111,7 @@ fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
     if !run.set_aside.is_empty() {
         let items: Vec<String> = run.set_aside.keys().map(ToString::to_string).collect();
         all.push(format!(
-            "{} is not sold: it could not be reconciled. Do not delete its keys before you have read docs/runbook/failover.md, \
+            "{} is not sold: it could not be reconciled or restored. Do not delete its keys before you have read docs/runbook/failover.md, \
              \"reconcile is outstanding\": that may free sold units",
             items.join(", ")
         ));
@@ -134,6 +134,12 @@ fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
         RunState::Aborted => all.push("fix what stopped the run, and `plan` again".into()),
         RunState::Degraded | RunState::Done => {
             all.extend(run.outstanding.iter().map(|step| step.definition().if_outstanding.to_owned()));
+            all.extend(run.without_logs.iter().map(|region| {
+                format!(
+                    "if `last` of the step replay says that the order log of {region} was left out: when it can be read, \
+                     `replay` each item with drop-admin"
+                )
+            }));
             all.push(format!(
                 "deploy every region with MainRegion {} and its endpoints; any other deployment repoints it to the old main",
                 run.to

@@ -10,7 +10,7 @@ use crate::steps::FailoverStep;
 use ledger::LastSigns;
 use serde::{Deserialize, Serialize};
 use shared::item::ItemId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long the Global Datastore may take to move, in milliseconds, if the operator does not say.
 pub const REDIS_WAIT_MS: u64 = 5 * 60_000;
@@ -114,7 +114,14 @@ pub struct Run {
     /// The endpoint of another Redis, which the operator named in place of this region's member of the datastore.
     #[serde(default)]
     pub redis_endpoint: Option<String>,
-    /// Items that could not be reconciled, and why. They are not sold until a later try succeeds.
+    /// Regions that had an order log when the run began.
+    #[serde(default)]
+    pub order_logs: BTreeSet<String>,
+    /// Regions without whose order log the run may go on, as the operator decided. A log that can be read is read all the
+    /// same.
+    #[serde(default)]
+    pub without_logs: BTreeSet<String>,
+    /// Items that could not be reconciled or restored, and why. They are not sold until a later try succeeds.
     #[serde(default)]
     pub set_aside: BTreeMap<ItemId, String>,
     /// What AWS has definitely refused to do for the current step.
@@ -161,6 +168,8 @@ impl Run {
             is_detaching: false,
             main_class: None,
             redis_endpoint: None,
+            order_logs: BTreeSet::new(),
+            without_logs: BTreeSet::new(),
             set_aside: BTreeMap::new(),
             refused: None,
             reboot: None,
@@ -191,6 +200,11 @@ impl Run {
     /// The old main's region in a forced run: no step waits long for its answers.
     pub fn lost_region(&self) -> Option<&str> {
         self.mode.is_forced().then_some(self.from.as_str())
+    }
+
+    /// Whether the run may go on without the order log of `region`.
+    pub fn may_leave_log(&self, region: &str) -> bool {
+        self.without_logs.contains(region)
     }
 
     /// The epoch that begins.

@@ -8,6 +8,7 @@ mod fence;
 mod functions;
 mod instance;
 mod observe;
+mod order_logs;
 mod other_redis;
 mod readiness;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod replay;
 mod stock;
 
 pub use datastore::{observation as redis_observation, role as redis_role};
+pub use order_logs::{replay_items, unrestored};
 pub use stock::{reconcile_items, unreconciled};
 
 use crate::observation::Obstacle;
@@ -26,6 +28,7 @@ use functions::Functions;
 use instance::Instances;
 use lease::{LeaseTable, LeaseTiming};
 use ledger::Ledger;
+use order_logs::OrderLogs;
 use reconcile::Stores;
 use shared::clock::Clock;
 use shared::config::{self, ConfigError, RedisConfig, Source};
@@ -52,6 +55,8 @@ pub struct FailoverServers {
     instances: Instances,
     datastore: DatastoreClient,
     functions: Functions,
+    /// Empty if orders do not go through logs.
+    logs: OrderLogs,
     /// The connection to the old main's ledger that outlives the fence.
     kept: KeptSession,
     /// The URLs of main's Redis and of this region's, as they are configured.
@@ -66,9 +71,10 @@ impl FailoverServers {
     pub(crate) async fn from_config(source: Source<'_>, region: &str) -> Result<Self, ConfigError> {
         let main_region = config::required(source, "FAIRDROP_MAIN_REGION")?;
         let aws = sdk::config(region);
+        let logs = OrderLogs::from_config(source)?;
         let stores = |redis: RedisConfig, ledger: Ledger| {
             let link = Link::new(redis);
-            Stores { queue: Queue::new(link.clone()), link, ledger }
+            Stores { queue: Queue::new(link.clone()).with_order_logs(!logs.is_empty()), link, ledger }
         };
         let lease_table = config::required(source, "FAIRDROP_LEASE_TABLE")?;
         Ok(Self {
@@ -80,6 +86,7 @@ impl FailoverServers {
             instances: Instances::from_config(source, &aws, region, &main_region)?,
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
+            logs,
             kept: KeptSession::default(),
             main_redis: config::required(source, "FAIRDROP_MAIN_REDIS_URL")?,
             standby_redis: config::required(source, STANDBY_REDIS)?,
@@ -120,7 +127,8 @@ impl FailoverServers {
             return Ok(stores.clone());
         }
         let link = link_at(url)?;
-        let stores = Stores { queue: Queue::new(link.clone()), link, ledger: self.standby.ledger.clone() };
+        let queue = Queue::new(link.clone()).with_order_logs(!self.logs.is_empty());
+        let stores = Stores { queue, link, ledger: self.standby.ledger.clone() };
         *known = Some((url.into(), stores.clone()));
         Ok(stores)
     }

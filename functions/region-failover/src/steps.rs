@@ -2,13 +2,17 @@
 //! come from here.
 
 mod gates;
+mod replay;
 mod sales;
 mod stores;
+
+pub(crate) use gates::log_needed;
 
 use crate::observation::{FailoverAction, Observation, ObservationKind};
 use crate::run::{Mode, Run};
 use lease::LeaseTiming;
 use serde::{Deserialize, Serialize};
+use shared::item::ItemId;
 use shared::stamp::Stamp;
 
 /// A step. [`FailoverStep::order`] has the order.
@@ -26,6 +30,7 @@ pub enum FailoverStep {
     RaiseEpoch,
     Reconcile,
     Repoint,
+    Replay,
     OpenSales,
     SmokeTest,
     FenceOldMain,
@@ -33,11 +38,11 @@ pub enum FailoverStep {
 
 use FailoverStep::{
     BeginScaleUp, FenceOldMain, LagGate, MoveRedis, OpenSales, Precheck, Promote, RaiseEpoch, Reconcile,
-    Repoint, ScaleUp, SmokeTest, StopSales, TakeLease,
+    Replay, Repoint, ScaleUp, SmokeTest, StopSales, TakeLease,
 };
 
 /// Main sells until *stop sales*: the replica's class is raised before it.
-const PLANNED: [FailoverStep; 13] = [
+const PLANNED: [FailoverStep; 14] = [
     Precheck,
     ScaleUp,
     StopSales,
@@ -48,12 +53,13 @@ const PLANNED: [FailoverStep; 13] = [
     RaiseEpoch,
     Reconcile,
     Repoint,
+    Replay,
     OpenSales,
     SmokeTest,
     FenceOldMain,
 ];
 /// RDS changes the class while lease and Redis are moved.
-const FORCED: [FailoverStep; 14] = [
+const FORCED: [FailoverStep; 15] = [
     Precheck,
     StopSales,
     LagGate,
@@ -65,6 +71,7 @@ const FORCED: [FailoverStep; 14] = [
     RaiseEpoch,
     Reconcile,
     Repoint,
+    Replay,
     OpenSales,
     SmokeTest,
     FenceOldMain,
@@ -95,6 +102,7 @@ impl FailoverStep {
             RaiseEpoch => &stores::RAISE_EPOCH,
             Reconcile => &stores::RECONCILE,
             Repoint => &sales::REPOINT,
+            Replay => &replay::REPLAY,
             OpenSales => &sales::OPEN_SALES,
             SmokeTest => &sales::SMOKE_TEST,
             FenceOldMain => &sales::FENCE_OLD_MAIN,
@@ -203,6 +211,19 @@ pub enum StepVerdict {
 
 fn wait(why: &str) -> StepVerdict {
     StepVerdict::Wait(why.into())
+}
+
+/// What a step decides that works on items: `left` are those that are not done.
+fn left_items(run: &Run, left: &[ItemId], action: FailoverAction) -> StepVerdict {
+    if left.is_empty() {
+        return StepVerdict::Done;
+    }
+    let reason = |item_id: &ItemId| run.set_aside.get(item_id).map(|why| format!("{item_id}: {why}"));
+    match left.iter().map(reason).collect::<Option<Vec<String>>>() {
+        // The other items sell.
+        Some(reasons) => StepVerdict::Leave(format!("set aside, and not sold: {}", reasons.join("; "))),
+        None => StepVerdict::Do(action),
+    }
 }
 
 fn wrong_observation() -> StepVerdict {

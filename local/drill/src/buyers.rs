@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Pause between two requests of a buyer.
+/// Pause between two requests of a buyer. Of one who waits for a unit it grows: a failover keeps many waiting.
 const PAUSE: Duration = Duration::from_millis(400);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// How long a buyer waits for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
@@ -143,65 +144,74 @@ impl Buyers {
     }
 }
 
-impl Shopper {
-    /// Orders until there is a final answer, and requests the order's status until it is sold.
-    async fn shop(self, subject: String, item_id: &'static str) -> BuyerRecord {
-        let answer = OrderAnswer::None("no-answer".into());
-        let mut buyer = BuyerRecord {
+impl BuyerRecord {
+    pub(super) fn new(subject: String, item_id: &'static str) -> Self {
+        Self {
             subject,
             item_id,
             queued_ms: None,
             sold_ms: None,
             places_lost: 0,
-            answer,
+            answer: OrderAnswer::None("no-answer".into()),
             answers_seen: Vec::new(),
+        }
+    }
+
+    /// Takes the answer to an order, whatever it says: an earlier refusal counts no longer.
+    pub(super) fn take(&mut self, status: u16, slug: Option<&str>) {
+        self.answer = answer_of(status, slug);
+        let text = slug.map_or_else(|| status.to_string(), |slug| format!("{status} {slug}"));
+        let times = match self.answers_seen.last().and_then(|last| last.strip_prefix(&text)) {
+            Some("") => 2,
+            Some(more) => more.strip_prefix(" x").and_then(|n| n.parse::<u32>().ok()).map_or(1, |n| n + 1),
+            None => 1,
         };
-        let (mut in_a_row, mut is_unsure) = (0, false);
+        if times > 1 {
+            self.answers_seen.pop();
+        }
+        self.answers_seen.push(if times > 1 { format!("{text} x{times}") } else { text });
+    }
+
+    /// The buyer has a place in the queue, or a unit.
+    fn is_queued(&mut self) {
+        self.answer = OrderAnswer::Queued;
+        self.queued_ms.get_or_insert_with(now_ms);
+    }
+}
+
+fn answer_of(status: u16, slug: Option<&str>) -> OrderAnswer {
+    match (status, slug) {
+        (200 | 202, _) => OrderAnswer::Queued,
+        (_, Some(slug)) => OrderAnswer::Refused(slug.to_owned()),
+        (status, None) => OrderAnswer::None(format!("http-{status}")),
+    }
+}
+
+impl Shopper {
+    /// Orders until there is a final answer, and requests the order's status until it is sold.
+    async fn shop(self, subject: String, item_id: &'static str) -> BuyerRecord {
+        let mut buyer = BuyerRecord::new(subject, item_id);
+        let mut is_unsure = false;
         while self.stays.load(Ordering::Relaxed) {
-            let answer = self.order().await;
-            let text = match &answer {
-                (status, None) => status.to_string(),
-                (status, Some(slug)) => format!("{status} {slug}"),
-            };
-            in_a_row = match buyer.answers_seen.last() {
-                Some(last) if last.starts_with(&text) => in_a_row + 1,
-                _ => 1,
-            };
-            if in_a_row > 1 {
-                buyer.answers_seen.pop();
-            }
-            buyer.answers_seen.push(if in_a_row > 1 { format!("{text} x{in_a_row}") } else { text });
-            let is_over = match answer {
-                (200 | 202, _) => {
-                    buyer.queued_ms.get_or_insert_with(now_ms);
-                    buyer.answer = OrderAnswer::Queued;
+            let (status, slug) = self.order().await;
+            buyer.take(status, slug.as_deref());
+            let is_over = match (status, slug.as_deref()) {
+                (200 | 202, _) | (_, Some("already-reserved")) => {
+                    buyer.is_queued();
                     self.wait_for_the_unit(&mut buyer).await
                 }
-                (_, Some(slug)) if slug == "already-sold" => {
+                (_, Some("already-sold")) => {
                     buyer.sold_ms.get_or_insert_with(now_ms);
                     true
                 }
-                (_, Some(slug)) if slug == "already-reserved" => {
-                    buyer.answer = OrderAnswer::Queued;
-                    self.wait_for_the_unit(&mut buyer).await
-                }
                 // An earlier order without an answer may be in the queue, or sold.
                 (409 | 410, Some(_)) if is_unsure && self.has_place().await => {
-                    buyer.answer = OrderAnswer::Queued;
+                    buyer.is_queued();
                     self.wait_for_the_unit(&mut buyer).await
                 }
-                (409 | 410, Some(slug)) => {
-                    buyer.answer = OrderAnswer::Refused(slug);
-                    true
-                }
-                (_, Some(slug)) => {
-                    is_unsure |= slug == "outcome-unknown";
-                    buyer.answer = OrderAnswer::Refused(slug);
-                    false
-                }
-                (status, None) => {
-                    is_unsure = true;
-                    buyer.answer = OrderAnswer::None(format!("http-{status}"));
+                (409 | 410, Some(_)) => true,
+                (_, slug) => {
+                    is_unsure |= slug.is_none_or(|slug| slug == "outcome-unknown");
                     false
                 }
             };
@@ -218,13 +228,17 @@ impl Shopper {
 
     /// Waits for the sale. Returns false if the place is lost, so that the buyer orders again.
     async fn wait_for_the_unit(&self, buyer: &mut BuyerRecord) -> bool {
+        let mut pause = PAUSE;
         while self.stays.load(Ordering::Relaxed) {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(MAX_PAUSE);
             match self.ask().await.as_deref() {
                 Some("sold") => {
                     buyer.sold_ms.get_or_insert_with(now_ms);
                     return true;
                 }
+                // By the region's order log. The buyer orders again.
+                Some("refused") => return false,
                 Some("none" | "released") => {
                     buyer.places_lost += 1;
                     return false;
@@ -239,7 +253,7 @@ impl Shopper {
     async fn has_place(&self) -> bool {
         while self.stays.load(Ordering::Relaxed) {
             if let Some(status) = self.ask().await {
-                return matches!(status.as_str(), "queued" | "reserved" | "sold");
+                return matches!(status.as_str(), "accepted" | "queued" | "reserved" | "sold");
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -265,12 +279,9 @@ impl Shopper {
                 (status, slug.map(str::to_owned))
             }
         };
-        let kind = match &answer {
-            (200 | 202, _) => OrderAnswer::Queued,
-            (_, Some(slug)) => OrderAnswer::Refused(slug.clone()),
-            (status, None) => OrderAnswer::None(format!("http-{status}")),
-        };
-        let attempt = OrderAttempt { at_ms: now_ms(), region: self.region, status: answer.0, answer: kind };
+        let (status, slug) = &answer;
+        let kind = answer_of(*status, slug.as_deref());
+        let attempt = OrderAttempt { at_ms: now_ms(), region: self.region, status: *status, answer: kind };
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
         answer
     }

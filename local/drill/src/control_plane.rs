@@ -146,17 +146,17 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Opens a control plane on a free port. The emulator at `tables_url` keeps the DynamoDB tables, in the region
-    /// `home`; every region reads the same, as with a global table of strong consistency. What the documents leave open
-    /// comes from `draws`.
-    pub async fn open(tables_url: &str, home: &str, draws: Draws) -> Result<Self> {
+    /// Opens a control plane on a free port. The stand-in at `tables_url` keeps the DynamoDB tables. The table `global` is in
+    /// the region `home`; every region reads the same, as with a global table of strong consistency. What the documents
+    /// leave open comes from `draws`.
+    pub async fn open(tables_url: &str, (home, global): (&str, &str), draws: Draws) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let account = Arc::new(ControlledAccount {
             databases: Arc::new(DatabaseInstances::new(draws.clone())),
             datastore: OnceLock::new(),
             fleets: Mutex::default(),
-            tables: Tables::new(tables_url, home),
+            tables: Tables::new(tables_url, home, global),
             reachability: RegionReachability::default(),
             throttled: AtomicU32::new(0),
             draws,
@@ -209,13 +209,24 @@ async fn answer(State(account): State<Arc<ControlledAccount>>, request: Request)
     };
     let call = Call { region, service, parts, body };
     match call.service.as_str() {
-        // Tables are available everywhere; a partition of a region from them is made in its own connection.
-        "dynamodb" => account.tables.pass_on(&call).await,
+        "dynamodb" => answer_table(&account, &call).await,
         "rds" | "elasticache" => answer_query(&account, &call).await,
         "lambda" => function_calls::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
         "scheduler" => schedules::answer(&account, &call).await.unwrap_or_else(ApiError::into_json),
         other => ApiError::unknown(&format!("the service {other}")).into_json(),
     }
+}
+
+/// Answers a call of DynamoDB. The global table is available everywhere; a partition of a region from it is made in its own
+/// connection. Other tables are in one region.
+async fn answer_table(account: &Arc<ControlledAccount>, call: &Call) -> Response<Body> {
+    if !account.tables.is_global(call) {
+        let throttling = ApiError::new(400, "ThrottlingException", "Rate exceeded");
+        if let Err(refusal) = account.admit(call, throttling).await {
+            return refusal.into_json();
+        }
+    }
+    account.tables.pass_on(call).await
 }
 
 /// Answers a call of RDS or ElastiCache.

@@ -28,13 +28,33 @@ pub struct DrillFindings {
     pub untrue: u64,
     /// Places in the queue that were confirmed and then lost.
     pub lost_places: u64,
+    /// Orders in the log of a region that is alive which the new main does not know.
+    pub lost_orders: u64,
     /// Sales that only the old main's ledger has.
     pub only_in_old: u64,
     /// The first untrue answers, in detail.
     pub untrue_answers: Vec<String>,
+    /// The first lost orders, in detail.
+    pub lost_orders_listed: Vec<String>,
 }
 
-/// Untrue answers that are listed at most.
+impl ItemRecords {
+    /// Whether a buyer has a place or a unit in the new main.
+    pub(super) fn knows(&self, buyer: &str) -> bool {
+        let ItemSales { sold, reserved } = &self.new;
+        [&self.in_queue, sold, reserved].iter().any(|buyers| buyers.contains(buyer))
+    }
+}
+
+impl DrillFindings {
+    pub(super) fn add_lost_orders(&mut self, lost: Vec<String>) {
+        self.lost_orders += lost.len() as u64;
+        self.lost_orders_listed.extend(lost);
+        self.lost_orders_listed.truncate(MAX_LISTED);
+    }
+}
+
+/// Untrue answers, and lost orders, that are listed at most.
 const MAX_LISTED: usize = 20;
 
 /// Compares the records with the answers that buyers got.
@@ -134,6 +154,12 @@ mod tests {
         // A refusal that invites to try again is not untrue.
         let busy = [buyer("q", OrderAnswer::Refused("main-unreachable".into()), false)];
         assert_eq!(find(&records(&[], &[], 1), &busy, &[]).untrue, 0);
+        // A refusal that a later answer has replaced: the next order was queued, sold, and its answer was lost.
+        let mut late_and_sold = buyer("x", OrderAnswer::None("no-answer".into()), true);
+        [(503, Some("outcome-unknown")), (503, Some("too-late")), (409, Some("already-sold"))]
+            .into_iter()
+            .for_each(|(status, slug)| late_and_sold.take(status, slug));
+        assert_eq!(find(&records(&["x"], &["x"], 1), &[late_and_sold], &[]), DrillFindings::default());
         let late = OrderAttempt { at_ms: 1, region: 0, status: 202, answer: OrderAnswer::Queued };
         assert_eq!(find(&records(&[], &[], 1), &[], &[late]).untrue, 1);
     }

@@ -6,6 +6,7 @@ mod buyers;
 pub mod control_plane;
 mod failback;
 mod findings;
+mod lost_orders;
 mod outcome;
 mod report;
 mod run;

@@ -45,18 +45,19 @@ impl DrillReport {
         lines.extend(self.failed.iter().map(|why| format!("Run failed: {why}")));
         let sum = |figure: fn(&DrillOutcome) -> u64| self.outcomes.iter().map(figure).sum::<u64>();
         lines.push(format!(
-            "Verdict: {} (oversold {}, sold by both {}, sold after the return {}, untrue answers {})",
+            "Verdict: {} (oversold {}, sold by both {}, sold after the return {}, untrue answers {}, accepted orders lost {})",
             if self.is_sound() { "OK" } else { "NOT OK" },
             sum(|outcome| outcome.findings.oversold),
             sum(|outcome| outcome.sold_concurrently),
             sum(|outcome| outcome.sold_after_return),
             sum(|outcome| outcome.findings.untrue),
+            sum(|outcome| outcome.findings.lost_orders),
         ));
         lines.push(format!(
             "  Acknowledged sales lost: {} in planned failovers, {} in forced ones (stated by the plans: {} at most).",
             sum(|outcome| if outcome.stated.is_none() { outcome.findings.lost_sales } else { 0 }),
             sum(|outcome| if outcome.stated.is_some() { outcome.findings.lost_sales } else { 0 }),
-            sum(|outcome| outcome.stated.map_or(0, |stated| stated.sales)),
+            sum(|outcome| outcome.stated.as_ref().map_or(0, |stated| stated.sales)),
         ));
         lines.join("\n") + "\n"
     }
@@ -106,7 +107,7 @@ fn run(outcome: &DrillOutcome) -> Vec<String> {
     let compared = &outcome.compared["compared"];
     let figure = |name: &str| compared[name].as_u64().unwrap_or_default();
     let findings = &outcome.findings;
-    lines.push(match outcome.stated {
+    lines.push(match &outcome.stated {
         None => format!(
             "  RPO: no loss allowed; lost {} acknowledged sales and {} places in the queue.",
             findings.lost_sales, findings.lost_places

@@ -3,11 +3,12 @@
 use super::buyers::{Buyers, OrderAttempt, now_ms};
 use super::failback::fail_back;
 use super::findings::{ItemRecords, find};
+use super::lost_orders::lost_orders;
 use super::outcome::{DrillOutcome, StatedLoss};
 use super::sales::{self, Commits, ItemSales};
 use super::scenario::{Accident, ITEMS, RUN_LIMIT, ReplicaState, Scenario};
 use super::wait::until;
-use crate::two_regions::{MAIN, STANDBY, TwoRegions, TwoRegionsSettings};
+use crate::two_regions::{MAIN, REGION_COUNT, STANDBY, TwoRegions, TwoRegionsSettings};
 use anyhow::{Context, Result, bail, ensure};
 use local::crowd::OrderAnswer;
 use serde_json::{Value, json};
@@ -16,9 +17,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
-/// Units of each item that are withheld in a forced failover: more than a partitioned main sells to its own buyers (two
-/// of each item a second) until the failover has taken its lease. On a busy machine that takes up to half a minute.
-const WITHHOLD: u32 = 100;
 /// How long region-failover waits for the Global Datastore, in seconds: the shortest allowed time.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
@@ -56,8 +54,12 @@ pub(super) async fn run_scenario(
     progress("starting two regions");
     let settings = TwoRegionsSettings::default();
     let replica_class = if scenario.is_small { "db.m7g.medium" } else { settings.main_class.as_str() };
-    let settings =
-        TwoRegionsSettings { replica_class: replica_class.into(), seed: scenario.seed, ..settings };
+    let settings = TwoRegionsSettings {
+        replica_class: replica_class.into(),
+        seed: scenario.seed,
+        has_order_logs: scenario.has_order_logs,
+        ..settings
+    };
     let mut two = TwoRegions::start_in(folder, &settings).await?;
     announce(&two).await?;
     let buyers = Buyers::start(&two, &format!("buyer-{}", scenario.seed), per_second, NAMES)?;
@@ -67,7 +69,7 @@ pub(super) async fn run_scenario(
 
     let began_ms = now_ms();
     let stated = cause_accident(&two, scenario, progress).await?;
-    let (report, returned_ms) = fail_over(&two, scenario, stated, progress).await?;
+    let (report, returned_ms) = fail_over(&two, scenario, (stated.as_ref(), per_second), progress).await?;
 
     progress("observing the old main");
     two.reopen_main_ledger().await?;
@@ -92,6 +94,12 @@ pub(super) async fn run_scenario(
     let at_old_main: Vec<OrderAttempt> = answers.iter().filter(at_old_main).cloned().collect();
     let is_late = |answer: &&OrderAttempt| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
     let late: Vec<OrderAttempt> = at_old_main.iter().filter(is_late).cloned().collect();
+    let items = item_records(&two, if back.is_some() { MAIN } else { STANDBY }, left.records).await?;
+    let mut findings = find(&items, &buyers, &late);
+    // The operator has gone on without the log of a main that was lost.
+    for region in (0..REGION_COUNT).filter(|region| stated.is_none() || *region != MAIN) {
+        findings.add_lost_orders(lost_orders(&two.order_log(region)?, &items));
+    }
     Ok(DrillOutcome {
         scenario: scenario.clone(),
         began_ms,
@@ -103,11 +111,7 @@ pub(super) async fn run_scenario(
         first_lost_ms: left.first_lost_ms,
         stated,
         answers_of_old_main: by_answer(&at_old_main),
-        findings: find(
-            &item_records(&two, if back.is_some() { MAIN } else { STANDBY }, left.records).await?,
-            &buyers,
-            &late,
-        ),
+        findings,
         compared,
         report,
         back,
@@ -182,7 +186,13 @@ async fn cause_accident(
             .as_u64()
             .with_context(|| format!("the plan does not state at_risk.{name}: {plan}"))
     };
-    Ok(Some(StatedLoss { seconds: figure("seconds")?, sales: figure("sales_at_most")? }))
+    let unreadable =
+        plan["unreadable_order_logs"].as_object().context("the plan does not list the order logs")?;
+    Ok(Some(StatedLoss {
+        seconds: figure("seconds")?,
+        sales: figure("sales_at_most")?,
+        without_logs: unreadable.keys().cloned().collect(),
+    }))
 }
 
 /// Runs the failover to its end, killed and resumed as the scenario says. Main comes back when the new one
@@ -190,16 +200,20 @@ async fn cause_accident(
 async fn fail_over(
     two: &TwoRegions,
     scenario: &Scenario,
-    stated: Option<StatedLoss>,
+    (stated, per_second): (Option<&StatedLoss>, u32),
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<(Value, Option<u64>)> {
     progress("failing over to the standby");
     let command = match stated {
         None => json!({ "command": "run", "mode": "planned" }),
-        Some(StatedLoss { seconds, sales }) => json!({
-            "command": "run", "mode": "forced", "withhold": WITHHOLD, "redis_wait_seconds": REDIS_WAIT_SECONDS,
-            "accept": { "seconds": seconds + TYPING_SECONDS, "sales": sales },
-        }),
+        Some(StatedLoss { seconds, sales, without_logs }) => {
+            let accepted_seconds = seconds + TYPING_SECONDS;
+            json!({
+                "command": "run", "mode": "forced", "redis_wait_seconds": REDIS_WAIT_SECONDS,
+                "withhold": main_can_sell(per_second, accepted_seconds),
+                "accept": { "seconds": accepted_seconds, "sales": sales }, "without_logs": without_logs,
+            })
+        }
     };
     let runs = carried_through(two, scenario, command);
     let works_on = async {
@@ -242,6 +256,12 @@ async fn fail_over(
         report = two.failover(&json!({ "command": "resume" })).await?;
     }
     Ok((report, returned_ms))
+}
+
+/// The units of one item that a partitioned main can sell to its own buyers in `seconds`. Buyers come from all regions and
+/// order all items in turn.
+fn main_can_sell(per_second: u32, seconds: u64) -> u64 {
+    (u64::from(per_second) * seconds).div_ceil(REGION_COUNT as u64 * ITEMS.len() as u64)
 }
 
 async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) -> Result<Value> {

@@ -94,6 +94,8 @@ pub struct Scenario {
     pub fails_back: bool,
     /// Whether Lambda has made main's functions in the standby inactive, because nothing invoked them.
     pub functions_idle: bool,
+    /// Whether orders go through a log in each region.
+    pub has_order_logs: bool,
 }
 
 impl Scenario {
@@ -127,6 +129,7 @@ impl Scenario {
             } else {
                 0
             },
+            has_order_logs: random.random_bool(0.25),
         }
     }
 
@@ -162,6 +165,7 @@ impl Scenario {
         words.extend((self.datastore_modifies_ms > 0).then(|| "datastore is modifying".into()));
         words.extend((self.throttled > 0).then(|| format!("{} AWS calls throttled", self.throttled)));
         words.extend(self.functions_idle.then(|| "standby's functions inactive".into()));
+        words.extend(self.has_order_logs.then(|| "order logs".into()));
         words.extend(self.fails_back.then(|| "failback".into()));
         words.join("; ")
     }

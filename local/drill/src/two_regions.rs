@@ -19,10 +19,13 @@ use crate::control_plane::datastore::{GlobalDatastore, Member};
 use crate::control_plane::{ControlPlane, Draws, Reachability};
 use anyhow::{Context, Result, bail};
 use ledger::Ledger;
-use local::aws::emulators::{Moto, Service, query};
+use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
+use local::aws::emulators::{Service, query};
+use local::aws::event_source::{EventSourceMapping, MappingOptions};
 use local::aws::identity::IdentityProvider;
 use local::aws::lambda::Invoked;
 use local::system::regions::WorldRegion;
+use order_log::LogRecord;
 use serde_json::{Value, json};
 use servers::RegionServers;
 use shared::item::ItemId;
@@ -31,6 +34,9 @@ use std::time::Duration;
 
 /// The longest that an invocation of region-failover may take.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(600);
+/// The longest that an invocation of order-place may take. Lambda notices at once that a process has ended, and the
+/// emulator never.
+const PLACE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Main, standby and an edge. Dropping it stops all servers and functions.
 #[derive(Debug)]
@@ -46,7 +52,16 @@ pub struct TwoRegions {
     roles: Roles,
     settings: TwoRegionsSettings,
     folder: PathBuf,
-    tables: Moto,
+    /// From each order log to order-place.
+    _mappings: Vec<EventSourceMapping>,
+    tables: DynamoDb,
+}
+
+/// The event source mapping of a region, as template.yaml has it.
+fn order_place_mapping(tables: &DynamoDb, region: &RegionDeployment, seed: u64) -> EventSourceMapping {
+    let options = MappingOptions { invoke_limit: PLACE_LIMIT, seed, ..MappingOptions::order_place() };
+    let name = region.region.name;
+    EventSourceMapping::start(tables.url(), name, deployment::ORDER_LOG, region.invoke_api().clone(), options)
 }
 
 /// The roles of the two regions, as indices.
@@ -60,15 +75,19 @@ struct Roles {
 pub const MAIN: usize = 0;
 /// The index of the region that is its standby at first.
 pub const STANDBY: usize = 1;
+/// Main, the standby, and an edge.
+pub const REGION_COUNT: usize = deployment::REGIONS.len();
 
 impl TwoRegions {
     /// Starts all regions, with data and logs in `folder`: main sells, the standby replicates it.
     pub async fn start_in(folder: &Path, settings: &TwoRegionsSettings) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let [main, standby, edge] = deployment::REGIONS;
-        let tables = Moto::start(folder, &[]).await?;
-        tables.make_table(main.name, deployment::TABLE).await?;
-        let control_plane = ControlPlane::open(&tables.url(), main.name, Draws::new(settings.seed)).await?;
+        let tables =
+            DynamoDb::start(DynamoDbOptions { seed: settings.seed, ..DynamoDbOptions::default() }).await?;
+        tables.make_table(main.name, deployment::TABLE)?;
+        let home = (main.name, deployment::TABLE);
+        let control_plane = ControlPlane::open(&tables.url(), home, Draws::new(settings.seed)).await?;
         let identity = IdentityProvider::new()?;
 
         let of_main = RegionServers::start_main(folder).await?;
@@ -83,6 +102,7 @@ impl TwoRegions {
             identity: &identity,
             folder,
             aws: control_plane.url(),
+            tables: tables.url(),
             draws: control_plane.account().draws().clone(),
             roles,
             servers: [&of_main, &of_standby],
@@ -101,8 +121,23 @@ impl TwoRegions {
         for (index, region) in regions.iter().enumerate() {
             plan.deployments(index).into_iter().try_for_each(|one| region.fleet.deploy(one))?;
         }
+        let mut mappings = Vec::new();
+        for region in regions.iter().filter(|_| settings.has_order_logs) {
+            tables.make_order_log(region.region.name, deployment::ORDER_LOG, 0)?;
+            mappings.push(order_place_mapping(&tables, region, settings.seed));
+        }
         let (settings, folder) = (settings.clone(), folder.to_owned());
-        let two = Self { regions, connections, control_plane, identity, roles, settings, folder, tables };
+        let two = Self {
+            regions,
+            connections,
+            control_plane,
+            identity,
+            roles,
+            settings,
+            folder,
+            _mappings: mappings,
+            tables,
+        };
         two.describe_to_aws([&of_main, &of_standby])?;
         two.open_sales().await?;
         Ok(two)
@@ -204,12 +239,9 @@ impl TwoRegions {
 
     /// Whether the lease's record allows main to renew it.
     pub async fn lease_is_open(&self) -> Result<bool> {
-        let input = json!({
-            "TableName": deployment::TABLE, "Key": { "id": { "S": "main-lease" } }, "ConsistentRead": true,
-        });
-        let home = (self.world_region(MAIN).name, "dynamodb");
-        let found = self.tables.json(home, "DynamoDB_20120810.GetItem", &input).await?;
-        found["Item"]["is_open"]["BOOL"].as_bool().context("the table has no lease")
+        let items = self.tables.items(self.world_region(MAIN).name, deployment::TABLE)?;
+        let lease = items.iter().find(|item| item["id"]["S"] == "main-lease");
+        lease.and_then(|lease| lease["is_open"]["BOOL"].as_bool()).context("the table has no lease")
     }
 
     /// Region and name of the replica's database instance.
@@ -288,6 +320,16 @@ impl TwoRegions {
         let servers =
             self.region(index)?.servers.as_ref().with_context(|| format!("region {index} has no servers"))?;
         servers.redis.lock().await.connect().await
+    }
+
+    /// The records of a region's order log; none if orders go through no log.
+    pub fn order_log(&self, index: usize) -> Result<Vec<LogRecord>> {
+        if !self.settings.has_order_logs {
+            return Ok(Vec::new());
+        }
+        let items = self.tables.items(self.world_region(index).name, deployment::ORDER_LOG)?;
+        let images = items.iter().filter_map(Value::as_object);
+        images.map(|image| LogRecord::from_image(image).context("a record is malformed")).collect()
     }
 
     /// Whether every region's gateway knows the item.

@@ -19,6 +19,9 @@ pub struct LedgerItem {
     pub paused: bool,
     /// Whether reservations from before the last failover stay reserved until an operator has compared.
     pub keeps_old_holds: bool,
+    /// The epoch whose failover withheld units last, or in which the item was created. An older one than the ledger's: the
+    /// newest failover has not reconciled the item.
+    pub withheld_in_epoch: u64,
 }
 
 /// The beginning of an epoch.
@@ -32,7 +35,7 @@ pub struct EpochStart {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds, withheld_in_epoch";
 
 impl Ledger {
     /// The current epoch.
@@ -147,8 +150,9 @@ impl Ledger {
             let done = sqlx::query(
                 "INSERT INTO fairdrop.items
                      (item_id, name, stock_total, opens_at, closes_at, hold_seconds, settle_window_ms,
-                      max_hold_seconds)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (item_id) DO NOTHING",
+                      max_hold_seconds, withheld_in_epoch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, (SELECT epoch FROM fairdrop.current_epoch))
+                 ON CONFLICT (item_id) DO NOTHING",
             )
             .bind(new.item_id.as_str())
             .bind(&new.name)
@@ -375,5 +379,6 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
         withheld: units("withheld")?,
         paused: row.try_get("paused")?,
         keeps_old_holds: row.try_get("keeps_old_holds")?,
+        withheld_in_epoch: row.try_get::<i64, _>("withheld_in_epoch")?.unsigned_abs(),
     })
 }

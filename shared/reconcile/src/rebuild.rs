@@ -28,8 +28,8 @@ pub enum RebuildError {
 /// meantime. Waiting orders are lost with the old Redis; with order logs, the item waits for their replay. Returns the
 /// taken units and the remaining differences.
 ///
-/// Refused while the item sells, or while reservations are in transit to the ledger. An item that a failover has set aside
-/// sells afterwards without the units that the failover was to withhold.
+/// Refused while the item sells, or while reservations are in transit to the ledger. An item that the newest failover has
+/// set aside stays under the old epoch, so that it is not sold before the failover has reconciled it and withheld units.
 pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconciled), RebuildError> {
     match stores.queue.item(item_id).await {
         Ok(item) if !item.paused => return Err(RebuildError::Selling(item_id.clone())),
@@ -41,7 +41,9 @@ pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconcil
         return Err(RebuildError::TasksWaiting(tasks));
     }
     let epoch = stores.ledger.epoch().await.map_err(ReconcileError::from)?;
-    let taken = restore(stores, item_id, epoch).await?;
+    let known = stores.ledger.item(item_id).await.map_err(ReconcileError::from)?;
+    let is_set_aside = epoch > 1 && known.withheld_in_epoch < epoch;
+    let taken = restore(stores, item_id, if is_set_aside { epoch - 1 } else { epoch }).await?;
     if taken < 0 {
         return Err(RebuildError::Selling(item_id.clone()));
     }

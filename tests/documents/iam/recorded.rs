@@ -43,6 +43,7 @@ const KEY: Given =
 /// Names of the control plane's tests.
 const CONTROL_PLANE: Given = &[
     ("fairdrop-main-lease", "fairdrop-stores-lease"),
+    ("fairdrop-order-log", "fairdrop-OrderLogTable-ABCDEFGHIJKL"),
     ("fairdrop-drain", "fairdrop-CheckoutDrainFunctionEve-ABCDEFGHIJKL"),
     ("fairdrop-worker", "fairdrop-CheckoutWorkerFunctionEv-ABCDEFGHIJKL"),
     (

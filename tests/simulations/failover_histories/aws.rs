@@ -2,17 +2,23 @@
 //! all.
 
 use crate::failover_histories::draws::{Called, accepted, not_now};
-use crate::failover_histories::stores::reconcile;
+use crate::failover_histories::order_logs::CUT;
+use crate::failover_histories::stores::{ItemState, reconcile};
 use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, STANDBY};
 use lease::LeaseRecord;
 use ledger::LastSigns;
-use region_failover::{Answer, FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role};
+use region_failover::{Answer, FailoverAction, Loss, Observation, ObservationKind, Obstacle, Role, Run};
 use shared::item::ItemId;
 use std::collections::BTreeMap;
 
 impl FailoverWorld {
-    /// What an execution observes, whose clock is `clock` microseconds ahead.
-    pub(crate) fn observe(&mut self, kind: ObservationKind, clock: i64) -> Result<Observation, Obstacle> {
+    /// What an execution of `run` observes, whose clock is `clock` microseconds ahead.
+    pub(crate) fn observe(
+        &mut self,
+        run: &Run,
+        kind: ObservationKind,
+        clock: i64,
+    ) -> Result<Observation, Obstacle> {
         let no_answer = || Obstacle("no answer".into());
         let needs_table = matches!(
             kind,
@@ -34,6 +40,7 @@ impl FailoverWorld {
                 loss: self.loss(clock),
                 last_run_seconds: None,
                 reasons: Vec::new(),
+                unreadable_logs: self.unreadable_logs(),
             },
             ObservationKind::Lease => Observation::Lease(self.table.clone()),
             ObservationKind::Lag => Observation::Lag {
@@ -42,6 +49,10 @@ impl FailoverWorld {
                 redis_is_here: main_answers.then_some(main.redis.log.len() == standby.redis.applied),
                 loss: self.loss(clock),
             },
+            // It is in no datastore.
+            ObservationKind::Redis if run.redis_endpoint.is_some() => {
+                Observation::Redis { role: Role::Alone, is_settled: true }
+            }
             ObservationKind::Redis => {
                 if self.datastore.is_left_alone(now) {
                     self.fault("ElastiCache, which may accept a failover in any state, is not asked for it");
@@ -57,6 +68,12 @@ impl FailoverWorld {
             ObservationKind::Stock => {
                 let left = standby.items.iter().enumerate().filter(|(_, item)| item.epoch == 1);
                 Observation::Stock { left: left.map(|(n, _)| item_id(n)).collect() }
+            }
+            ObservationKind::Restoring => {
+                let waits = |(n, item): &(usize, &ItemState)| item.epoch == 1 || self.logs.waits(*n);
+                let left = standby.items.iter().enumerate().filter(waits);
+                let left = left.filter(|_| !self.logs.regions().is_empty());
+                Observation::Restoring { left: left.map(|(n, _)| item_id(n)).collect() }
             }
             ObservationKind::Pointers => Observation::Pointers {
                 left: self.functions.not_repointed(|region| region != MAIN || !self.network.main_unpointable),
@@ -80,12 +97,18 @@ impl FailoverWorld {
         Loss { ms: end.saturating_sub(self.last_beat) / 1_000 + 1, sales: self.units_unsold() }
     }
 
-    /// An action of an execution arrives. It may arrive twice.
-    pub(crate) fn perform(&mut self, action: &FailoverAction, withhold: u64) -> Called {
+    /// An action of an execution of `run` arrives. It may arrive twice.
+    pub(crate) fn perform(&mut self, action: &FailoverAction, run: &Run) -> Called {
         if self.draws.chance(0.05) {
             return not_now("no answer from AWS");
         }
         let (now, main_answers) = (self.now, self.main_answers());
+        // An execution that was overtaken acts on the Redis from before; Lambda refuses its revision of a function.
+        let is_on_items =
+            matches!(action, FailoverAction::Reconcile | FailoverAction::Replay | FailoverAction::Repoint);
+        if is_on_items && run.redis_endpoint != self.spare {
+            return not_now("it was overtaken");
+        }
         match action {
             FailoverAction::WriteLease(record) => self.write_lease(record),
             FailoverAction::MoveRedis | FailoverAction::DetachRedis => {
@@ -100,7 +123,7 @@ impl FailoverWorld {
             }
             FailoverAction::RaiseClass => self.replica.raise_class(&mut self.draws, now),
             FailoverAction::Promote => {
-                if self.datastore.role == Role::Secondary {
+                if self.datastore.role == Role::Secondary && self.spare.is_none() {
                     self.fault("the replica is promoted before Redis is moved");
                 }
                 self.replica.promote(&mut self.draws, now)
@@ -113,7 +136,8 @@ impl FailoverWorld {
                 }
                 accepted()
             }
-            FailoverAction::Reconcile => self.reconcile_items(withhold),
+            FailoverAction::Reconcile => self.reconcile_items(u64::from(run.withhold)),
+            FailoverAction::Replay => self.replay(run),
             FailoverAction::Repoint => {
                 let is_cut = self.network.main_unpointable;
                 self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut)
@@ -145,8 +169,10 @@ impl FailoverWorld {
         }
         let opens_new = record.is_open && record.region == NAMES[STANDBY];
         let mut items = self.regions[STANDBY].items.iter().enumerate();
-        let are_reconciled =
-            items.all(|(item, state)| state.epoch == 2 || self.bad_item.is_some_and(|(bad, _)| bad == item));
+        let are_reconciled = items.all(|(item, state)| {
+            let is_ready = state.epoch == 2 && self.logs.is_restored(item);
+            is_ready || self.bad_item.is_some_and(|(bad, _)| bad == item)
+        });
         if opens_new && (self.replica.follows || !are_reconciled || !self.functions.is_repointed()) {
             self.fault("sales are opened before all is ready");
         }
@@ -160,16 +186,33 @@ impl FailoverWorld {
         }
         let is_bad: Vec<bool> = (0..self.terms.len()).map(|item| self.is_bad(item)).collect();
         let own = &mut self.regions[STANDBY];
-        let mut set_aside = BTreeMap::new();
+        let (mut set_aside, mut failed) = (BTreeMap::new(), None);
         for (item, state) in own.items.iter_mut().enumerate().filter(|(_, state)| state.epoch == 1) {
             if is_bad[item] {
                 set_aside.insert(item_id(item), "its keys are malformed".to_owned());
                 continue;
             }
             reconcile((&mut own.redis, &own.ledger), (item, state), self.terms[item].stock, withhold);
+            // Its units are withheld, and no drain serves it yet.
+            if self.more_draws.chance(CUT) {
+                failed = Some("the reconciliation was cut".to_owned());
+                break;
+            }
             state.epoch = 2;
+            self.logs.reconciled(item);
         }
-        Ok(Answer::Reconciled { text: String::new(), set_aside, failed: None })
+        Ok(Answer::Items { text: String::new(), set_aside, failed })
+    }
+}
+
+impl FailoverWorld {
+    fn replay(&mut self, run: &Run) -> Called {
+        if self.regions[STANDBY].epoch != 2 || !self.functions.is_repointed() {
+            self.fault("orders are replayed before they come to the new main");
+        }
+        let unreadable = self.unreadable_logs();
+        let is_bad: Vec<bool> = (0..self.terms.len()).map(|item| self.is_bad(item)).collect();
+        self.logs.replay(&mut self.more_draws, run, &unreadable, |item| (item_id(item), is_bad[item]))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::failover_histories::history::{Event, FailoverHistory};
 use crate::failover_histories::world::{SECOND, TIMING};
-use region_failover::{Answer, Decision, FailoverAction, Observation, Obstacle, Run, RunState};
+use region_failover::{Answer, Decision, FailoverAction, FailoverStep, Observation, Obstacle, Run, RunState};
 use shared::stamp::Stamp;
 
 /// How often a run may end with outstanding steps before its history ends.
@@ -26,6 +26,8 @@ pub(crate) struct Sent {
     pub(crate) action: FailoverAction,
     /// The execution is killed before the answer, or has sent the action twice and this is the second.
     pub(crate) is_forgotten: bool,
+    /// The run of the execution when it sent the action.
+    pub(crate) run: Run,
 }
 
 impl FailoverHistory {
@@ -47,18 +49,43 @@ impl FailoverHistory {
                 (self.run, self.version) = (run, self.version + 1);
             }
         }
+        self.decide_about_logs();
+        self.name_another_redis();
         let again = self.world.draws.within(20 * SECOND, 200 * SECOND);
         self.after(again, Event::Start);
     }
 
+    /// The operator, who looks at a run that waits for a log, decides to go on without it, or to wait.
+    fn decide_about_logs(&mut self) {
+        let waits = self.run.step == FailoverStep::Replay && self.run.state == RunState::Running;
+        let unreadable = self.world.unreadable_logs();
+        let needed = unreadable.keys().find(|region| !self.run.may_leave_log(region));
+        if let (true, Some(region)) = (waits, needed)
+            && self.world.more_draws.chance(0.5)
+        {
+            self.run.without_log(region).expect("the run has not replayed the logs");
+            self.version += 1;
+        }
+    }
+
+    /// The operator, who looks at a run that waits for ElastiCache or has lost its Redis, names another Redis.
+    fn name_another_redis(&mut self) {
+        let mut run = self.run.clone();
+        let endpoint = format!("spare-{}.example:6379", self.version);
+        if self.world.more_draws.chance(0.05) && run.use_redis(&endpoint).is_ok() {
+            (self.run, self.version) = (run, self.version + 1);
+            self.world.use_spare(endpoint);
+        }
+    }
+
     pub(crate) fn observe(&mut self, execution: usize) {
         let Some(Some(one)) = self.executions.get(execution) else { return };
-        let (clock, kind) = (one.clock, one.run.observation_kind());
+        let (run, clock, kind) = (one.run.clone(), one.clock, one.run.observation_kind());
         let Some(kind) = kind else { return };
         if self.world.draws.chance(0.01) {
             return self.kill(execution);
         }
-        let observation = self.world.observe(kind, clock);
+        let observation = self.world.observe(&run, kind, clock);
         let delay = self.world.draws.delay();
         let observed_at = self.world.clock(clock);
         self.after(delay, Event::Observed { execution, observed_at, observation });
@@ -117,16 +144,17 @@ impl FailoverHistory {
         if self.world.draws.chance(0.05) {
             // Sent twice, and the second one late.
             let late = self.world.draws.delay() + self.world.draws.delay();
-            let again = Sent { execution, action: action.clone(), is_forgotten: true };
-            self.after(late, Event::Do(again));
+            let again = Sent { execution, action: action.clone(), is_forgotten: true, run: self.run.clone() };
+            self.after(late, Event::Do(Box::new(again)));
         }
-        self.after(delay, Event::Do(Sent { execution, action, is_forgotten }));
+        let sent = Sent { execution, action, is_forgotten, run: self.run.clone() };
+        self.after(delay, Event::Do(Box::new(sent)));
         self.kills += u32::from(is_forgotten);
     }
 
     /// An action arrives, and its answer goes back to the execution.
     pub(crate) fn arrive(&mut self, sent: &Sent) {
-        let answer = self.world.perform(&sent.action, u64::from(self.run.withhold));
+        let answer = self.world.perform(&sent.action, &sent.run);
         self.refusals += u32::from(matches!(answer, Ok(Answer::Refused(_))));
         if self.refusals > MAX_REFUSALS && !self.world.table.is_open {
             self.world.fault(

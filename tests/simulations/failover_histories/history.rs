@@ -28,7 +28,7 @@ pub(crate) enum Event {
     Start,
     Observe(usize),
     Observed { execution: usize, observed_at: Stamp, observation: Result<Observation, Obstacle> },
-    Do(Sent),
+    Do(Box<Sent>),
     Accident(u64),
     Heal,
 }
@@ -73,6 +73,11 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     let withhold = accepted.map_or(0, |accepted| u32::try_from(accepted.sales).unwrap());
     let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, withhold);
     run.skip_cooldown = world.draws.chance(0.5);
+    run.order_logs = world.logs.regions();
+    // An operator whose plan has named a log that cannot be read goes on without it.
+    if run.mode.is_forced() {
+        run.without_logs = world.unreadable_logs().into_keys().collect();
+    }
     let mut history = FailoverHistory {
         world,
         queue: BinaryHeap::new(),
@@ -95,6 +100,13 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     world.judge(accepted.map(|accepted| accepted.sales), history.run.state == RunState::Aborted);
     if history.run.state == RunState::Done && world.old_database.has_open_connections(world.now) {
         world.fault("the run is done, and open connections to the old main's database go on");
+    }
+    if !world.logs.left_out().is_subset(&history.run.without_logs) {
+        world.fault("an item was restored without a log, and no operator has decided that");
+    }
+    let waiting = (0..world.terms.len()).any(|item| world.logs.waits(item));
+    if history.run.state == RunState::Done && waiting {
+        world.fault("the run is done, and an item waits to be restored");
     }
     if history.ended_at.is_none() && world.faults.is_empty() {
         world.fault(format!("the run never ended: {:?} at {:?}", history.run.state, history.run.step));

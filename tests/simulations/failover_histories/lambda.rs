@@ -90,6 +90,11 @@ impl Functions {
         self.pointers[STANDBY].pointing == Pointing::Done
     }
 
+    /// Their orders go to a Redis that is not the new main's any more.
+    pub(crate) fn send_elsewhere(&mut self) {
+        self.pointers.iter_mut().for_each(|pointer| pointer.pointing = Pointing::Old);
+    }
+
     /// Takes the functions of every region that answers one step further.
     pub(crate) fn repoint(&mut self, draws: &mut Draws, now: u64, answers: impl Fn(usize) -> bool) -> Called {
         let mut outcome = accepted();

@@ -48,7 +48,7 @@ impl FailoverWorld {
                 let is_primary = !self.datastore.takes_writes() || self.network.cut[MAIN];
                 is_primary && !self.regions[MAIN].is_dead
             }
-            _ => self.datastore.takes_writes(),
+            _ => self.spare.is_some() || self.datastore.takes_writes(),
         }
     }
 
@@ -60,11 +60,18 @@ impl FailoverWorld {
         let until = self.clock(self.regions[region].clock).as_micros() + terms.hold;
         let own = &mut self.regions[region];
         let state = own.items[item];
+        // The script takes nothing from an item that waits to be restored.
+        if region == STANDBY && self.logs.waits(item) {
+            return;
+        }
         if takes_writes && state.epoch == epoch && own.redis.taken(item) + state.withheld < terms.stock {
             let buyer = self.next_buyer;
             own.redis.write(Change { item, buyer, unit: Unit::Held { until } });
             self.next_buyer += 1;
             self.check_lease(region);
+            if region == STANDBY && !self.logs.is_restored(item) {
+                self.fault("an item is sold before its orders are restored from the logs");
+            }
         }
     }
 
@@ -131,7 +138,7 @@ impl FailoverWorld {
     /// A delayed copy of main's data arrives at the standby.
     pub(crate) fn replicate(&mut self, (redis, ledger): (usize, usize), beat: u64) {
         let [main, standby] = &mut self.regions;
-        if !self.datastore.takes_writes() {
+        if !self.datastore.takes_writes() && self.spare.is_none() {
             standby.redis.replicate(&main.redis, redis);
         }
         if self.replica.follows {

@@ -6,12 +6,13 @@
 use crate::failover_histories::draws::Draws;
 use crate::failover_histories::elasticache::Datastore;
 use crate::failover_histories::lambda::Functions;
+use crate::failover_histories::order_logs::OrderLogs;
 use crate::failover_histories::rds::{OldDatabase, Replica};
 use crate::failover_histories::stores::{ItemState, ItemTerms, Store, Unit};
 use lease::{LeaseRecord, LeaseTiming};
 use region_failover::Role;
 use shared::stamp::Stamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) const MAIN: usize = 0;
@@ -51,6 +52,8 @@ pub(crate) struct Network {
 #[derive(Debug)]
 pub(crate) struct FailoverWorld {
     pub(crate) draws: Draws,
+    /// For what was added later: without it the seeds in the list would give other histories.
+    pub(crate) more_draws: Draws,
     /// The true time, in microseconds.
     pub(crate) now: u64,
     pub(crate) terms: Vec<ItemTerms>,
@@ -61,6 +64,9 @@ pub(crate) struct FailoverWorld {
     pub(crate) datastore: Datastore,
     pub(crate) functions: Functions,
     pub(crate) old_database: OldDatabase,
+    pub(crate) logs: OrderLogs,
+    /// The endpoint of another Redis of the standby, which the operator has named in place of its member of the datastore.
+    pub(crate) spare: Option<String>,
     /// An item that cannot be reconciled before this time, if there is one.
     pub(crate) bad_item: Option<(usize, u64)>,
     pub(crate) next_buyer: usize,
@@ -75,6 +81,7 @@ pub(crate) struct FailoverWorld {
 impl FailoverWorld {
     pub(crate) fn new(seed: u64) -> Self {
         let mut draws = Draws::new(seed);
+        let mut more_draws = Draws::new(seed.rotate_left(17) ^ 0x6C6F_6773);
         let items = usize::try_from(draws.within(1, 3)).unwrap();
         let terms: Vec<ItemTerms> = (0..items)
             .map(|_| {
@@ -101,6 +108,8 @@ impl FailoverWorld {
             datastore: Datastore::draw(&mut draws, START),
             functions: Functions::draw(&mut draws),
             old_database: OldDatabase::draw(&mut draws, START),
+            logs: OrderLogs::draw(&mut more_draws, items, START),
+            spare: None,
             bad_item: draw_bad_item(&mut Draws::new(!seed), items),
             next_buyer: 0,
             canary: (false, false),
@@ -109,6 +118,7 @@ impl FailoverWorld {
             last_beat: START,
             faults: Vec::new(),
             draws,
+            more_draws,
         }
     }
 
@@ -125,6 +135,22 @@ impl FailoverWorld {
     /// Whether the standby reaches main's servers.
     pub(crate) fn main_answers(&self) -> bool {
         !self.regions[MAIN].is_dead && !self.network.cut[STANDBY]
+    }
+
+    /// Regions whose order log cannot be read now, with the reasons.
+    pub(crate) fn unreadable_logs(&self) -> BTreeMap<String, String> {
+        self.logs.unreadable(self.now, self.regions[MAIN].is_dead)
+    }
+
+    /// The operator names another Redis at `endpoint`, which is empty. The ledger keeps what it has, and the withheld units.
+    pub(crate) fn use_spare(&mut self, endpoint: String) {
+        self.spare = Some(endpoint);
+        let items = self.terms.len();
+        let own = &mut self.regions[STANDBY];
+        own.redis = Store::new(items);
+        own.items.iter_mut().for_each(|item| item.epoch = 1);
+        self.logs.begin_again();
+        self.functions.send_elsewhere();
     }
 
     /// AWS finishes changes that are due.

@@ -52,7 +52,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 19] = [
+pub const OPTIONS: [(&str, &str); 20] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (
@@ -73,6 +73,10 @@ pub const OPTIONS: [(&str, &str); 19] = [
     ("TokenKeysFrom", "discovery"),
     ("CorsOrigins", "https://shop.example.com"),
     ("OrderLog", "true"),
+    (
+        "OrderLogs",
+        "us-east-1=fairdrop-OrderLogTable-ABCDEFGHIJKL,us-west-2=fairdrop-OrderLogTable-MNOPQRSTUVWX",
+    ),
     ("WaitReplicas", "1"),
     ("FailoverClass", "db.r7g.large"),
     ("Architecture", "arm64"),

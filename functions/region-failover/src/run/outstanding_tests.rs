@@ -89,7 +89,7 @@ fn a_bad_item_is_set_aside_and_the_others_sell() {
     let reconcile = Decision::Do(FailoverAction::Reconcile);
     assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad", "good"]) }, 0), reconcile);
     let set_aside = [(ids(&["bad"]).remove(0), "WRONGTYPE".to_owned())].into();
-    let answer = Answer::Reconciled { text: "reconciled 1 item".into(), set_aside, failed: None };
+    let answer = Answer::Items { text: "reconciled 1 item".into(), set_aside, failed: None };
     run.performed(&FailoverAction::Reconcile, &Ok(answer));
     assert_eq!(observed(&mut run, Observation::Stock { left: ids(&["bad"]) }, 1), Decision::Again);
     assert_eq!(
@@ -132,7 +132,7 @@ fn a_verdict_about_one_item_is_kept_although_another_item_failed() {
     let left = Observation::Stock { left: vec![item_id.clone()] };
     observed(&mut run, left, 0);
     let (set_aside, failed) = ([(item_id, "malformed".to_owned())].into(), Some("no answer".to_owned()));
-    let answer = Answer::Reconciled { text: "reconciled 0 items".into(), set_aside, failed };
+    let answer = Answer::Items { text: "reconciled 0 items".into(), set_aside, failed };
     run.performed(&FailoverAction::Reconcile, &Ok(answer));
     assert_eq!(run.set_aside.len(), 1);
     assert_eq!(run.log_of(FailoverStep::Reconcile).unwrap().last, "no answer");

@@ -82,13 +82,13 @@ impl Run {
     /// Goes on with the Redis at `endpoint`, as the operator asked, from *move redis* on. Only a failover that has come to
     /// *move redis* and does not sell yet can; another one returns its step.
     pub fn use_redis(&mut self, endpoint: &str) -> Result<(), FailoverStep> {
-        use FailoverStep::{MoveRedis, OpenSales, Promote, RaiseEpoch, Reconcile, Repoint};
+        use FailoverStep::{MoveRedis, OpenSales, Promote, RaiseEpoch, Reconcile, Replay, Repoint};
         let is_active = self.state == RunState::Running && !self.is_drill;
         if !is_active || !self.is_past(MoveRedis) || self.is_done(OpenSales) {
             return Err(self.step);
         }
         // What was done with the Redis before is done again. The ledger's steps find their goal reached.
-        let again = [MoveRedis, Promote, RaiseEpoch, Reconcile, Repoint, OpenSales];
+        let again = [MoveRedis, Promote, RaiseEpoch, Reconcile, Repoint, Replay, OpenSales];
         self.log.retain(|log| !again.contains(&log.step));
         self.outstanding.retain(|step| !again.contains(step));
         self.waived.retain(|step| !again.contains(step));
@@ -96,6 +96,19 @@ impl Run {
         self.refused = None;
         self.step = MoveRedis;
         self.redis_endpoint = Some(endpoint.into());
+        Ok(())
+    }
+
+    /// Goes on without the order log of `region` if it cannot be read, as the operator asked. Only a failover that has not
+    /// replayed the logs can; another one returns its step.
+    pub fn without_log(&mut self, region: &str) -> Result<(), FailoverStep> {
+        let may_go_on = matches!(self.state, RunState::Running | RunState::Degraded);
+        if !may_go_on || self.has_ended(FailoverStep::Replay) {
+            return Err(self.step);
+        }
+        // The step may be outstanding, because of other items.
+        self.resume();
+        self.without_logs.insert(region.to_owned());
         Ok(())
     }
 
@@ -209,6 +222,9 @@ impl Run {
             Observation::Ledger { follows: false, epoch, last } if *epoch == self.epoch => {
                 self.inherited = Some(*last);
             }
+            Observation::Restoring { .. } if is_done && self.order_logs.is_empty() => {
+                self.update_log(|log| log.last = "no order log is configured: nothing was replayed".into());
+            }
             Observation::Fence(found) if !self.is_drill => {
                 if let Some(last) = self.note_fence(found, is_done, now_ms) {
                     self.update_log(|log| log.last = last);
@@ -240,14 +256,14 @@ impl Run {
                 FailoverAction::RebootOldMain => self.reboot = Some(Reboot::Accepted),
                 _ => {}
             },
-            Ok(Answer::Reconciled { set_aside, .. }) => self.set_aside.extend(set_aside.clone()),
+            Ok(Answer::Items { set_aside, .. }) => self.set_aside.extend(set_aside.clone()),
             Err(_) => {}
         }
         let (Ok(
             Answer::Done(last)
             | Answer::Refused(last)
-            | Answer::Reconciled { failed: Some(last), .. }
-            | Answer::Reconciled { text: last, failed: None, .. },
+            | Answer::Items { failed: Some(last), .. }
+            | Answer::Items { text: last, failed: None, .. },
         )
         | Err(Obstacle(last))) = answer;
         if !last.is_empty() {

@@ -33,6 +33,7 @@ fn ready(lease: LeaseRecord, loss: Loss) -> Observation {
         loss,
         last_run_seconds: Some(60),
         reasons: Vec::new(),
+        unreadable_logs: [].into(),
     }
 }
 
@@ -98,6 +99,55 @@ fn a_precheck_that_fails_aborts_with_its_reason() {
     may.step = FailoverStep::Precheck;
     assert_eq!(observed(&mut may, ready(lease().closed("run"), loss), 1), Decision::Again);
     assert_eq!(may.state, RunState::Running);
+}
+
+#[test]
+fn a_forced_run_does_not_begin_without_a_region_s_log_unless_the_operator_says_so() {
+    let accepted = Loss { ms: u64::MAX, sales: u64::MAX };
+    for (without, begins) in [(None, false), (Some("edge"), false), (Some("main"), true)] {
+        let mut run = run(Mode::Forced { accepted });
+        run.skip_cooldown = true;
+        run.without_logs.extend(without.map(str::to_owned));
+        let mut found = ready(lease(), Loss::default());
+        if let Observation::Ready { unreadable_logs, .. } = &mut found {
+            unreadable_logs.insert("main".into(), "no answer".into());
+        }
+        assert_eq!(observed(&mut run, found, 1), Decision::Again);
+        assert_eq!(run.state == RunState::Running, begins, "{without:?}: {}", run.why);
+        assert!(begins || run.why.contains("main cannot be read"), "{}", run.why);
+    }
+}
+
+#[test]
+fn a_replay_is_repeated_until_no_item_waits_and_nothing_is_replayed_without_logs() {
+    let restoring = |items: &[&str]| Observation::Restoring {
+        left: items.iter().map(|item_id| item_id.parse().unwrap()).collect(),
+    };
+    let mut run = run(Mode::Planned);
+    run.step = FailoverStep::Replay;
+    run.order_logs.insert("main".into());
+    assert_eq!(observed(&mut run, restoring(&["drop"]), 1), Decision::Do(FailoverAction::Replay));
+    run.performed(&FailoverAction::Replay, &Err(Obstacle("the order log of main cannot be read".into())));
+    assert!(run.log_of(FailoverStep::Replay).unwrap().last.contains("main"));
+    assert_eq!(run.without_log("main"), Ok(()));
+    assert!(run.may_leave_log("main") && !run.may_leave_log("edge"));
+    assert_eq!(observed(&mut run, restoring(&["drop"]), 70), Decision::Do(FailoverAction::Replay));
+    assert_eq!(observed(&mut run, restoring(&[]), 80), Decision::Again);
+    assert_eq!((run.step, run.without_log("edge")), (FailoverStep::OpenSales, Err(FailoverStep::OpenSales)));
+    // An item of which the keys are malformed does not stop the others.
+    let mut other = Run { step: FailoverStep::Replay, ..run.clone() };
+    other.log.clear();
+    other.set_aside.insert("bad".parse().unwrap(), "WRONGTYPE".into());
+    assert_eq!(observed(&mut other, restoring(&["bad"]), 1), Decision::Again);
+    assert_eq!(other.outstanding, [FailoverStep::Replay]);
+    other.state = RunState::Degraded;
+    assert_eq!(other.without_log("edge"), Ok(()));
+    assert_eq!((other.state, other.step), (RunState::Running, FailoverStep::Replay));
+    let mut none = Run { step: FailoverStep::Replay, ..run };
+    none.log.clear();
+    none.order_logs.clear();
+    assert_eq!(observed(&mut none, restoring(&[]), 1), Decision::Again);
+    assert!(none.log_of(FailoverStep::Replay).unwrap().last.contains("no order log"));
 }
 
 #[test]

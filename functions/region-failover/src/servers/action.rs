@@ -23,6 +23,7 @@ impl FailoverServers {
                 begun.map(|_| String::new()).map_err(obstacle)
             }
             FailoverAction::Reconcile => return reconcile_items(&self.standby, run).await,
+            FailoverAction::Replay => return self.replay(run).await,
             FailoverAction::Repoint => {
                 // If this Redis is not in the datastore, no other region has a copy of it.
                 let has_copies =

@@ -94,6 +94,8 @@ impl DrillServers {
                 copied.check_items().await?;
                 Ok(Observation::Stock { left: Vec::new() })
             }
+            // No item of the standby is restored.
+            ObservationKind::Restoring => Ok(Observation::Restoring { left: Vec::new() }),
             ObservationKind::Pointers => {
                 Ok(Observation::Pointers { left: copied.functions.not_readable().await })
             }

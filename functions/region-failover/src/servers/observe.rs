@@ -1,6 +1,6 @@
 //! Observations. Each reports only what a server has answered.
 
-use super::{FailoverServers, datastore, obstacle, unreconciled};
+use super::{FailoverServers, datastore, obstacle, order_logs, unreconciled};
 use crate::loss;
 use crate::observation::{Observation, ObservationKind, Obstacle, Role};
 use crate::readiness::{self, Reason};
@@ -41,10 +41,12 @@ impl FailoverServers {
         match kind {
             ObservationKind::Readiness => {
                 let instance = self.instances.observe(run.main_class.as_deref());
-                let (status, instance, mut reasons) =
-                    futures::try_join!(self.status(), instance, self.redis_reasons_of(run))?;
+                let logs = async { Ok(self.logs.unreadable().await) };
+                let (status, instance, mut reasons, unreadable_logs) =
+                    futures::try_join!(self.status(), instance, self.redis_reasons_of(run), logs)?;
                 if run.is_planned() {
                     reasons.extend(readiness::of_ledger(&status.replica, status.main.as_ref()));
+                    reasons.extend(readiness::of_logs(&unreadable_logs));
                 }
                 let Observation::Instance { follows, .. } = instance else {
                     return Err(obstacle("the observation of the replica's instance has another kind"));
@@ -56,6 +58,7 @@ impl FailoverServers {
                     lease: status.lease,
                     last_run_seconds: run.since_last_seconds,
                     reasons,
+                    unreadable_logs,
                 })
             }
             ObservationKind::Lease => self.lease.load().await.map(Observation::Lease).map_err(obstacle),
@@ -79,6 +82,9 @@ impl FailoverServers {
             }
             ObservationKind::Stock => {
                 Ok(Observation::Stock { left: unreconciled(&self.standby, run).await? })
+            }
+            ObservationKind::Restoring => {
+                Ok(Observation::Restoring { left: order_logs::unrestored(&self.standby, run).await? })
             }
             ObservationKind::Pointers => {
                 Ok(Observation::Pointers { left: self.functions.not_repointed(run.lost_region()).await })

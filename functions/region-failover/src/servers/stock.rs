@@ -1,6 +1,7 @@
 //! Items under the new epoch: a unit is free only if neither ledger nor Redis has it as sold or reserved.
 
 use super::obstacle;
+use super::order_logs::await_replay;
 use crate::observation::{Answer, Obstacle};
 use crate::run::Run;
 use ledger::LedgerError;
@@ -55,7 +56,7 @@ pub async fn reconcile_items(stores: &Stores, run: &Run) -> Result<Answer, Obsta
     let differences: Vec<String> = differences.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     let what = if differences.is_empty() { "nothing differed".into() } else { differences.join(", ") };
     let text = format!("reconciled {reconciled} items; withheld {withheld} units; {what}");
-    Ok(Answer::Reconciled { text, set_aside, failed })
+    Ok(Answer::Items { text, set_aside, failed })
 }
 
 /// Whether all items that are not closed are set aside, and there is one. Such a failure is more likely a store's fault.
@@ -99,6 +100,9 @@ async fn reconcile_item(
     let (units, keeps_old_holds) = (run.withhold.min(free), run.withhold > 0);
     let withheld = stores.ledger.withhold(item_id, units, keeps_old_holds, run.new_epoch()).await?;
     reconcile::restock(stores, item_id, true).await?;
+    if !run.order_logs.is_empty() {
+        await_replay(stores, item_id).await?;
+    }
     let (key, epoch) = (Keys::of(item_id).item, run.new_epoch());
     // Last: from here on the drain takes the item as the new epoch's.
     stores
@@ -122,7 +126,7 @@ fn is_of_item(error: &ReconcileError) -> bool {
 }
 
 /// Whether the item's keys in Redis are at fault, and not the server.
-fn is_of_data(error: &ItemError) -> bool {
+pub(super) fn is_of_data(error: &ItemError) -> bool {
     match error {
         // A key of another type; a script that fails on malformed values, or misses the item. A server that answers every
         // command so sets aside all items, and then the run waits.

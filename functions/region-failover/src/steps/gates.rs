@@ -12,10 +12,11 @@ const CATCH_UP_TIMEOUT_MS: u64 = 60_000;
 
 pub(super) const PRECHECK: StepDefinition = StepDefinition {
     needs: "no other failover is active, and none ended within the last hour",
-    does: "checks lease, both ledgers, both Redis servers, ElastiCache and RDS; planned: also how far the copies are \
+    does: "checks lease, both ledgers, both Redis servers, ElastiCache, RDS and the order logs; planned: also how far the copies are \
            behind, and the functions",
     done_when: "lease, ledgers, Redis servers, ElastiCache and RDS allow a failover. Planned: none of the \
-                [reasons](#alarm-failover-not-ready) that refuse one",
+                [reasons](#alarm-failover-not-ready) that refuse one. Forced: every region's order log can be read, or \
+                `without_logs` names its region",
     observes: ObservationKind::Readiness,
     limit: StepLimit::new(AtLimit::Abort, 60),
     begun_by: None,
@@ -59,8 +60,15 @@ pub(super) const TAKE_LEASE: StepDefinition = StepDefinition {
 };
 
 fn precheck(case: &Case<'_>, observation: &Observation) -> StepVerdict {
-    let Observation::Ready { lease, replica_follows, main_answers, loss, last_run_seconds, reasons } =
-        observation
+    let Observation::Ready {
+        lease,
+        replica_follows,
+        main_answers,
+        loss,
+        last_run_seconds,
+        reasons,
+        unreadable_logs,
+    } = observation
     else {
         return wrong_observation();
     };
@@ -88,7 +96,11 @@ fn precheck(case: &Case<'_>, observation: &Observation) -> StepVerdict {
             Some(reason) => Halt(reason.to_string()),
             None => Done,
         },
-        Mode::Forced { .. } => Done,
+        // Before anything is moved, so that no operator has to be asked while no region sells.
+        Mode::Forced { .. } => match unreadable_logs.iter().find(|(region, _)| !run.may_leave_log(region)) {
+            Some((region, why)) => Halt(log_needed(region, why)),
+            None => Done,
+        },
     }
 }
 
@@ -97,6 +109,13 @@ fn loss_not_accepted(loss: Loss) -> StepVerdict {
         "up to {} sales of the last {} ms would be lost, which is more than was accepted",
         loss.sales, loss.ms
     ))
+}
+
+/// Why a run does not go on without a region's order log unless the operator says so.
+pub(crate) fn log_needed(region: &str, why: &str) -> String {
+    format!(
+        "the order log of {region} cannot be read, so that accepted orders that only this log has would not be served: {why}"
+    )
 }
 
 fn stop_sales(case: &Case<'_>, observation: &Observation) -> StepVerdict {

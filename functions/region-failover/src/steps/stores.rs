@@ -1,6 +1,8 @@
 //! The steps that make the standby's stores the main ones. From *move Redis* on a run cannot be aborted.
 
-use super::{AtLimit, Case, FailoverStep, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation};
+use super::{
+    AtLimit, Case, FailoverStep, StepDefinition, StepLimit, StepVerdict, left_items, wait, wrong_observation,
+};
 use crate::observation::{FailoverAction, Observation, ObservationKind, Role};
 use StepVerdict::{Do, Done, Leave};
 
@@ -60,7 +62,7 @@ pub(super) const RAISE_EPOCH: StepDefinition = StepDefinition {
     does: "begins the new epoch; the ledger refuses writes under the old one",
     done_when: "the ledger takes writes, under the new epoch",
     observes: ObservationKind::Ledger,
-    limit: StepLimit::new(AtLimit::Wait, 60),
+    limit: StepLimit::new(AtLimit::Wait, 30),
     begun_by: None,
     if_outstanding: "",
     decide: raise_epoch,
@@ -68,7 +70,8 @@ pub(super) const RAISE_EPOCH: StepDefinition = StepDefinition {
 
 pub(super) const RECONCILE: StepDefinition = StepDefinition {
     needs: "the new epoch has begun",
-    does: "frees a unit only if neither ledger nor Redis has it as sold or reserved; withholds units as asked",
+    does: "frees a unit only if neither ledger nor Redis has it as sold or reserved; withholds units as asked; with order \
+           logs, no drain serves an item before it is restored",
     done_when: "every item of the ledger is under the new epoch in Redis. If only items are left that cannot be \
                 reconciled because of their own data, the step is left outstanding, and these items are not sold. If these \
                 are all items that are not closed, or more than 100, the run waits",
@@ -152,17 +155,8 @@ fn raise_epoch(case: &Case<'_>, observation: &Observation) -> StepVerdict {
 }
 
 fn reconcile(case: &Case<'_>, observation: &Observation) -> StepVerdict {
-    let (Observation::Stock { left }, run) = (observation, case.run) else { return wrong_observation() };
-    if left.is_empty() {
-        return Done;
-    }
-    let reasons: Option<Vec<String>> = left
-        .iter()
-        .map(|item_id| run.set_aside.get(item_id).map(|why| format!("{item_id}: {why}")))
-        .collect();
-    match reasons {
-        // The other items sell.
-        Some(reasons) => Leave(format!("set aside, and not sold: {}", reasons.join("; "))),
-        None => Do(FailoverAction::Reconcile),
+    match observation {
+        Observation::Stock { left } => left_items(case.run, left, FailoverAction::Reconcile),
+        _ => wrong_observation(),
     }
 }

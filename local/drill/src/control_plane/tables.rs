@@ -1,4 +1,5 @@
-//! DynamoDB: calls are passed on to an emulator, as calls of one region whatever the caller's region.
+//! DynamoDB: calls are passed on to a stand-in. Those on the global table are calls of one region, whatever the caller's
+//! region.
 
 use super::Call;
 use super::api_error::{ApiError, respond};
@@ -6,23 +7,32 @@ use axum::body::Body;
 use axum::http::Response;
 use local::aws::emulators::authorization;
 
-/// The client of the emulator that keeps the tables.
+/// The client of the stand-in that keeps the tables.
 #[derive(Debug)]
 pub(super) struct Tables {
     url: String,
     home: String,
+    /// The name of the table that every region reads and writes.
+    global: String,
     client: reqwest::Client,
 }
 
 impl Tables {
-    pub(super) fn new(url: &str, home: &str) -> Self {
-        Self { url: url.to_owned(), home: home.to_owned(), client: reqwest::Client::new() }
+    pub(super) fn new(url: &str, home: &str, global: &str) -> Self {
+        let [url, home, global] = [url, home, global].map(str::to_owned);
+        Self { url, home, global, client: reqwest::Client::new() }
+    }
+
+    /// Whether the call is on the global table, which is available as long as one region is.
+    pub(super) fn is_global(&self, call: &Call) -> bool {
+        let request: serde_json::Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        request["TableName"] == self.global.as_str()
     }
 
     pub(super) async fn pass_on(&self, call: &Call) -> Response<Body> {
+        let region = if self.is_global(call) { &self.home } else { &call.region };
         let headers = ["x-amz-target", "content-type"];
-        let request =
-            self.client.post(&self.url).header("authorization", authorization(&self.home, "dynamodb"));
+        let request = self.client.post(&self.url).header("authorization", authorization(region, "dynamodb"));
         let request = headers.iter().fold(request, |request, name| match call.parts.headers.get(*name) {
             Some(value) => request.header(*name, value.as_bytes()),
             None => request,

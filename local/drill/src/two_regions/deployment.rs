@@ -5,7 +5,6 @@ use super::servers::RegionServers;
 use super::{MAIN, Roles, STANDBY};
 use crate::control_plane::Draws;
 use crate::control_plane::functions::{Deployment, Environment};
-use local::aws::emulators::Moto;
 use local::aws::functions::OVERLAPPING_RUNS;
 use local::aws::identity::{AUDIENCE, ISSUER, IdentityProvider};
 use local::aws::schedule::run_seconds;
@@ -17,6 +16,8 @@ use std::time::Duration;
 pub(super) const REGIONS: [WorldRegion; 3] = [WORLD[0], WORLD[1], WORLD[3]];
 pub(super) const STACK: &str = "fairdrop";
 pub(super) const TABLE: &str = "fairdrop-main-lease";
+/// The order log of each region, if orders go through one.
+pub(super) const ORDER_LOG: &str = "fairdrop-order-log";
 pub(super) const LEDGER_GROUP: &str = "sg-ledger";
 pub(super) const FENCE_GROUP: &str = "sg-fence";
 pub(super) const DATASTORE: &str = "ldgnf-fairdrop";
@@ -24,6 +25,8 @@ pub(super) const DRAIN_SCHEDULE: &str = "fairdrop-drain";
 pub(super) const WORKER_SCHEDULE: &str = "fairdrop-worker";
 /// Requests that one process of a function takes at once.
 const CONCURRENCY: u32 = 32;
+/// Processes of order-place: batches of different shards at the same time.
+const PLACE_PROCESSES: u32 = 3;
 
 /// Options of the regions.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct TwoRegionsSettings {
     pub main_class: String,
     /// The class of its replica; region-failover scales up a smaller one before the promotion.
     pub replica_class: String,
+    /// Whether orders go through a log in each region.
+    pub has_order_logs: bool,
     /// The folder of the built functions; by default the folder of this program.
     pub binaries: Option<PathBuf>,
     /// The seed of what AWS's documents leave open.
@@ -52,6 +57,7 @@ impl Default for TwoRegionsSettings {
             minute: Duration::from_secs(5),
             main_class: "db.m7g.large".into(),
             replica_class: "db.m7g.large".into(),
+            has_order_logs: false,
             binaries: None,
             seed: 0,
         }
@@ -83,6 +89,8 @@ pub(super) struct DeploymentPlan<'a> {
     pub(super) identity: &'a IdentityProvider,
     pub(super) folder: &'a Path,
     pub(super) aws: String,
+    /// The address of DynamoDB for functions of the table's own region.
+    pub(super) tables: String,
     pub(super) draws: Draws,
     pub(super) roles: Roles,
     /// The servers of main and standby.
@@ -116,7 +124,7 @@ impl DeploymentPlan<'_> {
     fn everywhere(&self, index: usize) -> Vec<Deployment> {
         // The edge has no replica, and reads main.
         let replica = self.servers.get(index).map_or(String::new(), |servers| servers.urls.replica.clone());
-        let environment = [
+        let mut environment = vec![
             ("FAIRDROP_REGION", region(index).name.to_owned()),
             ("FAIRDROP_MAIN_REDIS_URL", self.main().urls.redis.clone()),
             ("FAIRDROP_REPLICA_REDIS_URL", replica),
@@ -124,15 +132,28 @@ impl DeploymentPlan<'_> {
             ("FAIRDROP_TOKEN_ISSUER", ISSUER.into()),
             ("FAIRDROP_TOKEN_AUDIENCE", AUDIENCE.into()),
         ];
-        let deployment = |binary, alias| Deployment {
+        if self.settings.has_order_logs {
+            environment.push(("FAIRDROP_ORDER_LOG_TABLE", ORDER_LOG.into()));
+            environment.push(("AWS_ENDPOINT_URL_DYNAMODB", self.tables.clone()));
+            environment.extend(aws_environment(&self.aws));
+        }
+        let deployment = |binary, alias, (concurrency, processes)| Deployment {
             binary,
-            concurrency: CONCURRENCY,
-            processes: 1,
+            concurrency,
+            processes,
             environment: table(environment.clone()),
             alias,
             is_parked: false,
         };
-        vec![deployment("order-intake", Some("live")), deployment("order-status", None)]
+        let of_requests = (CONCURRENCY, 1);
+        let mut deployments = vec![
+            deployment("order-intake", Some("live"), of_requests),
+            deployment("order-status", None, of_requests),
+        ];
+        if self.settings.has_order_logs {
+            deployments.push(deployment("order-place", None, (1, PLACE_PROCESSES)));
+        }
+        deployments
     }
 
     /// The functions of main alone, which the standby has deployed and parked.
@@ -181,14 +202,11 @@ impl DeploymentPlan<'_> {
             ("FAIRDROP_LEASE_TOLERANCE_MS", self.settings.tolerance_ms.to_string()),
             ("AWS_ENDPOINT_URL_DYNAMODB", tables),
         ];
-        for (name, value) in Moto::environment_at(&self.aws) {
-            match name.as_str() {
-                "AWS_ENDPOINT_URL" => pairs.push(("AWS_ENDPOINT_URL", value)),
-                "AWS_ACCESS_KEY_ID" => pairs.push(("AWS_ACCESS_KEY_ID", value)),
-                "AWS_SECRET_ACCESS_KEY" => pairs.push(("AWS_SECRET_ACCESS_KEY", value)),
-                _ => pairs.push(("AWS_EC2_METADATA_DISABLED", value)),
-            }
+        if self.settings.has_order_logs {
+            let logs = REGIONS.map(|region| format!("{}={ORDER_LOG}", region.name));
+            pairs.push(("FAIRDROP_ORDER_LOGS", logs.join(",")));
         }
+        pairs.extend(aws_environment(&self.aws));
         pairs
     }
 
@@ -227,6 +245,16 @@ impl DeploymentPlan<'_> {
             is_parked: false,
         }
     }
+}
+
+/// The variables by which a function's SDK finds the control plane.
+fn aws_environment(url: &str) -> [EnvironmentVariable; 4] {
+    [
+        ("AWS_ENDPOINT_URL", url.to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".into()),
+        ("AWS_SECRET_ACCESS_KEY", "test".into()),
+        ("AWS_EC2_METADATA_DISABLED", "true".into()),
+    ]
 }
 
 fn table(pairs: impl IntoIterator<Item = EnvironmentVariable>) -> Environment {

@@ -58,6 +58,7 @@ impl TwoRegions {
             identity: &self.identity,
             folder: &self.folder,
             aws: self.control_plane.url(),
+            tables: self.tables.url(),
             draws: self.control_plane.account().draws().clone(),
             roles: self.roles,
             servers: [of_old, of_new],

@@ -1,0 +1,172 @@
+//! The order logs of all regions: whether they can be read, and the replay of their orders into this region's Redis.
+
+use super::stock::is_of_data;
+use super::{FailoverServers, obstacle, unreconciled};
+use crate::error::FailoverError;
+use crate::observation::{Answer, Obstacle};
+use crate::run::Run;
+use crate::steps::log_needed;
+use futures::future::join_all;
+use order_log::{RETENTION, RegionLog};
+use reconcile::Stores;
+use replay::{RecordSource, ReplayError, ReplayOptions};
+use shared::config::{ConfigError, Source};
+use shared::item::ItemId;
+use shared::queue::{ItemError, RESTORE_WANTED};
+use shared::user_token::UserToken;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a region may take to show that its log can be read.
+const PROBE_LIMIT: Duration = Duration::from_secs(6);
+/// An item that opens within this time may open before the new main sells.
+const OPENS_SOON: Duration = Duration::from_secs(3_600);
+/// No item has this id, and no buyer this name: the probe reads nothing, and needs the right to read.
+const PROBE: (&str, &str) = ("failover-probe", "failover-probe");
+
+#[derive(Clone, Debug)]
+pub(super) struct OrderLogs(Vec<RegionLog>);
+
+impl OrderLogs {
+    /// Reads the configuration. Nothing is connected yet.
+    pub(super) fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
+        RegionLog::all_from_config(source).map(Self)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Regions whose log cannot be read now, with the reasons.
+    pub(super) async fn unreadable(&self) -> BTreeMap<String, String> {
+        let probed = self.0.iter().map(async |log| match timeout(PROBE_LIMIT, probe(log)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(Obstacle(why))) => Some((log.region.clone(), why)),
+            Err(_) => {
+                let why = format!("no answer within {} s", PROBE_LIMIT.as_secs());
+                Some((log.region.clone(), why))
+            }
+        });
+        join_all(probed).await.into_iter().flatten().collect()
+    }
+}
+
+async fn probe(log: &RegionLog) -> Result<(), Obstacle> {
+    let (item_id, buyer) = PROBE;
+    let buyer = UserToken::parse(buyer).map_err(obstacle)?;
+    log.log.latest_of(&item_id.parse().map_err(obstacle)?, &buyer).await.map(drop).map_err(obstacle)
+}
+
+impl FailoverServers {
+    /// Regions with an order log.
+    pub(crate) fn log_regions(&self) -> BTreeSet<String> {
+        self.logs.0.iter().map(|log| log.region.clone()).collect()
+    }
+
+    /// The region, which must have an order log.
+    pub(crate) fn logged(&self, region: String) -> Result<String, FailoverError> {
+        match self.logs.0.iter().any(|log| log.region == region) {
+            true => Ok(region),
+            false => Err(FailoverError::NoSuchLog(region)),
+        }
+    }
+
+    /// Restores the items that are left from all logs that can be read.
+    pub(super) async fn replay(&self, run: &Run) -> Result<Answer, Obstacle> {
+        replay_items(&self.standby, &self.logs.0, self.logs.unreadable().await, run).await
+    }
+}
+
+/// Restores the items that are left from `logs`. An `unreadable` log stops this, unless the operator has decided to go on
+/// without it. An item that cannot be restored because of its own data is set aside.
+pub async fn replay_items<S: RecordSource>(
+    stores: &Stores,
+    logs: &[S],
+    mut unreadable: BTreeMap<String, String>,
+    run: &Run,
+) -> Result<Answer, Obstacle> {
+    if let Some((region, why)) = unreadable.iter().find(|(region, _)| !run.may_leave_log(region)) {
+        return Err(Obstacle(without_log_hint(region, why)));
+    }
+    let not_reconciled = unreconciled(stores, run).await?;
+    let (mut restored, mut orders, mut failed, mut set_aside) = (0, 0, None, BTreeMap::new());
+    for item_id in unrestored(stores, run).await? {
+        if run.set_aside.contains_key(&item_id) {
+            continue;
+        }
+        if not_reconciled.contains(&item_id) {
+            set_aside.insert(item_id, "it is not reconciled".to_owned());
+            continue;
+        }
+        match replay_item(stores, logs, &mut unreadable, run, &item_id).await {
+            Ok(placed) => (restored, orders) = (restored + 1, orders + placed),
+            Err(ReplayError::Item(error)) if is_of_data(&error) => {
+                set_aside.insert(item_id, error.to_string());
+            }
+            // One failed item does not delay the others.
+            Err(error) => failed = failed.or(Some(format!("could not restore item {item_id}: {error}"))),
+        }
+    }
+    let without =
+        unreadable.iter().map(|(region, why)| format!("; without the order log of {region}: {why}"));
+    let text =
+        format!("restored {restored} items: {orders} orders were put back{}", without.collect::<String>());
+    Ok(Answer::Items { text, set_aside, failed })
+}
+
+/// Restores one item. A log that fails meanwhile becomes one of the `unreadable` if the run may go on without it.
+async fn replay_item<S: RecordSource>(
+    stores: &Stores,
+    logs: &[S],
+    unreadable: &mut BTreeMap<String, String>,
+    run: &Run,
+    item_id: &ItemId,
+) -> Result<u64, ReplayError> {
+    loop {
+        let options = ReplayOptions {
+            without: unreadable.keys().cloned().collect(),
+            // An execution that this one has overtaken may still replay the item. Its next step is refused.
+            take_over_after: Duration::ZERO,
+            ..ReplayOptions::default()
+        };
+        match replay::replay(item_id, &stores.queue, &stores.ledger, logs, &options).await {
+            Err(ReplayError::RegionUnreadable { region, error }) if run.may_leave_log(&region) => {
+                unreadable.insert(region, error.to_string());
+            }
+            answer => return answer.map(|report| report.placed()),
+        }
+    }
+}
+
+/// What an operator can do about an unreadable log while no region sells.
+fn without_log_hint(region: &str, why: &str) -> String {
+    format!("{}; `fairdrop failover without-log {region}` goes on without it", log_needed(region, why))
+}
+
+/// Items of the ledger that no drain serves before they are restored: those that wait for it, and those that are not
+/// reconciled yet. None without order logs.
+pub async fn unrestored(stores: &Stores, run: &Run) -> Result<Vec<ItemId>, Obstacle> {
+    if run.order_logs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut left = unreconciled(stores, run).await?;
+    let items = stores.ledger.item_ids().await.map_err(obstacle)?;
+    let waiting = stores.queue.restoring_among(&items).await.map_err(obstacle)?;
+    let is_new = |item_id: &ItemId| !left.contains(item_id);
+    let waiting: Vec<ItemId> = waiting.into_iter().filter(is_new).collect();
+    left.extend(waiting);
+    Ok(left)
+}
+
+/// Lets the item wait for a replay: until then no drain serves it, and no order is refused for its age. Before the item
+/// gets the new epoch. An item whose orders have all expired in the logs, or that opens much later, needs none.
+pub(super) async fn await_replay(stores: &Stores, item_id: &ItemId) -> Result<(), ItemError> {
+    let (item, now) = (stores.queue.item(item_id).await?, stores.queue.main_time().await?);
+    let may_have_orders = item.opens_at <= now.saturating_add(OPENS_SOON)
+        && item.closes_at.is_none_or(|closes_at| closes_at.saturating_add(RETENTION) > now);
+    if may_have_orders {
+        stores.queue.restore_begin(item_id, RESTORE_WANTED, Duration::ZERO).await?;
+    }
+    Ok(())
+}
