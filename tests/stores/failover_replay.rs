@@ -62,7 +62,7 @@ async fn no_drain_serves_an_item_of_the_new_epoch_before_its_orders_are_back() {
     let drop = id("drop");
     reconcile_items(&main.stores, &run).await.unwrap();
     assert_eq!(main.in_redis("drop").await.0, 2);
-    assert_eq!(unrestored(&main.stores, &run).await.unwrap(), [drop.clone()]);
+    assert_eq!(unrestored(&main.stores, &run).await.unwrap(), std::slice::from_ref(&drop));
     let until = Stamp::MAX;
     let drain = async || {
         main.stores.queue.drain(&drop, 10, Permit::Leased { epoch: 2, until }).await.unwrap().reserved
