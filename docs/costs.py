@@ -25,6 +25,7 @@ PRICES = {
     "dashboard": (3.00, "dashboard and month", AWS + "cloudwatch/pricing/", "factualminds.com, 2026-06"),
     "metric read": (0.01 / 1000, "metric read by GetMetricData", AWS + "cloudwatch/pricing/", "not found, recalled"),
     "between regions": (0.02, "GB out to another region", AWS + "ec2/pricing/on-demand/", "usage.ai, 2026-05"),
+    "custom event": (1e-6, "event that is published to a bus", AWS + "eventbridge/pricing/", "recalled"),
     "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
     "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
     "dynamodb read": (0.125 / 1e6, "strongly consistent read of up to 4 KB", AWS + "dynamodb/pricing/on-demand/", "not found, recalled"),
@@ -103,6 +104,17 @@ def with_token_keys() -> dict[str, float]:
     }
 
 
+def with_shop_events(events: int) -> dict[str, float]:
+    """Additional cost of ShopEventsBus, in main and in a standby, where each run ends at once."""
+    gb_second = PRICE["lambda memory"] * MEMORY_GB
+    return {
+        "Lambda, shop-events in main": AT_A_TIME * HOURS * 3600 * gb_second,
+        "Lambda, shop-events in the standby": HOURS * 60 * (0.1 * gb_second + PRICE["lambda request"]),
+        "EventBridge": events * PRICE["custom event"],
+        "metrics, alarms": 5 * PRICE["metric"] + 2 * PRICE["alarm"],
+    }
+
+
 def with_order_log(orders: int) -> dict[str, float]:
     """Additional cost of a drop whose orders all go through order logs. Lambda reads a stream free of charge."""
     batches = orders / ORDERS_PER_BATCH
@@ -177,6 +189,7 @@ def main() -> None:
         f"Order logs in three regions, in addition: {asked.orders:,} orders": with_order_log(asked.orders),
         "Functions, per month, with or without drops": functions_every_month(),
         "Live updates, per month and region": with_live_updates(),
+        "Events for the shop, per month: main and a standby, 1,000,000 events": with_shop_events(1_000_000),
         "Fetched token keys, per month: main and a standby": with_token_keys(),
         "Data stores, per month, in their default sizes: main and a standby": stores_every_month(),
         "Data stores, per month, in the smallest sizes: one region, no standby": smallest_stores(),

@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 31] = [
+const SAMPLES: [(&str, &str); 33] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000",
@@ -44,6 +44,8 @@ const SAMPLES: [(&str, &str); 31] = [
     ("drop-admin.rebuild", "rebuild sneaker-42"),
     ("drop-admin.reconcile", "reconcile sneaker-42 --repair"),
     ("drop-admin.audit", "audit sneaker-42 --format csv"),
+    ("drop-admin.export", "export sneaker-42 --by Ann --format csv"),
+    ("drop-admin.republish", "republish sneaker-42 --from 1"),
     ("region-failover.plan", "failover plan --mode planned"),
     ("region-failover.plan-forced", "failover plan --mode forced"),
     ("region-failover.readiness", "failover readiness"),

@@ -38,6 +38,9 @@ use std::time::Duration;
 
 pub use options::{Options, RegionOptions};
 
+/// The name of the shop's event bus.
+pub const EVENT_BUS: &str = "shop";
+
 /// A running system. Dropping it stops all servers and functions.
 #[derive(Debug)]
 pub struct System {
@@ -61,8 +64,10 @@ pub struct System {
     pub worker: FunctionProcess,
     /// The process of order-confirm.
     pub confirm: FunctionProcess,
+    /// The publisher's processes, if there is a bus.
+    pub events: Option<FunctionProcess>,
     _admin: FunctionProcess,
-    _schedules: [Schedule; 2],
+    _schedules: Vec<Schedule>,
     logs: PathBuf,
     _folder: Option<WorkFolder>,
 }
@@ -146,12 +151,18 @@ impl System {
                 ("FAIRDROP_LEDGER_URL", postgres.url()),
                 ("FAIRDROP_DRAIN_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WORKER_RUN_SECONDS", run_seconds.clone()),
+                ("FAIRDROP_EVENTS_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WAIT_REPLICAS", "1".into()),
                 // There is one worker here: if it is killed, the next run can claim its tasks soon.
                 ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
             ];
             let mut environment: Vec<(String, String)> =
                 settings.map(|(name, value)| (name.to_owned(), value)).into();
+            if let Some(url) = &options.event_bus {
+                environment.extend(Moto::environment_at(url));
+                environment.push(("AWS_ENDPOINT_URL_EVENTBRIDGE".into(), url.clone()));
+                environment.push(("FAIRDROP_EVENT_BUS".into(), EVENT_BUS.into()));
+            }
             environment.extend(of_log.iter().cloned());
             environment.extend(options.of_main.iter().cloned());
             let launch = Launch {
@@ -176,8 +187,14 @@ impl System {
             Invoked::Answer(_) => {}
             Invoked::FunctionError(error) => bail!("drop-admin could not migrate the ledger: {error}"),
         }
-        let schedules = ["checkout-drain", "checkout-worker"]
-            .map(|function| Schedule::start(main.invoke_api(), &options.plan(function, main.region.name)));
+        // After the migration, which the publisher needs.
+        let events =
+            options.event_bus.as_ref().map(|_| in_main("shop-events", 1, OVERLAPPING_RUNS)).transpose()?;
+        let scheduled =
+            ["checkout-drain", "checkout-worker"].into_iter().chain(events.as_ref().map(|_| "shop-events"));
+        let schedules = scheduled
+            .map(|function| Schedule::start(main.invoke_api(), &options.plan(function, main.region.name)))
+            .collect();
         Ok(Self {
             redis,
             replica,
@@ -189,6 +206,7 @@ impl System {
             drain,
             worker,
             confirm,
+            events,
             _admin: admin,
             _schedules: schedules,
             logs: folder.to_owned(),

@@ -28,6 +28,7 @@ pub enum Problem {
     AlreadySold,
     NoOrder,
     BadPayment,
+    BadQuery,
     NoReservation,
     ReservationEnded,
     AlreadyPaid,
@@ -96,6 +97,7 @@ impl Problem {
             Self::AlreadyReserved,
             Self::AlreadySold,
             Self::BadPayment,
+            Self::BadQuery,
             Self::NoReservation,
             Self::ReservationEnded,
             Self::AlreadyPaid,
@@ -148,6 +150,7 @@ impl Problem {
             Self::AlreadyReserved => ("already-reserved", 409, "A unit is already reserved for you"),
             Self::AlreadySold => ("already-sold", 409, "You have already bought this item"),
             Self::BadPayment => ("bad-payment", 400, "The description of the payment is malformed"),
+            Self::BadQuery => ("bad-query", 400, "The query is malformed"),
             Self::NoReservation => ("no-reservation", 404, "The buyer has no reservation of this item"),
             Self::ReservationEnded => ("reservation-ended", 409, "The reservation has ended"),
             Self::AlreadyPaid => ("already-paid", 409, "The unit was bought with another payment"),
@@ -209,6 +212,11 @@ impl Problem {
             Self::BadPayment => {
                 "Send user_token (1 to 255 visible ASCII characters), payment_reference (likewise) and \
                  outcome (paid, pending, declined, failed or cancelled), and nothing else."
+                    .into()
+            }
+            Self::BadQuery => {
+                "A reservation is read with user_token; sales with limit (1 to 1000) and after (the next of the last \
+                 page), or without."
                     .into()
             }
             Self::NoReservation => "Nothing was sold. Please return the money.".into(),

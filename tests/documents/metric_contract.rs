@@ -97,6 +97,25 @@ const CASES: &[(&str, &[Phase])] = &[
         &[(NOTHING, IsOk), (|| count_of_item("reservations_refused", 1), InAlarm), (NOTHING, IsOk)],
     ),
     (
+        "EventsLagAlarm",
+        &[
+            (|| set("events_lag_ms", 200.0), IsOk),
+            (|| set("events_lag_ms", 61_000.0), InAlarm),
+            (|| set("events_lag_ms", 0.0), IsOk),
+            // No run writes it.
+            (NOTHING, InAlarm),
+            (|| set("events_lag_ms", 0.0), IsOk),
+        ],
+    ),
+    (
+        "EventDeadLettersAlarm",
+        &[
+            (|| set("event_dead_letters", 0.0), IsOk),
+            (|| set("event_dead_letters", 1.0), InAlarm),
+            (|| set("event_dead_letters", 0.0), IsOk),
+        ],
+    ),
+    (
         "TokenKeysUnknownAlarm",
         &[(NOTHING, IsOk), (|| count("token_keys_unknown", 20), InAlarm), (NOTHING, IsOk)],
     ),

@@ -3,7 +3,7 @@
 
 mod routes;
 
-use order_confirm::{Confirmed, PaymentBody};
+use order_confirm::{Confirmed, MAX_PAGE, PaymentBody, SalesPage, ShopReservation};
 use order_intake::AcceptedOrder;
 use order_status::{ItemResponse, OrderResponse};
 use schemars::generate::SchemaSettings;
@@ -31,6 +31,8 @@ struct Operation {
     summary: &'static str,
     caller: Caller,
     body: Option<Value>,
+    /// The query's parameters: name, whether it is required, and schema.
+    query: Vec<(&'static str, bool, Value)>,
     /// Status, what it means, and the schema of the body, where there is one.
     answers: Vec<(u16, &'static str, Option<Value>)>,
     /// The function that carries it out, and where in its code that begins.
@@ -47,6 +49,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "Get an item on sale",
             caller: Caller::Anybody,
             body: None,
+            query: Vec::new(),
             answers: vec![
                 (200, "The item, at most two seconds old", Some(schema::<ItemResponse<'_>>(schemas))),
                 (304, "Not modified since the ETag in If-None-Match", None),
@@ -61,6 +64,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "Order one unit; the time at which the request reaches your region is your place in the queue",
             caller: Caller::Buyer,
             body: None,
+            query: Vec::new(),
             answers: vec![
                 (202, "Queued by this request", Some(schema::<AcceptedOrder>(schemas))),
                 (
@@ -79,6 +83,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "Get the status of your order",
             caller: Caller::Buyer,
             body: None,
+            query: Vec::new(),
             answers: vec![(200, "The status of the order", Some(schema::<OrderResponse<'_>>(schemas)))],
             function: "order-status",
             begins: &["show_order"],
@@ -90,6 +95,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "Leave the queue, or cancel a reservation",
             caller: Caller::Buyer,
             body: None,
+            query: Vec::new(),
             answers: vec![
                 (200, "You have left the queue", Some(schema::<OrderResponse<'_>>(schemas))),
                 (202, "The reservation is being cancelled", Some(schema::<OrderResponse<'_>>(schemas))),
@@ -104,6 +110,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             summary: "Send a payment notice for a buyer",
             caller: Caller::Shop,
             body: Some(schema::<PaymentBody>(schemas)),
+            query: Vec::new(),
             answers: vec![(
                 200,
                 "The state of the reservation after the notice",
@@ -111,6 +118,41 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             )],
             function: "order-confirm",
             begins: &["from_http", "apply"],
+        },
+        Operation {
+            method: "get",
+            path: "/items/{item_id}/reservations",
+            name: "getReservation",
+            summary: "Read one buyer's reservation from the ledger",
+            caller: Caller::Shop,
+            body: None,
+            query: vec![(
+                "user_token",
+                true,
+                json!({ "description": "The buyer", "type": "string", "minLength": 1, "maxLength": 255 }),
+            )],
+            answers: vec![(200, "The reservation, or its absence", Some(schema::<ShopReservation>(schemas)))],
+            function: "order-confirm",
+            begins: &["answer_read"],
+        },
+        Operation {
+            method: "get",
+            path: "/items/{item_id}/sales",
+            name: "listSales",
+            summary: "Read an item's sales from the ledger, in the order of their reservations",
+            caller: Caller::Shop,
+            body: None,
+            query: vec![
+                (
+                    "limit",
+                    false,
+                    json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": MAX_PAGE }),
+                ),
+                ("after", false, json!({ "description": "The `next` of the page before", "type": "string" })),
+            ],
+            answers: vec![(200, "A page of sales", Some(schema::<SalesPage>(schemas)))],
+            function: "order-confirm",
+            begins: &["answer_read"],
         },
     ]
 }
@@ -201,6 +243,10 @@ fn described(operation: &Operation) -> Value {
         },
         "responses": answers,
     });
+    if !operation.query.is_empty() {
+        let parameter = |(name, required, schema): &(&str, bool, Value)| json!({ "name": name, "in": "query", "required": required, "schema": schema });
+        described["parameters"] = operation.query.iter().map(parameter).collect();
+    }
     if let Some(body) = &operation.body {
         described["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": body } } });

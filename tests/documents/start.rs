@@ -76,6 +76,8 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_LEDGER_CONNECTIONS", "4", AtStart(&["0", "21"])),
     ("FAIRDROP_DRAIN_RUN_SECONDS", "190", AtStart(RUN)),
     ("FAIRDROP_WORKER_RUN_SECONDS", "190", AtStart(RUN)),
+    ("!FAIRDROP_EVENT_BUS", "shop", AtDeployment("ShopEventsBus")),
+    ("FAIRDROP_EVENTS_RUN_SECONDS", "190", AtStart(RUN)),
     ("FAIRDROP_WAIT_REPLICAS", "0", AtStart(&["-1", "6"])),
     ("FAIRDROP_HOLD_GRACE_SECONDS", "600", AtStart(&["-1", "3601"])),
     ("FAIRDROP_TASK_IDLE_AFTER_MS", "12000", AtStart(&["99", "600001"])),
@@ -121,7 +123,8 @@ const VARIABLES: &[Variable] = &[
 ];
 
 /// The template sets the Redis variables for every function; these functions use no Redis.
-const WITHOUT_REDIS: [&str; 4] = ["snapshot-copy", "restore-drill", "replica-lag", "token-keys"];
+const WITHOUT_REDIS: [&str; 5] =
+    ["snapshot-copy", "restore-drill", "replica-lag", "token-keys", "shop-events"];
 /// Variables that the template does not set: a function that has the first one also reads the second.
 const ALSO_READ: [(&str, &str); 7] = [
     ("FAIRDROP_DRAIN_SCHEDULE", "FAIRDROP_OBSERVE_INTERVAL_MS"),

@@ -14,6 +14,7 @@ mod order_log;
 mod partition;
 mod preflight;
 mod schedules;
+mod shop_events;
 mod stripe;
 mod token_keys;
 mod tokens;

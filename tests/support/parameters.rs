@@ -67,6 +67,7 @@ pub const WRONG: &[Wrong] = &[
     ("AlarmTopicArn", &["topic"]),
     ("OperatorRoleArn", &["operators", "arn:aws:iam::123456789012:user/a", "*"]),
     ("ShopRoleArn", &["shop", "arn:aws:iam::123456789012:user/a", "*"]),
+    ("ShopEventsBus", &["shop bus", "arn:aws:events:us-east-1:111122223333:event-bus/shop"]),
     ("JwtAuthorizer", &["yes", ""]),
     ("IntakeProvisionedConcurrency", &["-1", "10001"]),
     ("Revision", &["", "a b"]),

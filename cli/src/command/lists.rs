@@ -1,4 +1,4 @@
-//! Lists of an item that come in pages: `audit`.
+//! Lists of an item that come in pages: `audit` and `export`.
 
 use super::{Call, Command, Function};
 use crate::failure::Failure;
@@ -50,6 +50,35 @@ fn show(answer: &Value, page: u32, list: &str, columns: &[&str]) -> String {
 fn next(mut first: Call, answer: &Value) -> Option<Value> {
     first.payload["after"] = answer.get("next").filter(|next| !next.is_null())?.clone();
     Some(first.payload)
+}
+
+/// List the buyers who have bought a unit of an item, for shipping
+///
+/// Fetches all pages (5,000 units each). The ledger records each page, with who exports and when.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: fairdrop export sneaker-42 --by Ann --format csv > sneaker-42.csv")]
+pub(crate) struct Export {
+    #[command(flatten)]
+    listing: Listing,
+    /// Who exports, for the record
+    #[arg(long, value_name = "NAME")]
+    by: String,
+}
+
+impl Command for Export {
+    fn call(&self) -> Call {
+        let mut call = self.listing.call("export");
+        call.payload["by"] = json!(self.by);
+        call
+    }
+
+    fn show(&self, answer: &Value, page: u32) -> String {
+        show(answer, page, "sold", &["user_token", "payment_reference", "placed_at", "reserved_at"])
+    }
+
+    fn next(&self, answer: &Value) -> Option<Value> {
+        next(self.call(), answer)
+    }
 }
 
 /// List every sale of an item in the order of its reservations, for everyone to check

@@ -1,4 +1,4 @@
-//! `fairdrop reconcile`, `rebuild` and `sell-withheld`: Redis against the ledger.
+//! `fairdrop reconcile`, `rebuild` and `sell-withheld`: Redis against the ledger. `republish`: the shop against it.
 
 use super::items::show_item;
 use super::{Call, Command, Function};
@@ -69,6 +69,29 @@ impl Command for Rebuild {
 
     fn show(&self, answer: &Value, _page: u32) -> String {
         table::fields(answer, &["item_id", "units_taken"])
+    }
+}
+
+/// Publish an item's events for the shop again, dead letters included
+///
+/// Events that were published more than 14 days ago are gone. The shop recognises repetitions by their id.
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop republish sneaker-42 --from 1")]
+pub(crate) struct Republish {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// The sequence of the first event
+    #[arg(long, value_name = "SEQUENCE")]
+    from: u64,
+}
+
+impl Command for Republish {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "republish", self)
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        table::fields(answer, &["item_id", "events"])
     }
 }
 

@@ -1,9 +1,11 @@
 //! The operator's commands: on items, on the ledger, and on Redis after a loss.
 
 mod audit;
+mod export;
 mod items;
 
 use audit::{AuditCursor, AuditFormat};
+use export::ExportedBy;
 use lambda_runtime::Diagnostic;
 use lease::{Lease, LeaseRecord, LeaseStatus, LeaseTableError};
 use ledger::{Ledger, LedgerError};
@@ -92,6 +94,21 @@ enum Command {
         #[serde(default)]
         repair: bool,
     },
+    /// Publishes an item's events for the shop again, from the one with this sequence on, dead letters included.
+    Republish {
+        item_id: ItemId,
+        #[serde(default)]
+        from: u64,
+    },
+    /// The buyers who have bought a unit, with their names. The ledger records `by` and the time.
+    Export {
+        item_id: ItemId,
+        by: ExportedBy,
+        #[serde(default)]
+        format: AuditFormat,
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// The sales of an item, in the order of their reservations.
     Audit {
         item_id: ItemId,
@@ -107,7 +124,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, reconcile and audit"
+         lease, sell_withheld, rebuild, reconcile, republish, export and audit"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -203,6 +220,14 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
                 items.insert(item_id, reconciled);
             }
             return Ok(json!({ "repaired": repair, "items": items }));
+        }
+        Command::Republish { item_id, from } => {
+            app.ledger.item(&item_id).await?;
+            let events = app.ledger.republish(&item_id, from).await?;
+            return Ok(json!({ "item_id": item_id, "events": events }));
+        }
+        Command::Export { item_id, by, format, after } => {
+            return export::export(app, &item_id, &by, format, after.as_deref()).await;
         }
         Command::Audit { item_id, format, after } => return audit::audit(app, &item_id, format, after).await,
         Command::Create { item } => {

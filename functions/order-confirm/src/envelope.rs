@@ -17,6 +17,8 @@ const MAX_MESSAGE_BYTES: usize = 16_384;
 pub(crate) enum Incoming {
     /// The payments route of the HTTP API, payload format 2.0.
     Http(Value),
+    /// A read of the HTTP API.
+    Read(Value),
     /// Another kind of gateway, whose events name no item.
     OtherGateway,
     /// A direct invocation. Its caller may read the answer, or may have invoked asynchronously: Lambda does not tell.
@@ -45,7 +47,8 @@ pub(crate) fn open(mut event: Value) -> Incoming {
         event = payload.take();
     }
     if event.get("requestContext").is_some_and(|context| context.get("http").is_some()) {
-        return Incoming::Http(event);
+        let is_read = event["requestContext"]["http"]["method"] == "GET";
+        return if is_read { Incoming::Read(event) } else { Incoming::Http(event) };
     }
     if event.get("requestContext").is_some() || event.get("httpMethod").is_some() {
         return Incoming::OtherGateway;

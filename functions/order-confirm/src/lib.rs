@@ -1,4 +1,4 @@
-//! Applies payment notices to reservations.
+//! Applies payment notices to reservations, and lets the shop read them (`reads`).
 //!
 //! The shop's backend, or its payment provider's webhook, sends the result of a payment:
 //! `paid` sells the unit, `pending` extends the hold, `declined` changes nothing, `failed` and
@@ -10,15 +10,18 @@ mod apply;
 mod batch;
 mod envelope;
 mod notice;
+mod reads;
 
 pub use apply::Confirmed;
 pub use notice::PaymentBody;
+pub use reads::{MAX_PAGE, SalesPage, ShopReservation};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use envelope::Incoming;
 use lease::Lease;
 use ledger::Ledger;
 use notice::{PaymentNotice, PaymentOutcome};
+use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::http;
@@ -68,20 +71,25 @@ pub async fn answer(app: &App, event: Value) -> Result<Value, lambda_runtime::Er
         Incoming::Http(event) => {
             http_answer(receive(app, notice::from_http(event), AnswerReader::Caller).await)
         }
-        Incoming::OtherGateway => http_answer(Err(Problem::UnsupportedEvent)),
+        Incoming::Read(event) => http_answer(answer_read(app, event).await),
+        Incoming::OtherGateway => http_answer::<Confirmed>(Err(Problem::UnsupportedEvent)),
         Incoming::Direct(notice) => invocation_answer(receive(app, notice, AnswerReader::Caller).await),
         Incoming::Pushed(notice) => invocation_answer(receive(app, notice, AnswerReader::NoCaller).await),
         Incoming::Queue(messages) => Ok(batch::answer_batch(app, messages).await),
     }
 }
 
-fn http_answer(answer: Result<Confirmed, Problem>) -> Result<Value, lambda_runtime::Error> {
-    let confirmed = match answer {
-        Ok(confirmed) => confirmed,
+async fn answer_read(app: &App, event: Value) -> Result<Value, Problem> {
+    reads::answer_read(app, reads::read_from_http(event)?).await
+}
+
+fn http_answer<T: Serialize>(answer: Result<T, Problem>) -> Result<Value, lambda_runtime::Error> {
+    let body = match answer {
+        Ok(body) => body,
         Err(problem) => return Ok(http::problem_event(&problem)),
     };
     let headers = json!({ "content-type": "application/json", "cache-control": "no-store" });
-    Ok(json!({ "statusCode": 200, "headers": headers, "body": serde_json::to_string(&confirmed)? }))
+    Ok(json!({ "statusCode": 200, "headers": headers, "body": serde_json::to_string(&body)? }))
 }
 
 fn invocation_answer(answer: Result<Confirmed, Problem>) -> Result<Value, lambda_runtime::Error> {

@@ -22,7 +22,6 @@ use tokio::task::JoinHandle;
 /// A header that only this gateway adds: when the request arrived, in microseconds since the
 /// epoch. AWS has milliseconds, and sends them to the function alone.
 pub const ARRIVED_AT: &str = "x-local-arrived-at";
-const PAYMENTS: &str = "POST /items/{item_id}/payments";
 /// API Gateway's limit for a request's body.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
@@ -144,11 +143,17 @@ fn route(method: &str, path: &str) -> Option<Route> {
         (_, ["items", item_id, "orders", "me"]) => {
             ("ANY /items/{item_id}/orders/me", "order-status", item_id)
         }
-        ("POST", ["items", item_id, "payments"]) => (PAYMENTS, "order-confirm", item_id),
+        ("POST", ["items", item_id, "payments"]) => {
+            ("POST /items/{item_id}/payments", "order-confirm", item_id)
+        }
+        ("GET", ["items", item_id, "reservations"]) => {
+            ("GET /items/{item_id}/reservations", "order-confirm", item_id)
+        }
+        ("GET", ["items", item_id, "sales"]) => ("GET /items/{item_id}/sales", "order-confirm", item_id),
         _ => return None,
     };
     let item_id = percent_decode_str(item_id).decode_utf8_lossy().into_owned();
-    Some(Route { key, function, item_id, is_guarded: key == PAYMENTS })
+    Some(Route { key, function, item_id, is_guarded: function == "order-confirm" })
 }
 
 /// Whether a request claims to be signed for IAM. The signature is not verified here.
@@ -202,6 +207,13 @@ impl GatewayState {
             },
             "isBase64Encoded": text.is_err(),
         });
+        if let Some(query) = uri.query() {
+            let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let pairs: Map<String, Value> =
+                pairs.map(|(name, value)| (decode(name), decode(value).into())).collect();
+            event["queryStringParameters"] = pairs.into();
+        }
         if !body.is_empty() {
             event["body"] = text.map_or_else(|_| STANDARD.encode(body), str::to_owned).into();
         }
@@ -251,7 +263,13 @@ mod tests {
         for path in ["/", "/items", "/items/a/b", "/items/a/orders/me/x", "//items/a"] {
             assert!(route("POST", path).is_none(), "{path}");
         }
-        assert!(route("GET", "/items/a/payments").is_none());
+        for (method, path) in [("GET", "payments"), ("POST", "sales"), ("POST", "reservations")] {
+            assert!(route(method, &format!("/items/a/{path}")).is_none(), "{method} {path}");
+        }
+        for path in ["sales", "reservations"] {
+            let route = route("GET", &format!("/items/a/{path}")).unwrap();
+            assert!(route.is_guarded && template.contains(&format!("RouteKey: {}\n", route.key)), "{path}");
+        }
         assert_eq!(route("POST", "/items/%7Bx%7D%00/orders").unwrap().item_id, "{x}\0");
     }
 }

@@ -41,6 +41,9 @@ pub struct Options {
     pub of_publish: Vec<(String, String)>,
     /// Web origins whose pages may call the gateways.
     pub origins: Vec<String>,
+    /// The address of the bus called [`EVENT_BUS`](super::EVENT_BUS), to which shop-events publishes; without it no event
+    /// is written.
+    pub event_bus: Option<String>,
 }
 
 /// Options of one region.
@@ -72,6 +75,7 @@ impl Options {
             of_edges: Vec::new(),
             of_publish: Vec::new(),
             origins: Vec::new(),
+            event_bus: None,
         }
     }
 

@@ -28,7 +28,7 @@ pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use outbox::{Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, TURN_LIMIT};
 pub use payment::{Decline, Extension, MAX_EXTENSIONS, Payment, WantedHold};
-pub use records::{Sale, SaleState};
+pub use records::{Sale, SalePosition, SaleState};
 pub use sales::{BuyerState, Due};
 pub use sessions::{LedgerSession, OtherWriters};
 pub use vitals::Vitals;

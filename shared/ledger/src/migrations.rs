@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -17,6 +17,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "changed_in", include_str!("../migrations/0008_changed_in.sql")),
     (9, "outbox", include_str!("../migrations/0009_outbox.sql")),
     (10, "holds", include_str!("../migrations/0010_holds.sql")),
+    (11, "exports", include_str!("../migrations/0011_exports.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.

@@ -24,6 +24,38 @@ pub struct Sale {
     pub epoch: u64,
 }
 
+/// Where a page of sales ended: the key by which sales are in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SalePosition {
+    pub reserved_at: Stamp,
+    pub placed_at: Stamp,
+    pub user_token: UserToken,
+}
+
+impl From<&Sale> for SalePosition {
+    fn from(sale: &Sale) -> Self {
+        let Sale { reserved_at, placed_at, user_token, .. } = sale;
+        Self { reserved_at: *reserved_at, placed_at: *placed_at, user_token: user_token.clone() }
+    }
+}
+
+impl SalePosition {
+    /// The position as a caller gets it: `{reserved_at}.{placed_at}.{user_token}`.
+    pub fn to_text(&self) -> String {
+        let Self { reserved_at, placed_at, user_token } = self;
+        format!("{reserved_at}.{placed_at}.{}", user_token.as_str())
+    }
+
+    /// The position in a text of [`to_text`](Self::to_text).
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        let mut stamp = || Stamp::from_micros(parts.next()?.parse().ok()?).ok();
+        let (reserved_at, placed_at) = (stamp()?, stamp()?);
+        let user_token = UserToken::parse(parts.next()?).ok()?;
+        Some(Self { reserved_at, placed_at, user_token })
+    }
+}
+
 /// The state of a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaleState {
@@ -41,6 +73,16 @@ impl Ledger {
         &self,
         item_id: &ItemId,
         after: Option<&Sale>,
+        most: u32,
+    ) -> Result<Vec<Sale>, LedgerError> {
+        self.sales_after(item_id, after.map(SalePosition::from).as_ref(), most).await
+    }
+
+    /// As [`sales`](Self::sales), after a position.
+    pub async fn sales_after(
+        &self,
+        item_id: &ItemId,
+        after: Option<&SalePosition>,
         most: u32,
     ) -> Result<Vec<Sale>, LedgerError> {
         let (reserved_at, placed_at, buyer) = after.map_or((-1, -1, ""), |sale| {
@@ -61,6 +103,24 @@ impl Ledger {
             .fetch_all(&self.pool)
             .await?;
             rows.iter().map(read).collect()
+        })
+        .await
+    }
+}
+
+impl Ledger {
+    /// A buyer's row, if there is one.
+    pub async fn sale_of(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Option<Sale>, LedgerError> {
+        self.within_limit(async {
+            let row = sqlx::query(
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                   FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2",
+            )
+            .bind(item_id.as_str())
+            .bind(buyer.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+            row.as_ref().map(read).transpose()
         })
         .await
     }
@@ -139,6 +199,48 @@ impl Ledger {
     pub async fn audit_key(&self) -> Result<Vec<u8>, LedgerError> {
         self.within_limit(async {
             Ok(sqlx::query_scalar("SELECT key FROM fairdrop.audit_key").fetch_one(&self.pool).await?)
+        })
+        .await
+    }
+}
+
+impl Ledger {
+    /// Up to `most` sold units of an item in the order of their reservations, after a position. The same transaction
+    /// writes who asked for them, so that no list of buyers leaves the ledger unrecorded.
+    pub async fn export_sold(
+        &self,
+        item_id: &ItemId,
+        exported_by: &str,
+        after: Option<&SalePosition>,
+        most: u32,
+    ) -> Result<Vec<Sale>, LedgerError> {
+        let (reserved_at, placed_at, buyer) = after.map_or((-1, -1, ""), |sale| {
+            (moment(sale.reserved_at), moment(sale.placed_at), sale.user_token.as_str())
+        });
+        self.within_limit(async {
+            let mut transaction = self.pool.begin().await?;
+            let rows = sqlx::query(
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                   FROM fairdrop.sales
+                  WHERE item_id = $1 AND state = 'sold' AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
+                  ORDER BY reserved_at, placed_at, user_token LIMIT $5",
+            )
+            .bind(item_id.as_str())
+            .bind(reserved_at)
+            .bind(placed_at)
+            .bind(buyer)
+            .bind(i64::from(most))
+            .fetch_all(&mut *transaction)
+            .await?;
+            let sales: Vec<Sale> = rows.iter().map(read).collect::<Result<_, _>>()?;
+            sqlx::query("INSERT INTO fairdrop.exports (item_id, exported_by, units) VALUES ($1, $2, $3)")
+                .bind(item_id.as_str())
+                .bind(exported_by)
+                .bind(i32::try_from(sales.len()).unwrap_or(i32::MAX))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(sales)
         })
         .await
     }

@@ -56,7 +56,7 @@ const CONTROL_PLANE: Given = &[
     ),
 ];
 
-const SIMULATED: [Simulated; 20] = [
+const SIMULATED: [Simulated; 22] = [
     main("order-intake", ORDER_LOG),
     main("order-status", ORDER_LOG),
     main("order-place", ORDER_LOG),
@@ -67,11 +67,13 @@ const SIMULATED: [Simulated; 20] = [
     main("checkout-drain", LEASE),
     main("checkout-worker", LEASE),
     main("order-confirm", LEASE),
+    main("shop-events", LEASE),
     main("drop-admin", LEASE),
     // The same in the standby, after a failover.
     standby("checkout-drain", &[], LEASE),
     standby("checkout-worker", &[], LEASE),
     standby("order-confirm", &[], LEASE),
+    standby("shop-events", &[], LEASE),
     standby("drop-admin", &[], LEASE),
     Simulated { parameters: &[("SnapshotPrefix", "drops")], ..main("snapshot-copy", KEY) },
     standby("restore-drill", &[("SnapshotPrefix", "drops")], &[]),

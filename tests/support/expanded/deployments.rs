@@ -69,6 +69,7 @@ pub const OPTIONS: [(&str, &str); 20] = [
     ("AlarmTopicArn", "arn:aws:sns:us-east-1:111122223333:alarms"),
     ("OperatorRoleArn", "arn:aws:iam::111122223333:role/operators"),
     ("ShopRoleArn", "arn:aws:iam::111122223333:role/shop"),
+    ("ShopEventsBus", "shop"),
     ("JwtAuthorizer", "true"),
     ("TokenKeysFrom", "discovery"),
     ("CorsOrigins", "https://shop.example.com"),

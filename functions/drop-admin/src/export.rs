@@ -1,0 +1,127 @@
+//! The buyers who have bought a unit of an item, for shipping. The ledger records who exported them.
+
+use crate::audit::AuditFormat;
+use crate::{AdminError, App};
+use ledger::{Sale, SalePosition};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::item::ItemId;
+use shared::stamp::Stamp;
+
+/// The most units in one answer. The longest ones stay below the 6 MB that Lambda allows.
+const PAGE_SIZE: u32 = 5_000;
+/// The longest name of an operator, in characters.
+const MAX_NAME: usize = 100;
+
+/// Who exports: 1 to 100 characters, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ExportedBy(String);
+
+impl TryFrom<String> for ExportedBy {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let is_name = (1..=MAX_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+        if is_name {
+            Ok(Self(name))
+        } else {
+            Err("`by` must say who exports: 1 to 100 characters, no control characters")
+        }
+    }
+}
+
+/// A sold unit.
+#[derive(Serialize)]
+struct ExportLine<'a> {
+    user_token: &'a str,
+    /// Absent if the item has no hold, so that no payment was needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_reference: Option<&'a str>,
+    placed_at: Stamp,
+    reserved_at: Stamp,
+}
+
+/// One page of an item's sold units, after `after`.
+pub(crate) async fn export(
+    app: &App,
+    item_id: &ItemId,
+    by: &ExportedBy,
+    format: AuditFormat,
+    after: Option<&str>,
+) -> Result<Value, AdminError> {
+    let start = after.map(|text| SalePosition::parse(text).ok_or(AdminError::NoSuchCursor)).transpose()?;
+    app.ledger.item(item_id).await?;
+    let sales = app.ledger.export_sold(item_id, &by.0, start.as_ref(), PAGE_SIZE).await?;
+    let lines: Vec<ExportLine<'_>> = sales.iter().map(line).collect();
+    let last = sales.last().filter(|_| sales.len() == PAGE_SIZE as usize);
+    let mut answer = json!({
+        "item_id": item_id,
+        "units": lines.len(),
+        "next": last.map(|sale| SalePosition::from(sale).to_text()),
+    });
+    match format {
+        AuditFormat::Json => answer["sold"] = serde_json::to_value(&lines)?,
+        AuditFormat::Csv => answer["csv"] = csv(&lines, after.is_none()).into(),
+    }
+    Ok(answer)
+}
+
+fn line(sale: &Sale) -> ExportLine<'_> {
+    ExportLine {
+        user_token: sale.user_token.as_str(),
+        payment_reference: sale.payment_reference.as_deref(),
+        placed_at: sale.placed_at,
+        reserved_at: sale.reserved_at,
+    }
+}
+
+/// RFC 4180. Names and references may contain commas and quotes, so they are always quoted.
+fn csv(lines: &[ExportLine<'_>], with_names: bool) -> String {
+    let mut text = String::new();
+    if with_names {
+        text.push_str("user_token,payment_reference,placed_at,reserved_at\r\n");
+    }
+    let quoted = |value: &str| format!("\"{}\"", value.replace('"', "\"\""));
+    for ExportLine { user_token, payment_reference, placed_at, reserved_at } in lines {
+        let payment = payment_reference.unwrap_or_default();
+        let (buyer, payment) = (quoted(user_token), quoted(payment));
+        text.push_str(&format!("{buyer},{payment},{placed_at},{reserved_at}\r\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buyer_s_name_cannot_add_a_column_or_a_line() {
+        let at = Stamp::EPOCH;
+        let line =
+            ExportLine { user_token: "a,\"b", payment_reference: None, placed_at: at, reserved_at: at };
+        assert_eq!(
+            csv(&[line], true),
+            "user_token,payment_reference,placed_at,reserved_at\r\n\"a,\"\"b\",\"\",0,0\r\n"
+        );
+    }
+
+    /// Every character of the longest names is escaped.
+    #[test]
+    fn the_longest_page_is_below_lambda_s_limit() {
+        let name = "\\".repeat(255);
+        let at = Stamp::MAX;
+        let line =
+            ExportLine { user_token: &name, payment_reference: Some(&name), placed_at: at, reserved_at: at };
+        let size = serde_json::to_string(&line).unwrap().len() + 1;
+        assert!(size * (PAGE_SIZE as usize) < 6_000_000, "{size}");
+    }
+
+    #[test]
+    fn an_export_needs_a_name() {
+        for name in ["", "a\nb", &"x".repeat(101)] {
+            assert!(ExportedBy::try_from(name.to_owned()).is_err(), "{name:?}");
+        }
+        assert!(ExportedBy::try_from("Ann, shipping".to_owned()).is_ok());
+    }
+}
