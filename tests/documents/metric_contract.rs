@@ -47,6 +47,10 @@ const CASES: &[(&str, &[Phase])] = &[
         &[(NOTHING, IsOk), (|| count("log_records_malformed", 1), InAlarm), (NOTHING, IsOk)],
     ),
     (
+        "LogRecordsSetAsideAlarm",
+        &[(NOTHING, IsOk), (|| count("log_records_set_aside", 1), InAlarm), (NOTHING, IsOk)],
+    ),
+    (
         "ClockOffAlarm",
         &[
             (|| clock(-1.0, 1.0), IsOk),

@@ -170,7 +170,7 @@ fn a_call_is_found_however_it_is_written() {
 }
 
 /// Statements whose actions AWS does not support on a narrower resource.
-const ANY_RESOURCE: [&str; 3] = ["ReadQuotas", "ReadMetrics", "JoinVpc"];
+const ANY_RESOURCE: [&str; 4] = ["ReadQuotas", "ReadMetrics", "JoinVpc", "ListStreams"];
 
 #[test]
 fn a_right_on_everything_is_one_that_aws_does_not_narrow() {

@@ -15,6 +15,7 @@ mod hold_grace;
 mod idle_items;
 mod idle_properties;
 mod ledger;
+mod log_properties;
 mod long_holds;
 mod order_log;
 mod order_place;

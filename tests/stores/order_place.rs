@@ -1,5 +1,7 @@
 //! order-place on a real Redis and a real table's protocol: batches that are delivered again in part and as a whole.
 
+mod undecided;
+
 use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
 use local::system::clock::micros_now;
 use local::system::redis_server;
@@ -53,11 +55,28 @@ impl PlaceFixture {
 
     /// Delivers a batch; returns the position of the first record to deliver again.
     async fn deliver(&self, batch: &[LogRecord], time: Duration) -> Option<usize> {
-        let event = serde_json::from_value(event(batch)).unwrap();
+        self.deliver_written_at(micros_now(), batch, time).await
+    }
+
+    /// Delivers a batch that DynamoDB wrote at `micros`.
+    async fn deliver_written_at(&self, micros: u64, batch: &[LogRecord], time: Duration) -> Option<usize> {
+        let event = serde_json::from_value(event(batch, micros / 1_000_000)).unwrap();
         let answer = serde_json::to_value(handle(&self.app, &event, time).await).unwrap();
         let failures = answer["batchItemFailures"].as_array().unwrap();
         assert!(failures.len() < 2, "{answer}");
         Some(failures.first()?["itemIdentifier"].as_str()?.parse().unwrap())
+    }
+
+    async fn append(&self, batch: &[LogRecord]) {
+        for record in batch {
+            self.log.append(record).await.unwrap();
+        }
+    }
+
+    /// Why the buyer's newest order is refused, according to the log.
+    async fn refusal(&self, record: &LogRecord) -> Option<&'static str> {
+        let newest = self.log.latest_of(&record.item_id, &record.user_token).await.unwrap().unwrap();
+        newest.refusal.map(|refusal| refusal.reason.slug())
     }
 
     async fn queued(&self) -> BTreeMap<String, u64> {
@@ -69,7 +88,7 @@ impl PlaceFixture {
 }
 
 /// A batch of the stream; a record's sequence number is its position.
-fn event(batch: &[LogRecord]) -> Value {
+fn event(batch: &[LogRecord], written_at: u64) -> Value {
     let change = |(position, record): (usize, &LogRecord)| {
         let kind = if record.kind == RecordKind::Order { "order" } else { "leave" };
         let digest =
@@ -79,7 +98,8 @@ fn event(batch: &[LogRecord]) -> Value {
             "buyer_stamp": { "S": format!("{}#{:016}", record.user_token.as_str(), record.placed_at.as_micros()) },
             "kind": { "S": kind },
         });
-        json!({ "eventName": "INSERT", "dynamodb": { "SequenceNumber": position.to_string(), "NewImage": image } })
+        let change = json!({ "SequenceNumber": position.to_string(), "NewImage": image, "ApproximateCreationDateTime": written_at });
+        json!({ "eventName": "INSERT", "dynamodb": change })
     };
     json!({ "Records": batch.iter().enumerate().map(change).collect::<Vec<_>>() })
 }
@@ -128,9 +148,7 @@ async fn a_withdrawal_that_is_delivered_again_does_not_reach_the_reservation_of_
     let at = micros_now() - 30_000_000;
     let [order, leave, again] = [(RecordKind::Order, 0), (RecordKind::Leave, 1), (RecordKind::Order, 2)]
         .map(|(kind, more)| fixture.record(kind, "alice", at + more * 1_000_000));
-    for record in [&order, &leave, &again] {
-        fixture.log.append(record).await.unwrap();
-    }
+    fixture.append(&[order.clone(), leave.clone(), again.clone()]).await;
     // The newer order was served.
     let buyer = &again.user_token;
     let key = Keys::of(&fixture.item_id);
@@ -156,24 +174,16 @@ async fn records_that_main_has_not_decided_are_delivered_again_and_refusals_are_
     let now = micros_now();
     let order = |buyer: &str, micros| fixture.record(RecordKind::Order, buyer, micros);
     let batch = [order("ann", now), order("late", now - 60_000_000), order("ahead", now + 60_000_000)];
-    for record in &batch {
-        fixture.log.append(record).await.unwrap();
-    }
+    fixture.append(&batch).await;
     fixture.main.set(ConnectionState::Refusing);
     assert_eq!(fixture.deliver(&batch, Duration::from_millis(300)).await, Some(0));
     fixture.main.set(ConnectionState::Up);
     assert_eq!(fixture.deliver(&batch, RUN).await, None);
     assert_eq!(fixture.queued().await, BTreeMap::from([("ann".to_owned(), now)]));
     for (record, reason) in batch.iter().zip([None, Some("too-late"), Some("clock-ahead")]) {
-        let newest = fixture.log.latest_of(&fixture.item_id, &record.user_token).await.unwrap().unwrap();
-        assert_eq!(newest.refusal.map(|refusal| refusal.reason.slug()), reason, "{newest:?}");
+        assert_eq!(fixture.refusal(record).await, reason, "{record:?}");
     }
     // A whole hour is delivered again: nothing changes.
     assert_eq!(fixture.deliver(&batch, RUN).await, None);
     assert_eq!(fixture.queued().await.len(), 1);
-    let unknown = LogRecord { item_id: "nothing".parse().unwrap(), ..batch[0].clone() };
-    fixture.log.append(&unknown).await.unwrap();
-    assert_eq!(fixture.deliver(std::slice::from_ref(&unknown), RUN).await, None);
-    let newest = fixture.log.latest_of(&unknown.item_id, &unknown.user_token).await.unwrap().unwrap();
-    assert_eq!(newest.refusal.map(|refusal| refusal.reason.slug()), Some("no-such-item"));
 }

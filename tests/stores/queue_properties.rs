@@ -130,7 +130,8 @@ fn judge(outcome: &DropResult, came: &[Came], stock: u32) -> Result<(), String> 
         let Came::Placed { buyer, placement: Some(placement), .. } = event else { continue };
         let buyer = format!("buyer-{buyer:02}");
         let has_place = outcome.taken.contains(&buyer) || outcome.queued.contains(&buyer);
-        let was_accepted = !matches!(placement, Placement::TooLate | Placement::ClockAhead);
+        let was_accepted =
+            !matches!(placement, Placement::TooLate | Placement::Released | Placement::ClockAhead);
         require(!was_accepted || has_place || may_have_left.contains(&buyer), "an order was lost")?;
     }
     for reservation in &outcome.reservations {

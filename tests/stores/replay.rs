@@ -104,6 +104,9 @@ struct World {
     number: AtomicU32,
 }
 
+/// The keys of an item and their content.
+type Dump = Vec<(String, Option<Vec<u8>>)>;
+
 /// One item, and its logs.
 struct Drop<'a> {
     world: &'a World,
@@ -196,7 +199,7 @@ impl Drop<'_> {
         Ok(self.world.queue.drain(&self.item_id, most, Permit::Unleased).await?.taken)
     }
 
-    async fn dump(&self) -> Result<Vec<(String, Option<Vec<u8>>)>> {
+    async fn dump(&self) -> Result<Dump> {
         let mut connection = self.world.redis.redis.connect().await?;
         let keys = Keys::of(&self.item_id);
         let mut dumped = Vec::new();
@@ -207,7 +210,7 @@ impl Drop<'_> {
     }
 
     /// Replaces the server's content, as a new primary has it. `None`: nothing is left.
-    async fn lose(&self, kept: Option<&[(String, Option<Vec<u8>>)]>) -> Result<()> {
+    async fn lose(&self, kept: Option<&Dump>) -> Result<()> {
         let mut connection = self.world.redis.redis.connect().await?;
         let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
         let Some(kept) = kept else {
@@ -312,7 +315,7 @@ async fn run(world: &World, case: &Case) -> Result<()> {
     if let (Loss::Tail(_), None) = (case.loss, &kept) {
         kept = Some(item.dump().await?);
     }
-    item.lose(kept.as_deref()).await?;
+    item.lose(kept.as_ref()).await?;
     // The drain finds out before it takes anything.
     ensure!(item.drain(500).await? == 0, "a drain took orders before the replay");
     let mut connection = world.redis.redis.connect().await?;

@@ -15,7 +15,10 @@ pub(crate) struct Scripts {
     place: Script,
     batch: Script,
     drain: Script,
+    settle: Script,
 }
+
+const SETTLE_SCRIPT: &str = include_str!("../../shared/src/queue/settle.lua");
 
 /// An order as a script gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,8 @@ impl Scripts {
             let changed = text.replace("redis.call('TIME')", clock).replace("call('TIME')", clock);
             ensure!(changed != text, "a script does not read the time as this test expects");
             let (usual, other) = (MAX_WINDOW.as_micros().to_string(), window.as_micros().to_string());
-            ensure!(text.contains(&usual), "a script does not have the longest window as this test expects");
+            let is_windowed = text.contains(&usual) || text == SETTLE_SCRIPT;
+            ensure!(is_windowed, "a script does not have the longest window as this test expects");
             // Not the time between two turns of the drain's memory of ages.
             let changed = changed.replace(&usual, &other);
             Ok(Script::new(
@@ -65,6 +69,7 @@ impl Scripts {
             place: with_time(PLACE_SCRIPT)?,
             batch: with_time(PLACE_BATCH_SCRIPT)?,
             drain: with_time(DRAIN_SCRIPT)?,
+            settle: with_time(SETTLE_SCRIPT)?,
         })
     }
 
@@ -117,6 +122,8 @@ impl Scripts {
     ) -> Result<Vec<Answer>> {
         let mut script = self.batch.key(&keys.orders);
         script.key(&keys.reservations).key(&keys.item).key(now.to_string()).arg(window);
+        let stamps = || orders.iter().map(|order| order.stamp);
+        script.arg(stamps().min()).arg(stamps().max());
         for order in orders {
             script.arg(order.stamp).arg(&order.buyer);
         }
@@ -151,6 +158,23 @@ impl Scripts {
         };
         ensure!(lag_micros >= 0 || taken == 0, "the lag is negative: {lag_micros}");
         Ok(Drain { taken, delay_micros, lag_micros })
+    }
+}
+
+impl Scripts {
+    /// Ends the reservation of `buyer` without a sale.
+    pub(crate) async fn release(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &Keys,
+        buyer: &str,
+        now: u64,
+    ) -> Result<()> {
+        let mut script = self.settle.key(&keys.item);
+        script.key(&keys.reservations).key(&keys.tasks).key(now.to_string());
+        let changed: u64 = script.arg(buyer).arg("").arg("released").arg(1).invoke_async(connection).await?;
+        ensure!(changed == 1, "{buyer}'s reservation was not released");
+        Ok(())
     }
 }
 

@@ -74,6 +74,7 @@ pub const WRONG: &[Wrong] = &[
     ("OrderLog", &["yes", ""]),
     ("OrderLogs", &["us-east-1", "us-east-1=a b", "us-east-1=abc,", "=abc"]),
     ("OrderLogWarmWrites", &["3999", "100001"]),
+    ("OrderPlaceConcurrency", &["3", "201"]),
     ("TokenJwks", &["{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),
     ("TokenIssuer", &["", "issuer.example", "http://issuer.example"]),
     ("TokenKeysFrom", &["http://issuer.example/keys", "issuer.example", "Discovery", "https://"]),

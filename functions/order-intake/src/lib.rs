@@ -123,6 +123,7 @@ async fn take_order(app: &App, request: &Request, placed_at: Stamp) -> Result<Ac
         app.edge.queue.place(&order, window, &app.edge.clock).await.map_err(|unplaced| match unplaced {
             PlaceError::Unreachable => Problem::MainUnreachable,
             PlaceError::Unknown => Problem::OutcomeUnknown,
+            PlaceError::BadKeys => Problem::Internal,
         })?;
     record_clock(app, placing.clock_offset);
     placement_answer(&order, placing)
@@ -137,10 +138,12 @@ fn placement_answer(order: &Order, placing: Placing) -> Result<AcceptedOrder, Pr
         Placement::AlreadyQueued { placed_at } => Ok(AcceptedOrder::before(order, placed_at)),
         Placement::AlreadyTaken { sold: true } => Err(Problem::AlreadySold),
         Placement::AlreadyTaken { sold: false } => Err(Problem::AlreadyReserved),
-        Placement::TooLate | Placement::ClockAhead if !placing.clock_offset.is_tolerable() => {
+        Placement::TooLate | Placement::Released | Placement::ClockAhead
+            if !placing.clock_offset.is_tolerable() =>
+        {
             Err(Problem::ClockOff)
         }
-        Placement::TooLate => Err(Problem::TooLate),
+        Placement::TooLate | Placement::Released => Err(Problem::TooLate),
         Placement::ClockAhead => Err(Problem::ClockAhead),
     }
 }

@@ -3,6 +3,7 @@
 use order_log::{LogRecord, Malformed};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use shared::stamp::Stamp;
 
 /// A batch: records in the order of their sequence numbers.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,13 +25,25 @@ struct StreamRecord {
 struct StreamChange {
     sequence_number: String,
     new_image: Map<String, Value>,
+    /// When DynamoDB wrote the record, in seconds, rounded down.
+    approximate_creation_date_time: Value,
 }
 
 /// A record of the log that the stream brings, with its sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) sequence_number: String,
+    /// DynamoDB's clock when the record was written; it may be up to a second later.
+    pub(crate) written_at: Option<Stamp>,
     pub(crate) record: LogRecord,
+}
+
+impl StreamChange {
+    fn written_at(&self) -> Option<Stamp> {
+        let seconds = self.approximate_creation_date_time.as_f64()?;
+        // The cast saturates.
+        Stamp::from_micros((seconds * 1e6) as u64).ok()
+    }
 }
 
 impl StreamEvent {
@@ -43,7 +56,11 @@ impl StreamEvent {
             self.records.iter().filter(|record| record.event_name == "INSERT")
         {
             match LogRecord::from_image(&change.new_image) {
-                Ok(record) => entries.push(Entry { sequence_number: change.sequence_number.clone(), record }),
+                Ok(record) => entries.push(Entry {
+                    sequence_number: change.sequence_number.clone(),
+                    written_at: change.written_at(),
+                    record,
+                }),
                 Err(error) => malformed.push((change.sequence_number.as_str(), error)),
             }
         }
@@ -100,6 +117,9 @@ mod tests {
         let [order, leave] = entries.as_slice() else { panic!("{entries:?}") };
         assert_eq!(order, &("700000000000000000001".into(), RecordKind::Order, 1_795_500_000_123_456));
         assert_eq!(leave, &("700000000000000000003".into(), RecordKind::Leave, 1_795_500_002_000_000));
+        let event: StreamEvent = serde_json::from_str(text).unwrap();
+        let written_at = event.entries().0.first().unwrap().written_at;
+        assert_eq!(written_at.map(Stamp::as_micros), Some(1_795_500_000_000_000));
         // The record between the two is an outcome of an order.
         assert_eq!(malformed, []);
     }

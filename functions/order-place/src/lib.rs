@@ -6,31 +6,36 @@
 //! is written back to the record.
 //!
 //! A record that main has not decided is delivered again, with all that follow it. That does nothing to those that are
-//! decided.
+//! decided: a refusal is written only if no later delivery can queue the order. Where the cause is one item alone, its
+//! records are set aside, so that those of other items go on.
 
+mod decide;
 pub mod event;
 mod rounds;
+mod undecided;
 mod withdraw;
 
+use decide::{Items, decide, record_decision};
 use event::{BatchResponse, Entry, StreamEvent};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
-use order_log::{LogRecord, OrderLog, Refusal, RefusalReason};
+use order_log::OrderLog;
 use rounds::{Round, rounds};
 use shared::clock::Clock;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::ItemId;
-use shared::item_cache::ItemCache;
-use shared::queue::{
-    BATCH_SCRIPTS, BatchOrder, Link, MAX_PLACED, PlaceError, Placement, Placing, Queue, random_part_of,
-};
+use shared::queue::{BATCH_SCRIPTS, Link, MAX_PLACED, Queue, random_part_of};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use undecided::Undecided;
 
 /// No attempt starts later than this in an invocation. An attempt takes 10 s at most: the longest window of its orders.
 pub const RUN_LIMIT: Duration = Duration::from_secs(12);
 /// The longest pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// The longest that the records of an item that main cannot process keep the others of their shard waiting.
+const ITEM_LIMIT: Duration = Duration::from_secs(1);
 /// Refusals of one item that are written at the same time.
 const PARALLEL: usize = 16;
 
@@ -38,7 +43,7 @@ const PARALLEL: usize = 16;
 #[derive(Debug)]
 pub struct App {
     queue: Queue,
-    items: ItemCache,
+    items: Items,
     log: OrderLog,
     clock: Clock,
 }
@@ -53,7 +58,7 @@ impl App {
 
     /// Takes orders from `log` to `queue`.
     pub fn new(queue: Queue, log: OrderLog) -> Self {
-        Self { items: ItemCache::new(None, queue.clone()), queue, log, clock: Clock::machine() }
+        Self { items: Items::new(queue.clone()), queue, log, clock: Clock::machine() }
     }
 
     /// Starts connecting in the background.
@@ -78,7 +83,7 @@ pub async fn handle(app: &App, event: &StreamEvent, time: Duration) -> BatchResp
     BatchResponse::again_from(first.map(|entry| entry.sequence_number.as_str()))
 }
 
-/// Applies the records of one item. Returns the positions of those that are undecided.
+/// Applies the records of one item. Returns the positions of those that are undecided, and must be delivered again.
 async fn apply_item(
     app: &App,
     item_id: &ItemId,
@@ -86,15 +91,16 @@ async fn apply_item(
     entries: &[Entry],
     until: Instant,
 ) -> Vec<usize> {
-    let record = |position: usize| entries.get(position).map(|entry| &entry.record);
+    let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut left: Vec<Round> = rounds.to_vec();
     loop {
         let mut undecided = Vec::new();
+        let mut fault = None;
         for round in &left {
             // Where a round is not done, a later round would overtake it.
             let next = if undecided.is_empty() {
-                apply_round(app, item_id, round, &record, until).await
+                apply_round(app, item_id, round, entries, until, &mut fault).await
             } else {
                 round.clone()
             };
@@ -103,21 +109,39 @@ async fn apply_item(
             }
         }
         left = undecided;
-        if left.is_empty() || Instant::now() + pause >= until {
-            return left.into_iter().flat_map(|round| [round.orders, round.leaves].concat()).collect();
+        let positions = || left.iter().flat_map(|round| [&round.orders[..], &round.leaves].concat());
+        if left.is_empty() {
+            return Vec::new();
+        }
+        if let Some(fault) = fault
+            && began.elapsed() + pause >= ITEM_LIMIT
+        {
+            set_aside(item_id, positions().count(), &fault);
+            return Vec::new();
+        }
+        if Instant::now() + pause >= until {
+            return positions().collect();
         }
         tokio::time::sleep(random_part_of(pause)).await;
         pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// Applies one round; returns what is still undecided of it.
-async fn apply_round<'a>(
+/// Gives up records of an item that main cannot process, so that the records behind them are not too late. They stay in
+/// the log without an outcome: a replay of the item takes them from there.
+fn set_aside(item_id: &ItemId, records: usize, fault: &str) {
+    metrics::counter!("log_records_set_aside").increment(records as u64);
+    tracing::error!(%item_id, records, fault, "main cannot process an item; its records are set aside without a decision, and other items go on. When the item is repaired, replay it");
+}
+
+/// Applies one round; returns what is still undecided of it. If the item alone is the cause, `fault` says why.
+async fn apply_round(
     app: &App,
     item_id: &ItemId,
     round: &Round,
-    record: &impl Fn(usize) -> Option<&'a LogRecord>,
+    entries: &[Entry],
     until: Instant,
+    fault: &mut Option<String>,
 ) -> Round {
     let mut undecided = Round::default();
     for positions in round.orders.chunks(MAX_PLACED) {
@@ -126,18 +150,19 @@ async fn apply_round<'a>(
             undecided.orders.extend_from_slice(positions);
             continue;
         }
-        let orders: Vec<(usize, &LogRecord)> =
-            positions.iter().filter_map(|position| Some((*position, record(*position)?))).collect();
-        undecided.orders.extend(place(app, item_id, &orders).await);
+        let orders: Vec<(usize, &Entry)> =
+            positions.iter().filter_map(|position| Some((*position, entries.get(*position)?))).collect();
+        undecided.orders.extend(place(app, item_id, &orders, fault).await);
     }
     for position in &round.leaves {
-        let Some(record) = record(*position) else { continue };
+        let Some(Entry { record, .. }) = entries.get(*position) else { continue };
         if undecided != Round::default() || Instant::now() >= until {
             undecided.leaves.push(*position);
             continue;
         }
-        if let Err(error) = withdraw::withdraw(app, record).await {
-            tracing::warn!(%error, %item_id, "could not withdraw an order; it is tried again");
+        if let Err(cause) = withdraw::withdraw(app, record).await {
+            tracing::warn!(%cause, %item_id, "could not withdraw an order; it is tried again");
+            note(fault, cause);
             undecided.leaves.push(*position);
         }
     }
@@ -145,100 +170,46 @@ async fn apply_round<'a>(
 }
 
 /// Places orders of one item; returns the positions of those that are undecided.
-async fn place(app: &App, item_id: &ItemId, orders: &[(usize, &LogRecord)]) -> Vec<usize> {
-    let decisions = match decide(app, item_id, orders).await {
+async fn place(
+    app: &App,
+    item_id: &ItemId,
+    orders: &[(usize, &Entry)],
+    fault: &mut Option<String>,
+) -> Vec<usize> {
+    let entries: Vec<&Entry> = orders.iter().map(|(_, entry)| *entry).collect();
+    let decisions = match decide(app, item_id, &entries).await {
         Ok(decisions) => decisions,
-        Err(error) => {
-            tracing::warn!(%error, %item_id, orders = orders.len(), "could not place orders in main's queue; they are tried again");
+        Err(cause) => {
+            tracing::warn!(%cause, %item_id, orders = orders.len(), "could not place orders in main's queue; they are tried again");
+            note(fault, cause);
             return orders.iter().map(|(position, _)| *position).collect();
         }
     };
-    let recorded = orders.iter().zip(decisions).map(|((position, record), decision)| async move {
+    let (mut undecided, mut decided) = (Vec::new(), Vec::new());
+    let mut causes = BTreeSet::new();
+    for ((position, entry), decision) in orders.iter().zip(decisions) {
         match decision {
-            Ok(decided) => (!record_decision(app, record, decided).await).then_some(*position),
-            Err(error) => {
-                tracing::warn!(%error, %item_id, "could not place an order in main's queue; it is tried again");
-                Some(*position)
+            Ok(decision) => decided.push((*position, &entry.record, decision)),
+            Err(cause) => {
+                undecided.push(*position);
+                causes.insert(cause.to_string());
+                note(fault, cause);
             }
         }
+    }
+    for cause in causes {
+        tracing::warn!(cause, %item_id, orders = undecided.len(), "could not place orders in main's queue; they are tried again");
+    }
+    let recorded = decided.into_iter().map(|(position, record, decision)| async move {
+        (!record_decision(app, record, decision).await).then_some(position)
     });
-    let undecided = stream::iter(recorded).buffer_unordered(PARALLEL).filter_map(async |one| one);
-    undecided.collect().await
+    let unrecorded = stream::iter(recorded).buffer_unordered(PARALLEL).filter_map(async |one| one);
+    undecided.extend(unrecorded.collect::<Vec<_>>().await);
+    undecided
 }
 
-/// What main has decided about an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
-    /// It is queued since it was stamped so many microseconds ago.
-    Placed {
-        age_micros: i64,
-    },
-    /// The buyer has an order or a unit already.
-    Superseded,
-    Refused(RefusalReason),
-}
-
-/// Main's decisions about orders of one item, in their order.
-async fn decide(
-    app: &App,
-    item_id: &ItemId,
-    orders: &[(usize, &LogRecord)],
-) -> Result<Vec<Result<Decision, PlaceError>>, String> {
-    let limit = app.queue.call_limit() * 2;
-    let Some(copy) = app.items.get(item_id, limit).await.map_err(|error| error.to_string())? else {
-        return Ok(orders.iter().map(|_| Ok(Decision::Refused(RefusalReason::NoSuchItem))).collect());
-    };
-    let batch: Vec<BatchOrder> = orders
-        .iter()
-        .map(|(_, record)| BatchOrder { user_token: record.user_token.clone(), placed_at: record.placed_at })
-        .collect();
-    let placed = app.queue.place_batch(item_id, &batch, copy.item.settle_window(), &app.clock).await;
-    // order-intake has no answer of main to compare the region's clock with.
-    if let Some(bounds) = placed.iter().flatten().next().map(|placing| placing.clock_offset) {
-        bounds.set_metrics();
-        if !bounds.is_tolerable() {
-            tracing::error!(
-                offset_low_ms = bounds.low / 1000,
-                offset_high_ms = bounds.high / 1000,
-                "the clock of this machine differs from main's by more than the tolerance; the region's orders may have wrong stamps"
-            );
-        }
+fn note(fault: &mut Option<String>, cause: Undecided) {
+    if let Undecided::Item(text) = cause {
+        *fault = Some(text);
     }
-    let decision = |placing: Placing| match placing.placement {
-        Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
-        Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
-        Placement::TooLate => Decision::Refused(RefusalReason::TooLate),
-        Placement::ClockAhead => Decision::Refused(RefusalReason::ClockAhead),
-    };
-    Ok(placed.into_iter().map(|placing| placing.map(decision)).collect())
-}
-
-/// Records a decision. Returns whether that was possible.
-async fn record_decision(app: &App, record: &LogRecord, decision: Decision) -> bool {
-    if let Decision::Refused(reason) = decision {
-        let refusal = Refusal { reason, decided_at: app.clock.now() };
-        if let Err(error) = app.log.refuse(record, refusal).await {
-            tracing::warn!(%error, item_id = %record.item_id, reason = reason.slug(), "could not write a refusal to the order log; it is tried again");
-            return false;
-        }
-    }
-    // In one line, for the alarm.
-    metrics::counter!("log_orders_decided").increment(1);
-    metrics::counter!("log_orders_lost").increment(u64::from(is_lost(decision)));
-    match decision {
-        Decision::Placed { age_micros } => {
-            metrics::counter!("orders_placed").increment(1);
-            metrics::histogram!("placement_age_ms").record(age_micros as f64 / 1000.0);
-        }
-        Decision::Superseded => {}
-        Decision::Refused(reason) => {
-            metrics::counter!("log_orders_refused", "Reason" => reason.slug()).increment(1);
-        }
-    }
-    true
-}
-
-/// Whether an order is refused for a reason that is not the buyer's.
-fn is_lost(decision: Decision) -> bool {
-    matches!(decision, Decision::Refused(RefusalReason::TooLate | RefusalReason::ClockAhead))
 }

@@ -45,6 +45,7 @@ mod tests {
     fn records_of_a_buyer_keep_their_order_and_others_travel_together() {
         let entry = |item: &str, buyer: &str, kind| Entry {
             sequence_number: String::new(),
+            written_at: None,
             record: LogRecord::new(
                 kind,
                 item.parse().unwrap(),

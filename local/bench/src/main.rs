@@ -7,6 +7,7 @@ mod ledger;
 mod live;
 mod main_redis;
 mod opening;
+mod place_batch;
 mod resp;
 
 use clap::Parser;
@@ -63,6 +64,7 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     if wanted("place") {
         eprintln!("place: the script against a bare ZADD NX, in pairs of rounds ...");
         figures.extend(main_redis::place().await?);
+        figures.extend(place_batch::measure().await?);
     }
     if wanted("drain") {
         eprintln!("drain: calls of 500, then with 10,000 and 5,000,000 orders waiting ...");

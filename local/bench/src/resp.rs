@@ -86,6 +86,6 @@ async fn one(
 /// How long an order was in transit: up to 130 ms, as from five regions. Orders do not
 /// reach main in the order of their stamps, and their place in the set determines the cost of
 /// an insertion.
-fn journey_micros(number: u64) -> u64 {
+pub(crate) fn journey_micros(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0x1_FFFF
 }

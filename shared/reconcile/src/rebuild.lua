@@ -16,8 +16,8 @@ redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
 local taken = redis.call('ZCOUNT', KEYS[2], 0, '+inf')
 local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
-redis.call('HSET', KEYS[1], 'stock_left', string.format('%.0f', ARGV[4] - ARGV[6] - taken), 'units_sold', sold,
-  'closed', tonumber(old[4] or 0) > tonumber(ARGV[1]) and old[4] or ARGV[1], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1], 'closed', tonumber(old[4] or 0) > tonumber(ARGV[1]) and old[4] or ARGV[1],
+  'stock_left', string.format('%.0f', ARGV[4] - ARGV[6] - taken), 'units_sold', sold, unpack(ARGV, 3))
 if ARGV[2] == '1' or old[5] then redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1') end
 -- An item that was sold by a lease (leased_until: by an earlier version) still needs one, even if this region is no
 -- longer main.

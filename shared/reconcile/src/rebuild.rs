@@ -99,7 +99,8 @@ async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> R
             let score = match sale.state {
                 SaleState::Sold => f64::INFINITY,
                 SaleState::Reserved => sale.hold_until.as_micros() as f64,
-                SaleState::Released => -(sale.reserved_at.as_micros() as f64),
+                // As in settle.lua: not before the stamp, if the clock was set back.
+                SaleState::Released => -(sale.reserved_at.max(sale.placed_at).as_micros() as f64),
             };
             (score, sale.user_token.as_str().to_owned())
         });

@@ -43,6 +43,9 @@ impl Queue {
             return Err(ItemError::TooMany);
         }
         let fields = [
+            // The watermark: no moment, but it exists. Every order reads it, and Redis finds the first field of a small hash
+            // soonest.
+            ("closed", "1".to_owned()),
             ("name", new.name.clone()),
             ("stock_total", new.stock_total.to_string()),
             ("stock_left", new.stock_total.to_string()),
@@ -53,8 +56,6 @@ impl Queue {
             ("settle_window_ms", new.settle_window_ms.to_string()),
             ("paused", "0".to_owned()),
             ("epoch", epoch.to_string()),
-            // The watermark: no moment, but it exists.
-            ("closed", "1".to_owned()),
         ];
         // Redis may have had an item of this name, and lost it alone.
         self.activate(&new.item_id).await?;

@@ -26,6 +26,9 @@ const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// The codes of errors that only a replica returns.
 const REPLICA_CODES: [&str; 2] = ["READONLY", "MASTERDOWN"];
 
+/// The codes of errors about the keys of a command. An error that a script raises without a code is an `ERR`.
+const KEY_CODES: [&str; 2] = ["WRONGTYPE", "ERR"];
+
 /// Why a command has no result. The texts never contain an argument of a command.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LinkError {
@@ -44,6 +47,14 @@ pub enum LinkError {
     /// The server answered with an error and changed nothing.
     #[error("Redis refused the command: {0}")]
     Refused(String),
+}
+
+impl LinkError {
+    /// Whether the command failed because of the keys that it reads: one has a wrong type, or a script found a malformed
+    /// value. A repetition does not help, and commands on other keys succeed.
+    pub fn is_of_the_keys(&self) -> bool {
+        matches!(self, Self::Refused(code) if KEY_CODES.contains(&code.as_str()))
+    }
 }
 
 /// A shared connection to one Redis. Cloning shares it.
@@ -264,10 +275,12 @@ fn is_connection_error(error: &RedisError) -> bool {
 
 /// The error without any argument that the server may have echoed.
 fn describe(error: &RedisError) -> String {
-    match replica_code(error).or_else(|| error.code()) {
-        Some(code) => code.to_owned(),
-        None => error.category().to_owned(),
+    if let Some(code) = replica_code(error).or_else(|| error.code()) {
+        return code.to_owned();
     }
+    // A transaction carries the errors of its commands.
+    let errors = error.clone().into_server_errors().unwrap_or_default();
+    errors.first().map_or_else(|| error.category().to_owned(), |(_, error)| error.code().to_owned())
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@
 --
 -- Returns one integer if the order is queued: its age by main's clock in us. This is the path of every order of a drop,
 -- and each call and conversion on it costs time. Every other answer is an array: the buyer's state, a number, the age.
+-- 'released' is a late order of a buyer whose unit was released after the stamp. It may be the order that was served: a
+-- released unit's score is the negative moment of its release, which is after every stamp that was served.
 local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at
@@ -22,7 +24,7 @@ local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
 local is_late
 if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
-if closed and is_late and placed_at - closed > 0 then
+if closed and is_late and placed_at - closed > 0 and not (hold and placed_at + hold <= 0) then
   -- Old, and not overtaken. It is not refused while the item is being restored, nor before the drain has found out that
   -- the item has to be: on another primary than before.
   local item = call('HMGET', KEYS[3], 'restoring', 'primary')
@@ -45,4 +47,5 @@ call('ZREM', KEYS[1], '')
 if is_taken then return { 'taken', hold, age } end
 local queued_at = call('ZSCORE', KEYS[1], buyer)
 if queued_at then return { 'queued', queued_at, age } end
+if is_late and hold and placed_at + hold <= 0 then return { 'released', '', age } end
 return { is_late and 'too_late' or 'clock_ahead', '', age }

@@ -61,6 +61,9 @@ pub enum Placement {
     },
     /// An order that was served may be younger, or the order is older than [`MAX_WINDOW`]; it is not queued.
     TooLate,
+    /// It is too late, and a unit of the buyer was released after the stamp. It may be the order that was served; it is
+    /// not queued again.
+    Released,
     /// The stamp is ahead of main's clock by more than the tolerance; the order is not queued.
     ClockAhead,
 }
@@ -75,6 +78,9 @@ pub enum PlaceError {
     /// happened to the first attempt.
     #[error("main did not answer within the longest window of an order; the order may be queued")]
     Unknown,
+    /// The order is not queued, and a repetition does not help.
+    #[error("main cannot process the keys of the item: one has a wrong type or a malformed value")]
+    BadKeys,
 }
 
 impl Placing {
@@ -86,7 +92,9 @@ impl Placing {
                 self.placement = Placement::Queued;
             }
             // The earlier attempt may have been queued and served in between, or may still arrive.
-            Placement::TooLate | Placement::ClockAhead if maybe_sent => return Err(PlaceError::Unknown),
+            Placement::TooLate | Placement::Released | Placement::ClockAhead if maybe_sent => {
+                return Err(PlaceError::Unknown);
+            }
             _ => {}
         }
         Ok(self)
@@ -173,6 +181,9 @@ impl Attempts {
     /// Waits after a failed attempt. The error is what is known about the order if there is no time for another.
     async fn failed(&mut self, error: &LinkError) -> Result<(), PlaceError> {
         self.maybe_sent |= matches!(error, LinkError::Unanswered(_));
+        if error.is_of_the_keys() && !self.maybe_sent {
+            return Err(PlaceError::BadKeys);
+        }
         if self.left() <= self.pause || matches!(error, LinkError::Resting) {
             return Err(if self.maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
         }
@@ -200,6 +211,7 @@ fn placement(state: &[u8], figure: &[u8]) -> Option<Placement> {
         b"queued" => Placement::AlreadyQueued { placed_at: super::order::parse_stamp(figure)? },
         b"taken" => Placement::AlreadyTaken { sold: figure == b"inf" },
         b"too_late" => Placement::TooLate,
+        b"released" => Placement::Released,
         b"clock_ahead" => Placement::ClockAhead,
         _ => return None,
     })
@@ -225,6 +237,8 @@ mod tests {
         assert!(PLACE_SCRIPT.contains(&format!("age <= {micros} ")));
         assert!(PLACE_BATCH_SCRIPT.contains(&format!("now - {micros} - 1")));
         assert!(PLACE_BATCH_SCRIPT.contains(&format!("stamp >= now - {micros} ")));
+        assert!(PLACE_BATCH_SCRIPT.contains(&format!("now - ARGV[2] <= {micros} ")));
+        assert!(PLACE_BATCH_SCRIPT.contains(&format!("stamp < now - {micros} and")));
         assert!(DRAIN_SCRIPT.contains(&format!("2 * before), {micros})")));
     }
 
@@ -242,14 +256,14 @@ mod tests {
         let ours = Placement::AlreadyQueued { placed_at: at(5) };
         let earlier = Placement::AlreadyQueued { placed_at: at(4) };
         let taken = Placement::AlreadyTaken { sold: false };
-        for placement in [Placement::Queued, ours, earlier, taken, Placement::TooLate, Placement::ClockAhead]
-        {
+        let refusals = [Placement::TooLate, Placement::Released, Placement::ClockAhead];
+        for placement in [Placement::Queued, ours, earlier, taken].into_iter().chain(refusals) {
             assert_eq!(meaning(placement, false), Ok(placement));
         }
         assert_eq!(meaning(ours, true), Ok(Placement::Queued));
         assert_eq!(meaning(earlier, true), Ok(earlier));
         assert_eq!(meaning(taken, true), Ok(taken));
-        for refusal in [Placement::TooLate, Placement::ClockAhead] {
+        for refusal in refusals {
             assert_eq!(meaning(refusal, true), Err(PlaceError::Unknown));
         }
     }

@@ -13,11 +13,14 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
+-- A clock that was set back must not release a unit before the stamp that it was served for: place.lua compares the two.
+local closed = redis.call('HGET', KEYS[1], 'closed')
+local released = '-' .. (closed and closed - now > 0 and closed or now)
 local changed, back, sold = 0, 0, 0
 for i = 1, #ARGV, 4 do
   local buyer, expected, score, returns = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local old = redis.call('ZSCORE', KEYS[2], buyer)
-  if score == 'released' then score = '-' .. now end
+  if score == 'released' then score = released end
   local as_expected = expected == '' or (old and tonumber(old) == tonumber(expected))
   if as_expected and not (old and tonumber(old) == tonumber(score)) then
     local was_taken = old and tonumber(old) >= 0

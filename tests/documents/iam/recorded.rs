@@ -133,7 +133,7 @@ fn calls() -> Vec<Value> {
 }
 
 /// What a role allows and no recorded request uses: function (`*`: all), action, reason.
-pub(crate) const UNUSED: [(&str, &str, &str); 18] = [
+pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
     ("*", "logs:CreateLogStream", "Lambda writes the function's log"),
     ("*", "logs:PutLogEvents", "Lambda writes the function's log"),
     ("*", "ec2:AssignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
@@ -148,6 +148,7 @@ pub(crate) const UNUSED: [(&str, &str, &str); 18] = [
     ("order-place", "dynamodb:DescribeStream", "Lambda reads the order log's stream"),
     ("order-place", "dynamodb:GetRecords", "Lambda reads the order log's stream"),
     ("order-place", "dynamodb:GetShardIterator", "Lambda reads the order log's stream"),
+    ("order-place", "dynamodb:ListStreams", "Lambda reads the order log's stream"),
     ("region-failover", "kms:DescribeKey", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("region-failover", "kms:CreateGrant", "RDS encrypts a drill's copy; the tests' replica has no key"),
     ("restore-drill", "kms:DescribeKey", "RDS decrypts the snapshot with the role's permissions"),

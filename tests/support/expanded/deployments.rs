@@ -52,7 +52,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 20] = [
+pub const OPTIONS: [(&str, &str); 21] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (

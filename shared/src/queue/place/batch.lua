@@ -2,7 +2,8 @@
 -- ZMSCORE and one ZADD for all of them.
 --
 -- KEYS  1 orders:{id}   2 reservations:{id}   3 item:{id}
--- ARGV  1 settle window (us)   2, 3 placed_at (us) and user_token of the first order, and so on; at most 200 orders
+-- ARGV  1 settle window (us)   2, 3 the oldest and the newest placed_at (us)
+--       4, 5 placed_at (us) and user_token of the first order, and so on; at most 200 orders
 --
 -- One answer differs from place.lua's: an order that was in the queue with this very stamp is queued, and not "queued
 -- earlier". A repetition of a batch cannot tell the two apart, and need not.
@@ -12,29 +13,64 @@
 local call, window = redis.call, ARGV[1] + 0
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local buyers, stamps, count = {}, {}, 0
-for i = 2, #ARGV, 2 do
-  count = count + 1
-  stamps[count], buyers[count] = ARGV[i], ARGV[i + 1]
-end
-local holds = call('ZMSCORE', KEYS[2], unpack(buyers))
 local closed = call('HGET', KEYS[3], 'closed')
 -- Nothing at or below this stamp may enter.
 local limit = now - window - 1
 if closed then
   limit = math.max(closed + 0, now - 10000000 - 1)
   -- As in place.lua: an old order that was not overtaken, while the item is being restored or has to be.
-  for i = 1, count do
-    if stamps[i] - limit <= 0 and stamps[i] - closed > 0 then
-      local item = call('HMGET', KEYS[3], 'restoring', 'primary')
-      local info = item[2] and not item[1] and redis.pcall('INFO', 'replication')
-      local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
-      if item[1] or item[2] ~= primary then limit = closed + 0 end
-      break
-    end
+  if ARGV[2] - limit <= 0 and limit - closed > 0 then
+    local item = call('HMGET', KEYS[3], 'restoring', 'primary')
+    local info = item[2] and not item[1] and redis.pcall('INFO', 'replication')
+    local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
+    if item[1] or item[2] ~= primary then limit = closed + 0 end
   end
 end
 local newest = now + 100000
+
+-- Ages are for the drain's delay, as in place.lua.
+local function write_age(age)
+  if age + age <= window or not closed then return end
+  local late = call('HGET', KEYS[3], 'late')
+  if not late or late == '0' or age - late > 50000 then call('HSET', KEYS[3], 'late', string.format('%.0f', age)) end
+end
+
+local answer = { string.format('%.0f', now) }
+local function say(i, state, figure)
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 3] = i, state, figure
+end
+
+local buyers, count = {}, 0
+for i = 5, #ARGV, 2 do
+  count = count + 1
+  buyers[count] = ARGV[i]
+end
+-- Until the first order of the item is served, no buyer has a unit.
+local holds = call('EXISTS', KEYS[2]) == 1 and call('ZMSCORE', KEYS[2], unpack(buyers)) or {}
+
+-- The path of a drop's opening: no order is refused. It makes as few calls and tables as it can.
+if ARGV[2] - limit > 0 and now - ARGV[2] <= 10000000 and ARGV[3] - newest <= 0 then
+  local taken = false
+  for i = 1, count do
+    if holds[i] and holds[i] + 0 >= 0 then taken = true break end
+  end
+  if not taken then
+    write_age(now - ARGV[2])
+    if call('ZADD', KEYS[1], 'NX', unpack(ARGV, 4)) < count then
+      local scores = call('ZMSCORE', KEYS[1], unpack(buyers))
+      for i = 1, count do
+        if scores[i] - ARGV[2 * i + 2] ~= 0 then say(i, 'queued', scores[i]) end
+      end
+    end
+    return answer
+  end
+end
+
+local stamps = {}
+for i = 1, count do stamps[i] = ARGV[2 * i + 2] end
+-- Whether a unit of the buyer was released after the stamp: as in place.lua.
+local function is_released(i) return holds[i] and stamps[i] + holds[i] <= 0 end
 
 local refused, entries, oldest = {}, {}, now
 for i = 1, count do
@@ -43,7 +79,7 @@ for i = 1, count do
     refused[#refused + 1] = i
   else
     if stamp < oldest and stamp >= now - 10000000 then oldest = stamp end
-    if stamp <= limit or stamp > newest then
+    if stamp <= limit or stamp > newest or stamp < now - 10000000 and is_released(i) then
       refused[#refused + 1] = i
     else
       entries[#entries + 1] = stamps[i]
@@ -52,13 +88,8 @@ for i = 1, count do
   end
 end
 
-local age = now - oldest
-if age + age > window and closed then
-  local late = call('HGET', KEYS[3], 'late')
-  if not late or late == '0' or age - late > 50000 then call('HSET', KEYS[3], 'late', string.format('%.0f', age)) end
-end
+write_age(now - oldest)
 
-local answer = { string.format('%.0f', now) }
 local before = #refused > 0 and call('ZMSCORE', KEYS[1], unpack(buyers))
 -- Also without an entry a write: only a server that takes writes may refuse.
 local added
@@ -66,10 +97,6 @@ if #entries > 0 then added = call('ZADD', KEYS[1], 'NX', unpack(entries)) else a
 if added * 2 == #entries and not before then return answer end
 
 local scores = call('ZMSCORE', KEYS[1], unpack(buyers))
-local function say(i, state, figure)
-  local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3] = i, state, figure
-end
 local entered, next_refused = {}, 1
 for i = 1, count do
   local buyer, score = buyers[i], scores[i]
@@ -84,7 +111,8 @@ for i = 1, count do
     elseif before[i] or entered[buyer] then
       if score + 0 ~= stamp then say(i, 'queued', score) end
     else
-      say(i, stamp <= limit and 'too_late' or 'clock_ahead', '')
+      local is_ahead = stamp > limit and stamp > newest
+      say(i, is_ahead and 'clock_ahead' or is_released(i) and 'released' or 'too_late', '')
     end
   end
 end

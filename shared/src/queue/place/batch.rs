@@ -87,12 +87,16 @@ impl Queue {
         clock: &Clock,
     ) -> Result<Vec<Placing>, LinkError> {
         let keys = Keys::of(item_id);
+        let stamps = || batch.iter().map(|order| order.placed_at);
+        let oldest = stamps().min().unwrap_or(Stamp::EPOCH);
+        let newest = stamps().max().unwrap_or(Stamp::EPOCH);
         let (sent, reply) = self
             .link
             .run(limit, async |mut connection| {
                 let sent = clock.now();
                 let mut script = SCRIPT.key(&keys.orders);
                 script.key(&keys.reservations).key(&keys.item).arg(settle_window.as_micros());
+                script.arg(oldest.as_micros()).arg(newest.as_micros());
                 for order in batch {
                     script.arg(order.placed_at.as_micros()).arg(order.user_token.as_str());
                 }

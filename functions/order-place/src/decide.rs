@@ -1,0 +1,199 @@
+//! What main decides about orders, and what is recorded of it.
+
+use crate::App;
+use crate::event::Entry;
+use crate::undecided::Undecided;
+use order_log::{LogRecord, Refusal, RefusalReason};
+use shared::item::ItemId;
+use shared::item_cache::ItemCache;
+use shared::queue::{BatchOrder, ItemCopy, PlaceError, Placement, Placing, Queue};
+use shared::stamp::Stamp;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A stamp may be ahead of another clock by this much; that clock is waited for. With a longer time, the stamp's clock is
+/// wrong.
+const MAX_AHEAD: Duration = Duration::from_secs(1);
+/// DynamoDB rounds the time of a record down to the second.
+const ROUNDING: Duration = Duration::from_secs(1);
+/// The maximum number of items that a process remembers; above it, the process forgets all.
+const MAX_ITEMS: usize = 2_000;
+
+/// What main has decided about an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is queued since it was stamped so many microseconds ago.
+    Placed {
+        age_micros: i64,
+    },
+    /// The buyer has an order or a unit already, or had a unit that was released after the stamp.
+    Superseded,
+    Refused(RefusalReason),
+}
+
+/// Main's items.
+#[derive(Debug)]
+pub(crate) struct Items {
+    cache: ItemCache,
+    /// Items that this process has read. None is ever deleted.
+    seen: Mutex<HashSet<ItemId>>,
+}
+
+impl Items {
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self { cache: ItemCache::new(None, queue), seen: Mutex::default() }
+    }
+
+    /// The item; `None` if it never existed. That is final, so main's set of items must say so, and a set that is empty
+    /// or lacks an item that this process has read is that of a Redis that was lost.
+    async fn get(&self, queue: &Queue, item_id: &ItemId) -> Result<Option<Arc<ItemCopy>>, Undecided> {
+        let limit = queue.call_limit() * 2;
+        let copy = self.cache.get(item_id, limit).await?;
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = copy {
+            if seen().len() >= MAX_ITEMS {
+                seen().clear();
+            }
+            seen().insert(item_id.clone());
+            return Ok(Some(copy));
+        }
+        let known = queue.item_ids_on_primary(limit).await?;
+        if known.is_empty() {
+            return Err(Undecided::Main("main has no item: its Redis may have been lost".into()));
+        }
+        if known.contains(item_id) || seen().contains(item_id) {
+            return Err(Undecided::Item("main has lost the item".into()));
+        }
+        Ok(None)
+    }
+}
+
+/// Main's decisions about orders of one item, in their order.
+pub(crate) async fn decide(
+    app: &App,
+    item_id: &ItemId,
+    orders: &[&Entry],
+) -> Result<Vec<Result<Decision, Undecided>>, Undecided> {
+    let Some(copy) = app.items.get(&app.queue, item_id).await? else {
+        return Ok(orders.iter().map(|_| Ok(Decision::Refused(RefusalReason::NoSuchItem))).collect());
+    };
+    let (ahead, batch): (Vec<bool>, Vec<BatchOrder>) = orders
+        .iter()
+        .map(|Entry { record, written_at, .. }| {
+            let order = BatchOrder { user_token: record.user_token.clone(), placed_at: record.placed_at };
+            (is_ahead_of_the_log(record.placed_at, *written_at), order)
+        })
+        .unzip();
+    let sent: Vec<BatchOrder> =
+        batch.iter().zip(&ahead).filter(|(_, ahead)| !**ahead).map(|(order, _)| order.clone()).collect();
+    let placed = app.queue.place_batch(item_id, &sent, copy.item.settle_window(), &app.clock).await;
+    check_clock(&placed);
+    let mut placed = placed.into_iter();
+    let decisions = ahead.into_iter().map(|ahead| {
+        if ahead {
+            return Ok(Decision::Refused(RefusalReason::ClockAhead));
+        }
+        let placing = placed.next().ok_or_else(|| Undecided::Main("an order has no answer".into()))?;
+        decision(placing?)
+    });
+    Ok(decisions.collect())
+}
+
+/// Measures the region's clock: order-intake has no answer of main to compare it with.
+fn check_clock(placed: &[Result<Placing, PlaceError>]) {
+    let Some(Placing { clock_offset: bounds, .. }) = placed.iter().flatten().next() else { return };
+    bounds.set_metrics();
+    if !bounds.is_tolerable() {
+        tracing::error!(
+            offset_low_ms = bounds.low / 1000,
+            offset_high_ms = bounds.high / 1000,
+            "the clock of this machine differs from main's by more than the tolerance; the region's orders may have wrong stamps"
+        );
+    }
+}
+
+/// Whether the stamp is from a clock that is wrong by DynamoDB's clock. Each delivery of the record finds the same, so that
+/// none queues an order that another one has refused.
+fn is_ahead_of_the_log(placed_at: Stamp, written_at: Option<Stamp>) -> bool {
+    written_at.is_some_and(|written_at| placed_at > written_at.saturating_add(ROUNDING + MAX_AHEAD))
+}
+
+/// What main's answer means for the record.
+fn decision(placing: Placing) -> Result<Decision, Undecided> {
+    Ok(match placing.placement {
+        Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
+        Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
+        // Perhaps this order itself was served, and is delivered again.
+        Placement::Released => Decision::Superseded,
+        Placement::TooLate => Decision::Refused(RefusalReason::TooLate),
+        Placement::ClockAhead if placing.transit_micros >= -(MAX_AHEAD.as_micros() as i64) => {
+            return Err(Undecided::Main("the stamp is ahead of main's clock".into()));
+        }
+        Placement::ClockAhead => Decision::Refused(RefusalReason::ClockAhead),
+    })
+}
+
+/// Records a decision. Returns whether that was possible.
+pub(crate) async fn record_decision(app: &App, record: &LogRecord, decision: Decision) -> bool {
+    if let Decision::Refused(reason) = decision {
+        let refusal = Refusal { reason, decided_at: app.clock.now() };
+        if let Err(error) = app.log.refuse(record, refusal).await {
+            tracing::warn!(%error, item_id = %record.item_id, reason = reason.slug(), "could not write a refusal to the order log; it is tried again");
+            return false;
+        }
+    }
+    // In one line, for the alarm.
+    metrics::counter!("log_orders_decided").increment(1);
+    metrics::counter!("log_orders_lost").increment(u64::from(is_lost(decision)));
+    match decision {
+        Decision::Placed { age_micros } => {
+            metrics::counter!("orders_placed").increment(1);
+            metrics::histogram!("placement_age_ms").record(age_micros as f64 / 1000.0);
+        }
+        Decision::Superseded => {}
+        Decision::Refused(reason) => {
+            metrics::counter!("log_orders_refused", "Reason" => reason.slug()).increment(1);
+        }
+    }
+    true
+}
+
+/// Whether an order is refused for a reason that is not the buyer's.
+fn is_lost(decision: Decision) -> bool {
+    matches!(decision, Decision::Refused(RefusalReason::TooLate | RefusalReason::ClockAhead))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::clock_check::OffsetBounds;
+
+    #[test]
+    fn a_stamp_is_judged_by_the_clock_of_the_log_first() {
+        let at = |micros| Stamp::from_micros(micros).unwrap();
+        let written_at = Some(at(10_000_000));
+        assert!(
+            !is_ahead_of_the_log(at(12_000_000), written_at),
+            "the record may be of the end of that second"
+        );
+        assert!(is_ahead_of_the_log(at(12_000_001), written_at));
+        assert!(!is_ahead_of_the_log(at(99_000_000), None));
+    }
+
+    #[test]
+    fn an_answer_that_may_change_decides_nothing() {
+        let meaning = |placement, transit_micros| {
+            let clock_offset = OffsetBounds { low: 0, high: 0 };
+            decision(Placing { placement, transit_micros, clock_offset }).ok()
+        };
+        assert_eq!(meaning(Placement::ClockAhead, -100_001), None);
+        assert_eq!(meaning(Placement::ClockAhead, -1_000_000), None);
+        let refused = |reason| Some(Decision::Refused(reason));
+        assert_eq!(meaning(Placement::ClockAhead, -1_000_001), refused(RefusalReason::ClockAhead));
+        assert_eq!(meaning(Placement::TooLate, 3_000_000), refused(RefusalReason::TooLate));
+        for placement in [Placement::Released, Placement::AlreadyTaken { sold: false }] {
+            assert_eq!(meaning(placement, 3_000_000), Some(Decision::Superseded));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Orders through the log: a mapping that delivers batches late, again and in any order of the shards, under windows that
+//! change and a main whose clock is set. The real scripts, under a clock of the test's own.
+
+use crate::virtual_time::{Answer, START, Scripts, Sent, item, reserved};
+use anyhow::Result;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use shared::queue::Keys;
+use std::collections::{BTreeMap, BTreeSet};
+use tests::RedisQueue;
+
+const SHARDS: usize = 3;
+const BUYERS: u8 = 9;
+const STOCK: u32 = 6;
+/// Records of a batch.
+const BATCH: usize = 5;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A buyer orders; the clock of the buyer's region is off by up to 90 ms.
+    Order {
+        buyer: u8,
+        skew: i64,
+    },
+    /// The next batch of a shard. If the process is killed after it, the mapping delivers the batch again later.
+    Deliver {
+        shard: usize,
+        killed: bool,
+    },
+    /// Records of a shard that were delivered before.
+    Again {
+        shard: usize,
+        from: usize,
+    },
+    Drain {
+        most: u32,
+    },
+    /// A reservation ends.
+    Release {
+        buyer: u8,
+    },
+    Window {
+        ms: u64,
+    },
+    /// Time passes: also that of a mapping that stops.
+    Pass {
+        micros: u64,
+    },
+    /// Main's clock is set.
+    Set {
+        by: i64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..BUYERS, -90_000..90_000_i64).prop_map(|(buyer, skew)| Step::Order { buyer, skew }),
+        5 => (0..SHARDS, any::<bool>()).prop_map(|(shard, killed)| Step::Deliver { shard, killed }),
+        3 => (0..SHARDS, 0..20_usize).prop_map(|(shard, from)| Step::Again { shard, from }),
+        4 => prop_oneof![1..3_u32, Just(500)].prop_map(|most| Step::Drain { most }),
+        2 => (0..BUYERS).prop_map(|buyer| Step::Release { buyer }),
+        1 => prop_oneof![Just(500_u64), Just(2_000), Just(10_000)].prop_map(|ms| Step::Window { ms }),
+        5 => prop_oneof![0..300_000_u64, 0..5_000_000_u64].prop_map(|micros| Step::Pass { micros }),
+        1 => (-6_000_000..3_000_000_i64).prop_map(|by| Step::Set { by }),
+    ]
+}
+
+/// What main has said about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Queued,
+    Superseded,
+    Refused,
+}
+
+struct World<'a> {
+    scripts: &'a Scripts,
+    connection: &'a mut MultiplexedConnection,
+    keys: Keys,
+    now: u64,
+    /// Main's clock minus the true time.
+    main_is_off: i64,
+    /// The records of each shard, and how far it is delivered.
+    shards: [(Vec<Sent>, usize); SHARDS],
+    /// With main's clock at that moment.
+    said: BTreeMap<(u64, String), (Said, u64)>,
+    released: u32,
+}
+
+impl World<'_> {
+    fn main_now(&self) -> u64 {
+        self.now.saturating_add_signed(self.main_is_off)
+    }
+
+    /// Delivers records of a shard; returns how many of them are decided before the first one that is not.
+    async fn deliver(&mut self, records: &[Sent]) -> Result<Result<usize, String>> {
+        // As order-place: a buyer has one record in a call.
+        let mut decided = 0;
+        while decided < records.len() {
+            let mut buyers = BTreeSet::new();
+            let batch: Vec<Sent> = records[decided..]
+                .iter()
+                .take_while(|record| buyers.insert(&record.buyer))
+                .cloned()
+                .collect();
+            let now = self.main_now();
+            let answers =
+                self.scripts.place_batch(self.connection, &self.keys, &batch, 2_000_000, now).await?;
+            for (record, answer) in batch.into_iter().zip(answers) {
+                let said = match answer {
+                    Answer::Queued => Said::Queued,
+                    Answer::Known(..) => Said::Superseded,
+                    Answer::TooLate => Said::Refused,
+                    Answer::ClockAhead => return Ok(Ok(decided)),
+                };
+                if let Err(error) = self.hear(record, said) {
+                    return Ok(Err(error));
+                }
+                decided += 1;
+            }
+        }
+        Ok(Ok(decided))
+    }
+
+    /// A refusal is final, unless main's clock was set back, and an order that was queued is not refused.
+    fn hear(&mut self, Sent { buyer, stamp }: Sent, said: Said) -> Result<(), String> {
+        let now = self.main_now();
+        match self.said.get(&(stamp, buyer.clone())) {
+            Some((Said::Refused, at)) if said == Said::Queued && now >= *at => {
+                return Err(format!("{buyer}'s order of {stamp} was refused, and is queued"));
+            }
+            Some((Said::Queued, _)) if said == Said::Refused => {
+                return Err(format!("{buyer}'s order of {stamp} was queued, and is refused"));
+            }
+            Some((Said::Queued, _)) if said == Said::Superseded => return Ok(()),
+            _ => {}
+        }
+        self.said.insert((stamp, buyer), (said, now));
+        Ok(())
+    }
+
+    async fn apply(&mut self, step: &Step) -> Result<Result<(), String>> {
+        match *step {
+            Step::Order { buyer, skew } => {
+                let record =
+                    Sent { buyer: format!("buyer-{buyer}"), stamp: self.now.saturating_add_signed(skew) };
+                let (records, _) = &mut self.shards[usize::from(buyer) % SHARDS];
+                // In one region a buyer's stamps rise.
+                if records.iter().all(|one| one.buyer != record.buyer || one.stamp < record.stamp) {
+                    records.push(record);
+                }
+            }
+            Step::Deliver { shard, killed } => {
+                let (records, from) = &self.shards[shard];
+                let (from, batch) = (*from, records[*from..].iter().take(BATCH).cloned().collect::<Vec<_>>());
+                match self.deliver(&batch).await? {
+                    Ok(decided) if !killed => self.shards[shard].1 = from + decided,
+                    Ok(_) => {}
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Step::Again { shard, from } => {
+                let (records, to) = &self.shards[shard];
+                let again = records[from.min(*to)..*to].to_vec();
+                if let Err(error) = self.deliver(&again).await? {
+                    return Ok(Err(error));
+                }
+            }
+            Step::Drain { most } => {
+                let (main, caller) = (self.main_now(), self.now);
+                self.scripts.drain(self.connection, &self.keys, most, main, caller).await?;
+            }
+            Step::Release { buyer } => {
+                let buyer = format!("buyer-{buyer}");
+                let hold: Option<f64> = self.connection.zscore(&self.keys.reservations, &buyer).await?;
+                if hold.is_some_and(|hold| hold >= 0.0) {
+                    let now = self.main_now();
+                    self.scripts.release(self.connection, &self.keys, &buyer, now).await?;
+                    self.released += 1;
+                }
+            }
+            Step::Window { ms } => {
+                let _: () = self.connection.hset(&self.keys.item, "settle_window_ms", ms).await?;
+            }
+            Step::Pass { micros } => self.now += micros,
+            Step::Set { by } => self.main_is_off = by,
+        }
+        Ok(Ok(()))
+    }
+
+    /// All is delivered and drained; then the books are compared.
+    async fn end(&mut self) -> Result<Result<(), String>> {
+        self.main_is_off = 0;
+        self.now += 200_000;
+        for shard in 0..SHARDS {
+            let (records, from) = self.shards[shard].clone();
+            match self.deliver(&records[from..]).await? {
+                Ok(decided) if decided == records.len() - from => {}
+                other => return Ok(Err(format!("shard {shard} is not decided: {other:?}"))),
+            }
+        }
+        self.now += 60_000_000;
+        let (now, keys) = (self.now, &self.keys);
+        while self.scripts.drain(self.connection, keys, 500, now, now).await?.taken > 0 {}
+        let served = reserved(self.connection, keys).await?;
+        let mut sorted = served.clone();
+        sorted.sort();
+        sorted.dedup();
+        if served != sorted {
+            return Ok(Err(format!("not in the order of the stamps, or twice: {served:?}")));
+        }
+        if served.len() > (STOCK + self.released) as usize {
+            return Ok(Err(format!("{} units of {STOCK}, and {} released", served.len(), self.released)));
+        }
+        let unheard =
+            served.iter().find(|order| self.said.get(order).is_none_or(|(said, _)| *said != Said::Queued));
+        Ok(unheard.map_or(Ok(()), |order| Err(format!("{order:?} was served: {:?}", self.said.get(order)))))
+    }
+}
+
+async fn run(
+    scripts: &Scripts,
+    connection: &mut MultiplexedConnection,
+    steps: &[Step],
+) -> Result<Result<(), String>> {
+    let _: () = redis::cmd("FLUSHDB").query_async(connection).await?;
+    let keys = item(connection, "drop", STOCK, 2_000).await?;
+    let _: () = connection.hset(&keys.item, "hold_seconds", 600).await?;
+    let (shards, said) = (Default::default(), BTreeMap::new());
+    let mut world =
+        World { scripts, connection, keys, now: START, main_is_off: 0, shards, said, released: 0 };
+    for step in steps {
+        if let Err(error) = world.apply(step).await? {
+            return Ok(Err(format!("{step:?}: {error}")));
+        }
+    }
+    world.end().await
+}
+
+#[test]
+fn a_log_that_delivers_late_and_again_serves_the_stamps_in_order_and_refuses_for_ever() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(RedisQueue::start()).unwrap();
+    let scripts = Scripts::new().unwrap();
+    let connection = runtime.block_on(server.redis.connect()).unwrap();
+    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&proptest::collection::vec(step(), 1..80), |steps| {
+        let verdict = runtime.block_on(run(&scripts, &mut connection.clone(), &steps));
+        verdict.map_err(|error| TestCaseError::fail(error.to_string()))?.map_err(TestCaseError::fail)
+    });
+    outcome.unwrap();
+}
