@@ -8,6 +8,7 @@ mod live;
 mod main_redis;
 mod opening;
 mod place_batch;
+mod replay;
 mod resp;
 
 use clap::Parser;
@@ -81,6 +82,10 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     if wanted("finished-items") {
         eprintln!("finished-items: a live drop alone, then with 1,000 finished items ...");
         figures.extend(finished_items::measure(&cli.release).await?);
+    }
+    if wanted("replay") {
+        eprintln!("replay: 1,000,000 logged orders into an empty Redis ...");
+        figures.extend(replay::measure().await?);
     }
     if wanted("live") {
         eprintln!("live: 10,000 sockets during six drops ...");
