@@ -127,8 +127,8 @@ commands! {
     DropCommand:
         create::Create, update::Update,
         items::Describe, items::List, items::Pause, items::Resume, items::Close,
-        lists::Audit, lists::Export,
-        repair::Reconcile, repair::Rebuild, repair::SellWithheld, repair::Republish,
+        lists::Audit, lists::Export, lists::OrderBook,
+        repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease,
 }
 

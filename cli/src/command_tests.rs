@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 33] = [
+const SAMPLES: [(&str, &str); 35] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000",
@@ -42,6 +42,8 @@ const SAMPLES: [(&str, &str); 33] = [
     ("drop-admin.lease", "lease"),
     ("drop-admin.sell_withheld", "sell-withheld sneaker-42 --keep 0"),
     ("drop-admin.rebuild", "rebuild sneaker-42"),
+    ("drop-admin.replay", "replay sneaker-42"),
+    ("drop-admin.order_book", "order-book sneaker-42 --format csv"),
     ("drop-admin.reconcile", "reconcile sneaker-42 --repair"),
     ("drop-admin.audit", "audit sneaker-42 --format csv"),
     ("drop-admin.export", "export sneaker-42 --by Ann --format csv"),
@@ -155,6 +157,7 @@ fn what_cannot_be_undone_asks() {
         "rebuild x",
         "reconcile --repair",
         "sell-withheld x --keep 0",
+        "replay x --without eu-west-1",
         "migrate",
         "failover run --mode planned",
         "failover waive fence_old_main --why x",
@@ -170,6 +173,8 @@ fn what_cannot_be_undone_asks() {
         "update x --stock-total 3",
         "reconcile x",
         "audit x",
+        "order-book x",
+        "replay x",
         "failover abort",
     ] {
         assert!(!asks(line), "{line}");

@@ -9,6 +9,7 @@ mod iam;
 mod keep_warm;
 mod metric_contract;
 mod openapi;
+mod order_book;
 mod rights;
 mod schedules;
 mod start;

@@ -51,6 +51,10 @@ const CASES: &[(&str, &[Phase])] = &[
         &[(NOTHING, IsOk), (|| count("log_records_set_aside", 1), InAlarm), (NOTHING, IsOk)],
     ),
     (
+        "ReplayIncompleteAlarm",
+        &[(NOTHING, IsOk), (|| set("items_restoring", 1.0), InAlarm), (|| set("items_restoring", 0.0), IsOk)],
+    ),
+    (
         "ClockOffAlarm",
         &[
             (|| clock(-1.0, 1.0), IsOk),

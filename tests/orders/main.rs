@@ -13,6 +13,7 @@ mod lease_in_main;
 mod order_log;
 mod partition;
 mod preflight;
+mod replay;
 mod schedules;
 mod shop_events;
 mod stripe;

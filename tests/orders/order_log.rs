@@ -30,28 +30,38 @@ const WINDOW_MS: u64 = 4_000;
 const LONG_WINDOW_MS: u64 = 10_000;
 
 /// Regions with order logs.
-struct World {
-    system: System,
+pub(crate) struct World {
+    pub(crate) system: System,
     mappings: Vec<EventSourceMapping>,
     place: Vec<FunctionProcess>,
-    clients: Vec<Client>,
+    pub(crate) clients: Vec<Client>,
     /// From the functions to the tables.
     table: WanConnection,
-    tables: DynamoDb,
+    pub(crate) tables: DynamoDb,
 }
 
 impl World {
     /// Of the batches that succeed, the mappings deliver the share `repeated` again.
     async fn start(count: usize, repeated: f64) -> Result<Self> {
+        Self::start_with(count, repeated, Duration::from_secs(1)).await
+    }
+
+    /// The same, with the interval of the schedules in main.
+    pub(crate) async fn start_with(count: usize, repeated: f64, run_every: Duration) -> Result<Self> {
         let tables = DynamoDb::start(DynamoDbOptions::default()).await?;
         let table = WanConnection::open(([127, 0, 0, 1], tables.port()).into(), Duration::ZERO).await?;
         let mut options = quick(regions::first(count));
         options.answer_limit = Duration::from_secs(30);
+        options.run_every = run_every;
         options.of_edges = Moto::environment_at(&format!("http://127.0.0.1:{}", table.port()));
         options.of_edges.push(("FAIRDROP_ORDER_LOG_TABLE".into(), "order-log".into()));
         for region in &options.regions {
             tables.make_order_log(region.region.name, "order-log", 0)?;
         }
+        let log = |region: &local::system::RegionOptions| format!("{}=order-log", region.region.name);
+        let logs: Vec<String> = options.regions.iter().map(log).collect();
+        options.of_main = Moto::environment_at(&format!("http://127.0.0.1:{}", tables.port()));
+        options.of_main.push(("FAIRDROP_ORDER_LOGS".into(), logs.join(",")));
         let system = System::start(&options).await?;
         let (mut mappings, mut place) = (Vec::new(), Vec::new());
         for region in &system.regions {
@@ -83,12 +93,12 @@ impl World {
         Ok(Self { system, mappings, place, clients, table, tables })
     }
 
-    fn token(&self, buyer: &str) -> String {
+    pub(crate) fn token(&self, buyer: &str) -> String {
         self.system.identity.token(buyer).unwrap()
     }
 
     /// An order that must be accepted; its stamp.
-    async fn order(&self, region: usize, item: &str, buyer: &str) -> Result<u64> {
+    pub(crate) async fn order(&self, region: usize, item: &str, buyer: &str) -> Result<u64> {
         let answer = self.clients[region].order(item, &self.token(buyer)).await?;
         let (status, placed_at) = (&answer.body["status"], answer.body["placed_at"].as_u64());
         match (answer.status, placed_at) {
@@ -105,7 +115,7 @@ impl World {
     }
 
     /// Waits until the buyer's order has `status`.
-    async fn until(&self, item: &str, buyer: &str, status: &str) -> Value {
+    pub(crate) async fn until(&self, item: &str, buyer: &str, status: &str) -> Value {
         let what = format!("{buyer}'s order is {status}");
         eventually(&what, SOON, async || {
             let body = self.status(item, buyer).await?;

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use checkout_worker::{ItemWork, WorkerContext};
 use local::system::clock::micros_now;
-use local::system::redis_server;
+use local::system::folder::WorkFolder;
+use local::system::redis_server::{self, Redis};
 use order_log::{Bucket, LogRecord, OrderLogError, RecordKind, Refusal, RefusalReason};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
-use tests::{LedgerServer, RedisQueue, source};
+use tests::{LedgerServer, RedisQueue, queue_at, source};
 
 const BUYERS: u8 = 14;
 const WINDOW: Duration = Duration::from_millis(50);
@@ -104,8 +105,8 @@ struct World {
     number: AtomicU32,
 }
 
-/// The keys of an item and their content.
-type Dump = Vec<(String, Option<Vec<u8>>)>;
+/// A key, and its value as `DUMP` writes it.
+type Dumped = (String, Option<Vec<u8>>);
 
 /// One item, and its logs.
 struct Drop<'a> {
@@ -199,7 +200,7 @@ impl Drop<'_> {
         Ok(self.world.queue.drain(&self.item_id, most, Permit::Unleased).await?.taken)
     }
 
-    async fn dump(&self) -> Result<Dump> {
+    async fn dump(&self) -> Result<Vec<Dumped>> {
         let mut connection = self.world.redis.redis.connect().await?;
         let keys = Keys::of(&self.item_id);
         let mut dumped = Vec::new();
@@ -210,7 +211,7 @@ impl Drop<'_> {
     }
 
     /// Replaces the server's content, as a new primary has it. `None`: nothing is left.
-    async fn lose(&self, kept: Option<&Dump>) -> Result<()> {
+    async fn lose(&self, kept: Option<&[Dumped]>) -> Result<()> {
         let mut connection = self.world.redis.redis.connect().await?;
         let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
         let Some(kept) = kept else {
@@ -437,4 +438,43 @@ async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
     assert!(item.replay(&ReplayOptions::default()).await.unwrap().took_ms < 60_000);
     assert!(!queue.is_restoring(item_id).await.unwrap());
     assert_eq!(queue.drain(item_id, MAX_BATCH, Permit::Unleased).await.unwrap().reserved, 1);
+}
+
+#[tokio::test]
+async fn a_drain_takes_nothing_from_a_new_primary_before_the_queue_is_restored() {
+    let world = World::start().await.unwrap();
+    let item = world.announce(6).await.unwrap();
+    let item_id = &item.item_id;
+    let old = |buyer, age: u64| item.record(RecordKind::Order, buyer, micros_now() - age);
+    item.deliver(0, &old(1, 1_000_000)).await.unwrap();
+    let folder = WorkFolder::new().unwrap();
+    let mut replica = Redis::start_replica(folder.path(), "replica", &world.redis.redis).await.unwrap();
+    replica.follow(None).await.unwrap();
+    let promoted = queue_at(replica.url()).unwrap();
+    let place = async |buyer, age| {
+        let record = old(buyer, age);
+        let order = BatchOrder { user_token: record.user_token, placed_at: record.placed_at };
+        promoted.place_batch(item_id, &[order], WINDOW, &world.redis.clock).await.remove(0).unwrap().placement
+    };
+    // An order that could not be placed during the failover.
+    assert_eq!(place(2, 15_000_000).await, Placement::Queued);
+    let drain = async |queue: &Queue| queue.drain(item_id, MAX_BATCH, Permit::Unleased).await.unwrap();
+    let with_logs = promoted.clone().with_order_logs(true);
+    let found = drain(&with_logs).await;
+    assert!(found.is_restoring && found.taken == 0 && found.waiting == 2, "{found:?}");
+    // A drain that knows of no log respects it, too.
+    let found = drain(&promoted).await;
+    assert!(found.is_restoring && found.taken == 0, "{found:?}");
+    let logs: Vec<MemoryLog> = REGIONS.map(|region| MemoryLog { region, ..MemoryLog::default() }).into();
+    let options = ReplayOptions::default();
+    replay::replay(item_id, &promoted, &world.ledger.ledger, &logs, &options).await.unwrap();
+    assert_eq!(drain(&with_logs).await.taken, 2);
+    assert_eq!(place(3, 15_000_000).await, Placement::TooLate);
+
+    // In direct mode a new primary changes nothing.
+    replica.restart().await.unwrap();
+    assert_eq!(place(3, 1_000).await, Placement::Queued);
+    tokio::time::sleep(2 * WINDOW).await;
+    assert!(!drain(&promoted).await.is_restoring);
+    assert!(drain(&with_logs).await.is_restoring, "a restart may have lost the end of the queue");
 }

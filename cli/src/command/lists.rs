@@ -1,4 +1,4 @@
-//! Lists of an item that come in pages: `audit` and `export`.
+//! Lists of an item that come in pages: `audit`, `export` and `order-book`.
 
 use super::{Call, Command, Function};
 use crate::failure::Failure;
@@ -119,5 +119,29 @@ impl Command for Audit {
             return Err(Failure::Negative(why));
         }
         Ok(())
+    }
+}
+
+/// List every accepted order of an item in all regions with its outcome, for everyone to check
+///
+/// Fetches all pages. Buyers appear as keyed hashes, as in `audit`. docs/check_order_book.py compares both lists.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: fairdrop order-book sneaker-42 --format csv > orders.csv")]
+pub(crate) struct OrderBook {
+    #[command(flatten)]
+    listing: Listing,
+}
+
+impl Command for OrderBook {
+    fn call(&self) -> Call {
+        self.listing.call("order_book")
+    }
+
+    fn show(&self, answer: &Value, page: u32) -> String {
+        show(answer, page, "orders", &["region", "placed_at", "buyer", "outcome", "reason"])
+    }
+
+    fn next(&self, answer: &Value) -> Option<Value> {
+        next(self.call(), answer)
     }
 }

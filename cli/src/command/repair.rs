@@ -1,4 +1,5 @@
-//! `fairdrop reconcile`, `rebuild` and `sell-withheld`: Redis against the ledger. `republish`: the shop against it.
+//! `fairdrop reconcile`, `rebuild`, `replay` and `sell-withheld`: Redis against the ledger and the order logs.
+//! `republish`: the shop against the ledger.
 
 use super::items::show_item;
 use super::{Call, Command, Function};
@@ -92,6 +93,31 @@ impl Command for Republish {
 
     fn show(&self, answer: &Value, _page: u32) -> String {
         table::fields(answer, &["item_id", "events"])
+    }
+}
+
+/// Restore an item's queue in Redis from the order logs of all regions
+///
+/// The worker does the same by itself after a loss of Redis. Nothing of the item is sold until the replay ends.
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop replay sneaker-42 --without eu-west-1")]
+pub(crate) struct Replay {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// A region whose log cannot be read, and whose waiting orders lose their places; may be repeated
+    #[arg(long, value_name = "REGION")]
+    without: Vec<String>,
+}
+
+impl Command for Replay {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "replay", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        let regions = self.without.join(", ");
+        let why = || format!("Waiting orders of {regions} that Redis has lost are overtaken by all others.");
+        (!self.without.is_empty()).then(why)
     }
 }
 

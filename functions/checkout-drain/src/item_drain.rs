@@ -45,9 +45,14 @@ pub(crate) async fn run(
 ) -> ItemRunEnd<Drained> {
     let mut done = Drained::default();
     let mut full_batches = 0;
+    let mut was_restoring = false;
     while Instant::now() < until && listed.is_listed() {
         let pause = match drain(&queue, &lease, &item_id).await {
             Ok(batch) => {
+                if batch.is_restoring && !was_restoring {
+                    tracing::warn!(%item_id, "the queue of an item is being restored from the order logs, or waits for it; nothing is sold until then");
+                }
+                was_restoring = batch.is_restoring;
                 record(&item_id, &batch);
                 done.reserved += batch.reserved;
                 done.dropped += batch.taken - batch.reserved;

@@ -8,7 +8,7 @@ mod item_drain;
 
 use item_drain::Drained;
 use lease::Lease;
-use shared::config::{ConfigError, RedisConfig, Source};
+use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
 use shared::queue::{CHECKOUT_SCRIPTS, HEARTBEAT_INTERVAL, Link, Queue};
 use shared::schedule;
@@ -27,8 +27,10 @@ pub struct App {
 impl App {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
+        let queue = Queue::new(Link::with_scripts(RedisConfig::main(source)?, CHECKOUT_SCRIPTS));
         Ok(Self {
-            queue: Queue::new(Link::with_scripts(RedisConfig::main(source)?, CHECKOUT_SCRIPTS)),
+            // Only whether there are logs counts here: the worker reads them.
+            queue: queue.with_order_logs(config::optional(source, "FAIRDROP_ORDER_LOGS").is_some()),
             lease: Lease::from_config(source).await?,
             telemetry,
             longest_run: schedule::loop_run(source, "FAIRDROP_DRAIN_RUN_SECONDS")?,

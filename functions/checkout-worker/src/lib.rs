@@ -11,6 +11,7 @@
 mod due;
 mod heartbeat;
 mod item_work;
+mod restore;
 mod service;
 mod tasks;
 
@@ -18,6 +19,8 @@ pub use item_work::{BatchFill, ItemWork, RoundError, Worked};
 
 use lease::Lease;
 use ledger::Ledger;
+use order_log::RegionLog;
+use reconcile::Stores;
 use service::ServiceRecord;
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item_runs::{self, Summary};
@@ -31,6 +34,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct App {
     context: WorkerContext,
+    /// The order logs of all regions; none in direct mode.
+    logs: Vec<RegionLog>,
+    /// For what the queue does not have.
+    link: Link,
     telemetry: Telemetry,
     longest_run: Duration,
 }
@@ -72,6 +79,8 @@ impl App {
     pub async fn from_config(source: Source<'_>, telemetry: Telemetry) -> Result<Self, ConfigError> {
         Ok(Self {
             context: WorkerContext::from_config(source).await?,
+            logs: RegionLog::all_from_config(source)?,
+            link: Link::new(RedisConfig::main(source)?),
             telemetry,
             longest_run: schedule::loop_run(source, "FAIRDROP_WORKER_RUN_SECONDS")?,
         })
@@ -83,13 +92,19 @@ impl App {
         self.context.task_queue.open();
     }
 
+    fn stores(&self) -> Stores {
+        let WorkerContext { queue, ledger, .. } = &self.context;
+        Stores { link: self.link.clone(), queue: queue.clone(), ledger: ledger.clone() }
+    }
+
     /// The longest run, also used if the invocation has no usable deadline.
     pub fn longest_run(&self) -> Duration {
         self.longest_run
     }
 }
 
-/// Works on all items that are not idle for `time`, and writes the heartbeats of the ledger and of Redis.
+/// Works on all items that are not idle for `time`, restores those that wait for it, and writes the heartbeats of the
+/// ledger and of Redis.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     app.context.lease.begin().await;
@@ -100,5 +115,6 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let WorkerContext { queue, lease, .. } = &app.context;
     let of_redis = lease.write_heartbeats(queue, SPARE_HEARTBEAT_INTERVAL, until);
     let of_service = app.context.record_service_until(until);
-    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service).0
+    let restores = Box::pin(restore::restore_until(app, until));
+    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores).0
 }

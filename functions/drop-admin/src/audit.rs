@@ -3,12 +3,13 @@
 
 use crate::{AdminError, App};
 use aws_lc_rs::hmac;
-use ledger::{Sale, SaleState};
+use ledger::Sale;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::item::ItemId;
 use shared::region::RegionNumber;
 use shared::stamp::Stamp;
+use shared::user_token::UserToken;
 
 /// The most sales in one answer; Lambda limits an answer to 6 MB.
 const PAGE_SIZE: u32 = 10_000;
@@ -91,19 +92,15 @@ async fn find(
     cursor: &AuditCursor,
 ) -> Result<Sale, AdminError> {
     let candidates = app.ledger.sales_at(item_id, cursor.reserved_at, cursor.placed_at).await?;
-    let found = candidates.into_iter().find(|sale| hash(key, sale) == cursor.buyer);
+    let found = candidates.into_iter().find(|sale| hash(key, &sale.user_token) == cursor.buyer);
     found.ok_or(AdminError::NoSuchCursor)
 }
 
 fn line(key: &hmac::Key, sale: &Sale, number: u64) -> AuditLine {
     AuditLine {
         number,
-        buyer: hash(key, sale),
-        state: match sale.state {
-            SaleState::Reserved => "reserved",
-            SaleState::Sold => "sold",
-            SaleState::Released => "released",
-        },
+        buyer: hash(key, &sale.user_token),
+        state: sale.state.name(),
         placed_at: sale.placed_at,
         region: RegionNumber::of(sale.placed_at),
         reserved_at: sale.reserved_at,
@@ -112,8 +109,8 @@ fn line(key: &hmac::Key, sale: &Sale, number: u64) -> AuditLine {
 }
 
 /// HMAC-SHA256 of the buyer's token, in hexadecimal.
-fn hash(key: &hmac::Key, sale: &Sale) -> String {
-    let tag = hmac::sign(key, sale.user_token.as_str().as_bytes());
+pub(crate) fn hash(key: &hmac::Key, buyer: &UserToken) -> String {
+    let tag = hmac::sign(key, buyer.as_str().as_bytes());
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

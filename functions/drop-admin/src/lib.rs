@@ -3,19 +3,24 @@
 mod audit;
 mod export;
 mod items;
+mod order_book;
 
 use audit::{AuditCursor, AuditFormat};
 use export::ExportedBy;
 use lambda_runtime::Diagnostic;
 use lease::{Lease, LeaseRecord, LeaseStatus, LeaseTableError};
 use ledger::{Ledger, LedgerError};
+use order_book::BookCursor;
+use order_log::RegionLog;
 use reconcile::{RebuildError, ReconcileError, Stores};
+use replay::{ReplayError, ReplayOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// State that one process of the function keeps between invocations.
 #[derive(Debug)]
@@ -24,14 +29,21 @@ pub struct App {
     queue: Queue,
     ledger: Ledger,
     lease: Lease,
+    /// The order logs of all regions; none in direct mode.
+    logs: Vec<RegionLog>,
 }
+
+/// The time limit of a replay: shorter than the function's.
+const REPLAY_LIMIT: Duration = Duration::from_secs(280);
 
 impl App {
     /// Reads the configuration. Opens no connection.
     pub async fn from_config(source: Source<'_>) -> Result<Self, ConfigError> {
         let link = Link::new(RedisConfig::main(source)?);
+        let logs = RegionLog::all_from_config(source)?;
         Ok(Self {
-            queue: Queue::new(link.clone()),
+            queue: Queue::new(link.clone()).with_order_logs(!logs.is_empty()),
+            logs,
             link,
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
@@ -87,6 +99,12 @@ enum Command {
     SellWithheld { item_id: ItemId, keep: u32 },
     /// Rebuilds an item in Redis from the ledger.
     Rebuild { item_id: ItemId },
+    /// Restores an item's queue from the order logs of all regions, except those in `without`.
+    Replay {
+        item_id: ItemId,
+        #[serde(default)]
+        without: Vec<String>,
+    },
     /// Compares Redis with the ledger, for one item or all, and repairs Redis if `repair` is set.
     Reconcile {
         #[serde(default)]
@@ -109,6 +127,14 @@ enum Command {
         #[serde(default)]
         after: Option<String>,
     },
+    /// All logged orders of an item with their outcomes.
+    OrderBook {
+        item_id: ItemId,
+        #[serde(default)]
+        format: AuditFormat,
+        #[serde(default)]
+        after: Option<BookCursor>,
+    },
     /// The sales of an item, in the order of their reservations.
     Audit {
         item_id: ItemId,
@@ -124,7 +150,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, reconcile, republish, export and audit"
+         lease, sell_withheld, rebuild, replay, reconcile, republish, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -135,6 +161,10 @@ pub enum AdminError {
     OnlyInLedger(ItemId),
     #[error(transparent)]
     NotRebuilt(RebuildError),
+    #[error("the queue of the item was not restored: {0}")]
+    NotReplayed(#[from] ReplayError),
+    #[error("this stack has no order logs to replay: FAIRDROP_ORDER_LOGS is not set")]
+    NoOrderLogs,
     #[error(transparent)]
     Lease(#[from] LeaseTableError),
     #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
@@ -175,6 +205,11 @@ impl From<AdminError> for Diagnostic {
             AdminError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
             AdminError::NotRebuilt(_) => "TasksWaiting",
             AdminError::FewerWithheld { .. } => "FewerWithheld",
+            AdminError::NoOrderLogs => "NoOrderLogs",
+            AdminError::NotReplayed(ReplayError::RegionUnreadable { .. }) => "LogUnreadable",
+            AdminError::NotReplayed(ReplayError::NoSuchRegion(_)) => "NoSuchRegion",
+            AdminError::NotReplayed(ReplayError::InProgress) => "ReplayInProgress",
+            AdminError::NotReplayed(_) => "NotReplayed",
             AdminError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
@@ -200,8 +235,13 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         }
         Command::Rebuild { item_id } => {
             let (taken, reconciled) = reconcile::rebuild(&app.stores(), &item_id).await?;
-            return Ok(json!({ "item_id": item_id, "units_taken": taken, "reconciled": reconciled }));
+            // With order logs the worker restores the queue, which begins within seconds.
+            let is_restoring = app.queue.is_restoring(&item_id).await.map_err(ItemError::from)?;
+            return Ok(json!({
+                "item_id": item_id, "units_taken": taken, "reconciled": reconciled, "restoring": is_restoring,
+            }));
         }
+        Command::Replay { item_id, without } => return replay(app, &item_id, without).await,
         Command::Reconcile { item_id, repair } => {
             let ids = match item_id {
                 Some(item_id) => vec![item_id],
@@ -230,6 +270,9 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             return export::export(app, &item_id, &by, format, after.as_deref()).await;
         }
         Command::Audit { item_id, format, after } => return audit::audit(app, &item_id, format, after).await,
+        Command::OrderBook { item_id, format, after } => {
+            return order_book::order_book(app, &item_id, format, after).await;
+        }
         Command::Create { item } => {
             items::create(app, &item).await?;
             item.item_id
@@ -253,6 +296,20 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         Command::Describe { item_id } => item_id,
     };
     items::describe(app, &item_id).await
+}
+
+/// Restores the queue of an item. An operator who leaves a region out takes over from the worker, which would go on
+/// failing to read it.
+async fn replay(app: &App, item_id: &ItemId, without: Vec<String>) -> Result<Value, AdminError> {
+    if app.logs.is_empty() {
+        return Err(AdminError::NoOrderLogs);
+    }
+    let mut options = ReplayOptions { limit: REPLAY_LIMIT, without, ..ReplayOptions::default() };
+    if !options.without.is_empty() {
+        options.take_over_after = Duration::ZERO;
+    }
+    let report = replay::replay(item_id, &app.queue, &app.ledger, &app.logs, &options).await?;
+    Ok(serde_json::to_value(report)?)
 }
 
 /// Creates the lease for this region, if a lease table is configured and has none yet. From then on

@@ -122,6 +122,14 @@ impl Redis {
         self.process.kill();
     }
 
+    /// Kills the server, and starts an empty one on the same port.
+    pub async fn restart_empty(&mut self) -> Result<()> {
+        self.process.kill();
+        let data = self.folder.join("appendonlydir");
+        std::fs::remove_dir_all(&data).with_context(|| format!("could not remove {}", data.display()))?;
+        self.restart().await
+    }
+
     /// Starts the server again on the same port with the same files.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();

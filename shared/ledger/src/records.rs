@@ -67,6 +67,17 @@ pub enum SaleState {
     Released,
 }
 
+impl SaleState {
+    /// As the ledger and the audit write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Sold => "sold",
+            Self::Released => "released",
+        }
+    }
+}
+
 impl Ledger {
     /// Up to `most` sales of an item in the order of their reservations, after `after`.
     pub async fn sales(
@@ -149,22 +160,23 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// The stamps of the newest reservations of `buyers`, released ones included; buyers without a row are left out.
-    pub async fn stamps_of(
+    /// The rows of `buyers`, released ones included; buyers without a row are left out.
+    pub async fn sales_of(
         &self,
         item_id: &ItemId,
         buyers: &[&UserToken],
-    ) -> Result<HashMap<UserToken, Stamp>, LedgerError> {
+    ) -> Result<HashMap<UserToken, Sale>, LedgerError> {
         let buyers: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, placed_at FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                   FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
             )
             .bind(item_id.as_str())
             .bind(buyers)
             .fetch_all(&self.pool)
             .await?;
-            rows.iter().map(|row| Ok((buyer(row)?, stamp(row.try_get("placed_at")?)?))).collect()
+            rows.iter().map(|row| read(row).map(|sale| (sale.user_token.clone(), sale))).collect()
         })
         .await
     }

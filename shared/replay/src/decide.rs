@@ -1,6 +1,6 @@
 //! Which logged orders still count. Pure.
 
-use order_log::{LogRecord, RecordKind};
+use order_log::{LogRecord, RecordKind, RefusalReason};
 use serde::Serialize;
 use shared::queue::BatchOrder;
 use shared::stamp::Stamp;
@@ -46,7 +46,7 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
     let mut counts: HashMap<&UserToken, (usize, Stamp)> = HashMap::new();
     for (region, order) in all().filter(|(_, record)| record.kind == RecordKind::Order) {
         let (buyer, placed_at) = (&order.user_token, order.placed_at);
-        let reason = if order.refusal.is_some() {
+        let reason = if order.refusal.is_some_and(|refusal| !was_lost(refusal.reason)) {
             LeftOut::Refused
         } else if withdrawn.get(buyer).is_some_and(|leave| placed_at < *leave) {
             LeftOut::Withdrawn
@@ -82,10 +82,15 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
     decided
 }
 
+/// Whether a refusal says only that Redis had lost the item, which the ledger has.
+fn was_lost(reason: RefusalReason) -> bool {
+    reason == RefusalReason::NoSuchItem
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use order_log::{Refusal, RefusalReason};
+    use order_log::Refusal;
 
     fn record(kind: RecordKind, buyer: &str, micros: u64) -> LogRecord {
         let placed_at = Stamp::from_micros(micros).unwrap();
@@ -120,6 +125,9 @@ mod tests {
         assert_eq!(one(vec![order(7), order(5)]), (vec![(0, 5)], vec![(0, OlderOrder)]));
         assert_eq!(one(vec![order(5), order(7)]), (vec![(0, 5)], vec![(0, OlderOrder)]));
         assert_eq!(one(vec![refused(5), order(7)]), (vec![(0, 7)], vec![(0, Refused)]));
+        let mut without_item = refused(5);
+        without_item.refusal.as_mut().unwrap().reason = RefusalReason::NoSuchItem;
+        assert_eq!(one(vec![without_item]), (vec![(0, 5)], vec![]));
         assert_eq!(one(vec![order(5), leave(6)]), (vec![], vec![(0, Withdrawn)]));
         assert_eq!(one(vec![leave(4), order(5)]), (vec![(0, 5)], vec![]));
         assert_eq!(one(vec![order(5), leave(6), order(7)]), (vec![(0, 7)], vec![(0, Withdrawn)]));

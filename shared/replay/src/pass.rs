@@ -104,7 +104,8 @@ async fn in_ledger<S>(
     let buyers: Vec<&UserToken> = buyers.into_iter().collect();
     let mut found = HashMap::new();
     for page in buyers.chunks(LEDGER_PAGE) {
-        found.extend(pass.ledger.stamps_of(pass.item_id, page).await?);
+        let sales = pass.ledger.sales_of(pass.item_id, page).await?;
+        found.extend(sales.into_iter().map(|(buyer, sale)| (buyer, sale.placed_at)));
     }
     Ok(found)
 }

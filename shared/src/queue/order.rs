@@ -128,6 +128,32 @@ impl Queue {
 }
 
 impl Queue {
+    /// For each of at most [`MAX_BATCH`](super::MAX_BATCH) `buyers`: the stamp of the order that waits, and whether the buyer
+    /// has a unit.
+    pub async fn stamps_and_units(
+        &self,
+        item_id: &ItemId,
+        buyers: &[&UserToken],
+    ) -> Result<Vec<(Option<Stamp>, bool)>, LinkError> {
+        let keys = Keys::of(item_id);
+        let names: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
+        let (stamps, holds): (Vec<Option<f64>>, Vec<Option<f64>>) = self
+            .link
+            .call(async |mut connection| {
+                let mut pipe = on_primary(&keys);
+                pipe.cmd("ZMSCORE").arg(&keys.orders).arg(&names);
+                pipe.cmd("ZMSCORE").arg(&keys.reservations).arg(&names);
+                pipe.query_async(&mut connection).await
+            })
+            .await?;
+        let of = |(stamp, hold): (Option<f64>, Option<f64>)| {
+            (stamp.and_then(stamp_of_score), hold.is_some_and(|hold| hold >= 0.0))
+        };
+        Ok(stamps.into_iter().zip(holds).map(of).collect())
+    }
+}
+
+impl Queue {
     /// The orders that wait, first come first: at most `most` of them, from the `from`th on. The queue must not
     /// change in the meantime.
     pub async fn waiting(

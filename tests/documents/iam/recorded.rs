@@ -36,6 +36,13 @@ const LEASE: Given = &[("lease", "fairdrop-stores-lease"), ("fairdrop-main-lease
 /// The order log's table in the tests.
 const ORDER_LOG: Given = &[("order-log", "fairdrop-OrderLogTable-ABCDEFGHIJKL")];
 
+/// The tables that main's functions call in the tests.
+const LEASE_AND_LOG: Given = &[
+    ("lease", "fairdrop-stores-lease"),
+    ("fairdrop-main-lease", "fairdrop-stores-lease"),
+    ("order-log", "fairdrop-OrderLogTable-ABCDEFGHIJKL"),
+];
+
 /// The tests copy with RDS's own key, which needs no permission; a deployment has a key of its own.
 const KEY: Given =
     &[("alias/aws/rds", "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")];
@@ -65,16 +72,16 @@ const SIMULATED: [Simulated; 22] = [
     main("token-keys", &[("token-keys-store", "fairdrop-token-keys-store")]),
     main("token-keys-store", &[]),
     main("checkout-drain", LEASE),
-    main("checkout-worker", LEASE),
+    main("checkout-worker", LEASE_AND_LOG),
     main("order-confirm", LEASE),
     main("shop-events", LEASE),
-    main("drop-admin", LEASE),
+    main("drop-admin", LEASE_AND_LOG),
     // The same in the standby, after a failover.
     standby("checkout-drain", &[], LEASE),
-    standby("checkout-worker", &[], LEASE),
+    standby("checkout-worker", &[], LEASE_AND_LOG),
     standby("order-confirm", &[], LEASE),
     standby("shop-events", &[], LEASE),
-    standby("drop-admin", &[], LEASE),
+    standby("drop-admin", &[], LEASE_AND_LOG),
     Simulated { parameters: &[("SnapshotPrefix", "drops")], ..main("snapshot-copy", KEY) },
     standby("restore-drill", &[("SnapshotPrefix", "drops")], &[]),
     standby(

@@ -1,0 +1,79 @@
+//! Items that wait for their queue to be restored: after Redis was lost, or another server has become the primary.
+
+use crate::App;
+use futures::stream::{self, StreamExt};
+use replay::{ReplayError, ReplayOptions};
+use shared::item::ItemId;
+use shared::item_runs;
+use shared::queue::LinkError;
+use std::time::{Duration, Instant};
+
+/// How often the worker looks for items that wait.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The pause after a replay that failed: a log that cannot be read is not read again at once.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// Items that are restored at the same time. Each reads the buckets of all logs.
+const PARALLEL_ITEMS: usize = 4;
+/// No replay begins with less time. One that a run's end stops begins again in the next run.
+const SHORTEST: Duration = Duration::from_secs(60);
+
+/// Restores the items that wait for it until `until`. Does nothing without order logs.
+pub(crate) async fn restore_until(app: &App, until: Instant) {
+    if app.logs.is_empty() {
+        return;
+    }
+    // A run on one machine is shorter.
+    let latest_start = until - SHORTEST.min(app.longest_run / 2);
+    while Instant::now() < until {
+        let pause = match waiting(app).await {
+            Ok(items) => {
+                metrics::gauge!("items_restoring").set(items.len() as f64);
+                let may_begin = Instant::now() < latest_start && app.context.lease.permit().is_ok();
+                if may_begin && restore_all(app, &items, until).await > 0 { FAILURE_PAUSE } else { INTERVAL }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not look for items that wait to be restored; trying again in 1 s");
+                INTERVAL
+            }
+        };
+        item_runs::pause(pause, until).await;
+    }
+}
+
+async fn waiting(app: &App) -> Result<Vec<ItemId>, LinkError> {
+    let queue = &app.context.queue;
+    queue.restoring_among(&queue.active_item_ids(Duration::ZERO).await?).await
+}
+
+/// Restores `items`; returns how many failed.
+async fn restore_all(app: &App, items: &[ItemId], until: Instant) -> u64 {
+    let restored = stream::iter(items.iter().map(|item_id| restore(app, item_id, until)));
+    let failed = restored.buffer_unordered(PARALLEL_ITEMS).filter(|is_restored| {
+        let has_failed = !is_restored;
+        async move { has_failed }
+    });
+    failed.count().await as u64
+}
+
+/// Restores one item. Another run of the worker may be at it.
+async fn restore(app: &App, item_id: &ItemId, until: Instant) -> bool {
+    // The new primary may lack reservations that the ledger has. An order of such a buyer must not be served again.
+    if let Err(error) = reconcile::reconcile(&app.stores(), item_id, true).await {
+        tracing::warn!(%error, %item_id, "could not reconcile an item before its queue is restored; the ledger refuses what it has already");
+    }
+    let limit = until.saturating_duration_since(Instant::now());
+    let options = ReplayOptions { limit, ..ReplayOptions::default() };
+    let crate::WorkerContext { queue, ledger, .. } = &app.context;
+    match replay::replay(item_id, queue, ledger, &app.logs, &options).await {
+        Ok(report) => {
+            tracing::info!(%item_id, ?report, "the queue of an item was restored from the order logs");
+            true
+        }
+        Err(ReplayError::InProgress | ReplayError::TakenOver) => true,
+        Err(error) => {
+            metrics::counter!("replays_failed", "Item" => item_id.to_string()).increment(1);
+            tracing::error!(%error, %item_id, "could not restore the queue of an item from the order logs; trying again, and nothing of the item is sold until then");
+            false
+        }
+    }
+}
