@@ -55,16 +55,27 @@ def differences(orders: list[dict[str, str]], sales: list[dict[str, str]], stock
     for order in orders:
         if order["outcome"] in ("sold", "released") and (order["buyer"], int(order["placed_at"])) not in sold:
             found.append(f"the order of buyer {order['buyer']} is {order['outcome']}, and has no sale")
-    served = [order for order in orders if order["outcome"] in SERVED]
-    if served:
-        youngest = max(served, key=lambda order: int(order["placed_at"]))
-        for order in orders:
-            if order["outcome"] in WAITING and int(order["placed_at"]) < int(youngest["placed_at"]):
-                found.append(
-                    f"buyer {order['buyer']} waits with stamp {order['placed_at']}, and buyer {youngest['buyer']} "
-                    f"was served with the younger stamp {youngest['placed_at']}"
-                )
-    return found
+    return found + overtaken(orders)
+
+
+def overtaken(orders: list[dict[str, str]]) -> list[str]:
+    """Who should have been served, and who was served instead. Among equal stamps any choice is right."""
+    counts = sorted((order for order in orders if order["outcome"] in SERVED + WAITING), key=stamp)
+    served = [order for order in counts if order["outcome"] in SERVED]
+    if not served:
+        return []
+    last = stamp(counts[len(served) - 1])
+    cheated = [order for order in counts if order["outcome"] in WAITING and stamp(order) < last]
+    favoured = [order for order in served if stamp(order) > last]
+    return [
+        f"buyer {order['buyer']} should have been served (stamp {stamp(order)}) and waits" for order in cheated
+    ] + [
+        f"buyer {order['buyer']} was served (stamp {stamp(order)}) in place of an older order" for order in favoured
+    ]
+
+
+def stamp(order: dict[str, str]) -> int:
+    return int(order["placed_at"])
 
 
 def main() -> None:

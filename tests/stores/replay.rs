@@ -316,7 +316,7 @@ async fn run(world: &World, case: &Case) -> Result<()> {
     if let (Loss::Tail(_), None) = (case.loss, &kept) {
         kept = Some(item.dump().await?);
     }
-    item.lose(kept.as_ref()).await?;
+    item.lose(kept.as_deref()).await?;
     // The drain finds out before it takes anything.
     ensure!(item.drain(500).await? == 0, "a drain took orders before the replay");
     let mut connection = world.redis.redis.connect().await?;
@@ -446,7 +446,8 @@ async fn a_drain_takes_nothing_from_a_new_primary_before_the_queue_is_restored()
     let item = world.announce(6).await.unwrap();
     let item_id = &item.item_id;
     let old = |buyer, age: u64| item.record(RecordKind::Order, buyer, micros_now() - age);
-    item.deliver(0, &old(1, 1_000_000)).await.unwrap();
+    // Not so old that it makes the delay longer.
+    item.deliver(0, &old(1, 1_000)).await.unwrap();
     let folder = WorkFolder::new().unwrap();
     let mut replica = Redis::start_replica(folder.path(), "replica", &world.redis.redis).await.unwrap();
     replica.follow(None).await.unwrap();

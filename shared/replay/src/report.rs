@@ -23,7 +23,7 @@ pub struct RegionReport {
     /// Records read: orders and withdrawals.
     pub read: u64,
     pub malformed: u64,
-    /// Orders that are new in the queue.
+    /// Orders that are new in the queue, or replaced a younger one of the buyer.
     pub placed: u64,
     /// Orders that were in the queue.
     pub already_queued: u64,

@@ -22,7 +22,7 @@ pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What one batch did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestoredBatch {
-    /// Orders that are new in the queue.
+    /// Orders that are new in the queue, or replaced a younger one of the buyer.
     pub placed: u64,
     /// Orders of buyers who have a unit.
     pub taken: u64,

@@ -8,7 +8,8 @@
 -- A withdrawal removes an order that is older. An order replaces a younger one of the buyer: the buyer may have ordered
 -- again in the meantime, and must not lose the place. A buyer with a unit gets no other one.
 --
--- Returns the orders that are new in the queue, the orders of buyers with a unit, and the orders withdrawn.
+-- Returns the orders that are new in the queue or replaced a younger one, the orders of buyers with a unit, and the
+-- orders withdrawn.
 if redis.call('HGET', KEYS[1], 'restoring') ~= ARGV[1] then
   return redis.error_reply('NOTRESTORING the item is not being restored by this caller')
 end
@@ -39,5 +40,5 @@ for n, buyer in ipairs(buyers) do
     entries[#entries + 1] = buyer
   end
 end
-local placed = #entries > 0 and redis.call('ZADD', KEYS[2], 'LT', unpack(entries)) or 0
+local placed = #entries > 0 and redis.call('ZADD', KEYS[2], 'LT', 'CH', unpack(entries)) or 0
 return { placed, taken, #withdrawn }
