@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
 use shared::permit::{Fence, Permit};
-use shared::queue::{Keys, Link, OrderState, Reservation};
+use shared::queue::{Hold, Keys, Link, OrderState, Reservation};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use tests::{LedgerServer, RedisQueue};
@@ -146,6 +146,28 @@ async fn a_later_reservation_or_sale_in_redis_is_not_repaired_as_a_released_one(
     let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
     assert_eq!(found.differences.get("taken again in Redis alone"), Some(&2));
     assert_eq!((found.repaired, found.stock_counted), (0, i64::from(STOCK) - 2));
+}
+
+#[tokio::test]
+async fn a_later_reservation_that_ends_before_the_released_long_hold_goes_to_the_operator() {
+    let main = NewMain::start(&["again", "lagging"]).await;
+    let (ledger, fence) = (&main.ledger.ledger, Fence { epoch: 1, until: None });
+    let held = OrderState::Reserved(Hold::Until(main.hold_until()));
+    let long = WantedHold::once(Stamp::from_micros(micros_now() + 86_400_000_000).unwrap());
+    for buyer in ["again", "lagging"] {
+        let (token, reference) = (UserToken::parse(buyer).unwrap(), format!("pi_{buyer}"));
+        ledger.extend(&main.item_id, &token, &reference, long, held, fence).await.unwrap();
+        let released = ledger.give_up(&main.item_id, &token, &reference, held, fence).await;
+        assert_eq!(released, Ok(Payment::Released));
+    }
+    main.score("again", (main.hold_until().as_micros() + 90_000_000) as f64).await;
+    // Redis has neither the extension nor the release of this one.
+    main.score("lagging", main.hold_until().as_micros() as f64).await;
+    ledger.raise_epoch(1).await.unwrap();
+    let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
+    assert_eq!(found.differences.get("taken again in Redis alone"), Some(&1));
+    assert_eq!(found.differences.get("released in the ledger alone"), Some(&1));
+    assert_eq!((found.repaired, found.stock_counted), (1, i64::from(STOCK) - 1));
 }
 
 #[tokio::test]

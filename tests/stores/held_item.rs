@@ -3,12 +3,15 @@
 use anyhow::Result;
 use checkout_worker::{ItemWork, WorkerContext};
 use local::system::clock::micros_now;
+use local::system::redis_server;
 use order_confirm::App;
+use reconcile::Stores;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
+use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
-use shared::queue::{Hold, Keys, OrderState};
+use shared::queue::{Hold, Keys, Link, OrderState};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use sqlx::{Connection, PgConnection};
@@ -106,6 +109,13 @@ impl HeldItem {
             _ => stores(name),
         };
         Ok(ItemWork::new(WorkerContext::from_config(&source).await?, self.item_id.clone()))
+    }
+
+    /// The stores, for comparisons and rebuilds.
+    pub(crate) fn stores(&self) -> Stores {
+        let url = self.redis.redis.url();
+        let link = Link::new(RedisConfig::main(&|name: &str| redis_server::setting(name, &url)).unwrap());
+        Stores { link, queue: self.redis.queue.clone(), ledger: self.ledger.ledger.clone() }
     }
 
     pub(crate) async fn query(&self, sql: &'static str) -> i64 {

@@ -101,7 +101,7 @@ async fn a_payment_that_was_reported_in_time_and_not_decided_is_honoured_when_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_payment_gives_no_grace() {
-    let item = HeldItem::start(SHORT, &["a", "b"]).await.unwrap();
+    let item = HeldItem::start(SHORT, &["a", "b", "c"]).await.unwrap();
     let mut work = item.worker().await.unwrap();
     work_for(&mut work, Duration::from_millis(200)).await;
     assert_eq!(item.send(&item.notice("a", "pi_1", "pending")).await, "reserved");
@@ -109,9 +109,40 @@ async fn a_refused_payment_gives_no_grace() {
     let sold = item.send(&item.notice("b", "pi_3", "paid")).await;
     assert_eq!(sold, "sold");
     assert_eq!(item.send(&item.notice("a", "pi_3", "paid")).await, "payment-used");
-    let ends_at = item.held_until("a").await;
+    // Nor does a repeated notice that changes nothing: the hold ends when its answer says.
+    let pending = item.notice("c", "pi_4", "pending");
+    let first = item.answer(&pending).await;
+    assert_eq!(item.answer(&pending).await["reserved_until"], first["reserved_until"]);
+    let ends_at = item.held_until("c").await;
+    assert_eq!(first["reserved_until"], ends_at.as_micros());
     work_until(&mut work, ends_at.as_micros() + 500_000).await;
-    assert_eq!(item.state("a").await.unwrap(), OrderState::Released);
+    for buyer in ["a", "c"] {
+        assert_eq!(item.state(buyer).await.unwrap(), OrderState::Released, "{buyer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_one_notice_leaves_the_grace_of_another() {
+    let item = HeldItem::start(SHORT, &["refused", "repeats", "b"]).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, Duration::from_millis(200)).await;
+    assert_eq!(item.send(&item.notice("b", "pi_b", "paid")).await, "sold");
+    // Reported in time, and answered with a 503.
+    let noted = async |buyer: &str| {
+        let token = UserToken::parse(buyer).unwrap();
+        item.redis.queue.record_attempt(&item.item_id, &token, &format!("Paid pi_{buyer}")).await.unwrap();
+    };
+    noted("refused").await;
+    assert_eq!(item.send(&item.notice("refused", "pi_b", "paid")).await, "payment-used");
+    assert_eq!(item.send(&item.notice("repeats", "pi_repeats", "pending")).await, "reserved");
+    noted("repeats").await;
+    assert_eq!(item.send(&item.notice("repeats", "pi_repeats", "pending")).await, "reserved");
+    let ends_at = item.held_until("repeats").await;
+    work_until(&mut work, ends_at.as_micros() + 500_000).await;
+    for buyer in ["refused", "repeats"] {
+        let notice = item.notice(buyer, &format!("pi_{buyer}"), "paid");
+        assert_eq!(item.send(&notice).await, "sold", "{buyer}");
+    }
 }
 
 /// The ledger is away for longer than the holds last; both buyers have paid before, and their notices were not answered.

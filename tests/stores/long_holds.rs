@@ -2,13 +2,11 @@
 
 use crate::held_item::{HeldItem, Holds, work_for};
 use local::system::clock::micros_now;
-use local::system::redis_server;
-use reconcile::Stores;
 use redis::AsyncCommands;
 use serde_json::Value;
-use shared::config::RedisConfig;
-use shared::queue::{IdleRules, Keys, Link, OrderState};
+use shared::queue::{Hold, IdleRules, Keys, OrderState};
 use shared::stamp::Stamp;
+use shared::user_token::UserToken;
 use std::time::Duration;
 
 const HOURS: u64 = 3_600_000_000;
@@ -71,14 +69,7 @@ async fn an_extended_hold_outlives_redis_and_its_item_is_idle_meanwhile() {
 
     // Redis is lost, and rebuilt from the ledger.
     let _: () = connection.del(&[&keys.item, &keys.reservations, &keys.tasks]).await.unwrap();
-    let url = item.redis.redis.url();
-    let source = |name: &str| redis_server::setting(name, &url);
-    let stores = Stores {
-        link: Link::new(RedisConfig::main(&source).unwrap()),
-        queue: item.redis.queue.clone(),
-        ledger: item.ledger.ledger.clone(),
-    };
-    reconcile::restore(&stores, &item.item_id, 1).await.unwrap();
+    reconcile::restore(&item.stores(), &item.item_id, 1).await.unwrap();
     assert_eq!(item.held_until("alice").await.as_micros(), until);
 
     // The item sells nothing before the hold ends, so that drain and worker leave it alone.
@@ -90,4 +81,43 @@ async fn an_extended_hold_outlives_redis_and_its_item_is_idle_meanwhile() {
     assert!(queue.active_item_ids(Duration::ZERO).await.unwrap().is_empty());
     assert_eq!(item.send(&item.notice("alice", "pi_1", "failed")).await, "released");
     assert_eq!(queue.active_item_ids(Duration::ZERO).await.unwrap(), std::slice::from_ref(&item.item_id));
+}
+
+/// A release leaves the end of a long hold far in the future. The buyer's next reservation, which ends earlier, is another
+/// one all the same, also while its task is in transit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_long_hold_is_not_taken_for_the_buyers_next_reservation() {
+    let buyers = ["alice", "bob"];
+    let item = HeldItem::start(LONG, &buyers).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, Duration::from_millis(200)).await;
+    for (buyer, reference) in [("alice", "pi_1"), ("bob", "pi_b")] {
+        let mut notice = item.notice(buyer, reference, "pending");
+        notice["until"] = Value::from(micros_now() + 20 * HOURS);
+        assert_eq!(item.send(&notice).await, "reserved");
+        assert_eq!(item.send(&item.notice(buyer, reference, "cancelled")).await, "released");
+    }
+
+    // Both order again, and the worker that takes the tasks dies.
+    item.reserve(&buyers).await.unwrap();
+    let held_until = item.held_until("alice").await;
+    // With those of the two releases, for live updates.
+    assert_eq!(item.redis.queue.take_tasks(&item.item_id, 500).await.unwrap().len(), 4);
+    let paid = item.notice("alice", "pi_2", "paid");
+    let problem = order_confirm::answer(&item.confirm, paid.clone()).await.unwrap_err().to_string();
+    assert!(problem.contains("not-recorded-yet"), "{problem}");
+    // The shop repeats the notice that has released the first reservation.
+    assert_eq!(item.send(&item.notice("alice", "pi_1", "cancelled")).await, "released");
+    assert_eq!(item.held_until("alice").await, held_until);
+    let bob = UserToken::parse("bob").unwrap();
+    item.redis.queue.leave(&item.item_id, &bob).await.unwrap();
+    work.round(true).await.unwrap();
+    assert_eq!(item.state("bob").await.unwrap(), OrderState::Reserved(Hold::Release));
+
+    // Another worker claims the tasks.
+    work_for(&mut work, Duration::from_secs(3)).await;
+    assert_eq!(item.send(&paid).await, "sold");
+    assert_eq!(item.state("bob").await.unwrap(), OrderState::Released);
+    assert_eq!(item.ledger.ledger.item(&item.item_id).await.unwrap().units_taken, 1);
+    assert_eq!(item.redis.queue.item(&item.item_id).await.unwrap().stock_left, 1_999);
 }

@@ -191,3 +191,33 @@ async fn an_earlier_release_does_not_affect_a_reservation_that_is_not_recorded_y
     assert_eq!(fixture.redis.queue.item(&fixture.item_id).await.unwrap().stock_left, 2);
     assert_eq!(fixture.ledger.ledger.item(&fixture.item_id).await.unwrap().units_taken, 0);
 }
+
+/// An update deploys the functions before it migrates the ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_migration_reservations_are_recorded_and_after_it_their_holds_get_a_grace() {
+    let mut fixture = WorkerFixture::start_with(2, &["alice"], 1).await.unwrap();
+    fixture
+        .execute(
+            "DROP FUNCTION fairdrop.keep_ends CASCADE;
+             DROP FUNCTION fairdrop.serve;
+             DROP TABLE fairdrop.service, fairdrop.outages;
+             ALTER TABLE fairdrop.sales DROP COLUMN extensions, DROP COLUMN graces, DROP COLUMN earlier_ends;
+             ALTER TABLE fairdrop.items DROP COLUMN max_hold_seconds;
+             DELETE FROM fairdrop.migrations WHERE version = 10",
+        )
+        .await
+        .unwrap();
+    fixture.redis.queue.drain(&fixture.item_id, 500, Permit::Unleased).await.unwrap();
+    let error = fixture.work.round(true).await.unwrap_err().to_string();
+    assert!(error.contains("invoke drop-admin's migrate"), "{error}");
+    assert_eq!(fixture.redis.queue.waiting_tasks(&fixture.item_id).await.unwrap(), 0);
+    fixture.work_for(Duration::from_millis(1_500)).await;
+    assert!(matches!(fixture.state("alice").await.unwrap(), OrderState::Reserved(Hold::Until(_))));
+
+    assert_eq!(fixture.ledger.ledger.migrate().await.unwrap().applied, 1);
+    fixture.work_for(Duration::from_millis(500)).await;
+    let OrderState::Reserved(Hold::Until(until)) = fixture.state("alice").await.unwrap() else {
+        panic!("the hold has ended");
+    };
+    assert!(until.as_micros() > micros_now() + 60_000_000, "no grace");
+}

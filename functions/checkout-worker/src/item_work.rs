@@ -163,7 +163,13 @@ impl ItemWork {
             self.context.ledger.ready().await?;
         }
         self.context.lease.permit()?;
-        self.context.record_service().await?;
+        if let Err(error) = self.context.record_service().await {
+            // This release runs before its migration: reservations are recorded, and no hold ends.
+            if matches!(&error, RoundError::Ledger(ledger) if ledger.needs_migration()) {
+                self.work_tasks().await?;
+            }
+            return Err(error);
+        }
         let tasks = self.work_tasks().await?;
         let due = self.release_due().await?;
         Ok(tasks.max(due))

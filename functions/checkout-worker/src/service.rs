@@ -49,11 +49,11 @@ impl WorkerContext {
         self.lease.permit()?;
         let now = self.queue.main_time().await?;
         let grace_until = self.ledger.serve(now, self.service.most_grace).await?;
-        let is_new = last.as_ref().is_none_or(|last| last.grace_until < grace_until);
+        let is_new = last.as_ref().is_none_or(|last| last.grace_until != grace_until);
         if is_new && grace_until > now {
             tracing::warn!(
                 grace_ms = u64::try_from(grace_until.saturating_since(now).as_millis()).unwrap_or(u64::MAX),
-                "no worker had the lease, Redis and the ledger for more than 5 s; until the grace is over, no hold ends"
+                "no worker had the lease, Redis and the ledger for more than 5 s, or Redis's clock was set back; until the grace is over, no hold ends"
             );
         }
         *last = Some(LastService { at, grace_until });

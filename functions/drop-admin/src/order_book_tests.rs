@@ -34,6 +34,7 @@ fn sale(state: SaleState, micros: u64) -> Option<Sale> {
         placed_at: at(micros),
         reserved_at: at(micros + 5),
         hold_until: at(micros + 9),
+        earlier_ends: Vec::new(),
         payment_reference: None,
         epoch: 1,
     })

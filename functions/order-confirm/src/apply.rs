@@ -58,7 +58,7 @@ pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed
         }
     };
     if notice.outcome.may_have_money() {
-        let recorded = app.queue.record_attempt(&notice.item_id, &notice.user_token).await;
+        let recorded = app.queue.record_attempt(&notice.item_id, &notice.user_token, &attempt(notice)).await;
         recorded.map_err(|_| Problem::StatusUnavailable)?;
     }
     let applied = match notice.outcome {
@@ -67,17 +67,23 @@ pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed
         PaymentOutcome::Declined => decline(app, notice, &item).await,
         PaymentOutcome::Failed | PaymentOutcome::Cancelled => release(app, notice, &item).await,
     };
-    if notice.outcome.may_have_money() && applied.as_ref().is_err_and(is_decided) {
+    let leaves_a_hold = applied.as_ref().map_or_else(is_decided, |confirmed| confirmed.status == "reserved");
+    if notice.outcome.may_have_money() && leaves_a_hold {
         forget_attempt(app, notice).await;
     }
     applied
 }
 
-/// The hold of a refused payment goes on to its own end. If another payment of the buyer was reported in the same
-/// moment, it is no longer protected beyond that end.
+/// What the record of a notice names: another outcome of the same payment may still wait for its decision.
+fn attempt(notice: &PaymentNotice) -> String {
+    format!("{:?} {}", notice.outcome, notice.payment_reference)
+}
+
+/// After the answer to a notice, the hold goes on to the end that the answer names, or to its own.
 async fn forget_attempt(app: &App, notice: &PaymentNotice) {
-    if let Err(error) = app.queue.forget_attempt(&notice.item_id, &notice.user_token).await {
-        tracing::warn!(%error, item_id = %notice.item_id, "could not delete the record of a refused payment; the hold of its buyer gets a grace");
+    let forgotten = app.queue.forget_attempt(&notice.item_id, &notice.user_token, &attempt(notice)).await;
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, item_id = %notice.item_id, "could not delete the record of a decided payment notice; the hold of its buyer gets a grace");
     }
 }
 

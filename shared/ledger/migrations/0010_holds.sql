@@ -5,10 +5,32 @@
 ALTER TABLE fairdrop.items ADD COLUMN max_hold_seconds integer NOT NULL DEFAULT 0
     CHECK (max_hold_seconds BETWEEN 0 AND 1209600);
 -- How often the payment extended_for has extended the hold, and how often the worker has after an outage. Both are
--- limited, so that each hold ends.
+-- limited, so that each hold ends. earlier_ends has the ends that the hold had before: Redis may still have one of them.
+-- Any other end in Redis is of another reservation of the buyer. There are at most 17: eight extensions, eight graces, and
+-- an extension by functions from before this migration, which do not count it.
 ALTER TABLE fairdrop.sales
     ADD COLUMN extensions smallint NOT NULL DEFAULT 0 CHECK (extensions BETWEEN 0 AND 8),
-    ADD COLUMN graces smallint NOT NULL DEFAULT 0 CHECK (graces BETWEEN 0 AND 8);
+    ADD COLUMN graces smallint NOT NULL DEFAULT 0 CHECK (graces BETWEEN 0 AND 8),
+    ADD COLUMN earlier_ends bigint[] NOT NULL DEFAULT '{}' CHECK (cardinality(earlier_ends) <= 17);
+
+-- A trigger, so that functions from before this migration keep the columns right, too.
+CREATE FUNCTION fairdrop.keep_ends() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF OLD.state = 'released' THEN
+        -- A newer reservation of the buyer.
+        NEW.extensions := 0;
+        NEW.graces := 0;
+        NEW.earlier_ends := '{}';
+    ELSE
+        NEW.earlier_ends := OLD.earlier_ends || OLD.hold_until;
+    END IF;
+    RETURN NEW;
+END $$;
+-- Triggers run in the order of their names: after check_transition.
+CREATE TRIGGER keep_ends BEFORE UPDATE ON fairdrop.sales
+    FOR EACH ROW WHEN (OLD.state = 'released' OR NEW.hold_until <> OLD.hold_until)
+    EXECUTE FUNCTION fairdrop.keep_ends();
 
 -- The last moment at which a worker could release reservations: it had the lease, and reached Redis and the ledger. No
 -- hold ends by itself before grace_until. One row, from the first worker on. Moments are by main's Redis.
@@ -26,16 +48,25 @@ CREATE TABLE fairdrop.outages (
 
 -- Records that a worker serves at the moment now_us. If none has served for more than 5 s, that was an outage: the grace
 -- lasts as long from now on, but at most most_grace_us. The replica of a standby has the row, so that a failover is an
--- outage, too. Returns the end of the last grace.
+-- outage, too. If the length of a gap is unknown, the grace is most_grace_us: with the first record while buyers hold
+-- units, and after the clock was set back by more than 5 s. Returns the end of the last grace.
 CREATE FUNCTION fairdrop.serve(now_us bigint, most_grace_us bigint) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
     known fairdrop.service;
     new_grace_until bigint;
 BEGIN
-    INSERT INTO fairdrop.service (served_until) VALUES (now_us) ON CONFLICT DO NOTHING;
+    IF NOT EXISTS (SELECT FROM fairdrop.service) THEN
+        INSERT INTO fairdrop.service (served_until, grace_until)
+        SELECT now_us, CASE WHEN EXISTS (SELECT FROM fairdrop.sales WHERE state = 'reserved')
+                            THEN now_us + most_grace_us ELSE 0 END
+            ON CONFLICT DO NOTHING;
+    END IF;
     SELECT * INTO STRICT known FROM fairdrop.service FOR UPDATE;
-    IF now_us <= known.served_until THEN
+    IF now_us < known.served_until - 5000000 THEN
+        UPDATE fairdrop.service SET served_until = now_us, grace_until = now_us + most_grace_us;
+        RETURN now_us + most_grace_us;
+    ELSIF now_us <= known.served_until THEN
         RETURN known.grace_until;
     END IF;
     new_grace_until := known.grace_until;
@@ -43,7 +74,9 @@ BEGIN
         new_grace_until := greatest(new_grace_until, now_us + least(now_us - known.served_until, most_grace_us));
         DELETE FROM fairdrop.outages WHERE ended_at < now_us - 90 * 86400000000;
         INSERT INTO fairdrop.outages (ended_at, began_at, grace_until)
-            VALUES (now_us, known.served_until, new_grace_until);
+            VALUES (now_us, known.served_until, new_grace_until)
+            -- The clock was set back since then.
+            ON CONFLICT DO NOTHING;
     END IF;
     UPDATE fairdrop.service SET served_until = now_us, grace_until = new_grace_until;
     RETURN new_grace_until;

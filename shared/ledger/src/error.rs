@@ -29,6 +29,17 @@ const STALE_EPOCH: &str = "FD001";
 /// The schema raises this for a commit after the lease's end, or without a lease if one is required.
 const LEASE_OVER: &str = "FD003";
 
+/// A function, table or column is missing.
+const OLD_SCHEMA: [&str; 3] = ["42883", "42P01", "42703"];
+const NEEDS_MIGRATION: &str = "its schema is older than this release; invoke drop-admin's migrate";
+
+impl LedgerError {
+    /// Whether a migration is missing. The call succeeds after it.
+    pub fn needs_migration(&self) -> bool {
+        matches!(self, Self::Unavailable(why) if why == NEEDS_MIGRATION)
+    }
+}
+
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
         // Never the message itself: PostgreSQL puts the row's values into it.
@@ -41,6 +52,8 @@ impl From<sqlx::Error> for LedgerError {
                     Self::LeaseOver
                 } else if refuses_the_data(&code) {
                     Self::Refused(refusal.constraint().map_or_else(|| code.to_string(), str::to_owned))
+                } else if OLD_SCHEMA.contains(&&*code) {
+                    Self::Unavailable(NEEDS_MIGRATION.into())
                 } else {
                     Self::Unavailable(format!("SQLSTATE {code}"))
                 }

@@ -19,6 +19,8 @@ pub struct Sale {
     pub reserved_at: Stamp,
     /// The end of the hold, also after it has passed.
     pub hold_until: Stamp,
+    /// The ends that the hold had before it was extended. Redis may still have one of them.
+    pub earlier_ends: Vec<Stamp>,
     pub payment_reference: Option<String>,
     /// The epoch under which it was last written.
     pub epoch: u64,
@@ -101,7 +103,7 @@ impl Ledger {
         });
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
                    FROM fairdrop.sales
                   WHERE item_id = $1 AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
                   ORDER BY reserved_at, placed_at, user_token LIMIT $5",
@@ -124,7 +126,7 @@ impl Ledger {
     pub async fn sale_of(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Option<Sale>, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
                    FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2",
             )
             .bind(item_id.as_str())
@@ -169,7 +171,7 @@ impl Ledger {
         let buyers: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
                    FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
             )
             .bind(item_id.as_str())
@@ -192,7 +194,7 @@ impl Ledger {
     ) -> Result<Vec<Sale>, LedgerError> {
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
                    FROM fairdrop.sales WHERE item_id = $1 AND reserved_at = $2 AND placed_at = $3",
             )
             .bind(item_id.as_str())
@@ -218,7 +220,7 @@ impl Ledger {
 
 impl Ledger {
     /// Up to `most` sold units of an item in the order of their reservations, after a position. The same transaction
-    /// writes who asked for them, so that no list of buyers leaves the ledger unrecorded.
+    /// writes who asked for them, so that drop-admin returns no list of buyers unrecorded.
     pub async fn export_sold(
         &self,
         item_id: &ItemId,
@@ -232,7 +234,7 @@ impl Ledger {
         self.within_limit(async {
             let mut transaction = self.pool.begin().await?;
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
                    FROM fairdrop.sales
                   WHERE item_id = $1 AND state = 'sold' AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
                   ORDER BY reserved_at, placed_at, user_token LIMIT $5",
@@ -265,6 +267,11 @@ fn read(row: &PgRow) -> Result<Sale, LedgerError> {
         placed_at: stamp(row.try_get("placed_at")?)?,
         reserved_at: stamp(row.try_get("reserved_at")?)?,
         hold_until: stamp(row.try_get("hold_until")?)?,
+        earlier_ends: row
+            .try_get::<Vec<i64>, _>("earlier_ends")?
+            .into_iter()
+            .map(stamp)
+            .collect::<Result<_, _>>()?,
         payment_reference: row.try_get("payment_reference")?,
         epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
     })

@@ -72,7 +72,7 @@ impl Ledger {
                     .bind(left)
                     .execute(&mut *transaction)
                     .await?;
-                let states = read_states(&mut transaction, item_id, &buyers).await?;
+                let states = read_states(&mut transaction, STATES, item_id, &buyers).await?;
                 transaction.commit().await?;
                 Ok(states)
             })
@@ -130,7 +130,7 @@ impl Ledger {
                     .bind(fence.epoch.cast_signed())
                     .execute(&mut *transaction)
                     .await?;
-                let states = read_states(&mut transaction, item_id, &buyers).await?;
+                let states = read_states(&mut transaction, STATES_AND_ENDS, item_id, &buyers).await?;
                 transaction.commit().await?;
                 Ok(states)
             })
@@ -151,7 +151,7 @@ impl Ledger {
         let known = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                read_states(&mut transaction, item_id, &names).await
+                read_states(&mut transaction, STATES, item_id, &names).await
             })
             .await?;
         Ok(buyers.into_iter().filter(|buyer| !known.contains_key(buyer.as_str())).cloned().collect())
@@ -167,7 +167,7 @@ impl Ledger {
         let states = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                read_states(&mut transaction, item_id, &buyers).await
+                read_states(&mut transaction, STATES_AND_ENDS, item_id, &buyers).await
             })
             .await?;
         Ok(asked.iter().map(|one| state_of(one, &states)).collect())
@@ -192,8 +192,7 @@ const RECORD: &str = "
     SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM new_rows
         ON CONFLICT (item_id, user_token) DO UPDATE
        SET state = excluded.state, placed_at = excluded.placed_at, reserved_at = excluded.reserved_at,
-           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL,
-           extensions = 0, graces = 0
+           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL
      WHERE sale.state = 'released' AND sale.reserved_at < excluded.reserved_at";
 
 /// Extends holds that would end although their buyers could not pay, or have paid in time. Redis may lack an earlier
@@ -205,29 +204,27 @@ const GIVE_GRACE: &str = "
            unnest($2::text[], $3::bigint[], $4::boolean[], $7::bigint[])
                AS due (user_token, hold_until, cancelled, kept_until)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
-       AND (sale.hold_until = due.hold_until
-            OR (sale.extended_for IS NOT NULL OR sale.graces > 0) AND sale.hold_until > due.hold_until)
+       AND due.hold_until = ANY (sale.earlier_ends || sale.hold_until)
        AND NOT due.cancelled AND sale.hold_until <= $5 AND sale.graces < 8
        AND greatest(service.grace_until, due.kept_until) > $5";
 
 /// A hold that was extended may have a later end than in Redis. The comparison with the last moment of service is for a
-/// process that was frozen since.
+/// process that was frozen since, and for a clock that was set back.
 const RELEASE: &str = "
     UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
       FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, cancelled)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
-       AND (sale.hold_until = due.hold_until
-            OR (sale.extended_for IS NOT NULL OR sale.graces > 0) AND sale.hold_until > due.hold_until)
+       AND due.hold_until = ANY (sale.earlier_ends || sale.hold_until)
        AND (due.cancelled OR sale.hold_until <= $5
-            AND NOT EXISTS (SELECT FROM fairdrop.service WHERE served_until < $5 - 5000000)
+            AND NOT EXISTS (SELECT FROM fairdrop.service WHERE abs(served_until - $5) > 5000000)
             AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))";
 
 /// A buyer's row.
 struct Row {
     state: BuyerState,
     reserved_at: Stamp,
-    hold_until: Stamp,
-    is_extended: bool,
+    /// The ends that its hold has had, if they were asked for.
+    ends: Vec<i64>,
 }
 
 /// The state of the reservation of `due`. If the buyer's row is about an earlier reservation that was released, the task
@@ -235,30 +232,31 @@ struct Row {
 fn state_of(due: &Due, rows: &HashMap<String, Row>) -> BuyerState {
     match rows.get(due.user_token.as_str()) {
         None => BuyerState::None,
-        Some(row) if row.state == BuyerState::Released => {
-            // Redis may lack an extension of the hold.
-            let is_it =
-                row.hold_until == due.hold_until || row.is_extended && row.hold_until > due.hold_until;
-            if is_it { BuyerState::Released } else { BuyerState::None }
+        Some(row) if row.state == BuyerState::Released && !row.ends.contains(&moment(due.hold_until)) => {
+            BuyerState::None
         }
         Some(row) => row.state,
     }
 }
 
-/// The rows of `buyers`.
+/// Redis may lack an extension of the hold: its earlier ends are the reservation's, too.
+const STATES_AND_ENDS: &str = "
+    SELECT user_token, state, reserved_at, hold_until, earlier_ends || hold_until AS ends
+      FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)";
+
+/// Without the columns of migration 10: a release that is not migrated yet records reservations all the same.
+const STATES: &str = "
+    SELECT user_token, state, reserved_at, hold_until, '{}'::bigint[] AS ends
+      FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)";
+
+/// The rows of `buyers`, by one of the queries above.
 async fn read_states(
     transaction: &mut Transaction<'static, Postgres>,
+    query: &'static str,
     item_id: &ItemId,
     buyers: &[&str],
 ) -> Result<HashMap<String, Row>, LedgerError> {
-    let rows = sqlx::query(
-        "SELECT user_token, state, reserved_at, hold_until, extended_for IS NOT NULL OR graces > 0 AS is_extended
-           FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
-    )
-    .bind(item_id.as_str())
-    .bind(buyers)
-    .fetch_all(&mut **transaction)
-    .await?;
+    let rows = sqlx::query(query).bind(item_id.as_str()).bind(buyers).fetch_all(&mut **transaction).await?;
     rows.iter()
         .map(|row| {
             let hold_until = stamp(row.try_get("hold_until")?)?;
@@ -268,8 +266,7 @@ async fn read_states(
                 _ => BuyerState::Released,
             };
             let reserved_at = stamp(row.try_get("reserved_at")?)?;
-            let is_extended = row.try_get("is_extended")?;
-            Ok((row.try_get("user_token")?, Row { state, reserved_at, hold_until, is_extended }))
+            Ok((row.try_get("user_token")?, Row { state, reserved_at, ends: row.try_get("ends")? }))
         })
         .collect()
 }

@@ -203,7 +203,7 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: EpochStart) -
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
         // A later reservation or its sale, which was not replicated to this copy of the ledger.
-        (SaleState::Released, Some(score)) if is_older && score > hold_end => {
+        (SaleState::Released, Some(score)) if is_older && score > 0.0 && !is_end_of(sale, score) => {
             for_the_operator("taken again in Redis alone")
         }
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
@@ -211,6 +211,14 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: EpochStart) -
         }
         (SaleState::Released, _) => None,
     }
+}
+
+/// Whether Redis has `score` for the reservation `sale`, held or cancelled. Redis may lack an extension of the hold.
+fn is_end_of(sale: &Sale, score: f64) -> bool {
+    sale.earlier_ends.iter().chain([&sale.hold_until]).any(|end| {
+        let end = end.as_micros() as f64;
+        score == end || score == end - CANCELLED_OFFSET_MICROS as f64
+    })
 }
 
 async fn scores(stores: &Stores, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {

@@ -16,8 +16,14 @@ pub(super) static ATTEMPT: LazyLock<Script> = LazyLock::new(|| Script::new(inclu
 pub const MAX_HOLD_GRACE: Duration = Duration::from_secs(3_600);
 
 impl Queue {
-    /// Records that a payment of `buyer` was reported now. Without a hold, or after its end, nothing is recorded.
-    pub async fn record_attempt(&self, item_id: &ItemId, buyer: &UserToken) -> Result<(), LinkError> {
+    /// Records that `notice`, a payment's outcome and reference, was reported for `buyer` now. Without a hold, or after
+    /// its end, nothing is recorded.
+    pub async fn record_attempt(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+        notice: &str,
+    ) -> Result<(), LinkError> {
         let keys = Keys::of(item_id);
         self.link
             .call(async |mut connection| {
@@ -28,6 +34,7 @@ impl Queue {
                     .arg(NO_HOLD_MICROS)
                     .arg(CANCELLED_OFFSET_MICROS)
                     .arg(MAX_HOLD_GRACE.as_micros())
+                    .arg(notice)
                     .invoke_async::<u64>(&mut connection)
                     .await
                     .map(drop)
@@ -35,9 +42,15 @@ impl Queue {
             .await
     }
 
-    /// Deletes the record of an attempt that was decided while the hold goes on.
-    pub async fn forget_attempt(&self, item_id: &ItemId, buyer: &UserToken) -> Result<(), LinkError> {
-        let key = Keys::of(item_id).attempts;
-        self.link.call(async |mut connection| connection.zrem(&key, buyer.as_str()).await).await
+    /// Deletes the record of a notice that was decided while the hold goes on. Those of the buyer's other notices stay.
+    pub async fn forget_attempt(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+        notice: &str,
+    ) -> Result<(), LinkError> {
+        let (key, record) = (Keys::of(item_id).attempts, format!("{} {notice}", buyer.as_str()));
+        let (key, record) = (&key, &record);
+        self.link.call(async |mut connection| connection.zrem(key, record).await).await
     }
 }

@@ -14,13 +14,18 @@ local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local found = redis.call('ZRANGE', KEYS[2], 0, now, 'BYSCORE', 'LIMIT', ARGV[1], ARGV[2], 'WITHSCORES')
 local due = { now, epoch }
 if #found == 0 then return due end
-local buyers = {}
-for i = 1, #found, 2 do buyers[#buyers + 1] = found[i] end
-local attempts = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
-for i = 1, #buyers do
-  local score = found[2 * i]
-  due[#due + 1] = buyers[i]
+-- The buyers with a record, by the end of the hold. A record is 'user_token outcome reference'; no token has a space.
+local noted = {}
+for i = 1, #found, 2 do
+  local buyer, score = found[i], found[i + 1]
+  if not noted[score] then
+    noted[score] = {}
+    for _, record in ipairs(redis.call('ZRANGE', KEYS[3], score, score, 'BYSCORE')) do
+      noted[score][string.match(record, '^[^ ]+')] = true
+    end
+  end
+  due[#due + 1] = buyer
   due[#due + 1] = score
-  due[#due + 1] = attempts[i] and tonumber(attempts[i]) == tonumber(score) and '1' or ''
+  due[#due + 1] = noted[score][buyer] and '1' or ''
 end
 return due

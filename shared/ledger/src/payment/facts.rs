@@ -1,7 +1,7 @@
 //! What the ledger has of a payment, and the decision that follows.
 
 use super::{Charge, Decline, Payment};
-use crate::items::stamp;
+use crate::items::{moment, stamp};
 use crate::records::state;
 use crate::{LedgerError, SaleState};
 use shared::queue::{Hold, OrderState};
@@ -24,8 +24,8 @@ pub(super) struct SaleRow {
     pub(super) extended_for: Option<String>,
     /// How often for this payment.
     pub(super) extensions: u16,
-    /// By a payment, or after an outage.
-    pub(super) is_extended: bool,
+    /// The ends that the hold had before it was extended, by a payment or after an outage.
+    pub(super) earlier_ends: Vec<i64>,
     /// The latest end that pending payments can give the hold, if the item has one.
     pub(super) latest_end: Option<Stamp>,
     pub(super) payment_reference: Option<String>,
@@ -86,7 +86,7 @@ fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
         (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
         // Redis may lack an extension of the hold.
         (OrderState::Reserved(Hold::Until(held)), Some(sale)) => {
-            sale.hold_until == held || sale.is_extended && sale.hold_until > held
+            sale.hold_until == held || sale.earlier_ends.contains(&moment(held))
         }
         (OrderState::Reserved(_) | OrderState::Sold, _) => false,
     }
@@ -95,7 +95,7 @@ fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
 const READ_FACTS: &str = "
     WITH sale AS (
         SELECT state, placed_at, hold_until, extended_for, payment_reference,
-               extended_for IS NOT NULL OR graces > 0 AS is_extended, extensions,
+               earlier_ends, extensions,
                (SELECT reserved_at + nullif(max_hold_seconds, 0) * 1000000::bigint FROM fairdrop.items
                  WHERE items.item_id = $1) AS latest_end
           FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2 FOR NO KEY UPDATE
@@ -131,7 +131,7 @@ pub(super) async fn read_facts(
             hold_until: stamp(row.try_get("hold_until")?)?,
             extended_for: row.try_get("extended_for")?,
             extensions: row.try_get::<i16, _>("extensions")?.unsigned_abs(),
-            is_extended: row.try_get("is_extended")?,
+            earlier_ends: row.try_get("earlier_ends")?,
             latest_end: row.try_get::<Option<i64>, _>("latest_end")?.map(stamp).transpose()?,
             payment_reference: row.try_get("payment_reference")?,
         }),
@@ -171,7 +171,7 @@ impl SaleRow {
             hold_until,
             extended_for: None,
             extensions: 0,
-            is_extended: false,
+            earlier_ends: Vec::new(),
             latest_end: None,
             payment_reference: None,
         }
@@ -233,8 +233,10 @@ mod tests {
                 "{decision:?} {redis:?}"
             );
         }
-        let extended = SaleRow { is_extended: true, ..row(SaleState::Released, None) };
-        assert!(is_over(Some(&extended), until(HELD - 1)) && !is_over(Some(&extended), until(HELD + 1)));
+        let extended = SaleRow { earlier_ends: vec![HELD as i64 - 9], ..row(SaleState::Released, None) };
+        for (held, expected) in [(HELD, true), (HELD - 9, true), (HELD - 1, false), (HELD + 1, false)] {
+            assert_eq!(is_over(Some(&extended), until(held)), expected, "{held}");
+        }
     }
 
     #[test]
