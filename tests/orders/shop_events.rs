@@ -326,6 +326,26 @@ async fn a_region_without_the_lease_publishes_nothing() {
     accepted(&bus, before + 5).await;
 }
 
+/// EventBridge accepts events for a bus that does not exist, and drops them.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_sent_to_a_bus_that_does_not_exist() {
+    let (system, bus) = start(5, 9).await;
+    bus.set_deleted(true);
+    // The runs that found the bus within the last minute end, or ask again.
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    drop_of(&system, 5, 5, "buyer").await.unwrap();
+    let ledger = system.ledger().unwrap();
+    eventually("events are pending", Duration::from_secs(20), async || {
+        Ok(ledger.outbox_state().await?.pending_since)
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!((bus.dropped(), bus.accepted().len()), (0, 0));
+    bus.set_deleted(false);
+    accepted(&bus, 5).await;
+}
+
 /// Prints the figures of the documents: the time from a decision to its acceptance, and the rate of one publisher.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_keeps_up_with_a_drop() -> Result<()> {

@@ -22,6 +22,9 @@ use shared::queue::{ItemError, Link, Queue};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// A republish changes at most this many batches of 1,000 events, and returns where the next one begins.
+const MOST_REPUBLISHED: u32 = 50;
+
 /// State that one process of the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
@@ -263,8 +266,14 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         }
         Command::Republish { item_id, from } => {
             app.ledger.item(&item_id).await?;
-            let events = app.ledger.republish(&item_id, from).await?;
-            return Ok(json!({ "item_id": item_id, "events": events }));
+            let (mut events, mut next) = (0, Some(from));
+            for _ in 0..MOST_REPUBLISHED {
+                let Some(from) = next else { break };
+                let batch = app.ledger.republish(&item_id, from).await?;
+                events += batch.events;
+                next = batch.next;
+            }
+            return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
         }
         Command::Export { item_id, by, format, after } => {
             return export::export(app, &item_id, &by, format, after.as_deref()).await;

@@ -52,6 +52,11 @@ impl Publisher {
         Ok(Self { client: Client::new(&aws), bus })
     }
 
+    /// Whether the bus exists: EventBridge accepts events for a bus that does not exist, and drops them.
+    pub(crate) async fn find_bus(&self) -> Result<(), String> {
+        self.client.describe_event_bus().name(&self.bus).send().await.map(drop).map_err(reason)
+    }
+
     /// Sends an item's events in order, up to the first that is not accepted, or until `ends_at`.
     pub(crate) async fn publish_item<'a>(&self, events: &'a [OutboxEvent], ends_at: Instant) -> Sent<'a> {
         let mut sent = Sent { decided: Vec::with_capacity(events.len()), failure: None };

@@ -14,6 +14,11 @@ const OTHERS_PAUSE: Duration = Duration::from_millis(500);
 /// The pause after a turn that failed, or in which nothing was accepted.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often a run asks whether the bus exists.
+const BUS_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause after the run could not find the bus.
+const BUS_PAUSE: Duration = Duration::from_secs(5);
+
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TurnEnd {
@@ -25,6 +30,8 @@ enum TurnEnd {
     Progress,
     /// EventBridge accepted no event.
     Stuck,
+    /// The bus does not exist, or EventBridge did not answer whether it does: no event was sent.
+    NoBus,
 }
 
 /// Publishes until `until`, while this region is main.
@@ -32,18 +39,23 @@ pub(crate) async fn publish_until(app: &App, until: Instant) -> Summary {
     let mut summary = Summary::default();
     // The items are taken in turns: one that EventBridge does not accept must not hold up those after it.
     let mut after = None;
+    let mut bus_found_at = None;
     while Instant::now() < until {
         // The lease keeper logs this.
         let is_main = app.lease.permit().is_ok();
-        let time = match if is_main {
-            turn(app, &mut after, until, &mut summary).await
-        } else {
+        let end = if !is_main {
             Ok(TurnEnd::Others)
-        } {
+        } else if !has_bus(app, &mut bus_found_at, &mut summary).await {
+            Ok(TurnEnd::NoBus)
+        } else {
+            turn(app, &mut after, until, &mut summary).await
+        };
+        let time = match end {
             Ok(TurnEnd::Progress) => Duration::ZERO,
             Ok(TurnEnd::Idle) => IDLE_PAUSE,
             Ok(TurnEnd::Others) => OTHERS_PAUSE,
             Ok(TurnEnd::Stuck) => FAILURE_PAUSE,
+            Ok(TurnEnd::NoBus) => BUS_PAUSE,
             Err(error) => {
                 summary.failures += 1;
                 metrics::counter!("event_failures").increment(1);
@@ -54,6 +66,26 @@ pub(crate) async fn publish_until(app: &App, until: Instant) -> Summary {
         pause(time, until).await;
     }
     summary
+}
+
+/// Whether the bus existed within the last minute.
+async fn has_bus(app: &App, found_at: &mut Option<Instant>, summary: &mut Summary) -> bool {
+    if found_at.is_some_and(|at| at.elapsed() < BUS_INTERVAL) {
+        return true;
+    }
+    *found_at = match app.publisher.find_bus().await {
+        Ok(()) => Some(Instant::now()),
+        Err(reason) => {
+            summary.failures += 1;
+            metrics::counter!("event_failures").increment(1);
+            tracing::error!(
+                reason,
+                "could not find the event bus, which would drop events without an error; no event is sent, and the run asks again in 5 s"
+            );
+            None
+        }
+    };
+    found_at.is_some()
 }
 
 async fn turn(

@@ -56,6 +56,9 @@ struct BusState {
     random: StdRng,
     /// Details with these types are refused as malformed.
     malformed: Vec<String>,
+    /// A deleted bus accepts events and drops them.
+    is_deleted: bool,
+    dropped: u64,
     accepted: Vec<BusEvent>,
     calls: u64,
 }
@@ -70,6 +73,8 @@ impl EventBus {
             faults: BusFaults::default(),
             random: StdRng::seed_from_u64(seed),
             malformed: Vec::new(),
+            is_deleted: false,
+            dropped: 0,
             accepted: Vec::new(),
             calls: 0,
         }));
@@ -93,6 +98,16 @@ impl EventBus {
     /// Refuses events of this type as malformed from now on, or none.
     pub fn refuse_type(&self, detail_type: Option<&str>) {
         locked(&self.state).malformed = detail_type.into_iter().map(str::to_owned).collect();
+    }
+
+    /// Deletes the bus, or creates it again.
+    pub fn set_deleted(&self, is_deleted: bool) {
+        locked(&self.state).is_deleted = is_deleted;
+    }
+
+    /// The number of events that were accepted and dropped, since the bus was deleted.
+    pub fn dropped(&self) -> u64 {
+        locked(&self.state).dropped
     }
 
     /// All accepted events, in the order of their acceptance, with repetitions.
@@ -127,8 +142,9 @@ async fn answer(State(state): State<Arc<Mutex<BusState>>>, request: Request) -> 
     let (parts, body) = request.into_parts();
     let header =
         |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if header("x-amz-target") != "AWSEvents.PutEvents" {
-        return refusal(400, "UnknownOperationException", "only PutEvents is known");
+    let operation = header("x-amz-target").strip_prefix("AWSEvents.").unwrap_or_default();
+    if !["PutEvents", "DescribeEventBus"].contains(&operation) {
+        return refusal(400, "UnknownOperationException", "only PutEvents and DescribeEventBus are known");
     }
     let signature = header("authorization");
     if !signature.starts_with("AWS4-HMAC-SHA256 ") || !signature.contains("/events/aws4_request") {
@@ -138,6 +154,9 @@ async fn answer(State(state): State<Arc<Mutex<BusState>>>, request: Request) -> 
         return refusal(413, "RequestEntityTooLarge", "the request is too long");
     };
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if operation == "DescribeEventBus" {
+        return describe(&locked(&state), &body);
+    }
     let then = match put(&mut locked(&state), &body) {
         Ok(then) => then,
         Err((status, code, why)) => return refusal(status, code, &why),
@@ -151,6 +170,16 @@ async fn answer(State(state): State<Arc<Mutex<BusState>>>, request: Request) -> 
             answered(200, &value)
         }
     }
+}
+
+fn describe(state: &BusState, body: &Value) -> Response<Body> {
+    let name = body["Name"].as_str().unwrap_or("default");
+    if state.is_deleted || name != state.name {
+        let why = format!("Event bus {name} does not exist.");
+        return refusal(400, "ResourceNotFoundException", &why);
+    }
+    let arn = format!("arn:aws:events:us-east-1:123456789012:event-bus/{name}");
+    answered(200, &json!({ "Name": name, "Arn": arn }))
 }
 
 /// Accepts the entries of a call, or refuses the call.
@@ -193,6 +222,10 @@ fn put(state: &mut BusState, body: &Value) -> Result<Then, (u16, &'static str, S
             }
             Some(_) if failing == Some(number) => {
                 refused(if state.random.random_bool(0.5) { "ThrottlingException" } else { "InternalFailure" })
+            }
+            Some(_) if state.is_deleted => {
+                state.dropped += 1;
+                json!({ "EventId": format!("00000000-0000-4000-8001-{:012}", state.dropped) })
             }
             Some(detail) => {
                 let accepted_at =

@@ -26,7 +26,9 @@ pub use error::LedgerError;
 pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, ReplicaState, ReplicationSlot};
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
-pub use outbox::{Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, TURN_LIMIT};
+pub use outbox::{
+    Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, Republished, TURN_LIMIT,
+};
 pub use payment::{Decline, Extension, MAX_EXTENSIONS, Payment, WantedHold};
 pub use records::{Sale, SalePosition, SaleState};
 pub use sales::{BuyerState, Due};

@@ -7,7 +7,7 @@
 
 mod upkeep;
 
-pub use upkeep::OutboxState;
+pub use upkeep::{OutboxState, Republished};
 
 use crate::items::{moment, stamp};
 use crate::{CALL_LIMIT, Ledger, LedgerError};
@@ -122,13 +122,12 @@ impl Ledger {
                 .bind(EVENTS_PER_ITEM)
                 .fetch_all(&mut *transaction)
                 .await?;
-            let events: Vec<OutboxEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
-            let items = events.chunk_by(|one, next| one.item_id == next.item_id).count();
-            let last_item = events.last().map(|event| event.item_id.clone());
+            let of_items: Vec<&[PgRow]> = rows.chunk_by(|one, next| item_of(one) == item_of(next)).collect();
+            let last_item = rows.last().and_then(item_of).and_then(|item_id| item_id.parse().ok());
             Ok(Some(OutboxTurn {
                 transaction,
-                events,
-                last_item: last_item.filter(|_| items == ITEMS_PER_TURN as usize),
+                events: of_items.iter().flat_map(|rows| readable(rows)).collect(),
+                last_item: last_item.filter(|_| of_items.len() == ITEMS_PER_TURN as usize),
             }))
         })
         .await
@@ -170,6 +169,26 @@ impl OutboxTurn {
             .await
             .unwrap_or_else(|_| Err(LedgerError::Unavailable("no answer in time".into())))
     }
+}
+
+fn item_of(row: &PgRow) -> Option<&str> {
+    row.try_get("item_id").ok()
+}
+
+/// The events of one item, up to the first that is malformed: later ones must not overtake it. Other items go on.
+fn readable(rows: &[PgRow]) -> Vec<OutboxEvent> {
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read(row) {
+            Ok(event) => events.push(event),
+            Err(error) => {
+                let (item_id, sequence) = (item_of(row), row.try_get::<i64, _>("sequence").ok());
+                tracing::error!(%error, item_id, sequence, "could not read an event of the outbox; it and its item's later ones stay pending");
+                break;
+            }
+        }
+    }
+    events
 }
 
 fn read(row: &PgRow) -> Result<OutboxEvent, LedgerError> {

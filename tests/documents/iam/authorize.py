@@ -185,6 +185,7 @@ OPERATIONS = {
     "rds:RemoveTagsFromResource": tagging,
     "scheduler:GetSchedule": schedule,
     "scheduler:UpdateSchedule": update_schedule,
+    **simple("events", "DescribeEventBus", lambda call: call.arn("events", "event-bus/", call.request["Name"])),
     "events:PutEvents": put_events,
     "execute-api:PostToConnection": connection("POST"),
     "execute-api:DeleteConnection": connection("DELETE"),

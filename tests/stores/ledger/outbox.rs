@@ -1,7 +1,7 @@
 //! The outbox: each committed change of a sale has one event, in order, and a publisher takes turns over them.
 
 use super::*;
-use ledger::{Decided, EventSale, OutboxEvent, OutboxEventKind};
+use ledger::{Decided, EventSale, OutboxEvent, OutboxEventKind, Republished};
 use std::collections::BTreeMap;
 
 /// Another process's connections.
@@ -221,7 +221,8 @@ async fn publishers_take_turns_and_what_is_not_finished_stays_pending() {
     let state = ledger.outbox_state().await.unwrap();
     assert_eq!((state.dead_letters, state.pending_since), (1, Some(events[2].at)));
 
-    assert_eq!(ledger.republish(&ids[0], 2).await, Ok(1));
+    let republished = ledger.republish(&ids[0], 2).await;
+    assert_eq!(republished, Ok(Republished { events: 1, next: None }));
     assert_eq!(pending(ledger).await[0].sequence, 2);
     assert_eq!(ledger.outbox_state().await.unwrap().dead_letters, 0);
 }
@@ -273,4 +274,54 @@ async fn each_closing_is_reported_once() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].kind, OutboxEventKind::Closed { closes_at: at(2) });
     assert_eq!((&events[0].item_id, events[0].sequence), (&item_id, 1));
+}
+
+#[tokio::test]
+async fn events_are_published_again_in_batches_of_a_thousand() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 2_500).await;
+    ledger.want_events().await.unwrap();
+    for part in 0..5 {
+        let batch: Vec<Reservation> =
+            (part * 500..(part + 1) * 500).map(|one| held(&format!("b{one}"), one)).collect();
+        ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap();
+    }
+    by_hand(&server, "UPDATE fairdrop.outbox SET published_at = 1").await.unwrap();
+    for (from, events, next) in [(0, 1_000, Some(1_001)), (1_001, 1_000, Some(2_001)), (2_001, 500, None)] {
+        assert_eq!(ledger.republish(&item_id, from).await, Ok(Republished { events, next }));
+    }
+    assert_eq!(ledger.republish(&item_id, 0).await, Ok(Republished { events: 0, next: None }));
+    assert_eq!(listed(ledger).await.len(), 100);
+}
+
+#[tokio::test]
+async fn a_malformed_event_holds_up_its_own_item_only() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    ledger.want_events().await.unwrap();
+    let mut ids = Vec::new();
+    for number in 0..17 {
+        let item_id = item(ledger, &format!("item{number:02}"), 9).await;
+        ledger.record(&item_id, &[held("ann", 0)], Permit::Unleased).await.unwrap();
+        ids.push(item_id);
+    }
+    by_hand(
+        &server,
+        "INSERT INTO fairdrop.sales (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
+         VALUES ('item03', 'two words', 'sold', 1, 1, 1, 1)",
+    )
+    .await
+    .unwrap();
+    ledger.record(&ids[3], &[held("ben", 1)], Permit::Unleased).await.unwrap();
+    let turn = ledger.outbox_turn(None).await.unwrap().unwrap();
+    let of_item: Vec<u64> =
+        turn.events.iter().filter(|one| one.item_id == ids[3]).map(|one| one.sequence).collect();
+    assert_eq!((turn.events.len(), &of_item[..], turn.last_item.as_ref()), (16, &[1][..], Some(&ids[15])));
+    let decided: Vec<_> = turn.events.clone();
+    let decided: Vec<_> = decided.iter().map(|event| (event, Decided::Published)).collect();
+    turn.finish(&decided).await.unwrap();
+    // The item with the malformed event at its head has no event in a turn, and those after it have.
+    assert_eq!(listed(ledger).await, [line(1, "reserved", "ann")]);
+    assert!(ledger.outbox_state().await.unwrap().pending_since.is_some());
 }

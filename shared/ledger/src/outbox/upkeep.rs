@@ -28,6 +28,14 @@ pub struct OutboxState {
     pub dead_letters: u64,
 }
 
+/// A batch of events that are published again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Republished {
+    pub events: u64,
+    /// The sequence at which the next batch begins, if there may be one.
+    pub next: Option<u64>,
+}
+
 impl Ledger {
     /// Has events written for the next 14 days. If none were written before, items that have closed already are not
     /// reported, and each item's next event skips a sequence, so that a shop that knew earlier events sees the gap.
@@ -144,19 +152,29 @@ impl Ledger {
         .await
     }
 
-    /// Has an item's events from `from` on published again, dead letters included; returns their number.
-    pub async fn republish(&self, item_id: &ItemId, from: u64) -> Result<u64, LedgerError> {
+    /// Has an item's events from `from` on published again, dead letters included, at most 1,000.
+    pub async fn republish(&self, item_id: &ItemId, from: u64) -> Result<Republished, LedgerError> {
         self.within_limit(async {
-            let done = sqlx::query(
-                "UPDATE fairdrop.outbox SET published_at = NULL, dead_letter = NULL
-                  WHERE item_id = $1 AND sequence >= $2
-                    AND (published_at IS NOT NULL OR dead_letter IS NOT NULL)",
+            let row = sqlx::query(
+                "WITH batch AS (
+                     SELECT item_id, sequence FROM fairdrop.outbox
+                      WHERE item_id = $1 AND sequence >= $2
+                        AND (published_at IS NOT NULL OR dead_letter IS NOT NULL)
+                      ORDER BY sequence LIMIT $3
+                 ), changed AS (
+                     UPDATE fairdrop.outbox AS event SET published_at = NULL, dead_letter = NULL
+                       FROM batch WHERE event.item_id = batch.item_id AND event.sequence = batch.sequence
+                 )
+                 SELECT count(*) AS events, max(sequence) AS last FROM batch",
             )
             .bind(item_id.as_str())
             .bind(i64::try_from(from).unwrap_or(i64::MAX))
-            .execute(&self.pool)
+            .bind(BATCH)
+            .fetch_one(&self.pool)
             .await?;
-            Ok(done.rows_affected())
+            let (events, last): (i64, Option<i64>) = (row.try_get("events")?, row.try_get("last")?);
+            let next = last.filter(|_| events == BATCH).map(|last| last.unsigned_abs() + 1);
+            Ok(Republished { events: events.unsigned_abs(), next })
         })
         .await
     }
