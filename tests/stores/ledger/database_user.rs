@@ -67,7 +67,7 @@ async fn the_documented_user_is_enough() {
     );
     let leased = Permit::Leased { epoch: 1, until: at(micros_now() + 60_000_000) };
     ledger.record(&item_id, &[held("v", 4)], leased).await.unwrap();
-    assert_eq!(ledger.withhold(&item_id, 2, true, 1).await, Ok(2));
+    assert_eq!(ledger.withhold(&item_id, 2, true, 2).await, Ok(2));
     assert_eq!(ledger.raise_epoch(1).await, Ok(2));
 }
 

@@ -80,7 +80,7 @@ async fn withheld_units_only_decrease() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;
     let item_id = item(ledger, "a", 5).await;
-    assert_eq!(ledger.withhold(&item_id, 4, false, 1).await, Ok(4));
+    assert_eq!(ledger.withhold(&item_id, 4, false, 2).await, Ok(4));
     for (most, left) in [(4, 4), (3, 3), (3, 3), (5, 3), (0, 0), (1, 0)] {
         assert_eq!(ledger.withhold_at_most(&item_id, most).await, Ok(left));
     }
