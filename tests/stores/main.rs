@@ -28,6 +28,7 @@ mod queue_properties;
 mod redis_tls;
 mod refusals;
 mod replay;
+mod replay_begin;
 mod token_keys;
 mod virtual_time;
 mod watermark;

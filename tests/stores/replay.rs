@@ -29,6 +29,8 @@ use tests::{LedgerServer, RedisQueue, queue_at, source};
 
 const BUYERS: u8 = 14;
 const WINDOW: Duration = Duration::from_millis(50);
+/// Between the stamps of two records: more than the clocks of two machines may differ.
+const STEP_MICROS: u64 = 150_000;
 const REGIONS: [&str; 2] = ["us-east-1", "ap-southeast-2"];
 
 /// The order log of a region, in memory.
@@ -305,13 +307,13 @@ fn case() -> impl Strategy<Value = Case> {
 
 async fn run(world: &World, case: &Case) -> Result<()> {
     let item = world.announce(6).await?;
-    let began = micros_now() - 5_000_000;
+    let began = micros_now() - 8_000_000;
     let mut kept = None;
     for (number, step) in case.before.iter().enumerate() {
         if matches!(case.loss, Loss::Tail(at) if at == number) {
             kept = Some(item.dump().await?);
         }
-        item.run(step, began + 1_000 * number as u64).await?;
+        item.run(step, began + STEP_MICROS * number as u64).await?;
     }
     if let (Loss::Tail(_), None) = (case.loss, &kept) {
         kept = Some(item.dump().await?);
@@ -325,9 +327,10 @@ async fn run(world: &World, case: &Case) -> Result<()> {
     let served_before = item.reserved().await?.len();
 
     let options = ReplayOptions::default();
+    let live_from = began + STEP_MICROS * case.before.len() as u64;
     let live = async {
         let began = tokio::time::Instant::now();
-        for (ms, step) in &case.during {
+        for (number, (ms, step)) in case.during.iter().enumerate() {
             tokio::time::sleep_until(began + Duration::from_millis(*ms)).await;
             // Everything is delivered in the end: the stream is durable.
             let step = match *step {
@@ -335,7 +338,7 @@ async fn run(world: &World, case: &Case) -> Result<()> {
                 Step::Leave { buyer, region, .. } => Step::Leave { buyer, region, is_delivered: true },
                 ref other => other.clone(),
             };
-            item.run(&step, micros_now()).await?;
+            item.run(&step, live_from + STEP_MICROS * number as u64).await?;
         }
         anyhow::Ok(())
     };

@@ -2,14 +2,9 @@
 
 use crate::App;
 use crate::undecided::Undecided;
-use order_log::LogRecord;
+use order_log::{LogRecord, WITHDRAWAL_SKEW};
 use shared::queue::OrderState;
 use shared::stamp::Stamp;
-use std::time::Duration;
-
-/// How much the clocks of two machines of the region may differ: the order's stamp and that of its withdrawal come from
-/// different ones.
-const SKEW: Duration = Duration::from_millis(100);
 
 /// Removes the buyer's order from the queue, or cancels the reservation.
 ///
@@ -33,10 +28,10 @@ pub(crate) async fn withdraw(app: &App, leave: &LogRecord) -> Result<(), Undecid
     Ok(())
 }
 
-/// Whether a record stamped `placed_at` was made after the withdrawal `leave`. Within [`SKEW`] it may be the order that the
+/// Whether a record stamped `placed_at` was made after the withdrawal `leave`. Within [`WITHDRAWAL_SKEW`] it may be the order that the
 /// buyer withdraws.
 fn is_newer(placed_at: Stamp, leave: &LogRecord) -> bool {
-    placed_at > leave.placed_at.saturating_add(SKEW)
+    placed_at > leave.placed_at.saturating_add(WITHDRAWAL_SKEW)
 }
 
 #[cfg(test)]

@@ -44,6 +44,10 @@ pub fn decided_by(placed_at: Stamp) -> Stamp {
     placed_at.saturating_add(MAX_WINDOW + DECISION_MARGIN)
 }
 
+/// How much the clocks of two machines of a region may differ: the stamps of an order and of its withdrawal come from
+/// different ones. An order that is newer than a withdrawal by no more than this counts as withdrawn.
+pub const WITHDRAWAL_SKEW: Duration = Duration::from_millis(100);
+
 /// The table is in the same region.
 const HERE: TimeLimits = TimeLimits {
     connect: Duration::from_millis(300),

@@ -10,7 +10,7 @@
 --
 -- Returns the taken units, or -1 if the item sells at the moment: a drain could reserve units between the read of the
 -- ledger and this step.
-local old = redis.call('HMGET', KEYS[1], 'paused', 'leased', 'leased_until', 'closed', 'restoring')
+local old = redis.call('HMGET', KEYS[1], 'paused', 'leased', 'leased_until', 'closed', 'restoring', 'primary', 'run_id')
 if old[1] and old[1] ~= '1' then return -1 end
 redis.call('DEL', KEYS[1], KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[2]) end
@@ -19,6 +19,8 @@ local sold = redis.call('ZCOUNT', KEYS[2], '+inf', '+inf')
 redis.call('HSET', KEYS[1], 'closed', tonumber(old[4] or 0) > tonumber(ARGV[1]) and old[4] or ARGV[1],
   'stock_left', string.format('%.0f', ARGV[4] - ARGV[6] - taken), 'units_sold', sold, unpack(ARGV, 3))
 if ARGV[2] == '1' or old[5] then redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1') end
+-- The queue of an item that still existed is as complete as it was, on the same primary.
+if old[6] then redis.call('HSET', KEYS[1], 'primary', old[6], 'run_id', old[7] or '') end
 -- An item that was sold by a lease (leased_until: by an earlier version) still needs one, even if this region is no
 -- longer main.
 if old[2] or old[3] then redis.call('HSET', KEYS[1], 'leased', '1') end

@@ -1,6 +1,6 @@
 //! Which logged orders still count. Pure.
 
-use order_log::{LogRecord, RecordKind, RefusalReason};
+use order_log::{LogRecord, RecordKind, RefusalReason, WITHDRAWAL_SKEW};
 use serde::Serialize;
 use shared::queue::BatchOrder;
 use shared::stamp::Stamp;
@@ -39,8 +39,10 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
     let all = || regions.iter().enumerate().flat_map(|(region, of)| of.iter().map(move |one| (region, one)));
     let mut withdrawn: HashMap<&UserToken, Stamp> = HashMap::new();
     for (_, leave) in all().filter(|(_, record)| record.kind == RecordKind::Leave) {
-        let newest = withdrawn.entry(&leave.user_token).or_insert(leave.placed_at);
-        *newest = leave.placed_at.max(*newest);
+        // As order-place judges it. Orders before this stamp are withdrawn.
+        let before = leave.placed_at.saturating_add(WITHDRAWAL_SKEW).saturating_add_micros(1);
+        let newest = withdrawn.entry(&leave.user_token).or_insert(before);
+        *newest = before.max(*newest);
     }
     let mut decided = Decided::default();
     let mut counts: HashMap<&UserToken, (usize, Stamp)> = HashMap::new();
@@ -92,8 +94,8 @@ mod tests {
     use super::*;
     use order_log::Refusal;
 
-    fn record(kind: RecordKind, buyer: &str, micros: u64) -> LogRecord {
-        let placed_at = Stamp::from_micros(micros).unwrap();
+    fn record(kind: RecordKind, buyer: &str, seconds: u64) -> LogRecord {
+        let placed_at = Stamp::from_micros(seconds * 1_000_000).unwrap();
         LogRecord::new(kind, "shoe".parse().unwrap(), UserToken::parse(buyer).unwrap(), placed_at)
     }
 
@@ -101,11 +103,14 @@ mod tests {
     type Counted = (Vec<(usize, u64)>, Vec<(usize, LeftOut)>);
 
     fn of(regions: &[Vec<LogRecord>], ledger: &[(&str, u64)]) -> Counted {
-        let stamp = |micros: u64| Stamp::from_micros(micros).unwrap();
+        let stamp = |seconds: u64| Stamp::from_micros(seconds * 1_000_000).unwrap();
         let ledger = ledger.iter().map(|(buyer, at)| (UserToken::parse(*buyer).unwrap(), stamp(*at)));
         let decided = decide(regions, &ledger.collect());
-        let mut orders: Vec<_> =
-            decided.orders.iter().map(|(region, one)| (*region, one.placed_at.as_micros())).collect();
+        let mut orders: Vec<_> = decided
+            .orders
+            .iter()
+            .map(|(region, one)| (*region, one.placed_at.as_micros() / 1_000_000))
+            .collect();
         orders.sort_unstable();
         (orders, decided.left_out)
     }
@@ -131,6 +136,13 @@ mod tests {
         assert_eq!(one(vec![order(5), leave(6)]), (vec![], vec![(0, Withdrawn)]));
         assert_eq!(one(vec![leave(4), order(5)]), (vec![(0, 5)], vec![]));
         assert_eq!(one(vec![order(5), leave(6), order(7)]), (vec![(0, 7)], vec![(0, Withdrawn)]));
+        // The clock of the order's machine was ahead of the one of the withdrawal.
+        let ahead = |micros| {
+            let placed_at = Stamp::from_micros(5_000_000 + micros).unwrap();
+            one(vec![leave(5), LogRecord { placed_at, ..order(5) }])
+        };
+        assert_eq!(ahead(100_000), (vec![], vec![(0, Withdrawn)]));
+        assert_eq!(ahead(100_001), (vec![(0, 5)], vec![]));
         // A withdrawal and an older order of another region.
         assert_eq!(of(&[vec![order(5)], vec![leave(6)]], &[]), (vec![], vec![(0, Withdrawn)]));
         assert_eq!(of(&[vec![order(5)], vec![order(3)]], &[]), (vec![(1, 3)], vec![(0, OlderOrder)]));

@@ -16,17 +16,15 @@ pub use source::RecordSource;
 
 use ledger::{Ledger, LedgerError};
 use order_log::OrderLogError;
-use pass::{Pass, run_pass};
+use pass::{Pass, restore, run_pass};
 use shared::item::ItemId;
 use shared::queue::{ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreEnd};
 use shared::stamp::Stamp;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// After a pass that took longer, another one reads what has been written since it began.
-const SHORT_PASS: Duration = Duration::from_secs(2);
-/// The maximum number of passes that put orders back, the first one of all records included.
-const MAX_PASSES: u32 = 5;
+/// How often a replay shows that it goes on: also while a log answers slowly, and no order is put back.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// A record may have a stamp that is this much older than its write: a write is repeated, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -98,7 +96,13 @@ pub async fn replay<S: RecordSource>(
     let logs: Vec<&S> =
         logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
     let pass = Pass { item_id, token: &token, queue, ledger, logs: &logs };
-    let passes = tokio::time::timeout(options.limit, run_passes(&pass));
+    let passes = async {
+        tokio::select! {
+            report = run_passes(&pass) => report,
+            error = show_life(&pass) => Err(error),
+        }
+    };
+    let passes = tokio::time::timeout(options.limit, passes);
     let outcome = match passes.await.unwrap_or(Err(ReplayError::TooLong(options.limit))) {
         Ok(report) => match queue.restore_end(item_id, &token).await? {
             RestoreEnd::Ended => return Ok(ReplayReport { without: options.without.clone(), ..report }),
@@ -113,28 +117,25 @@ pub async fn replay<S: RecordSource>(
     Err(outcome)
 }
 
-/// Reads all records, then repeatedly those that were written in the meantime, until few can be missing: those travel
-/// through the stream. The last pass puts no order back: a withdrawal may have been applied between the read of its
-/// order and the order's return to the queue.
+/// Makes steps that do nothing, so that no other replay takes this one over. Ends only with an error.
+async fn show_life<S>(pass: &Pass<'_, S>) -> ReplayError {
+    loop {
+        tokio::time::sleep(SIGN_OF_LIFE).await;
+        if let Err(error) = restore(pass, &[], &[]).await {
+            return error;
+        }
+    }
+}
+
+/// Reads all records and puts the orders back. Orders that are written meanwhile come through the stream. A second pass
+/// reads what was written since, and puts no order back: a withdrawal may have been applied between the read of its
+/// order and the order's return to the queue. DynamoDB reads, and bills, all records in each pass: there are only two.
 async fn run_passes<S: RecordSource>(pass: &Pass<'_, S>) -> Result<ReplayReport, ReplayError> {
     let started = Instant::now();
     let mut report = ReplayReport::of(pass.item_id, pass.logs.iter().map(|log| log.region()));
-    let mut since = Stamp::EPOCH;
-    for number in 0..MAX_PASSES {
-        let (began, began_at) = (Instant::now(), pass.queue.main_time().await?);
-        let placed = run_pass(pass, since, true, &mut report).await?;
-        since = began_at.saturating_sub(MARGIN);
-        let is_short = number > 0 && began.elapsed() < SHORT_PASS;
-        if is_short && placed == 0 {
-            since = Stamp::MAX;
-        }
-        if is_short {
-            break;
-        }
-    }
-    if since < Stamp::MAX {
-        run_pass(pass, since, false, &mut report).await?;
-    }
+    let began_at = pass.queue.main_time().await?;
+    run_pass(pass, Stamp::EPOCH, true, &mut report).await?;
+    run_pass(pass, began_at.saturating_sub(MARGIN), false, &mut report).await?;
     report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(item_id = %pass.item_id, records = report.read(), placed = report.placed(), took_ms = report.took_ms, "the queue of an item was restored from the order logs");
     Ok(report)

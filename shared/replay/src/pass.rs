@@ -40,20 +40,19 @@ struct BucketOutcome {
 }
 
 /// Puts the orders back that have a stamp at or after `since`, and applies the withdrawals. Without `places` it puts
-/// orders back only where a withdrawal removed one. Adds to the report; returns the number of orders that are new in the queue.
+/// orders back only where a withdrawal removed one. Adds to the report.
 pub(crate) async fn run_pass<S: RecordSource>(
     pass: &Pass<'_, S>,
     since: Stamp,
     places: bool,
     report: &mut ReplayReport,
-) -> Result<u64, ReplayError> {
+) -> Result<(), ReplayError> {
     let outcomes = (0..=u8::MAX).map(|bucket| run_bucket(pass, bucket, since, places));
     let mut outcomes = stream::iter(outcomes).buffer_unordered(PARALLEL_BUCKETS);
-    let mut placed = 0;
     while let Some(outcome) = outcomes.next().await {
-        placed += add(pass, outcome?, since == Stamp::EPOCH, report);
+        add(pass, outcome?, since == Stamp::EPOCH, report);
     }
-    Ok(placed)
+    Ok(())
 }
 
 async fn run_bucket<S: RecordSource>(
@@ -111,7 +110,7 @@ async fn in_ledger<S>(
 }
 
 /// One batch, repeated if Redis does not answer: a repetition changes nothing.
-async fn restore<S>(
+pub(crate) async fn restore<S>(
     pass: &Pass<'_, S>,
     withdrawals: &[BatchOrder],
     orders: &[BatchOrder],
@@ -136,8 +135,7 @@ fn add<S: RecordSource>(
     outcome: BucketOutcome,
     is_first: bool,
     report: &mut ReplayReport,
-) -> u64 {
-    let mut placed = 0;
+) {
     for (region, log) in pass.logs.iter().enumerate() {
         let Some(of_region) = report.regions.get_mut(log.region()) else { continue };
         if is_first {
@@ -150,7 +148,6 @@ fn add<S: RecordSource>(
         }
         for (_, sent, restored) in outcome.restored.iter().filter(|(of, ..)| *of == region) {
             of_region.placed += restored.placed;
-            placed += restored.placed;
             report.withdrawn_from_queue += restored.withdrawn;
             if is_first && restored.taken > 0 {
                 *of_region.left_out.entry(LeftOut::Taken).or_default() += restored.taken;
@@ -160,5 +157,4 @@ fn add<S: RecordSource>(
             }
         }
     }
-    placed
 }

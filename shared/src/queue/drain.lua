@@ -24,7 +24,10 @@
 -- While the item is being restored (`restoring`), nothing is taken and `closed` does not rise. With order logs, this
 -- script finds out that another server has become the primary, before it takes anything from it: the end of the queue
 -- may be missing there, so that the item waits to be restored. The replication id changes with each promotion and each
--- start of a primary.
+-- start of a primary. It also changes, in the same process, when the first replica attaches, and when there was none for
+-- an hour (repl-backlog-ttl). Then nothing is lost, and there is no previous replication id: a promotion leaves one. An
+-- item without `primary` was written by a process that knows of no logs: it waits to be restored, too. A drain without
+-- logs removes the field, so that place.lua does not wait for a restore that no worker begins.
 --
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
 -- taken, stock left, waiting, lag (us), the delay (us). The lag is Redis's clock - delay - last stamp taken, so that a
@@ -32,7 +35,7 @@
 -- the item is being restored, otherwise 0.
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
-  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary')
+  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary', 'run_id')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -47,12 +50,19 @@ local restoring = item[15]
 if ARGV[5] == '1' and not restoring then
   local info = redis.pcall('INFO', 'replication')
   local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
-  if primary and not item[16] then
-    redis.call('HSET', KEYS[1], 'primary', primary)
-  elseif primary and item[16] ~= primary then
-    redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1')
-    restoring = 'wanted'
+  if primary and item[16] ~= primary then
+    local server = redis.pcall('INFO', 'server')
+    local run_id = type(server) == 'string' and string.match(server, 'run_id:(%x+)') or ''
+    local is_same = item[16] and #run_id == 40 and item[17] == run_id and string.match(info, 'master_replid2:0+%s')
+    if is_same then
+      redis.call('HSET', KEYS[1], 'primary', primary)
+    else
+      redis.call('HSET', KEYS[1], 'restoring', 'wanted', 'closed', '1')
+      restoring = 'wanted'
+    end
   end
+elseif item[16] and not restoring then
+  redis.call('HDEL', KEYS[1], 'primary', 'run_id')
 end
 local closed = tonumber(item[10])
 local delay = item[5] * 1000

@@ -67,6 +67,7 @@ impl Queue {
                 // missing from the set.
                 let _: () = connection.sadd(ITEMS, new.item_id.as_str()).await?;
                 let mut script = CREATE.key(&key);
+                script.arg(u8::from(self.has_order_logs));
                 for (field, value) in &fields {
                     script.arg(field).arg(value);
                 }

@@ -4,7 +4,8 @@
 -- ARGV  1 placed_at (us)   2 user_token   3 settle window (us)
 --
 -- The item's `closed` decides: nothing at or below it may enter. 10000000 us (MAX_WINDOW) is the backstop for a
--- watermark that a failover has lost. An item of an earlier version has no `closed`: its window stays fixed. 100000 us
+-- watermark that a failover has lost. An item of an earlier version has no `closed`: its window stays fixed. An item
+-- that Redis has lost (NOITEM) decides nothing: its order is neither queued nor refused before the item is back. 100000 us
 -- is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). Both are constants to save every order an argument; tests compare
 -- them.
 --
@@ -23,6 +24,7 @@ local hold = call('ZSCORE', KEYS[2], buyer)
 local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
 local is_late
+if not closed and call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOITEM the item does not exist') end
 if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
 if closed and is_late and placed_at - closed > 0 and not (hold and placed_at + hold <= 0) then
   -- Old, and not overtaken. It is not refused while the item is being restored, nor before the drain has found out that

@@ -14,6 +14,7 @@ local call, window = redis.call, ARGV[1] + 0
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local closed = call('HGET', KEYS[3], 'closed')
+if not closed and call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOITEM the item does not exist') end
 -- Nothing at or below this stamp may enter.
 local limit = now - window - 1
 if closed then

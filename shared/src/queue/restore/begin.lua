@@ -17,6 +17,8 @@ if item[2] and item[2] ~= 'wanted' and item[2] ~= ARGV[1] and ARGV[2] ~= '' and 
 end
 local info = redis.pcall('INFO', 'replication')
 local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+info = redis.pcall('INFO', 'server')
+local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 redis.call('HSET', KEYS[1], 'restoring', ARGV[1], 'restored_at', string.format('%.0f', now), 'closed', '1',
-  'primary', primary)
+  'primary', primary, 'run_id', run_id)
 return 1
