@@ -34,6 +34,7 @@ async fn a_fixed_window_and_the_clock_tolerance_have_exact_limits() {
     const WINDOW: i64 = 2_000;
     const TOLERANCE: i64 = shared::clock_check::CLOCK_TOLERANCE_MICROS;
     let (mut inside, mut late, mut ahead) = (0, 0, 0);
+    let _: () = connection.hset("item:{edge}", "stock_left", "1").await.unwrap();
     // Without a watermark. Stamps across both limits. The age that main returns decides which answer is right.
     for n in 0..4_000_i64 {
         let edge = if n % 2 == 0 { TOLERANCE } else { -WINDOW };

@@ -227,7 +227,9 @@ impl Drop<'_> {
         }
         let _: () = connection.sadd(shared::queue::ITEMS, self.item_id.as_str()).await?;
         // The server is the same one here.
-        let _: () = connection.hset(Keys::of(&self.item_id).item, "primary", "another").await?;
+        let _: () = connection
+            .hset_multiple(Keys::of(&self.item_id).item, &[("primary", "another"), ("run_id", "another")])
+            .await?;
         Ok(())
     }
 

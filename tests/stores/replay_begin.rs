@@ -86,6 +86,10 @@ async fn without_logs_a_restart_does_not_lift_the_longest_window() {
     let mut server = RedisQueue::start().await.unwrap();
     let item_id = server.item("direct", 5, 50).await.unwrap();
     server.redis.restart().await.unwrap();
+    // The first call finds the connection lost.
+    while server.queue.item(&item_id).await.is_err() {
+        tokio::time::sleep(WINDOW).await;
+    }
     assert_eq!(place(&server, &item_id, OLD).await, [Ok(Placement::TooLate); 2]);
     // Also if an earlier version wrote the field, or the logs were switched off.
     let mut connection = server.redis.connect().await.unwrap();
