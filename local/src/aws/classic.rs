@@ -9,7 +9,7 @@ mod runtime_api;
 
 use crate::aws::lambda::Invoked;
 use crate::system::process::Process;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -21,8 +21,6 @@ use tokio::task::JoinHandle;
 
 /// How often processes are checked, and how often one is started for those who wait.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// An invocation that was promised a process and has not come by then has given up.
-const PROMISE_LIMIT: Duration = Duration::from_secs(1);
 /// The period of the scaling rate.
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -33,6 +31,13 @@ pub struct ClassicLimits {
     pub scaling_rate: u32,
     /// Processes in all: the function's reserved concurrency.
     pub most: u32,
+}
+
+/// An invocation that has no process yet.
+struct Invocation {
+    payload: String,
+    answered: oneshot::Sender<Invoked>,
+    limit: Duration,
 }
 
 /// What a process is given.
@@ -50,8 +55,6 @@ struct Environment {
     received: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
     /// Whether it has asked for an invocation yet.
     is_ready: bool,
-    /// When it was promised to an invocation that has not come yet.
-    promised: Option<Instant>,
     serving: Option<Serving>,
 }
 
@@ -76,7 +79,7 @@ struct PoolState {
     environments: HashMap<u64, Environment>,
     idle: Vec<u64>,
     /// Invocations that wait for a process.
-    waiting: VecDeque<oneshot::Sender<u64>>,
+    waiting: VecDeque<Invocation>,
     begun: u64,
     given: u64,
     invocations: u64,
@@ -170,39 +173,34 @@ impl Pool {
 
     /// Invokes the function, and waits at most `limit`.
     pub(crate) async fn invoke(&self, payload: String, limit: Duration) -> Result<Invoked> {
-        let answered = tokio::time::timeout(limit, async {
-            let number = self.environment().await?;
-            let answer = self.give(number, payload, limit)?;
-            // An environment that ends drops its invocation.
-            Ok(answer.await.unwrap_or_else(|_| {
-                Invoked::FunctionError(
-                    json!({ "errorType": "Runtime.ExitError", "errorMessage": "the process has ended" }),
-                )
-            }))
-        });
-        answered
-            .await
-            .with_context(|| format!("{} did not answer within {} s", self.function, limit.as_secs_f64()))?
+        let answer = tokio::time::timeout(limit, self.admit(payload, limit)).await;
+        let answer = answer
+            .with_context(|| format!("{} did not answer within {} s", self.function, limit.as_secs_f64()))?;
+        // An environment that ends drops its invocation.
+        Ok(answer.unwrap_or_else(|_| {
+            Invoked::FunctionError(
+                json!({ "errorType": "Runtime.ExitError", "errorMessage": "the process has ended" }),
+            )
+        }))
     }
 
-    /// An environment that is awake and has nothing to do.
-    async fn environment(&self) -> Result<u64> {
-        let handed_over = {
-            let mut state = lock(&self.state);
-            state.invocations += 1;
-            if let Some(number) = state.idle.pop() {
-                if let Some(environment) = state.environments.get(&number) {
-                    environment.signal(Signal::CONT);
-                }
-                return Ok(number);
+    /// Gives an invocation to a process that is idle, or lets it wait for one.
+    fn admit(&self, payload: String, limit: Duration) -> oneshot::Receiver<Invoked> {
+        let (answered, answer) = oneshot::channel();
+        let invocation = Invocation { payload, answered, limit };
+        let mut state = lock(&self.state);
+        state.invocations += 1;
+        if let Some(number) = state.idle.pop() {
+            if let Some(environment) = state.environments.get(&number) {
+                environment.signal(Signal::CONT);
             }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
+            self.give(&mut state, number, invocation);
+        } else {
+            state.waiting.push_back(invocation);
             let is_started = self.start_one(&mut state);
             state.waited += u64::from(!is_started);
-            receiver
-        };
-        handed_over.await.context("the function was stopped")
+        }
+        answer
     }
 
     /// Starts a process, if the limits allow it. It serves the first invocation that waits when it is ready.
@@ -219,10 +217,9 @@ impl Pool {
             Ok(process) => {
                 let (work, received) = mpsc::channel(1);
                 let received = Arc::new(tokio::sync::Mutex::new(received));
-                state.environments.insert(
-                    number,
-                    Environment { process, work, received, is_ready: false, promised: None, serving: None },
-                );
+                state
+                    .environments
+                    .insert(number, Environment { process, work, received, is_ready: false, serving: None });
                 (state.begun, rate.0) = (state.begun + 1, rate.0 - 1.0);
                 true
             }
@@ -233,23 +230,19 @@ impl Pool {
         }
     }
 
-    /// Gives an invocation to an environment that was handed over.
-    fn give(&self, number: u64, payload: String, limit: Duration) -> Result<oneshot::Receiver<Invoked>> {
-        let mut state = lock(&self.state);
+    /// Gives an invocation to an environment that has none. If that has ended, the invocation is dropped and fails.
+    ///
+    /// The caller need not run for this: on a busy machine it may come late, and the process would wait for it.
+    fn give(&self, state: &mut PoolState, number: u64, invocation: Invocation) {
+        let Invocation { payload, answered, limit } = invocation;
         state.given += 1;
         let id = format!("{}-{}", self.function, state.given);
-        let Some(environment) = state.environments.get_mut(&number) else {
-            bail!("the process of {} has ended", self.function)
-        };
-        let (answered, answer) = oneshot::channel();
-        environment.promised = None;
-        environment.serving = Some(Serving { id: id.clone(), answered, until: Instant::now() + limit });
-        let deadline = crate::system::clock::micros_now() / 1_000 + u64::try_from(limit.as_millis())?;
-        environment
-            .work
-            .try_send(Work { id, payload, deadline_ms: deadline })
-            .context("the process is busy")?;
-        Ok(answer)
+        let Some(environment) = state.environments.get_mut(&number) else { return };
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = (crate::system::clock::micros_now() / 1_000).saturating_add(limit_ms);
+        if environment.work.try_send(Work { id: id.clone(), payload, deadline_ms }).is_ok() {
+            environment.serving = Some(Serving { id, answered, until: Instant::now() + limit });
+        }
     }
 
     /// A process asks for its next invocation: it gets the one that waits the longest, or is frozen.
@@ -259,9 +252,9 @@ impl Pool {
         environment.is_ready = true;
         let received = environment.received.clone();
         while let Some(first) = state.waiting.pop_front() {
-            // One that has given up waits no more.
-            if first.send(number).is_ok() {
-                state.environments.get_mut(&number)?.promised = Some(Instant::now());
+            // One whose caller has given up waits no more.
+            if !first.answered.is_closed() {
+                self.give(&mut state, number, first);
                 return Some(received);
             }
         }
@@ -286,14 +279,13 @@ impl Pool {
         let now = Instant::now();
         let ended = |environment: &mut Environment| {
             let is_late = environment.serving.as_ref().is_some_and(|serving| now > serving.until);
-            let is_forgotten = environment.promised.is_some_and(|at| at.elapsed() > PROMISE_LIMIT);
-            is_late || is_forgotten || !environment.process.is_running()
+            is_late || !environment.process.is_running()
         };
         let gone: Vec<u64> =
             state.environments.iter_mut().filter_map(|(number, one)| ended(one).then_some(*number)).collect();
         state.idle.retain(|number| !gone.contains(number));
         gone.iter().for_each(|number| drop(state.environments.remove(number)));
-        state.waiting.retain(|waiting| !waiting.is_closed());
+        state.waiting.retain(|waiting| !waiting.answered.is_closed());
         let starting = state.environments.values().filter(|environment| !environment.is_ready).count();
         if state.waiting.len() > starting {
             self.start_one(&mut state);

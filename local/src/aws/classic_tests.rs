@@ -62,3 +62,14 @@ async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
     assert!(matches!(failed, Invoked::FunctionError(_)), "{failed:?}");
     assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_comes_late_costs_no_process() {
+    let served = pool(ClassicLimits { scaling_rate: 1, most: 1 });
+    let mut late = std::pin::pin!(call(&served.pool, "{}"));
+    assert!(futures::poll!(late.as_mut()).is_pending());
+    // The process has started and answered meanwhile.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(matches!(late.await, Invoked::Answer(_)));
+    assert_eq!(served.pool.figures().started, 1);
+}

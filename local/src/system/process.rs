@@ -141,9 +141,17 @@ pub fn binaries() -> Result<PathBuf> {
 /// A command with lower priority than buyers and gateways: on AWS functions have machines of their own, and a
 /// gateway's stamp does not wait for them.
 pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("nice");
+    let mut command = Command::new(on_path("nice"));
     command.args(["-n", "5"]).arg(program);
     command
+}
+
+/// Where the program `name` is. A command that has its own `PATH` and no path to its program is started by `fork`, which
+/// copies the page tables of this process.
+fn on_path(name: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// A tool that the project installs for itself, or one on the path.

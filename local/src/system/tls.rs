@@ -16,6 +16,8 @@ struct Certificates {
 }
 
 static CERTIFICATES: LazyLock<Result<Certificates, rcgen::Error>> = LazyLock::new(Certificates::make);
+/// Held while the authority's certificate is written.
+static WRITING: Mutex<()> = Mutex::new(());
 /// Where the authority's certificate was written.
 static FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -61,7 +63,12 @@ pub(crate) fn server_files(folder: &Path) -> Result<ServerFiles> {
 /// Writes the authority's certificate to `folder`, for the functions that have their logs there.
 pub(crate) fn authority_in(folder: &Path) -> Result<PathBuf> {
     let file = std::path::absolute(folder)?.join(AUTHORITY_FILE);
-    std::fs::write(&file, &certificates()?.authority)?;
+    let authority = certificates()?.authority.as_bytes();
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    // A process that starts at this moment may read the file: writing it again would show it an empty one.
+    if !std::fs::read(&file).is_ok_and(|found| found == authority) {
+        std::fs::write(&file, authority)?;
+    }
     Ok(file)
 }
 
@@ -78,4 +85,22 @@ pub fn authority_file() -> Option<String> {
 
 fn certificates() -> Result<&'static Certificates> {
     CERTIFICATES.as_ref().context("could not make the certificates of the Redis servers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_being_read_is_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = authority_in(folder.path()).unwrap();
+        let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(authority_in(folder.path()).unwrap(), file);
+        assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written);
+        std::fs::write(&file, "of an earlier run").unwrap();
+        authority_in(folder.path()).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), authority().unwrap());
+    }
 }

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(one(vec![leave(4), order(5)]), (vec![(0, 5)], vec![]));
         assert_eq!(one(vec![order(5), leave(6), order(7)]), (vec![(0, 7)], vec![(0, Withdrawn)]));
         // The clock of the order's machine was ahead of the one of the withdrawal.
-        let ahead = |micros| {
+        let ahead = |micros: u64| {
             let placed_at = Stamp::from_micros(5_000_000 + micros).unwrap();
             one(vec![leave(5), LogRecord { placed_at, ..order(5) }])
         };

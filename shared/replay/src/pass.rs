@@ -20,6 +20,8 @@ const PARALLEL_BUCKETS: usize = 16;
 const LEDGER_PAGE: usize = 5_000;
 /// Calls to Redis of one batch, and the pause between them.
 const MAX_ATTEMPTS: u32 = 5;
+/// How often a bucket is repeated in which withdrawals removed orders.
+const MAX_ROUNDS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a pass works with.
@@ -39,6 +41,12 @@ struct BucketOutcome {
     restored: Vec<(usize, u64, RestoredBatch)>,
 }
 
+impl BucketOutcome {
+    fn withdrawn(&self) -> u64 {
+        self.restored.iter().map(|(_, _, batch)| batch.withdrawn).sum()
+    }
+}
+
 /// Puts the orders back that have a stamp at or after `since`, and applies the withdrawals. Without `places` it puts
 /// orders back only where a withdrawal removed one. Adds to the report.
 pub(crate) async fn run_pass<S: RecordSource>(
@@ -55,7 +63,32 @@ pub(crate) async fn run_pass<S: RecordSource>(
     Ok(())
 }
 
+/// Repeats a bucket until no withdrawal removes an order: an order of the same buyer that arrived between the read and
+/// the removal changed nothing, because the older one was still there, and would be lost.
 async fn run_bucket<S: RecordSource>(
+    pass: &Pass<'_, S>,
+    bucket: u8,
+    since: Stamp,
+    places: bool,
+) -> Result<BucketOutcome, ReplayError> {
+    let mut outcome = run_round(pass, bucket, since, places).await?;
+    let mut withdrawn = outcome.withdrawn();
+    for _ in 0..MAX_ROUNDS {
+        if withdrawn == 0 {
+            return Ok(outcome);
+        }
+        let again = run_round(pass, bucket, since, true).await?;
+        withdrawn = again.withdrawn();
+        outcome.restored.extend(again.restored);
+    }
+    if withdrawn > 0 {
+        // A buyer who orders and withdraws all the time must not keep the item from being sold.
+        tracing::warn!(item_id = %pass.item_id, bucket, withdrawn, rounds = MAX_ROUNDS, "withdrawals went on while a bucket was restored; an order that arrived at the same moment may be missing");
+    }
+    Ok(outcome)
+}
+
+async fn run_round<S: RecordSource>(
     pass: &Pass<'_, S>,
     bucket: u8,
     since: Stamp,
@@ -67,14 +100,9 @@ async fn run_bucket<S: RecordSource>(
     let in_ledger = in_ledger(pass, &records).await?;
     let Decided { orders, withdrawals, left_out } = decide(&records, &in_ledger);
     let mut restored = Vec::new();
-    let mut withdrawn = 0;
     for withdrawals in withdrawals.chunks(MAX_BATCH as usize) {
-        let done = restore(pass, withdrawals, &[]).await?;
-        withdrawn += done.withdrawn;
-        restored.push((0, 0, done));
+        restored.push((0, 0, restore(pass, withdrawals, &[]).await?));
     }
-    // An order that an earlier pass put back after its withdrawal may have replaced a newer one.
-    let places = places || withdrawn > 0;
     for region in 0..if places { pass.logs.len() } else { 0 } {
         let of_region: Vec<BatchOrder> =
             orders.iter().filter(|(of, _)| *of == region).map(|(_, order)| order.clone()).collect();
