@@ -65,7 +65,12 @@ def overtaken(orders: list[dict[str, str]]) -> list[str]:
     if not served:
         return []
     last = stamp(counts[len(served) - 1])
-    cheated = [order for order in counts if order["outcome"] in WAITING and stamp(order) < last]
+    youngest = max(stamp(order) for order in served)
+    cheated = [
+        order
+        for order in counts
+        if order["outcome"] in WAITING and stamp(order) <= last and stamp(order) < youngest
+    ]
     favoured = [order for order in served if stamp(order) > last]
     return [
         f"buyer {order['buyer']} should have been served (stamp {stamp(order)}) and waits" for order in cheated

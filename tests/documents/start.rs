@@ -66,7 +66,7 @@ const VARIABLES: &[Variable] = &[
     // The keys of this test are no RSA keys.
     ("FAIRDROP_JWT_AUTHORIZER", "false", AtStart(&["true", "yes"])),
     ("FAIRDROP_ORDER_LOG_TABLE", "order-log", Derived),
-    ("FAIRDROP_ORDER_LOGS", "us-east-1=order-log", AtStart(&["us-east-1", "=order-log", "a=b,a=c"])),
+    ("FAIRDROP_ORDER_LOGS", "us-east-1=order-log", AtDeployment("OrderLogs")),
     ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
     ("FAIRDROP_LEASE_SECONDS", "12", AtStart(&["3", "121", "12s"])),
     ("FAIRDROP_LEASE_TOLERANCE_MS", "1000", AtStart(&["49", "1501", "1s"])),

@@ -14,6 +14,7 @@ mod source;
 pub use report::{RegionReport, ReplayReport};
 pub use source::RecordSource;
 
+use futures::future::{Either, select};
 use ledger::{Ledger, LedgerError};
 use order_log::OrderLogError;
 use pass::{Pass, restore, run_pass};
@@ -21,6 +22,7 @@ use shared::item::ItemId;
 use shared::queue::{ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreEnd};
 use shared::stamp::Stamp;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// How often a replay shows that it goes on: also while a log answers slowly, and no order is put back.
@@ -97,9 +99,9 @@ pub async fn replay<S: RecordSource>(
         logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
     let pass = Pass { item_id, token: &token, queue, ledger, logs: &logs };
     let passes = async {
-        tokio::select! {
-            report = run_passes(&pass) => report,
-            error = show_life(&pass) => Err(error),
+        match select(pin!(run_passes(&pass)), pin!(show_life(&pass))).await {
+            Either::Left((report, _)) => report,
+            Either::Right((error, _)) => Err(error),
         }
     };
     let passes = tokio::time::timeout(options.limit, passes);
