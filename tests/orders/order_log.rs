@@ -202,7 +202,6 @@ async fn a_drop_through_the_log_serves_the_stamps_in_order_although_order_place_
         let world = &world;
         async move {
             tokio::time::sleep(Duration::from_millis(60) * u32::try_from(number).unwrap()).await;
-            // A busy machine's moto may take longer than a write may.
             eventually("the order is accepted", SOON, async || {
                 world.order(number % 2, "a", buyer).await.map(Some)
             })
@@ -256,7 +255,6 @@ async fn a_drop_through_the_log_serves_the_stamps_in_order_although_order_place_
     let last = outcome.reservations.iter().map(|one| one.placed_at).max().unwrap();
     let waiting = world.queued("a").await.unwrap();
     assert!(waiting.iter().all(|(_, placed_at)| *placed_at as u64 > last), "{waiting:?}, {last}");
-    println!("{:?}", world.mappings.iter().map(EventSourceMapping::delivered).collect::<Vec<_>>());
 }
 
 /// Processes of order-intake that start at once.
@@ -303,7 +301,7 @@ async fn processes_that_start_and_accept_orders_open_no_connection_to_main() {
         }
     };
     let orders = join_all((0..COLD).map(|number| async move {
-        // A busy machine's moto may take longer than a write may; the order is then refused, and sent again.
+        // A busy machine may take longer than a write may; the order is then refused, and sent again.
         let accepted =
             async || Ok((order("a", &format!("buyer-{number}")).await?["statusCode"] == 202).then_some(()));
         eventually("the order is accepted", SOON, accepted).await

@@ -149,10 +149,10 @@ fn outcomes<'a>(item: &Item, known: &BuyerFacts, records: &[(&'a str, &LogRecord
         let placed_at = order.placed_at;
         let (outcome, reason) = if sold_at == Some(placed_at) {
             (known.sale.as_ref().map_or("sold", |sale| sale.state.name()), None)
-        } else if let Some(refusal) = order.refusal {
-            ("refused", Some(refusal.reason.slug()))
         } else if known.queued == Some(placed_at) {
             ("queued", None)
+        } else if let Some(refusal) = order.refusal {
+            ("refused", Some(refusal.reason.slug()))
         } else if left_at.is_some_and(|left_at| placed_at < left_at) {
             ("withdrawn", None)
         } else if item.gate(placed_at) != Gate::Open {

@@ -1,6 +1,6 @@
 //! A circuit breaker: when a process stops waiting for a Redis that it cannot connect to.
 //!
-//! On classic Lambda a process that waits serves nobody else. So while main is unreachable, an order must not hold its
+//! On classic Lambda a process that waits serves no other request. So while main is unreachable, an order must not hold its
 //! process for as long as an order may take: soon the region would have no process left, for any request.
 
 use super::random_part_of;

@@ -3,6 +3,38 @@
 use super::*;
 
 #[tokio::test]
+async fn a_region_that_cannot_be_read_stops_the_replay_until_an_operator_leaves_it_out() {
+    let world = World::start().await.unwrap();
+    let item = world.announce(6).await.unwrap();
+    let now = micros_now();
+    for (region, buyer) in [(0, 1), (1, 2)] {
+        item.logs[region].append(&item.record(RecordKind::Order, buyer, now - 3_600_000_000));
+    }
+    item.logs[1].is_unreadable.store(true, Ordering::Relaxed);
+    let error = item.replay(&ReplayOptions::default()).await.unwrap_err();
+    assert!(
+        matches!(&error, ReplayError::RegionUnreadable { region, .. } if region == REGIONS[1]),
+        "{error}"
+    );
+    assert!(world.queue.is_restoring(&item.item_id).await.unwrap());
+    assert_eq!(item.drain(500).await.unwrap(), 0);
+    // An order that comes from the stream is as old, and not refused.
+    item.deliver(0, &item.record(RecordKind::Order, 3, now - 1_800_000_000)).await.unwrap();
+    // What an operator names must exist.
+    let without = |region: &str| ReplayOptions { without: vec![region.into()], ..ReplayOptions::default() };
+    let error = item.replay(&without("mars")).await.unwrap_err();
+    assert!(matches!(error, ReplayError::NoSuchRegion(_)), "{error}");
+    let report = item.replay(&without(REGIONS[1])).await.unwrap();
+    assert_eq!(report.without, [REGIONS[1]]);
+    assert_eq!((report.read(), report.placed(), report.regions.len()), (1, 1, 1));
+    assert_eq!(item.queued().await.unwrap().len(), 2);
+    assert_eq!(item.drain(500).await.unwrap(), 2);
+    // The other log again: its order is behind nothing that waits, and counts.
+    item.logs[1].is_unreadable.store(false, Ordering::Relaxed);
+    assert_eq!(item.replay(&ReplayOptions::default()).await.unwrap().placed(), 1);
+}
+
+#[tokio::test]
 async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
     let world = World::start().await.unwrap();
     let item = world.announce(6).await.unwrap();
