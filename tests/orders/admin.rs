@@ -107,7 +107,7 @@ async fn withheld_units_go_on_sale_once_even_if_the_command_is_repeated() {
     let system = one_region().await.unwrap();
     announce(&system, "a", json!({ "stock_total": 10 })).await.unwrap();
     let item_id = "a".parse().unwrap();
-    system.ledger().unwrap().withhold(&item_id, 5, false, 1).await.unwrap();
+    system.ledger().unwrap().withhold(&item_id, 5, false, 2).await.unwrap();
     system.admin(&json!({ "command": "reconcile", "item_id": "a", "repair": true })).await.unwrap();
     let keep = |units: u32| json!({ "command": "sell_withheld", "item_id": "a", "keep": units });
     let counts = |item: &Value| (item["stock_left"].clone(), item["ledger"]["withheld"].clone());
