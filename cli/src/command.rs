@@ -1,4 +1,4 @@
-//! The commands. A new one is a file below `command/` and a line in [`commands!`] here; the samples in `events/` test
+//! The commands. A new one is a file below `command/` and a line in `commands!` here; the samples in `events/` test
 //! what it sends.
 
 mod create;
