@@ -145,7 +145,7 @@ async fn the_answer_to_one_notice_leaves_the_grace_of_another() {
     }
 }
 
-/// The ledger is away for longer than the holds last; both buyers have paid before, and their notices were not answered.
+/// The ledger is unavailable for longer than the holds last; both buyers have paid before, and their notices were not answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_buyer_who_paid_in_time_loses_the_unit_to_an_outage_of_postgresql() {
     let mut item = HeldItem::start(SHORT, &["recorded"]).await.unwrap();

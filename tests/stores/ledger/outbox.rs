@@ -1,8 +1,10 @@
 //! The outbox: each committed change of a sale has one event, in order, and a publisher takes turns over them.
 
 use super::*;
-use ledger::{Decided, EventSale, OutboxEvent, OutboxEventKind, Republished};
+use ledger::{Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxTurn, Republished};
 use std::collections::BTreeMap;
+use std::time::Duration;
+use tests::eventually;
 
 /// Another process's connections.
 fn connect(server: &LedgerServer) -> Ledger {
@@ -11,8 +13,16 @@ fn connect(server: &LedgerServer) -> Ledger {
 }
 
 /// The pending events of all items.
+/// The next turn. A turn that was dropped ends a moment later, when its connection is back in the pool.
+async fn turn_after(ledger: &Ledger, after: Option<&ItemId>) -> OutboxTurn {
+    let turn = eventually("the last turn has ended", Duration::from_secs(10), async || {
+        Ok(ledger.outbox_turn(after).await?)
+    });
+    turn.await.unwrap()
+}
+
 async fn pending(ledger: &Ledger) -> Vec<OutboxEvent> {
-    ledger.outbox_turn(None).await.unwrap().unwrap().events
+    turn_after(ledger, None).await.events
 }
 
 fn name(event: &OutboxEvent) -> (&'static str, Option<&EventSale>) {
@@ -156,7 +166,7 @@ async fn events_of_concurrent_changes_follow_each_buyers_sale() {
     let mut states = BTreeMap::new();
     let mut expected = 1;
     loop {
-        let turn = server.ledger.outbox_turn(None).await.unwrap().unwrap();
+        let turn = turn_after(&server.ledger, None).await;
         if turn.events.is_empty() {
             break;
         }
@@ -202,20 +212,20 @@ async fn publishers_take_turns_and_what_is_not_finished_stays_pending() {
         ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap();
         ids.push(item_id);
     }
-    let turn = ledger.outbox_turn(None).await.unwrap().unwrap();
+    let turn = turn_after(ledger, None).await;
     assert!(other.outbox_turn(None).await.unwrap().is_none(), "two publishers had a turn");
     assert_eq!(turn.events.len(), 1_600, "16 items with 100 events each");
     assert_eq!(turn.last_item.as_ref(), Some(&ids[15]));
     let events = turn.events.clone();
     drop(turn);
 
-    let turn = other.outbox_turn(None).await.unwrap().unwrap();
+    let turn = turn_after(&other, None).await;
     assert_eq!(turn.events, events, "what was not finished is sent again");
     let decided = [(&events[0], Decided::Published), (&events[1], Decided::DeadLetter("MalformedDetail"))];
     turn.finish(&decided).await.unwrap();
     let next = pending(ledger).await;
     assert_eq!((next[0].sequence, next[98].sequence, next[99].sequence), (3, 101, 1));
-    let after = ledger.outbox_turn(Some(&ids[15])).await.unwrap().unwrap();
+    let after = turn_after(ledger, Some(&ids[15])).await;
     assert_eq!((&after.events[0].item_id, after.last_item.as_ref()), (&ids[16], None));
     drop(after);
     let state = ledger.outbox_state().await.unwrap();
@@ -234,7 +244,7 @@ async fn published_events_are_kept_for_two_weeks_and_pending_ones_for_ever() {
     let item_id = item(ledger, "a", 3).await;
     ledger.want_events().await.unwrap();
     ledger.record(&item_id, &[held("ann", 0), held("ben", 1)], Permit::Unleased).await.unwrap();
-    let turn = ledger.outbox_turn(None).await.unwrap().unwrap();
+    let turn = turn_after(ledger, None).await;
     let first = turn.events[0].clone();
     turn.finish(&[(&first, Decided::Published)]).await.unwrap();
     let day = 86_400_000_000;
@@ -314,7 +324,7 @@ async fn a_malformed_event_holds_up_its_own_item_only() {
     .await
     .unwrap();
     ledger.record(&ids[3], &[held("ben", 1)], Permit::Unleased).await.unwrap();
-    let turn = ledger.outbox_turn(None).await.unwrap().unwrap();
+    let turn = turn_after(ledger, None).await;
     let of_item: Vec<u64> =
         turn.events.iter().filter(|one| one.item_id == ids[3]).map(|one| one.sequence).collect();
     assert_eq!((turn.events.len(), &of_item[..], turn.last_item.as_ref()), (16, &[1][..], Some(&ids[15])));
