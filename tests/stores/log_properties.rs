@@ -108,17 +108,25 @@ impl World<'_> {
             let now = self.main_now();
             let answers =
                 self.scripts.place_batch(self.connection, &self.keys, &batch, 2_000_000, now).await?;
+            let mut is_undecided = false;
             for (record, answer) in batch.into_iter().zip(answers) {
                 let said = match answer {
                     Answer::Queued => Said::Queued,
                     Answer::Known(..) => Said::Superseded,
                     Answer::TooLate => Said::Refused,
-                    Answer::ClockAhead => return Ok(Ok(decided)),
+                    // Main has answered the ones after it in the batch, too.
+                    Answer::ClockAhead => {
+                        is_undecided = true;
+                        continue;
+                    }
                 };
                 if let Err(error) = self.hear(record, said) {
                     return Ok(Err(error));
                 }
-                decided += 1;
+                decided += usize::from(!is_undecided);
+            }
+            if is_undecided {
+                break;
             }
         }
         Ok(Ok(decided))
