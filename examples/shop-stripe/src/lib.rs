@@ -87,7 +87,10 @@ pub async fn handle(app: &App, request: Request, now_seconds: u64) -> Value {
         }
     };
     if !app.deliveries.accept(delivery, now_seconds) {
-        tracing::warn!("refused a webhook that was delivered before with the same signature");
+        tracing::warn!(
+            bytes = body.len(),
+            "refused a webhook that was delivered before with the same signature"
+        );
         return answer(400, &json!({ "refused": "this delivery was accepted before" }));
     }
     let Ok(event) = serde_json::from_slice::<Event>(&body) else {
