@@ -9,7 +9,9 @@ BIN := $(TARGET)/local
 BUILD := cargo build --locked --profile local
 # cargo-nextest if it is installed: a process for each test, all tests also if one fails (.config/nextest.toml).
 NEXTEST := $(shell command -v cargo-nextest)
-RUN_TESTS := $(if $(NEXTEST),cargo nextest run --cargo-profile local,cargo test --no-fail-fast --profile local)
+# Most tests wait for servers and clocks longer than they compute: half as many again run at once as there are cores.
+AT_ONCE := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
+RUN_TESTS := $(if $(NEXTEST),cargo nextest run --cargo-profile local --test-threads $(AT_ONCE),cargo test --no-fail-fast --profile local)
 SHOW := $(if $(NEXTEST),--success-output immediate,-- --nocapture)
 # What a drop needs: no recovery, no benchmark, no test.
 ORDER_PATH := order-intake order-status order-place order-confirm drop-admin checkout-drain checkout-worker
