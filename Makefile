@@ -31,7 +31,7 @@ SAM_BUILD := $(CURDIR)/.aws-sam/build
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: ## Install what a drop needs: redis-server, PostgreSQL, cargo-lambda
+setup: ## Install what a drop needs: redis-server, PostgreSQL
 	@local/setup $(VENV) run
 
 setup-recovery: ## Install the emulators of AWS, too: moto, ministack

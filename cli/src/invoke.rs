@@ -149,13 +149,6 @@ fn function_error(function: String, problem: Value) -> Failure {
 }
 
 fn failure(function: String, region: &str, error: &SdkError<InvokeError>) -> Failure {
-    // The emulator on one machine answers a function's error with the status 500 and no header.
-    let body = error.raw_response().and_then(|response| response.body().bytes()).unwrap_or_default();
-    if let Ok(problem) = serde_json::from_slice::<Value>(body)
-        && problem["errorType"].is_string()
-    {
-        return function_error(function, problem);
-    }
     match error {
         SdkError::ServiceError(service) if !is_fault(service.err()) => {
             let hint = match service.err() {

@@ -268,7 +268,7 @@ async fn start_region(
     let region = region_options.region;
     let one_way = Duration::from_secs_f64(region.round_trip_ms / 2_000.0);
     let connection = WanConnection::open(([127, 0, 0, 1], servers.redis.port()).into(), one_way).await?;
-    let emulator = Emulator::start(folder, region.name).await?;
+    let emulator = Emulator::start().await?;
     let invoke = emulator.invoke_api();
     let gateway = HttpGateway::open(
         region.name,

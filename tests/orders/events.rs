@@ -160,7 +160,7 @@ async fn events_of_other_services_are_refused_and_the_process_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_leaves_the_process_and_the_other_requests_alive() {
     let folder = WorkFolder::new().unwrap();
-    let emulator = Emulator::start(folder.path(), "nowhere").await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let invoke = emulator.invoke_api();
     let launch = Launch {
         function: "panicking-function",

@@ -52,7 +52,7 @@ impl DrillFixture {
             ];
             moto.rds(REGION, "CreateDBSnapshot", &parameters).await?;
         }
-        let emulator = Emulator::start(folder.path(), REGION).await?;
+        let emulator = Emulator::start().await?;
         let mut environment = Moto::environment_at(&moto.url());
         let own = [
             ("FAIRDROP_SNAPSHOT_PREFIX", "drops"),

@@ -26,7 +26,7 @@ struct MotoAccount {
     proxy: Arc<FaultyProxy>,
     emulator: Emulator,
     clock: std::path::PathBuf,
-    _functions: Vec<FunctionProcess>,
+    _function: FunctionProcess,
     _folder: WorkFolder,
 }
 
@@ -35,7 +35,7 @@ struct AccountSetup<'a> {
     retention: Value,
     faults: ProxyFaults,
     /// The number of processes of the function. Each serves one invocation at a time.
-    processes: usize,
+    processes: u32,
     /// Whether the clock can be set. This makes every reading of the clock slow.
     moves_clock: bool,
 }
@@ -74,7 +74,7 @@ impl MotoAccount {
             "retention": retention,
             "targets": targets,
         });
-        let emulator = Emulator::start(folder.path(), SOURCE).await?;
+        let emulator = Emulator::start().await?;
         let mut function_environment = Moto::environment_at(&proxy.url);
         function_environment.push(("FAIRDROP_SNAPSHOT_POLICY".into(), policy.to_string()));
         function_environment.push(("FAIRDROP_SNAPSHOT_PREFIX".into(), "drops".into()));
@@ -87,15 +87,13 @@ impl MotoAccount {
             function: FUNCTION,
             region: SOURCE.into(),
             concurrency: 1,
-            processes: 1,
+            processes,
             environment: function_environment,
             wrapper,
             binaries: None,
         };
-        let invoke = emulator.invoke_api();
-        let start = |_| FunctionProcess::start(launch.clone(), &invoke, folder.path());
-        let functions = (0..processes).map(start).collect::<Result<Vec<_>>>()?;
-        Ok(Self { moto, proxy, emulator, clock, _functions: functions, _folder: folder })
+        let function = FunctionProcess::start(launch, &emulator.invoke_api(), folder.path())?;
+        Ok(Self { moto, proxy, emulator, clock, _function: function, _folder: folder })
     }
 
     /// Sets the clock of moto and of the function.

@@ -20,9 +20,6 @@ const NAMES: &[&str] = &[ITEMS[0].0, ITEMS[1].0];
 /// How long region-failover waits for the Global Datastore, in seconds: the shortest allowed time.
 const REDIS_WAIT_SECONDS: u64 = 10;
 const SETTLE_WINDOW_MS: u32 = 1_000;
-/// How long region-failover may take to report its status, and the number of tries.
-const STATUS_LIMIT: Duration = Duration::from_secs(5);
-const STATUS_TRIES: u32 = 8;
 /// How long RDS works on the replica: a backup or a change.
 const RDS_TAKES: Duration = Duration::from_secs(9);
 /// How long main stays unavailable after the new main has begun to sell.
@@ -274,7 +271,7 @@ async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) 
             Err(_) => two.kill_failover()?,
         }
         // If it was killed before it had saved its run, it is started again.
-        match status(two).await {
+        match two.failover(&json!({ "command": "status" })).await {
             Ok(report) if is_running(&report) => command = json!({ "command": "resume" }),
             Ok(report) if report["run"]["state"] != "aborted" => return Ok(report),
             Ok(report) => bail!("region-failover aborted the failover: {}", report["run"]["why"]),
@@ -297,19 +294,6 @@ async fn carried_through(two: &TwoRegions, scenario: &Scenario, command: Value) 
 
 fn is_running(report: &Value) -> bool {
     matches!(report["run"]["state"].as_str(), Some("running" | "aborting"))
-}
-
-/// Requests the status until there is an answer: the emulator may pass an invocation to the killed process, which
-/// never answers.
-async fn status(two: &TwoRegions) -> Result<Value> {
-    let command = json!({ "command": "status" });
-    for _ in 0..STATUS_TRIES {
-        let asked = two.failover(&command);
-        if let Ok(answer) = tokio::time::timeout(STATUS_LIMIT, asked).await {
-            return answer;
-        }
-    }
-    bail!("region-failover did not report its status after it was killed, in {STATUS_TRIES} tries")
 }
 
 /// Reads the old main's ledger: its sales, and their times compared with the new main's first sale.

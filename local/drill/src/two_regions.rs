@@ -34,9 +34,6 @@ use std::time::Duration;
 
 /// The longest that an invocation of region-failover may take.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(600);
-/// The longest that an invocation of order-place may take. Lambda notices at once that a process has ended, and the
-/// emulator never.
-const PLACE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Main, standby and an edge. Dropping it stops all servers and functions.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ pub struct TwoRegions {
 
 /// The event source mapping of a region, as template.yaml has it.
 fn order_place_mapping(tables: &DynamoDb, region: &RegionDeployment, seed: u64) -> EventSourceMapping {
-    let options = MappingOptions { invoke_limit: PLACE_LIMIT, seed, ..MappingOptions::order_place() };
+    let options = MappingOptions { seed, ..MappingOptions::order_place() };
     let name = region.region.name;
     EventSourceMapping::start(tables.url(), name, deployment::ORDER_LOG, region.invoke_api().clone(), options)
 }

@@ -1,20 +1,13 @@
-//! The built Lambda functions as processes. A process that ends is started again, and another one starts while all are
-//! busy, as Lambda starts execution environments.
+//! The built Lambda functions as processes.
 
-use crate::aws::classic::{ClassicLimits, PoolFigures, ServedPool};
+use crate::aws::environments::{ClassicLimits, PoolFigures, Scaling, ServedPool};
 use crate::aws::lambda::Invoke;
 use crate::aws::wire;
 use crate::system::process::{Process, binaries, yielding};
 use crate::system::tls;
 use anyhow::{Result, ensure};
-use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::task::JoinHandle;
 
-/// How often each process is checked.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Processes of a function whose scheduled runs overlap: its reserved concurrency in template.yaml.
 pub const OVERLAPPING_RUNS: u32 = 6;
 
@@ -35,80 +28,15 @@ pub struct Launch {
     pub binaries: Option<PathBuf>,
 }
 
-/// A function whose processes are kept running. Dropping it kills them.
+/// A function that can be invoked. Dropping it kills its processes.
 #[derive(Debug)]
-pub struct FunctionProcess {
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// Processes that ask the emulator, and what keeps them running.
-    Shared(Arc<Environments>, JoinHandle<()>),
-    /// Processes that serve one invocation at a time.
-    Classic(ServedPool),
-}
-
-/// The execution environments of a function, at least one.
-pub(crate) struct Environments {
-    processes: Mutex<Vec<Process>>,
-    spawn: Box<dyn Fn() -> Result<Process> + Send + Sync>,
-    /// Requests that one process takes at once.
-    concurrency: u32,
-    most: u32,
-}
-
-impl Environments {
-    fn lock(&self) -> MutexGuard<'_, Vec<Process>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts processes until there are enough for `invocations` at once, or as many as there may be. One that cannot be
-    /// started is tried again at the next invocation.
-    pub(crate) fn make_room(&self, invocations: u32) {
-        let needed = invocations.div_ceil(self.concurrency.max(1)).min(self.most);
-        let mut processes = self.lock();
-        while processes.len() < needed as usize {
-            let Ok(process) = (self.spawn)() else { return };
-            processes.push(process);
-        }
-    }
-
-    fn restart_ended(&self) {
-        for process in self.lock().iter_mut() {
-            if !process.is_running()
-                && let Ok(restarted) = (self.spawn)()
-            {
-                *process = restarted;
-            }
-        }
-    }
-}
-
-impl Debug for Environments {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Environments").field("processes", &self.processes).finish_non_exhaustive()
-    }
-}
+pub struct FunctionProcess(ServedPool);
 
 impl FunctionProcess {
-    /// Starts the first process and keeps it running; invocations through `invoke` start more.
+    /// Starts the first process and keeps it running; invocations through `invoke` start more while all are busy.
     pub fn start(launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
-        let runtime_api = invoke.runtime_api(launch.function);
-        let (function, concurrency, most) = (launch.function, launch.concurrency, launch.processes.max(1));
-        let spawn_at = spawner(launch, folder)?;
-        let spawn = move || spawn_at(&runtime_api);
-        let processes = Mutex::new(vec![spawn()?]);
-        let environments = Arc::new(Environments { processes, spawn: Box::new(spawn), concurrency, most });
-        invoke.serve(function, &environments);
-        let kept = environments.clone();
-        let supervisor = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(CHECK_INTERVAL).await;
-                kept.restart_ended();
-            }
-        });
-        Ok(Self { kind: Kind::Shared(environments, supervisor) })
+        let scaling = Scaling::Kept { concurrency: launch.concurrency, most: launch.processes };
+        Self::with(scaling, launch, invoke, folder)
     }
 
     /// Starts no process: an invocation through `invoke` does if none is idle. Each serves one invocation at a time.
@@ -118,52 +46,34 @@ impl FunctionProcess {
         invoke: &Invoke,
         folder: &Path,
     ) -> Result<Self> {
+        Self::with(Scaling::Classic(limits), launch, invoke, folder)
+    }
+
+    fn with(scaling: Scaling, launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let function = launch.function;
-        let served = ServedPool::start(function, limits, Box::new(spawner(launch, folder)?))?;
-        invoke.serve_classic(function, &served.pool);
-        Ok(Self { kind: Kind::Classic(served) })
+        let served = ServedPool::start(function, scaling, Box::new(spawner(launch, folder)?))?;
+        invoke.serve(function, &served.pool);
+        Ok(Self(served))
     }
 
-    /// What processes that serve one invocation at a time have done.
-    pub fn figures(&self) -> Option<PoolFigures> {
-        match &self.kind {
-            Kind::Shared(..) => None,
-            Kind::Classic(served) => Some(served.pool.figures()),
-        }
+    /// What its processes have done.
+    pub fn figures(&self) -> PoolFigures {
+        self.0.pool.figures()
     }
 
-    /// Kills all processes as SIGKILL does, with every invocation in flight. One is started again.
+    /// Kills all processes as SIGKILL does, with every invocation in flight. If one is always kept, it is started again.
     pub fn kill(&self) {
-        match &self.kind {
-            Kind::Shared(environments, _) => {
-                let mut processes = environments.lock();
-                processes.truncate(1);
-                processes.iter_mut().for_each(Process::kill);
-            }
-            Kind::Classic(served) => served.pool.kill(),
-        }
+        self.0.pool.kill();
     }
 
-    /// The id of the first process.
+    /// The id of the oldest process.
     pub fn process_id(&self) -> u32 {
         self.process_ids().first().copied().unwrap_or_default()
     }
 
-    /// The ids of all processes.
+    /// The ids of all processes, the oldest first.
     pub fn process_ids(&self) -> Vec<u32> {
-        match &self.kind {
-            Kind::Shared(environments, _) => environments.lock().iter().map(Process::id).collect(),
-            Kind::Classic(served) => served.pool.process_ids(),
-        }
-    }
-}
-
-impl Drop for FunctionProcess {
-    fn drop(&mut self) {
-        if let Kind::Shared(environments, supervisor) = &self.kind {
-            supervisor.abort();
-            environments.lock().clear();
-        }
+        self.0.pool.process_ids()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `demo`: one drop from opening to the last unit, and its report.
 
-use crate::aws::classic::{ClassicLimits, PoolFigures};
 use crate::aws::dynamodb::DynamoDbOptions;
+use crate::aws::environments::{ClassicLimits, PoolFigures};
 use crate::aws::metrics;
 use crate::command::report::{ByStrategy, DropReport, Holds, PathFigures, Percentiles, RegionFigures};
 use crate::command::strategies;
@@ -201,7 +201,7 @@ fn path_figures(
         Intake::Log => "placement_age_ms",
     };
     let mut processes = PoolFigures::default();
-    for figures in system.regions.iter().filter_map(|running| running.intake.figures()) {
+    for figures in system.regions.iter().map(|running| running.intake.figures()) {
         processes.started += figures.started;
         processes.invocations += figures.invocations;
         processes.waited += figures.waited;

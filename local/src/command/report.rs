@@ -13,7 +13,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use crate::aws::classic::PoolFigures;
+use crate::aws::environments::PoolFigures;
 use crate::system::intake::Intake;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `up`: the system kept running, with the addresses and commands to use it.
 
-use crate::aws::classic::ClassicLimits;
+use crate::aws::environments::ClassicLimits;
 use crate::aws::metrics::Metrics;
 use crate::aws::sockets::SocketLimits;
 use crate::command::demo::SCALING_RATE;

@@ -1,7 +1,7 @@
 //! How orders get to main's queue: at once, or through the order log of their region.
 
-use crate::aws::classic::ClassicLimits;
 use crate::aws::dynamodb::DynamoDb;
+use crate::aws::environments::ClassicLimits;
 use crate::aws::event_source::{EventSourceMapping, MappingOptions};
 use crate::aws::functions::FunctionProcess;
 use crate::aws::lambda::Invoke;

@@ -1,7 +1,7 @@
 //! What a system is made of.
 
-use crate::aws::classic::ClassicLimits;
 use crate::aws::dynamodb::DynamoDbOptions;
+use crate::aws::environments::ClassicLimits;
 use crate::aws::lambda::{INVOKE_LIMIT, MAX_INVOCATIONS};
 use crate::aws::schedule::{self, Plan, Since};
 use crate::aws::sockets::SocketLimits;

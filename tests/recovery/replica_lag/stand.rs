@@ -51,7 +51,7 @@ pub(crate) struct ReplicaStand {
     pub(crate) denied_in_dynamodb: Blocked,
     rds: Arc<Mutex<RdsFault>>,
     emulator: Emulator,
-    _functions: Vec<FunctionProcess>,
+    _function: FunctionProcess,
     _folder: WorkFolder,
 }
 
@@ -62,7 +62,7 @@ impl ReplicaStand {
     }
 
     /// The same, with `processes` processes of the function and additional configuration.
-    pub(crate) async fn start_with(sales: u32, processes: usize, with: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) async fn start_with(sales: u32, processes: u32, with: &[(&str, &str)]) -> Result<Self> {
         let folder = WorkFolder::new()?;
         let (pair, moto, ministack) = tokio::try_join!(
             ReplicaPair::start(sales),
@@ -81,7 +81,7 @@ impl ReplicaStand {
         let table = format!("http://127.0.0.1:{}", table_connection.port());
         let (table, denied_in_dynamodb) = blocking_proxy::start(table).await?;
         let topic_connection = WanConnection::open(moto_at, Duration::ZERO).await?;
-        let emulator = Emulator::start(folder.path(), HERE).await?;
+        let emulator = Emulator::start().await?;
         let mut environment = Moto::environment_at(&moto.url());
         let settings = [
             ("AWS_ENDPOINT_URL_CLOUDWATCH", cloudwatch),
@@ -107,14 +107,12 @@ impl ReplicaStand {
             function: FUNCTION,
             region: HERE.into(),
             concurrency: 1,
-            processes: 1,
+            processes,
             environment,
             wrapper: Vec::new(),
             binaries: None,
         };
-        let functions = (0..processes)
-            .map(|_| FunctionProcess::start(launch.clone(), &emulator.invoke_api(), folder.path()))
-            .collect::<Result<Vec<_>>>()?;
+        let function = FunctionProcess::start(launch, &emulator.invoke_api(), folder.path())?;
         Ok(Self {
             pair,
             moto,
@@ -126,7 +124,7 @@ impl ReplicaStand {
             denied_in_dynamodb,
             rds,
             emulator,
-            _functions: functions,
+            _function: function,
             _folder: folder,
         })
     }

@@ -3,7 +3,7 @@
 use super::deployment::{DRAIN_SCHEDULE, DeploymentPlan, STACK, WORKER_SCHEDULE, named};
 use super::servers::RegionServers;
 use crate::control_plane::functions::{Fleet, FleetOptions};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use local::aws::gateway::HttpGateway;
 use local::aws::lambda::{Emulator, Invoke};
 use local::system::regions::WorldRegion;
@@ -14,9 +14,8 @@ use tokio::sync::Mutex;
 
 /// How long a gateway waits for a function.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long a function may take to start and answer, and the number of tries.
-const START_LIMIT: Duration = Duration::from_secs(10);
-const START_TRIES: u32 = 6;
+/// How long a function may take to start and answer.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct RegionDeployment {
@@ -38,7 +37,7 @@ impl RegionDeployment {
         servers: Option<(&RegionServers, bool)>,
         addresses: std::collections::HashMap<String, String>,
     ) -> Result<Self> {
-        let emulator = Emulator::start(plan.folder, region.name).await?;
+        let emulator = Emulator::start().await?;
         let invoke = emulator.invoke_api();
         let is_main = servers.is_some_and(|(_, is_main)| is_main);
         let gateway =
@@ -83,16 +82,9 @@ impl RegionDeployment {
         self.fleet.invoke_api()
     }
 
-    /// Waits until `function` answers. The payload is malformed; any answer will do. It asks several times, because the
-    /// emulator may pass an invocation to a process that was replaced, which never answers.
+    /// Waits until `function` answers. The payload is malformed; any answer will do.
     pub(super) async fn answers(&self, function: &str) -> Result<()> {
-        let mut asked = Err(anyhow!("it was not invoked"));
-        for _ in 0..START_TRIES {
-            asked = self.invoke_api().call_within(function, "null".into(), START_LIMIT).await;
-            if asked.is_ok() {
-                break;
-            }
-        }
+        let asked = self.invoke_api().call_within(function, "null".into(), START_LIMIT).await;
         asked.map(drop).with_context(|| {
             format!("{function} did not start in {}; its log has the reason", self.region.name)
         })
@@ -113,7 +105,7 @@ impl RegionDeployment {
         if let Some(servers) = &self.servers {
             servers.revive().await?;
         }
-        self.emulator.lock().await.restart().await?;
+        self.emulator.lock().await.restart()?;
         self.fleet.revive()?;
         self.proxy.set(ConnectionState::Up);
         Ok(())

@@ -1,9 +1,7 @@
-//! Classic Lambda: a process of a function serves one invocation at a time, and is frozen between two of them.
+//! Execution environments: the processes of a function, which fetch their invocations from the Runtime API.
 //!
-//! An invocation for which no process is idle starts one, as long as the scaling rate allows it: so many at once, and as
-//! many more in each 10 s. On AWS both are 1,000 for each function. A machine with two cores has far fewer: see
-//! [`ClassicLimits`]. Where Lambda would throttle, the invocation waits here for a process, in order of arrival, since a
-//! thousand processes would not be busy.
+//! An invocation for which no process is free starts one, within the limits of [`Scaling`], or waits for one, in order
+//! of arrival. A process that ends fails its invocations at once.
 
 mod runtime_api;
 
@@ -12,7 +10,7 @@ use crate::system::process::Process;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,16 +19,52 @@ use tokio::task::JoinHandle;
 
 /// How often processes are checked, and how often one is started for those who wait.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest invocation of any function: Lambda's limit.
+pub(super) const LONGEST: Duration = Duration::from_secs(900);
 /// The period of the scaling rate.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// How many processes a function has.
+/// How many processes classic Lambda has for a function, each of which serves one invocation and is then frozen until
+/// the next one. On AWS both are 1,000. A machine with two cores has far fewer, and an invocation that Lambda would
+/// throttle waits for one of them, since a thousand processes would not be busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassicLimits {
-    /// New processes at once, and as many more in each 10 s; 1,000 on AWS.
+    /// New processes at once, and as many more in each 10 s.
     pub scaling_rate: u32,
     /// Processes in all: the function's reserved concurrency.
     pub most: u32,
+}
+
+/// When processes start and stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scaling {
+    Classic(ClassicLimits),
+    /// One process always runs, and more start while all are busy. None is frozen.
+    Kept {
+        /// Invocations that a process serves at once.
+        concurrency: u32,
+        /// Processes in all.
+        most: u32,
+    },
+}
+
+impl Scaling {
+    fn concurrency(self) -> usize {
+        match self {
+            Self::Classic(_) => 1,
+            Self::Kept { concurrency, .. } => concurrency.max(1) as usize,
+        }
+    }
+
+    fn most(self) -> usize {
+        match self {
+            Self::Classic(ClassicLimits { most, .. }) | Self::Kept { most, .. } => most.max(1) as usize,
+        }
+    }
+
+    fn is_classic(self) -> bool {
+        matches!(self, Self::Classic(_))
+    }
 }
 
 /// An invocation that has no process yet.
@@ -55,12 +89,12 @@ struct Environment {
     received: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
     /// Whether it has asked for an invocation yet.
     is_ready: bool,
-    serving: Option<Serving>,
+    /// The invocations that it serves, by their ids.
+    serving: HashMap<String, Serving>,
 }
 
-/// The invocation that a process serves.
+/// An invocation that a process serves.
 struct Serving {
-    id: String,
     answered: oneshot::Sender<Invoked>,
     until: Instant,
 }
@@ -76,7 +110,9 @@ impl Environment {
 
 #[derive(Default)]
 struct PoolState {
-    environments: HashMap<u64, Environment>,
+    /// By number, in order of their starts.
+    environments: BTreeMap<u64, Environment>,
+    /// Processes that ask for an invocation, once for each that they ask for.
     idle: Vec<u64>,
     /// Invocations that wait for a process.
     waiting: VecDeque<Invocation>,
@@ -91,10 +127,11 @@ type Spawn = Box<dyn Fn(&str) -> Result<Process> + Send + Sync>;
 /// The processes of one function.
 pub(crate) struct Pool {
     function: &'static str,
-    limits: ClassicLimits,
+    scaling: Scaling,
     spawn: Spawn,
     /// Where the processes find the Runtime API.
     address: String,
+    /// How many processes classic Lambda may start at the moment, and since when.
     rate: Mutex<(f64, Instant)>,
     state: Mutex<PoolState>,
 }
@@ -120,7 +157,7 @@ impl Debug for Pool {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("function", &self.function)
-            .field("limits", &self.limits)
+            .field("scaling", &self.scaling)
             .finish_non_exhaustive()
     }
 }
@@ -131,10 +168,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ServedPool {
     /// Serves the Runtime API for processes that `spawn` starts with its address.
-    pub(crate) fn start(function: &'static str, limits: ClassicLimits, spawn: Spawn) -> Result<Self> {
+    pub(crate) fn start(function: &'static str, scaling: Scaling, spawn: Spawn) -> Result<Self> {
         let (listener, address) = runtime_api::listen()?;
-        let rate = Mutex::new((f64::from(limits.scaling_rate), Instant::now()));
-        let pool = Arc::new(Pool { function, limits, spawn, address, rate, state: Mutex::default() });
+        let at_once = match scaling {
+            Scaling::Classic(limits) => f64::from(limits.scaling_rate),
+            Scaling::Kept { .. } => 0.0,
+        };
+        let rate = Mutex::new((at_once, Instant::now()));
+        let pool = Arc::new(Pool { function, scaling, spawn, address, rate, state: Mutex::default() });
+        if !scaling.is_classic() {
+            pool.spawn_one(&mut lock(&pool.state))?;
+        }
         let serving = tokio::spawn(runtime_api::serve(pool.clone(), listener));
         let kept = pool.clone();
         let checking = tokio::spawn(async move {
@@ -150,23 +194,40 @@ impl ServedPool {
 impl Drop for ServedPool {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.pool.kill();
+        self.pool.end();
+        lock(&self.pool.state).waiting.clear();
     }
 }
 
 impl Pool {
+    pub(crate) fn is_classic(&self) -> bool {
+        self.scaling.is_classic()
+    }
+
     pub(crate) fn figures(&self) -> PoolFigures {
         let state = lock(&self.state);
         PoolFigures { started: state.begun, invocations: state.invocations, waited: state.waited }
     }
 
-    /// Kills all processes as SIGKILL does, with every invocation in flight.
+    /// Kills all processes as SIGKILL does: their invocations fail. One that is always kept is started again.
     pub(crate) fn kill(&self) {
+        self.end();
+        self.keep_one(&mut lock(&self.state));
+    }
+
+    fn end(&self) {
         let mut state = lock(&self.state);
         state.idle.clear();
         state.environments.clear();
     }
 
+    fn keep_one(&self, state: &mut PoolState) {
+        if !self.scaling.is_classic() && state.environments.is_empty() {
+            self.start_one(state);
+        }
+    }
+
+    /// The ids of all processes, the oldest first.
     pub(crate) fn process_ids(&self) -> Vec<u32> {
         lock(&self.state).environments.values().map(|environment| environment.process.id()).collect()
     }
@@ -191,46 +252,59 @@ impl Pool {
         let mut state = lock(&self.state);
         state.invocations += 1;
         if let Some(number) = state.idle.pop() {
-            if let Some(environment) = state.environments.get(&number) {
+            if let Some(environment) = state.environments.get(&number).filter(|_| self.scaling.is_classic()) {
                 environment.signal(Signal::CONT);
             }
             self.give(&mut state, number, invocation);
         } else {
             state.waiting.push_back(invocation);
-            let is_started = self.start_one(&mut state);
-            state.waited += u64::from(!is_started);
+            let is_provided = self.enough_are_starting(&state) || self.start_one(&mut state);
+            state.waited += u64::from(!is_provided);
         }
         answer
     }
 
-    /// Starts a process, if the limits allow it. It serves the first invocation that waits when it is ready.
-    fn start_one(&self, state: &mut PoolState) -> bool {
-        let mut rate = lock(&self.rate);
-        let most = f64::from(self.limits.scaling_rate);
-        let refilled = rate.1.elapsed().as_secs_f64() / PERIOD.as_secs_f64() * most;
-        *rate = ((rate.0 + refilled).min(most), Instant::now());
-        if rate.0 < 1.0 || state.environments.len() >= self.limits.most as usize {
-            return false;
-        }
-        let number = state.begun;
-        match (self.spawn)(&format!("{}/{number}", self.address)) {
-            Ok(process) => {
-                let (work, received) = mpsc::channel(1);
-                let received = Arc::new(tokio::sync::Mutex::new(received));
-                state
-                    .environments
-                    .insert(number, Environment { process, work, received, is_ready: false, serving: None });
-                (state.begun, rate.0) = (state.begun + 1, rate.0 - 1.0);
-                true
-            }
-            Err(error) => {
-                eprintln!("could not start a process of {}: {error:#}; trying again", self.function);
-                false
-            }
-        }
+    fn enough_are_starting(&self, state: &PoolState) -> bool {
+        let starting = state.environments.values().filter(|environment| !environment.is_ready).count();
+        state.waiting.len() <= starting * self.scaling.concurrency()
     }
 
-    /// Gives an invocation to an environment that has none. If that has ended, the invocation is dropped and fails.
+    /// Starts a process, if the limits allow it. It serves the first invocation that waits when it is ready.
+    fn start_one(&self, state: &mut PoolState) -> bool {
+        if state.environments.len() >= self.scaling.most() {
+            return false;
+        }
+        let mut rate = lock(&self.rate);
+        if let Scaling::Classic(ClassicLimits { scaling_rate, .. }) = self.scaling {
+            let most = f64::from(scaling_rate);
+            let refilled = rate.1.elapsed().as_secs_f64() / PERIOD.as_secs_f64() * most;
+            *rate = ((rate.0 + refilled).min(most), Instant::now());
+            if rate.0 < 1.0 {
+                return false;
+            }
+        }
+        let spawned = self.spawn_one(state);
+        match &spawned {
+            Ok(()) => rate.0 -= 1.0,
+            Err(error) => {
+                eprintln!("could not start a process of {}: {error:#}; trying again", self.function)
+            }
+        }
+        spawned.is_ok()
+    }
+
+    fn spawn_one(&self, state: &mut PoolState) -> Result<()> {
+        let number = state.begun;
+        let process = (self.spawn)(&format!("{}/{number}", self.address))?;
+        let (work, received) = mpsc::channel(self.scaling.concurrency());
+        let received = Arc::new(tokio::sync::Mutex::new(received));
+        let environment = Environment { process, work, received, is_ready: false, serving: HashMap::new() };
+        state.environments.insert(number, environment);
+        state.begun += 1;
+        Ok(())
+    }
+
+    /// Gives an invocation to an environment that asks for one. If that has ended, the invocation is dropped and fails.
     ///
     /// The caller need not run for this: on a busy machine it may come late, and the process would wait for it.
     fn give(&self, state: &mut PoolState, number: u64, invocation: Invocation) {
@@ -238,14 +312,17 @@ impl Pool {
         state.given += 1;
         let id = format!("{}-{}", self.function, state.given);
         let Some(environment) = state.environments.get_mut(&number) else { return };
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let deadline_ms = (crate::system::clock::micros_now() / 1_000).saturating_add(limit_ms);
+        // A kept process has the longest time that Lambda allows, whoever waits for it.
+        let time = if self.scaling.is_classic() { limit } else { LONGEST };
+        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = (crate::system::clock::micros_now() / 1_000).saturating_add(time_ms);
         if environment.work.try_send(Work { id: id.clone(), payload, deadline_ms }).is_ok() {
-            environment.serving = Some(Serving { id, answered, until: Instant::now() + limit });
+            environment.serving.insert(id, Serving { answered, until: Instant::now() + limit });
         }
     }
 
-    /// A process asks for its next invocation: it gets the one that waits the longest, or is frozen.
+    /// A process asks for its next invocation: it gets the one that waits the longest, or waits itself. On classic Lambda
+    /// it is frozen meanwhile.
     fn is_free(&self, number: u64) -> Option<Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>> {
         let mut state = lock(&self.state);
         let environment = state.environments.get_mut(&number)?;
@@ -258,7 +335,9 @@ impl Pool {
                 return Some(received);
             }
         }
-        state.environments.get(&number)?.signal(Signal::STOP);
+        if self.scaling.is_classic() {
+            state.environments.get(&number)?.signal(Signal::STOP);
+        }
         state.idle.push(number);
         Some(received)
     }
@@ -266,33 +345,33 @@ impl Pool {
     /// A process has answered.
     fn answered(&self, number: u64, id: &str, answer: Invoked) {
         let mut state = lock(&self.state);
-        let serving = state.environments.get_mut(&number).and_then(|environment| environment.serving.take());
-        if let Some(serving) = serving.filter(|serving| serving.id == id) {
+        let serving = state.environments.get_mut(&number).and_then(|one| one.serving.remove(id));
+        if let Some(serving) = serving {
             // A caller that has given up does not read it.
             let _ = serving.answered.send(answer);
         }
     }
 
-    /// Removes processes that have ended or whose invocation has timed out, and starts one for an invocation that waits.
+    /// Removes processes that have ended, and starts one for an invocation that waits. Classic Lambda ends a process whose
+    /// invocation has timed out; here a kept one may serve others at the same time.
     fn check(&self) {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let ended = |environment: &mut Environment| {
-            let is_late = environment.serving.as_ref().is_some_and(|serving| now > serving.until);
-            is_late || !environment.process.is_running()
+        let is_classic = self.scaling.is_classic();
+        let has_ended = |environment: &mut Environment| {
+            let is_late = environment.serving.values().any(|serving| now > serving.until);
+            is_classic && is_late || !environment.process.is_running()
         };
-        let gone: Vec<u64> =
-            state.environments.iter_mut().filter_map(|(number, one)| ended(one).then_some(*number)).collect();
-        state.idle.retain(|number| !gone.contains(number));
-        gone.iter().for_each(|number| drop(state.environments.remove(number)));
-        state.waiting.retain(|waiting| !waiting.answered.is_closed());
-        let starting = state.environments.values().filter(|environment| !environment.is_ready).count();
-        if state.waiting.len() > starting {
+        state.environments.retain(|_, environment| !has_ended(environment));
+        let PoolState { environments, idle, waiting, .. } = &mut *state;
+        idle.retain(|number| environments.contains_key(number));
+        waiting.retain(|waiting| !waiting.answered.is_closed());
+        self.keep_one(&mut state);
+        if !self.enough_are_starting(&state) {
             self.start_one(&mut state);
         }
     }
 }
 
 #[cfg(test)]
-#[path = "classic_tests.rs"]
 mod tests;

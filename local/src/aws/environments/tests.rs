@@ -15,14 +15,14 @@ while True:
     urllib.request.urlopen(base + work.headers["lambda-runtime-aws-request-id"] + "/response", answer).read()
 "#;
 
-fn pool(limits: ClassicLimits) -> ServedPool {
-    let log = std::env::temp_dir().join("fairdrop-classic-test.log");
+fn pool(scaling: Scaling) -> ServedPool {
+    let log = std::env::temp_dir().join("fairdrop-environments-test.log");
     let spawn = move |address: &str| {
         let mut command = Command::new("python3");
         command.args(["-c", PROGRAM, address]);
         Process::start("a test process", &mut command, &log)
     };
-    ServedPool::start("test", limits, Box::new(spawn)).unwrap()
+    ServedPool::start("test", scaling, Box::new(spawn)).unwrap()
 }
 
 async fn call(pool: &Pool, payload: &str) -> Invoked {
@@ -37,7 +37,7 @@ fn state_of(process: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
-    let served = pool(ClassicLimits { scaling_rate: 2, most: 10 });
+    let served = pool(Scaling::Classic(ClassicLimits { scaling_rate: 2, most: 10 }));
     let answers = futures::future::join_all((0..6).map(|_| call(&served.pool, "{}"))).await;
     let processes: Vec<u64> = answers
         .iter()
@@ -65,11 +65,40 @@ async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_comes_late_costs_no_process() {
-    let served = pool(ClassicLimits { scaling_rate: 1, most: 1 });
+    let served = pool(Scaling::Classic(ClassicLimits { scaling_rate: 1, most: 1 }));
     let mut late = std::pin::pin!(call(&served.pool, "{}"));
     assert!(futures::poll!(late.as_mut()).is_pending());
     // The process has started and answered meanwhile.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(matches!(late.await, Invoked::Answer(_)));
     assert_eq!(served.pool.figures().started, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_process_is_there_again_after_its_death_and_more_start_while_it_is_busy() {
+    let served = pool(Scaling::Kept { concurrency: 1, most: 2 });
+    let first = served.pool.process_ids();
+    assert_eq!(first.len(), 1);
+    let answers = futures::future::join_all((0..4).map(|_| call(&served.pool, "{}"))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Invoked::Answer(_))), "{answers:?}");
+    assert_eq!(served.pool.process_ids().len(), 2);
+    assert!(served.pool.process_ids().into_iter().all(|process| state_of(process.into()) != "T"));
+
+    // One invocation is in flight when all are killed; one that comes later waits for the new process.
+    let mut in_flight = std::pin::pin!(call(&served.pool, "{}"));
+    assert!(futures::poll!(in_flight.as_mut()).is_pending());
+    served.pool.kill();
+    assert!(matches!(in_flight.await, Invoked::FunctionError(_)));
+    assert_eq!(served.pool.process_ids().len(), 1);
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    assert_ne!(served.pool.process_ids(), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_give_up_leave_nothing_behind() {
+    let served = pool(Scaling::Kept { concurrency: 1, most: 1 });
+    for _ in 0..200 {
+        assert!(served.pool.invoke("{}".into(), Duration::from_millis(1)).await.is_err());
+    }
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
 }
