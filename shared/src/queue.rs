@@ -20,6 +20,7 @@ mod heartbeat;
 mod idle;
 mod items;
 mod keys;
+mod leave;
 mod link;
 mod order;
 mod place;
@@ -43,8 +44,9 @@ pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{
     ACTIVATED_ITEMS, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER, TOKEN_KEYS,
 };
+pub use leave::{LEAVE_SCRIPT, Leave, Withdrawal, Withdrawn};
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};
-pub use order::{Hold, Leave, OrderState};
+pub use order::{Hold, OrderState};
 pub use place::{
     BatchOrder, MAX_PLACED, MAX_WINDOW, Order, PLACE_BATCH_SCRIPT, PLACE_SCRIPT, PlaceError, Placement,
     Placing,
@@ -62,9 +64,9 @@ pub use token_keys::StoredTokenKeys;
 use std::time::Duration;
 
 /// The scripts of a region that takes orders: its connection to main loads them when it opens.
-pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &order::LEAVE];
-/// The script of a function that places batches of orders.
-pub const BATCH_SCRIPTS: Scripts = &[&place::BATCH_SCRIPT];
+pub const ORDER_SCRIPTS: Scripts = &[&place::SCRIPT, &leave::SCRIPT];
+/// The scripts of a function that places batches of orders.
+pub const BATCH_SCRIPTS: Scripts = &[&place::BATCH_SCRIPT, &leave::SCRIPT];
 /// The scripts of the functions in main.
 pub const CHECKOUT_SCRIPTS: Scripts = &[
     &drain::SCRIPT,

@@ -1,5 +1,5 @@
-//! Orders through the log: a mapping that delivers batches late, again and in any order of the shards, under windows that
-//! change and a main whose clock is set. The real scripts, under a clock of the test's own.
+//! Orders and withdrawals through the log: a mapping that delivers batches late, again, also old ones after newer ones, and
+//! in any order of the shards, under windows that change and a main whose clock is set. The real scripts, under a clock of the test's own.
 
 use crate::virtual_time::{Answer, START, Scripts, Sent, item, reserved};
 use anyhow::Result;
@@ -9,6 +9,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use shared::queue::Keys;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use tests::RedisQueue;
 
 const SHARDS: usize = 3;
@@ -16,6 +17,8 @@ const BUYERS: u8 = 9;
 const STOCK: u32 = 6;
 /// Records of a batch.
 const BATCH: usize = 5;
+/// As order-place: a withdrawal reaches orders that are this much newer (`WITHDRAWAL_SKEW`).
+const WITHDRAWAL_SKEW: u64 = 100_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -24,15 +27,20 @@ enum Step {
         buyer: u8,
         skew: i64,
     },
+    /// A buyer withdraws the order.
+    Leave {
+        buyer: u8,
+    },
     /// The next batch of a shard. If the process is killed after it, the mapping delivers the batch again later.
     Deliver {
         shard: usize,
         killed: bool,
     },
-    /// Records of a shard that were delivered before.
+    /// At most `most` records of a shard that were delivered before.
     Again {
         shard: usize,
         from: usize,
+        most: usize,
     },
     Drain {
         most: u32,
@@ -57,14 +65,23 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..BUYERS, -90_000..90_000_i64).prop_map(|(buyer, skew)| Step::Order { buyer, skew }),
+        2 => (0..BUYERS).prop_map(|buyer| Step::Leave { buyer }),
         5 => (0..SHARDS, any::<bool>()).prop_map(|(shard, killed)| Step::Deliver { shard, killed }),
-        3 => (0..SHARDS, 0..20_usize).prop_map(|(shard, from)| Step::Again { shard, from }),
+        4 => (0..SHARDS, 0..20_usize, prop_oneof![1..4_usize, Just(20)])
+            .prop_map(|(shard, from, most)| Step::Again { shard, from, most }),
         4 => prop_oneof![1..3_u32, Just(500)].prop_map(|most| Step::Drain { most }),
         2 => (0..BUYERS).prop_map(|buyer| Step::Release { buyer }),
         1 => prop_oneof![Just(500_u64), Just(2_000), Just(10_000)].prop_map(|ms| Step::Window { ms }),
         5 => prop_oneof![0..300_000_u64, 0..5_000_000_u64].prop_map(|micros| Step::Pass { micros }),
         1 => (-6_000_000..3_000_000_i64).prop_map(|by| Step::Set { by }),
     ]
+}
+
+/// A record of the log.
+#[derive(Clone, Debug)]
+struct Record {
+    sent: Sent,
+    is_leave: bool,
 }
 
 /// What main has said about a record.
@@ -83,9 +100,11 @@ struct World<'a> {
     /// Main's clock minus the true time.
     main_is_off: i64,
     /// The records of each shard, and how far it is delivered.
-    shards: [(Vec<Sent>, usize); SHARDS],
+    shards: [(Vec<Record>, usize); SHARDS],
     /// With main's clock at that moment.
     said: BTreeMap<(u64, String), (Said, u64)>,
+    /// Orders whose withdrawal main has got.
+    withdrawn: BTreeSet<(u64, String)>,
     released: u32,
 }
 
@@ -94,39 +113,48 @@ impl World<'_> {
         self.now.saturating_add_signed(self.main_is_off)
     }
 
-    /// Delivers records of a shard; returns how many of them are decided before the first one that is not.
-    async fn deliver(&mut self, records: &[Sent]) -> Result<Result<usize, String>> {
-        // As order-place: a buyer has one record in a call.
-        let mut decided = 0;
-        while decided < records.len() {
-            let mut buyers = BTreeSet::new();
-            let batch: Vec<Sent> = records[decided..]
-                .iter()
-                .take_while(|record| buyers.insert(&record.buyer))
-                .cloned()
-                .collect();
-            let now = self.main_now();
-            let answers =
-                self.scripts.place_batch(self.connection, &self.keys, &batch, 2_000_000, now).await?;
-            let mut is_undecided = false;
-            for (record, answer) in batch.into_iter().zip(answers) {
-                let said = match answer {
-                    Answer::Queued => Said::Queued,
-                    Answer::Known(..) => Said::Superseded,
-                    Answer::TooLate => Said::Refused,
-                    // Main has answered the ones after it in the batch, too.
-                    Answer::ClockAhead => {
-                        is_undecided = true;
-                        continue;
-                    }
-                };
-                if let Err(error) = self.hear(record, said) {
-                    return Ok(Err(error));
+    /// Delivers the records `range` of a shard, as order-place applies a batch; returns how many are decided before the
+    /// first one that is not.
+    async fn deliver(&mut self, shard: usize, range: Range<usize>) -> Result<Result<usize, String>> {
+        let records = self.shards[shard].0[..range.end].to_vec();
+        let last_leave = |buyer: &str| {
+            records[range.clone()].iter().rposition(|record| record.is_leave && record.sent.buyer == buyer)
+        };
+        let now = self.main_now();
+        let mut sent = Vec::new();
+        for (position, record) in records[range.clone()].iter().enumerate() {
+            match last_leave(&record.sent.buyer) {
+                Some(leave) if leave == position => {
+                    let newest = record.sent.stamp + WITHDRAWAL_SKEW;
+                    self.scripts.leave(self.connection, &self.keys, &record.sent, newest, now).await?;
+                    let earlier = records[..range.start + position].iter().map(|earlier| &earlier.sent);
+                    let own = earlier.filter(|earlier| earlier.buyer == record.sent.buyer);
+                    self.withdrawn.extend(own.map(|earlier| (earlier.stamp, earlier.buyer.clone())));
                 }
-                decided += usize::from(!is_undecided);
+                // The batch itself withdraws it.
+                Some(leave) if position < leave => {}
+                _ => sent.push((position, record.sent.clone())),
             }
-            if is_undecided {
-                break;
+        }
+        if sent.is_empty() {
+            return Ok(Ok(range.len()));
+        }
+        let batch: Vec<Sent> = sent.iter().map(|(_, order)| order.clone()).collect();
+        let answers = self.scripts.place_batch(self.connection, &self.keys, &batch, 2_000_000, now).await?;
+        let mut decided = range.len();
+        for ((position, order), answer) in sent.into_iter().zip(answers) {
+            let said = match answer {
+                Answer::Queued => Said::Queued,
+                Answer::Known(..) => Said::Superseded,
+                Answer::TooLate => Said::Refused,
+                // Main has answered the ones after it in the batch, too.
+                Answer::ClockAhead => {
+                    decided = decided.min(position);
+                    continue;
+                }
+            };
+            if let Err(error) = self.hear(order, said) {
+                return Ok(Err(error));
             }
         }
         Ok(Ok(decided))
@@ -139,7 +167,9 @@ impl World<'_> {
             Some((Said::Refused, at)) if said == Said::Queued && now >= *at => {
                 return Err(format!("{buyer}'s order of {stamp} was refused, and is queued"));
             }
-            Some((Said::Queued, _)) if said == Said::Refused => {
+            Some((Said::Queued, _))
+                if said == Said::Refused && !self.withdrawn.contains(&(stamp, buyer.clone())) =>
+            {
                 return Err(format!("{buyer}'s order of {stamp} was queued, and is refused"));
             }
             Some((Said::Queued, _)) if said == Said::Superseded => return Ok(()),
@@ -152,27 +182,27 @@ impl World<'_> {
     async fn apply(&mut self, step: &Step) -> Result<Result<(), String>> {
         match *step {
             Step::Order { buyer, skew } => {
-                let record =
+                let sent =
                     Sent { buyer: format!("buyer-{buyer}"), stamp: self.now.saturating_add_signed(skew) };
-                let (records, _) = &mut self.shards[usize::from(buyer) % SHARDS];
-                // In one region a buyer's stamps rise.
-                if records.iter().all(|one| one.buyer != record.buyer || one.stamp < record.stamp) {
-                    records.push(record);
-                }
+                self.append(usize::from(buyer) % SHARDS, Record { sent, is_leave: false });
+            }
+            Step::Leave { buyer } => {
+                let sent = Sent { buyer: format!("buyer-{buyer}"), stamp: self.now };
+                self.append(usize::from(buyer) % SHARDS, Record { sent, is_leave: true });
             }
             Step::Deliver { shard, killed } => {
                 let (records, from) = &self.shards[shard];
-                let (from, batch) = (*from, records[*from..].iter().take(BATCH).cloned().collect::<Vec<_>>());
-                match self.deliver(&batch).await? {
+                let (from, to) = (*from, (from + BATCH).min(records.len()));
+                match self.deliver(shard, from..to).await? {
                     Ok(decided) if !killed => self.shards[shard].1 = from + decided,
                     Ok(_) => {}
                     Err(error) => return Ok(Err(error)),
                 }
             }
-            Step::Again { shard, from } => {
-                let (records, to) = &self.shards[shard];
-                let again = records[from.min(*to)..*to].to_vec();
-                if let Err(error) = self.deliver(&again).await? {
+            Step::Again { shard, from, most } => {
+                let to = self.shards[shard].1;
+                let from = from.min(to);
+                if let Err(error) = self.deliver(shard, from..(from + most).min(to)).await? {
                     return Ok(Err(error));
                 }
             }
@@ -195,7 +225,28 @@ impl World<'_> {
             Step::Pass { micros } => self.now += micros,
             Step::Set { by } => self.main_is_off = by,
         }
-        Ok(Ok(()))
+        let back = self.waiting().await?.into_iter().find(|order| self.withdrawn.contains(order));
+        Ok(back.map_or(Ok(()), |order| Err(format!("{order:?} was withdrawn, and is queued"))))
+    }
+
+    /// The queue: stamp and buyer.
+    async fn waiting(&mut self) -> Result<Vec<(u64, String)>> {
+        let orders: Vec<(String, u64)> = self.connection.zrange_withscores(&self.keys.orders, 0, -1).await?;
+        Ok(orders.into_iter().map(|(buyer, stamp)| (stamp, buyer)).collect())
+    }
+
+    /// In one region a buyer's stamps rise. What a buyer does after a withdrawal is later by more than the clocks of the
+    /// region's machines differ.
+    fn append(&mut self, shard: usize, record: Record) {
+        let (records, _) = &mut self.shards[shard];
+        let newest = records.iter().rfind(|one| one.sent.buyer == record.sent.buyer);
+        let is_newer = newest.is_none_or(|newest| {
+            let skew = if newest.is_leave { WITHDRAWAL_SKEW } else { 0 };
+            record.sent.stamp > newest.sent.stamp + skew
+        });
+        if is_newer {
+            records.push(record);
+        }
     }
 
     /// All is delivered and drained; then the books are compared.
@@ -203,9 +254,9 @@ impl World<'_> {
         self.main_is_off = 0;
         self.now += 200_000;
         for shard in 0..SHARDS {
-            let (records, from) = self.shards[shard].clone();
-            match self.deliver(&records[from..]).await? {
-                Ok(decided) if decided == records.len() - from => {}
+            let (from, to) = (self.shards[shard].1, self.shards[shard].0.len());
+            match self.deliver(shard, from..to).await? {
+                Ok(decided) if decided == to - from => {}
                 other => return Ok(Err(format!("shard {shard} is not decided: {other:?}"))),
             }
         }
@@ -222,6 +273,12 @@ impl World<'_> {
         if served.len() > (STOCK + self.released) as usize {
             return Ok(Err(format!("{} units of {STOCK}, and {} released", served.len(), self.released)));
         }
+        let waiting = self.waiting().await?;
+        let queued = self.said.iter().filter(|(_, (said, _))| *said == Said::Queued).map(|(order, _)| order);
+        let mut kept = queued.filter(|order| !self.withdrawn.contains(*order));
+        if let Some(order) = kept.find(|order| !served.contains(order) && !waiting.contains(order)) {
+            return Ok(Err(format!("{order:?} was queued and not withdrawn, and is lost")));
+        }
         let unheard =
             served.iter().find(|order| self.said.get(order).is_none_or(|(said, _)| *said != Said::Queued));
         Ok(unheard.map_or(Ok(()), |order| Err(format!("{order:?} was served: {:?}", self.said.get(order)))))
@@ -236,9 +293,17 @@ async fn run(
     let _: () = redis::cmd("FLUSHDB").query_async(connection).await?;
     let keys = item(connection, "drop", STOCK, 2_000).await?;
     let _: () = connection.hset(&keys.item, "hold_seconds", 600).await?;
-    let (shards, said) = (Default::default(), BTreeMap::new());
-    let mut world =
-        World { scripts, connection, keys, now: START, main_is_off: 0, shards, said, released: 0 };
+    let mut world = World {
+        scripts,
+        connection,
+        keys,
+        now: START,
+        main_is_off: 0,
+        shards: Default::default(),
+        said: BTreeMap::new(),
+        withdrawn: BTreeSet::new(),
+        released: 0,
+    };
     for step in steps {
         if let Err(error) = world.apply(step).await? {
             return Ok(Err(format!("{step:?}: {error}")));

@@ -1,6 +1,7 @@
 //! order-place on a real Redis and a real table's protocol: batches that are delivered again in part and as a whole.
 
 mod undecided;
+mod withdrawals;
 
 use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
 use local::system::clock::micros_now;
@@ -31,21 +32,26 @@ struct PlaceFixture {
     /// From order-place to main.
     main: WanConnection,
     item_id: ItemId,
-    _tables: DynamoDb,
+    tables: DynamoDb,
 }
 
 impl PlaceFixture {
     async fn start() -> Self {
+        Self::start_at(Duration::ZERO).await
+    }
+
+    /// With `one_way` from order-place to main.
+    async fn start_at(one_way: Duration) -> Self {
         let tables = DynamoDb::start(DynamoDbOptions::default()).await.unwrap();
         tables.make_order_log(HERE, "order-log", 0).unwrap();
         let log = order_log(&tables.url(), HERE).unwrap();
         let server = RedisQueue::start().await.unwrap();
         let item_id = server.item("shoe", 5, 10_000).await.unwrap();
         let target = ([127, 0, 0, 1], server.redis.port()).into();
-        let main = WanConnection::open(target, Duration::ZERO).await.unwrap();
+        let main = WanConnection::open(target, one_way).await.unwrap();
         let queue = queue_at(redis_server::url_at(main.port())).unwrap();
         let app = App::new(queue, log.clone());
-        Self { server, log, app, main, item_id, _tables: tables }
+        Self { server, log, app, main, item_id, tables }
     }
 
     fn record(&self, kind: RecordKind, buyer: &str, micros: u64) -> LogRecord {
@@ -155,6 +161,8 @@ async fn a_withdrawal_that_is_delivered_again_does_not_reach_the_reservation_of_
     let mut redis = fixture.server.redis.connect().await.unwrap();
     let _: () = redis.zadd(&key.orders, "alice", again.placed_at.as_micros()).await.unwrap();
     fixture.server.queue.drain(&fixture.item_id, 10, Permit::Unleased).await.unwrap();
+    // Main does not know the stamp any more: the log shows that it is newer.
+    let _: () = redis.del(&key.served).await.unwrap();
     let state = || fixture.server.queue.order_state(&fixture.item_id, buyer);
     let reserved = state().await.unwrap();
     assert!(matches!(reserved, OrderState::Reserved(_)), "{reserved:?}");

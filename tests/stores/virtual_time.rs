@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Script, Value};
 use shared::item::ItemId;
-use shared::queue::{DRAIN_SCRIPT, Keys, MAX_WINDOW, PLACE_BATCH_SCRIPT, PLACE_SCRIPT};
+use shared::queue::{
+    CANCELLED_OFFSET_MICROS, DRAIN_SCRIPT, Keys, LEAVE_SCRIPT, MAX_WINDOW, NO_HOLD_MICROS,
+    PLACE_BATCH_SCRIPT, PLACE_SCRIPT,
+};
 use std::time::Duration;
 
 /// The moment at which the tests' time begins.
@@ -16,6 +19,7 @@ pub(crate) struct Scripts {
     batch: Script,
     drain: Script,
     settle: Script,
+    leave: Script,
 }
 
 const SETTLE_SCRIPT: &str = include_str!("../../shared/src/queue/settle.lua");
@@ -57,7 +61,7 @@ impl Scripts {
             let changed = text.replace("redis.call('TIME')", clock).replace("call('TIME')", clock);
             ensure!(changed != text, "a script does not read the time as this test expects");
             let (usual, other) = (MAX_WINDOW.as_micros().to_string(), window.as_micros().to_string());
-            let is_windowed = text.contains(&usual) || text == SETTLE_SCRIPT;
+            let is_windowed = text.contains(&usual) || [SETTLE_SCRIPT, LEAVE_SCRIPT].contains(&text);
             ensure!(is_windowed, "a script does not have the longest window as this test expects");
             // Not the time between two turns of the drain's memory of ages.
             let changed = changed.replace(&usual, &other);
@@ -70,6 +74,7 @@ impl Scripts {
             batch: with_time(PLACE_BATCH_SCRIPT)?,
             drain: with_time(DRAIN_SCRIPT)?,
             settle: with_time(SETTLE_SCRIPT)?,
+            leave: with_time(LEAVE_SCRIPT)?,
         })
     }
 
@@ -121,7 +126,7 @@ impl Scripts {
         now: u64,
     ) -> Result<Vec<Answer>> {
         let mut script = self.batch.key(&keys.orders);
-        script.key(&keys.reservations).key(&keys.item).key(now.to_string()).arg(window);
+        script.key(&keys.reservations).key(&keys.item).key(&keys.left).key(now.to_string()).arg(window);
         let stamps = || orders.iter().map(|order| order.stamp);
         script.arg(stamps().min()).arg(stamps().max());
         for order in orders {
@@ -150,7 +155,8 @@ impl Scripts {
         caller: u64,
     ) -> Result<Drain> {
         let mut script = self.drain.key(&keys.item);
-        script.key(&keys.orders).key(&keys.reservations).key(&keys.tasks).key(now.to_string());
+        script.key(&keys.orders).key(&keys.reservations).key(&keys.tasks);
+        script.key(&keys.served).key(now.to_string());
         script.arg(most).arg("").arg("").arg(caller).arg("");
         let reply: Vec<i64> = script.invoke_async(connection).await?;
         let [taken, _, _, _, _, _, _, lag_micros, delay_micros, _] = reply[..] else {
@@ -162,6 +168,23 @@ impl Scripts {
 }
 
 impl Scripts {
+    /// Applies a withdrawal of `buyer` stamped `left_at`, which withdraws orders up to the stamp `newest`.
+    pub(crate) async fn leave(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &Keys,
+        left: &Sent,
+        newest: u64,
+        now: u64,
+    ) -> Result<String> {
+        let mut script = self.leave.key(&keys.orders);
+        script.key(&keys.reservations).key(&keys.left).key(&keys.served).key(now.to_string());
+        script.arg(NO_HOLD_MICROS).arg(CANCELLED_OFFSET_MICROS).arg("0");
+        script.arg(&left.buyer).arg(newest).arg(left.stamp);
+        let (answer,): (String,) = script.invoke_async(connection).await?;
+        Ok(answer)
+    }
+
     /// Ends the reservation of `buyer` without a sale.
     pub(crate) async fn release(
         &self,

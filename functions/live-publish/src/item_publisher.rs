@@ -283,7 +283,8 @@ impl<O: Transport> ItemPublisher<O> {
         let observed = self.context.queue.status(self.context.read_from, &self.item_id, &named).await?;
         let now = self.context.clock.now();
         self.watchers.observe_item(&observed.item, observed.as_of, now);
-        for (buyer, state) in buyers.iter().zip(observed.orders) {
+        for ((buyer, state), released_at) in buyers.iter().zip(observed.orders).zip(observed.releases) {
+            let state = self.watchers.main_has(buyer, state, released_at);
             if let (Some(log), Some(last)) = (&self.context.log, self.watchers.accepted(buyer))
                 && self.log_reads.begin(buyer, state, last, now)
             {

@@ -52,7 +52,7 @@ impl OrderLogReads {
         self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
             Ok(record) => record.map(|record| {
-                let accepted = record.accepted(OrderState::None, item.gate(record.placed_at), now);
+                let accepted = record.accepted(OrderState::None, None, item.gate(record.placed_at), now);
                 // A withdrawal: main's state is the answer.
                 (record.placed_at, accepted.map_or(Status::None, Status::from))
             }),

@@ -134,6 +134,23 @@ impl Watchers {
             .find(|status| matches!(status, Status::Accepted { .. }))
     }
 
+    /// What main has of `buyer`'s order: a unit that was released before the accepted order was made says nothing about it.
+    pub(crate) fn main_has(
+        &self,
+        buyer: &UserToken,
+        state: OrderState,
+        released_at: Option<Stamp>,
+    ) -> OrderState {
+        match (state, self.accepted(buyer)) {
+            (OrderState::Released, Some(Status::Accepted { placed_at, .. }))
+                if released_at.is_some_and(|at| placed_at > at) =>
+            {
+                OrderState::None
+            }
+            _ => state,
+        }
+    }
+
     /// Takes what the record stamped `stamp`, the newest of `buyer`, says about the accepted order; it is shown at the next
     /// read, which is due. The buyer may have ordered again since the record was read.
     pub(crate) fn observe_log(&mut self, buyer: UserToken, stamp: Stamp, status: Status, now: Stamp) {

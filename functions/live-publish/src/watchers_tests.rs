@@ -254,6 +254,17 @@ proptest! {
 }
 
 #[test]
+fn an_accepted_order_is_not_the_one_whose_unit_was_released_before_it() {
+    let accepted = Status::Accepted { placed_at: at(150), decided_by: at(165) };
+    let watchers = watched_by(&[("c1", "alice", 1, accepted), ("c2", "ben", 1, Status::Released)]);
+    let has =
+        |name, released_at| watchers.main_has(&buyer(name), OrderState::Released, Some(at(released_at)));
+    assert_eq!(has("alice", 149), OrderState::None);
+    assert_eq!(has("alice", 150), OrderState::Released);
+    assert_eq!(has("ben", 149), OrderState::Released);
+}
+
+#[test]
 fn an_accepted_order_stays_accepted_until_main_has_it_or_the_log_refuses_it() {
     let accepted = |stamp| Status::Accepted { placed_at: at(stamp), decided_by: at(stamp + 15) };
     let refused = Status::Refused { placed_at: at(150), reason: DropReason::TooLate };

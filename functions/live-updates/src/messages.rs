@@ -10,9 +10,16 @@ use order_log::{Accepted, LogRecord, OrderLogError, may_be_accepted};
 use shared::item::{Item, ItemId};
 use shared::problem::Problem;
 use shared::queue::{ItemError, ItemStatus, LinkError, OrderState, ReadFrom};
+use shared::stamp::Stamp;
 use shared::token::TokenError;
 use shared::user_token::UserToken;
 use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The longest that main and the order log are asked for a subscription. Lambda stops the function after 10 s, and the client
+/// would get no answer; the two calls of the registry around it take the rest.
+const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn answer(app: &App, connection: &ConnectionId, event: &SocketEvent) -> SocketResponse {
     let request = ClientMessage::parse(event.body.as_deref().unwrap_or_default(), event.is_base64_encoded);
@@ -73,7 +80,8 @@ async fn reply(
     }
     match request? {
         ClientMessage::Subscribe(item_id) if speaker.fits => {
-            let subscribed = subscribe(app, connection, &speaker, &item_id).await;
+            let subscribed = timeout(SUBSCRIBE_LIMIT, subscribe(app, connection, &speaker, &item_id)).await;
+            let subscribed = subscribed.unwrap_or(Err(Problem::StatusUnavailable));
             if subscribed.is_err() {
                 app.registry.unsubscribe(connection, &item_id).await.map_err(unavailable)?;
             }
@@ -105,7 +113,7 @@ async fn accepted_order(
     app: &App,
     item: &Item,
     buyer: &UserToken,
-    main: OrderState,
+    (main, released_at): (OrderState, Option<Stamp>),
 ) -> Result<Option<Accepted>, Problem> {
     let Some(log) = app.log.as_ref().filter(|_| may_be_accepted(main)) else { return Ok(None) };
     // Boxed: the SDK's nested futures exceed the compiler's recursion limit here.
@@ -116,7 +124,7 @@ async fn accepted_order(
         Problem::StatusUnavailable
     })?;
     let now = app.edge.clock.now();
-    Ok(newest.and_then(|record| record.accepted(main, item.gate(record.placed_at), now)))
+    Ok(newest.and_then(|record| record.accepted(main, released_at, item.gate(record.placed_at), now)))
 }
 
 /// Reads the state first, and stores the watcher with the version that this answer carries: the publisher then
@@ -130,7 +138,7 @@ async fn subscribe(
     // The edge's cached copy is checked first, so that requests for items that do not exist cost main no read each.
     app.edge.item(item_id, Problem::StatusUnavailable).await?;
     let observed = app.edge.queue.status(ReadFrom::Main, item_id, &[&speaker.buyer]).await;
-    let ItemStatus { as_of, heartbeat, item, orders } = observed.map_err(|error| match error {
+    let ItemStatus { as_of, heartbeat, item, orders, releases } = observed.map_err(|error| match error {
         ItemError::NoSuchItem(_) => Problem::NoSuchItem,
         ItemError::Link(error) => unavailable(error),
         error => {
@@ -143,7 +151,8 @@ async fn subscribe(
         return Err(Problem::StatusUnavailable);
     }
     let state = orders.first().copied().ok_or(Problem::Internal)?;
-    let accepted = accepted_order(app, &item, &speaker.buyer, state).await?;
+    let released_at = releases.first().copied().flatten();
+    let accepted = accepted_order(app, &item, &speaker.buyer, (state, released_at)).await?;
     let status = accepted.map_or_else(|| state.into(), Status::from);
     let sent = SentStatus { version: as_of, status };
     let subscription = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, sent };

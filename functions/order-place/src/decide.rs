@@ -4,13 +4,13 @@ use crate::App;
 use crate::event::Entry;
 use crate::undecided::Undecided;
 use order_log::{LogRecord, Refusal, RefusalReason};
-use shared::item::ItemId;
+use shared::item::{Gate, ItemId};
 use shared::item_cache::ItemCache;
 use shared::queue::{BatchOrder, ItemCopy, PlaceError, Placement, Placing, Queue};
 use shared::stamp::Stamp;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A stamp may be ahead of another clock by this much; that clock is waited for. With a longer time, the stamp's clock is
 /// wrong.
@@ -27,7 +27,8 @@ pub(crate) enum Decision {
     Placed {
         age_micros: i64,
     },
-    /// The buyer has an order or a unit already, or had a unit that was released after the stamp.
+    /// The buyer has an order or a unit already, had a unit that was released after the stamp, or has withdrawn the order;
+    /// or the gates forbid it, which its stamp shows. Nothing is recorded.
     Superseded,
     Refused(RefusalReason),
 }
@@ -90,12 +91,12 @@ pub(crate) async fn decide(
     let placed = app.queue.place_batch(item_id, &sent, copy.item.settle_window(), &app.clock).await;
     check_clock(&placed);
     let mut placed = placed.into_iter();
-    let decisions = ahead.into_iter().map(|ahead| {
+    let decisions = ahead.into_iter().zip(orders).map(|(ahead, Entry { record, .. })| {
         if ahead {
             return Ok(Decision::Refused(RefusalReason::ClockAhead));
         }
         let placing = placed.next().ok_or_else(|| Undecided::Main("an order has no answer".into()))?;
-        decision(placing?)
+        decision(placing?, copy.item.gate(record.placed_at))
     });
     Ok(decisions.collect())
 }
@@ -120,11 +121,13 @@ fn is_ahead_of_the_log(placed_at: Stamp, written_at: Option<Stamp>) -> bool {
 }
 
 /// What main's answer means for the record.
-fn decision(placing: Placing) -> Result<Decision, Undecided> {
+fn decision(placing: Placing, gate: Gate) -> Result<Decision, Undecided> {
     Ok(match placing.placement {
+        // The drain may have dropped this order, and it is delivered again.
+        Placement::TooLate if gate != Gate::Open => Decision::Superseded,
         Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
         Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
-        // Perhaps this order itself was served, and is delivered again.
+        // Perhaps this order itself was served, or the buyer has withdrawn it, and it is delivered again.
         Placement::Released => Decision::Superseded,
         Placement::TooLate => Decision::Refused(RefusalReason::TooLate),
         Placement::ClockAhead if placing.transit_micros >= -(MAX_AHEAD.as_micros() as i64) => {
@@ -134,9 +137,17 @@ fn decision(placing: Placing) -> Result<Decision, Undecided> {
     })
 }
 
-/// Records a decision. Returns whether that was possible.
-pub(crate) async fn record_decision(app: &App, record: &LogRecord, decision: Decision) -> bool {
+/// Records a decision, beginning no write after `until`. Returns whether that was possible.
+pub(crate) async fn record_decision(
+    app: &App,
+    record: &LogRecord,
+    decision: Decision,
+    until: Instant,
+) -> bool {
     if let Decision::Refused(reason) = decision {
+        if Instant::now() >= until {
+            return false;
+        }
         let refusal = Refusal { reason, decided_at: app.clock.now() };
         if let Err(error) = app.log.refuse(record, refusal).await {
             tracing::warn!(%error, item_id = %record.item_id, reason = reason.slug(), "could not write a refusal to the order log; it is tried again");
@@ -185,7 +196,7 @@ mod tests {
     fn an_answer_that_may_change_decides_nothing() {
         let meaning = |placement, transit_micros| {
             let clock_offset = OffsetBounds { low: 0, high: 0 };
-            decision(Placing { placement, transit_micros, clock_offset }).ok()
+            decision(Placing { placement, transit_micros, clock_offset }, Gate::Open).ok()
         };
         assert_eq!(meaning(Placement::ClockAhead, -100_001), None);
         assert_eq!(meaning(Placement::ClockAhead, -1_000_000), None);
@@ -194,6 +205,11 @@ mod tests {
         assert_eq!(meaning(Placement::TooLate, 3_000_000), refused(RefusalReason::TooLate));
         for placement in [Placement::Released, Placement::AlreadyTaken { sold: false }] {
             assert_eq!(meaning(placement, 3_000_000), Some(Decision::Superseded));
+        }
+        for gate in [Gate::NotOpenYet, Gate::Closed] {
+            let clock_offset = OffsetBounds { low: 0, high: 0 };
+            let placing = Placing { placement: Placement::TooLate, transit_micros: 3_000_000, clock_offset };
+            assert_eq!(decision(placing, gate).ok(), Some(Decision::Superseded));
         }
     }
 }

@@ -11,32 +11,34 @@
 
 mod decide;
 pub mod event;
-mod rounds;
 mod undecided;
 mod withdraw;
+mod work;
 
 use decide::{Items, decide, record_decision};
 use event::{BatchResponse, Entry, StreamEvent};
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
-use order_log::OrderLog;
-use rounds::{Round, rounds};
+use order_log::{LogRecord, OrderLog};
 use shared::clock::Clock;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::ItemId;
 use shared::queue::{BATCH_SCRIPTS, Link, MAX_PLACED, Queue, random_part_of};
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use undecided::Undecided;
+use work::{Work, work};
 
-/// No attempt starts later than this in an invocation. An attempt takes 10 s at most: the longest window of its orders.
+/// No attempt and no write starts later than this in an invocation. An attempt takes 10 s at most: the longest window of its
+/// orders.
 pub const RUN_LIMIT: Duration = Duration::from_secs(12);
 /// The longest pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The longest that the records of an item that main cannot process keep the others of their shard waiting.
 const ITEM_LIMIT: Duration = Duration::from_secs(1);
-/// Refusals of one item that are written at the same time.
+/// Calls of the order log for one item at the same time.
 const PARALLEL: usize = 16;
 
 /// State that one process of the function keeps between batches.
@@ -75,8 +77,9 @@ pub async fn handle(app: &App, event: &StreamEvent, time: Duration) -> BatchResp
         metrics::counter!("log_records_malformed").increment(1);
         tracing::error!(%error, sequence_number, "a record of the order log is malformed; it is passed over, and no order is placed for it");
     }
-    let items = rounds(&entries);
-    let applied = items.iter().map(|(item_id, rounds)| apply_item(app, item_id, rounds, &entries, until));
+    let (items, withdrawn) = work(&entries);
+    metrics::counter!("log_orders_decided").increment(withdrawn);
+    let applied = items.iter().map(|(item_id, work)| apply_item(app, item_id, work.clone(), &entries, until));
     let undecided: Vec<usize> = join_all(applied).await.concat();
     metrics::counter!("log_records_undecided").increment(undecided.len() as u64);
     let first = undecided.iter().min().and_then(|position| entries.get(*position));
@@ -87,40 +90,26 @@ pub async fn handle(app: &App, event: &StreamEvent, time: Duration) -> BatchResp
 async fn apply_item(
     app: &App,
     item_id: &ItemId,
-    rounds: &[Round],
+    mut work: Work,
     entries: &[Entry],
     until: Instant,
 ) -> Vec<usize> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
-    let mut left: Vec<Round> = rounds.to_vec();
     loop {
-        let mut undecided = Vec::new();
-        let mut fault = None;
-        for round in &left {
-            // Where a round is not done, a later round would overtake it.
-            let next = if undecided.is_empty() {
-                apply_round(app, item_id, round, entries, until, &mut fault).await
-            } else {
-                round.clone()
-            };
-            if next != Round::default() {
-                undecided.push(next);
-            }
-        }
-        left = undecided;
-        let positions = || left.iter().flat_map(|round| [&round.orders[..], &round.leaves].concat());
-        if left.is_empty() {
+        let faults = Faults::default();
+        work = apply_once(app, item_id, work, entries, until, &faults).await;
+        if work.is_done() {
             return Vec::new();
         }
-        if let Some(fault) = fault
+        if let Some(fault) = faults.last()
             && began.elapsed() + pause >= ITEM_LIMIT
         {
-            set_aside(item_id, positions().count(), &fault);
+            set_aside(item_id, work.positions().count(), &fault);
             return Vec::new();
         }
         if Instant::now() + pause >= until {
-            return positions().collect();
+            return work.positions().collect();
         }
         tokio::time::sleep(random_part_of(pause)).await;
         pause = (pause * 2).min(MAX_PAUSE);
@@ -134,37 +123,47 @@ fn set_aside(item_id: &ItemId, records: usize, fault: &str) {
     tracing::error!(%item_id, records, fault, "main cannot process an item; its records are set aside without a decision, and other items go on. When the item is repaired, replay it");
 }
 
-/// Applies one round; returns what is still undecided of it. If the item alone is the cause, `fault` says why.
-async fn apply_round(
+/// Applies `work` once, and returns what is still undecided of it. Orders of buyers who withdraw nothing do not wait for
+/// the withdrawals of others.
+async fn apply_once(
     app: &App,
     item_id: &ItemId,
-    round: &Round,
+    work: Work,
     entries: &[Entry],
     until: Instant,
-    fault: &mut Option<String>,
-) -> Round {
-    let mut undecided = Round::default();
-    for positions in round.orders.chunks(MAX_PLACED) {
+    faults: &Faults,
+) -> Work {
+    let orders = place_all(app, item_id, &work.orders, entries, until, faults);
+    let withdrawals = async {
+        let leaves = withdraw_all(app, item_id, &work.leaves, entries, until, faults).await;
+        if !leaves.is_empty() {
+            return (leaves, work.later.clone());
+        }
+        (leaves, place_all(app, item_id, &work.later, entries, until, faults).await)
+    };
+    let (orders, (leaves, later)) = join(orders, withdrawals).await;
+    Work { orders, leaves, later }
+}
+
+/// Places orders of one item in calls of [`MAX_PLACED`]; returns the positions of those that are undecided.
+async fn place_all(
+    app: &App,
+    item_id: &ItemId,
+    positions: &[usize],
+    entries: &[Entry],
+    until: Instant,
+    faults: &Faults,
+) -> Vec<usize> {
+    let mut undecided = Vec::new();
+    for positions in positions.chunks(MAX_PLACED) {
         // Main does not answer: the rest would take as long.
-        if !undecided.orders.is_empty() || Instant::now() >= until {
-            undecided.orders.extend_from_slice(positions);
+        if !undecided.is_empty() || Instant::now() >= until {
+            undecided.extend_from_slice(positions);
             continue;
         }
         let orders: Vec<(usize, &Entry)> =
             positions.iter().filter_map(|position| Some((*position, entries.get(*position)?))).collect();
-        undecided.orders.extend(place(app, item_id, &orders, fault).await);
-    }
-    for position in &round.leaves {
-        let Some(Entry { record, .. }) = entries.get(*position) else { continue };
-        if undecided != Round::default() || Instant::now() >= until {
-            undecided.leaves.push(*position);
-            continue;
-        }
-        if let Err(cause) = withdraw::withdraw(app, record).await {
-            tracing::warn!(%cause, %item_id, "could not withdraw an order; it is tried again");
-            note(fault, cause);
-            undecided.leaves.push(*position);
-        }
+        undecided.extend(place(app, item_id, &orders, until, faults).await);
     }
     undecided
 }
@@ -174,14 +173,15 @@ async fn place(
     app: &App,
     item_id: &ItemId,
     orders: &[(usize, &Entry)],
-    fault: &mut Option<String>,
+    until: Instant,
+    faults: &Faults,
 ) -> Vec<usize> {
     let entries: Vec<&Entry> = orders.iter().map(|(_, entry)| *entry).collect();
     let decisions = match decide(app, item_id, &entries).await {
         Ok(decisions) => decisions,
         Err(cause) => {
             tracing::warn!(%cause, %item_id, orders = orders.len(), "could not place orders in main's queue; they are tried again");
-            note(fault, cause);
+            faults.note(cause);
             return orders.iter().map(|(position, _)| *position).collect();
         }
     };
@@ -193,7 +193,7 @@ async fn place(
             Err(cause) => {
                 undecided.push(*position);
                 causes.insert(cause.to_string());
-                note(fault, cause);
+                faults.note(cause);
             }
         }
     }
@@ -201,15 +201,56 @@ async fn place(
         tracing::warn!(cause, %item_id, orders = undecided.len(), "could not place orders in main's queue; they are tried again");
     }
     let recorded = decided.into_iter().map(|(position, record, decision)| async move {
-        (!record_decision(app, record, decision).await).then_some(position)
+        (!record_decision(app, record, decision, until).await).then_some(position)
     });
     let unrecorded = stream::iter(recorded).buffer_unordered(PARALLEL).filter_map(async |one| one);
     undecided.extend(unrecorded.collect::<Vec<_>>().await);
     undecided
 }
 
-fn note(fault: &mut Option<String>, cause: Undecided) {
-    if let Undecided::Item(text) = cause {
-        *fault = Some(text);
+/// Applies withdrawals of one item in calls of [`MAX_PLACED`]; returns the positions of those that are undecided.
+async fn withdraw_all(
+    app: &App,
+    item_id: &ItemId,
+    positions: &[usize],
+    entries: &[Entry],
+    until: Instant,
+    faults: &Faults,
+) -> Vec<usize> {
+    let mut undecided = Vec::new();
+    for positions in positions.chunks(MAX_PLACED) {
+        if !undecided.is_empty() || Instant::now() >= until {
+            undecided.extend_from_slice(positions);
+            continue;
+        }
+        let leaves: Vec<(usize, &LogRecord)> = positions
+            .iter()
+            .filter_map(|position| Some((*position, &entries.get(*position)?.record)))
+            .collect();
+        match withdraw::withdraw(app, item_id, &leaves, until).await {
+            Ok(rest) => undecided.extend(rest),
+            Err(cause) => {
+                tracing::warn!(%cause, %item_id, withdrawals = positions.len(), "could not withdraw orders; they are tried again");
+                faults.note(cause);
+                undecided.extend_from_slice(positions);
+            }
+        }
+    }
+    undecided
+}
+
+/// Why main cannot process an item, if the cause is the item alone.
+#[derive(Debug, Default)]
+struct Faults(Mutex<Option<String>>);
+
+impl Faults {
+    fn note(&self, cause: Undecided) {
+        if let Undecided::Item(text) = cause {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        }
+    }
+
+    fn last(self) -> Option<String> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

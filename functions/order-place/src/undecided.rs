@@ -1,6 +1,5 @@
 //! Why a record is undecided, and so whether it waits or is set aside.
 
-use order_log::OrderLogError;
 use shared::queue::{ItemError, LinkError, PlaceError};
 
 /// Why a record is undecided.
@@ -35,11 +34,5 @@ impl From<PlaceError> for Undecided {
             PlaceError::BadKeys => Self::Item(error.to_string()),
             PlaceError::Unreachable | PlaceError::Unknown => Self::Main(error.to_string()),
         }
-    }
-}
-
-impl From<OrderLogError> for Undecided {
-    fn from(error: OrderLogError) -> Self {
-        Self::Main(error.to_string())
     }
 }

@@ -127,11 +127,13 @@ pub struct OrderResponse<'a> {
 async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     let edge = &app.edge;
     let (item_id, buyer, copy) = whose_order(edge, request).await?;
-    let state = edge.queue.order_state(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
+    let main =
+        edge.queue.order_and_release(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
+    let (state, _) = main;
     let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
     // Where main has no order, it may be on its path to main, or refused.
     if let Some(log) = app.log.as_ref().filter(|_| may_be_accepted(state))
-        && let Some(accepted) = logged::accepted(edge, log, &copy.item, &buyer, state).await?
+        && let Some(accepted) = logged::accepted(edge, log, &copy.item, &buyer, main).await?
     {
         return http::json(StatusCode::OK, &logged::shown(accepted, edge.clock.now(), response));
     }

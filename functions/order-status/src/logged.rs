@@ -23,13 +23,14 @@ pub(crate) async fn accepted(
     log: &OrderLog,
     item: &Item,
     buyer: &UserToken,
-    main: OrderState,
+    (main, released_at): (OrderState, Option<Stamp>),
 ) -> Result<Option<Accepted>, Problem> {
     let newest = log.latest_of(&item.item_id, buyer).await.map_err(|error| {
         tracing::error!(%error, item_id = %item.item_id, "could not read an order's state from the region's order log");
         Problem::StatusUnavailable
     })?;
-    Ok(newest.and_then(|record| record.accepted(main, item.gate(record.placed_at), edge.clock.now())))
+    let now = edge.clock.now();
+    Ok(newest.and_then(|record| record.accepted(main, released_at, item.gate(record.placed_at), now)))
 }
 
 /// `accepted` as the buyer sees it at `now`.

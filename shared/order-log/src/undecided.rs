@@ -20,14 +20,20 @@ pub fn may_be_accepted(main: OrderState) -> bool {
 }
 
 impl LogRecord {
-    /// What the buyer's newest record says at `now`, where main has `main` for the buyer. `gate` is the item's at the
-    /// record's stamp. `None`: main's state is the answer.
+    /// What the buyer's newest record says at `now`, where main has `main` for the buyer, whose unit was released at
+    /// `released_at`. `gate` is the item's at the record's stamp. `None`: main's state is the answer.
     ///
-    /// A released order was decided: it is not accepted again. (The buyer's next order shows when main has it.) The drain
+    /// An order from before the release was decided: it was served, or another one of the buyer was. The drain
     /// drops an order whose stamp lies outside the gates, and leaves no trace of it; that is known once the order must
     /// have been decided. Any other order without a decision stays undecided, however late it is: main may have been
     /// unreachable, or lost.
-    pub fn accepted(&self, main: OrderState, gate: Gate, now: Stamp) -> Option<Accepted> {
+    pub fn accepted(
+        &self,
+        main: OrderState,
+        released_at: Option<Stamp>,
+        gate: Gate,
+        now: Stamp,
+    ) -> Option<Accepted> {
         let placed_at = self.placed_at;
         let refused = |reason| Some(Accepted::Refused { placed_at, reason });
         if !may_be_accepted(main) || self.kind == RecordKind::Leave {
@@ -38,7 +44,7 @@ impl LogRecord {
         }
         let decided_by = decided_by(placed_at);
         match gate {
-            _ if main == OrderState::Released => None,
+            _ if main == OrderState::Released && released_at.is_none_or(|at| placed_at <= at) => None,
             Gate::NotOpenYet if now >= decided_by => refused("not-open-yet"),
             Gate::Closed if now >= decided_by => refused("closed"),
             _ => Some(Accepted::Undecided { placed_at, decided_by }),
@@ -67,23 +73,28 @@ mod tests {
         let until = decided_by(at(5));
         let undecided = Some(Accepted::Undecided { placed_at: at(5), decided_by: until });
         for now in [at(5), until, until.saturating_add(std::time::Duration::from_secs(3_600))] {
-            assert_eq!(order.accepted(OrderState::None, Gate::Open, now), undecided);
+            assert_eq!(order.accepted(OrderState::None, None, Gate::Open, now), undecided);
+            // A unit of the buyer was released before this order, or after it.
+            assert_eq!(order.accepted(OrderState::Released, Some(at(4)), Gate::Open, now), undecided);
+            assert_eq!(order.accepted(OrderState::Released, Some(at(5)), Gate::Open, now), None);
             for main in
                 [OrderState::Released, OrderState::Sold, OrderState::Queued { placed_at: at(5), ahead: 0 }]
             {
-                assert_eq!(order.accepted(main, Gate::Open, now), None, "{main:?}");
+                assert_eq!(order.accepted(main, None, Gate::Open, now), None, "{main:?}");
             }
-            assert_eq!(record(RecordKind::Leave, None).accepted(OrderState::None, Gate::Open, now), None);
+            let leave = record(RecordKind::Leave, None);
+            assert_eq!(leave.accepted(OrderState::None, None, Gate::Open, now), None);
             let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: at(9) };
             let refused = Some(Accepted::Refused { placed_at: at(5), reason: "too-late" });
             for main in [OrderState::None, OrderState::Released] {
-                assert_eq!(record(RecordKind::Order, Some(refusal)).accepted(main, Gate::Open, now), refused);
+                let order = record(RecordKind::Order, Some(refusal));
+                assert_eq!(order.accepted(main, None, Gate::Open, now), refused);
             }
         }
         for (gate, reason) in [(Gate::NotOpenYet, "not-open-yet"), (Gate::Closed, "closed")] {
-            assert_eq!(order.accepted(OrderState::None, gate, at(6)), undecided);
+            assert_eq!(order.accepted(OrderState::None, None, gate, at(6)), undecided);
             let refused = Some(Accepted::Refused { placed_at: at(5), reason });
-            assert_eq!(order.accepted(OrderState::None, gate, until), refused);
+            assert_eq!(order.accepted(OrderState::None, None, gate, until), refused);
         }
     }
 }

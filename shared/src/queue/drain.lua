@@ -1,6 +1,6 @@
 -- Moves settled orders from the queue into reservations, in (placed_at, user_token) order.
 --
--- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}
+-- KEYS  1 item:{id}   2 orders:{id}   3 reservations:{id}   4 tasks:{id}   5 served:{id}
 -- ARGV  1 the maximum number of orders to take, at most 500
 --       2, 3 the epoch, and the moment (us) until which main may sell; '' without a lease
 --       4 the caller's clock (us)   5 '1' if lost orders can be restored from order logs
@@ -106,7 +106,7 @@ for i = 1, #orders, 2 do buyers[#buyers + 1] = orders[i] end
 local holds = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
 
 local taken, before_opening, after_closing, already_taken = 0, 0, 0, 0
-local reservations = {}
+local reservations, stamps = {}, {}
 for i, buyer in ipairs(buyers) do
   local placed_at = orders[2 * i]
   local stamp = tonumber(placed_at)
@@ -122,6 +122,8 @@ for i, buyer in ipairs(buyers) do
     stock_left = stock_left - 1
     reservations[#reservations + 1] = hold_until
     reservations[#reservations + 1] = buyer
+    stamps[#stamps + 1] = placed_at
+    stamps[#stamps + 1] = buyer
     redis.call('XADD', KEYS[4], '*', 'kind', 'reserved', 'user_token', buyer,
       'placed_at', placed_at, 'reserved_at', reserved_at, 'hold_until', hold_until, 'epoch', item[7])
   end
@@ -131,6 +133,9 @@ end
 local reserved = #reservations / 2
 if reserved > 0 then
   redis.call('ZADD', KEYS[3], unpack(reservations))
+  -- For withdrawals, which come within minutes.
+  redis.call('ZADD', KEYS[5], unpack(stamps))
+  redis.call('EXPIRE', KEYS[5], 3600)
   redis.call('HINCRBY', KEYS[1], 'stock_left', -reserved)
 end
 if taken > 0 then

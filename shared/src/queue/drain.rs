@@ -59,6 +59,7 @@ impl Queue {
                     .key(&keys.orders)
                     .key(&keys.reservations)
                     .key(&keys.tasks)
+                    .key(&keys.served)
                     .arg(most.min(MAX_BATCH))
                     .arg(&epoch)
                     .arg(&until)

@@ -33,6 +33,10 @@ pub struct Keys {
     pub attempts: String,
     /// Stream: the async task queue.
     pub tasks: String,
+    /// Sorted set `user_token` → the stamp of the buyer's latest withdrawal that came through an order log; expires.
+    pub left: String,
+    /// Sorted set `user_token` → the stamp of the order for which the unit is reserved; expires.
+    pub served: String,
     /// Sorted set: reservations that are being rebuilt from the ledger.
     pub rebuild: String,
     /// Stream: tasks that could not be processed, with the reason.
@@ -47,6 +51,8 @@ impl Keys {
             reservations: format!("reservations:{{{item_id}}}"),
             attempts: format!("attempts:{{{item_id}}}"),
             tasks: format!("tasks:{{{item_id}}}"),
+            left: format!("left:{{{item_id}}}"),
+            served: format!("served:{{{item_id}}}"),
             rebuild: format!("rebuild:{{{item_id}}}"),
             dead_letters: format!("dead_letters:{{{item_id}}}"),
         }
@@ -60,7 +66,8 @@ mod tests {
     #[test]
     fn all_keys_of_an_item_share_a_hash_tag() {
         let keys = Keys::of(&"sneaker-42".parse().unwrap());
-        for key in [&keys.item, &keys.orders, &keys.reservations, &keys.attempts, &keys.tasks] {
+        let scripts = [&keys.item, &keys.orders, &keys.reservations, &keys.attempts, &keys.tasks];
+        for key in scripts.into_iter().chain([&keys.left, &keys.served]) {
             assert!(key.ends_with(":{sneaker-42}"), "{key}");
         }
     }

@@ -1,15 +1,11 @@
-//! The state of a buyer's order, and cancelling it.
+//! The state of a buyer's order.
 
 use super::primary::on_primary;
 use super::{CANCELLED_OFFSET_MICROS, ItemError, Keys, LinkError, NO_HOLD_MICROS, Queue, items};
 use crate::item::{Item, ItemId};
 use crate::stamp::Stamp;
 use crate::user_token::UserToken;
-use redis::Script;
 use std::collections::HashMap;
-use std::sync::LazyLock;
-
-pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("leave.lua")));
 
 /// The state of a buyer's order for an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +37,20 @@ pub enum Hold {
     Release,
 }
 
-/// The result of a buyer's request to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// The order was removed from the queue.
-    Left,
-    /// The reservation will be released, unless a payment for it comes first.
-    Cancelling,
-    /// There was nothing to cancel; this is the order's state.
-    Stays(OrderState),
-}
-
 impl Queue {
     /// The state of `buyer`'s order on main, at one moment, in one round trip. A server that does not take writes
     /// refuses: a demoted main answers reads for as long as it lives.
     pub async fn order_state(&self, item_id: &ItemId, buyer: &UserToken) -> Result<OrderState, LinkError> {
+        Ok(self.order_and_release(item_id, buyer).await?.0)
+    }
+
+    /// The state of `buyer`'s order, as [`order_state`](Self::order_state), and when a unit of the buyer was released, if
+    /// that is what main knows of the buyer.
+    pub async fn order_and_release(
+        &self,
+        item_id: &ItemId,
+        buyer: &UserToken,
+    ) -> Result<(OrderState, Option<Stamp>), LinkError> {
         let keys = Keys::of(item_id);
         let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
             .link
@@ -68,7 +63,7 @@ impl Queue {
                     .await
             })
             .await?;
-        Ok(state_of(placed_at, ahead, hold))
+        Ok((state_of(placed_at, ahead, hold), hold.and_then(released_at)))
     }
 
     /// The item and the state of `buyer`'s order for it on main, as [`order_state`](Self::order_state): before a refusal
@@ -97,33 +92,6 @@ impl Queue {
             })
             .await?;
         Ok((items::parse(item_id, &fields)?, state_of(placed_at, ahead, hold)))
-    }
-
-    /// Removes `buyer`'s waiting order from the queue, and cancels the buyer's reservation if there is one. The item is
-    /// active then, so that a worker releases the unit.
-    pub async fn leave(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Leave, LinkError> {
-        let keys = Keys::of(item_id);
-        let reply: String = self
-            .link
-            .call(async |mut connection| {
-                LEAVE
-                    .key(&keys.orders)
-                    .key(&keys.reservations)
-                    .arg(buyer.as_str())
-                    .arg(NO_HOLD_MICROS)
-                    .arg(CANCELLED_OFFSET_MICROS)
-                    .invoke_async(&mut connection)
-                    .await
-            })
-            .await?;
-        Ok(match reply.as_str() {
-            "left" => Leave::Left,
-            "cancelling" => {
-                self.activate(item_id).await?;
-                Leave::Cancelling
-            }
-            score => Leave::Stays(state_of(None, None, score.parse().ok())),
-        })
     }
 }
 
@@ -222,6 +190,11 @@ pub(super) fn state_of(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<
     }
 }
 
+/// When the unit of a buyer with this score was released; `None` if it was not.
+pub(super) fn released_at(hold: f64) -> Option<Stamp> {
+    (hold < 0.0).then(|| stamp_of_score(-hold)).flatten()
+}
+
 /// The moment of a score; `None` if the score is not a moment.
 fn stamp_of_score(score: f64) -> Option<Stamp> {
     // The cast is exact: every stamp is a whole number below 2^53.
@@ -258,6 +231,14 @@ mod tests {
             if matches!(state, OrderState::Sold | OrderState::Reserved(_)) {
                 assert_eq!(state_of(Some(now as f64), Some(3), hold), state);
             }
+        }
+    }
+
+    #[test]
+    fn only_a_negative_score_has_a_moment_of_release() {
+        assert_eq!(released_at(-5.0).map(Stamp::as_micros), Some(5));
+        for hold in [5.0, 0.0, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(released_at(hold), None, "{hold}");
         }
     }
 

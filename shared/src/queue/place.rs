@@ -62,7 +62,7 @@ pub enum Placement {
     /// An order that was served may be younger, or the order is older than [`MAX_WINDOW`]; it is not queued.
     TooLate,
     /// It is too late, and a unit of the buyer was released after the stamp. It may be the order that was served; it is
-    /// not queued again.
+    /// not queued again. In a batch also: the buyer has withdrawn it.
     Released,
     /// The stamp is ahead of main's clock by more than the tolerance; the order is not queued.
     ClockAhead,

@@ -5,7 +5,7 @@
 //! than its moment, but may be newer.
 
 use super::heartbeat::{self, Heartbeat, HeartbeatReply};
-use super::order::state_of;
+use super::order::{released_at, state_of};
 use super::primary::on_primary;
 use super::{ItemError, Keys, LinkError, OrderState, Queue, items};
 use crate::item::{Item, ItemId};
@@ -39,6 +39,8 @@ pub struct ItemStatus {
     pub item: Item,
     /// The orders of the requested buyers, in the same sequence.
     pub orders: Vec<OrderState>,
+    /// When a unit of each was released, if one was.
+    pub releases: Vec<Option<Stamp>>,
 }
 
 /// A notification that a buyer's order has changed.
@@ -79,8 +81,10 @@ impl Queue {
         let [time, beat, newest, fields] = head else { return Err(malformed().into()) };
         let fields: HashMap<String, String> = read(fields).map_err(|()| malformed())?;
         let item = items::parse(item_id, &fields)?;
-        let orders: Option<Vec<OrderState>> = rest.chunks_exact(3).map(order_state).collect();
+        let orders: Option<Vec<(OrderState, Option<Stamp>)>> =
+            rest.chunks_exact(3).map(order_state).collect();
         let orders = orders.filter(|orders| orders.len() == buyers.len()).ok_or_else(malformed)?;
+        let (orders, releases) = orders.into_iter().unzip();
         let heartbeat: Heartbeat = read::<HeartbeatReply>(beat).map_err(|()| malformed())?.into();
         let moment = match reader {
             ReadFrom::Main => read(time).ok().and_then(|time: (u64, u64)| Stamp::from_redis_time(time).ok()),
@@ -88,7 +92,7 @@ impl Queue {
         };
         // Without a heartbeat, only the tasks have main's time.
         let as_of = moment.max(task_moment(newest)).unwrap_or(Stamp::EPOCH);
-        Ok(ItemStatus { as_of, heartbeat, item, orders })
+        Ok(ItemStatus { as_of, heartbeat, item, orders, releases })
     }
 
     async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, LinkError> {
@@ -138,9 +142,11 @@ fn read<T: FromRedisValue>(value: &Value) -> Result<T, ()> {
     redis::from_redis_value(value.clone()).map_err(drop)
 }
 
-fn order_state(scores: &[Value]) -> Option<OrderState> {
+/// The state of an order, and when a unit of its buyer was released.
+fn order_state(scores: &[Value]) -> Option<(OrderState, Option<Stamp>)> {
     let [placed_at, ahead, hold] = scores else { return None };
-    Some(state_of(read(placed_at).ok()?, read(ahead).ok()?, read(hold).ok()?))
+    let hold: Option<f64> = read(hold).ok()?;
+    Some((state_of(read(placed_at).ok()?, read(ahead).ok()?, hold), hold.and_then(released_at)))
 }
 
 /// The id and the fields of a stream's entry.

@@ -1,12 +1,16 @@
 -- Puts a batch of orders of one item into the checkout queue, as place.lua does one after the other: one TIME, one
 -- ZMSCORE and one ZADD for all of them.
 --
--- KEYS  1 orders:{id}   2 reservations:{id}   3 item:{id}
+-- KEYS  1 orders:{id}   2 reservations:{id}   3 item:{id}   4 left:{id}
 -- ARGV  1 settle window (us)   2, 3 the oldest and the newest placed_at (us)
 --       4, 5 placed_at (us) and user_token of the first order, and so on; at most 200 orders
 --
 -- One answer differs from place.lua's: an order that was in the queue with this very stamp is queued, and not "queued
 -- earlier". A repetition of a batch cannot tell the two apart, and need not.
+--
+-- And one check is in addition to place.lua's, which each order would pay there: an order that is not newer than the
+-- buyer's withdrawal (`left`, written by leave.lua) is 'released'. It is delivered again, or main executes an attempt
+-- late whose repetition was queued and then withdrawn.
 --
 -- Returns main's clock (us) as a text, then for each order that is not simply queued: its position (from 1), the state,
 -- a number. The states are those of place.lua.
@@ -47,14 +51,17 @@ for i = 5, #ARGV, 2 do
   count = count + 1
   buyers[count] = ARGV[i]
 end
--- Until the first order of the item is served, no buyer has a unit.
-local holds = call('EXISTS', KEYS[2]) == 1 and call('ZMSCORE', KEYS[2], unpack(buyers)) or {}
+-- Until the first order of the item is served, no buyer has a unit; and mostly no buyer has left within half a minute.
+local lists = call('EXISTS', KEYS[2], KEYS[4])
+local has_left = lists == 2 or lists == 1 and call('EXISTS', KEYS[4]) == 1
+local holds = lists > (has_left and 1 or 0) and call('ZMSCORE', KEYS[2], unpack(buyers)) or {}
+local left = has_left and call('ZMSCORE', KEYS[4], unpack(buyers)) or {}
 
 -- The path of a drop's opening: no order is refused. It makes as few calls and tables as it can.
 if ARGV[2] - limit > 0 and now - ARGV[2] <= 10000000 and ARGV[3] - newest <= 0 then
   local taken = false
-  for i = 1, count do
-    if holds[i] and holds[i] + 0 >= 0 then taken = true break end
+  for i = 1, lists > 0 and count or 0 do
+    if holds[i] and holds[i] + 0 >= 0 or left[i] then taken = true break end
   end
   if not taken then
     write_age(now - ARGV[2])
@@ -72,6 +79,7 @@ local stamps = {}
 for i = 1, count do stamps[i] = ARGV[2 * i + 2] end
 -- Whether a unit of the buyer was released after the stamp: as in place.lua.
 local function is_released(i) return holds[i] and stamps[i] + holds[i] <= 0 end
+local function is_left(i) return left[i] and stamps[i] - left[i] <= 0 end
 
 local refused, entries, oldest = {}, {}, now
 for i = 1, count do
@@ -80,7 +88,7 @@ for i = 1, count do
     refused[#refused + 1] = i
   else
     if stamp < oldest and stamp >= now - 10000000 then oldest = stamp end
-    if stamp <= limit or stamp > newest or stamp < now - 10000000 and is_released(i) then
+    if stamp <= limit or stamp > newest or stamp < now - 10000000 and is_released(i) or is_left(i) then
       refused[#refused + 1] = i
     else
       entries[#entries + 1] = stamps[i]
@@ -113,7 +121,7 @@ for i = 1, count do
       if score + 0 ~= stamp then say(i, 'queued', score) end
     else
       local is_ahead = stamp > limit and stamp > newest
-      say(i, is_ahead and 'clock_ahead' or is_released(i) and 'released' or 'too_late', '')
+      say(i, is_ahead and 'clock_ahead' or (is_released(i) or is_left(i)) and 'released' or 'too_late', '')
     end
   end
 end

@@ -95,7 +95,7 @@ impl Queue {
             .run(limit, async |mut connection| {
                 let sent = clock.now();
                 let mut script = SCRIPT.key(&keys.orders);
-                script.key(&keys.reservations).key(&keys.item).arg(settle_window.as_micros());
+                script.key(&keys.reservations).key(&keys.item).key(&keys.left).arg(settle_window.as_micros());
                 script.arg(oldest.as_micros()).arg(newest.as_micros());
                 for order in batch {
                     script.arg(order.placed_at.as_micros()).arg(order.user_token.as_str());
