@@ -122,7 +122,7 @@ def with_order_log(orders: int) -> dict[str, float]:
     return {
         "DynamoDB, writes": orders * PRICE["dynamodb write"],
         "Lambda, order-place": batches * (PRICE["lambda request"] + BATCH_SECONDS * gb_second),
-        "metrics, alarms, for a month": 3 * (6 * PRICE["metric"] + 5 * PRICE["alarm"]),
+        "metrics, alarms, for a month": 3 * (6 * PRICE["metric"] + 6 * PRICE["alarm"]),
     }
 
 

@@ -69,6 +69,10 @@ pub async fn handle(app: &App, request: &Request) -> Result<Response<Body>, Prob
         Ok(accepted) => {
             metrics::counter!("orders_queued").increment(u64::from(accepted.is_queued()));
             metrics::counter!("orders_accepted").increment(u64::from(!accepted.is_queued()));
+            if !accepted.is_queued() {
+                // Added to what order-place decides: the alarm has a value also if order-place writes none.
+                metrics::gauge!("log_orders_decided").set(0.0);
+            }
             accepted.into_response()
         }
         Err(problem) => {

@@ -26,6 +26,18 @@ pub(super) const CASES: &[(&str, &[Phase])] = &[
         ],
     ),
     (
+        "OrdersUndecidedAlarm",
+        &[
+            (|| accepted(1_000, 900), IsOk),
+            (|| accepted(1_000, 0), InAlarm),
+            (NOTHING, IsOk),
+            // Since its deployment this region has decided no order.
+            (|| accepted(30, 0), InAlarm),
+            (|| accepted(1_000, 900), IsOk),
+            (|| accepted(10, 0), IsOk),
+        ],
+    ),
+    (
         "LogRecordsMalformedAlarm",
         &[(NOTHING, IsOk), (|| count("log_records_malformed", 1), InAlarm), (NOTHING, IsOk)],
     ),
