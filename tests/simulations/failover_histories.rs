@@ -5,6 +5,7 @@
 //! The same seed gives the same history. A seed that has once found a fault stays in the list below.
 
 mod aws;
+mod commands;
 mod draws;
 mod elasticache;
 mod executions;

@@ -167,3 +167,25 @@ async fn the_run_waits_if_no_item_that_is_not_closed_can_be_reconciled() {
     run.set_aside = set_aside;
     assert_eq!(main.left(&run).await, ["bad"]);
 }
+
+#[tokio::test]
+async fn units_that_only_the_lost_redis_had_promised_are_withheld_with_another_redis() {
+    let (main, mut run) = (NewMain::start(&["drop"]).await, run());
+    run.withhold = 5;
+    let item_id = id("drop");
+    reconcile::restore(&main.stores, &item_id, 1).await.unwrap();
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    let later = micros_now() + 600_000_000;
+    for buyer in 0..8 {
+        let key = Keys::of(&item_id).reservations;
+        let _: () = connection.zadd(key, format!("buyer-{buyer}"), later).await.unwrap();
+    }
+    reconcile_items(&main.stores, &run).await.unwrap();
+    assert_eq!(main.in_redis("drop").await, (2, 2), "eight of ten units are promised");
+    // The other Redis is empty: the old main may have sold the promised units.
+    for withheld in [5, 5] {
+        let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
+        reconcile_items(&main.stores, &run).await.unwrap();
+        assert_eq!(main.in_redis("drop").await, (2, withheld));
+    }
+}

@@ -36,10 +36,7 @@ impl App {
         let drill = DrillServers::from_config(source, servers.clone())?;
         Ok(Self {
             here: region.into(),
-            failovers: Track {
-                store: RunStore::new(client.clone(), &table, store::FAILOVERS),
-                world: World::Main(Box::new(servers.clone())),
-            },
+            failovers: Track { store: servers.runs.clone(), world: World::Main(Box::new(servers.clone())) },
             main_class: MainClass::new(client.clone(), &table),
             drills: Track {
                 store: RunStore::new(client, &table, store::DRILLS),

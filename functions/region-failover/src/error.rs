@@ -28,7 +28,9 @@ pub enum FailoverError {
     #[error("the step {0:?} is not outstanding: `status` lists the outstanding steps")]
     NotOutstanding(FailoverStep),
     #[error(
-        "the run is at the step {0:?}: another Redis can be named from MoveRedis on, until OpenSales is done"
+        "the run is at the step {0:?}: another Redis can be named from the step MoveRedis on, before the step OpenSales \
+         begins; later sales may be open: let the run end, and replace the new main's Redis as \
+         docs/runbook/failover.md says"
     )]
     NotAtMoveRedis(FailoverStep),
     #[error("no order log of {0} is configured: FAIRDROP_ORDER_LOGS lists the regions that have one")]

@@ -21,6 +21,7 @@ pub use stock::{reconcile_items, unreconciled};
 
 use crate::observation::Obstacle;
 use crate::run::Run;
+use crate::store::{self, RunStore};
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use datastore::DatastoreClient;
 use fence::KeptSession;
@@ -57,6 +58,7 @@ pub struct FailoverServers {
     functions: Functions,
     /// Empty if orders do not go through logs.
     logs: OrderLogs,
+    pub(crate) runs: RunStore,
     /// The connection to the old main's ledger that outlives the fence.
     kept: KeptSession,
     /// The URLs of main's Redis and of this region's, as they are configured.
@@ -87,6 +89,7 @@ impl FailoverServers {
             datastore: DatastoreClient::from_config(source, &aws, region)?,
             functions: Functions::from_config(source, &aws, region)?,
             logs,
+            runs: RunStore::new(aws_sdk_dynamodb::Client::new(&aws), &lease_table, store::FAILOVERS),
             kept: KeptSession::default(),
             main_redis: config::required(source, "FAIRDROP_MAIN_REDIS_URL")?,
             standby_redis: config::required(source, STANDBY_REDIS)?,

@@ -22,6 +22,8 @@ pub struct LedgerItem {
     /// The epoch whose failover withheld units last, or in which the item was created. An older one than the ledger's: the
     /// newest failover has not reconciled the item.
     pub withheld_in_epoch: u64,
+    /// The units that this failover has withheld.
+    pub withheld_for_epoch: u32,
 }
 
 /// The beginning of an epoch.
@@ -35,7 +37,7 @@ pub struct EpochStart {
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds, withheld_in_epoch";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds, withheld_in_epoch, withheld_for_epoch";
 
 impl Ledger {
     /// The current epoch.
@@ -109,9 +111,9 @@ impl Ledger {
         .await
     }
 
-    /// Withholds `units` more units of an item for the failover to `epoch`, or as many as are left. With
-    /// `keeps_old_holds`, reservations from before the failover stay reserved. A repetition for the same epoch
-    /// changes nothing. Returns the total number of withheld units.
+    /// Withholds `units` units of an item for the failover to `epoch`, or as many as are left. With `keeps_old_holds`,
+    /// reservations from before the failover stay reserved. Units that were withheld for the same epoch count: a
+    /// repetition changes nothing. Returns the total number of withheld units.
     pub async fn withhold(
         &self,
         item_id: &ItemId,
@@ -121,12 +123,17 @@ impl Ledger {
     ) -> Result<u32, LedgerError> {
         self.within_limit(async {
             sqlx::query(
-                "UPDATE fairdrop.items
-                    SET withheld = least(withheld + $2, stock_total - units_taken), withheld_in_epoch = $3,
+                "UPDATE fairdrop.items AS item
+                    SET withheld = item.withheld + due.units, withheld_for_epoch = due.already + due.units,
+                        withheld_in_epoch = $3,
                         old_holds_before = CASE WHEN $4
                             THEN (SELECT (extract(epoch FROM since) * 1000000)::bigint FROM fairdrop.current_epoch)
-                            ELSE old_holds_before END
-                  WHERE item_id = $1 AND withheld_in_epoch < $3",
+                            ELSE item.old_holds_before END
+                   FROM (SELECT already, least($2 - already, stock_total - units_taken - withheld) AS units
+                           FROM (SELECT *, CASE WHEN withheld_in_epoch < $3 THEN 0 ELSE withheld_for_epoch END AS already
+                                   FROM fairdrop.items WHERE item_id = $1 FOR UPDATE) AS known) AS due
+                  WHERE item.item_id = $1
+                    AND (item.withheld_in_epoch < $3 OR item.withheld_in_epoch = $3 AND due.units > 0)",
             )
             .bind(item_id.as_str())
             .bind(i32::try_from(units).unwrap_or(i32::MAX / 2))
@@ -380,5 +387,6 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
         paused: row.try_get("paused")?,
         keeps_old_holds: row.try_get("keeps_old_holds")?,
         withheld_in_epoch: row.try_get::<i64, _>("withheld_in_epoch")?.unsigned_abs(),
+        withheld_for_epoch: units("withheld_for_epoch")?,
     })
 }

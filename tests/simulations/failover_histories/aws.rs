@@ -38,7 +38,7 @@ impl FailoverWorld {
                 replica_follows: self.replica.follows,
                 main_answers,
                 loss: self.loss(clock),
-                last_run_seconds: None,
+                last_run_seconds: run.since_last_seconds,
                 reasons: Vec::new(),
                 unreadable_logs: self.unreadable_logs(),
             },

@@ -3,7 +3,7 @@
 
 use crate::failover_histories::history::{Event, FailoverHistory};
 use crate::failover_histories::world::{SECOND, TIMING};
-use region_failover::{Answer, Decision, FailoverAction, FailoverStep, Observation, Obstacle, Run, RunState};
+use region_failover::{Answer, Decision, FailoverAction, Observation, Obstacle, Run, RunState};
 use shared::stamp::Stamp;
 
 /// How often a run may end with outstanding steps before its history ends.
@@ -31,56 +31,40 @@ pub(crate) struct Sent {
 }
 
 impl FailoverHistory {
-    /// The operator starts an execution: the first, or another one after a kill, or one too many.
+    /// The schedule, or an operator, starts an execution: the first, or another one after a kill, or one too many.
     pub(crate) fn start(&mut self) {
         let is_over = self.ended_at.is_some() || matches!(self.run.state, RunState::Aborted | RunState::Done);
         if is_over {
             return;
         }
-        let clock = self.world.draws.clock();
-        let mut run = self.run.clone();
-        run.resume();
-        self.executions.push(Some(Execution { run, version: self.version, clock }));
-        let execution = self.executions.len() - 1;
-        self.after(0, Event::Observe(execution));
+        self.execute();
         if self.world.draws.chance(0.03) {
-            let mut run = self.run.clone();
-            if run.abort("an operator") {
-                (self.run, self.version) = (run, self.version + 1);
-            }
+            self.change(|run| run.abort("an operator"));
         }
         self.decide_about_logs();
-        self.name_another_redis();
+        if self.world.more_draws.chance(0.05) {
+            self.use_redis();
+        }
         let again = self.world.draws.within(20 * SECOND, 200 * SECOND);
         self.after(again, Event::Start);
     }
 
-    /// The operator, who looks at a run that waits for a log, decides to go on without it, or to wait.
-    fn decide_about_logs(&mut self) {
-        let waits = self.run.step == FailoverStep::Replay && self.run.state == RunState::Running;
-        let unreadable = self.world.unreadable_logs();
-        let needed = unreadable.keys().find(|region| !self.run.may_leave_log(region));
-        if let (true, Some(region)) = (waits, needed)
-            && self.world.more_draws.chance(0.5)
-        {
-            self.run.without_log(region).expect("the run has not replayed the logs");
-            self.version += 1;
-        }
+    pub(crate) fn execute(&mut self) {
+        let clock = self.world.draws.clock();
+        let mut run = self.run.clone();
+        run.resume();
+        self.executions.push(Some(Execution { run, version: self.version, clock }));
+        self.after(0, Event::Observe(self.executions.len() - 1));
     }
 
-    /// The operator, who looks at a run that waits for ElastiCache or has lost its Redis, names another Redis.
-    fn name_another_redis(&mut self) {
-        // At *open sales* a write of the lease may be in flight: it would open sales while the run goes back. The runbook
-        // tells operators not to do that.
-        if self.run.step == FailoverStep::OpenSales {
-            return;
-        }
+    /// Saves the run, changed by an operator's command; returns whether the run has accepted the command.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Run) -> bool) -> bool {
         let mut run = self.run.clone();
-        let endpoint = format!("spare-{}.example:6379", self.version);
-        if self.world.more_draws.chance(0.05) && run.use_redis(&endpoint).is_ok() {
+        let is_accepted = change(&mut run);
+        if is_accepted {
             (self.run, self.version) = (run, self.version + 1);
-            self.world.use_spare(endpoint);
         }
+        is_accepted
     }
 
     pub(crate) fn observe(&mut self, execution: usize) {
@@ -118,7 +102,11 @@ impl FailoverHistory {
             return;
         }
         self.version += 1;
+        let begins = self.run.step != one.run.step;
         self.run.clone_from(&one.run);
+        if begins {
+            self.react();
+        }
         one.version = self.version;
         match next {
             Decision::Do(action) => self.send(execution, action),

@@ -1,10 +1,12 @@
 //! One history: sellers, executions, operators and accidents, all from one seed.
 
+use crate::failover_histories::draws::Draws;
 use crate::failover_histories::executions::{Execution, Sent};
 use crate::failover_histories::sellers::{Seller, Work};
-use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY, TIMING};
+use crate::failover_histories::world::{FailoverWorld, MAIN, NAMES, SECOND, STANDBY, START, TIMING};
 use lease::LeaseRecord;
-use region_failover::{Loss, Mode, Observation, Obstacle, Run, RunState};
+use region_failover::run::StepLog;
+use region_failover::{FailoverStep, Loss, Mode, Observation, Obstacle, Run, RunState};
 use shared::permit::Permit;
 use shared::stamp::Stamp;
 use std::cmp::Reverse;
@@ -26,6 +28,7 @@ pub(crate) enum Event {
     Copy,
     Copied { written: (usize, usize), beat: u64 },
     Start,
+    Command,
     Observe(usize),
     Observed { execution: usize, observed_at: Stamp, observation: Result<Observation, Obstacle> },
     Do(Box<Sent>),
@@ -52,6 +55,8 @@ pub(crate) struct FailoverHistory {
     free: Vec<usize>,
     number: u64,
     sellers: Vec<Seller>,
+    /// What the operator does, in draws of its own.
+    pub(crate) operator: Draws,
     pub(crate) executions: Vec<Option<Execution>>,
     /// As the table has it.
     pub(crate) run: Run,
@@ -73,6 +78,9 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     let withhold = accepted.map_or(0, |accepted| u32::try_from(accepted.sales).unwrap());
     let mut run = Run::new("run", mode, (NAMES[MAIN], NAMES[STANDBY]), 1, withhold);
     run.skip_cooldown = world.draws.chance(0.5);
+    let mut operator = Draws::new(seed.rotate_left(41) ^ 0x6F70_6572);
+    let moved_before = draw_previous(&mut operator);
+    run.set_previous(moved_before.map(|seconds| previous(seconds, START)).as_ref(), START / 1_000);
     run.order_logs = world.logs.regions();
     // An operator whose plan has named a log that cannot be read goes on without it.
     if run.mode.is_forced() {
@@ -85,6 +93,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
         free: Vec::new(),
         number: 0,
         sellers: Vec::new(),
+        operator,
         executions: Vec::new(),
         run,
         version: 1,
@@ -111,6 +120,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     if history.ended_at.is_none() && world.faults.is_empty() {
         world.fault(format!("the run never ended: {:?} at {:?}", history.run.state, history.run.step));
     }
+    check_cooldown(&mut world, &history.run, moved_before);
     let gap_ms = world.first_new_sale.map(|first| (first - world.last_old_sale.min(first)) / 1_000);
     HistoryEnd {
         faults: world.faults,
@@ -118,6 +128,43 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
         kills: history.kills,
         digest: history.digest,
         gap_ms,
+    }
+}
+
+/// How long ago another failover has moved main, in seconds, if one has.
+fn draw_previous(operator: &mut Draws) -> Option<u64> {
+    operator.chance(0.2).then(|| operator.within(0, 3 * 3_600))
+}
+
+/// A run that moved main so long ago, whose outstanding step was tried a moment ago, and that an aborted run may have
+/// followed.
+fn previous(seconds: u64, now: u64) -> Run {
+    let now_ms = now / 1_000;
+    let mut run = Run::new("previous", Mode::Planned, (NAMES[STANDBY], NAMES[MAIN]), 0, 0);
+    run.state = RunState::Degraded;
+    for (step, ended_ms) in
+        [(FailoverStep::OpenSales, now_ms - seconds * 1_000), (FailoverStep::FenceOldMain, now_ms - 1_000)]
+    {
+        let (began_ms, ended_ms) = (ended_ms - 1, Some(ended_ms));
+        run.log.push(StepLog { step, began_ms, ended_ms, actions: 1, last: String::new() });
+    }
+    if seconds % 2 == 0 {
+        return run;
+    }
+    let mut aborted = Run::new("aborted", Mode::Planned, (NAMES[MAIN], NAMES[STANDBY]), 1, 0);
+    aborted.set_previous(Some(&run), now_ms - 1_000);
+    aborted.state = RunState::Aborted;
+    aborted
+}
+
+/// A run is refused for the cooldown if main was moved within the last hour, and not because a run is degraded or was aborted.
+fn check_cooldown(world: &mut FailoverWorld, run: &Run, moved_before: Option<u64>) {
+    let is_due = !run.skip_cooldown && moved_before.is_some_and(|seconds| seconds < 3_600);
+    let is_refused = run.why.contains("cooldown");
+    let is_checked = |log: &StepLog| log.step == FailoverStep::Precheck && log.ended_ms.is_some();
+    let has_begun = run.log.iter().any(is_checked);
+    if is_due && has_begun || is_refused && !is_due {
+        world.fault(format!("the cooldown is due: {is_due}, and it refuses the run: {is_refused}"));
     }
 }
 
@@ -211,6 +258,7 @@ impl FailoverHistory {
             }
             Event::Copied { written, beat } => self.world.replicate(written, beat),
             Event::Start => self.start(),
+            Event::Command => self.command(),
             Event::Observe(execution) => self.observe(execution),
             Event::Observed { execution, observed_at, observation } => {
                 self.observed(execution, observed_at, &observation)

@@ -137,7 +137,8 @@ pub(crate) fn reconcile(
             redis.write(Change { item, buyer, unit });
         }
     }
-    let taken = redis.taken(item).max(ledger.taken(item));
-    state.withheld = withhold.min(stock.saturating_sub(taken));
+    // The ledger keeps what was withheld; another Redis may not know what the one before had promised.
+    let free = stock.saturating_sub(redis.taken(item).max(ledger.taken(item)) + state.withheld);
+    state.withheld = state.withheld.max(withhold.min(state.withheld + free));
     state.old_holds_below = if withhold > 0 { buyers } else { 0 };
 }

@@ -22,7 +22,7 @@ pub(crate) const NAMES: [&str; 3] = ["us-east-1", "eu-west-1", "ap-south-1"];
 pub(crate) const TIMING: LeaseTiming =
     LeaseTiming { lasts: Duration::from_secs(12), tolerance: Duration::from_secs(1) };
 pub(crate) const SECOND: u64 = 1_000_000;
-const START: u64 = 1_795_000_000 * SECOND;
+pub(crate) const START: u64 = 1_795_000_000 * SECOND;
 
 /// A region's servers.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Actions. Each may be repeated. The next observation shows whether it worked.
 
+use super::functions::StillNewest;
 use super::{FailoverServers, obstacle, reconcile_items};
 use crate::observation::{Answer, FailoverAction, Obstacle, Role};
 use crate::run::Run;
@@ -28,7 +29,8 @@ impl FailoverServers {
                 // If this Redis is not in the datastore, no other region has a copy of it.
                 let has_copies =
                     run.redis_endpoint.is_none() && self.datastore.observe().await?.0 != Role::Alone;
-                self.functions.repoint(has_copies, run.lost_region()).await.map(done)
+                let still_newest: &StillNewest<'_> = &|| Box::pin(self.check_is_newest(run));
+                self.functions.repoint(has_copies, run.lost_region(), still_newest).await.map(done)
             }
             FailoverAction::EnableMain => self.functions.enable_main().await.map(done),
             FailoverAction::WakeFunctions => self.functions.wake_here().await,
@@ -38,6 +40,16 @@ impl FailoverServers {
             FailoverAction::RebootOldMain => self.instances.reboot_old_main().await.map(done),
         };
         text.map(Answer::Done)
+    }
+
+    /// Fails if another run is the newest, or if this run goes on with another Redis: the execution was overtaken, and would
+    /// send orders back to a Redis from before.
+    async fn check_is_newest(&self, run: &Run) -> Result<(), Obstacle> {
+        let newest = self.runs.load().await.map_err(obstacle)?.record.map(|record| record.run);
+        match newest {
+            Some(newest) if newest.id == run.id && newest.redis_endpoint == run.redis_endpoint => Ok(()),
+            _ => Err(obstacle("another execution goes on with another Redis; this one repoints nothing")),
+        }
     }
 
     /// Wakes this region's functions. A failure is not retried here: steps that need the functions wake them, too.

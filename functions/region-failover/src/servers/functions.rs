@@ -12,7 +12,7 @@ use aws_sdk_lambda::operation::get_function_configuration::{
     GetFunctionConfigurationError, GetFunctionConfigurationOutput,
 };
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
-use futures::future::{join_all, try_join_all};
+use futures::future::{BoxFuture, join_all, try_join_all};
 use sdk::{Region, SdkConfig};
 use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +45,9 @@ const LIVE_REDIS: &str = "FAIRDROP_LIVE_REDIS_URL";
 const FAILED_VERSION: &str = "FAILED_VERSION";
 /// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
 const RESERVED: &str = "FAIRDROP_MAIN_CONCURRENCY";
+
+/// Fails if the execution was overtaken: another one may have repointed the functions to another Redis meanwhile.
+pub(super) type StillNewest<'a> = dyn Fn() -> BoxFuture<'a, Result<(), Obstacle>> + Sync + 'a;
 
 /// The functions of all regions.
 #[derive(Clone, Debug)]
@@ -149,11 +152,20 @@ impl Functions {
 
     /// Takes every function that is not repointed one step further. `has_copies`: the other regions' Redis still follow
     /// this one; if not, the functions read items from here, too. The region `lost` is not waited for.
-    pub(super) async fn repoint(&self, has_copies: bool, lost: Option<&str>) -> Result<(), Obstacle> {
+    pub(super) async fn repoint(
+        &self,
+        has_copies: bool,
+        lost: Option<&str>,
+        still_newest: &StillNewest<'_>,
+    ) -> Result<(), Obstacle> {
         let all = self.regions.iter().flat_map(|(region, client)| {
             let keeps_copy = !self.has_no_copies && (region == &self.here || has_copies);
             self.of_region(region).map(move |function| {
-                with_lost_limit(region, lost, self.repoint_function(client, function, keeps_copy))
+                with_lost_limit(
+                    region,
+                    lost,
+                    self.repoint_function(client, function, keeps_copy, still_newest),
+                )
             })
         });
         // All at the same time: a lost region does not delay the others.
@@ -165,6 +177,7 @@ impl Functions {
         client: &Client,
         function: &str,
         keeps_copy: bool,
+        still_newest: &StillNewest<'_>,
     ) -> Result<(), Obstacle> {
         let name = self.name(function);
         let found = self.describe(client, function, None).await?;
@@ -180,6 +193,8 @@ impl Functions {
         let mut variables = variables(&found)?;
         // A failed update has changed nothing: the next update replaces it.
         if !self.finds_main(&variables) || has_failed(&found) {
+            // After the revision was read: if another execution is the newest from now on, its update changes the revision.
+            still_newest().await?;
             variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
             if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
                 copy.clear();
@@ -213,6 +228,7 @@ impl Functions {
         }
         let version =
             published.version.ok_or_else(|| obstacle("Lambda published a version without a number"))?;
+        still_newest().await?;
         let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
         call_aws(&name, call.send()).await?;
         match published_readiness {

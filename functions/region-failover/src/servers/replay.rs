@@ -7,6 +7,7 @@ mod instance;
 use super::datastore::DatastoreClient;
 use super::functions::Functions;
 use super::instance::Instances;
+use crate::observation::Obstacle;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use axum::body::to_bytes;
@@ -22,9 +23,16 @@ use std::sync::{Arc, Mutex};
 /// Answers by request (`Action` of the query protocol, otherwise method and path). The last answer of a list repeats.
 struct ReplayedAws {
     config: SdkConfig,
+    answers: Arc<Mutex<Answers>>,
     /// Requests and their bodies, in order.
     asked: Arc<Mutex<Vec<(String, String)>>>,
 }
+
+/// The functions that this region has.
+const HERE: [&str; 6] =
+    ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
+const ALIAS: &str = "/2015-03-31/functions/fairdrop-order-intake/aliases/live";
+const VERSIONS: &str = "/2015-03-31/functions/fairdrop-order-intake/versions";
 
 type Answers = HashMap<String, Vec<(u16, String)>>;
 
@@ -42,9 +50,9 @@ impl ReplayedAws {
             by_question.entry((*question).to_owned()).or_default().push((*status, (*answer).to_owned()));
         }
         let (answers, asked) = (Arc::new(Mutex::new(by_question)), Arc::new(Mutex::new(Vec::new())));
-        let log = asked.clone();
+        let of_server = (answers.clone(), asked.clone());
         let app = axum::Router::new().fallback(move |request: Request| {
-            let (answers, log) = (answers.clone(), log.clone());
+            let (answers, log) = of_server.clone();
             async move {
                 let line = format!("{} {}", request.method(), request.uri());
                 let body = to_bytes(request.into_body(), 1 << 20).await.unwrap();
@@ -70,7 +78,12 @@ impl ReplayedAws {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled())
             .build();
-        Self { config, asked }
+        Self { config, answers, asked }
+    }
+
+    /// From now on this is the only answer to `question`.
+    fn answer(&self, question: &str, status: u16, answer: &str) {
+        self.answers.lock().unwrap().insert(question.into(), vec![(status, answer.into())]);
     }
 
     fn source(name: &str) -> Option<String> {
@@ -101,6 +114,11 @@ impl ReplayedAws {
 
     fn functions(&self) -> Functions {
         Functions::from_config(&Self::source, &self.config, "eu-west-1").unwrap()
+    }
+
+    /// Repoints all functions, as an execution that was not overtaken.
+    async fn repoint(&self) -> Result<(), Obstacle> {
+        self.functions().repoint(true, None, &|| Box::pin(async { Ok(()) })).await
     }
 
     /// The bodies sent with `question`.

@@ -95,10 +95,7 @@ async fn reconcile_item(
     for (kind, buyers) in reconciled.differences {
         *differences.entry(kind).or_default() += buyers;
     }
-    // Only free units are withheld. What Redis has promised and the ledger does not have yet stays promised.
-    let free = u32::try_from(reconciled.stock_counted).unwrap_or(0);
-    let (units, keeps_old_holds) = (run.withhold.min(free), run.withhold > 0);
-    let withheld = stores.ledger.withhold(item_id, units, keeps_old_holds, run.new_epoch()).await?;
+    let withheld = withhold(stores, run, item_id, reconciled.stock_counted).await?;
     reconcile::restock(stores, item_id, true).await?;
     if !run.order_logs.is_empty() {
         await_replay(stores, item_id).await?;
@@ -113,6 +110,15 @@ async fn reconcile_item(
         .await
         .map_err(ItemError::from)?;
     Ok(withheld)
+}
+
+/// Withholds units that are free. What Redis has promised and the ledger does not have yet stays promised. Another Redis does
+/// not know these promises: then more units are free than before, and are withheld in addition.
+async fn withhold(stores: &Stores, run: &Run, item_id: &ItemId, free: i64) -> Result<u32, LedgerError> {
+    let known = stores.ledger.item(item_id).await?;
+    let already = if known.withheld_in_epoch == run.new_epoch() { known.withheld_for_epoch } else { 0 };
+    let units = run.withhold.min(already.saturating_add(u32::try_from(free).unwrap_or(0)));
+    stores.ledger.withhold(item_id, units, run.withhold > 0, run.new_epoch()).await
 }
 
 /// Whether the item's own data are at fault: no other item fails for this reason, and another try fails, too.

@@ -3,8 +3,9 @@
 mod rights;
 mod states;
 
-use super::{ReplayedAws, function};
+use super::{ALIAS, HERE, ReplayedAws, VERSIONS, function};
 use crate::observation::Obstacle;
+use crate::servers::functions::StillNewest;
 
 fn configuration(redis: &str, status: &str) -> String {
     format!(
@@ -16,24 +17,18 @@ fn configuration(redis: &str, status: &str) -> String {
 /// All functions but `name` are repointed already.
 async fn repointing(name: &str, own: (u16, &str), more: &[(&str, u16, &str)]) -> ReplayedAws {
     let pointed = configuration("rediss://here:6379", "Successful");
-    let all =
-        ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-    let mut questions: Vec<(String, u16, String)> = all
-        .into_iter()
-        .map(|other| {
-            let (status, answer) = if other == name { own } else { (200, pointed.as_str()) };
-            (format!("GET {}", function(other)), status, answer.to_owned())
-        })
-        .collect();
-    questions.push((format!("GET {}?Qualifier=live", function("order-intake")), 200, pointed.clone()));
-    questions.extend(
-        more.iter().map(|(question, status, answer)| ((*question).into(), *status, (*answer).into())),
-    );
-    let borrowed: Vec<(&str, u16, &str)> = questions
-        .iter()
-        .map(|(question, status, answer)| (question.as_str(), *status, answer.as_str()))
-        .collect();
-    ReplayedAws::start(&borrowed).await
+    let aws = ReplayedAws::start(more).await;
+    for other in HERE {
+        let (status, answer) = if other == name { own } else { (200, pointed.as_str()) };
+        aws.answer(&format!("GET {}", function(other)), status, answer);
+    }
+    aws.answer(&of_alias(), 200, &pointed);
+    aws
+}
+
+/// The question about the version that serves orders.
+fn of_alias() -> String {
+    format!("GET {}?Qualifier=live", function("order-intake"))
 }
 
 #[tokio::test]
@@ -42,7 +37,7 @@ async fn repointing_changes_one_variable_and_keeps_the_others() {
     let old = configuration("rediss://there:6379", "Successful");
     let aws = repointing("order-status", (200, &old), &[(&put, 200, "{}")]).await;
     assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
-    aws.functions().repoint(true, None).await.unwrap();
+    aws.repoint().await.unwrap();
     let sent = aws.sent(&put);
     assert_eq!(sent.len(), 1, "the others are pointed");
     for part in ["rediss://here:6379", "rediss://copy:6379", "keys", r#""RevisionId":"rev-1""#] {
@@ -51,7 +46,7 @@ async fn repointing_changes_one_variable_and_keeps_the_others() {
     assert!(!sent[0].contains("there"), "{}", sent[0]);
     let aws = repointing("none", (200, ""), &[]).await;
     assert_eq!(aws.functions().not_repointed(None).await, Vec::<String>::new());
-    aws.functions().repoint(true, None).await.unwrap();
+    aws.repoint().await.unwrap();
 }
 
 #[tokio::test]
@@ -64,7 +59,7 @@ async fn with_another_redis_this_region_s_functions_do_not_read_the_old_copy() {
     functions.send_orders_to("rediss://spare:6379".into());
     assert_eq!(functions.not_repointed(None).await, ["eu-west-1"]);
     // The other functions have no answer to their update.
-    drop(functions.repoint(false, None).await);
+    drop(functions.repoint(false, None, &|| Box::pin(async { Ok(()) })).await);
     let sent = aws.sent(&put);
     assert!(sent.len() == 1 && sent[0].contains(r#""FAIRDROP_REPLICA_REDIS_URL":"""#), "{sent:?}");
     assert!(sent[0].contains("rediss://spare:6379") && sent[0].contains("keys"), "{sent:?}");
@@ -74,18 +69,37 @@ async fn with_another_redis_this_region_s_functions_do_not_read_the_old_copy() {
 async fn unreadable_variables_are_not_written_and_a_change_in_progress_is_waited_for() {
     let denied = r#"{"RevisionId":"rev-1","Environment":{"Error":{"ErrorCode":"AccessDeniedException","Message":"kms"}}}"#;
     let aws = repointing("order-status", (200, denied), &[]).await;
-    let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
+    let Obstacle(why) = aws.repoint().await.unwrap_err();
     assert!(why.contains("cannot be read"), "{why}");
     let busy = configuration("rediss://there:6379", "InProgress");
     let aws = repointing("order-status", (200, &busy), &[]).await;
-    aws.functions().repoint(true, None).await.unwrap();
+    aws.repoint().await.unwrap();
     assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
     let put = format!("PUT {}", function("order-status"));
     let old = configuration("rediss://there:6379", "Successful");
     let conflict = r#"{"__type":"ResourceConflictException","message":"an update is in progress"}"#;
     let aws = repointing("order-status", (200, &old), &[(&put, 409, conflict)]).await;
-    let Obstacle(why) = aws.functions().repoint(true, None).await.unwrap_err();
+    let Obstacle(why) = aws.repoint().await.unwrap_err();
     assert!(why.contains("fairdrop-order-status"), "{why}");
+}
+
+#[tokio::test]
+async fn an_execution_that_was_overtaken_sends_no_orders_back() {
+    let old = configuration("rediss://there:6379", "Successful");
+    let (put, publish) = (format!("PUT {}", function("order-status")), format!("POST {VERSIONS}"));
+    let update = format!("PUT {ALIAS}");
+    for (is_behind, change) in [("order-status", &put), ("the alias", &update)] {
+        let more = [(change.as_str(), 200, "{}"), (publish.as_str(), 201, r#"{"Version":"7"}"#)];
+        let aws = repointing(is_behind, (200, &old), &more).await;
+        if is_behind == "the alias" {
+            aws.answer(&of_alias(), 200, &old);
+        }
+        let overtaken: &StillNewest<'_> = &|| Box::pin(async { Err(Obstacle("overtaken".into())) });
+        let refused = aws.functions().repoint(true, None, overtaken).await;
+        assert_eq!((refused, aws.sent(change).len()), (Err(Obstacle("overtaken".into())), 0), "{is_behind}");
+        aws.repoint().await.unwrap();
+        assert_eq!(aws.sent(change).len(), 1, "{is_behind}");
+    }
 }
 
 #[tokio::test]
@@ -96,33 +110,23 @@ async fn a_failed_update_is_repeated() {
         let failed = configuration(redis, "Failed");
         let aws = repointing("order-status", (200, &failed), &[(&put, 200, "{}")]).await;
         assert_eq!(aws.functions().not_repointed(None).await, ["eu-west-1"]);
-        aws.functions().repoint(true, None).await.unwrap();
+        aws.repoint().await.unwrap();
         assert!(aws.sent(&put)[0].contains("rediss://here:6379"), "{redis}");
     }
 }
 
 #[tokio::test]
 async fn intake_is_repointed_by_a_version_and_its_alias() {
-    let pointed = configuration("rediss://here:6379", "Successful");
-    let alias = format!("GET {}?Qualifier=live", function("order-intake"));
-    let publish = "POST /2015-03-31/functions/fairdrop-order-intake/versions";
-    let update = "PUT /2015-03-31/functions/fairdrop-order-intake/aliases/live";
-    let old = configuration("rediss://there:6379", "Successful");
-    let mut answers = vec![
-        (alias.as_str(), 200, old.as_str()),
-        (publish, 201, r#"{"Version":"7"}"#),
-        (update, 200, r#"{"Name":"live","FunctionVersion":"7"}"#),
+    let (publish, update) = (format!("POST {VERSIONS}"), format!("PUT {ALIAS}"));
+    let more = [
+        (publish.as_str(), 201, r#"{"Version":"7"}"#),
+        (update.as_str(), 200, r#"{"Name":"live","FunctionVersion":"7"}"#),
     ];
-    let questions: Vec<String> =
-        ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"]
-            .iter()
-            .map(|name| format!("GET {}", function(name)))
-            .collect();
-    answers.extend(questions.iter().map(|question| (question.as_str(), 200, pointed.as_str())));
-    let aws = ReplayedAws::start(&answers).await;
-    aws.functions().repoint(true, None).await.unwrap();
-    assert!(aws.sent(publish)[0].contains("rev-1"));
-    assert!(aws.sent(update)[0].contains(r#""FunctionVersion":"7""#));
+    let aws = repointing("none", (200, ""), &more).await;
+    aws.answer(&of_alias(), 200, &configuration("rediss://there:6379", "Successful"));
+    aws.repoint().await.unwrap();
+    assert!(aws.sent(&publish)[0].contains("rev-1"));
+    assert!(aws.sent(&update)[0].contains(r#""FunctionVersion":"7""#));
 }
 
 #[tokio::test]

@@ -1,35 +1,28 @@
 //! The dry run of the rights, and Lambda's quota.
 
-use super::configuration;
-use crate::servers::replay::{ReplayedAws, function};
+use crate::servers::replay::{ALIAS, HERE, ReplayedAws, function};
 
 const DENIED: &str = r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#;
 const STALE: &str = r#"{"__type":"PreconditionFailedException","message":"The Revision Id does not match."}"#;
-const HERE: [&str; 6] =
-    ["order-intake", "order-status", "checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
 
 /// All calls are refused as Lambda refuses them with the right, but these.
 async fn lambda(denied: &[&str]) -> ReplayedAws {
-    let optional = ["live-updates", "live-publish", "token-keys-store"];
-    let mut answers: Vec<(String, u16, &str)> = Vec::new();
-    for name in HERE.iter().chain(&optional) {
+    let aws = ReplayedAws::start(&[]).await;
+    for name in HERE.iter().chain(&["live-updates", "live-publish", "token-keys-store"]) {
         let base = format!("/2015-03-31/functions/fairdrop-{name}");
-        answers.push((format!("PUT {}", function(name)), 412, STALE));
-        answers.push((format!("POST {base}/invocations"), 204, ""));
-        answers.push((format!("POST {base}/invocations?Qualifier=live"), 204, ""));
-        answers.push((format!("POST {base}/versions"), 412, STALE));
-        answers.push((format!("PUT {base}/aliases/live"), 412, STALE));
-    }
-    for (question, status, answer) in &mut answers {
-        if denied.contains(&question.as_str()) {
-            (*status, *answer) = (403, DENIED);
+        for (question, status, answer) in [
+            (format!("PUT {}", function(name)), 412, STALE),
+            (format!("POST {base}/invocations"), 204, ""),
+            (format!("POST {base}/invocations?Qualifier=live"), 204, ""),
+            (format!("POST {base}/versions"), 412, STALE),
+            (format!("PUT {base}/aliases/live"), 412, STALE),
+        ] {
+            let is_denied = denied.contains(&question.as_str());
+            let (status, answer) = if is_denied { (403, DENIED) } else { (status, answer) };
+            aws.answer(&question, status, answer);
         }
     }
-    let found = configuration("rediss://there:6379", "Successful");
-    answers.push((format!("GET {}", function("order-status")), 200, &found));
-    let borrowed: Vec<(&str, u16, &str)> =
-        answers.iter().map(|(question, status, answer)| (question.as_str(), *status, *answer)).collect();
-    ReplayedAws::start(&borrowed).await
+    aws
 }
 
 #[tokio::test]
@@ -43,7 +36,7 @@ async fn a_right_that_lambda_denies_is_missing_and_nothing_is_changed() {
         );
     }
     let update = format!("PUT {}", function("checkout-drain"));
-    let alias = "PUT /2015-03-31/functions/fairdrop-order-intake/aliases/live";
+    let alias = &format!("PUT {ALIAS}");
     let invoke = "POST /2015-03-31/functions/fairdrop-order-status/invocations";
     let aws = lambda(&[&update, alias, invoke]).await;
     let missing = aws.functions().missing_rights().await;
