@@ -258,6 +258,36 @@ proptest! {
         prop_assert_eq!(model.verdicts().iter().filter(|one| **one == Broken).count(), 0);
     }
 
+    /// Queries hold replay at any time, and for as long as PostgreSQL lets them by default. That never means that the
+    /// replica is too small; and while main is idle, the standby could take over.
+    #[test]
+    fn held_replay_says_nothing_about_the_replica_s_size(
+        seed: u64,
+        every in 1_i64..=10,
+        stretches in prop::collection::vec(
+            (prop::sample::select(vec![0.0, 0.0, 0.3e6, 0.9 * BUSY]), 1_i64..30, 60_i64..600), 1..9,
+        ),
+    ) {
+        let mut model = quiet(seed);
+        model.every = every;
+        let mut wrong = Vec::new();
+        for (load, held, free) in stretches {
+            model.load = load;
+            model.is_held = true;
+            let could_take_over = load == 0.0 && model.verdict() == Healthy && model.lag() < 2.0;
+            model.pass(held, |model, assessment| {
+                if could_take_over && assessment.verdict != Healthy {
+                    wrong.push((model.now(), assessment.cause));
+                }
+            });
+            model.is_held = false;
+            model.pass(free, |_, _| {});
+        }
+        prop_assert_eq!(wrong, Vec::new());
+        prop_assert!(!model.verdicts().contains(&Undersized), "{:?}", model.changes);
+        prop_assert_eq!(model.state().window.earlier_lags(), 0);
+    }
+
     /// Neither occasional failures of questions nor a load close to the capacity change the verdict.
     #[test]
     fn a_load_close_to_the_capacity_does_not_flap(seed: u64, failing in 0.0..0.02, load in 0.0..1.7e6) {

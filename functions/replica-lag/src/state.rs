@@ -53,7 +53,7 @@ impl LagState {
         self.window.push(sample.clone(), settings.lag_limit_seconds);
         let assessment = judge(self.verdict, &self.window, settings.lag_limit_seconds);
         if matches!(assessment.verdict, ReplicaVerdict::Overloaded | ReplicaVerdict::Undersized) {
-            self.window.remember_lag();
+            self.window.remember_lag(settings.lag_limit_seconds);
         }
         if self.verdict.is_none_or(|current| current.verdict != assessment.verdict) {
             self.verdict = Some(CurrentVerdict { verdict: assessment.verdict, since_ms: sample.at_ms });

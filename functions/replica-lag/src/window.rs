@@ -59,10 +59,12 @@ impl Window {
         self.samples.drain(..surplus);
     }
 
-    /// The replica does not keep up with main: unless something obstructs replication, this is remembered.
-    pub fn remember_lag(&mut self) {
+    /// The replica does not keep up with main: unless something obstructs replication, this is remembered. The verdict about
+    /// a lag goes on for a while after the lag: what was held up has arrived by then, and says nothing.
+    pub fn remember_lag(&mut self, lag_limit_seconds: f64) {
         let (Some(newest), Some(class)) = (self.newest(), self.replica_class()) else { return };
-        if !self.is_unobstructed {
+        let is_behind = newest.lag_that_counts().is_some_and(|lag| lag >= lag_limit_seconds / 2.0);
+        if !self.is_unobstructed || !is_behind {
             return;
         }
         let lag = PastLag { class: class.to_owned(), until_ms: newest.at_ms };
