@@ -34,15 +34,15 @@ pub struct LedgerCheck {
     pub newest_sale_seconds_before_recovery_point: Option<i64>,
 }
 
-/// Checks the ledger at `host`. Retries until it answers, for 180 s and until `deadline` at most.
+/// Checks the ledger at `host`. Retries until it answers, for 180 s and for `limit` at most.
 pub(crate) async fn check(
     app: &App,
     host: &str,
     port: u16,
     recovery_point: Option<Timestamp>,
-    deadline: Instant,
+    limit: Duration,
 ) -> LedgerCheck {
-    let until = (Instant::now() + CONNECT_LIMIT).min(deadline);
+    let until = Instant::now() + CONNECT_LIMIT.min(limit);
     let vitals = loop {
         match read_vitals(app, host, port).await {
             Err(LedgerCheckError::Ledger(LedgerError::Unavailable(_)))

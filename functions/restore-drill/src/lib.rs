@@ -7,7 +7,10 @@
 
 mod check;
 mod instance;
+mod platform;
 mod saved;
+#[cfg(test)]
+mod simulation;
 mod step;
 
 pub use check::LedgerCheck;
@@ -15,13 +18,13 @@ pub use saved::SavedCheck;
 pub use step::{DrillInstance, DrillStep, next_step};
 
 use lambda_runtime::Diagnostic;
+use platform::Platform;
 use rds::{RdsError, Snapshot, SnapshotState, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::config::{self, ConfigError, Source};
 use std::collections::BTreeMap;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Limits an invocation that has no usable deadline.
 pub const RUN_LIMIT: Duration = Duration::from_secs(880);
@@ -42,15 +45,25 @@ const LEDGER_VARIABLES: [&str; 5] = [
 #[derive(Debug)]
 pub struct App {
     client: aws_sdk_rds::Client,
-    region: String,
+    settings: DrillSettings,
     prefix: String,
-    database: String,
-    instance_id: String,
-    class: String,
+    /// When the process began.
+    began: Instant,
     subnet_group: Option<String>,
     security_groups: Vec<String>,
-    poll: Duration,
     environment: BTreeMap<&'static str, String>,
+}
+
+/// What a drill restores, and as what.
+#[derive(Clone, Debug)]
+struct DrillSettings {
+    region: String,
+    database: String,
+    /// Identifier of the temporary instance.
+    instance_id: String,
+    class: String,
+    /// Time between two observations of RDS.
+    poll: Duration,
 }
 
 impl App {
@@ -71,17 +84,21 @@ impl App {
         // An invalid configuration fails now, not after half an hour of restoring.
         check::ledger_at(&environment, "restored.example", 5432)?;
         let groups = config::optional(source, "FAIRDROP_DRILL_SECURITY_GROUPS").unwrap_or_default();
-        Ok(Self {
-            client: rds::client(&sdk::config(region), region),
+        let settings = DrillSettings {
             region: region.to_owned(),
-            prefix,
             database,
             instance_id,
             class: config::optional(source, "FAIRDROP_DRILL_INSTANCE_CLASS")
                 .unwrap_or_else(|| "db.t4g.medium".into()),
+            poll: Duration::from_secs(config::number(source, "FAIRDROP_DRILL_POLL_SECONDS", 10, 1, 60)?),
+        };
+        Ok(Self {
+            client: rds::client(&sdk::config(region), region),
+            settings,
+            prefix,
+            began: Instant::now(),
             subnet_group: config::optional(source, "FAIRDROP_DRILL_SUBNET_GROUP"),
             security_groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
-            poll: Duration::from_secs(config::number(source, "FAIRDROP_DRILL_POLL_SECONDS", 10, 1, 60)?),
             environment,
         })
     }
@@ -156,63 +173,77 @@ impl From<DrillError> for Diagnostic {
 /// Executes the command in `payload`, for at most `time`.
 pub async fn handle(app: &App, payload: Value, time: Duration) -> Result<RestoreReport, DrillError> {
     let Command { run } = serde_json::from_value(payload)?;
-    let deadline = Instant::now() + time;
-    let snapshots = app.own_snapshots().await?;
-    let usable = snapshots.iter().filter(|one| one.state == SnapshotState::Available);
-    let newest = usable.max_by_key(|one| one.recovery_point()).cloned();
-    let mut report = app.report(newest.as_ref());
-    report.last_check = SavedCheck::newest(&snapshots);
-    if !run {
-        return dry_run(app, newest.as_ref(), report).await;
-    }
+    if run { drill(app, &app.settings, time).await } else { dry_run(app, &app.settings).await }
+}
+
+async fn drill<P: Platform>(
+    platform: &P,
+    settings: &DrillSettings,
+    time: Duration,
+) -> Result<RestoreReport, DrillError> {
+    let until = platform.uptime() + time;
+    let snapshots = platform.own_snapshots().await?;
+    let newest = newest(&snapshots);
+    let mut report = RestoreReport::begin(settings, &snapshots, platform.now());
     let mut started_at = None;
     loop {
-        let instance = app.instance().await?;
+        let instance = platform.instance().await?;
         if let Some(instance) = &instance {
             started_at = instance.started_at.or(started_at);
             report.resume(instance);
         }
-        match next_step(newest.as_ref(), instance.as_ref(), report.check.is_some()) {
+        let check = match next_step(newest, instance.as_ref(), report.check.is_some()) {
             DrillStep::Restore(snapshot) => {
-                let now = Timestamp::now();
-                app.restore(&snapshot, now).await?;
+                let now = platform.now();
+                platform.restore(&snapshot, now).await?;
                 started_at = Some(now);
                 report.set_age(started_at);
+                None
             }
             DrillStep::Check(host, port) => {
-                let check = check::check(app, &host, port, report.recovery_point, deadline).await;
-                report.usable_after_seconds = started_at.map(|at| Timestamp::now().seconds_since(at));
-                report.check = Some(check);
-                report.write_metrics();
-                save(app, &snapshots, &report, started_at).await?;
-                continue;
+                let limit = until.saturating_sub(platform.uptime());
+                let check = platform.check(&host, port, report.recovery_point, limit).await;
+                report.usable_after_seconds = started_at.map(|at| platform.now().seconds_since(at));
+                Some(check)
             }
             DrillStep::RestoreFailed(status) => {
                 let problems =
                     vec![format!("RDS could not restore the snapshot: the DB instance is {status}")];
-                report.check = Some(LedgerCheck { problems, ..LedgerCheck::default() });
-                report.write_metrics();
-                save(app, &snapshots, &report, started_at).await?;
-                continue;
+                Some(LedgerCheck { problems, ..LedgerCheck::default() })
             }
-            DrillStep::Delete => app.delete().await?,
-            DrillStep::Done => return Ok(report.end("done", started_at)),
-            DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
-            DrillStep::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
-            DrillStep::Wait => {}
+            DrillStep::Delete => {
+                platform.delete().await?;
+                None
+            }
+            DrillStep::Done => return Ok(report.end("done", started_at, platform.now())),
+            DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(settings.database.clone())),
+            DrillStep::Foreign => return Err(DrillError::Foreign(settings.instance_id.clone())),
+            DrillStep::Wait => None,
+        };
+        if let Some(check) = check {
+            report.check = Some(check);
+            report.write_metrics();
+            save(platform, &snapshots, &report, started_at).await?;
+            continue;
         }
-        if Instant::now() + app.poll >= deadline {
+        if platform.uptime() + settings.poll >= until {
             let state = if report.check.is_some() { "deleting" } else { "restoring" };
-            return Ok(report.end(state, started_at));
+            return Ok(report.end(state, started_at, platform.now()));
         }
-        tokio::time::sleep(app.poll).await;
+        platform.pause(settings.poll).await;
     }
+}
+
+/// The newest snapshot that can be restored.
+fn newest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    let usable = snapshots.iter().filter(|one| one.state == SnapshotState::Available);
+    usable.max_by_key(|one| one.recovery_point())
 }
 
 /// Saves the finished check with its snapshot. If RDS gives no answer, the drill ends before it deletes the instance:
 /// the next invocation checks again. If RDS refuses, the result is in the log and in the answer only.
 async fn save(
-    app: &App,
+    platform: &impl Platform,
     snapshots: &[Snapshot],
     report: &RestoreReport,
     started_at: Option<Timestamp>,
@@ -234,11 +265,11 @@ async fn save(
     let saved = SavedCheck {
         snapshot: snapshot.id.clone(),
         started_at,
-        checked_at: Timestamp::now(),
+        checked_at: platform.now(),
         usable_after_seconds: report.usable_after_seconds,
         check,
     };
-    match app.save(snapshot, &saved).await {
+    match platform.save(snapshot, &saved).await {
         Err(error @ (RdsError::Throttled | RdsError::Unreachable(_))) => Err(error.into()),
         Err(error) => {
             tracing::error!(
@@ -251,49 +282,46 @@ async fn save(
     }
 }
 
-async fn dry_run(
-    app: &App,
-    newest: Option<&Snapshot>,
-    mut report: RestoreReport,
-) -> Result<RestoreReport, DrillError> {
-    let instance = app.instance().await?;
-    report.next = match next_step(newest, instance.as_ref(), false) {
+async fn dry_run(platform: &impl Platform, settings: &DrillSettings) -> Result<RestoreReport, DrillError> {
+    let snapshots = platform.own_snapshots().await?;
+    let mut report = RestoreReport::begin(settings, &snapshots, platform.now());
+    let instance = platform.instance().await?;
+    report.next = match next_step(newest(&snapshots), instance.as_ref(), false) {
         DrillStep::Restore(snapshot) => format!(
             "would restore {} as {} ({}), check the ledger and delete the instance; send {{\"run\": true}}",
-            snapshot.id, app.instance_id, app.class
+            snapshot.id, settings.instance_id, settings.class
         ),
-        DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(app.database.clone())),
-        DrillStep::Foreign => return Err(DrillError::Foreign(app.instance_id.clone())),
+        DrillStep::NoSnapshot => return Err(DrillError::NoSnapshot(settings.database.clone())),
+        DrillStep::Foreign => return Err(DrillError::Foreign(settings.instance_id.clone())),
         _ => format!(
             "{} exists from an earlier drill ({}); {{\"run\": true}} continues with it",
-            app.instance_id,
+            settings.instance_id,
             instance.map(|instance| instance.status).unwrap_or_default()
         ),
     };
     Ok(report)
 }
 
-impl App {
-    fn report(&self, newest: Option<&Snapshot>) -> RestoreReport {
+impl RestoreReport {
+    fn begin(settings: &DrillSettings, snapshots: &[Snapshot], now: Timestamp) -> Self {
+        let newest = newest(snapshots);
         let at = newest.and_then(Snapshot::recovery_point);
-        RestoreReport {
+        Self {
             state: "planned",
             next: String::new(),
-            database: self.database.clone(),
-            region: self.region.clone(),
-            instance: self.instance_id.clone(),
+            database: settings.database.clone(),
+            region: settings.region.clone(),
+            instance: settings.instance_id.clone(),
             snapshot: newest.map(|newest| newest.id.clone()),
             recovery_point: at,
-            recovery_point_age_seconds: at.map(|at| Timestamp::now().seconds_since(at)),
+            recovery_point_age_seconds: at.map(|at| now.seconds_since(at)),
             usable_after_seconds: None,
             total_seconds: None,
             check: None,
-            last_check: None,
+            last_check: SavedCheck::newest(snapshots),
         }
     }
-}
 
-impl RestoreReport {
     /// Takes over the state of an earlier invocation.
     fn resume(&mut self, instance: &DrillInstance) {
         if instance.is_own && !instance.snapshot.is_empty() {
@@ -330,9 +358,9 @@ impl RestoreReport {
         }
     }
 
-    fn end(mut self, state: &'static str, started_at: Option<Timestamp>) -> Self {
+    fn end(mut self, state: &'static str, started_at: Option<Timestamp>, now: Timestamp) -> Self {
         self.state = state;
-        self.total_seconds = started_at.map(|at| Timestamp::now().seconds_since(at));
+        self.total_seconds = started_at.map(|at| now.seconds_since(at));
         let result = match &self.check {
             Some(check) if check.passed => "the drill passed",
             Some(_) => "the drill did not pass: see check.problems",

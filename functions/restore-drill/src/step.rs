@@ -52,8 +52,8 @@ pub fn next_step(newest: Option<&Snapshot>, instance: Option<&DrillInstance>, is
     }
     match (instance.status.as_str(), &instance.endpoint) {
         ("deleting", _) => DrillStep::Wait,
-        ("available", _) if is_checked => DrillStep::Delete,
-        ("available", Some((host, port))) => DrillStep::Check(host.clone(), *port),
+        (status, _) if is_usable(status) && is_checked => DrillStep::Delete,
+        (status, Some((host, port))) if is_usable(status) => DrillStep::Check(host.clone(), *port),
         // An instance does not leave these states by itself.
         (status, _)
             if status == "failed"
@@ -70,6 +70,11 @@ pub fn next_step(newest: Option<&Snapshot>, instance: Option<&DrillInstance>, is
         }
         _ => DrillStep::Wait,
     }
+}
+
+/// Whether the instance serves. While RDS optimises storage, which can take more than a day, it can be used and deleted.
+fn is_usable(status: &str) -> bool {
+    matches!(status, "available" | "storage-optimization")
 }
 
 #[cfg(test)]
@@ -109,6 +114,7 @@ mod tests {
         }
         assert_eq!(of("available", false), DrillStep::Check("host".into(), 5432));
         assert_eq!(of("available", true), DrillStep::Delete);
+        assert_eq!(of("storage-optimization", false), DrillStep::Check("host".into(), 5432));
         assert_eq!(of("deleting", true), DrillStep::Wait);
         assert_eq!(
             of("incompatible-restore", false),
