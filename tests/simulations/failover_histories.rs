@@ -10,6 +10,7 @@ mod draws;
 mod elasticache;
 mod executions;
 mod history;
+mod intake;
 mod lambda;
 mod order_logs;
 mod rds;

@@ -1,5 +1,6 @@
 //! What one process of the function keeps between invocations.
 
+use crate::command::RunKind;
 use crate::servers::FailoverServers;
 use crate::servers::drill::DrillServers;
 use crate::store::{self, MainClass, RunStore};
@@ -47,9 +48,9 @@ impl App {
         })
     }
 
-    /// The drills if `is_drill`, otherwise the failovers.
-    pub(crate) fn track(&self, is_drill: bool) -> &Track {
-        if is_drill { &self.drills } else { &self.failovers }
+    /// The runs of the kind that a command names.
+    pub(crate) fn track(&self, kind: RunKind) -> &Track {
+        if kind.drill { &self.drills } else { &self.failovers }
     }
 
     /// Milliseconds since the Unix epoch.

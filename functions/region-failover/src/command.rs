@@ -4,7 +4,7 @@ use crate::observation::Loss;
 use crate::run::Mode;
 use crate::steps::FailoverStep;
 use lambda_runtime::Diagnostic;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -35,30 +35,18 @@ pub enum Command {
     /// Executes the steps against a temporary copy of the ledger, and measures them. Main goes on selling.
     Drill {},
     /// Reports the newest run. Changes nothing.
-    Status {
-        /// The newest drill instead of the newest failover.
-        #[serde(default)]
-        drill: bool,
-    },
+    Status(RunKind),
     /// Resumes a run that stopped, or retries its outstanding steps.
-    Resume {
-        /// The newest drill instead of the newest failover.
-        #[serde(default)]
-        drill: bool,
-    },
+    Resume(RunKind),
     /// The schedule's command, every minute: resumes what no execution works on. It begins nothing.
     ResumePending {},
     /// Aborts a run as long as nothing has been moved.
-    Abort {
-        /// The newest drill instead of the newest failover.
-        #[serde(default)]
-        drill: bool,
-    },
+    Abort(RunKind),
     /// The report of a run.
     Report {
         /// The run's id; the newest run by default.
         run: Option<String>,
-        /// A drill instead of a failover.
+        /// As in [`RunKind`].
         #[serde(default)]
         drill: bool,
     },
@@ -81,6 +69,14 @@ pub enum Command {
         /// The reason, for the report.
         why: String,
     },
+}
+
+/// The newest failover, or the newest drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunKind {
+    #[serde(default)]
+    pub drill: bool,
 }
 
 /// How a failover begins.
@@ -109,7 +105,7 @@ pub struct Start {
     pub without_logs: BTreeSet<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverKind {
     /// Main answers, and nothing is lost.
@@ -225,19 +221,39 @@ mod tests {
         Command::parse(payload).unwrap_err().to_string()
     }
 
+    /// A forced failover with `option`.
+    fn forced(option: &str, value: impl Into<Value>) -> Value {
+        let accept = json!({ "seconds": 20, "sales": 3 });
+        json!({ "command": "run", "mode": "forced", "accept": accept, option: value.into() })
+    }
+
+    fn started(payload: Value) -> Start {
+        let Ok(Command::Run(start)) = Command::parse(payload) else { panic!("it is a command") };
+        start
+    }
+
     #[test]
     fn a_forced_failover_needs_an_accepted_loss() {
         assert!(refused(json!({ "command": "run", "mode": "forced" })).contains("accept"));
-        let accept = json!({ "seconds": 20, "sales": 3 });
-        let forced = json!({ "command": "run", "mode": "forced", "accept": accept, "withhold": 3 });
-        let Ok(Command::Run(start)) = Command::parse(forced) else { panic!("it is a command") };
+        let start = started(forced("withhold", 3));
         assert_eq!(start.mode().unwrap(), Mode::Forced { accepted: Loss { ms: 20_000, sales: 3 } });
-        let planned = json!({ "command": "run", "mode": "planned", "accept": accept });
-        assert!(refused(planned).contains("loses nothing"));
-        let withhold = json!({ "command": "run", "mode": "planned", "withhold": 1 });
-        assert!(refused(withhold).contains("loses nothing"));
-        let wait = json!({ "command": "run", "mode": "planned", "redis_wait_seconds": 60 });
-        assert!(refused(wait).contains("loses nothing"));
+        assert!(started(forced("without_logs", vec!["main"])).without_logs.contains("main"));
+    }
+
+    #[test]
+    fn a_planned_failover_loses_nothing_and_has_no_option_of_a_forced_one() {
+        for (option, value) in [
+            ("accept", json!({ "seconds": 20, "sales": 3 })),
+            ("withhold", json!(1)),
+            ("redis_wait_seconds", json!(60)),
+            ("redis_endpoint", json!("spare:6379")),
+            ("without_logs", json!(["main"])),
+        ] {
+            let planned = json!({ "command": "run", "mode": "planned", option: value });
+            assert!(refused(planned).contains("loses nothing"), "{option}");
+        }
+        let plan = json!({ "command": "plan", "mode": "planned", "redis_endpoint": "spare:6379" });
+        assert!(refused(plan).contains("loses nothing"));
     }
 
     #[test]
@@ -250,9 +266,14 @@ mod tests {
 
     #[test]
     fn another_redis_is_named_by_host_and_port() {
-        let named = |endpoint: &str| Command::parse(json!({ "command": "use_redis", "endpoint": endpoint }));
-        assert!(named("spare.abc123.euw1.cache.amazonaws.com:6379").is_ok());
-        for wrong in [
+        let named = |endpoint: &str| {
+            let plan = json!({ "command": "plan", "mode": "forced", "redis_endpoint": endpoint });
+            let uses = json!({ "command": "use_redis", "endpoint": endpoint });
+            [plan, uses, forced("redis_endpoint", endpoint)]
+        };
+        let known = "spare.abc123.euw1.cache.amazonaws.com:6379";
+        assert!(named(known).into_iter().all(|payload| Command::parse(payload).is_ok()));
+        let wrong = [
             "",
             "spare",
             ":6379",
@@ -261,43 +282,18 @@ mod tests {
             "redis://spare:6379",
             "me@spare:6379",
             "spare:1/2",
-        ] {
-            assert!(named(wrong).is_err(), "{wrong}");
-            let accept = json!({ "seconds": 20, "sales": 3 });
-            let forced =
-                json!({ "command": "run", "mode": "forced", "accept": accept, "redis_endpoint": wrong });
-            assert!(refused(forced).contains("host:port"), "{wrong}");
+        ];
+        for payload in wrong.into_iter().flat_map(named) {
+            assert!(refused(payload.clone()).contains("host:port"), "{payload}");
         }
-        let planned = json!({ "command": "run", "mode": "planned", "redis_endpoint": "spare:6379" });
-        assert!(refused(planned).contains("loses nothing"));
-        let plan = |mode, endpoint| json!({ "command": "plan", "mode": mode, "redis_endpoint": endpoint });
-        assert!(Command::parse(plan("forced", "spare:6379")).is_ok());
-        assert!(refused(plan("forced", "spare")).contains("host:port"));
-        assert!(refused(plan("planned", "spare:6379")).contains("loses nothing"));
-    }
-
-    #[test]
-    fn only_a_forced_failover_begins_without_a_region_s_order_log() {
-        let accept = json!({ "seconds": 20, "sales": 3 });
-        let forced =
-            json!({ "command": "run", "mode": "forced", "accept": accept, "without_logs": ["main"] });
-        let Ok(Command::Run(start)) = Command::parse(forced) else { panic!("it is a command") };
-        assert!(start.without_logs.contains("main"));
-        let planned = json!({ "command": "run", "mode": "planned", "without_logs": ["main"] });
-        assert!(refused(planned).contains("loses nothing"));
     }
 
     #[test]
     fn the_wait_for_redis_has_bounds() {
-        let forced = |seconds| {
-            let accept = json!({ "seconds": 20, "sales": 3 });
-            json!({ "command": "run", "mode": "forced", "accept": accept, "redis_wait_seconds": seconds })
-        };
         for seconds in [9, 901] {
-            assert!(refused(forced(seconds)).contains("from 10 to 900"), "{seconds}");
+            assert!(refused(forced("redis_wait_seconds", seconds)).contains("from 10 to 900"), "{seconds}");
         }
-        let Ok(Command::Run(start)) = Command::parse(forced(10)) else { panic!("it is a command") };
-        assert_eq!(start.redis_wait_seconds, Some(10));
+        assert_eq!(started(forced("redis_wait_seconds", 10)).redis_wait_seconds, Some(10));
     }
 
     #[test]
@@ -324,26 +320,14 @@ mod tests {
     #[test]
     fn every_sample_is_a_command() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
-        for sample in [
-            "region-failover.plan.json",
-            "region-failover.plan-forced.json",
-            "region-failover.run.json",
-            "region-failover.run-forced.json",
-            "region-failover.status.json",
-            "region-failover.resume.json",
-            "region-failover.abort.json",
-            "region-failover.report.json",
-            "region-failover.drill.json",
-            "region-failover.compare.json",
-            "region-failover.waive.json",
-            "region-failover.use-redis.json",
-            "region-failover.without-log.json",
-            "region-failover.readiness.json",
-            "region-failover.schedule.json",
-        ] {
-            let text = std::fs::read_to_string(folder.join(sample)).unwrap();
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let is_own = |path: &std::path::PathBuf| path.to_string_lossy().contains("/region-failover.");
+        let samples: Vec<_> = paths.filter(is_own).collect();
+        assert!(samples.len() >= 15, "{samples:?}");
+        for sample in samples {
+            let text = std::fs::read_to_string(&sample).unwrap();
             let command = Command::parse(serde_json::from_str(&text).unwrap());
-            assert!(command.is_ok(), "{sample}: {command:?}");
+            assert!(command.is_ok(), "{}: {command:?}", sample.display());
         }
     }
 }

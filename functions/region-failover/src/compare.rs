@@ -125,7 +125,7 @@ async fn compare_ledgers(
                     &mut compared.reservations_lost
                 };
                 *of_kind += 1;
-                first_lost = Some(first_lost.unwrap_or(u64::MAX).min(ms(sale.reserved_at)));
+                first_lost = Some(first_lost.unwrap_or(u64::MAX).min(sale.reserved_at.as_millis()));
                 let is_skipped = compared.sales_lost + compared.reservations_lost <= skip;
                 if !is_skipped && all.len() < MAX_LISTED {
                     all.push(lost(&item_id, sale, state));
@@ -162,24 +162,12 @@ fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> LostSale {
     LostSale {
         item_id: item_id.clone(),
         user_token: sale.user_token.as_str().to_owned(),
-        there: state_name(sale.state),
-        here: here.map(state_name),
+        there: sale.state.name(),
+        here: here.map(SaleState::name),
         placed_at: sale.placed_at,
         reserved_at: sale.reserved_at,
         payment_reference: sale.payment_reference,
     }
-}
-
-fn state_name(state: SaleState) -> &'static str {
-    match state {
-        SaleState::Reserved => "reserved",
-        SaleState::Sold => "sold",
-        SaleState::Released => "released",
-    }
-}
-
-fn ms(stamp: Stamp) -> u64 {
-    stamp.as_millis()
 }
 
 #[cfg(test)]

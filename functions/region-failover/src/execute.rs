@@ -34,16 +34,15 @@ pub enum Stopped {
     Overtaken,
 }
 
-/// Executes the run in `stored` until it ends, or until `until`. Returns the run as it was saved last.
+/// Executes the run in `stored` until it ends, or until `until`, and archives it once it is over. Returns the run as it was
+/// saved last.
 pub(crate) async fn execute(
     app: &App,
     track: &Track,
     stored: StoredRun,
     until: Instant,
 ) -> (StoredRun, Option<Stopped>) {
-    let Some(record) = stored.record.clone().filter(|record| record.run.is_active()) else {
-        return (stored, None);
-    };
+    let Some(record) = stored.record.clone() else { return (stored, None) };
     let saved_at = Instant::now();
     let mut execution = Execution { app, track, stored, record, saved_at, until };
     let stopped = execution.go_on().await.err();

@@ -36,7 +36,7 @@ pub use run::{Decision, Mode, Run, RunState};
 pub use steps::{FailoverStep, StepVerdict};
 
 use app::Track;
-use command::{Command, Start};
+use command::{Command, RunKind, Start};
 use execute::{Stopped, execute};
 use report::FailoverReport;
 use serde_json::{Value, json};
@@ -66,22 +66,29 @@ pub async fn handle(
             advance(app, &app.failovers, stored, until).await
         }
         Command::Drill {} => {
-            let stored = begin_drill(app, holder).await?;
+            let (stored, run) = first(app, &app.drills, Mode::Drill).await?;
+            tracing::info!(run = run.id, "drill begins");
+            let stored = save(app, &app.drills, stored.version, run, None, holder).await?;
             advance(app, &app.drills, stored, until).await
         }
-        Command::Status { drill } => Ok(report(app, &newest(&app.track(drill).store.load().await?)?)),
-        Command::Resume { drill } => changed(app, app.track(drill), (holder, until), resumed).await,
+        Command::Status(kind) => Ok(report(app, &newest(&app.track(kind).store.load().await?)?)),
+        Command::Resume(kind) => changed(app, app.track(kind), (holder, until), resumed).await,
         Command::Readiness {} => watch::readiness(app).await,
         Command::ResumePending {} => resume_pending(app, holder, until).await,
-        Command::Abort { drill } => {
-            changed(app, app.track(drill), (holder, until), |run| {
-                let is_refused = run.state == RunState::Running && !run.abort("by the operator");
-                if is_refused { Err(FailoverError::PastNoReturn(run.step)) } else { Ok(()) }
+        Command::Abort(kind) => {
+            changed(app, app.track(kind), (holder, until), |run| {
+                if run.abort("by the operator") || run.state == RunState::Aborting {
+                    Ok(())
+                } else if run.is_active() {
+                    Err(FailoverError::PastNoReturn(run.step))
+                } else {
+                    Err(FailoverError::NoActiveRun)
+                }
             })
             .await
         }
         Command::Report { run, drill } => {
-            let store = &app.track(drill).store;
+            let store = &app.track(RunKind { drill }).store;
             let record = match run {
                 None => newest(&store.load().await?)?,
                 Some(id) => store.archived(&id).await?.ok_or(FailoverError::NoSuchRun(id))?,
@@ -111,13 +118,20 @@ pub async fn handle(
             })
             .await
         }
-        Command::Waive { step, why } => waive(app, step, &why, holder, until).await,
+        Command::Waive { step, why } => {
+            tracing::warn!(?step, why, "the operator waives a step");
+            changed(app, &app.failovers, (holder, until), |run| match run.waive(step, &why, app.now_ms()) {
+                true => Ok(()),
+                false => Err(FailoverError::NotOutstanding(step)),
+            })
+            .await
+        }
     }
 }
 
 /// Begins a failover, unless one is active.
 async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, FailoverError> {
-    let (stored, mut run) = first(app, &app.failovers, "", start.mode()?).await?;
+    let (stored, mut run) = first(app, &app.failovers, start.mode()?).await?;
     run.withhold = start.withhold;
     run.skip_cooldown = start.skip_cooldown;
     run.redis_wait_ms = start.redis_wait_seconds.map_or(run::REDIS_WAIT_MS, |seconds| seconds * 1_000);
@@ -135,16 +149,8 @@ async fn begin(app: &App, start: &Start, holder: &str) -> Result<StoredRun, Fail
     save(app, &app.failovers, stored.version, run, None, holder).await
 }
 
-/// Begins a drill, unless one is active.
-async fn begin_drill(app: &App, holder: &str) -> Result<StoredRun, FailoverError> {
-    let (stored, mut run) = first(app, &app.drills, "-drill", Mode::Planned).await?;
-    run.is_drill = true;
-    tracing::info!(run = run.id, "drill begins");
-    save(app, &app.drills, stored.version, run, None, holder).await
-}
-
 /// Loads the newest run, which must be over, and makes a new one.
-async fn first(app: &App, track: &Track, kind: &str, mode: Mode) -> Result<(StoredRun, Run), FailoverError> {
+async fn first(app: &App, track: &Track, mode: Mode) -> Result<(StoredRun, Run), FailoverError> {
     let stored = track.store.load().await?;
     if let Some(record) = &stored.record
         && record.run.is_active()
@@ -155,41 +161,28 @@ async fn first(app: &App, track: &Track, kind: &str, mode: Mode) -> Result<(Stor
     if lease.region == app.here && lease.is_open {
         return Err(FailoverError::IsMain(app.here.clone()));
     }
+    let kind = if mode == Mode::Drill { "-drill" } else { "" };
     let id = format!("{}-{}{kind}-{}", app.here, lease.epoch + 1, app.now_ms());
     Ok((stored, Run::new(&id, mode, (&lease.region, &app.here), lease.epoch, 0)))
 }
 
 fn resumed(run: &mut Run) -> Result<(), FailoverError> {
     run.resume();
-    Ok(())
+    if run.is_active() { Ok(()) } else { Err(FailoverError::NoActiveRun) }
 }
 
-/// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops. A change
-/// that the run refuses is not saved.
-async fn take_over(
-    app: &App,
-    track: &Track,
-    holder: &str,
-    change: impl FnOnce(&mut Run) -> Result<(), FailoverError>,
-) -> Result<StoredRun, FailoverError> {
-    let stored = track.store.load().await?;
-    let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
-    let was_over = !run.is_active();
-    change(&mut run)?;
-    if was_over && !run.is_active() {
-        return Err(FailoverError::NoActiveRun);
-    }
-    save(app, track, stored.version, run, compared, holder).await
-}
-
-/// Takes over the newest run, changed by `change`, and executes it.
+/// Takes over the newest run, changed by `change`, even if another execution works on it: that one then stops. Executes
+/// the run, unless it is over by then. A change that the run refuses is not saved.
 async fn changed(
     app: &App,
     track: &Track,
     (holder, until): (&str, Instant),
     change: impl FnOnce(&mut Run) -> Result<(), FailoverError>,
 ) -> Result<Value, FailoverError> {
-    let stored = take_over(app, track, holder, change).await?;
+    let stored = track.store.load().await?;
+    let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
+    change(&mut run)?;
+    let stored = save(app, track, stored.version, run, compared, holder).await?;
     advance(app, track, stored, until).await
 }
 
@@ -312,30 +305,6 @@ async fn save_comparison(app: &App, compared: &compare::Comparison) -> Result<Ru
             }
         }
     }
-}
-
-/// Gives up an outstanding step permanently.
-async fn waive(
-    app: &App,
-    step: FailoverStep,
-    why: &str,
-    holder: &str,
-    until: Instant,
-) -> Result<Value, FailoverError> {
-    let stored = app.failovers.store.load().await?;
-    let RunRecord { mut run, compared, .. } = newest_of(app, &stored)?;
-    if !run.waive(step, why, app.now_ms()) {
-        return Err(FailoverError::NotOutstanding(step));
-    }
-    tracing::warn!(run = run.id, ?step, why, "outstanding step waived");
-    let stored = save(app, &app.failovers, stored.version, run, compared, holder).await?;
-    let record = newest(&stored)?;
-    if record.run.is_active() {
-        // This save has overtaken the execution that worked on the run.
-        return advance(app, &app.failovers, stored, until).await;
-    }
-    app.failovers.store.archive(&record).await?;
-    Ok(report(app, &record))
 }
 
 /// The newest run, which must be a failover to this region.

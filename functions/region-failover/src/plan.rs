@@ -7,7 +7,7 @@ use crate::observation::{Loss, Observation};
 use crate::report::seconds;
 use crate::run::{Mode, Run, RunState};
 use crate::servers::FailoverServers;
-use crate::steps::{Case, FailoverStep, StepVerdict, critical_path};
+use crate::steps::{Case, FailoverStep, critical_path};
 use crate::watch;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,12 +45,7 @@ pub(crate) async fn plan(
     let case = Case { run: &run, now: servers.clock.now(), timing: servers.timing };
     let obstacle = match &observation {
         _ if lease.region == app.here => Some("this region is main already".to_owned()),
-        Ok(observation @ Observation::Ready { .. }) => match precheck.decide(&case, observation) {
-            StepVerdict::Done => None,
-            StepVerdict::Halt(why) | StepVerdict::Wait(why) | StepVerdict::Leave(why) => Some(why),
-            StepVerdict::Do(_) => Some("the precheck asks for an action".into()),
-        },
-        Ok(_) => Some("the observation does not belong to the precheck".into()),
+        Ok(observation) => precheck.decide(&case, observation).refusal(),
         Err(obstacle) => Some(obstacle.0.clone()),
     };
     let drilled = app.drills.store.load().await?.record;
@@ -64,18 +59,18 @@ pub(crate) async fn plan(
         .iter()
         .map(|step| {
             let definition = step.definition();
-            let limit = definition.limit;
+            let (limit_ms, then) = definition.limit.of(mode);
             json!({
                 "step": step, "precondition": definition.needs, "does": definition.does,
                 "took_in_the_last_drill_seconds": took(*step),
-                "limit_seconds": limit.ms(mode) / 1_000,
-                "after_the_limit": limit.then.words(),
+                "limit_seconds": limit_ms / 1_000,
+                "after_the_limit": then.words(),
                 "can_be_aborted": order.iter().take_while(|one| **one != FailoverStep::MoveRedis).any(|one| one == step),
             })
         })
         .collect();
     Ok(json!({
-        "from": lease.region, "to": app.here, "epoch": lease.epoch, "mode": kind_name(kind),
+        "from": lease.region, "to": app.here, "epoch": lease.epoch, "mode": kind,
         "can_begin": obstacle.is_none(), "obstacle": obstacle,
         "at_risk": {
             "seconds": most.ms.div_ceil(1_000),
@@ -93,13 +88,6 @@ pub(crate) async fn plan(
         "critical_path": critical_path(mode),
         "to_run": to_run(kind, most, unreadable_logs.keys()),
     }))
-}
-
-fn kind_name(kind: FailoverKind) -> &'static str {
-    match kind {
-        FailoverKind::Planned => "planned",
-        FailoverKind::Forced => "forced",
-    }
 }
 
 /// The command to invoke. For a forced failover the operator types in the loss.

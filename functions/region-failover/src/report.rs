@@ -74,14 +74,15 @@ fn means(run: &Run) -> String {
     let kind = match run.mode {
         Mode::Planned => "planned",
         Mode::Forced { .. } => "forced",
+        Mode::Drill => {
+            let done = run.log.iter().filter(|log| log.ended_ms.is_some()).count();
+            let steps = FailoverStep::order(run.mode).len();
+            let from = &run.from;
+            return format!("A drill: {done} of {steps} steps are done, on a copy. {from} goes on selling.");
+        }
     };
     let (from, to, step, epoch) = (&run.from, &run.to, run.step.name(), run.new_epoch());
     match run.state {
-        _ if run.is_drill => format!(
-            "A drill: {} of {} steps are done, on a copy. {from} goes on selling.",
-            done(run),
-            FailoverStep::order(run.mode).len()
-        ),
         RunState::Running if run.can_abort() => {
             format!("The {kind} failover to {to} is at the step {step}. It can still be aborted.")
         }
@@ -102,10 +103,6 @@ fn means(run: &Run) -> String {
     }
 }
 
-fn done(run: &Run) -> usize {
-    run.log.iter().filter(|log| log.ended_ms.is_some()).count()
-}
-
 fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
     let mut all = Vec::new();
     if !run.set_aside.is_empty() {
@@ -117,7 +114,7 @@ fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
         ));
     }
     match run.state {
-        RunState::Degraded | RunState::Done if run.is_drill => {
+        RunState::Degraded | RunState::Done if run.mode == Mode::Drill => {
             all.extend(
                 run.outstanding.iter().map(|step| format!("the step {} failed in the drill", step.name())),
             );
@@ -133,7 +130,7 @@ fn to_do(run: &Run, compared: Option<&Comparison>, late: bool) -> Vec<String> {
         }
         RunState::Aborted => all.push("fix what stopped the run, and `plan` again".into()),
         RunState::Degraded | RunState::Done => {
-            all.extend(run.outstanding.iter().map(|step| step.definition().if_outstanding.to_owned()));
+            all.extend(run.outstanding.iter().map(|step| step.definition().limit.if_outstanding.to_owned()));
             all.extend(run.without_logs.iter().map(|region| {
                 format!(
                     "if `last` of the step replay says that the order log of {region} was left out: when it can be read, \

@@ -15,17 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long the Global Datastore may take to move, in milliseconds, if the operator does not say.
 pub const REDIS_WAIT_MS: u64 = 5 * 60_000;
 
-/// Whether the old main takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is moved, and whether the old main takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Main answers; nothing is lost.
+    #[default]
     Planned,
     /// Main is lost.
     Forced {
         /// The loss that the operator has accepted.
         accepted: Loss,
     },
+    /// The steps of a planned failover on temporary copies: nothing of main's is moved.
+    Drill,
 }
 
 impl Mode {
@@ -35,9 +38,10 @@ impl Mode {
 }
 
 /// The state of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
+    #[default]
     Running,
     /// The run gives the lease back to the old main.
     Aborting,
@@ -70,7 +74,7 @@ impl StepLog {
 }
 
 /// A failover or a drill.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     pub id: String,
     pub mode: Mode,
@@ -82,9 +86,6 @@ pub struct Run {
     pub epoch: u64,
     /// Units of each item to withhold.
     pub withhold: u32,
-    /// Whether it works on temporary copies, and moves nothing of main's.
-    #[serde(default)]
-    pub is_drill: bool,
     /// Whether it may begin within an hour of the last one.
     pub skip_cooldown: bool,
     /// How long the Global Datastore may take, before Redis is detached from it.
@@ -155,28 +156,8 @@ impl Run {
             to: to.into(),
             epoch,
             withhold,
-            is_drill: false,
-            skip_cooldown: false,
             redis_wait_ms: redis_wait_ms(),
-            since_last_seconds: None,
-            last_ended_ms: None,
-            state: RunState::Running,
-            step: FailoverStep::Precheck,
-            log: Vec::new(),
-            outstanding: Vec::new(),
-            waived: Vec::new(),
-            is_detaching: false,
-            main_class: None,
-            redis_endpoint: None,
-            order_logs: BTreeSet::new(),
-            without_logs: BTreeSet::new(),
-            set_aside: BTreeMap::new(),
-            refused: None,
-            reboot: None,
-            why: String::new(),
-            stopped_ms: None,
-            stated: None,
-            inherited: None,
+            ..Self::default()
         }
     }
 
@@ -190,11 +171,6 @@ impl Run {
     pub fn set_previous(&mut self, previous: Option<&Self>, now_ms: u64) {
         self.last_ended_ms = previous.and_then(|previous| previous.moved_ms().or(previous.last_ended_ms));
         self.since_last_seconds = self.last_ended_ms.map(|ended| now_ms.saturating_sub(ended) / 1_000);
-    }
-
-    /// Whether it is a planned failover of main, and no drill.
-    pub fn is_planned(&self) -> bool {
-        self.mode == Mode::Planned && !self.is_drill
     }
 
     /// The old main's region in a forced run: no step waits long for its answers.
@@ -223,7 +199,8 @@ impl Run {
 
     /// Whether it can still be aborted: nothing has been moved.
     pub fn can_abort(&self) -> bool {
-        self.state == RunState::Running && (self.is_drill || !self.is_past(FailoverStep::MoveRedis))
+        self.state == RunState::Running
+            && (self.mode == Mode::Drill || !self.is_past(FailoverStep::MoveRedis))
     }
 
     /// Whether the run is at `step`, or after it.
@@ -239,7 +216,7 @@ impl Run {
 
     /// How long the current step has taken so far, in milliseconds: since it was begun, also if an earlier step did so.
     pub fn elapsed_ms(&self, now_ms: u64) -> u64 {
-        let first = self.step.definition().begun_by.and_then(|step| self.log_of(step));
+        let first = self.step.definition().limit.begun_by.and_then(|step| self.log_of(step));
         // An earlier step that did not act, or whose action failed, has begun nothing: `last` has the failure.
         let first = first.filter(|log| log.actions > 0 && log.last.is_empty());
         let began_ms = first.or_else(|| self.log_of(self.step)).map(|log| log.began_ms);

@@ -16,6 +16,9 @@ mod replay;
 mod stock;
 
 pub use datastore::{observation as redis_observation, role as redis_role};
+pub use functions::{
+    Described, PublishedStep, Readiness, RepointingStep, after_publishing, next_step, serves_orders,
+};
 pub use order_logs::{replay_items, unrestored};
 pub use stock::{reconcile_items, unreconciled};
 
@@ -169,10 +172,26 @@ async fn call_aws<T, E, R>(
 where
     E: ProvideErrorMetadata,
 {
+    call_unless(&[], what, call).await?.map_err(Obstacle)
+}
+
+/// The same, but an error with one of `codes` is an answer, and no obstacle: its text is returned.
+async fn call_unless<T, E, R>(
+    codes: &[&str],
+    what: &str,
+    call: impl Future<Output = Result<T, SdkError<E, R>>>,
+) -> Result<Result<T, String>, Obstacle>
+where
+    E: ProvideErrorMetadata,
+{
     // Boxed, because an SDK's futures are large.
     match timeout(CALL_LIMIT, Box::pin(call)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Obstacle(format!("{what}: {}", rds::refusal(error)))),
+        Ok(Ok(answer)) => Ok(Ok(answer)),
+        Ok(Err(error)) => {
+            let is_answer = error.code().is_some_and(|code| codes.contains(&code));
+            let why = format!("{what}: {}", rds::refusal(error));
+            if is_answer { Ok(Err(why)) } else { Err(Obstacle(why)) }
+        }
         Err(_) => Err(Obstacle(format!("{what}: no answer from AWS within {} s", CALL_LIMIT.as_secs()))),
     }
 }

@@ -16,9 +16,10 @@ use shared::item::ItemId;
 use shared::stamp::Stamp;
 
 /// A step. [`FailoverStep::order`] has the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverStep {
+    #[default]
     Precheck,
     StopSales,
     LagGate,
@@ -119,10 +120,6 @@ pub struct StepDefinition {
     pub done_when: &'static str,
     pub observes: ObservationKind,
     pub limit: StepLimit,
-    /// An earlier step that begins this one. The limit counts from there.
-    pub begun_by: Option<FailoverStep>,
-    /// What the operator does if it is outstanding.
-    pub if_outstanding: &'static str,
     decide: fn(&Case<'_>, &Observation) -> StepVerdict,
 }
 
@@ -133,12 +130,20 @@ impl StepDefinition {
     }
 }
 
+/// How long a drill waits for a step that a failover would wait for, in seconds.
+const DRILL_WAITS_SECONDS: u64 = 30 * 60;
+
 /// How long a step may take, in milliseconds, and what happens then.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLimit {
     planned_ms: u64,
     forced_ms: u64,
     pub then: AtLimit,
+    drill: (u64, AtLimit),
+    /// An earlier step that begins this one. The limit counts from there.
+    pub begun_by: Option<FailoverStep>,
+    /// What the operator does if the step is outstanding.
+    pub if_outstanding: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,16 +171,37 @@ impl AtLimit {
 }
 
 impl StepLimit {
+    /// A drill, which moves nothing, ends if a step takes too long.
     const fn new(then: AtLimit, seconds: u64) -> Self {
-        Self { planned_ms: seconds * 1_000, forced_ms: seconds * 1_000, then }
+        let in_drill = if matches!(then, AtLimit::Wait) { DRILL_WAITS_SECONDS } else { seconds };
+        let ms = seconds * 1_000;
+        let drill = (in_drill * 1_000, AtLimit::Abort);
+        Self { planned_ms: ms, forced_ms: ms, then, drill, begun_by: None, if_outstanding: "" }
+    }
+
+    const fn if_outstanding(self, if_outstanding: &'static str) -> Self {
+        Self { if_outstanding, ..self }
+    }
+
+    const fn begun_by(self, step: FailoverStep) -> Self {
+        Self { begun_by: Some(step), ..self }
     }
 
     const fn forced(self, seconds: u64) -> Self {
         Self { forced_ms: seconds * 1_000, ..self }
     }
 
-    pub fn ms(&self, mode: Mode) -> u64 {
-        if mode.is_forced() { self.forced_ms } else { self.planned_ms }
+    const fn drill(self, then: AtLimit, seconds: u64) -> Self {
+        Self { drill: (seconds * 1_000, then), ..self }
+    }
+
+    /// The limit in `mode`, in milliseconds, and what happens then.
+    pub fn of(&self, mode: Mode) -> (u64, AtLimit) {
+        match mode {
+            Mode::Planned => (self.planned_ms, self.then),
+            Mode::Forced { .. } => (self.forced_ms, self.then),
+            Mode::Drill => self.drill,
+        }
     }
 }
 
@@ -207,6 +233,16 @@ pub enum StepVerdict {
     Leave(String),
     /// The goal cannot be reached. The run aborts if it still can.
     Halt(String),
+}
+
+impl StepVerdict {
+    /// Why a step that takes no action is not done; `None` if it is.
+    pub(crate) fn refusal(self) -> Option<String> {
+        match self {
+            Self::Wait(why) | Self::Leave(why) | Self::Halt(why) => Some(why),
+            Self::Done | Self::Do(_) => None,
+        }
+    }
 }
 
 fn wait(why: &str) -> StepVerdict {
@@ -248,9 +284,9 @@ pub fn critical_path(mode: Mode) -> Vec<PathEntry> {
     let mut path: Vec<PathEntry> = Vec::new();
     for step in order {
         let definition = step.definition();
-        let limit_seconds = definition.limit.ms(mode) / 1_000;
+        let limit_seconds = definition.limit.of(mode).0 / 1_000;
         let before = path.last().map_or(0, |entry| entry.ends_seconds);
-        let begun = path.iter().find(|entry| Some(entry.step) == definition.begun_by);
+        let begun = path.iter().find(|entry| Some(entry.step) == definition.limit.begun_by);
         let ends_seconds = match begun {
             // It has gone on beside the steps since then.
             Some(begun) => before.max(begun.ends_seconds - begun.limit_seconds + limit_seconds),

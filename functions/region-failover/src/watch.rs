@@ -6,7 +6,7 @@ use crate::execute::{OBSERVE_LIMIT, timed_out};
 use crate::observation::{Observation, Obstacle};
 use crate::readiness::Reason;
 use crate::run::{Mode, Run};
-use crate::steps::{Case, FailoverStep, StepVerdict};
+use crate::steps::{Case, FailoverStep};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -59,11 +59,8 @@ fn of_precheck(app: &App, run: &Run, begins: Result<Observation, Obstacle>) -> V
         reasons.append(found);
     }
     let case = Case { run, now: app.servers.clock.now(), timing: app.servers.timing };
-    match FailoverStep::Precheck.definition().decide(&case, &begins) {
-        StepVerdict::Halt(why) | StepVerdict::Wait(why) | StepVerdict::Leave(why) => {
-            reasons.push(Reason::refusing("the precheck refuses a planned failover").with("why", why));
-        }
-        StepVerdict::Done | StepVerdict::Do(_) => {}
-    }
+    let refusal = FailoverStep::Precheck.definition().decide(&case, &begins).refusal();
+    let refused = |why| Reason::refusing("the precheck refuses a planned failover").with("why", why);
+    reasons.extend(refusal.map(refused));
     reasons
 }

@@ -201,21 +201,6 @@ impl Ledger {
         .await
     }
 
-    /// The longest settle window, in milliseconds, of the items that close after `after` or never. An item of an earlier
-    /// version may have a window that is longer than [`shared::queue::MAX_WINDOW`].
-    pub async fn longest_window_ms(&self, after: Stamp) -> Result<u64, LedgerError> {
-        self.within_limit(async {
-            let longest: i32 = sqlx::query_scalar(
-                "SELECT coalesce(max(settle_window_ms), 0) FROM fairdrop.items WHERE coalesce(closes_at > $1, true)",
-            )
-            .bind(self::moment(after))
-            .fetch_one(&self.pool)
-            .await?;
-            Ok(u64::try_from(longest).unwrap_or(0))
-        })
-        .await
-    }
-
     /// Changes the fields in `changes` and no others, so that two concurrent changes both take effect; returns the
     /// changed item. If the item would close before it opens, nothing is changed, and the result is `None`. The
     /// database refuses a stock below the units that are reserved, sold or withheld: [`LedgerError::Refused`] of

@@ -91,10 +91,11 @@ impl FailoverWorld {
         })
     }
 
-    /// What a promotion would lose: everything after the last heartbeat, and no more than what is unsold there.
+    /// What a promotion would lose: everything after the last heartbeat, and no more than what is unsold there. A drop that
+    /// opens later is not at risk.
     fn loss(&self, clock: i64) -> Loss {
         let end = self.table.expires_at.as_micros().max(self.clock(clock).as_micros());
-        Loss { ms: end.saturating_sub(self.last_beat) / 1_000 + 1, sales: self.units_unsold() }
+        Loss { ms: end.saturating_sub(self.last_beat) / 1_000 + 1, sales: self.units_unsold(end) }
     }
 
     /// An action of an execution of `run` arrives. It may arrive twice.
@@ -140,7 +141,11 @@ impl FailoverWorld {
             FailoverAction::Replay => self.replay(run),
             FailoverAction::Repoint => {
                 let is_cut = self.network.main_unpointable;
-                self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut)
+                let answer = self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut);
+                if self.functions.names_a_useless_version() {
+                    self.fault("an alias names a version that Lambda cannot invoke");
+                }
+                answer
             }
             FailoverAction::WakeFunctions => {
                 self.functions.wake(&mut self.draws, now);

@@ -148,7 +148,7 @@ fn previous(seconds: u64, now: u64) -> Run {
         let (began_ms, ended_ms) = (ended_ms - 1, Some(ended_ms));
         run.log.push(StepLog { step, began_ms, ended_ms, actions: 1, last: String::new() });
     }
-    if seconds % 2 == 0 {
+    if seconds.is_multiple_of(2) {
         return run;
     }
     let mut aborted = Run::new("aborted", Mode::Planned, (NAMES[MAIN], NAMES[STANDBY]), 1, 0);
@@ -170,7 +170,7 @@ fn check_cooldown(world: &mut FailoverWorld, run: &Run, moved_before: Option<u64
 
 fn draw_accepted(world: &mut FailoverWorld) -> Loss {
     if world.draws.chance(0.8) {
-        return Loss { ms: u64::MAX, sales: world.units_unsold() };
+        return Loss { ms: u64::MAX, sales: world.units_unsold(START + 60 * SECOND) };
     }
     Loss { ms: world.draws.within(0, 40_000), sales: world.draws.within(0, 20) }
 }

@@ -57,6 +57,9 @@ impl FailoverWorld {
         let Some(epoch) = self.is_in_time(region, permit) else { return };
         let item = usize::try_from(self.draws.within(0, self.terms.len() as u64 - 1)).unwrap();
         let (terms, takes_writes) = (self.terms[item], self.takes_writes(region));
+        if self.clock(self.regions[region].clock).as_micros() < terms.opens_at {
+            return;
+        }
         let until = self.clock(self.regions[region].clock).as_micros() + terms.hold;
         let own = &mut self.regions[region];
         let state = own.items[item];

@@ -6,6 +6,8 @@ pub(crate) struct ItemTerms {
     pub(crate) stock: u64,
     /// In microseconds; 0: a reservation is sold at once.
     pub(crate) hold: u64,
+    /// No unit is taken before, by the clock of the region's Redis.
+    pub(crate) opens_at: u64,
 }
 
 /// What a store knows of a buyer's unit.

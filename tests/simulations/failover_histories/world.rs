@@ -83,10 +83,14 @@ impl FailoverWorld {
         let mut draws = Draws::new(seed);
         let mut more_draws = Draws::new(seed.rotate_left(17) ^ 0x6C6F_6773);
         let items = usize::try_from(draws.within(1, 3)).unwrap();
+        let mut gates = Draws::new(seed.rotate_left(29) ^ 0x6761_7465);
         let terms: Vec<ItemTerms> = (0..items)
             .map(|_| {
                 let hold = draws.one_of(&[0, 0, 30, 120, 600]) * SECOND;
-                ItemTerms { stock: draws.within(1, 40), hold }
+                let stock = draws.within(1, 40);
+                // Soon, or months away.
+                let opens_in = gates.one_of(&[0, 0, 0, 60, 600, 7_776_000]);
+                ItemTerms { stock, hold, opens_at: START + gates.within(0, opens_in * SECOND) }
             })
             .collect();
         let regions = [MAIN, STANDBY].map(|region| RegionTruth {
@@ -160,10 +164,13 @@ impl FailoverWorld {
         self.functions.settle(self.now);
     }
 
-    /// Units that the standby's ledger does not have as sold: main cannot have sold more.
-    pub(crate) fn units_unsold(&self) -> u64 {
-        let stock: u64 = self.terms.iter().map(|terms| terms.stock).sum();
-        stock.saturating_sub(self.regions[STANDBY].ledger.sold().count() as u64)
+    /// Units, of items that open before `end`, that the standby's ledger does not have as sold: main cannot have sold more
+    /// by then.
+    pub(crate) fn units_unsold(&self, end: u64) -> u64 {
+        let is_open = |item: usize| self.terms[item].opens_at <= end;
+        let open = self.terms.iter().filter(|terms| terms.opens_at <= end);
+        let sold = self.regions[STANDBY].ledger.sold().filter(|(item, _)| is_open(*item)).count() as u64;
+        open.map(|terms| terms.stock).sum::<u64>().saturating_sub(sold)
     }
 
     /// Sales of the old main that the new main's ledger does not have as sold.

@@ -33,22 +33,6 @@ async fn concurrent_changes_all_take_effect() {
 }
 
 #[tokio::test]
-async fn the_longest_window_is_that_of_an_item_that_can_still_have_orders() {
-    let server = LedgerServer::start().await.unwrap();
-    let ledger = &server.ledger;
-    assert_eq!(ledger.longest_window_ms(at(NOW)).await, Ok(0));
-    for (name, window) in [("a", 3_000), ("b", 25_000)] {
-        let item_id = item(ledger, name, 5).await;
-        let change = ItemChanges { settle_window_ms: Some(window), ..ItemChanges::default() };
-        ledger.change_item(&item_id, &change).await.unwrap();
-    }
-    assert_eq!(ledger.longest_window_ms(at(NOW)).await, Ok(25_000));
-    ledger.close_item(&"b".parse().unwrap(), at(NOW + 9)).await.unwrap();
-    assert_eq!(ledger.longest_window_ms(at(NOW + 8)).await, Ok(25_000));
-    assert_eq!(ledger.longest_window_ms(at(NOW + 9)).await, Ok(3_000));
-}
-
-#[tokio::test]
 async fn impossible_changes_are_refused() {
     let server = LedgerServer::start().await.unwrap();
     let ledger = &server.ledger;

@@ -221,27 +221,12 @@ fn a_class_that_no_step_has_begun_to_raise_has_the_whole_limit() {
 
 #[test]
 fn an_aborted_run_leaves_no_step_outstanding() {
-    for is_drill in [false, true] {
-        let mut run = run(Mode::Planned);
-        run.is_drill = is_drill;
+    for mode in [Mode::Planned, Mode::Drill] {
+        let mut run = run(mode);
         run.step = FailoverStep::LagGate;
         run.outstanding = vec![FailoverStep::ScaleUp];
         assert!(run.abort("an operator"));
         observed(&mut run, Observation::Lease(lease().marked("run")), 1);
         assert_eq!((run.state, run.outstanding.as_slice()), (RunState::Aborted, &[][..]));
-    }
-}
-
-#[test]
-fn a_planned_run_of_an_older_version_raises_the_class_after_sales_have_opened() {
-    for mode in [Mode::Planned, Mode::Forced { accepted: Loss::default() }] {
-        let mut run = run(mode);
-        run.step = FailoverStep::MoveRedis;
-        observed(&mut run, Observation::Redis { role: Role::Primary, is_settled: true }, 1);
-        let (next, outstanding) = match mode {
-            Mode::Planned => (FailoverStep::Promote, vec![FailoverStep::ScaleUp]),
-            Mode::Forced { .. } => (FailoverStep::ScaleUp, Vec::new()),
-        };
-        assert_eq!((run.step, run.outstanding), (next, outstanding));
     }
 }

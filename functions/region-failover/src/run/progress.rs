@@ -1,17 +1,12 @@
 //! How a run changes: by an observation, by an action's result, or by a command of the operator. Pure: nothing here
 //! calls a server.
 
-use super::{Run, RunState, StepLog};
+use super::{Mode, Run, RunState, StepLog};
 use crate::fence::Reboot;
 use crate::observation::{Answer, FailoverAction, Loss, Observation, Obstacle};
 use crate::steps::{AtLimit, Case, FailoverStep, StepVerdict};
 use lease::LeaseTiming;
 use shared::stamp::Stamp;
-
-/// How long RDS may take to make a drill's copy, in milliseconds.
-const DRILL_COPY_LIMIT_MS: u64 = 120 * 60_000;
-/// A drill's timeout for a step that a failover waits for, and for the deletion of the copy, in milliseconds.
-const DRILL_STEP_LIMIT_MS: u64 = 30 * 60_000;
 
 /// What the execution does next. It stores the run *before* it does anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,18 +24,10 @@ pub enum Decision {
 impl Run {
     /// The current step's limit in milliseconds, and what happens then.
     fn limit(&self) -> (u64, AtLimit) {
-        let limit = self.step.definition().limit;
-        match (self.is_drill, self.step, limit.then) {
+        match self.step.definition().limit.of(self.mode) {
             // A retry while the new main sells: later steps, as the fence, and another failover must not wait for it.
-            (false, _, AtLimit::Wait) if self.has_ended(FailoverStep::OpenSales) => {
-                (limit.ms(self.mode), AtLimit::Leave)
-            }
-            (false, ..) => (limit.ms(self.mode), limit.then),
-            (true, FailoverStep::Precheck, _) => (DRILL_COPY_LIMIT_MS, AtLimit::Abort),
-            // A drill is not aborted because of its own copy: its schedule deletes that.
-            (true, FailoverStep::FenceOldMain, _) => (DRILL_STEP_LIMIT_MS, AtLimit::Leave),
-            (true, _, AtLimit::Wait) => (DRILL_STEP_LIMIT_MS, AtLimit::Abort),
-            (true, ..) => (limit.ms(self.mode), AtLimit::Abort),
+            (ms, AtLimit::Wait) if self.has_ended(FailoverStep::OpenSales) => (ms, AtLimit::Leave),
+            limit => limit,
         }
     }
 
@@ -54,7 +41,7 @@ impl Run {
         let can = self.can_abort();
         if can {
             // A drill has taken no lease of main's that it would have to return.
-            self.state = if self.is_drill { RunState::Aborted } else { RunState::Aborting };
+            self.state = if self.mode == Mode::Drill { RunState::Aborted } else { RunState::Aborting };
             self.why = why.into();
             // Main was not moved: the steps that were left will never be tried again.
             self.outstanding.clear();
@@ -73,7 +60,7 @@ impl Run {
             // What is tried again begins again.
             self.set_aside.clear();
             for step in &self.outstanding {
-                let begun_by = step.definition().begun_by;
+                let begun_by = step.definition().limit.begun_by;
                 self.log.retain(|log| log.step != *step && Some(log.step) != begun_by);
             }
         }
@@ -171,7 +158,6 @@ impl Run {
             StepVerdict::Done => {
                 self.update_log(|log| log.ended_ms = Some(now_ms));
                 self.outstanding.retain(|left| *left != step);
-                self.leave_untried_scale_up(now_ms);
                 self.next_step()
             }
             StepVerdict::Do(action) => {
@@ -225,7 +211,7 @@ impl Run {
             Observation::Restoring { .. } if is_done && self.order_logs.is_empty() => {
                 self.update_log(|log| log.last = "no order log is configured: nothing was replayed".into());
             }
-            Observation::Fence(found) if !self.is_drill => {
+            Observation::Fence(found) if self.mode != Mode::Drill => {
                 if let Some(last) = self.note_fence(found, is_done, now_ms) {
                     self.update_log(|log| log.last = last);
                 }
@@ -285,16 +271,6 @@ impl Run {
             self.log.push(StepLog::begun(step, now_ms));
         }
         self.log.iter_mut().filter(|log| log.step == step).for_each(|log| why.clone_into(&mut log.last));
-    }
-
-    /// An older version took *scale up* after *move redis* in a planned run too: a run that it stored in between would
-    /// never take the step.
-    fn leave_untried_scale_up(&mut self, now_ms: u64) {
-        let is_at = self.step == FailoverStep::MoveRedis && !self.mode.is_forced();
-        if is_at && self.log_of(FailoverStep::ScaleUp).is_none() {
-            let why = "an older version began this run, and did not take the step before sales stopped";
-            self.set_outstanding(FailoverStep::ScaleUp, why, now_ms);
-        }
     }
 
     /// Goes to the next step that was neither done before nor tried and left in this pass.

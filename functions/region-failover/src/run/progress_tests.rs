@@ -243,8 +243,7 @@ fn aborted_runs_and_retries_do_not_change_the_cooldown() {
 
 #[test]
 fn a_drill_waits_for_the_deletion_of_its_copy_and_is_not_aborted_for_it() {
-    let mut run = run(Mode::Planned);
-    run.is_drill = true;
+    let mut run = run(Mode::Drill);
     run.step = FailoverStep::FenceOldMain;
     let deleting =
         OldDatabase { is_closed: false, is_settled: false, is_rebooting: false, writers: None, ended: 0 };

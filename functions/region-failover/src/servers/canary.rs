@@ -5,6 +5,7 @@ use crate::observation::{Observation, Obstacle};
 use crate::run::Run;
 use shared::item::{ItemId, NewItem};
 use shared::queue::{ItemError, Order, OrderState};
+use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::time::Duration;
 
@@ -27,16 +28,7 @@ impl FailoverServers {
         let (item_id, buyer) = canary(run)?;
         let both = &self.standby;
         let now = both.queue.main_time().await.map_err(obstacle)?;
-        let new = NewItem {
-            item_id: item_id.clone(),
-            name: "Canary of a failover".into(),
-            stock_total: 1,
-            opens_at: now.saturating_sub(Duration::from_secs(1)),
-            closes_at: None,
-            hold_seconds: 0,
-            max_hold_seconds: 0,
-            settle_window_ms: SETTLE_WINDOW_MS,
-        };
+        let new = canary_item(&item_id, now.saturating_sub(Duration::from_secs(1)));
         both.ledger.create_item(&new).await.map_err(obstacle)?;
         match both.queue.create_item(&new, run.new_epoch()).await {
             Ok(()) | Err(ItemError::Exists(_)) => {}
@@ -46,6 +38,20 @@ impl FailoverServers {
         // Stamped by main's clock: this test does not depend on how well clocks agree.
         let order = Order { item_id, user_token: buyer, placed_at: now };
         both.queue.place(&order, item.settle_window(), &self.clock).await.map(drop).map_err(obstacle)
+    }
+}
+
+/// One unit, which is sold at once.
+pub(super) fn canary_item(item_id: &ItemId, opens_at: Stamp) -> NewItem {
+    NewItem {
+        item_id: item_id.clone(),
+        name: "Canary of a failover".into(),
+        stock_total: 1,
+        opens_at,
+        closes_at: None,
+        hold_seconds: 0,
+        max_hold_seconds: 0,
+        settle_window_ms: SETTLE_WINDOW_MS,
     }
 }
 

@@ -10,7 +10,6 @@ use crate::steps::FailoverStep;
 use lease::LeaseRecord;
 use ledger::{Ledger, OtherWriters};
 use shared::config::{self, ConfigError, Source};
-use shared::item::NewItem;
 use shared::permit::Permit;
 use shared::queue::{NO_HOLD_MICROS, Reservation};
 use std::sync::Mutex;
@@ -173,17 +172,7 @@ impl FailoverServers {
         let (item_id, buyer) = super::canary::canary(run)?;
         let ledger = &self.standby.ledger;
         let now = self.clock.now();
-        let new = NewItem {
-            item_id: item_id.clone(),
-            name: "Canary of a drill".into(),
-            stock_total: 1,
-            opens_at: now,
-            closes_at: None,
-            hold_seconds: 0,
-            max_hold_seconds: 0,
-            settle_window_ms: 500,
-        };
-        ledger.create_item(&new).await.map_err(obstacle)?;
+        ledger.create_item(&super::canary::canary_item(&item_id, now)).await.map_err(obstacle)?;
         let lease = self.lease.load().await.map_err(obstacle)?;
         let permit = lease.permit(&run.to, now, self.timing).unwrap_or(Permit::Unleased);
         let sale = Reservation {

@@ -2,15 +2,14 @@
 //! main's functions may run.
 
 mod enable;
+mod repointing;
 mod rights;
 mod wake;
 
-use super::{call_aws, obstacle};
+use super::{call_aws, call_unless, obstacle};
 use crate::observation::Obstacle;
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::operation::get_function_configuration::{
-    GetFunctionConfigurationError, GetFunctionConfigurationOutput,
-};
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use futures::future::{BoxFuture, join_all, try_join_all};
 use sdk::{Region, SdkConfig};
@@ -18,7 +17,10 @@ use shared::config::{self, ConfigError, Source};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::timeout;
-use wake::{Readiness, readiness, state_text};
+use wake::{readiness, state_text};
+
+pub use repointing::{Described, PublishedStep, RepointingStep, after_publishing, next_step, serves_orders};
+pub use wake::Readiness;
 
 /// Functions of every region that call main's Redis. token-keys-store runs in main and in the standby.
 const EVERYWHERE: [&str; 6] =
@@ -27,8 +29,7 @@ const EVERYWHERE: [&str; 6] =
 const OPTIONAL: [&str; 4] = ["order-place", "live-updates", "live-publish", "token-keys-store"];
 /// Functions of main alone. In the standby they cannot run until a failover.
 const OF_MAIN: [&str; 4] = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-/// Functions that are invoked by their alias: it names a published version.
-const BEHIND_ALIAS: [&str; 1] = ["order-intake"];
+/// The alias by which order-intake is invoked: it names a published version.
 const ALIAS: &str = "live";
 /// Limit of one observation or action in the lost region. What fails there is outstanding, and is tried again once the
 /// new main sells.
@@ -41,7 +42,7 @@ const REPLICA_REDIS: &str = "FAIRDROP_REPLICA_REDIS_URL";
 /// The variable with the URL of the Redis of the live updates.
 const LIVE_REDIS: &str = "FAIRDROP_LIVE_REDIS_URL";
 
-/// The variable with the newest version that Lambda could not make active. No function reads it.
+/// The variable with the newest version that Lambda could not make active.
 const FAILED_VERSION: &str = "FAILED_VERSION";
 /// The variable with the concurrency that main's functions have in main: `checkout-drain=6,checkout-worker=6`.
 const RESERVED: &str = "FAIRDROP_MAIN_CONCURRENCY";
@@ -138,11 +139,19 @@ impl Functions {
     }
 
     async fn is_repointed(&self, client: &Client, function: &str) -> Result<bool, Obstacle> {
-        let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
+        let alias = alias_of(function);
         let Some(found) = self.describe(client, function, alias).await? else { return Ok(true) };
-        // A version that is not active yet serves no order, even if it has the right variables.
-        let is_active = alias.is_none() || readiness(found.state()) == Readiness::Active;
-        Ok(is_active && !is_changing(&found) && !has_failed(&found) && self.finds_main(&variables(&found)?))
+        let described = self.described(&found)?;
+        Ok(if alias.is_some() { serves_orders(described) } else { described.is_repointed() })
+    }
+
+    fn described(&self, found: &GetFunctionConfigurationOutput) -> Result<Described, Obstacle> {
+        Ok(Described {
+            readiness: readiness(found.state()),
+            is_changing: found.last_update_status() == Some(&LastUpdateStatus::InProgress),
+            has_failed: found.last_update_status() == Some(&LastUpdateStatus::Failed),
+            finds_main: self.finds_main(&variables(found)?),
+        })
     }
 
     fn finds_main(&self, variables: &HashMap<String, String>) -> bool {
@@ -179,82 +188,81 @@ impl Functions {
         keeps_copy: bool,
         still_newest: &StillNewest<'_>,
     ) -> Result<(), Obstacle> {
-        let name = self.name(function);
-        let found = self.describe(client, function, None).await?;
-        let Some(found) = found.filter(|found| !is_changing(found)) else { return Ok(()) };
-        match readiness(found.state()) {
-            // Lambda refuses changes of a pending function. Whether it accepts those of an inactive one is not documented.
-            Readiness::Pending => return Ok(()),
-            Readiness::Inactive => return self.wake(client, function, None).await,
-            // A new configuration may cure a failed function: Lambda decides.
-            Readiness::Broken | Readiness::Active => {}
-        }
-        let broken = (readiness(found.state()) == Readiness::Broken).then(|| state_text(&name, &found));
-        let mut variables = variables(&found)?;
-        // A failed update has changed nothing: the next update replaces it.
-        if !self.finds_main(&variables) || has_failed(&found) {
-            // After the revision was read: if another execution is the newest from now on, its update changes the revision.
-            still_newest().await?;
-            variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
-            if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
-                copy.clear();
+        let Some(found) = self.describe(client, function, None).await? else { return Ok(()) };
+        let version = match alias_of(function) {
+            Some(alias) => self.describe(client, function, Some(alias)).await?,
+            None => None,
+        };
+        let version = version.map(|version| self.described(&version)).transpose()?;
+        match next_step(self.described(&found)?, version) {
+            RepointingStep::Done | RepointingStep::Wait => Ok(()),
+            RepointingStep::Wake => self.wake(client, function, None).await,
+            RepointingStep::Update => {
+                // After the revision was read: if another execution is the newest by now, its update changes the revision.
+                still_newest().await?;
+                self.send_here(client, function, found, keeps_copy).await
             }
-            let environment = Environment::builder().set_variables(Some(variables)).build();
-            let call = client.update_function_configuration().function_name(&name).environment(environment);
-            // The revision id makes Lambda refuse the update if the function was changed since it was read.
-            let updated = call_aws(&name, call.set_revision_id(found.revision_id).send()).await;
-            return updated.map(drop).map_err(|Obstacle(why)| match broken {
-                Some(state) => Obstacle(format!("{state}; {why}")),
-                None => Obstacle(why),
-            });
-        }
-        if !BEHIND_ALIAS.contains(&function) || self.is_repointed(client, function).await? {
-            return Ok(());
-        }
-        // Without a change since the last version Lambda returns that version, with its present state.
-        let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id.clone());
-        let published = call_aws(&name, call.send()).await?;
-        let published_readiness = readiness(published.state());
-        match published_readiness {
-            Readiness::Pending => return Ok(()),
-            Readiness::Broken => {
-                let version = published.version.unwrap_or_default();
-                return self
-                    .publish_differently(client, &name, (variables, found.revision_id), &version)
-                    .await;
-            }
-            // The alias's version is woken below its alias.
-            Readiness::Inactive | Readiness::Active => {}
-        }
-        let version =
-            published.version.ok_or_else(|| obstacle("Lambda published a version without a number"))?;
-        still_newest().await?;
-        let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
-        call_aws(&name, call.send()).await?;
-        match published_readiness {
-            Readiness::Inactive => self.wake(client, function, Some(ALIAS)).await,
-            _ => Ok(()),
+            RepointingStep::Publish => self.publish(client, function, found, still_newest).await,
         }
     }
 
-    /// Changes a variable that the function does not read, since Lambda publishes no other version of an unchanged
-    /// configuration. The next step publishes it.
-    async fn publish_differently(
+    /// Sends the function's orders to the new main.
+    async fn send_here(
         &self,
         client: &Client,
-        name: &str,
-        (mut variables, revision): (HashMap<String, String>, Option<String>),
-        failed: &str,
+        function: &str,
+        found: GetFunctionConfigurationOutput,
+        keeps_copy: bool,
     ) -> Result<(), Obstacle> {
-        tracing::warn!(
-            function = name,
-            version = failed,
-            "Lambda could not make the new version active; the next one follows after an update"
-        );
-        variables.insert(FAILED_VERSION.into(), failed.into());
-        let environment = Environment::builder().set_variables(Some(variables)).build();
-        let call = client.update_function_configuration().function_name(name).environment(environment);
-        call_aws(name, call.set_revision_id(revision).send()).await.map(drop)
+        let name = self.name(function);
+        let mut variables = variables(&found)?;
+        variables.insert(MAIN_REDIS.into(), self.new_main_redis.clone());
+        if !keeps_copy && let Some(copy) = variables.get_mut(REPLICA_REDIS) {
+            copy.clear();
+        }
+        let broken = (readiness(found.state()) == Readiness::Broken).then(|| state_text(&name, &found));
+        let updated = update(client, &name, variables, found.revision_id).await;
+        updated.map_err(|Obstacle(why)| match broken {
+            Some(state) => Obstacle(format!("{state}; {why}")),
+            None => Obstacle(why),
+        })
+    }
+
+    /// Publishes the function's configuration, and lets the alias name the version.
+    async fn publish(
+        &self,
+        client: &Client,
+        function: &str,
+        found: GetFunctionConfigurationOutput,
+        still_newest: &StillNewest<'_>,
+    ) -> Result<(), Obstacle> {
+        let name = self.name(function);
+        let call = client.publish_version().function_name(&name).set_revision_id(found.revision_id.clone());
+        let published = call_aws(&name, call.send()).await?;
+        let next = after_publishing(readiness(published.state()));
+        let version =
+            published.version.ok_or_else(|| obstacle("Lambda published a version without a number"))?;
+        match next {
+            PublishedStep::Wait => return Ok(()),
+            PublishedStep::Change => {
+                tracing::warn!(
+                    function = name,
+                    version,
+                    "Lambda could not make the new version active; the next one follows after an update"
+                );
+                let mut variables = variables(&found)?;
+                variables.insert(FAILED_VERSION.into(), version);
+                return update(client, &name, variables, found.revision_id).await;
+            }
+            PublishedStep::Name | PublishedStep::NameAndWake => {}
+        }
+        still_newest().await?;
+        let call = client.update_alias().function_name(&name).name(ALIAS).function_version(version);
+        call_aws(&name, call.send()).await?;
+        match next {
+            PublishedStep::NameAndWake => self.wake(client, function, Some(ALIAS)).await,
+            _ => Ok(()),
+        }
     }
 
     /// The function's configuration; `None` if it is optional and not deployed.
@@ -267,17 +275,9 @@ impl Functions {
         let name = self.name(function);
         let call = client.get_function_configuration().function_name(&name);
         let call = call.set_qualifier(alias.map(str::to_owned)).send();
-        let is_missing = std::cell::Cell::new(false);
-        let found = call_aws(&name, async {
-            let answer = call.await;
-            let missing = |error: &GetFunctionConfigurationError| error.is_resource_not_found_exception();
-            is_missing.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(missing)));
-            answer
-        });
-        match found.await {
-            Err(_) if is_missing.get() && OPTIONAL.contains(&function) => Ok(None),
-            found => found.map(Some),
-        }
+        let missing: &[&str] =
+            if OPTIONAL.contains(&function) { &["ResourceNotFoundException"] } else { &[] };
+        call_unless(missing, &name, call).await.map(Result::ok)
     }
 
     fn name(&self, function: &str) -> String {
@@ -287,6 +287,18 @@ impl Functions {
     fn client_here(&self) -> Result<&Client, Obstacle> {
         self.regions.get(&self.here).ok_or_else(|| obstacle("this region is not in FAIRDROP_REGIONS"))
     }
+}
+
+/// Replaces the function's variables. The revision id makes Lambda refuse that if the function was changed since it was read.
+async fn update(
+    client: &Client,
+    name: &str,
+    variables: HashMap<String, String>,
+    revision: Option<String>,
+) -> Result<(), Obstacle> {
+    let environment = Environment::builder().set_variables(Some(variables)).build();
+    let call = client.update_function_configuration().function_name(name).environment(environment);
+    call_aws(name, call.set_revision_id(revision).send()).await.map(drop)
 }
 
 /// Reads `checkout-drain=6,checkout-worker=6`.
@@ -301,6 +313,11 @@ fn reserved(text: &str) -> Result<BTreeMap<String, i32>, ConfigError> {
     })
 }
 
+/// The alias by which `function` is invoked, if it is.
+fn alias_of(function: &str) -> Option<&'static str> {
+    (function == "order-intake").then_some(ALIAS)
+}
+
 /// Waits for `work` in `region`; in the lost region not longer than its limit.
 async fn with_lost_limit<T>(
     region: &str,
@@ -313,15 +330,6 @@ async fn with_lost_limit<T>(
     timeout(LOST_REGION_LIMIT, work)
         .await
         .unwrap_or_else(|_| Err(obstacle("the lost region does not answer")))
-}
-
-/// Whether an update is in progress. A published version never has one.
-fn is_changing(found: &GetFunctionConfigurationOutput) -> bool {
-    found.last_update_status() == Some(&LastUpdateStatus::InProgress)
-}
-
-fn has_failed(found: &GetFunctionConfigurationOutput) -> bool {
-    found.last_update_status() == Some(&LastUpdateStatus::Failed)
 }
 
 /// All variables of a function. Lambda replaces them as a whole, so that a function whose variables cannot be read must

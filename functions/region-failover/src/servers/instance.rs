@@ -1,18 +1,18 @@
 //! RDS: the replica that is promoted, and the old main's database that is fenced.
 
-use super::{CALL_LIMIT, call_aws, obstacle};
+use super::{call_aws, call_unless, obstacle};
 use crate::fence::OldDatabase;
 use crate::observation::{Answer, Observation, Obstacle};
 use aws_sdk_rds::Client;
-use aws_sdk_rds::error::ProvideErrorMetadata;
 use aws_sdk_rds::types::{DbInstance, Endpoint, PendingModifiedValues, Tag, VpcSecurityGroupMembership};
-use rds::{Class, RdsError};
+use rds::Class;
 use sdk::SdkConfig;
 use shared::config::{self, ConfigError, Source};
-use tokio::time::timeout;
 
 /// The tag of a drill's copy; its value is the replica.
 const DRILL_TAG: &str = "fairdrop:failover-drill";
+/// RDS's answers about an instance that does not exist.
+const NO_INSTANCE: [&str; 2] = ["DBInstanceNotFound", "DBInstanceNotFoundFault"];
 
 /// The state of a drill's copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,21 +105,10 @@ impl Instances {
         let class = self.least_class(known_class).await.ok_or_else(|| obstacle("cannot raise the replica's class: FailoverClass is not set, and main's region does not answer"))?;
         let call = self.here.modify_db_instance().db_instance_identifier(&self.replica);
         let call = call.db_instance_class(class).apply_immediately(true).send();
-        let mut refused = None;
-        let called = call_aws("raising the replica's class", async {
-            let answer = call.await;
-            refused = answer
-                .as_ref()
-                .err()
-                .and_then(|error| error.code())
-                .filter(|code| DEFINITE.contains(code))
-                .map(str::to_owned);
-            answer
-        });
-        match called.await {
-            Err(Obstacle(why)) if refused.is_some() => Ok(Answer::Refused(why)),
-            called => called.map(|_| Answer::Done(String::new())),
-        }
+        Ok(match call_unless(&DEFINITE, "raising the replica's class", call).await? {
+            Ok(_) => Answer::Done(String::new()),
+            Err(why) => Answer::Refused(why),
+        })
     }
 
     /// Promotes the replica. This cannot be undone. Its backups stay as they are: without values of its own, RDS would
@@ -189,13 +178,12 @@ impl Instances {
     pub(super) async fn copy(&self) -> Result<Copied, Obstacle> {
         let id = self.copy_id();
         let call = self.here.describe_db_instances().db_instance_identifier(&id);
-        let answer = timeout(CALL_LIMIT, Box::pin(call.send())).await.map_err(obstacle)?;
-        let found = match answer.map_err(rds::refusal) {
-            Ok(found) => found.db_instances.and_then(|all| all.into_iter().next()),
-            Err(RdsError::NotFound) => None,
-            Err(error) => return Err(Obstacle(format!("{id}: {error}"))),
+        let Ok(found) = call_unless(&NO_INSTANCE, &id, call.send()).await? else {
+            return Ok(Copied::Missing);
         };
-        let Some(found) = found else { return Ok(Copied::Missing) };
+        let Some(found) = found.db_instances.and_then(|all| all.into_iter().next()) else {
+            return Ok(Copied::Missing);
+        };
         let is_own = found.tag_list().iter().any(|tag| tag.key() == Some(DRILL_TAG));
         if !is_own {
             return Err(Obstacle(format!("the instance {id} exists and was not created by a drill")));

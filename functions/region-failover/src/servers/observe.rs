@@ -19,8 +19,6 @@ const MARKER_TTL_SECONDS: u64 = 86_400;
 /// Checks for main's newest write before it counts as not replicated yet.
 const CHECKS: u32 = 5;
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// The longest settle window that an earlier version accepted.
-const LONGEST_EARLIER_WINDOW: Duration = Duration::from_secs(25);
 
 /// How far the standby is behind main.
 pub(crate) struct StandbyStatus {
@@ -44,7 +42,7 @@ impl FailoverServers {
                 let logs = async { Ok(self.logs.unreadable().await) };
                 let (status, instance, mut reasons, unreadable_logs) =
                     futures::try_join!(self.status(), instance, self.redis_reasons_of(run), logs)?;
-                if run.is_planned() {
+                if run.mode == Mode::Planned {
                     reasons.extend(readiness::of_ledger(&status.replica, status.main.as_ref()));
                     reasons.extend(readiness::of_logs(&unreadable_logs));
                 }
@@ -106,9 +104,10 @@ impl FailoverServers {
         let lease = self.lease.load().await.map_err(obstacle)?;
         let sells_until = loss::sells_until(&lease, now, self.timing);
         let replica = self.standby.ledger.replica(sells_until).await.map_err(obstacle)?;
-        let (main, redis_answers) = tokio::join!(self.main_status(&replica), answers(&self.main.link));
+        let (main, of_redis) = tokio::join!(self.main_status(&replica), self.main.link.takes_writes());
         let at_risk = ledger::at_risk(&replica, main.as_ref(), sells_until);
         let loss_grows = at_risk.basis == Basis::Replica && loss::may_be_renewed(&lease, now, self.timing);
+        let redis_answers = of_redis.is_ok();
         Ok(StandbyStatus { lease, replica, main, redis_answers, at_risk, loss_grows })
     }
 
@@ -164,8 +163,8 @@ impl FailoverServers {
     /// answer. Orders stamped before the end of the lease may be in transit for the longest window. A planned failover
     /// must not lose them, so that it writes no marker before.
     async fn has_marker(&self, run: &Run, lease: &LeaseRecord) -> Result<Option<bool>, Obstacle> {
-        if run.mode == Mode::Planned {
-            let end = lease.expires_at.saturating_add(self.longest_window(lease).await?);
+        if !run.mode.is_forced() {
+            let end = lease.expires_at.saturating_add(MAX_WINDOW);
             if self.clock.now() <= end.saturating_add(self.timing.tolerance) {
                 return Ok(Some(false));
             }
@@ -193,17 +192,9 @@ impl FailoverServers {
         Ok(Some(false))
     }
 
-    /// How long orders may be in transit to main: an item of an earlier version may have a window that is longer than
-    /// [`MAX_WINDOW`].
-    async fn longest_window(&self, lease: &LeaseRecord) -> Result<Duration, Obstacle> {
-        let closing = lease.expires_at.saturating_sub(LONGEST_EARLIER_WINDOW);
-        let longest = self.standby.ledger.longest_window_ms(closing).await.map_err(obstacle)?;
-        Ok(Duration::from_millis(longest).max(MAX_WINDOW))
-    }
-
     /// What this region's Redis and functions show. A forced failover, or a drill, is refused only if they do not answer.
     async fn redis_reasons_of(&self, run: &Run) -> Result<Vec<Reason>, Obstacle> {
-        match run.is_planned() {
+        match run.mode == Mode::Planned {
             true => self.redis_and_functions().await,
             false => self.redis_is_ready(run).await.map(|()| Vec::new()),
         }
@@ -225,11 +216,4 @@ async fn read_marker(link: &Link) -> Result<Option<String>, LinkError> {
 
 pub(super) fn standby_redis_obstacle(error: LinkError) -> Obstacle {
     Obstacle(format!("this region's Redis at StandbyRedisEndpoint does not answer: {error}"))
-}
-
-async fn answers(link: &Link) -> bool {
-    let ping = link.run(link.call_limit(), async |mut connection| {
-        redis::cmd("PING").query_async::<String>(&mut connection).await
-    });
-    ping.await.is_ok()
 }

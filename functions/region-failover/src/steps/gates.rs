@@ -18,9 +18,8 @@ pub(super) const PRECHECK: StepDefinition = StepDefinition {
                 [reasons](#alarm-failover-not-ready) that refuse one. Forced: every region's order log can be read, or \
                 `without_logs` names its region",
     observes: ObservationKind::Readiness,
-    limit: StepLimit::new(AtLimit::Abort, 60),
-    begun_by: None,
-    if_outstanding: "",
+    // A drill waits here for its copy.
+    limit: StepLimit::new(AtLimit::Abort, 60).drill(AtLimit::Abort, 2 * 3_600),
     decide: precheck,
 };
 
@@ -30,8 +29,6 @@ pub(super) const STOP_SALES: StepDefinition = StepDefinition {
     done_when: "main's lease is closed, so that main cannot renew it",
     observes: ObservationKind::Lease,
     limit: StepLimit::new(AtLimit::Abort, 60),
-    begun_by: None,
-    if_outstanding: "",
     decide: stop_sales,
 };
 
@@ -43,8 +40,6 @@ pub(super) const LAG_GATE: StepDefinition = StepDefinition {
                 answers gets one minute to replicate the rest",
     observes: ObservationKind::Lag,
     limit: StepLimit::new(AtLimit::Abort, 300).forced(120),
-    begun_by: None,
-    if_outstanding: "",
     decide: lag_gate,
 };
 
@@ -54,8 +49,6 @@ pub(super) const TAKE_LEASE: StepDefinition = StepDefinition {
     done_when: "the standby has the lease, under the next epoch",
     observes: ObservationKind::Lease,
     limit: StepLimit::new(AtLimit::Abort, 60),
-    begun_by: None,
-    if_outstanding: "",
     decide: take_lease,
 };
 
@@ -87,12 +80,12 @@ fn precheck(case: &Case<'_>, observation: &Observation) -> StepVerdict {
         return Halt("the replica does not follow main".into());
     }
     match run.mode {
-        Mode::Planned if !main_answers => {
+        Mode::Planned | Mode::Drill if !main_answers => {
             Halt("main does not answer; a planned failover would lose sales".into())
         }
         Mode::Forced { accepted } if !loss.is_within(accepted) => loss_not_accepted(*loss),
         // Before sales are stopped: the lag gate would wait for it, and then give up.
-        Mode::Planned => match reasons.iter().find(|reason| reason.refuses_planned) {
+        Mode::Planned | Mode::Drill => match reasons.iter().find(|reason| reason.refuses_planned) {
             Some(reason) => Halt(reason.to_string()),
             None => Done,
         },
@@ -147,7 +140,7 @@ fn lag_gate(case: &Case<'_>, observation: &Observation) -> StepVerdict {
             Done
         }
         (_, Some(_), Some(_)) => wait("the standby has not replicated all of main's data yet"),
-        (Mode::Planned, ..) => wait("main does not answer"),
+        (Mode::Planned | Mode::Drill, ..) => wait("main does not answer"),
         (Mode::Forced { accepted }, ..) if loss.is_within(accepted) => Done,
         (Mode::Forced { .. }, ..) => loss_not_accepted(*loss),
     }

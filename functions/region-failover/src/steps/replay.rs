@@ -11,10 +11,10 @@ pub(super) const REPLAY: StepDefinition = StepDefinition {
                 cannot be read, the run waits, unless `without_logs` or `without_log` names its region. Items that cannot \
                 be restored because of their own data are not sold, and the step is left outstanding",
     observes: ObservationKind::Restoring,
-    limit: StepLimit::new(AtLimit::Wait, 60),
-    begun_by: None,
-    if_outstanding: "items are not sold until they are restored: `last` of the step replay names them, with the reasons; \
-                     the schedule tries them again every minute",
+    limit: StepLimit::new(AtLimit::Wait, 60).if_outstanding(
+        "items are not sold until they are restored: `last` of the step replay names them, with the reasons; \
+         the schedule tries them again every minute",
+    ),
     decide: replay,
 };
 

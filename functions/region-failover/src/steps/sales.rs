@@ -1,6 +1,8 @@
 //! The steps that let the new main sell, and close the old one.
 
-use super::{AtLimit, Case, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation};
+use super::{
+    AtLimit, Case, DRILL_WAITS_SECONDS, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation,
+};
 use crate::fence;
 use crate::observation::{FailoverAction, Observation, ObservationKind};
 use StepVerdict::{Do, Done, Leave, Wait};
@@ -19,10 +21,10 @@ pub(super) const REPOINT: StepDefinition = StepDefinition {
                 outstanding if this region's own functions are repointed. Forced, if only the old main's region is left: \
                 after 5 s, and each call to that region ends after 2 s",
     observes: ObservationKind::Pointers,
-    limit: StepLimit::new(AtLimit::Wait, OTHER_REGIONS_TIMEOUT_MS / 1_000),
-    begun_by: None,
-    if_outstanding: "a region still sends its orders to the old main: see the step `repoint`; deploy that region with \
-                     the new MainRegion",
+    limit: StepLimit::new(AtLimit::Wait, OTHER_REGIONS_TIMEOUT_MS / 1_000).if_outstanding(
+        "a region still sends its orders to the old main: see the step `repoint`; deploy that region with \
+         the new MainRegion",
+    ),
     decide: repoint,
 };
 
@@ -34,8 +36,6 @@ pub(super) const OPEN_SALES: StepDefinition = StepDefinition {
                 4 min), and drain or worker has renewed the lease",
     observes: ObservationKind::Selling,
     limit: StepLimit::new(AtLimit::Wait, 300),
-    begun_by: None,
-    if_outstanding: "",
     decide: open_sales,
 };
 
@@ -44,9 +44,9 @@ pub(super) const SMOKE_TEST: StepDefinition = StepDefinition {
     does: "sells one canary order through queue, drain, worker and ledger",
     done_when: "the ledger has the canary order as sold",
     observes: ObservationKind::Canary,
-    limit: StepLimit::new(AtLimit::Leave, 180),
-    begun_by: None,
-    if_outstanding: "the canary order was not sold: check whether this region sells; the schedule retries it every minute",
+    limit: StepLimit::new(AtLimit::Leave, 180).if_outstanding(
+        "the canary order was not sold: check whether this region sells; the schedule retries it every minute",
+    ),
     decide: smoke_test,
 };
 
@@ -57,10 +57,11 @@ pub(super) const FENCE_OLD_MAIN: StepDefinition = StepDefinition {
     done_when: "the fence is the only security group of the old main's database, and no session is left that could \
                 write, or its instance was rebooted",
     observes: ObservationKind::Fence,
-    limit: StepLimit::new(AtLimit::Leave, 120),
-    begun_by: None,
-    if_outstanding: "fence old main is not confirmed; the schedule retries it every minute; the old main sells nothing \
-                     meanwhile, because it has no lease",
+    // A drill is not aborted because of its own copy: its schedule deletes that.
+    limit: StepLimit::new(AtLimit::Leave, 120).drill(AtLimit::Leave, DRILL_WAITS_SECONDS).if_outstanding(
+        "fence old main is not confirmed; the schedule retries it every minute; the old main sells nothing \
+         meanwhile, because it has no lease",
+    ),
     decide: fence_old_main,
 };
 

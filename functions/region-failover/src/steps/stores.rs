@@ -15,8 +15,6 @@ pub(super) const MOVE_REDIS: StepDefinition = StepDefinition {
                 Datastore",
     observes: ObservationKind::Redis,
     limit: StepLimit::new(AtLimit::Wait, 300),
-    begun_by: None,
-    if_outstanding: "",
     decide: move_redis,
 };
 
@@ -28,8 +26,6 @@ pub(super) const BEGIN_SCALE_UP: StepDefinition = StepDefinition {
                 instance, so that *scale up* asks",
     observes: ObservationKind::Instance,
     limit: StepLimit::new(AtLimit::GoOn, 60),
-    begun_by: None,
-    if_outstanding: "",
     decide: begin_scale_up,
 };
 
@@ -39,10 +35,10 @@ pub(super) const SCALE_UP: StepDefinition = StepDefinition {
     done_when: "the replica's class is at least `FailoverClass`, or main's class. If RDS cannot raise it, or main's class \
                 is unknown, the step is left outstanding at once",
     observes: ObservationKind::Instance,
-    limit: StepLimit::new(AtLimit::Leave, 900).forced(600),
-    begun_by: Some(FailoverStep::BeginScaleUp),
-    if_outstanding: "the ledger's class is too small: the schedule raises it as soon as RDS can, which interrupts the \
-                     ledger for minutes; waive the step if the class suffices",
+    limit: StepLimit::new(AtLimit::Leave, 900).forced(600).begun_by(FailoverStep::BeginScaleUp).if_outstanding(
+        "the ledger's class is too small: the schedule raises it as soon as RDS can, which interrupts the \
+         ledger for minutes; waive the step if the class suffices",
+    ),
     decide: scale_up,
 };
 
@@ -52,8 +48,6 @@ pub(super) const PROMOTE: StepDefinition = StepDefinition {
     done_when: "RDS reports no replication source. RDS is asked in every state, and `last` shows why it refuses",
     observes: ObservationKind::Instance,
     limit: StepLimit::new(AtLimit::Wait, 300),
-    begun_by: None,
-    if_outstanding: "",
     decide: promote,
 };
 
@@ -63,8 +57,6 @@ pub(super) const RAISE_EPOCH: StepDefinition = StepDefinition {
     done_when: "the ledger takes writes, under the new epoch",
     observes: ObservationKind::Ledger,
     limit: StepLimit::new(AtLimit::Wait, 30),
-    begun_by: None,
-    if_outstanding: "",
     decide: raise_epoch,
 };
 
@@ -76,10 +68,10 @@ pub(super) const RECONCILE: StepDefinition = StepDefinition {
                 reconciled because of their own data, the step is left outstanding, and these items are not sold. If these \
                 are all items that are not closed, or more than 100, the run waits",
     observes: ObservationKind::Stock,
-    limit: StepLimit::new(AtLimit::Wait, 120),
-    begun_by: None,
-    if_outstanding: "items are not sold: `last` of the step reconcile names them, with the reasons; repair their \
-                     keys in Redis as docs/runbook/failover.md says; the schedule tries them again every minute",
+    limit: StepLimit::new(AtLimit::Wait, 120).if_outstanding(
+        "items are not sold: `last` of the step reconcile names them, with the reasons; repair their \
+         keys in Redis as docs/runbook/failover.md says; the schedule tries them again every minute",
+    ),
     decide: reconcile,
 };
 

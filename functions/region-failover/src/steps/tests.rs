@@ -14,7 +14,7 @@ fn no_region_sells_for_less_than_half_an_hour_even_if_every_step_takes_as_long_a
     // The class changes beside the other steps.
     let ends =
         |step| critical_path(FORCED_MODE).iter().find(|entry| entry.step == step).unwrap().ends_seconds;
-    let limit = ScaleUp.definition().limit.ms(FORCED_MODE) / 1_000;
+    let limit = ScaleUp.definition().limit.of(FORCED_MODE).0 / 1_000;
     assert_eq!(ends(ScaleUp), (ends(LagGate) + limit).max(ends(MoveRedis)));
 }
 
@@ -43,7 +43,7 @@ fn steps_table() -> String {
     for step in FailoverStep::order(FORCED_MODE) {
         let (name, definition) = (step.name(), step.definition());
         let [planned, forced] =
-            [Mode::Planned, FORCED_MODE].map(|mode| time(definition.limit.ms(mode) / 1_000));
+            [Mode::Planned, FORCED_MODE].map(|mode| time(definition.limit.of(mode).0 / 1_000));
         let limit = if planned == forced { planned } else { format!("{planned} planned, {forced} forced") };
         table +=
             &format!("| {name} | {} | {limit}: {} |\n", definition.done_when, definition.limit.then.words());
@@ -68,7 +68,7 @@ fn the_runbook_has_the_steps_and_the_critical_paths_as_they_are_defined() {
     }
     for definition in FailoverStep::order(FORCED_MODE).iter().map(|step| step.definition()) {
         assert!(
-            definition.limit.then != AtLimit::Leave || !definition.if_outstanding.is_empty(),
+            definition.limit.then != AtLimit::Leave || !definition.limit.if_outstanding.is_empty(),
             "{definition:?}"
         );
     }

@@ -2,9 +2,8 @@
 
 use super::{Functions, OF_MAIN};
 use crate::observation::Obstacle;
-use crate::servers::call_aws;
+use crate::servers::{call_aws, call_unless};
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::operation::put_function_concurrency::PutFunctionConcurrencyError;
 use aws_sdk_scheduler::types::ScheduleState;
 
 impl Functions {
@@ -33,25 +32,16 @@ impl Functions {
     async fn reserve(&self, client: &Client, name: &str, executions: i32) -> Result<bool, Obstacle> {
         let call = client.put_function_concurrency().function_name(name);
         let call = call.reserved_concurrent_executions(executions).send();
-        let is_refused = std::cell::Cell::new(false);
-        let invalid = |error: &PutFunctionConcurrencyError| error.is_invalid_parameter_value_exception();
-        let reserved = call_aws(name, async {
-            let answer = call.await;
-            is_refused.set(answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(invalid)));
-            answer
-        });
-        match reserved.await {
-            Err(Obstacle(why)) if is_refused.get() => {
-                tracing::warn!(
-                    function = name,
-                    executions,
-                    why,
-                    "Lambda refused to reserve concurrency; the function runs without a reservation: raise the quota"
-                );
-                Ok(false)
-            }
-            reserved => reserved.map(|_| true),
+        let reserved = call_unless(&["InvalidParameterValueException"], name, call).await?;
+        if let Err(why) = &reserved {
+            tracing::warn!(
+                function = name,
+                executions,
+                why,
+                "Lambda refused to reserve concurrency; the function runs without a reservation: raise the quota"
+            );
         }
+        Ok(reserved.is_ok())
     }
 
     /// Lets main's functions run here, and enables their schedules.

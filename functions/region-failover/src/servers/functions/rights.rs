@@ -2,7 +2,7 @@
 //!
 //! RDS and ElastiCache offer no such calls for what a failover does with them.
 
-use super::{ALIAS, BEHIND_ALIAS, Functions};
+use super::{Functions, alias_of};
 use crate::observation::Obstacle;
 use crate::servers::{call_aws, obstacle};
 use aws_sdk_lambda::Client;
@@ -35,7 +35,7 @@ impl Functions {
         // One after the other: Lambda limits these calls to 15 a second.
         for function in self.of_region(region) {
             let (name, revision) = (self.name(function), NO_REVISION);
-            let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
+            let alias = alias_of(function);
             let mut note = |action, is_denied| {
                 if is_denied {
                     denied.push((region.to_owned(), function, action));

@@ -3,7 +3,7 @@
 //! Main's functions in the standby have the reserved concurrency 0, so that no schedule can keep them warm: after about
 //! two weeks Lambda makes them inactive.
 
-use super::{ALIAS, BEHIND_ALIAS, Functions, OF_MAIN};
+use super::{Functions, OF_MAIN, alias_of};
 use crate::observation::{FunctionState, Obstacle};
 use crate::servers::{CALL_LIMIT, call_aws, obstacle};
 use aws_sdk_lambda::Client;
@@ -29,7 +29,7 @@ const WAKE_PAUSE: Duration = Duration::from_secs(2);
 
 /// What Lambda says about a function or a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub enum Readiness {
     Active,
     /// Lambda creates or restores it. Until then Lambda refuses invocations and updates.
     Pending,
@@ -64,7 +64,7 @@ impl Functions {
     pub(in crate::servers) async fn not_active(&self) -> Result<Vec<FunctionState>, Obstacle> {
         let client = self.client_here()?;
         let asked = self.of_region(&self.here).map(async |function| {
-            let alias = BEHIND_ALIAS.contains(&function).then_some(ALIAS);
+            let alias = alias_of(function);
             let Some(found) = self.describe(client, function, alias).await? else { return Ok(None) };
             let readiness = readiness(found.state());
             Ok((readiness != Readiness::Active).then(|| FunctionState {
@@ -82,7 +82,7 @@ impl Functions {
         let inactive: Vec<FunctionState> =
             self.not_active().await?.into_iter().filter(|state| state.is_inactive).collect();
         try_join_all(inactive.iter().map(|state| {
-            let alias = BEHIND_ALIAS.contains(&state.function.as_str()).then_some(ALIAS);
+            let alias = alias_of(&state.function);
             self.wake(client, &state.function, alias)
         }))
         .await?;

@@ -138,35 +138,28 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
             "RetryPolicy":{{"MaximumRetryAttempts":0,"MaximumEventAgeInSeconds":60}}}}}}"#
         )
     };
-    let (on, off) = (schedule("ENABLED"), schedule("DISABLED"));
-    let concurrency = |name: &str| format!("/2019-09-30/functions/fairdrop-{name}/concurrency");
-    let names = ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"];
-    let of_old_api = |name: &str| format!("/2017-10-31/functions/fairdrop-{name}/concurrency");
+    let concurrency = |name: &str| format!("GET /2019-09-30/functions/fairdrop-{name}/concurrency");
+    let of_old_api =
+        |method: &str, name: &str| format!("{method} /2017-10-31/functions/fairdrop-{name}/concurrency");
+    let updated =
+        r#"{"ScheduleArn":"arn:aws:scheduler:eu-west-1:123456789012:schedule/default/fairdrop-drain"}"#;
+    let aws = ReplayedAws::start(&[("PUT /schedules/fairdrop-drain", 200, updated)]).await;
+    aws.answer("GET /schedules/fairdrop-drain", 200, &schedule("DISABLED"));
+    aws.answer("GET /schedules/fairdrop-worker", 200, &schedule("ENABLED"));
+    for name in ["checkout-drain", "checkout-worker", "order-confirm", "drop-admin"] {
+        aws.answer(&concurrency(name), 200, "{}");
+        aws.answer(&of_old_api("DELETE", name), 204, "");
+    }
+    aws.answer(&of_old_api("PUT", "checkout-drain"), 200, r#"{"ReservedConcurrentExecutions":6}"#);
     // The quota does not suffice for order-confirm.
-    let lifted =
-        ["checkout-worker", "order-confirm", "drop-admin"].map(|name| format!("DELETE {}", of_old_api(name)));
-    let reserved = ["checkout-drain", "order-confirm"].map(|name| format!("PUT {}", of_old_api(name)));
     let too_small =
         r#"{"__type":"InvalidParameterValueException","message":"UnreservedConcurrentExecution"}"#;
-    let asked: Vec<String> = names.iter().map(|name| format!("GET {}", concurrency(name))).collect();
-    let mut answers = vec![
-        ("GET /schedules/fairdrop-drain", 200, off.as_str()),
-        ("GET /schedules/fairdrop-worker", 200, on.as_str()),
-        (
-            "PUT /schedules/fairdrop-drain",
-            200,
-            r#"{"ScheduleArn":"arn:aws:scheduler:eu-west-1:123456789012:schedule/default/fairdrop-drain"}"#,
-        ),
-    ];
-    answers.extend(lifted.iter().map(|question| (question.as_str(), 204, "")));
-    answers.extend(asked.iter().map(|question| (question.as_str(), 200, "{}")));
-    answers.push((reserved[0].as_str(), 200, r#"{"ReservedConcurrentExecutions":6}"#));
-    answers.push((reserved[1].as_str(), 400, too_small));
-    let aws = ReplayedAws::start(&answers).await;
+    aws.answer(&of_old_api("PUT", "order-confirm"), 400, too_small);
     assert_eq!(aws.functions().may_run().await, Ok(false));
     aws.functions().enable_main().await.unwrap();
-    assert_eq!(aws.sent(&reserved[0]), [r#"{"ReservedConcurrentExecutions":6}"#]);
-    assert_eq!(aws.sent(&lifted[1]).len(), 1);
+    let reserved = aws.sent(&of_old_api("PUT", "checkout-drain"));
+    assert_eq!(reserved, [r#"{"ReservedConcurrentExecutions":6}"#]);
+    assert_eq!(aws.sent(&of_old_api("DELETE", "order-confirm")).len(), 1);
     let sent = &aws.sent("PUT /schedules/fairdrop-drain")[0];
     for part in [
         "ENABLED",
@@ -177,9 +170,6 @@ async fn a_schedule_is_enabled_with_all_its_fields() {
     ] {
         assert!(sent.contains(part), "{part}: {sent}");
     }
-    let mut parked = answers.clone();
-    parked.retain(|(question, ..)| *question != asked[0].as_str());
-    parked.push((asked[0].as_str(), 200, r#"{"ReservedConcurrentExecutions":0}"#));
-    let aws = ReplayedAws::start(&parked).await;
+    aws.answer(&concurrency("checkout-drain"), 200, r#"{"ReservedConcurrentExecutions":0}"#);
     assert_eq!(aws.functions().may_run().await, Ok(false));
 }
