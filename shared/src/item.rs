@@ -98,6 +98,20 @@ pub enum Gate {
     Closed,
 }
 
+impl Gate {
+    /// Whether an item with these times admits an order stamped `placed_at`.
+    pub fn at(opens_at: Stamp, closes_at: Option<Stamp>, placed_at: Stamp) -> Self {
+        // First, since an item can be closed before it has opened.
+        if closes_at.is_some_and(|closes_at| placed_at >= closes_at) {
+            Self::Closed
+        } else if placed_at < opens_at {
+            Self::NotOpenYet
+        } else {
+            Self::Open
+        }
+    }
+}
+
 /// The phase of an item, as buyers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -121,14 +135,7 @@ impl Item {
 
     /// Whether the gates admit an order stamped `placed_at`.
     pub fn gate(&self, placed_at: Stamp) -> Gate {
-        // First, since an item can be closed before it has opened.
-        if self.closes_at.is_some_and(|closes_at| placed_at >= closes_at) {
-            Gate::Closed
-        } else if placed_at < self.opens_at {
-            Gate::NotOpenYet
-        } else {
-            Gate::Open
-        }
+        Gate::at(self.opens_at, self.closes_at, placed_at)
     }
 
     /// Whether every unit is sold or withheld. A reservation does not count until the ledger has sold it, even if

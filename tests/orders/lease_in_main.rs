@@ -138,6 +138,13 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
     assert_eq!(shown["means"], "a failover has closed the lease: no region sells", "{shown}");
 
+    // Another region is main by the lease: it would sell on although this one says that the item is closed.
+    let close = json!({ "command": "close", "item_id": "sneaker-42" });
+    let Invoked::FunctionError(refusal) = invoke.call("drop-admin", &close).await.unwrap() else {
+        panic!("an item was closed in a region that is not main")
+    };
+    assert_eq!(refusal["errorType"], "NotMain", "{refusal}");
+
     // With the lease back, main goes on and keeps every promise.
     let opened =
         LeaseRecord { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };

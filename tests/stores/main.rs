@@ -27,6 +27,7 @@ mod queue_link;
 mod queue_properties;
 mod redis_tls;
 mod refusals;
+mod repairs;
 mod replay;
 mod replay_begin;
 mod token_keys;

@@ -76,13 +76,21 @@ fn line(sale: &Sale) -> ExportLine<'_> {
     }
 }
 
-/// RFC 4180. Names and references may contain commas and quotes, so they are always quoted.
+/// A spreadsheet reads a value with one of these as its first character as a formula, and a buyer or a shop chooses the value.
+const BEGINS_A_FORMULA: [char; 4] = ['=', '+', '-', '@'];
+
+/// A quoted value of RFC 4180: names and references may contain commas and quotes. An apostrophe before a value that could
+/// be a formula makes it text; one before an apostrophe keeps the values apart.
+fn quoted(value: &str) -> String {
+    let apostrophe = if value.starts_with(BEGINS_A_FORMULA) || value.starts_with('\'') { "'" } else { "" };
+    format!("\"{apostrophe}{}\"", value.replace('"', "\"\""))
+}
+
 fn csv(lines: &[ExportLine<'_>], with_names: bool) -> String {
     let mut text = String::new();
     if with_names {
         text.push_str("user_token,payment_reference,placed_at,reserved_at\r\n");
     }
-    let quoted = |value: &str| format!("\"{}\"", value.replace('"', "\"\""));
     for ExportLine { user_token, payment_reference, placed_at, reserved_at } in lines {
         let payment = payment_reference.unwrap_or_default();
         let (buyer, payment) = (quoted(user_token), quoted(payment));
@@ -104,6 +112,18 @@ mod tests {
             csv(&[line], true),
             "user_token,payment_reference,placed_at,reserved_at\r\n\"a,\"\"b\",\"\",0,0\r\n"
         );
+    }
+
+    #[test]
+    fn no_value_is_a_formula_and_no_two_values_are_the_same() {
+        let values = ["=HYPERLINK(1)", "@a", "+1", "-1", "'=HYPERLINK(1)", "'a", "HYPERLINK(1)", "a=1"];
+        let written: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        assert_eq!(written[0], "\"'=HYPERLINK(1)\"");
+        assert_eq!(written[7], "\"a=1\"");
+        for (number, value) in written.iter().enumerate() {
+            assert!(!value[1..].starts_with(BEGINS_A_FORMULA), "{value}");
+            assert!(!written[..number].contains(value), "{value}");
+        }
     }
 
     /// Every character of the longest names is escaped.

@@ -40,17 +40,26 @@ pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -
         write(app, item_id, changes).await?;
         return Ok(app.queue.update_item(item_id, changes).await?);
     }
-    // A lower stock is written to Redis first: otherwise the drain could reserve units that the
-    // ledger no longer has.
-    app.queue.update_item(item_id, changes).await?;
+    // A lower stock is written to Redis first: otherwise the drain could reserve units that the ledger no longer has. The
+    // stock alone: if the ledger does not take the change, Redis must have none of the other fields.
+    let stock = |stock_total| ItemChanges { stock_total, ..ItemChanges::default() };
+    app.queue.update_item(item_id, &stock(changes.stock_total)).await?;
     match write(app, item_id, changes).await {
-        Err(AdminError::Ledger(LedgerError::Refused(rule))) if rule == NEVER_OVERSOLD => {
-            let as_before =
-                ItemChanges { stock_total: Some(known.item.stock_total), ..ItemChanges::default() };
-            app.queue.update_item(item_id, &as_before).await?;
-            Err(ItemError::Taken { taken: known.units_taken.into() }.into())
+        Ok(()) => {
+            let others = ItemChanges { stock_total: None, ..changes.clone() };
+            Ok(app.queue.update_item(item_id, &others).await?)
         }
-        written => written,
+        // The ledger may have taken the change. Until the command is repeated, Redis sells no more than both have.
+        Err(error @ AdminError::Ledger(LedgerError::Unavailable(_))) => Err(error),
+        Err(refusal) => {
+            app.queue.update_item(item_id, &stock(Some(known.item.stock_total))).await?;
+            Err(match refusal {
+                AdminError::Ledger(LedgerError::Refused(rule)) if rule == NEVER_OVERSOLD => {
+                    ItemError::Taken { taken: known.units_taken.into() }.into()
+                }
+                other => other,
+            })
+        }
     }
 }
 
@@ -89,8 +98,10 @@ pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), AdminError>
     Ok(app.queue.close_item(item_id, closed.item.closes_at.unwrap_or(now)).await?)
 }
 
-/// The item as the ledger has it. Fails if Redis does not have it.
+/// The item as the ledger has it, for a command that changes it. Fails if Redis does not have it, or if this region is not
+/// main.
 async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
+    refuse_elsewhere(app).await?;
     let known = app.ledger.item(item_id).await.map_err(|error| match error {
         LedgerError::NoSuchItem(item_id) => AdminError::Item(ItemError::NoSuchItem(item_id)),
         error => error.into(),
@@ -99,6 +110,16 @@ async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
         Ok(_) => Ok(known),
         Err(ItemError::NoSuchItem(item_id)) => Err(AdminError::OnlyInLedger(item_id)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails if another region is main: this region's stores take writes until a failover has fenced them, and the new main
+/// sells on. If the lease cannot be read, the command goes on: an operator can pause an item without it.
+async fn refuse_elsewhere(app: &App) -> Result<(), AdminError> {
+    let main = app.lease.status().await.ok().flatten().map(|lease| lease.record.region);
+    match main {
+        Some(main) if app.lease.region() != Some(main.as_str()) => Err(AdminError::NotMain(main)),
+        _ => Ok(()),
     }
 }
 

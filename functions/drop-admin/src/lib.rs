@@ -1,6 +1,7 @@
 //! The operator's commands: on items, on the ledger, and on Redis after a loss.
 
 mod audit;
+mod comparison;
 mod export;
 mod items;
 mod order_book;
@@ -19,7 +20,6 @@ use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A republish changes at most this many batches of 1,000 events, and returns where the next one begins.
@@ -72,6 +72,7 @@ impl From<ReconcileError> for AdminError {
         match error {
             ReconcileError::Item(error) => error.into(),
             ReconcileError::Ledger(error) => error.into(),
+            error @ ReconcileError::Incomplete(_) => Self::NotRebuilt(RebuildError::Store(error)),
         }
     }
 }
@@ -108,12 +109,14 @@ enum Command {
         #[serde(default)]
         without: Vec<String>,
     },
-    /// Compares Redis with the ledger, for one item or all, and repairs Redis if `repair` is set.
+    /// Compares Redis with the ledger, for one item or all after `after`, and repairs Redis if `repair` is set.
     Reconcile {
         #[serde(default)]
         item_id: Option<ItemId>,
         #[serde(default)]
         repair: bool,
+        #[serde(default)]
+        after: Option<ItemId>,
     },
     /// Publishes an item's events for the shop again, from the one with this sequence on, dead letters included.
     Republish {
@@ -206,7 +209,8 @@ impl From<AdminError> for Diagnostic {
             AdminError::NotMain(_) => "NotMain",
             AdminError::OnlyInLedger(_) => "OnlyInLedger",
             AdminError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
-            AdminError::NotRebuilt(_) => "TasksWaiting",
+            AdminError::NotRebuilt(RebuildError::TasksWaiting(_)) => "TasksWaiting",
+            AdminError::NotRebuilt(RebuildError::Store(_)) => "RebuildIncomplete",
             AdminError::FewerWithheld { .. } => "FewerWithheld",
             AdminError::NoOrderLogs => "NoOrderLogs",
             AdminError::NotReplayed(ReplayError::RegionUnreadable { .. }) => "LogUnreadable",
@@ -245,24 +249,8 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             }));
         }
         Command::Replay { item_id, without } => return replay(app, &item_id, without).await,
-        Command::Reconcile { item_id, repair } => {
-            let ids = match item_id {
-                Some(item_id) => vec![item_id],
-                None => app.ledger.item_ids().await?,
-            };
-            let mut items = BTreeMap::new();
-            for item_id in ids {
-                let reconciled = reconcile::reconcile(&app.stores(), &item_id, repair).await;
-                // If Redis has lost one item, the others are compared all the same.
-                let reconciled = match reconciled {
-                    Err(error @ ReconcileError::Item(ItemError::NoSuchItem(_))) => {
-                        json!({ "error": error.to_string() })
-                    }
-                    other => serde_json::to_value(other?)?,
-                };
-                items.insert(item_id, reconciled);
-            }
-            return Ok(json!({ "repaired": repair, "items": items }));
+        Command::Reconcile { item_id, repair, after } => {
+            return comparison::compare(app, item_id, repair, after.as_ref()).await;
         }
         Command::Republish { item_id, from } => {
             app.ledger.item(&item_id).await?;

@@ -10,7 +10,7 @@ use order_log::{LogRecord, RecordKind, RegionLog};
 use replay::ReplayError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::item::{Gate, Item, ItemId};
+use shared::item::{Gate, ItemId, NewItem};
 use shared::queue::ItemError;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -21,12 +21,25 @@ const PAGE_SIZE: usize = 20_000;
 /// Buyers whose state is read at once.
 const BUYERS: usize = 500;
 
-/// Where the next answer begins: a bucket, and a position in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The last order of an answer; the next answer begins after it. Orders that arrive meanwhile move no other one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BookCursor {
     bucket: u8,
-    position: usize,
+    placed_at: Stamp,
+    buyer: String,
+    region: String,
+}
+
+impl BookCursor {
+    fn of(bucket: u8, line: &BookLine) -> Self {
+        let BookLine { region, placed_at, buyer, .. } = line;
+        Self { bucket, placed_at: *placed_at, buyer: buyer.clone(), region: region.clone() }
+    }
+
+    fn is_before(&self, line: &BookLine) -> bool {
+        (self.placed_at, &self.buyer, &self.region) < line.key()
+    }
 }
 
 /// One order.
@@ -40,6 +53,13 @@ struct BookLine {
     reason: Option<&'static str>,
 }
 
+impl BookLine {
+    /// What orders the lines of a bucket. No two lines have the same.
+    fn key(&self) -> (Stamp, &String, &String) {
+        (self.placed_at, &self.buyer, &self.region)
+    }
+}
+
 /// What main and the ledger have of a buyer.
 #[derive(Clone, Debug, Default)]
 struct BuyerFacts {
@@ -50,7 +70,7 @@ struct BuyerFacts {
     has_unit: bool,
 }
 
-/// One page of the order book, from `after` on.
+/// One page of the order book, after `after`.
 pub(crate) async fn order_book(
     app: &App,
     item_id: &ItemId,
@@ -61,21 +81,18 @@ pub(crate) async fn order_book(
         return Err(AdminError::NoOrderLogs);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, &app.ledger.audit_key().await?);
-    let item = app.queue.item(item_id).await?;
-    let start = after.unwrap_or_default();
-    let mut lines = Vec::new();
+    // The ledger has it also after a loss of Redis.
+    let item = app.ledger.item(item_id).await?.item;
+    let mut page = BookPage::default();
     let mut next = None;
-    for bucket in start.bucket..=u8::MAX {
-        let skipped = if bucket == start.bucket { start.position } else { 0 };
+    for bucket in after.as_ref().map_or(0, |after| after.bucket)..=u8::MAX {
         let of_bucket = read_bucket(app, &item, &key, bucket).await?;
-        let left = PAGE_SIZE - lines.len();
-        let is_cut = of_bucket.len().saturating_sub(skipped) > left;
-        lines.extend(of_bucket.into_iter().skip(skipped).take(left));
-        if is_cut {
-            next = Some(BookCursor { bucket, position: skipped + left });
+        next = page.add(bucket, of_bucket, after.as_ref(), PAGE_SIZE);
+        if next.is_some() {
             break;
         }
     }
+    let lines = page.lines;
     let mut answer = json!({ "item_id": item_id, "stock_total": item.stock_total, "next": next });
     match format {
         AuditFormat::Json => answer["orders"] = serde_json::to_value(&lines)?,
@@ -84,10 +101,40 @@ pub(crate) async fn order_book(
     Ok(answer)
 }
 
+/// The lines of an answer.
+#[derive(Default)]
+struct BookPage {
+    lines: Vec<BookLine>,
+    /// The bucket of the last line.
+    bucket: u8,
+}
+
+impl BookPage {
+    /// Adds the lines of `bucket` after `after`, up to `most` lines in all. If lines of the bucket are left, returns the
+    /// page's last line.
+    fn add(
+        &mut self,
+        bucket: u8,
+        of_bucket: Vec<BookLine>,
+        after: Option<&BookCursor>,
+        most: usize,
+    ) -> Option<BookCursor> {
+        let after = after.filter(|after| after.bucket == bucket);
+        let mut left = of_bucket.into_iter().filter(|line| after.is_none_or(|after| after.is_before(line)));
+        let before = self.lines.len();
+        self.lines.extend(left.by_ref().take(most - before));
+        if self.lines.len() > before {
+            self.bucket = bucket;
+        }
+        let last = self.lines.last().map(|last| BookCursor::of(self.bucket, last));
+        last.filter(|_| left.next().is_some())
+    }
+}
+
 /// The orders of one bucket in all regions, by stamp.
 async fn read_bucket(
     app: &App,
-    item: &Item,
+    item: &NewItem,
     key: &hmac::Key,
     bucket: u8,
 ) -> Result<Vec<BookLine>, AdminError> {
@@ -121,7 +168,7 @@ async fn read_bucket(
             },
         ));
     }
-    lines.sort_by(|a, b| (a.placed_at, &a.buyer, &a.region).cmp(&(b.placed_at, &b.buyer, &b.region)));
+    lines.sort_by(|a, b| a.key().cmp(&b.key()));
     Ok(lines)
 }
 
@@ -133,7 +180,7 @@ async fn records(log: &RegionLog, item_id: &ItemId, bucket: u8) -> Result<Vec<Lo
 type Outcome<'a> = (&'a str, Stamp, &'static str, Option<&'static str>);
 
 /// The outcome of each order of one buyer.
-fn outcomes<'a>(item: &Item, known: &BuyerFacts, records: &[(&'a str, &LogRecord)]) -> Vec<Outcome<'a>> {
+fn outcomes<'a>(item: &NewItem, known: &BuyerFacts, records: &[(&'a str, &LogRecord)]) -> Vec<Outcome<'a>> {
     let left_at = records
         .iter()
         .filter(|(_, record)| record.kind == RecordKind::Leave)
@@ -155,7 +202,7 @@ fn outcomes<'a>(item: &Item, known: &BuyerFacts, records: &[(&'a str, &LogRecord
             ("refused", Some(refusal.reason.slug()))
         } else if left_at.is_some_and(|left_at| placed_at < left_at) {
             ("withdrawn", None)
-        } else if item.gate(placed_at) != Gate::Open {
+        } else if Gate::at(item.opens_at, item.closes_at, placed_at) != Gate::Open {
             ("refused", Some(if placed_at < item.opens_at { "not-open-yet" } else { "closed" }))
         } else if known.queued.is_none_or(|queued| placed_at < queued)
             && sold_at.is_none_or(|sold_at| placed_at > sold_at)

@@ -9,21 +9,16 @@ fn record(kind: RecordKind, micros: u64) -> LogRecord {
     LogRecord::new(kind, "shoe".parse().unwrap(), UserToken::parse("ann").unwrap(), at(micros))
 }
 
-fn item() -> Item {
-    Item {
+fn item() -> NewItem {
+    NewItem {
         item_id: "shoe".parse().unwrap(),
         name: "Shoe".into(),
         stock_total: 5,
-        stock_left: 5,
-        units_sold: 0,
-        withheld: 0,
         opens_at: at(10),
         closes_at: Some(at(1_000)),
         hold_seconds: 0,
+        max_hold_seconds: 0,
         settle_window_ms: 2_000,
-        settle_delay_ms: 2_000,
-        paused: false,
-        epoch: 1,
     }
 }
 
@@ -74,4 +69,42 @@ fn each_order_of_a_buyer_has_one_outcome() {
     // Released, and reserved again with a newer order, which the ledger does not have yet.
     let again = BuyerFacts { has_unit: true, ..sold(SaleState::Released, 20) };
     assert_eq!(of(again, &[order(20), order(30)]), ["released", "reserved"]);
+}
+
+fn lines(stamps: &[(u64, &str)]) -> Vec<BookLine> {
+    let line = |&(micros, region): &(u64, &str)| BookLine {
+        region: region.into(),
+        placed_at: at(micros),
+        buyer: "ab12".into(),
+        outcome: "queued",
+        reason: None,
+    };
+    let mut lines: Vec<BookLine> = stamps.iter().map(line).collect();
+    lines.sort_by(|a, b| a.key().cmp(&b.key()));
+    lines
+}
+
+#[test]
+fn an_order_that_arrives_between_two_pages_moves_no_other_one() {
+    let mut first = BookPage::default();
+    let bucket = lines(&[(1, "a"), (2, "a"), (2, "b"), (5, "a"), (6, "a")]);
+    let cursor = first.add(7, bucket, None, 3).unwrap();
+    let text = serde_json::to_string(&cursor).unwrap();
+    assert_eq!(text, r#"{"bucket":7,"placed_at":2,"buyer":"ab12","region":"b"}"#);
+    let cursor: BookCursor = serde_json::from_str(&text).unwrap();
+    let mut second = BookPage::default();
+    // Orders of another region, one before the cursor.
+    let bucket = lines(&[(1, "a"), (1, "z"), (2, "a"), (2, "b"), (3, "z"), (5, "a"), (6, "a")]);
+    assert_eq!(second.add(7, bucket, Some(&cursor), 3), None);
+    let all: Vec<(u64, &str)> = first
+        .lines
+        .iter()
+        .chain(&second.lines)
+        .map(|line| (line.placed_at.as_micros(), line.region.as_str()))
+        .collect();
+    assert_eq!(all, [(1, "a"), (2, "a"), (2, "b"), (3, "z"), (5, "a"), (6, "a")]);
+    // The page is full: the bucket of its last line counts, not the one of the next line.
+    let cursor = second.add(8, lines(&[(1, "a")]), None, 3).unwrap();
+    assert_eq!((cursor.bucket, cursor.placed_at), (7, at(6)));
+    assert_eq!(BookPage::default().add(8, lines(&[(1, "a")]), Some(&cursor), 3), None);
 }

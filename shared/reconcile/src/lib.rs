@@ -10,7 +10,7 @@ pub use rebuild::{RebuildError, rebuild, restore};
 use ledger::{EpochStart, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use serde::Serialize;
-use shared::item::{ItemChanges, ItemId, NewItem};
+use shared::item::{ItemId, NewItem};
 use shared::queue::{
     CANCELLED_OFFSET_MICROS, ItemError, Keys, Link, LinkError, Queue, ReservationOutcome, Settlement,
 };
@@ -48,6 +48,10 @@ pub enum ReconcileError {
     Item(#[from] ItemError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(
+        "item {0} was not written to Redis: a key with its buyers was lost during the rebuild; repeat the command"
+    )]
+    Incomplete(ItemId),
 }
 
 /// The differences between the two stores, and the repairs.
@@ -289,21 +293,14 @@ async fn compare_item(
     ];
     let different: Vec<&str> = fields.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect();
     if repair && !different.is_empty() {
-        let changes = ItemChanges {
-            name: Some(known.item.name),
-            stock_total: Some(known.item.stock_total),
-            opens_at: Some(known.item.opens_at),
-            closes_at: known.item.closes_at,
-            hold_seconds: Some(known.item.hold_seconds),
-            // Only the ledger has it.
-            max_hold_seconds: None,
-            // Only if it differs: to write it gives an item of an earlier version a watermark.
-            settle_window_ms: (known.item.settle_window_ms != item.settle_window_ms
-                && known.item.settle_window_ms <= NewItem::MAX_SETTLE_WINDOW_MS)
-                .then_some(known.item.settle_window_ms),
-        };
-        stores.queue.update_item(item_id, &changes).await?;
-        stores.queue.pause_item(item_id, known.paused).await?;
+        let mut fields = rebuild::item_fields(&known);
+        // Only if it differs: to write it gives an item of an earlier version a watermark. A longer window than today's
+        // longest is that of such an item.
+        let window_ms = known.item.settle_window_ms;
+        let writes_window = window_ms != item.settle_window_ms && window_ms <= NewItem::MAX_SETTLE_WINDOW_MS;
+        // The units withheld, and with them those left, are written with the stock.
+        fields.retain(|(field, _)| *field != "withheld" && (*field != "settle_window_ms" || writes_window));
+        stores.queue.repair_item(item_id, &fields).await?;
     }
     Ok(different)
 }

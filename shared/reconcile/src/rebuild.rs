@@ -6,9 +6,18 @@ use redis::{AsyncCommands, Script};
 use shared::item::ItemId;
 use shared::queue::{ITEMS, ItemError, Keys};
 use shared::stamp::Stamp;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
+/// Seconds after its last page that an unfinished rebuild leaves its key in Redis: more than a call to the ledger takes,
+/// and than Redis stays unavailable for a moment.
+const KEY_SECONDS: i64 = 300;
+
 static REBUILD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rebuild.lua")));
+
+/// The script's answer if its temporary key is incomplete.
+const INCOMPLETE: i64 = -2;
 
 /// Why an item was not rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -52,49 +61,56 @@ pub async fn rebuild(stores: &Stores, item_id: &ItemId) -> Result<(i64, Reconcil
 
 /// Writes item, stock, buyers and holds as the ledger has them, and returns the taken units. If the item exists and sells,
 /// it writes nothing and returns -1. No other process may sell the item in the meantime. Units that only the old
-/// reservations had as taken are free afterwards. A drain sells the item at once if `epoch` is the ledger's epoch.
+/// reservations had as taken are free afterwards. A drain sells the item at once if `epoch` is the ledger's epoch. Rebuilds
+/// of one item may overlap: as soon as the first one has written an item that is not paused, the others write nothing.
 pub async fn restore(stores: &Stores, item_id: &ItemId, epoch: u64) -> Result<i64, ReconcileError> {
     let known = stores.ledger.item(item_id).await?;
     let keys = Keys::of(item_id);
-    let served_to = write_reservations(stores, item_id, &keys).await?;
-    let fields = fields(&known, epoch);
+    let token = format!("{:016x}", RandomState::new().build_hasher().finish());
+    let rebuild = Keys::rebuild(item_id, &token);
+    let written = write_reservations(stores, item_id, &rebuild).await?;
+    let mut fields = item_fields(&known);
+    fields.push(("epoch", epoch.to_string()));
     stores.queue.activate(item_id).await.map_err(unanswered)?;
-    stores
+    let taken: i64 = stores
         .link
         .call(async |mut connection| {
             let _: () = connection.sadd(ITEMS, item_id.as_str()).await?;
             let mut script = REBUILD.key(&keys.item);
-            script.key(&keys.reservations).key(&keys.rebuild).arg(served_to.as_micros());
-            script.arg(u8::from(stores.queue.has_order_logs()));
+            script.key(&keys.reservations).key(&rebuild).arg(written.served_to.as_micros());
+            script.arg(u8::from(stores.queue.has_order_logs())).arg(written.buyers);
             for (field, value) in &fields {
                 script.arg(field).arg(value);
             }
             script.invoke_async(&mut connection).await
         })
         .await
-        .map_err(unanswered)
+        .map_err(unanswered)?;
+    if taken == INCOMPLETE { Err(ReconcileError::Incomplete(item_id.clone())) } else { Ok(taken) }
 }
 
 fn unanswered(error: shared::queue::LinkError) -> ReconcileError {
     ItemError::from(error).into()
 }
 
-/// Returns the newest stamp of the ledger's sales: the watermark starts there, at least at 1 µs.
-async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> Result<Stamp, ReconcileError> {
-    let rebuild = &keys.rebuild;
-    let run = |batch: Option<Vec<(f64, String)>>| {
-        stores.link.call(async move |mut connection| match batch {
-            None => connection.del::<_, ()>(rebuild).await,
-            Some(batch) => connection.zadd_multiple::<_, _, _, ()>(rebuild, &batch).await,
-        })
-    };
-    run(None).await.map_err(unanswered)?;
-    let mut served_to = Stamp::EPOCH.saturating_add_micros(1);
+/// The ledger's sales of an item, in a temporary key.
+struct Written {
+    /// The newest stamp of the sales, at least 1 µs: the watermark starts there.
+    served_to: Stamp,
+    buyers: u64,
+}
+
+async fn write_reservations(
+    stores: &Stores,
+    item_id: &ItemId,
+    rebuild: &str,
+) -> Result<Written, ReconcileError> {
+    let mut written = Written { served_to: Stamp::EPOCH.saturating_add_micros(1), buyers: 0 };
     let mut last = None;
     loop {
         let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
-        let Some(end) = page.last().cloned() else { return Ok(served_to) };
-        served_to = page.iter().map(|sale| sale.placed_at).fold(served_to, Stamp::max);
+        let Some(end) = page.last().cloned() else { return Ok(written) };
+        written.served_to = page.iter().map(|sale| sale.placed_at).fold(written.served_to, Stamp::max);
         let scores = page.iter().map(|sale| {
             let score = match sale.state {
                 SaleState::Sold => f64::INFINITY,
@@ -104,14 +120,26 @@ async fn write_reservations(stores: &Stores, item_id: &ItemId, keys: &Keys) -> R
             };
             (score, sale.user_token.as_str().to_owned())
         });
-        run(Some(scores.collect())).await.map_err(unanswered)?;
+        let scores: Vec<(f64, String)> = scores.collect();
+        // A buyer who has reserved again meanwhile is in two pages, and once in the key.
+        let (added,): (u64,) = stores
+            .link
+            .call(async |mut connection| {
+                let mut pipe = redis::pipe();
+                pipe.zadd_multiple(rebuild, &scores).expire(rebuild, KEY_SECONDS).ignore();
+                pipe.query_async(&mut connection).await
+            })
+            .await
+            .map_err(unanswered)?;
+        written.buyers += added;
         last = Some(end);
     }
 }
 
-fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 9] {
+/// The item's fields in Redis as the ledger has them, stock_total and withheld first.
+pub(crate) fn item_fields(known: &LedgerItem) -> Vec<(&'static str, String)> {
     let item = &known.item;
-    [
+    vec![
         ("stock_total", item.stock_total.to_string()),
         ("withheld", known.withheld.to_string()),
         ("name", item.name.clone()),
@@ -120,6 +148,5 @@ fn fields(known: &LedgerItem, epoch: u64) -> [(&'static str, String); 9] {
         ("hold_seconds", item.hold_seconds.to_string()),
         ("settle_window_ms", item.settle_window_ms.to_string()),
         ("paused", u8::from(known.paused).to_string()),
-        ("epoch", epoch.to_string()),
     ]
 }

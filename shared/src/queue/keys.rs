@@ -37,8 +37,6 @@ pub struct Keys {
     pub left: String,
     /// Sorted set `user_token` → the stamp of the order for which the unit is reserved; expires.
     pub served: String,
-    /// Sorted set: reservations that are being rebuilt from the ledger.
-    pub rebuild: String,
     /// Stream: tasks that could not be processed, with the reason.
     pub dead_letters: String,
 }
@@ -53,9 +51,14 @@ impl Keys {
             tasks: format!("tasks:{{{item_id}}}"),
             left: format!("left:{{{item_id}}}"),
             served: format!("served:{{{item_id}}}"),
-            rebuild: format!("rebuild:{{{item_id}}}"),
             dead_letters: format!("dead_letters:{{{item_id}}}"),
         }
+    }
+
+    /// Sorted set: reservations that the rebuild `token` reads from the ledger. Rebuilds of one item may overlap, so that
+    /// each has a key of its own.
+    pub fn rebuild(item_id: &ItemId, token: &str) -> String {
+        format!("rebuild:{token}:{{{item_id}}}")
     }
 }
 
@@ -65,9 +68,10 @@ mod tests {
 
     #[test]
     fn all_keys_of_an_item_share_a_hash_tag() {
-        let keys = Keys::of(&"sneaker-42".parse().unwrap());
+        let item_id = "sneaker-42".parse().unwrap();
+        let (keys, rebuild) = (Keys::of(&item_id), Keys::rebuild(&item_id, "token"));
         let scripts = [&keys.item, &keys.orders, &keys.reservations, &keys.attempts, &keys.tasks];
-        for key in scripts.into_iter().chain([&keys.left, &keys.served]) {
+        for key in scripts.into_iter().chain([&keys.left, &keys.served, &rebuild]) {
             assert!(key.ends_with(":{sneaker-42}"), "{key}");
         }
     }

@@ -3,7 +3,7 @@
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
 --       hold_seconds, settle_window_ms, paused. `closed_at` closes the item at that moment, unless it closes earlier; it may be
---       before the item opens.
+--       before the item opens. `is_repair` has the fields written as they are, without a rule.
 --
 -- Returns 'OK', 'NOITEM', 'TAKEN' and the units reserved or sold, or 'GATES' if the item would close before it opens.
 local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at', 'closed',
@@ -15,7 +15,7 @@ for i = 1, #ARGV, 2 do new[ARGV[i]] = ARGV[i + 1] end
 
 if new.stock_total then
   local taken = old[1] - old[2]
-  if tonumber(new.stock_total) < taken then return { 'TAKEN', string.format('%.0f', taken) } end
+  if tonumber(new.stock_total) < taken and not new.is_repair then return { 'TAKEN', string.format('%.0f', taken) } end
   new.stock_left = string.format('%.0f', new.stock_total - taken)
 end
 
@@ -26,7 +26,8 @@ if new.closed_at then
 else
   local opens_at = tonumber(new.opens_at or old[3])
   local closes_at = tonumber(new.closes_at or old[4])
-  if (new.opens_at or new.closes_at) and closes_at and closes_at <= opens_at then return { 'GATES' } end
+  local moves_gates = (new.opens_at or new.closes_at) and not new.is_repair
+  if moves_gates and closes_at and closes_at <= opens_at then return { 'GATES' } end
 end
 
 -- An item of an earlier version has no watermark, and its window was fixed: everything before it may have been served.
@@ -35,5 +36,6 @@ if new.settle_window_ms and not old[5] then
   new.closed = string.format('%.0f', time[1] * 1000000 + time[2] - old[6] * 1000)
 end
 
+new.is_repair = nil
 for field, value in pairs(new) do redis.call('HSET', KEYS[1], field, value) end
 return { 'OK' }

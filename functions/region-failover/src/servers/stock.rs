@@ -125,6 +125,8 @@ async fn withhold(stores: &Stores, run: &Run, item_id: &ItemId, free: i64) -> Re
 fn is_of_item(error: &ReconcileError) -> bool {
     match error {
         ReconcileError::Item(error) => is_of_data(error),
+        // The next try writes its key again.
+        ReconcileError::Incomplete(_) => false,
         ReconcileError::Ledger(error) => {
             matches!(error, LedgerError::Refused(_) | LedgerError::NoSuchItem(_))
         }
