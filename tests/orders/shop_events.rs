@@ -346,6 +346,23 @@ async fn no_event_is_sent_to_a_bus_that_does_not_exist() {
     accepted(&bus, 5).await;
 }
 
+/// EventBridge's control plane can fail while it accepts events.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_sent_although_eventbridge_does_not_say_whether_the_bus_exists() {
+    let bus = EventBus::start(EVENT_BUS, 11).await.unwrap();
+    bus.throttle_describe(true);
+    let mut options = quick(regions::first(1));
+    options.event_bus = Some(bus.url());
+    let system = System::start(&options).await.unwrap();
+    let wanted = async || Ok(events_are_wanted(&system).await?.then_some(()));
+    eventually("events are wanted", Duration::from_secs(20), wanted).await.unwrap();
+    announce(&system, "drop", json!({ "stock_total": 5, "settle_window_ms": 300, "hold_seconds": 60 }))
+        .await
+        .unwrap();
+    drop_of(&system, 5, 5, "buyer").await.unwrap();
+    accepted(&bus, 5).await;
+}
+
 /// Prints the figures of the documents: the time from a decision to its acceptance, and the rate of one publisher.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_keeps_up_with_a_drop() -> Result<()> {

@@ -11,6 +11,7 @@ use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use ledger::{Decided, OutboxEvent};
 use sdk::{Region, RetryConfig, TimeLimits};
 use shared::config::{self, ConfigError, Source};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// EventBridge's limit of entries in a call. Their total size stays far below its limit of 256 KB.
@@ -26,10 +27,24 @@ const LIMITS: TimeLimits = TimeLimits {
 /// a right that is missing.
 const PERMANENT: [&str; 3] = ["MalformedDetail", "InvalidArgument", "RedactionFailure"];
 
+const NO_SUCH_BUS: &str = "ResourceNotFoundException";
+
 #[derive(Debug)]
 pub(crate) struct Publisher {
     client: Client,
     bus: String,
+    /// What EventBridge last said of the bus. Before its first answer the bus is assumed to exist, as the template
+    /// creates it together with this function.
+    is_bus_missing: AtomicBool,
+}
+
+/// What a question about the bus found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BusAnswer {
+    Exists,
+    Missing,
+    /// EventBridge did not say, for this reason: its control plane can fail while it accepts events.
+    Unknown(String),
 }
 
 /// What became of an item's events.
@@ -49,12 +64,24 @@ impl Publisher {
             .retry_config(RetryConfig::disabled())
             .timeout_config(LIMITS.timeouts())
             .build();
-        Ok(Self { client: Client::new(&aws), bus })
+        Ok(Self { client: Client::new(&aws), bus, is_bus_missing: AtomicBool::new(false) })
     }
 
-    /// Whether the bus exists: EventBridge accepts events for a bus that does not exist, and drops them.
-    pub(crate) async fn find_bus(&self) -> Result<(), String> {
-        self.client.describe_event_bus().name(&self.bus).send().await.map(drop).map_err(reason)
+    /// Whether the bus did not exist when EventBridge last said so.
+    pub(crate) fn is_bus_missing(&self) -> bool {
+        self.is_bus_missing.load(Ordering::Relaxed)
+    }
+
+    /// Asks whether the bus exists: EventBridge accepts events for a bus that does not exist, and drops them.
+    pub(crate) async fn find_bus(&self) -> BusAnswer {
+        let found = self.client.describe_event_bus().name(&self.bus).send().await;
+        let answer = bus_answer(found.map(drop).map_err(reason));
+        match answer {
+            BusAnswer::Exists => self.is_bus_missing.store(false, Ordering::Relaxed),
+            BusAnswer::Missing => self.is_bus_missing.store(true, Ordering::Relaxed),
+            BusAnswer::Unknown(_) => {}
+        }
+        answer
     }
 
     /// Sends an item's events in order, up to the first that is not accepted, or until `ends_at`.
@@ -122,6 +149,14 @@ impl Publisher {
     }
 }
 
+fn bus_answer(found: Result<(), String>) -> BusAnswer {
+    match found {
+        Ok(()) => BusAnswer::Exists,
+        Err(code) if code == NO_SUCH_BUS => BusAnswer::Missing,
+        Err(reason) => BusAnswer::Unknown(reason),
+    }
+}
+
 /// What the code of an entry decides; an error if it is to be sent again.
 fn judge(code: Option<&str>) -> Result<Decided, &str> {
     match code {
@@ -148,6 +183,17 @@ mod tests {
         assert_eq!(judge(Some("MalformedDetail")), Ok(Decided::DeadLetter("MalformedDetail")));
         for passing in ["InternalFailure", "ThrottlingException", "NotAuthorizedForSourceException", "New"] {
             assert_eq!(judge(Some(passing)), Err(passing));
+        }
+    }
+
+    #[test]
+    fn only_a_bus_that_does_not_exist_is_missing() {
+        assert_eq!(bus_answer(Ok(())), BusAnswer::Exists);
+        assert_eq!(bus_answer(Err("ResourceNotFoundException".into())), BusAnswer::Missing);
+        for passing in
+            ["ThrottlingException", "AccessDeniedException", "InternalException", "dispatch failure"]
+        {
+            assert_eq!(bus_answer(Err(passing.into())), BusAnswer::Unknown(passing.into()));
         }
     }
 

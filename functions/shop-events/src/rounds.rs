@@ -1,8 +1,9 @@
 //! Turns over the outbox until the run ends.
 
+use crate::publisher::BusAnswer;
 use crate::{App, Summary};
 use futures::future::join_all;
-use ledger::{Decided, LedgerError, OutboxEvent, TURN_LIMIT};
+use ledger::{Decided, LedgerError, MalformedEvent, OutboxEvent, TURN_LIMIT};
 use shared::item::ItemId;
 use shared::item_runs::pause;
 use std::time::{Duration, Instant};
@@ -16,7 +17,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often a run asks whether the bus exists.
 const BUS_INTERVAL: Duration = Duration::from_secs(60);
-/// The pause after the run could not find the bus.
+/// How often a run reports that an event is malformed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause while the bus does not exist.
 const BUS_PAUSE: Duration = Duration::from_secs(5);
 
 /// How a turn ended.
@@ -28,9 +31,9 @@ enum TurnEnd {
     Idle,
     /// There may be more events to send at once.
     Progress,
-    /// EventBridge accepted no event.
+    /// EventBridge accepted no event, or no pending event could be read.
     Stuck,
-    /// The bus does not exist, or EventBridge did not answer whether it does: no event was sent.
+    /// The bus does not exist: no event was sent.
     NoBus,
 }
 
@@ -38,17 +41,17 @@ enum TurnEnd {
 pub(crate) async fn publish_until(app: &App, until: Instant) -> Summary {
     let mut summary = Summary::default();
     // The items are taken in turns: one that EventBridge does not accept must not hold up those after it.
-    let mut after = None;
-    let mut bus_found_at = None;
+    let mut turns = Turns::default();
+    let mut bus_asked_at = None;
     while Instant::now() < until {
         // The lease keeper logs this.
         let is_main = app.lease.permit().is_ok();
         let end = if !is_main {
             Ok(TurnEnd::Others)
-        } else if !has_bus(app, &mut bus_found_at, &mut summary).await {
+        } else if !has_bus(app, &mut bus_asked_at, &mut summary).await {
             Ok(TurnEnd::NoBus)
         } else {
-            turn(app, &mut after, until, &mut summary).await
+            turn(app, &mut turns, until, &mut summary).await
         };
         let time = match end {
             Ok(TurnEnd::Progress) => Duration::ZERO,
@@ -68,38 +71,65 @@ pub(crate) async fn publish_until(app: &App, until: Instant) -> Summary {
     summary
 }
 
-/// Whether the bus existed within the last minute.
-async fn has_bus(app: &App, found_at: &mut Option<Instant>, summary: &mut Summary) -> bool {
-    if found_at.is_some_and(|at| at.elapsed() < BUS_INTERVAL) {
+/// Whether the bus exists, as EventBridge said within the last minute. Without an answer, an earlier one counts.
+async fn has_bus(app: &App, asked_at: &mut Option<Instant>, summary: &mut Summary) -> bool {
+    let publisher = &app.publisher;
+    if !publisher.is_bus_missing() && asked_at.is_some_and(|at| at.elapsed() < BUS_INTERVAL) {
         return true;
     }
-    *found_at = match app.publisher.find_bus().await {
-        Ok(()) => Some(Instant::now()),
-        Err(reason) => {
+    *asked_at = Some(Instant::now());
+    match publisher.find_bus().await {
+        BusAnswer::Exists => {}
+        BusAnswer::Missing => {
             summary.failures += 1;
             metrics::counter!("event_failures").increment(1);
             tracing::error!(
-                reason,
-                "could not find the event bus, which would drop events without an error; no event is sent, and the run asks again in 5 s"
+                "the event bus does not exist, and EventBridge would drop events without an error; no event is sent, and the run asks again in 5 s"
             );
-            None
         }
-    };
-    found_at.is_some()
+        BusAnswer::Unknown(reason) => {
+            let is_missing = publisher.is_bus_missing();
+            tracing::warn!(
+                reason,
+                is_missing,
+                "could not ask EventBridge whether the event bus exists; its last answer counts, and the run asks again"
+            );
+        }
+    }
+    !publisher.is_bus_missing()
+}
+
+/// What one turn leaves to the next.
+#[derive(Default)]
+struct Turns {
+    /// The last item of the turn before, if there may be items after it.
+    after: Option<ItemId>,
+    /// When a malformed event was reported.
+    reported_at: Option<Instant>,
 }
 
 async fn turn(
     app: &App,
-    after: &mut Option<ItemId>,
+    turns: &mut Turns,
     until: Instant,
     summary: &mut Summary,
 ) -> Result<TurnEnd, LedgerError> {
-    let Some(turn) = app.ledger.outbox_turn(after.as_ref()).await? else {
-        *after = None;
+    let Some(turn) = app.ledger.outbox_turn(turns.after.as_ref()).await? else {
+        turns.after = None;
         return Ok(TurnEnd::Others);
     };
-    let began_at_first = after.is_none();
-    after.clone_from(&turn.last_item);
+    let began_at_first = turns.after.is_none();
+    turns.after.clone_from(&turn.last_item);
+    let is_malformed = turn.malformed.is_some();
+    if let Some(MalformedEvent { item_id, sequence, error }) = &turn.malformed
+        && turns.reported_at.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL)
+    {
+        turns.reported_at = Some(Instant::now());
+        tracing::error!(
+            %error, item_id, sequence,
+            "could not read an event of the outbox; it and its item's later ones stay pending"
+        );
+    }
     let events = turn.events.clone();
     let ends_at = until.min(Instant::now() + TURN_LIMIT);
     let items = events.chunk_by(|one, next| one.item_id == next.item_id);
@@ -122,11 +152,31 @@ async fn turn(
             "EventBridge did not accept an event; it and its item's later ones are sent again"
         );
     }
-    Ok(match (events.is_empty(), decided.is_empty()) {
+    Ok(turn_end(events.is_empty(), decided.is_empty(), began_at_first, is_malformed))
+}
+
+/// How a turn ended that read no event, or decided none.
+fn turn_end(read_none: bool, decided_none: bool, began_at_first: bool, is_malformed: bool) -> TurnEnd {
+    match (read_none, decided_none) {
         // There may be events of items before the last turn's.
         (true, _) if !began_at_first => TurnEnd::Progress,
+        (true, _) if is_malformed => TurnEnd::Stuck,
         (true, _) => TurnEnd::Idle,
         (false, true) => TurnEnd::Stuck,
         (false, false) => TurnEnd::Progress,
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_without_a_readable_event_is_no_reason_to_hurry() {
+        assert_eq!(turn_end(true, true, true, false), TurnEnd::Idle);
+        assert_eq!(turn_end(true, true, true, true), TurnEnd::Stuck);
+        assert_eq!(turn_end(true, true, false, true), TurnEnd::Progress);
+        assert_eq!(turn_end(false, true, true, false), TurnEnd::Stuck);
+        assert_eq!(turn_end(false, false, true, true), TurnEnd::Progress);
+    }
 }

@@ -58,6 +58,8 @@ struct BusState {
     malformed: Vec<String>,
     /// A deleted bus accepts events and drops them.
     is_deleted: bool,
+    /// The control plane throttles, while events are accepted.
+    describe_throttled: bool,
     dropped: u64,
     accepted: Vec<BusEvent>,
     calls: u64,
@@ -74,6 +76,7 @@ impl EventBus {
             random: StdRng::seed_from_u64(seed),
             malformed: Vec::new(),
             is_deleted: false,
+            describe_throttled: false,
             dropped: 0,
             accepted: Vec::new(),
             calls: 0,
@@ -103,6 +106,11 @@ impl EventBus {
     /// Deletes the bus, or creates it again.
     pub fn set_deleted(&self, is_deleted: bool) {
         locked(&self.state).is_deleted = is_deleted;
+    }
+
+    /// Throttles `DescribeEventBus`, or answers it again.
+    pub fn throttle_describe(&self, is_throttled: bool) {
+        locked(&self.state).describe_throttled = is_throttled;
     }
 
     /// The number of events that were accepted and dropped, since the bus was deleted.
@@ -174,6 +182,9 @@ async fn answer(State(state): State<Arc<Mutex<BusState>>>, request: Request) -> 
 
 fn describe(state: &BusState, body: &Value) -> Response<Body> {
     let name = body["Name"].as_str().unwrap_or("default");
+    if state.describe_throttled {
+        return refusal(400, "ThrottlingException", "Rate exceeded");
+    }
     if state.is_deleted || name != state.name {
         let why = format!("Event bus {name} does not exist.");
         return refusal(400, "ResourceNotFoundException", &why);

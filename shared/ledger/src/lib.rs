@@ -27,7 +27,8 @@ pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, Repli
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use outbox::{
-    Decided, EventSale, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, Republished, TURN_LIMIT,
+    Decided, EventSale, MalformedEvent, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, Republished,
+    TURN_LIMIT,
 };
 pub use payment::{Decline, Extension, MAX_EXTENSIONS, Payment, WantedHold};
 pub use records::{Sale, SalePosition, SaleState};

@@ -72,8 +72,18 @@ pub struct OutboxTurn {
     transaction: Transaction<'static, Postgres>,
     /// Pending events. Those of an item are in the order of their sequence, and none is missing between them.
     pub events: Vec<OutboxEvent>,
+    /// The first pending event that could not be read. It and its item's later ones stay pending.
+    pub malformed: Option<MalformedEvent>,
     /// The last item of the turn, if there may be items after it.
     pub last_item: Option<ItemId>,
+}
+
+/// An event that the outbox has and that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedEvent {
+    pub item_id: String,
+    pub sequence: i64,
+    pub error: LedgerError,
 }
 
 /// The result of sending an event.
@@ -123,10 +133,13 @@ impl Ledger {
                 .fetch_all(&mut *transaction)
                 .await?;
             let of_items: Vec<&[PgRow]> = rows.chunk_by(|one, next| item_of(one) == item_of(next)).collect();
+            let mut malformed = None;
+            let events = of_items.iter().flat_map(|rows| readable(rows, &mut malformed)).collect();
             let last_item = rows.last().and_then(item_of).and_then(|item_id| item_id.parse().ok());
             Ok(Some(OutboxTurn {
                 transaction,
-                events: of_items.iter().flat_map(|rows| readable(rows)).collect(),
+                events,
+                malformed,
                 last_item: last_item.filter(|_| of_items.len() == ITEMS_PER_TURN as usize),
             }))
         })
@@ -176,14 +189,17 @@ fn item_of(row: &PgRow) -> Option<&str> {
 }
 
 /// The events of one item, up to the first that is malformed: later ones must not overtake it. Other items go on.
-fn readable(rows: &[PgRow]) -> Vec<OutboxEvent> {
+fn readable(rows: &[PgRow], malformed: &mut Option<MalformedEvent>) -> Vec<OutboxEvent> {
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
         match read(row) {
             Ok(event) => events.push(event),
             Err(error) => {
-                let (item_id, sequence) = (item_of(row), row.try_get::<i64, _>("sequence").ok());
-                tracing::error!(%error, item_id, sequence, "could not read an event of the outbox; it and its item's later ones stay pending");
+                malformed.get_or_insert_with(|| MalformedEvent {
+                    item_id: item_of(row).unwrap_or_default().to_owned(),
+                    sequence: row.try_get("sequence").unwrap_or_default(),
+                    error,
+                });
                 break;
             }
         }

@@ -328,6 +328,8 @@ async fn a_malformed_event_holds_up_its_own_item_only() {
     let of_item: Vec<u64> =
         turn.events.iter().filter(|one| one.item_id == ids[3]).map(|one| one.sequence).collect();
     assert_eq!((turn.events.len(), &of_item[..], turn.last_item.as_ref()), (16, &[1][..], Some(&ids[15])));
+    let malformed = turn.malformed.as_ref().map(|one| (one.item_id.as_str(), one.sequence));
+    assert_eq!(malformed, Some(("item03", 2)));
     let decided: Vec<_> = turn.events.clone();
     let decided: Vec<_> = decided.iter().map(|event| (event, Decided::Published)).collect();
     turn.finish(&decided).await.unwrap();
