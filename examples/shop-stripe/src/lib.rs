@@ -8,7 +8,7 @@ mod mapping;
 mod order_confirm;
 pub mod signature;
 
-pub use mapping::{Event, Notice, Outcome, notice};
+pub use mapping::{Event, IncompleteError, Notice, Outcome, notice};
 pub use order_confirm::{Decision, OrderConfirm};
 
 use base64::Engine;
@@ -96,8 +96,16 @@ pub async fn handle(app: &App, request: Request, now_seconds: u64) -> Value {
     let Ok(event) = serde_json::from_slice::<Event>(&body) else {
         return answer(400, &json!({ "refused": "the body is no event" }));
     };
-    let Some(notice) = notice(&event) else {
-        return answer(200, &json!({ "ignored": event.kind }));
+    let notice = match notice(&event) {
+        Ok(Some(notice)) => notice,
+        Ok(None) => return answer(200, &json!({ "ignored": event.kind })),
+        Err(error) => {
+            tracing::error!(
+                %error, event = event.id, kind = event.kind,
+                "cannot report a payment to fairdrop; Stripe sends the event again, and lists it as failed"
+            );
+            return answer(422, &json!({ "refused": error.to_string() }));
+        }
     };
     match app.confirm.send(&notice).await {
         Decision::Accepted(state) => answer(200, &state),
@@ -180,6 +188,14 @@ mod tests {
                               "body": STANDARD.encode(other), "isBase64Encoded": true });
         let answer = handle(&app, serde_json::from_value(encoded).unwrap(), NOW).await;
         assert_eq!(answer["statusCode"], 200);
+    }
+
+    #[tokio::test]
+    async fn a_payment_without_a_buyer_is_refused() {
+        let paid = r#"{"id":"evt_3","type":"payment_intent.succeeded","data":{"object":{"object":"payment_intent",
+            "id":"pi_1","metadata":{"item_id":"a"}}}}"#;
+        let (status, text) = send(&app(), &sign("whsec_new", NOW, paid), paid).await;
+        assert!(status == 422 && text.contains("user_token"), "{text}");
     }
 
     #[tokio::test]

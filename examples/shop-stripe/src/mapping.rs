@@ -48,16 +48,42 @@ const VOUCHERS: [(&str, &str); 4] = [
     ("oxxo_display_details", "expires_after"),
 ];
 
+/// An event of a payment for a drop that lacks what fairdrop needs. The payment must not pass unnoticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event is about a drop, and lacks {0}")]
+pub struct IncompleteError(&'static str);
+
 /// The notice that `event` makes; `None` if fairdrop has nothing to learn from it. The shop sets `item_id` and
-/// `user_token` in the metadata of the payment intent, and with Checkout in those of the session, too.
-pub fn notice(event: &Event) -> Option<Notice> {
+/// `user_token` in the metadata of the payment intent, and with Checkout in those of the session, too. An event without
+/// either is about something else that the shop sells.
+pub fn notice(event: &Event) -> Result<Option<Notice>, IncompleteError> {
     let object = &event.data.object;
     let text = |name: &str| object.get(name).and_then(Value::as_str);
-    let (outcome, until) = match (event.kind.as_str(), text("payment_status")) {
+    let Some((outcome, until)) = outcome(event) else { return Ok(None) };
+    let metadata = |name: &str| object.get("metadata")?.get(name)?.as_str().map(str::to_owned);
+    let (item_id, user_token) = match (metadata("item_id"), metadata("user_token")) {
+        (Some(item_id), Some(user_token)) => (item_id, user_token),
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(IncompleteError("item_id in its metadata")),
+        (Some(_), None) => return Err(IncompleteError("user_token in its metadata")),
+    };
+    let reference = if text("object") == Some("payment_intent") { "id" } else { "payment_intent" };
+    let Some(payment_reference) = text(reference).map(str::to_owned) else {
+        // A session that expires unused has no payment intent: the hold ends by itself.
+        let is_unused = outcome == Outcome::Cancelled;
+        return if is_unused { Ok(None) } else { Err(IncompleteError("a payment intent")) };
+    };
+    Ok(Some(Notice { item_id, user_token, payment_reference, outcome, until }))
+}
+
+fn outcome(event: &Event) -> Option<(Outcome, Option<u64>)> {
+    let object = &event.data.object;
+    let status = object.get("payment_status").and_then(Value::as_str);
+    Some(match (event.kind.as_str(), status) {
         ("payment_intent.succeeded", _) => (Outcome::Paid, None),
         ("payment_intent.processing", _) => (Outcome::Pending, None),
         // Other actions, such as 3-D Secure, are for a buyer who is there.
-        ("payment_intent.requires_action", _) => (Outcome::Pending, Some(voucher_end(object)?)),
+        ("payment_intent.requires_action", _) => (Outcome::Pending, voucher_end(object)?),
         ("payment_intent.payment_failed", _) => (Outcome::Declined, None),
         ("payment_intent.canceled", _) => (Outcome::Cancelled, None),
         ("checkout.session.completed", Some("paid")) => (Outcome::Paid, None),
@@ -66,24 +92,15 @@ pub fn notice(event: &Event) -> Option<Notice> {
         ("checkout.session.async_payment_failed", _) => (Outcome::Failed, None),
         ("checkout.session.expired", _) => (Outcome::Cancelled, None),
         _ => return None,
-    };
-    // A session that expires unused has no payment intent: the hold ends by itself.
-    let payment_reference = if text("object") == Some("payment_intent") { "id" } else { "payment_intent" };
-    let metadata = |name: &str| object.get("metadata")?.get(name)?.as_str().map(str::to_owned);
-    Some(Notice {
-        item_id: metadata("item_id")?,
-        user_token: metadata("user_token")?,
-        payment_reference: text(payment_reference)?.to_owned(),
-        outcome,
-        until,
     })
 }
 
-/// In microseconds since the Unix epoch.
-fn voucher_end(intent: &Map<String, Value>) -> Option<u64> {
+/// The end of the voucher in microseconds since the Unix epoch, if it names one; `None` if the intent has no voucher.
+fn voucher_end(intent: &Map<String, Value>) -> Option<Option<u64>> {
     let action = intent.get("next_action")?;
-    let seconds = VOUCHERS.iter().find_map(|(details, end)| action.get(details)?.get(end)?.as_u64())?;
-    seconds.checked_mul(1_000_000)
+    let (details, end) = VOUCHERS.iter().find_map(|(details, end)| Some((action.get(details)?, end)))?;
+    let seconds = details.get(end).and_then(Value::as_u64);
+    Some(seconds.and_then(|seconds| seconds.checked_mul(1_000_000)))
 }
 
 #[cfg(test)]
@@ -93,6 +110,10 @@ mod tests {
 
     fn event(kind: &str, object: Value) -> Event {
         serde_json::from_value(json!({ "id": "evt_1", "type": kind, "data": { "object": object } })).unwrap()
+    }
+
+    fn notice_of(kind: &str, object: Value) -> Notice {
+        notice(&event(kind, object)).unwrap().unwrap()
     }
 
     fn intent(with: Value) -> Value {
@@ -134,7 +155,7 @@ mod tests {
                 None,
             ),
         ] {
-            let found = notice(&event(kind, object));
+            let found = notice(&event(kind, object)).unwrap();
             assert_eq!(found.as_ref().map(|notice| notice.outcome), outcome, "{kind}");
             if let Some(notice) = found {
                 let expected = ("sneaker-42", "alice", "pi_1");
@@ -148,8 +169,25 @@ mod tests {
     fn a_voucher_holds_the_unit_until_it_expires() {
         for (details, end) in VOUCHERS {
             let action = json!({ "next_action": { "type": details, details: { end: 1_795_759_200 } } });
-            let notice = notice(&event("payment_intent.requires_action", intent(action))).unwrap();
+            let notice = notice_of("payment_intent.requires_action", intent(action));
             assert_eq!((notice.outcome, notice.until), (Outcome::Pending, Some(1_795_759_200_000_000)));
+            // The voucher can be paid although its end is not known: the hold is extended once.
+            let action =
+                json!({ "next_action": { "type": details, details: { "hosted_voucher_url": "x" } } });
+            let notice = notice_of("payment_intent.requires_action", intent(action));
+            assert_eq!((notice.outcome, notice.until), (Outcome::Pending, None), "{details}");
         }
+    }
+
+    #[test]
+    fn a_payment_for_a_drop_that_lacks_a_part_is_not_ignored() {
+        let lacks = |kind: &str, object: Value| notice(&event(kind, object)).unwrap_err().0;
+        let metadata = |metadata: Value| intent(json!({ "metadata": metadata }));
+        let misspelt = metadata(json!({ "item_id": "sneaker-42", "usertoken": "alice" }));
+        assert_eq!(lacks("payment_intent.succeeded", misspelt), "user_token in its metadata");
+        let misspelt = metadata(json!({ "item": "sneaker-42", "user_token": "alice" }));
+        assert_eq!(lacks("payment_intent.succeeded", misspelt), "item_id in its metadata");
+        let subscription = session(json!({ "payment_status": "paid", "payment_intent": null }));
+        assert_eq!(lacks("checkout.session.completed", subscription), "a payment intent");
     }
 }
