@@ -81,7 +81,7 @@ pub(crate) trait Command {
     /// The invocation.
     fn call(&self) -> Call;
 
-    /// What happens, if it cannot be undone: the operator is asked before.
+    /// What happens, if it may be impossible to undo: the operator is asked before.
     fn cannot_be_undone(&self) -> Option<String> {
         None
     }
@@ -96,7 +96,7 @@ pub(crate) trait Command {
         None
     }
 
-    /// Whether the last answer is a success.
+    /// Whether an answer is a success; each page has a verdict, and the first failure is the command's.
     fn verdict(&self, _answer: &Value) -> Result<(), Failure> {
         Ok(())
     }

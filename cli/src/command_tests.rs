@@ -30,7 +30,7 @@ const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sa
 const SAMPLES: [(&str, &str); 35] = [
     (
         "drop-admin.create",
-        "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000",
+        "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000 --hold-seconds 0",
     ),
     ("drop-admin.update", "update sneaker-42 --stock-total 600"),
     ("drop-admin.pause", "pause sneaker-42"),
@@ -132,8 +132,10 @@ fn mistakes_are_found_before_anything_is_sent() {
     for wrong in [
         "describe",
         "update sneaker-42",
-        "create x --name X --stock-total 1 --opens-at tomorrow",
-        "create x --name X --stock-total -1 --opens-at 1795500000000000",
+        "create x --name X --stock-total 1 --opens-at tomorrow --hold-seconds 600",
+        "create x --name X --stock-total -1 --opens-at 1795500000000000 --hold-seconds 600",
+        "create x --name X --stock-total 1 --opens-at 1795500000000000",
+        "--account 12345 list",
         "sell-withheld x",
         "failover run",
         "failover run --mode forced --accept-seconds 3",
@@ -154,6 +156,13 @@ fn what_cannot_be_undone_asks() {
     let asks = |line: &str| parse(line).action.command().unwrap().cannot_be_undone().is_some();
     for line in [
         "close x",
+        "create x --name X --stock-total 1 --opens-at 4102444800000000 --hold-seconds 0",
+        "create x --name X --stock-total 1 --opens-at 2026-01-01T00:00:00Z --hold-seconds 600",
+        "update x --stock-total 3",
+        "update x --name X --closes-at 4102444800000000",
+        "update x --opens-at 4102444800000000",
+        "update x --hold-seconds 0",
+        "invoke drop-admin {\"command\":\"list\"}",
         "rebuild x",
         "reconcile --repair",
         "sell-withheld x --keep 0",
@@ -170,7 +179,8 @@ fn what_cannot_be_undone_asks() {
         "describe x",
         "pause x",
         "resume x",
-        "update x --stock-total 3",
+        "create x --name X --stock-total 1 --opens-at 4102444800000000 --hold-seconds 600",
+        "update x --name X --hold-seconds 60 --max-hold-seconds 600",
         "reconcile x",
         "audit x",
         "order-book x",
@@ -202,6 +212,36 @@ fn a_comparison_sends_the_command_for_more_as_it_was_given() {
     let more = json!({ "command": "compare", "skip": 1_000 });
     assert_eq!(options.action.command().unwrap().next(&json!({ "more": more })), Some(more));
     assert_eq!(options.action.command().unwrap().next(&json!({ "more": null })), None);
+}
+
+#[test]
+fn the_question_before_a_failover_names_what_the_operator_accepts() {
+    let question = |line: &str| parse(line).action.command().unwrap().cannot_be_undone().unwrap();
+    let forced = question(&format!("{FORCED} --skip-cooldown --without-logs eu-west-1"));
+    for part in ["forced", "30 s and 12 sales", "12 units of each item", "cooldown is skipped", "eu-west-1"] {
+        assert!(forced.contains(part), "{forced}");
+    }
+    assert!(question("failover run --mode planned").contains("planned, without a loss"));
+}
+
+#[test]
+fn a_reconciliation_and_a_republication_go_on_to_their_last_page() {
+    let sent = |line: &str, answer: Value| parse(line).action.command().unwrap().next(&answer);
+    let next = json!({ "command": "reconcile", "repair": true, "after": "b" });
+    assert_eq!(sent("reconcile --repair", json!({ "items": {}, "next": "b" })), Some(next));
+    assert_eq!(sent("reconcile", json!({ "items": {}, "next": null })), None);
+    let next = json!({ "command": "republish", "item_id": "x", "from": 50_001 });
+    assert_eq!(sent("republish x --from 1", json!({ "events": 50_000, "next": 50_001 })), Some(next));
+    assert_eq!(sent("republish x --from 1", json!({ "events": 7, "next": null })), None);
+}
+
+#[test]
+fn an_item_that_could_not_be_compared_is_a_failure() {
+    let options = parse("reconcile");
+    let reconcile = options.action.command().unwrap();
+    let item = |error: Option<&str>| json!({ "items": { "x": { "error": error } } });
+    assert!(reconcile.verdict(&item(None)).is_ok());
+    assert_eq!(reconcile.verdict(&item(Some("WRONGTYPE"))).unwrap_err().exit_code(), 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The question before a command that cannot be undone.
+//! The question before a command that may be impossible to undo.
 
 use crate::failure::Failure;
 use std::io::{BufRead, IsTerminal, Write};
@@ -9,11 +9,11 @@ pub(crate) fn confirm(place: &str, consequence: &str) -> Result<(), Failure> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         return Err(Failure::Usage(format!(
-            "{consequence} This cannot be undone: repeat the command with --yes"
+            "{place}: {consequence} It may be impossible to undo this: repeat the command with --yes"
         )));
     }
     let mut question = std::io::stderr().lock();
-    let _ = write!(question, "{place}: {consequence} This cannot be undone. Type yes to go on: ");
+    let _ = write!(question, "{place}: {consequence} It may be impossible to undo this. Type yes to go on: ");
     let _ = question.flush();
     let mut answer = String::new();
     let read = input.lock().read_line(&mut answer);

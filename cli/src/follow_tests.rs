@@ -21,12 +21,35 @@ fn answer(value: Value) -> Answer {
     Answer { raw: value.to_string(), value }
 }
 
+/// The status, or the failure that stands in its place.
+async fn status_or_failure(state: Value) -> Result<Answer, Failure> {
+    let function = String::from("f");
+    let not_invoked =
+        |is_lasting, why: &str| Failure::NotInvoked { function: "f".into(), why: why.into(), is_lasting };
+    match state.as_str() {
+        None => Ok(answer(state)),
+        Some("no run") => Err(Failure::Refused { function, problem: json!({ "errorType": "NoActiveRun" }) }),
+        Some("throttled") => Err(not_invoked(false, "TooManyRequestsException")),
+        Some("denied") => Err(not_invoked(true, "ExpiredTokenException")),
+        Some("no route") => Err(Failure::Unknown { function, why: "dispatch failure".into() }),
+        Some(_) => {
+            sleep(Duration::from_secs(3_600)).await;
+            Ok(answer(json!({})))
+        }
+    }
+}
+
+impl Region {
+    fn next_state(&self) -> Value {
+        let mut states = self.states.lock().unwrap();
+        if states.len() > 1 { states.remove(0) } else { states[0].clone() }
+    }
+}
+
 impl Invoke for Region {
     async fn invoke(&self, call: &Call) -> Result<Answer, Failure> {
         if call.payload["command"] == "status" {
-            let mut states = self.states.lock().unwrap();
-            let next = if states.len() > 1 { states.remove(0) } else { states[0].clone() };
-            return Ok(answer(next));
+            return status_or_failure(self.next_state()).await;
         }
         sleep(self.takes).await;
         match &self.ends {
@@ -77,6 +100,72 @@ async fn a_lost_connection_is_followed_by_the_status_and_the_run_before_is_not_t
     ];
     let ended = followed(&states, 1, Err("unknown"), FOLLOWING).await.unwrap();
     assert_eq!(ended.answer.value["run"]["id"], "new");
+}
+
+/// Last month's failover is done, and the first status does not say so.
+#[tokio::test(start_paused = true)]
+async fn a_run_before_the_command_is_never_taken_for_its_own() {
+    let old = report("old", "done", "");
+    for failure in ["throttled", "silent", "no route"] {
+        let states = [
+            json!(failure),
+            old.clone(),
+            old.clone(),
+            report("new", "running", ""),
+            report("new", "done", ""),
+        ];
+        let ended = followed(&states, 1_000, Err("unknown"), FOLLOWING).await.unwrap();
+        assert_eq!(ended.answer.value["run"]["id"], "new", "{failure}");
+    }
+    let states = [json!("no run"), json!("no run"), report("new", "done", "")];
+    let ended = followed(&states, 1_000, Err("unknown"), FOLLOWING).await.unwrap();
+    assert_eq!(ended.answer.value["run"]["id"], "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_status_nothing_is_begun() {
+    for (failure, at_most_seconds) in [("denied", 1), ("throttled", 90), ("silent", 90), ("no route", 90)] {
+        let started = Instant::now();
+        // The invocation would succeed.
+        let refused =
+            followed(&[json!(failure)], 1, Ok(report("new", "done", "")), FOLLOWING).await.unwrap_err();
+        assert!(matches!(refused, Failure::NotInvoked { .. }), "{failure}: {refused}");
+        assert!(started.elapsed().as_secs() <= at_most_seconds, "{failure}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_run_was_never_seen_is_unknown_within_minutes() {
+    let old = report("old", "done", "");
+    let lost = [old.clone(), json!("no route")];
+    let expired = [old.clone(), json!("denied")];
+    // The status answers, and no run appears.
+    let absent = [old.clone(), old];
+    for (states, cause) in
+        [(&lost, "dispatch failure"), (&expired, "ExpiredToken"), (&absent, "no run of this command")]
+    {
+        let started = Instant::now();
+        let failure = followed(states, 1, Err("unknown"), FOLLOWING).await.unwrap_err();
+        assert!(matches!(failure, Failure::Unknown { .. }), "{failure}");
+        let text = failure.to_string();
+        assert!(text.contains(cause) && !text.contains("goes on"), "{text}");
+        assert!(started.elapsed() < Duration::from_secs(120), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_seen_goes_on_although_its_status_cannot_be_read() {
+    let states = [report("old", "done", ""), report("new", "running", ""), json!("denied")];
+    let failure = followed(&states, 1, Err("unknown"), FOLLOWING).await.unwrap_err();
+    assert_eq!(failure.exit_code(), 3);
+    let text = failure.to_string();
+    assert!(
+        text.contains("the run new") && text.contains("goes on") && text.contains("ExpiredToken"),
+        "{text}"
+    );
+    // The invocation answers although the credentials have expired.
+    let ended = followed(&states, 60, Ok(report("new", "done", "")), FOLLOWING).await.unwrap();
+    assert!(ended.result.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How much longer than the function's own timeout an answer is waited for.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// The statuses with which AWS refuses an identity or a name. Other refusals, such as a throttle, may pass.
+const LASTING: [u16; 3] = [401, 403, 404];
+
 /// An answer, as it came and parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -38,6 +41,8 @@ pub(crate) struct Functions {
     /// The stack's name and a hyphen; nothing on this machine.
     prefix: String,
     region: String,
+    /// The account whose functions they must be. Lambda refuses another one.
+    account: Option<String>,
 }
 
 impl Functions {
@@ -53,17 +58,35 @@ impl Functions {
         let builder = aws_sdk_lambda::config::Builder::from(&config)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        Ok(Self { client: aws_sdk_lambda::Client::from_conf(builder.build()), prefix, region })
+        let account = shared.account.clone().filter(|_| shared.local.is_none());
+        let client = aws_sdk_lambda::Client::from_conf(builder.build());
+        Ok(Self { client, prefix, region, account })
     }
 
     /// Which function it is, and where.
     pub(crate) fn place(&self, function: &Function) -> String {
-        format!("{} in {}", self.name(function), self.region)
+        let account = match &self.account {
+            Some(account) => format!(", account {account}"),
+            None if self.prefix.is_empty() => String::new(),
+            None => match std::env::var("AWS_PROFILE") {
+                Ok(profile) => format!(", profile {profile} (--account was not given)"),
+                Err(_) => ", in the account of your credentials (--account was not given)".into(),
+            },
+        };
+        format!("{} in {}{account}", self.name(function), self.region)
     }
 
     /// The function's name in Lambda.
     fn name(&self, function: &Function) -> String {
         format!("{}{}", self.prefix, function.name())
+    }
+
+    /// What Invoke gets: the name, or the partial ARN in the account. Lambda looks for a name in the caller's account.
+    fn address(&self, name: &str) -> String {
+        match &self.account {
+            Some(account) => format!("{account}:function:{name}"),
+            None => name.to_owned(),
+        }
     }
 }
 
@@ -77,7 +100,7 @@ impl Invoke for Functions {
         let request = self
             .client
             .invoke()
-            .function_name(&name)
+            .function_name(self.address(&name))
             .payload(Blob::new(call.payload.to_string()))
             .customize();
         let sent = request
@@ -133,19 +156,10 @@ fn answer(function: String, output: InvokeOutput) -> Result<Answer, Failure> {
         why: format!("it answered what is no JSON: {raw}"),
     })?;
     if output.function_error.is_some() {
-        Err(function_error(function, value))
+        Err(Failure::of_function(function, value))
     } else {
         Ok(Answer { raw, value })
     }
-}
-
-/// The function's own error, or that of its process: then the command may have been executed.
-fn function_error(function: String, problem: Value) -> Failure {
-    let kind = problem["errorType"].as_str().unwrap_or_default();
-    if kind.starts_with("Sandbox.") || kind.starts_with("Runtime.") || kind.is_empty() {
-        return Failure::Unknown { function, why: format!("its process ended: {problem}") };
-    }
-    Failure::Refused { function, problem }
 }
 
 fn failure(function: String, region: &str, error: &SdkError<InvokeError>) -> Failure {
@@ -158,7 +172,9 @@ fn failure(function: String, region: &str, error: &SdkError<InvokeError>) -> Fai
                 ),
                 _ => String::new(),
             };
-            Failure::NotInvoked { function, why: format!("{}.{hint}", chain(service.err())) }
+            let status = service.raw().status().as_u16();
+            let why = format!("{}.{hint}", chain(service.err()));
+            Failure::NotInvoked { function, why, is_lasting: LASTING.contains(&status) }
         }
         SdkError::ConstructionFailure(_) => not_sent(function, error),
         SdkError::DispatchFailure(_) if lacks_credentials(error) => not_sent(function, error),
@@ -191,7 +207,7 @@ fn not_sent(function: String, error: &SdkError<InvokeError>) -> Failure {
     } else {
         " (this binary reads credentials from the environment alone)"
     };
-    Failure::NotInvoked { function, why: format!("{}{hint}", chain(error)) }
+    Failure::NotInvoked { function, why: format!("{}{hint}", chain(error)), is_lasting: true }
 }
 
 #[cfg(test)]
@@ -224,5 +240,20 @@ mod tests {
         assert_eq!(of("Sandbox.Timedout"), 3);
         assert_eq!(of("Runtime.ExitError"), 3);
         assert_eq!(answer("f".into(), output("not json", None)).unwrap_err().exit_code(), 3);
+    }
+    #[tokio::test]
+    async fn an_account_is_part_of_the_function_s_address_and_of_the_question() {
+        let functions = |account: Option<&str>| Functions {
+            client: aws_sdk_lambda::Client::new(&on_this_machine("http://127.0.0.1:1")),
+            prefix: "fairdrop-".into(),
+            region: "us-east-1".into(),
+            account: account.map(str::to_owned),
+        };
+        let (with, without) = (functions(Some("123456789012")), functions(None));
+        assert_eq!(with.address("fairdrop-drop-admin"), "123456789012:function:fairdrop-drop-admin");
+        let place = with.place(&Function::DropAdmin);
+        assert_eq!(place, "fairdrop-drop-admin in us-east-1, account 123456789012");
+        assert_eq!(without.address("fairdrop-drop-admin"), "fairdrop-drop-admin");
+        assert!(without.place(&Function::DropAdmin).contains("--account was not given"));
     }
 }

@@ -64,12 +64,14 @@ async fn pages(
     functions: &impl Invoke,
     shared: &Shared,
 ) -> Result<(), Failure> {
+    let mut verdict = Ok(());
     for page in 0..MAX_PAGES {
         let answer = functions.invoke(&call).await?;
         print(command, &answer, page, shared)?;
+        verdict = verdict.and(command.verdict(&answer.value));
         match command.next(&answer.value) {
             Some(payload) => call.payload = payload,
-            None => return command.verdict(&answer.value),
+            None => return verdict,
         }
     }
     Err(Failure::Unfinished(format!(

@@ -13,6 +13,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     u64::try_from(moment.unix_timestamp_nanos() / 1_000).map_err(|_| "it is before 1970".into())
 }
 
+/// The moment after so many seconds from now, in microseconds since the Unix epoch, by this machine's clock.
+pub(crate) fn in_seconds(seconds: u64) -> u64 {
+    let later = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000 + i128::from(seconds) * 1_000_000;
+    u64::try_from(later).unwrap_or(0)
+}
+
 /// `2026-11-24 06:00:00 UTC`, with the fraction of the second if there is one. A number that is no moment stays a number.
 pub(crate) fn text(micros: u64) -> String {
     let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000) else {

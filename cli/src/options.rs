@@ -9,7 +9,8 @@ Exit codes:
   0  done
   1  refused: the function, or AWS, says why; an aborted failover
   2  a mistake in the command line, or no confirmation; nothing was sent
-  3  unknown or unfinished: no answer in time, a step of a failover is outstanding, pages are left
+  3  unknown or unfinished: no answer in time, a store that did not answer the function (a part may be done), a step
+     of a failover that is outstanding, pages that are left
 
 Examples:
   fairdrop --region us-east-1 describe sneaker-42
@@ -41,15 +42,23 @@ pub(crate) struct Shared {
     /// Name of the stack, the prefix of its functions' names
     #[arg(long, global = true, value_name = "NAME", env = "FAIRDROP_STACK", default_value = "fairdrop")]
     pub(crate) stack: String,
+    /// Id of the AWS account, 12 digits: Lambda refuses the command if the credentials are of another account
+    #[arg(long, global = true, value_name = "ID", env = "FAIRDROP_ACCOUNT", value_parser = account)]
+    pub(crate) account: Option<String>,
     /// Invoke functions of a system on this machine: the address that `make up` prints. Needs no credentials
     #[arg(long, global = true, value_name = "URL", env = "FAIRDROP_LOCAL", conflicts_with = "region")]
     pub(crate) local: Option<String>,
-    /// Print each answer as the function sent it, on a line of its own; problems, too
+    /// Print each answer as the function sent it, on a line of its own, and failures in the form of its errors
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Do not ask before a command that cannot be undone (for scripts)
+    /// Do not ask before a command that may be impossible to undo (for scripts)
     #[arg(long, short, global = true)]
     pub(crate) yes: bool,
+}
+
+fn account(id: &str) -> Result<String, String> {
+    let is_id = id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit());
+    if is_id { Ok(id.to_owned()) } else { Err("an account's id has 12 digits".into()) }
 }
 
 #[derive(Debug, Subcommand)]

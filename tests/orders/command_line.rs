@@ -23,7 +23,8 @@ async fn ran(system: &System, line: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-const CREATE: [&str; 10] = [
+const CREATE: [&str; 11] = [
+    "--yes",
     "create",
     "shoe",
     "--name",
@@ -87,7 +88,7 @@ async fn what_cannot_be_undone_needs_yes_and_a_refusal_shows_the_function_s_prob
     assert_eq!(code, 1);
     assert_eq!(serde_json::from_str::<Value>(&err).unwrap()["errorType"], "NoSuchItem");
     assert_eq!(ran(&system, &["describe"]).await.0, 2);
-    let (code, out, _) = ran(&system, &["invoke", "drop-admin", r#"{"command":"list"}"#]).await;
+    let (code, out, _) = ran(&system, &["invoke", "drop-admin", r#"{"command":"list"}"#, "--yes"]).await;
     assert_eq!((code, out.trim()), (0, "items  shoe"));
 }
 

@@ -7,6 +7,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// An opening within so many seconds leaves no time to correct a mistake.
+const SOON_SECONDS: u64 = 60;
+
 /// Put a new item on sale
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
@@ -28,8 +31,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     #[serde(skip_serializing_if = "Option::is_none")]
     closes_at: Option<u64>,
-    /// Seconds that a reservation waits for payment, at most a day; 0 sells at once
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    /// Seconds that a reservation waits for payment, at most a day; 0 sells at once, without a payment
+    #[arg(long, value_name = "SECONDS")]
     hold_seconds: u32,
     /// Seconds from a reservation to the latest end that pending payments give its hold, at most 14 days
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
@@ -42,6 +45,16 @@ pub(crate) struct Create {
 impl Command for Create {
     fn call(&self) -> Call {
         Call::new(Function::DropAdmin, "create", &json!({ "item": self }))
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        let is_free = self.hold_seconds == 0;
+        let opens_soon = self.opens_at < moment::in_seconds(SOON_SECONDS);
+        let free = is_free.then_some("With --hold-seconds 0 each unit is sold without a payment.".to_owned());
+        let opens = moment::text(self.opens_at);
+        let soon = opens_soon.then(|| format!("The item opens at {opens}: its sale begins at once."));
+        let consequences: Vec<String> = free.into_iter().chain(soon).collect();
+        (!consequences.is_empty()).then(|| consequences.join(" "))
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {

@@ -148,7 +148,26 @@ impl Command for Run {
     }
 
     fn cannot_be_undone(&self) -> Option<String> {
-        Some("Main moves to this region. From the step move_redis on the run can only go forward.".into())
+        let Self { accept_seconds, accept_sales, withhold, skip_cooldown, without_logs, .. } = self;
+        let details = [
+            Some(match self.mode {
+                Mode::Planned => "planned, without a loss".to_owned(),
+                Mode::Forced => "forced".to_owned(),
+            }),
+            accept_seconds
+                .zip(*accept_sales)
+                .map(|(seconds, sales)| format!("you accept a loss of {seconds} s and {sales} sales")),
+            withhold.map(|units| format!("{units} units of each item are withheld")),
+            skip_cooldown.then(|| "the cooldown is skipped".to_owned()),
+            (!without_logs.is_empty())
+                .then(|| format!("without the order logs of {}", without_logs.join(", "))),
+            self.redis_endpoint.as_ref().map(|redis| format!("with the Redis {redis}")),
+        ];
+        let details: Vec<String> = details.into_iter().flatten().collect();
+        let details = details.join("; ");
+        Some(format!(
+            "Main moves to this region: {details}. From the step move_redis on the run can only go forward."
+        ))
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {

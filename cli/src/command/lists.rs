@@ -54,7 +54,9 @@ fn next(mut first: Call, answer: &Value) -> Option<Value> {
 
 /// List the buyers who have bought a unit of an item, for shipping
 ///
-/// Fetches all pages (5,000 units each). The ledger records each page, with who exports and when.
+/// Fetches all pages (5,000 units each). The ledger records each page, with who exports and when. In CSV an apostrophe
+/// stands before a value that begins with = + - @ or ', so that a spreadsheet does not run it. Import the columns as text:
+/// a spreadsheet rounds long numbers, and drops leading zeros.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: fairdrop export sneaker-42 --by Ann --format csv > sneaker-42.csv")]
 pub(crate) struct Export {

@@ -23,4 +23,9 @@ impl Command for Raw {
     fn call(&self) -> Call {
         Call { function: Function::Named(self.function.clone()), payload: self.payload.clone() }
     }
+
+    // This program does not know what the payload does.
+    fn cannot_be_undone(&self) -> Option<String> {
+        Some(format!("The function executes {}.", self.payload))
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::items::show_item;
 use super::{Call, Command, Function};
+use crate::failure::Failure;
 use crate::table;
 use clap::Args;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 /// Compare Redis with the ledger, and repair Redis on request
 ///
 /// While tasks wait, the comparison is incomplete: `pause` the item, and wait until `describe` shows no waiting task.
+/// Fetches all pages. Exit code 1: an item could not be compared, and its error says why.
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "Example: fairdrop reconcile sneaker-42 --repair --yes")]
 pub(crate) struct Reconcile {
@@ -34,6 +36,22 @@ impl Command for Reconcile {
         })
     }
 
+    fn next(&self, answer: &Value) -> Option<Value> {
+        let mut next = self.call();
+        next.payload["after"] = answer.get("next").filter(|next| !next.is_null())?.clone();
+        Some(next.payload)
+    }
+
+    fn verdict(&self, answer: &Value) -> Result<(), Failure> {
+        let items = answer["items"].as_object().into_iter().flatten();
+        let failed: Vec<&str> =
+            items.filter(|(_, item)| item["error"].is_string()).map(|(id, _)| id.as_str()).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Negative(format!("these items could not be compared: {}", failed.join(", "))))
+    }
+
     fn show(&self, answer: &Value, _page: u32) -> String {
         let Some(items) = answer["items"].as_object() else { return table::fields(answer, &[]) };
         let row = |(id, item): (&String, &Value)| {
@@ -44,7 +62,15 @@ impl Command for Reconcile {
         let list: Vec<Value> = items.iter().map(row).collect();
         table::rows(
             &list,
-            &["item_id", "tasks_waiting", "stock_left", "stock_counted", "differences", "item_fields"],
+            &[
+                "item_id",
+                "tasks_waiting",
+                "stock_left",
+                "stock_counted",
+                "differences",
+                "item_fields",
+                "error",
+            ],
         )
     }
 }
@@ -75,7 +101,7 @@ impl Command for Rebuild {
 
 /// Publish an item's events for the shop again, dead letters included
 ///
-/// Events that were published more than 14 days ago are gone. The shop recognises repetitions by their id.
+/// Fetches all pages (50,000 events each). Events that were published more than 14 days ago are gone. The shop recognises repetitions by their id.
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "Example: fairdrop republish sneaker-42 --from 1")]
 pub(crate) struct Republish {
@@ -93,6 +119,12 @@ impl Command for Republish {
 
     fn show(&self, answer: &Value, _page: u32) -> String {
         table::fields(answer, &["item_id", "events"])
+    }
+
+    fn next(&self, answer: &Value) -> Option<Value> {
+        let mut next = self.call();
+        next.payload["from"] = answer.get("next").filter(|next| !next.is_null())?.clone();
+        Some(next.payload)
     }
 }
 

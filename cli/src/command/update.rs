@@ -56,6 +56,21 @@ impl Command for Update {
         Call::new(Function::DropAdmin, "update", &fields)
     }
 
+    fn cannot_be_undone(&self) -> Option<String> {
+        let Changes { stock_total, opens_at, closes_at, hold_seconds, .. } = &self.changes;
+        let at = |moment: &u64| moment::text(*moment);
+        let consequences: Vec<String> = [
+            stock_total.map(|units| format!("With a stock of {units}, units that are new are sold at once.")),
+            opens_at.as_ref().map(|opens| format!("Orders are accepted from {} on.", at(opens))),
+            closes_at.as_ref().map(|closes| format!("Buyers are refused from {} on.", at(closes))),
+            (*hold_seconds == Some(0)).then(|| "Later units are sold without a payment.".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!consequences.is_empty()).then(|| consequences.join(" "))
+    }
+
     fn show(&self, answer: &Value, _page: u32) -> String {
         show_item(answer)
     }
