@@ -2,12 +2,13 @@
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, RedisConfig, Source};
-use crate::item::ItemId;
+use crate::item::{Item, ItemId};
 use crate::item_cache::{ItemCache, NoSuchItem};
 use crate::main_use::MainUse;
 use crate::problem::Problem;
 use crate::queue::{
-    FIRST_PAUSE, ItemCopy, ItemError, Link, LinkError, MAX_PAUSE, MAX_WINDOW, ORDER_SCRIPTS, Queue,
+    FIRST_PAUSE, ItemCopy, ItemError, Link, LinkError, MAX_PAUSE, MAX_WINDOW, ORDER_SCRIPTS, OrderState,
+    Queue,
 };
 use crate::stamp::Stamp;
 use crate::token::Proof;
@@ -80,6 +81,11 @@ impl Edge {
         wait: Duration,
     ) -> Result<Option<Arc<ItemCopy>>, Problem> {
         self.items.nearby(item_id, wait).await.map_err(|NoSuchItem| Problem::NoSuchItem)
+    }
+
+    /// The item and the state of `buyer`'s order as the region's own replica has them, if it answers soon.
+    pub async fn nearby_order(&self, item_id: &ItemId, buyer: &UserToken) -> Option<(Item, OrderState)> {
+        self.items.nearby_order(item_id, buyer).await
     }
 
     /// The item for an order stamped `placed_at`. If neither replica nor main answers, the read is repeated until the

@@ -10,12 +10,12 @@ use std::time::Duration;
 pub enum MainUse {
     /// From its start on.
     Always,
-    /// Only before it refuses a request: what it accepts needs no answer of main.
+    /// Only before it refuses an unknown item or key: what it accepts needs no answer of main.
     BeforeRefusals,
 }
 
 /// What a request waits in total for the region's own replica, where main is asked only before refusals.
 pub const NEARBY_LIMIT: Duration = Duration::from_millis(100);
-/// How long a request waits for main before a refusal. Over a distance of 230 ms, a cold connection by TLS and one answer
-/// take 1 s.
+/// How long a request waits for what must be known before a refusal. Over a distance of 230 ms, a cold connection to main by
+/// TLS and one answer take 1 s.
 pub const REFUSAL_LIMIT: Duration = Duration::from_secs(2);

@@ -2,6 +2,7 @@
 //! that delivers batches as AWS's documents allow.
 
 mod cut_off;
+mod herd;
 
 use anyhow::{Result, bail};
 use futures::future::join_all;
@@ -9,8 +10,6 @@ use local::aws::dynamodb::{DynamoDb, DynamoDbOptions};
 use local::aws::emulators::Moto;
 use local::aws::event_source::{EventSourceMapping, MappingOptions};
 use local::aws::functions::{FunctionProcess, Launch};
-use local::aws::identity::{AUDIENCE, ISSUER};
-use local::aws::lambda::{Emulator, Invoked};
 use local::crowd::{OrderAnswer, SentOrder};
 use local::system::clock::micros_now;
 use local::system::redis_server;
@@ -255,66 +254,6 @@ async fn a_drop_through_the_log_serves_the_stamps_in_order_although_order_place_
     let last = outcome.reservations.iter().map(|one| one.placed_at).max().unwrap();
     let waiting = world.queued("a").await.unwrap();
     assert!(waiting.iter().all(|(_, placed_at)| *placed_at as u64 > last), "{waiting:?}, {last}");
-}
-
-/// Processes of order-intake that start at once.
-const COLD: u32 = 20;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn processes_that_start_and_accept_orders_open_no_connection_to_main() {
-    let world = World::start(1, 0.0).await.unwrap();
-    announce(&world.system, "a", json!({ "settle_window_ms": LONG_WINDOW_MS })).await.unwrap();
-    let (region, redis) = (world.system.regions[0].region.name, world.system.redis.port());
-    let to_main = WanConnection::open(([127, 0, 0, 1], redis).into(), Duration::ZERO).await.unwrap();
-    let mut environment = vec![
-        ("FAIRDROP_MAIN_REDIS_URL".into(), redis_server::url_at(to_main.port())),
-        ("FAIRDROP_REPLICA_REDIS_URL".into(), world.system.replica.url()),
-        ("FAIRDROP_TOKEN_JWKS".into(), world.system.identity.jwks().to_string()),
-        ("FAIRDROP_TOKEN_KEYS_FROM".into(), "discovery".into()),
-        ("FAIRDROP_TOKEN_ISSUER".into(), ISSUER.into()),
-        ("FAIRDROP_TOKEN_AUDIENCE".into(), AUDIENCE.into()),
-        ("FAIRDROP_ORDER_LOG_TABLE".into(), "order-log".into()),
-    ];
-    environment.extend(Moto::environment_at(&format!("http://127.0.0.1:{}", world.table.port())));
-    // Each process serves one order at a time, as on classic Lambda.
-    let launch = Launch {
-        function: "order-intake",
-        region: region.to_owned(),
-        concurrency: 1,
-        processes: COLD,
-        environment,
-        wrapper: Vec::new(),
-        binaries: None,
-    };
-    let lambda = Emulator::start().await.unwrap();
-    let invoke = lambda.invoke_api();
-    let intake = FunctionProcess::start(launch, &invoke, world.system.logs()).unwrap();
-    let order = async |item: &str, buyer: &str| -> Result<Value> {
-        let mut event = sample("order-intake.post.json");
-        event["rawPath"] = json!(format!("/items/{item}/orders"));
-        event["requestContext"]["http"]["path"] = event["rawPath"].clone();
-        event["pathParameters"]["item_id"] = json!(item);
-        event["headers"]["authorization"] = json!(format!("Bearer {}", world.token(buyer)));
-        match invoke.call("order-intake", &event).await? {
-            Invoked::Answer(answer) => Ok(answer),
-            Invoked::FunctionError(error) => bail!("{error}"),
-        }
-    };
-    let orders = join_all((0..COLD).map(|number| async move {
-        // A busy machine may take longer than a write may; the order is then refused, and sent again.
-        let accepted =
-            async || Ok((order("a", &format!("buyer-{number}")).await?["statusCode"] == 202).then_some(()));
-        eventually("the order is accepted", SOON, accepted).await
-    }));
-    orders.await.into_iter().collect::<Result<Vec<()>>>().unwrap();
-    let processes = intake.process_ids().len();
-    println!("{processes} processes, {} connections to main", to_main.accepted());
-    assert!(processes > 5, "{processes} processes");
-    assert_eq!(to_main.accepted(), 0);
-    // A refusal is another matter. A process that has just started does not know the items yet, and accepts.
-    let unknown = async || Ok((order("nothing", "alice").await?["statusCode"] == 404).then_some(()));
-    eventually("an unknown item is refused", SOON, unknown).await.unwrap();
-    assert_eq!(to_main.accepted(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,14 @@ impl LogRecord {
             _ => Some(Accepted::Undecided { placed_at, decided_by }),
         }
     }
+
+    /// Whether the buyer's newest record is an order that main may still queue, for the same arguments: also where the
+    /// buyer's unit was released, since this order may be newer.
+    pub fn is_pending(&self, main: OrderState, gate: Gate, now: Stamp) -> bool {
+        let is_young =
+            self.kind == RecordKind::Order && self.refusal.is_none() && now < decided_by(self.placed_at);
+        is_young || matches!(self.accepted(main, None, gate, now), Some(Accepted::Undecided { .. }))
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +103,23 @@ mod tests {
             assert_eq!(order.accepted(OrderState::None, None, gate, at(6)), undecided);
             let refused = Some(Accepted::Refused { placed_at: at(5), reason });
             assert_eq!(order.accepted(OrderState::None, None, gate, until), refused);
+        }
+    }
+
+    #[test]
+    fn an_order_is_pending_while_main_may_still_queue_it() {
+        let order = record(RecordKind::Order, None);
+        let until = decided_by(at(5));
+        assert!(
+            order.is_pending(OrderState::Released, Gate::Open, at(6)),
+            "it may be newer than the release"
+        );
+        assert!(!order.is_pending(OrderState::Released, Gate::Open, until));
+        assert!(order.is_pending(OrderState::None, Gate::Open, until), "main may have been unreachable");
+        assert!(!order.is_pending(OrderState::None, Gate::Closed, until));
+        let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: at(9) };
+        for decided in [record(RecordKind::Order, Some(refusal)), record(RecordKind::Leave, None)] {
+            assert!(!decided.is_pending(OrderState::None, Gate::Open, at(6)));
         }
     }
 }

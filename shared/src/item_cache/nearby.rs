@@ -1,9 +1,10 @@
 //! Items for requests that need no answer of main: as the region's own replica has them, or not at all.
 
-use super::{ItemCache, MAX_AGE};
-use crate::item::ItemId;
+use super::{ItemCache, MAX_AGE, REPLICA_LIMIT};
+use crate::item::{Item, ItemId};
 use crate::main_use::REFUSAL_LIMIT;
-use crate::queue::{ItemCopy, ItemError, ReadFrom};
+use crate::queue::{ItemCopy, ItemError, OrderState, ReadFrom};
+use crate::user_token::UserToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -57,5 +58,25 @@ impl ItemCache {
         }
         self.replica_failed();
         Ok(None)
+    }
+    /// The item and the state of `buyer`'s order as the replica has them, if it answers within [`REPLICA_LIMIT`]. They may
+    /// be [`MAX_REPLICA_LAG`](crate::queue::MAX_REPLICA_LAG) old, and [`MAX_AGE`] after the [copy](Self::nearby) that a
+    /// process reads before.
+    pub async fn nearby_order(&self, item_id: &ItemId, buyer: &UserToken) -> Option<(Item, OrderState)> {
+        let replica = self.replica.as_ref().filter(|_| !self.replica_backs_off())?;
+        match timeout(REPLICA_LIMIT, replica.status(ReadFrom::Replica, item_id, &[buyer])).await {
+            Ok(Ok(status)) => Some((status.item, *status.orders.first()?)),
+            Ok(Err(ItemError::NoSuchItem(_))) => None,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, %item_id, "could not read a buyer's order from the region's replica; it is not refused");
+                self.replica_failed();
+                None
+            }
+            Err(_) => {
+                tracing::warn!(%item_id, limit_ms = REPLICA_LIMIT.as_millis(), "the region's replica did not show a buyer's order in time; it is not refused");
+                self.replica_failed();
+                None
+            }
+        }
     }
 }
