@@ -6,6 +6,7 @@
 mod redis_ca;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why the configuration cannot be used.
@@ -70,8 +71,11 @@ pub fn region(source: Source) -> Result<String, ConfigError> {
 /// How to reach a Redis.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// Has the address, the credentials, whether to use TLS, and the authorities of `FAIRDROP_REDIS_CA_FILE`.
-    pub client: redis::Client,
+    /// The address and the credentials.
+    pub address: redis::ConnectionInfo,
+    /// The settings of TLS, with the authorities of `FAIRDROP_REDIS_CA_FILE` or the public ones. They have the sessions of
+    /// earlier connections, too.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The time limit to connect, TLS and AUTH included.
     pub connect_timeout: Duration,
     /// The time limit of one answer.
@@ -114,12 +118,13 @@ impl RedisConfig {
     }
 
     fn at(source: Source, name: &'static str, url: &str) -> Result<Self, ConfigError> {
-        let client = redis_ca::client(source, name, url)?;
+        let (address, tls) = redis_ca::address(source, name, url)?;
         // A connection costs up to four round trips to main (TCP, TLS, AUTH, CLIENT), a lost packet one second more.
         let connect_ms = number(source, "FAIRDROP_REDIS_CONNECT_TIMEOUT_MS", 3_000, 10, 10_000)?;
         let response_ms = number(source, "FAIRDROP_REDIS_RESPONSE_TIMEOUT_MS", 800, 10, 10_000)?;
         Ok(Self {
-            client,
+            address,
+            tls,
             connect_timeout: Duration::from_millis(connect_ms),
             response_timeout: Duration::from_millis(response_ms),
         })

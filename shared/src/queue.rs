@@ -13,6 +13,7 @@
 
 mod attempts;
 mod breaker;
+mod connect;
 mod connection;
 mod copies;
 mod drain;
@@ -33,6 +34,7 @@ mod tasks;
 mod token_keys;
 
 pub use attempts::MAX_HOLD_GRACE;
+pub use connect::Connection;
 pub use connection::{
     MAX_IDLE, MAX_LIFE, RECONNECT_PAUSE, REPLACE_AFTER, REPLACE_JITTER, Scripts, random_part_of,
 };

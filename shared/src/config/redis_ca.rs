@@ -2,40 +2,50 @@
 //! always verified.
 
 use super::{ConfigError, Source, optional};
-use redis::{Client, ConnectionAddr, TlsCertificates};
-use rustls::RootCertStore;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
 const VARIABLE: &str = "FAIRDROP_REDIS_CA_FILE";
 /// In bytes: the longest file. A certificate has one or two KB.
 const MAX_FILE: u64 = 65_536;
-/// The most certificates of a file: every connection copies them.
+/// The most certificates of a file.
 const MAX_CERTIFICATES: usize = 16;
 
-/// The client of the Redis at `url`, which the variable `name` holds.
-pub(super) fn client(source: Source, name: &'static str, url: &str) -> Result<Client, ConfigError> {
-    let client = Client::open(url)
-        .map_err(|_| ConfigError::bad(name, "it must be redis://host:port or rediss://host:port"))?;
-    let address = client.get_connection_info().addr();
-    if matches!(address, ConnectionAddr::TcpTls { insecure: true, .. }) {
-        return Err(ConfigError::bad(name, "certificates are always verified: remove #insecure"));
-    }
-    let Some(file) = optional(source, VARIABLE) else { return Ok(client) };
-    let certificates = authorities(&file)?;
-    if !matches!(address, ConnectionAddr::TcpTls { .. }) {
-        let why = format!("it must be rediss://host:port, since {VARIABLE} is set");
-        return Err(ConfigError::bad(name, why));
-    }
-    let certificates = TlsCertificates { client_tls: None, root_cert: Some(certificates) };
-    Client::build_with_tls(client.get_connection_info().clone(), certificates)
-        .map_err(|error| ConfigError::bad(VARIABLE, error.category()))
+/// The address `url`, which the variable `name` holds, and the settings of TLS there.
+pub(super) fn address(
+    source: Source,
+    name: &'static str,
+    url: &str,
+) -> Result<(ConnectionInfo, Option<Arc<ClientConfig>>), ConfigError> {
+    let malformed = || ConfigError::bad(name, "it must be redis://host:port or rediss://host:port");
+    let address = url.into_connection_info().map_err(|_| malformed())?;
+    let file = optional(source, VARIABLE);
+    let tls = match (address.addr(), file) {
+        (ConnectionAddr::TcpTls { insecure: true, .. }, _) => {
+            return Err(ConfigError::bad(name, "certificates are always verified: remove #insecure"));
+        }
+        (ConnectionAddr::TcpTls { .. }, file) => {
+            let public = || webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+            let roots: RootCertStore = file.map_or_else(|| Ok(public()), |file| authorities(&file))?;
+            Some(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+        }
+        (ConnectionAddr::Tcp(..), None) => None,
+        (ConnectionAddr::Tcp(..), Some(_)) => {
+            let why = format!("it must be rediss://host:port, since {VARIABLE} is set");
+            return Err(ConfigError::bad(name, why));
+        }
+        _ => return Err(malformed()),
+    };
+    Ok((address, tls))
 }
 
 /// The certificates of `file`, in PEM form.
-fn authorities(file: &str) -> Result<Vec<u8>, ConfigError> {
+fn authorities(file: &str) -> Result<RootCertStore, ConfigError> {
     let bad = |why: String| ConfigError::bad(VARIABLE, why);
     let unreadable = |error: std::io::Error| bad(format!("the file cannot be read: {error}"));
     let mut text = Vec::new();
@@ -50,7 +60,7 @@ fn authorities(file: &str) -> Result<Vec<u8>, ConfigError> {
     }
     match roots.len() {
         0 => Err(bad("the file has no certificate in PEM form".into())),
-        1..=MAX_CERTIFICATES => Ok(text),
+        1..=MAX_CERTIFICATES => Ok(roots),
         more => Err(bad(format!("the file has {more} certificates; at most {MAX_CERTIFICATES} are allowed"))),
     }
 }
@@ -60,9 +70,10 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn opened(url: &str, file: &str) -> Result<Client, String> {
+    fn opened(url: &str, file: &str) -> Result<bool, String> {
         let source = |name: &str| (name == VARIABLE).then(|| file.to_owned());
-        client(&source, "FAIRDROP_MAIN_REDIS_URL", url).map_err(|error| error.to_string())
+        let address = address(&source, "FAIRDROP_MAIN_REDIS_URL", url);
+        address.map(|(_, tls)| tls.is_some()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -96,8 +107,9 @@ mod tests {
 
     #[test]
     fn certificates_are_verified_by_public_authorities_if_no_file_is_set() {
-        assert!(opened("rediss://host:6379", "").is_ok());
-        assert!(opened("redis://host:6379", "").is_ok());
+        assert_eq!(opened("rediss://host:6379", ""), Ok(true));
+        assert_eq!(opened("redis://host:6379", ""), Ok(false));
+        assert!(opened("unix:///redis.socket", "").unwrap_err().contains("must be redis://host:port"));
         let error = opened("rediss://host:6379/#insecure", "").unwrap_err();
         assert!(error.contains("always verified"), "{error}");
     }

@@ -3,9 +3,9 @@
 //! A dropped connection is not closed under the commands in flight: each of them keeps it until it has its answer.
 
 use super::breaker::Breaker;
+use super::connect::Connection;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
@@ -37,14 +37,14 @@ const MAX_LOADED_SCRIPTS: usize = 8;
 
 /// The scripts that a connection loads when it opens.
 pub type Scripts = &'static [&'static LazyLock<Script>];
-pub(super) type Opening = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+pub(super) type Opening = Shared<BoxFuture<'static, RedisResult<Connection>>>;
 
 /// How an attempt begins.
 pub(super) enum Start {
     /// It connects after this pause.
     After(Duration),
     /// It tries a connection that was unused for long, and connects beside it. The first that answers is used.
-    Beside(MultiplexedConnection),
+    Beside(Connection),
 }
 
 /// A connection, or an attempt to open one.
@@ -159,7 +159,7 @@ impl ConnectionSlot {
     }
 
     /// The connection of `generation`, for a PING, unless it is no longer in use or a PING of it is in flight.
-    pub(super) fn start_probe(&mut self, generation: u64) -> Option<MultiplexedConnection> {
+    pub(super) fn start_probe(&mut self, generation: u64) -> Option<Connection> {
         let current = self.current.as_mut().filter(|current| current.generation == generation)?;
         if current.is_probed {
             return None;
@@ -220,17 +220,17 @@ pub fn random_part_of(most: Duration) -> Duration {
 
 /// Sends `scripts` ahead of every other command of a new connection, and does not wait for the answer. So the first
 /// call of a script is one round trip. If the server does not load them, that call loads its script as before.
-pub(super) fn load_scripts(connection: &MultiplexedConnection, scripts: Scripts) {
+pub(super) fn load_scripts(connection: &Connection, scripts: Scripts) {
     if scripts.is_empty() {
         return;
     }
-    let mut connection = connection.clone();
+    let connection = connection.clone();
     let mut loading = async move {
         let mut pipe = redis::pipe();
         for script in scripts.iter().take(MAX_LOADED_SCRIPTS) {
             pipe.load_script(script).ignore();
         }
-        if let Err(error) = pipe.query_async::<()>(&mut connection).await {
+        if let Err(error) = pipe.query_async::<()>(&mut connection.commands.clone()).await {
             let error = error.category();
             tracing::warn!(%error, "could not load the scripts on a new connection to Redis; the first call of each script loads it");
         }

@@ -4,6 +4,7 @@
 //! must say whether the command was sent: an order that was not sent is not queued, while an unanswered one may be.
 //! redis-rs's own `ConnectionManager` does not distinguish the two; hence this module.
 
+use super::connect::Connection;
 use super::connection::{
     ConnectionSlot, Opening, RECONNECT_PAUSE, Scripts, Start, load_scripts, random_part_of,
 };
@@ -11,7 +12,7 @@ use crate::config::RedisConfig;
 use futures::FutureExt;
 use futures::future::{Either, select};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +120,7 @@ impl Link {
         };
         let answer_limit =
             deadline.saturating_duration_since(Instant::now()).min(self.0.config.response_timeout);
-        match timeout(answer_limit, command(connection)).await {
+        match timeout(answer_limit, command(connection.commands.clone())).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if is_connection_error(&error) => {
                 self.discard(generation);
@@ -183,11 +184,12 @@ impl Link {
     /// Sends a PING on a connection after a caller has stopped waiting for its answer. One PING is in flight at a time,
     /// with the response timeout as its limit.
     fn probe(&self, generation: u64) {
-        let Some(mut connection) = self.slot().start_probe(generation) else { return };
+        let Some(connection) = self.slot().start_probe(generation) else { return };
         let link = self.clone();
         tokio::spawn(async move {
             let ping = redis::cmd("PING");
-            let answer = ping.query_async::<redis::Value>(&mut connection);
+            let mut commands = connection.commands.clone();
+            let answer = ping.query_async::<redis::Value>(&mut commands);
             let lives = match timeout(link.0.config.response_timeout, answer).await {
                 Ok(answer) => !answer.is_err_and(|error| is_connection_error(&error)),
                 Err(_) => false,
@@ -210,7 +212,7 @@ impl Link {
     }
 }
 
-async fn begin(config: RedisConfig, scripts: Scripts, start: Start) -> RedisResult<MultiplexedConnection> {
+async fn begin(config: RedisConfig, scripts: Scripts, start: Start) -> RedisResult<Connection> {
     match start {
         Start::After(pause) => {
             if !pause.is_zero() {
@@ -224,10 +226,10 @@ async fn begin(config: RedisConfig, scripts: Scripts, start: Start) -> RedisResu
 
 /// `old` if it answers a PING; or the connection that `connecting` opens, which starts a little later.
 async fn first_that_answers(
-    old: MultiplexedConnection,
-    connecting: impl Future<Output = RedisResult<MultiplexedConnection>>,
-) -> RedisResult<MultiplexedConnection> {
-    let mut pinged = old.clone();
+    old: Connection,
+    connecting: impl Future<Output = RedisResult<Connection>>,
+) -> RedisResult<Connection> {
+    let mut pinged = old.commands.clone();
     // The connection's own limit of an answer ends it.
     let mut answering =
         pin!(async move { redis::cmd("PING").query_async::<redis::Value>(&mut pinged).await.map(drop) });
@@ -246,12 +248,8 @@ async fn first_that_answers(
     }
 }
 
-async fn connect(config: &RedisConfig, scripts: Scripts) -> RedisResult<MultiplexedConnection> {
-    let options = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(config.connect_timeout))
-        .set_response_timeout(Some(config.response_timeout))
-        .set_concurrency_limit(MAX_IN_FLIGHT);
-    let connection = config.client.get_multiplexed_async_connection_with_config(&options).await?;
+async fn connect(config: &RedisConfig, scripts: Scripts) -> RedisResult<Connection> {
+    let connection = Connection::open(config).await?;
     load_scripts(&connection, scripts);
     Ok(connection)
 }
