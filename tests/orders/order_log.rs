@@ -33,7 +33,7 @@ const LONG_WINDOW_MS: u64 = 10_000;
 /// Regions with order logs.
 pub(crate) struct World {
     pub(crate) system: System,
-    mappings: Vec<EventSourceMapping>,
+    pub(crate) mappings: Vec<EventSourceMapping>,
     place: Vec<FunctionProcess>,
     pub(crate) clients: Vec<Client>,
     /// From the functions to the tables.

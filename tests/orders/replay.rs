@@ -139,6 +139,30 @@ async fn after_losses_of_redis_16_to_20_no_accepted_order_is_missing_or_out_of_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn half_a_minute_after_a_replay_the_worker_replays_the_item_once_again() {
+    let mut world = World::start_with(1, 0.0, Duration::from_secs(8)).await.unwrap();
+    announce(&world.system, "a", json!({})).await.unwrap();
+    world.system.admin(&json!({ "command": "pause", "item_id": "a" })).await.unwrap();
+    world.order(0, "a", "ann").await.unwrap();
+    world.until("a", "ann", "queued").await;
+    world.system.redis.restart_empty().await.unwrap();
+    let rebuild = json!({ "command": "rebuild", "item_id": "a" });
+    eventually("the item is rebuilt", SOON, async || world.system.admin(&rebuild).await.map(Some))
+        .await
+        .unwrap();
+    world.until("a", "ann", "queued").await;
+    // order-place still reached the server of before with this one, and not the new one.
+    world.mappings[0].pause(true);
+    world.order(0, "a", "ben").await.unwrap();
+    let described = async || world.system.admin(&json!({ "command": "describe", "item_id": "a" })).await;
+    eventually("the item is replayed again", 2 * SOON, async || {
+        Ok((described().await?["orders_waiting"] == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_restores_a_queue_and_leaves_out_a_region_that_cannot_be_read() {
     let world = World::start_with(2, 0.0, Duration::from_secs(8)).await.unwrap();
     let with = json!({ "stock_total": 5, "opens_at": local::system::clock::micros_now() });

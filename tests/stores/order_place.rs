@@ -1,5 +1,6 @@
 //! order-place on a real Redis and a real table's protocol: batches that are delivered again in part and as a whole.
 
+mod refusals;
 mod undecided;
 mod withdrawals;
 

@@ -58,7 +58,7 @@ async fn a_first_replica_does_not_stop_sales() {
     assert!(found.is_restoring, "{found:?}");
     let restore = async || {
         assert!(logs.restore_begin(&item_id, "me", Duration::ZERO).await.unwrap());
-        logs.restore_end(&item_id, "me").await.unwrap();
+        logs.restore_end(&item_id, "me", None).await.unwrap();
     };
     restore().await;
     assert!(!drain(&logs, &item_id).await.is_restoring);

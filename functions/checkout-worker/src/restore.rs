@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 use replay::{ReplayError, ReplayOptions};
 use shared::item::ItemId;
 use shared::item_runs;
-use shared::queue::LinkError;
+use shared::queue::{LinkError, RestoreCause};
 use std::time::{Duration, Instant};
 
 /// How often the worker looks for items that wait.
@@ -14,6 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// Items that are restored at the same time. Each reads the buckets of all logs.
 const PARALLEL_ITEMS: usize = 4;
+/// From a replay to the next one, once: by then no process of order-place writes to the primary of before any more. A batch
+/// ends within 22 s: a run of 12 s, whose last attempt takes 10 s at most.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// No replay begins with less time. One that a run's end stops begins again in the next run.
 const SHORTEST: Duration = Duration::from_secs(60);
 
@@ -27,7 +30,8 @@ pub(crate) async fn restore_until(app: &App, until: Instant) {
     while Instant::now() < until {
         let pause = match waiting(app).await {
             Ok(items) => {
-                metrics::gauge!("items_restoring").set(items.len() as f64);
+                let wanted = items.iter().filter(|(_, cause)| *cause == RestoreCause::Wanted).count();
+                metrics::gauge!("items_restoring").set(wanted as f64);
                 let may_begin = Instant::now() < latest_start && app.context.lease.permit().is_ok();
                 if may_begin && restore_all(app, &items, until).await > 0 { FAILURE_PAUSE } else { INTERVAL }
             }
@@ -40,14 +44,14 @@ pub(crate) async fn restore_until(app: &App, until: Instant) {
     }
 }
 
-async fn waiting(app: &App) -> Result<Vec<ItemId>, LinkError> {
+async fn waiting(app: &App) -> Result<Vec<(ItemId, RestoreCause)>, LinkError> {
     let queue = &app.context.queue;
-    queue.restoring_among(&queue.active_item_ids(Duration::ZERO).await?).await
+    queue.restores_due(&queue.active_item_ids(Duration::ZERO).await?).await
 }
 
 /// Restores `items`; returns how many failed.
-async fn restore_all(app: &App, items: &[ItemId], until: Instant) -> u64 {
-    let restored = stream::iter(items.iter().map(|item_id| restore(app, item_id, until)));
+async fn restore_all(app: &App, items: &[(ItemId, RestoreCause)], until: Instant) -> u64 {
+    let restored = stream::iter(items.iter().map(|(item_id, cause)| restore(app, item_id, *cause, until)));
     let failed = restored.buffer_unordered(PARALLEL_ITEMS).filter(|is_restored| {
         let has_failed = !is_restored;
         async move { has_failed }
@@ -56,17 +60,18 @@ async fn restore_all(app: &App, items: &[ItemId], until: Instant) -> u64 {
 }
 
 /// Restores one item. Another run of the worker may be at it.
-async fn restore(app: &App, item_id: &ItemId, until: Instant) -> bool {
+async fn restore(app: &App, item_id: &ItemId, cause: RestoreCause, until: Instant) -> bool {
     // The new primary may lack reservations that the ledger has. An order of such a buyer must not be served again.
     if let Err(error) = reconcile::reconcile(&app.stores(), item_id, true).await {
         tracing::warn!(%error, %item_id, "could not reconcile an item before its queue is restored; the ledger refuses what it has already");
     }
     let limit = until.saturating_duration_since(Instant::now());
-    let options = ReplayOptions { limit, ..ReplayOptions::default() };
+    let again_after = (cause == RestoreCause::Wanted).then_some(AGAIN_AFTER);
+    let options = ReplayOptions { limit, again_after, ..ReplayOptions::default() };
     let crate::WorkerContext { queue, ledger, .. } = &app.context;
     match replay::replay(item_id, queue, ledger, &app.logs, &options).await {
         Ok(report) => {
-            tracing::info!(%item_id, ?report, "the queue of an item was restored from the order logs");
+            tracing::info!(%item_id, ?cause, ?report, "the queue of an item was restored from the order logs");
             true
         }
         Err(ReplayError::InProgress | ReplayError::TakenOver) => true,

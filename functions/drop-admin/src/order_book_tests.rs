@@ -30,6 +30,7 @@ fn sale(state: SaleState, micros: u64) -> Option<Sale> {
         reserved_at: at(micros + 5),
         hold_until: at(micros + 9),
         earlier_ends: Vec::new(),
+        released_at: None,
         payment_reference: None,
         epoch: 1,
     })

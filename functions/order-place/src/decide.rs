@@ -4,11 +4,12 @@ use crate::App;
 use crate::event::Entry;
 use crate::undecided::Undecided;
 use order_log::{LogRecord, Refusal, RefusalReason};
-use shared::item::{Gate, ItemId};
+use shared::item::{Gate, Item, ItemId};
 use shared::item_cache::ItemCache;
 use shared::queue::{BatchOrder, ItemCopy, PlaceError, Placement, Placing, Queue};
 use shared::stamp::Stamp;
-use std::collections::HashSet;
+use shared::user_token::UserToken;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,10 +28,17 @@ pub(crate) enum Decision {
     Placed {
         age_micros: i64,
     },
-    /// The buyer has an order or a unit already, had a unit that was released after the stamp, or has withdrawn the order;
-    /// or the gates forbid it, which its stamp shows. Nothing is recorded.
+    /// The buyer has an order or a unit already, had a unit that was released after the stamp, or has withdrawn the order.
+    /// Nothing is recorded.
     Superseded,
     Refused(RefusalReason),
+}
+
+impl Decision {
+    /// Whether main's Redis, if it is lost at this moment, may queue the order in its next life.
+    pub(crate) fn may_be_undone(self) -> bool {
+        matches!(self, Self::Refused(reason) if reason != RefusalReason::NoSuchItem)
+    }
 }
 
 /// Main's items.
@@ -79,26 +87,75 @@ pub(crate) async fn decide(
     let Some(copy) = app.items.get(&app.queue, item_id).await? else {
         return Ok(orders.iter().map(|_| Ok(Decision::Refused(RefusalReason::NoSuchItem))).collect());
     };
-    let (ahead, batch): (Vec<bool>, Vec<BatchOrder>) = orders
+    let outside = outside_the_gates(app, &copy.item, orders).await?;
+    let decided: Vec<Option<Decision>> =
+        orders.iter().map(|order| without_placing(order, &copy.item, &outside)).collect();
+    let sent: Vec<BatchOrder> = orders
         .iter()
-        .map(|Entry { record, written_at, .. }| {
-            let order = BatchOrder { user_token: record.user_token.clone(), placed_at: record.placed_at };
-            (is_ahead_of_the_log(record.placed_at, *written_at), order)
+        .zip(&decided)
+        .filter(|(_, decided)| decided.is_none())
+        .map(|(Entry { record, .. }, _)| BatchOrder {
+            user_token: record.user_token.clone(),
+            placed_at: record.placed_at,
         })
-        .unzip();
-    let sent: Vec<BatchOrder> =
-        batch.iter().zip(&ahead).filter(|(_, ahead)| !**ahead).map(|(order, _)| order.clone()).collect();
+        .collect();
     let placed = app.queue.place_batch(item_id, &sent, copy.item.settle_window(), &app.clock).await;
     check_clock(&placed);
     let mut placed = placed.into_iter();
-    let decisions = ahead.into_iter().zip(orders).map(|(ahead, Entry { record, .. })| {
-        if ahead {
-            return Ok(Decision::Refused(RefusalReason::ClockAhead));
+    let decisions = decided.into_iter().map(|decided| match decided {
+        Some(decision) => Ok(decision),
+        None => {
+            let placing = placed.next().ok_or_else(|| Undecided::Main("an order has no answer".into()))?;
+            decision(placing?)
         }
-        let placing = placed.next().ok_or_else(|| Undecided::Main("an order has no answer".into()))?;
-        decision(placing?, copy.item.gate(record.placed_at))
     });
     Ok(decisions.collect())
+}
+
+/// An order of an item: a batch may have several of a buyer.
+type OrderKey<'a> = (&'a UserToken, Stamp);
+
+fn key(record: &LogRecord) -> OrderKey<'_> {
+    (&record.user_token, record.placed_at)
+}
+
+/// The orders outside the gates, and whether main has the order or a unit of the buyer: an operator may have moved the
+/// gates since.
+async fn outside_the_gates<'a>(
+    app: &App,
+    item: &Item,
+    orders: &[&'a Entry],
+) -> Result<HashMap<OrderKey<'a>, bool>, Undecided> {
+    let outside: Vec<&LogRecord> = orders
+        .iter()
+        .map(|entry| &entry.record)
+        .filter(|record| item.gate(record.placed_at) != Gate::Open)
+        .collect();
+    if outside.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let buyers: Vec<&UserToken> = outside.iter().map(|record| &record.user_token).collect();
+    let states = app.queue.stamps_and_units(&item.item_id, &buyers).await?;
+    let is_known = |(record, (waiting, has_unit)): (&&'a LogRecord, (Option<Stamp>, bool))| {
+        (key(record), has_unit || waiting == Some(record.placed_at))
+    };
+    Ok(outside.iter().zip(states).map(is_known).collect())
+}
+
+/// The decision about an order that is not sent to main. The drain would drop an order outside the gates, and leave no
+/// trace of it.
+fn without_placing(order: &Entry, item: &Item, outside: &HashMap<OrderKey<'_>, bool>) -> Option<Decision> {
+    let Entry { record, written_at, .. } = order;
+    if is_ahead_of_the_log(record.placed_at, *written_at) {
+        return Some(Decision::Refused(RefusalReason::ClockAhead));
+    }
+    let is_in_main = *outside.get(&key(record))?;
+    Some(match item.gate(record.placed_at) {
+        _ if is_in_main => Decision::Superseded,
+        Gate::NotOpenYet => Decision::Refused(RefusalReason::NotOpenYet),
+        Gate::Closed => Decision::Refused(RefusalReason::Closed),
+        Gate::Open => return None,
+    })
 }
 
 /// Measures the region's clock: order-intake has no answer of main to compare it with.
@@ -121,10 +178,8 @@ fn is_ahead_of_the_log(placed_at: Stamp, written_at: Option<Stamp>) -> bool {
 }
 
 /// What main's answer means for the record.
-fn decision(placing: Placing, gate: Gate) -> Result<Decision, Undecided> {
+fn decision(placing: Placing) -> Result<Decision, Undecided> {
     Ok(match placing.placement {
-        // The drain may have dropped this order, and it is delivered again.
-        Placement::TooLate if gate != Gate::Open => Decision::Superseded,
         Placement::Queued => Decision::Placed { age_micros: placing.transit_micros },
         Placement::AlreadyQueued { .. } | Placement::AlreadyTaken { .. } => Decision::Superseded,
         // Perhaps this order itself was served, or the buyer has withdrawn it, and it is delivered again.
@@ -196,7 +251,7 @@ mod tests {
     fn an_answer_that_may_change_decides_nothing() {
         let meaning = |placement, transit_micros| {
             let clock_offset = OffsetBounds { low: 0, high: 0 };
-            decision(Placing { placement, transit_micros, clock_offset }, Gate::Open).ok()
+            decision(Placing { placement, transit_micros, clock_offset }).ok()
         };
         assert_eq!(meaning(Placement::ClockAhead, -100_001), None);
         assert_eq!(meaning(Placement::ClockAhead, -1_000_000), None);
@@ -205,11 +260,6 @@ mod tests {
         assert_eq!(meaning(Placement::TooLate, 3_000_000), refused(RefusalReason::TooLate));
         for placement in [Placement::Released, Placement::AlreadyTaken { sold: false }] {
             assert_eq!(meaning(placement, 3_000_000), Some(Decision::Superseded));
-        }
-        for gate in [Gate::NotOpenYet, Gate::Closed] {
-            let clock_offset = OffsetBounds { low: 0, high: 0 };
-            let placing = Placing { placement: Placement::TooLate, transit_micros: 3_000_000, clock_offset };
-            assert_eq!(decision(placing, gate).ok(), Some(Decision::Superseded));
         }
     }
 }

@@ -11,11 +11,12 @@
 
 mod decide;
 pub mod event;
+mod refusals;
 mod undecided;
 mod withdraw;
 mod work;
 
-use decide::{Items, decide, record_decision};
+use decide::{Decision, Items, decide, record_decision};
 use event::{BatchResponse, Entry, StreamEvent};
 use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
@@ -200,11 +201,18 @@ async fn place(
     for cause in causes {
         tracing::warn!(cause, %item_id, orders = undecided.len(), "could not place orders in main's queue; they are tried again");
     }
-    let recorded = decided.into_iter().map(|(position, record, decision)| async move {
-        (!record_decision(app, record, decision, until).await).then_some(position)
+    let recorded = decided.iter().map(|(position, record, decision)| async move {
+        (!record_decision(app, record, *decision, until).await).then_some(*position)
     });
     let unrecorded = stream::iter(recorded).buffer_unordered(PARALLEL).filter_map(async |one| one);
-    undecided.extend(unrecorded.collect::<Vec<_>>().await);
+    let unrecorded: Vec<usize> = unrecorded.collect().await;
+    let is_refused = |(position, _, decision): &&(usize, &LogRecord, Decision)| {
+        decision.may_be_undone() && !unrecorded.contains(position)
+    };
+    let refused: Vec<(usize, &LogRecord)> =
+        decided.iter().filter(is_refused).map(|(position, record, _)| (*position, *record)).collect();
+    undecided.extend(refusals::confirm(app, item_id, &refused, until).await);
+    undecided.extend(unrecorded);
     undecided
 }
 

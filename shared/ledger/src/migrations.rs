@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -19,6 +19,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (10, "holds", include_str!("../migrations/0010_holds.sql")),
     (11, "exports", include_str!("../migrations/0011_exports.sql")),
     (12, "withheld_for_epoch", include_str!("../migrations/0012_withheld_for_epoch.sql")),
+    (13, "released_at", include_str!("../migrations/0013_released_at.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.

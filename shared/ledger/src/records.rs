@@ -21,6 +21,8 @@ pub struct Sale {
     pub hold_until: Stamp,
     /// The ends that the hold had before it was extended. Redis may still have one of them.
     pub earlier_ends: Vec<Stamp>,
+    /// When the reservation was released, by the ledger's clock.
+    pub released_at: Option<Stamp>,
     pub payment_reference: Option<String>,
     /// The epoch under which it was last written.
     pub epoch: u64,
@@ -103,7 +105,8 @@ impl Ledger {
         });
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
+                        released_at
                    FROM fairdrop.sales
                   WHERE item_id = $1 AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
                   ORDER BY reserved_at, placed_at, user_token LIMIT $5",
@@ -126,7 +129,8 @@ impl Ledger {
     pub async fn sale_of(&self, item_id: &ItemId, buyer: &UserToken) -> Result<Option<Sale>, LedgerError> {
         self.within_limit(async {
             let row = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
+                        released_at
                    FROM fairdrop.sales WHERE item_id = $1 AND user_token = $2",
             )
             .bind(item_id.as_str())
@@ -171,7 +175,8 @@ impl Ledger {
         let buyers: Vec<&str> = buyers.iter().map(|buyer| buyer.as_str()).collect();
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
+                        released_at
                    FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)",
             )
             .bind(item_id.as_str())
@@ -194,7 +199,8 @@ impl Ledger {
     ) -> Result<Vec<Sale>, LedgerError> {
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
+                        released_at
                    FROM fairdrop.sales WHERE item_id = $1 AND reserved_at = $2 AND placed_at = $3",
             )
             .bind(item_id.as_str())
@@ -234,7 +240,8 @@ impl Ledger {
         self.within_limit(async {
             let mut transaction = self.pool.begin().await?;
             let rows = sqlx::query(
-                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends
+                "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
+                        released_at
                    FROM fairdrop.sales
                   WHERE item_id = $1 AND state = 'sold' AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
                   ORDER BY reserved_at, placed_at, user_token LIMIT $5",
@@ -272,6 +279,7 @@ fn read(row: &PgRow) -> Result<Sale, LedgerError> {
             .into_iter()
             .map(stamp)
             .collect::<Result<_, _>>()?,
+        released_at: row.try_get::<Option<i64>, _>("released_at")?.map(stamp).transpose()?,
         payment_reference: row.try_get("payment_reference")?,
         epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
     })

@@ -64,6 +64,10 @@ pub enum RefusalReason {
     ClockAhead,
     /// There is no such item.
     NoSuchItem,
+    /// The stamp is before the item's opening.
+    NotOpenYet,
+    /// The stamp is not before the item's closing.
+    Closed,
 }
 
 /// An attribute is missing, has another type, or a value that cannot be.
@@ -72,7 +76,8 @@ pub enum RefusalReason {
 pub struct Malformed(pub &'static str);
 
 impl RefusalReason {
-    const ALL: [Self; 3] = [Self::TooLate, Self::ClockAhead, Self::NoSuchItem];
+    const ALL: [Self; 5] =
+        [Self::TooLate, Self::ClockAhead, Self::NoSuchItem, Self::NotOpenYet, Self::Closed];
 
     /// The last part of the type of the problem that an order gets in direct mode.
     pub fn slug(self) -> &'static str {
@@ -80,6 +85,8 @@ impl RefusalReason {
             Self::TooLate => "too-late",
             Self::ClockAhead => "clock-ahead",
             Self::NoSuchItem => "no-such-item",
+            Self::NotOpenYet => "not-open-yet",
+            Self::Closed => "closed",
         }
     }
 }

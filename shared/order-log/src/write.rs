@@ -2,6 +2,7 @@
 
 use crate::record::{LogRecord, REFUSED, Refusal, name};
 use crate::{OrderLog, OrderLogError};
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,6 +25,11 @@ impl OrderLog {
     /// has expired stays away.
     pub async fn refuse(&self, record: &LogRecord, refusal: Refusal) -> Result<(), OrderLogError> {
         self.limits.repeat(|| within_limit(self.try_refuse(record, refusal))).await
+    }
+
+    /// Removes the outcome of an order that main has after all.
+    pub async fn accept_again(&self, record: &LogRecord) -> Result<(), OrderLogError> {
+        self.limits.repeat(|| within_limit(self.try_accept_again(record))).await
     }
 
     async fn try_append(&self, record: &LogRecord) -> Result<(), OrderLogError> {
@@ -55,13 +61,33 @@ impl OrderLog {
             .expression_attribute_values(":refused", AttributeValue::S(REFUSED.into()))
             .expression_attribute_values(":reason", AttributeValue::S(refusal.reason.slug().into()))
             .expression_attribute_values(":decided_at", AttributeValue::N(refusal.decided_at.to_string()));
-        match call.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                Some(service) if service.is_conditional_check_failed_exception() => Ok(()),
-                _ => Err(OrderLogError::of(&error)),
-            },
+        unless_condition_fails(call).await
+    }
+
+    async fn try_accept_again(&self, record: &LogRecord) -> Result<(), OrderLogError> {
+        let mut call = self.client.update_item().table_name(&self.table);
+        for (name, value) in record.key() {
+            call = call.key(name, value);
         }
+        let call = call
+            .update_expression("REMOVE #outcome, #reason, #decided_at")
+            .condition_expression("#outcome = :refused")
+            .expression_attribute_names("#outcome", name::OUTCOME)
+            .expression_attribute_names("#reason", name::REASON)
+            .expression_attribute_names("#decided_at", name::DECIDED_AT)
+            .expression_attribute_values(":refused", AttributeValue::S(REFUSED.into()));
+        unless_condition_fails(call).await
+    }
+}
+
+/// A condition that does not hold means that nothing has to be done.
+async fn unless_condition_fails(call: UpdateItemFluentBuilder) -> Result<(), OrderLogError> {
+    match call.send().await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.as_service_error() {
+            Some(service) if service.is_conditional_check_failed_exception() => Ok(()),
+            _ => Err(OrderLogError::of(&error)),
+        },
     }
 }
 

@@ -116,7 +116,10 @@ async fn write_reservations(
                 SaleState::Sold => f64::INFINITY,
                 SaleState::Reserved => sale.hold_until.as_micros() as f64,
                 // As in settle.lua: not before the stamp, if the clock was set back.
-                SaleState::Released => -(sale.reserved_at.max(sale.placed_at).as_micros() as f64),
+                SaleState::Released => {
+                    let known = sale.released_at.unwrap_or(sale.reserved_at);
+                    -(known.max(sale.reserved_at).max(sale.placed_at).as_micros() as f64)
+                }
             };
             (score, sale.user_token.as_str().to_owned())
         });

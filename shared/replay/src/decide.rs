@@ -1,11 +1,13 @@
 //! Which logged orders still count. Pure.
 
+use ledger::SaleState;
 use order_log::{LogRecord, RecordKind, RefusalReason, WITHDRAWAL_SKEW};
 use serde::Serialize;
-use shared::queue::BatchOrder;
+use shared::queue::{BatchOrder, Withdrawal};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 /// Why an order is not put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -15,7 +17,8 @@ pub enum LeftOut {
     Refused,
     /// The buyer has withdrawn it.
     Withdrawn,
-    /// The ledger has a unit or a release of the buyer with a stamp that is at least as new.
+    /// The ledger has a unit or a release of the buyer with a stamp that is at least as new; or the buyer had the unit when
+    /// the order was made.
     InLedger,
     /// The buyer has an older order that counts.
     OlderOrder,
@@ -31,11 +34,30 @@ pub(crate) struct Decided {
     /// The newest withdrawal of each buyer who has one, or the newest reservation in the ledger if that is newer. An older
     /// order does not wait any more.
     pub(crate) withdrawals: Vec<BatchOrder>,
+    /// Buyers who have withdrawn a reservation, and have not ordered since.
+    pub(crate) cancelled: Vec<Withdrawal>,
     pub(crate) left_out: Vec<(usize, LeftOut)>,
 }
 
-/// Decides about the records of each region. `in_ledger` has the stamp of each buyer's newest reservation.
-pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, Stamp>) -> Decided {
+/// A buyer's newest reservation, as the ledger has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) state: SaleState,
+    pub(crate) placed_at: Stamp,
+    pub(crate) released_at: Option<Stamp>,
+}
+
+impl Known {
+    /// The newest stamp of an order that does not count any more. While a buyer has a unit, main takes no other order of
+    /// the buyer (place.lua), and the log has no trace of that.
+    fn decided_to(self) -> Stamp {
+        let had_unit_to = self.released_at.map(|at| at.saturating_sub(WITHDRAWAL_SKEW));
+        had_unit_to.map_or(self.placed_at, |at| at.max(self.placed_at))
+    }
+}
+
+/// Decides about the records of each region.
+pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, Known>) -> Decided {
     let all = || regions.iter().enumerate().flat_map(|(region, of)| of.iter().map(move |one| (region, one)));
     let mut withdrawn: HashMap<&UserToken, Stamp> = HashMap::new();
     for (_, leave) in all().filter(|(_, record)| record.kind == RecordKind::Leave) {
@@ -52,7 +74,7 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
             LeftOut::Refused
         } else if withdrawn.get(buyer).is_some_and(|leave| placed_at < *leave) {
             LeftOut::Withdrawn
-        } else if in_ledger.get(buyer).is_some_and(|known| placed_at <= *known) {
+        } else if in_ledger.get(buyer).is_some_and(|known| placed_at <= known.decided_to()) {
             LeftOut::InLedger
         } else {
             match counts.get_mut(buyer) {
@@ -70,18 +92,49 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
         };
         decided.left_out.push((region, reason));
     }
+    decided.cancelled = cancelled(regions, &withdrawn, in_ledger);
     let order = |buyer: &UserToken, placed_at| BatchOrder { user_token: buyer.clone(), placed_at };
     decided.orders =
         counts.into_iter().map(|(buyer, (region, placed_at))| (region, order(buyer, placed_at))).collect();
     for buyer in all().map(|(_, record)| &record.user_token) {
         if let Some(known) = in_ledger.get(buyer) {
-            let decided = known.saturating_add_micros(1);
+            let decided = known.decided_to().saturating_add_micros(1);
             let newest = withdrawn.entry(buyer).or_insert(decided);
             *newest = decided.max(*newest);
         }
     }
     decided.withdrawals = withdrawn.into_iter().map(|(buyer, placed_at)| order(buyer, placed_at)).collect();
     decided
+}
+
+/// The buyers whose reservation is in the ledger and older than their withdrawal, and who have not ordered after that: as
+/// order-place judges it. `withdrawn` has the first stamp after each buyer's newest withdrawal.
+fn cancelled(
+    regions: &[Vec<LogRecord>],
+    withdrawn: &HashMap<&UserToken, Stamp>,
+    in_ledger: &HashMap<UserToken, Known>,
+) -> Vec<Withdrawal> {
+    let is_newer =
+        |record: &LogRecord, left: Stamp| record.kind == RecordKind::Order && record.placed_at >= left;
+    let orders_again: HashSet<&UserToken> = regions
+        .iter()
+        .flatten()
+        .filter(|record| withdrawn.get(&record.user_token).is_some_and(|left| is_newer(record, *left)))
+        .map(|record| &record.user_token)
+        .collect();
+    let is_reserved = |buyer: &UserToken, left: Stamp| {
+        in_ledger.get(buyer).is_some_and(|known| known.state == SaleState::Reserved && known.placed_at < left)
+    };
+    withdrawn
+        .iter()
+        .filter(|(buyer, left)| !orders_again.contains(**buyer) && is_reserved(buyer, **left))
+        .map(|(buyer, left)| {
+            // An order that arrives meanwhile is newer, and stays.
+            let newest = left.saturating_sub(Duration::from_micros(1));
+            let left_at = newest.saturating_sub(WITHDRAWAL_SKEW);
+            Withdrawal { user_token: (*buyer).clone(), left_at, newest }
+        })
+        .collect()
 }
 
 /// Whether a refusal says only that Redis had lost the item, which the ledger has.
@@ -104,7 +157,8 @@ mod tests {
 
     fn of(regions: &[Vec<LogRecord>], ledger: &[(&str, u64)]) -> Counted {
         let stamp = |seconds: u64| Stamp::from_micros(seconds * 1_000_000).unwrap();
-        let ledger = ledger.iter().map(|(buyer, at)| (UserToken::parse(*buyer).unwrap(), stamp(*at)));
+        let known = |at| Known { state: SaleState::Reserved, placed_at: stamp(at), released_at: None };
+        let ledger = ledger.iter().map(|(buyer, at)| (UserToken::parse(*buyer).unwrap(), known(*at)));
         let decided = decide(regions, &ledger.collect());
         let mut orders: Vec<_> = decided
             .orders
@@ -151,5 +205,42 @@ mod tests {
         assert_eq!(in_ledger(5), (vec![(0, 7)], vec![(0, InLedger)]));
         assert_eq!(in_ledger(4), (vec![(0, 5)], vec![(0, OlderOrder)]));
         assert_eq!(of(&[vec![order(5)]], &[("ben", 9)]), (vec![(0, 5)], vec![]));
+    }
+    #[test]
+    fn an_order_that_was_made_while_the_buyer_had_a_unit_does_not_count() {
+        let ann = UserToken::parse("ann").unwrap();
+        let stamp = |micros| Stamp::from_micros(micros).unwrap();
+        let released = Known {
+            state: SaleState::Released,
+            placed_at: stamp(5_000_000),
+            released_at: Some(stamp(9_000_000)),
+        };
+        let counted = |micros: u64| {
+            let order = LogRecord { placed_at: stamp(micros), ..record(RecordKind::Order, "ann", 0) };
+            let decided = decide(&[vec![order]], &HashMap::from([(ann.clone(), released)]));
+            assert_eq!(decided.withdrawals[0].placed_at, stamp(8_900_001), "what waits is judged likewise");
+            decided.orders.len()
+        };
+        assert_eq!([5_000_000, 7_000_000, 8_900_000, 8_900_001, 10_000_000].map(counted), [0, 0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_withdrawal_cancels_the_reservation_before_it_unless_the_buyer_has_ordered_since() {
+        let cancelled = |records: &[(RecordKind, u64)], state, reserved: u64| {
+            let records = records.iter().map(|(kind, at)| record(*kind, "ann", *at)).collect();
+            let placed_at = Stamp::from_micros(reserved * 1_000_000).unwrap();
+            let known = Known { state, placed_at, released_at: None };
+            let in_ledger = HashMap::from([(UserToken::parse("ann").unwrap(), known)]);
+            !decide(&[records], &in_ledger).cancelled.is_empty()
+        };
+        let (order, leave) = (RecordKind::Order, RecordKind::Leave);
+        assert!(cancelled(&[(order, 5), (leave, 6)], SaleState::Reserved, 5));
+        assert!(!cancelled(&[(order, 5), (leave, 6)], SaleState::Sold, 5));
+        assert!(!cancelled(&[(order, 5), (leave, 6)], SaleState::Released, 5));
+        assert!(!cancelled(&[(order, 5), (leave, 6), (order, 7)], SaleState::Reserved, 5));
+        assert!(!cancelled(&[(leave, 4), (order, 5)], SaleState::Reserved, 5));
+        // The buyer has ordered in a region without a log.
+        assert!(!cancelled(&[(order, 3), (leave, 4)], SaleState::Reserved, 5));
+        assert!(!cancelled(&[(order, 5)], SaleState::Reserved, 5));
     }
 }

@@ -39,11 +39,19 @@ pub struct ReplayOptions {
     pub take_over_after: Duration,
     /// The time limit of the whole replay. After it the item goes on waiting for a replay.
     pub limit: Duration,
+    /// When the item is to be replayed again, after this replay: the primary of before may have accepted orders after they
+    /// were read. The caller does it ([`Queue::restores_due`]).
+    pub again_after: Option<Duration>,
 }
 
 impl Default for ReplayOptions {
     fn default() -> Self {
-        Self { without: Vec::new(), take_over_after: RESTORE_TIMEOUT, limit: Duration::from_secs(600) }
+        Self {
+            without: Vec::new(),
+            take_over_after: RESTORE_TIMEOUT,
+            limit: Duration::from_secs(600),
+            again_after: None,
+        }
     }
 }
 
@@ -106,7 +114,7 @@ pub async fn replay<S: RecordSource>(
     };
     let passes = tokio::time::timeout(options.limit, passes);
     let outcome = match passes.await.unwrap_or(Err(ReplayError::TooLong(options.limit))) {
-        Ok(report) => match queue.restore_end(item_id, &token).await? {
+        Ok(report) => match queue.restore_end(item_id, &token, options.again_after).await? {
             RestoreEnd::Ended => return Ok(ReplayReport { without: options.without.clone(), ..report }),
             RestoreEnd::NotMine => ReplayError::TakenOver,
             RestoreEnd::PrimaryChanged => ReplayError::PrimaryChanged,

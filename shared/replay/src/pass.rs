@@ -1,14 +1,14 @@
 //! One pass over the records of all regions, bucket by bucket.
 
-use crate::decide::{Decided, LeftOut, decide};
+use crate::decide::{Decided, Known, LeftOut, decide};
 use crate::report::ReplayReport;
 use crate::{RecordSource, ReplayError};
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt};
-use ledger::Ledger;
+use ledger::{Ledger, Sale};
 use order_log::{Bucket, LogRecord};
 use shared::item::ItemId;
-use shared::queue::{BatchOrder, LinkError, MAX_BATCH, Queue, RestoredBatch};
+use shared::queue::{BatchOrder, LinkError, MAX_BATCH, MAX_PLACED, Queue, RestoredBatch, Withdrawal};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::{HashMap, HashSet};
@@ -98,7 +98,7 @@ async fn run_round<S: RecordSource>(
     let read = buckets.iter().map(|one| (one.records.len() as u64, one.malformed)).collect();
     let records: Vec<Vec<LogRecord>> = buckets.into_iter().map(|one| one.records).collect();
     let in_ledger = in_ledger(pass, &records).await?;
-    let Decided { orders, withdrawals, left_out } = decide(&records, &in_ledger);
+    let Decided { orders, withdrawals, cancelled, left_out } = decide(&records, &in_ledger);
     let mut restored = Vec::new();
     for withdrawals in withdrawals.chunks(MAX_BATCH as usize) {
         restored.push((0, 0, restore(pass, withdrawals, &[]).await?));
@@ -109,6 +109,9 @@ async fn run_round<S: RecordSource>(
         for orders in of_region.chunks(MAX_BATCH as usize) {
             restored.push((region, orders.len() as u64, restore(pass, &[], orders).await?));
         }
+    }
+    for withdrawals in cancelled.chunks(MAX_PLACED) {
+        cancel(pass, withdrawals).await?;
     }
     Ok(BucketOutcome { read, left_out, restored })
 }
@@ -126,13 +129,16 @@ async fn read<S: RecordSource>(
 async fn in_ledger<S>(
     pass: &Pass<'_, S>,
     records: &[Vec<LogRecord>],
-) -> Result<HashMap<UserToken, Stamp>, ReplayError> {
+) -> Result<HashMap<UserToken, Known>, ReplayError> {
     let buyers: HashSet<&UserToken> = records.iter().flatten().map(|record| &record.user_token).collect();
     let buyers: Vec<&UserToken> = buyers.into_iter().collect();
     let mut found = HashMap::new();
     for page in buyers.chunks(LEDGER_PAGE) {
         let sales = pass.ledger.sales_of(pass.item_id, page).await?;
-        found.extend(sales.into_iter().map(|(buyer, sale)| (buyer, sale.placed_at)));
+        found.extend(sales.into_iter().map(|(buyer, sale)| {
+            let Sale { state, placed_at, released_at, .. } = sale;
+            (buyer, Known { state, placed_at, released_at })
+        }));
     }
     Ok(found)
 }
@@ -143,11 +149,26 @@ pub(crate) async fn restore<S>(
     withdrawals: &[BatchOrder],
     orders: &[BatchOrder],
 ) -> Result<RestoredBatch, ReplayError> {
+    repeat(|| pass.queue.restore_batch(pass.item_id, pass.token, withdrawals, orders)).await
+}
+
+/// Cancels reservations that the buyers have withdrawn: a new primary may lack that. A worker releases them.
+async fn cancel<S>(pass: &Pass<'_, S>, withdrawals: &[Withdrawal]) -> Result<(), ReplayError> {
+    let answers = repeat(|| pass.queue.withdraw(pass.item_id, withdrawals, true)).await?;
+    tracing::info!(item_id = %pass.item_id, ?answers, "applied withdrawals to reservations that the ledger still has");
+    Ok(())
+}
+
+/// Repeats a call that changes nothing when it is repeated.
+async fn repeat<T, Fut>(call: impl Fn() -> Fut) -> Result<T, ReplayError>
+where
+    Fut: Future<Output = Result<T, LinkError>>,
+{
     let mut attempts = 0;
     loop {
-        let restored = pass.queue.restore_batch(pass.item_id, pass.token, withdrawals, orders).await;
+        let answer = call().await;
         attempts += 1;
-        match restored {
+        match answer {
             Err(LinkError::NotSent(_) | LinkError::Unanswered(_)) if attempts < MAX_ATTEMPTS => {
                 tokio::time::sleep(PAUSE).await;
             }

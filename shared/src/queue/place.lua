@@ -14,8 +14,9 @@
 --
 -- Returns one integer if the order is queued: its age by main's clock in us. This is the path of every order of a drop,
 -- and each call and conversion on it costs time. Every other answer is an array: the buyer's state, a number, the age.
--- 'released' is a late order of a buyer whose unit was released after the stamp. It may be the order that was served: a
--- released unit's score is the negative moment of its release, which is after every stamp that was served.
+-- 'released' is an order of a buyer whose unit was released after the stamp: the buyer had the unit then. It may be the
+-- order that was served: a released unit's score is the negative moment of its release, which is after every stamp that
+-- was served. An order that is not late counts if it was made at most 100000 us before the release: clocks differ.
 local call, placed_at, buyer = redis.call, ARGV[1], ARGV[2]
 local time = call('TIME')
 local age = time[1] * 1000000 + time[2] - placed_at
@@ -23,6 +24,7 @@ local age = time[1] * 1000000 + time[2] - placed_at
 local hold = call('ZSCORE', KEYS[2], buyer)
 local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
+local was_taken = hold and placed_at + hold + 100000 <= 0
 local is_late
 if not closed and call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOITEM the item does not exist') end
 if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
@@ -34,7 +36,7 @@ if closed and is_late and placed_at - closed > 0 and not (hold and placed_at + h
   local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
   is_late = not item[1] and item[2] == primary
 end
-local is_queued = not is_taken and not is_late and age >= -100000
+local is_queued = not is_taken and not was_taken and not is_late and age >= -100000
   and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1
 
 -- Also of an order that is refused: the next ones of its region will be as old.
@@ -49,5 +51,5 @@ call('ZREM', KEYS[1], '')
 if is_taken then return { 'taken', hold, age } end
 local queued_at = call('ZSCORE', KEYS[1], buyer)
 if queued_at then return { 'queued', queued_at, age } end
-if is_late and hold and placed_at + hold <= 0 then return { 'released', '', age } end
+if was_taken or is_late and hold and placed_at + hold <= 0 then return { 'released', '', age } end
 return { is_late and 'too_late' or 'clock_ahead', '', age }

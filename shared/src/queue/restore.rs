@@ -1,8 +1,8 @@
 //! Putting logged orders back into the queue of an item whose Redis was lost or replaced.
 //!
 //! While the item's hash has `restoring`, the item is being restored: the drain takes nothing from its queue, and place
-//! refuses nothing for its age. The value is the token of the caller who restores it. A restore begins a new life of the
-//! queue: its watermark starts again.
+//! refuses nothing for its age. The value is the token of the caller who restores it. On another primary than before, a
+//! restore begins a new life of the queue: its watermark starts again.
 
 use super::{BatchOrder, ItemError, Keys, LinkError, MAX_BATCH, Queue};
 use crate::item::ItemId;
@@ -38,6 +38,15 @@ pub enum RestoreEnd {
     NotMine,
     /// Another server has become the primary since the beginning: the restore has to begin again.
     PrimaryChanged,
+}
+
+/// Why an item has to be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreCause {
+    /// Its queue was lost, or may lack its end. It is not sold until then.
+    Wanted,
+    /// It was restored some time ago. The primary of before may have accepted orders since.
+    Again,
 }
 
 impl Queue {
@@ -89,9 +98,15 @@ impl Queue {
         Ok(RestoredBatch { placed, taken, withdrawn })
     }
 
-    /// Ends the restore `token` of `item_id`: the queue is complete.
-    pub async fn restore_end(&self, item_id: &ItemId, token: &str) -> Result<RestoreEnd, LinkError> {
-        Ok(match self.end(item_id, token, true).await? {
+    /// Ends the restore `token` of `item_id`: the queue is complete, as far as is known. With `again_after` the item is
+    /// [due](Self::restores_due) again then.
+    pub async fn restore_end(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        again_after: Option<Duration>,
+    ) -> Result<RestoreEnd, LinkError> {
+        Ok(match self.end(item_id, token, Some(again_after)).await? {
             1 => RestoreEnd::Ended,
             -1 => RestoreEnd::PrimaryChanged,
             _ => RestoreEnd::NotMine,
@@ -100,15 +115,44 @@ impl Queue {
 
     /// Gives up the restore `token` of `item_id`: the item waits for another one, which may begin at once.
     pub async fn restore_give_up(&self, item_id: &ItemId, token: &str) -> Result<(), LinkError> {
-        self.end(item_id, token, false).await.map(drop)
+        self.end(item_id, token, None).await.map(drop)
     }
 
-    async fn end(&self, item_id: &ItemId, token: &str, is_complete: bool) -> Result<i64, LinkError> {
+    /// `None`: it is given up.
+    async fn end(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        again_after: Option<Option<Duration>>,
+    ) -> Result<i64, LinkError> {
         let key = Keys::of(item_id).item;
+        let micros = again_after.flatten().map(|time| time.as_micros().to_string()).unwrap_or_default();
+        let is_complete = u8::from(again_after.is_some());
         let call = async |mut connection| {
-            END.key(&key).arg(token).arg(u8::from(is_complete)).invoke_async::<i64>(&mut connection).await
+            END.key(&key).arg(token).arg(is_complete).arg(&micros).invoke_async::<i64>(&mut connection).await
         };
         self.link.call(call).await
+    }
+
+    /// Which of `items` have to be restored now: those that wait for it or are being restored, and those whose last restore
+    /// is due [again](Self::restore_end).
+    pub async fn restores_due(&self, items: &[ItemId]) -> Result<Vec<(ItemId, RestoreCause)>, LinkError> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.main_time().await?;
+        let mut pipe = redis::pipe();
+        for item_id in items {
+            pipe.cmd("HMGET").arg(Keys::of(item_id).item).arg(&["restoring", "restore_again_at"]);
+        }
+        let found: Vec<(Option<String>, Option<u64>)> =
+            self.link.call(async |mut connection| pipe.query_async(&mut connection).await).await?;
+        let cause = |(restoring, again_at): (Option<String>, Option<u64>)| match (restoring, again_at) {
+            (Some(_), _) => Some(RestoreCause::Wanted),
+            (None, Some(again_at)) if again_at <= now.as_micros() => Some(RestoreCause::Again),
+            (None, _) => None,
+        };
+        Ok(items.iter().zip(found).filter_map(|(item, found)| Some((item.clone(), cause(found)?))).collect())
     }
 
     /// Which of `items` are being restored, or wait for it.

@@ -52,7 +52,7 @@ async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
     // The other one takes over, at once or after the timeout.
     assert!(queue.restore_begin(item_id, "two", Duration::ZERO).await.unwrap());
     assert!(queue.restore_batch(item_id, "one", &[], orders).await.is_err());
-    assert_eq!(queue.restore_end(item_id, "one").await.unwrap(), RestoreEnd::NotMine);
+    assert_eq!(queue.restore_end(item_id, "one", None).await.unwrap(), RestoreEnd::NotMine);
     queue.restore_give_up(item_id, "one").await.unwrap();
     assert!(!queue.restore_begin(item_id, "three", long).await.unwrap());
     queue.restore_give_up(item_id, "two").await.unwrap();
@@ -60,7 +60,7 @@ async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
     // A failover in the middle.
     let mut connection = world.redis.redis.connect().await.unwrap();
     let _: () = connection.hset(Keys::of(item_id).item, "primary", "another").await.unwrap();
-    assert_eq!(queue.restore_end(item_id, "three").await.unwrap(), RestoreEnd::PrimaryChanged);
+    assert_eq!(queue.restore_end(item_id, "three", None).await.unwrap(), RestoreEnd::PrimaryChanged);
     assert!(queue.is_restoring(item_id).await.unwrap());
     assert!(item.replay(&ReplayOptions::default()).await.unwrap().took_ms < 60_000);
     assert!(!queue.is_restoring(item_id).await.unwrap());

@@ -5,8 +5,8 @@
 --
 -- Returns an array of integers: main's clock (us), stock left, opens_at, closes_at (-1 for never), orders waiting,
 -- the first end of a hold (-1 for none; a cancelled reservation ended long ago), 1 if a task is unfinished or the item is
--- being restored.
-local item = redis.call('HMGET', KEYS[1], 'stock_left', 'opens_at', 'closes_at', 'restoring')
+-- being restored, now or soon.
+local item = redis.call('HMGET', KEYS[1], 'stock_left', 'opens_at', 'closes_at', 'restoring', 'restore_again_at')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -24,4 +24,4 @@ local unfinished = pending > 0 or #redis.call('XRANGE', KEYS[4], last_taken, '+'
 local held = redis.call('ZRANGE', KEYS[3], 0, '(' .. ARGV[2], 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
 
 return { now, tonumber(item[1]), tonumber(item[2]), tonumber(item[3]) or -1,
-  redis.call('ZCARD', KEYS[2]), tonumber(held[2]) or -1, (unfinished or item[4]) and 1 or 0 }
+  redis.call('ZCARD', KEYS[2]), tonumber(held[2]) or -1, (unfinished or item[4] or item[5]) and 1 or 0 }

@@ -61,7 +61,8 @@ local left = has_left and call('ZMSCORE', KEYS[4], unpack(buyers)) or {}
 if ARGV[2] - limit > 0 and now - ARGV[2] <= 10000000 and ARGV[3] - newest <= 0 then
   local taken = false
   for i = 1, lists > 0 and count or 0 do
-    if holds[i] and holds[i] + 0 >= 0 or left[i] then taken = true break end
+    local hold = holds[i]
+    if hold and (hold + 0 >= 0 or ARGV[2 * i + 2] + hold + 100000 <= 0) or left[i] then taken = true break end
   end
   if not taken then
     write_age(now - ARGV[2])
@@ -79,6 +80,7 @@ local stamps = {}
 for i = 1, count do stamps[i] = ARGV[2 * i + 2] end
 -- Whether a unit of the buyer was released after the stamp: as in place.lua.
 local function is_released(i) return holds[i] and stamps[i] + holds[i] <= 0 end
+local function was_taken(i) return holds[i] and stamps[i] + holds[i] + 100000 <= 0 end
 local function is_left(i) return left[i] and stamps[i] - left[i] <= 0 end
 
 local refused, entries, oldest = {}, {}, now
@@ -88,7 +90,8 @@ for i = 1, count do
     refused[#refused + 1] = i
   else
     if stamp < oldest and stamp >= now - 10000000 then oldest = stamp end
-    if stamp <= limit or stamp > newest or stamp < now - 10000000 and is_released(i) or is_left(i) then
+    local is_over = stamp < now - 10000000 and is_released(i) or was_taken(i) or is_left(i)
+    if stamp <= limit or stamp > newest or is_over then
       refused[#refused + 1] = i
     else
       entries[#entries + 1] = stamps[i]
@@ -120,7 +123,7 @@ for i = 1, count do
     elseif before[i] or entered[buyer] then
       if score + 0 ~= stamp then say(i, 'queued', score) end
     else
-      local is_ahead = stamp > limit and stamp > newest
+      local is_ahead = stamp > limit and stamp > newest and not was_taken(i)
       say(i, is_ahead and 'clock_ahead' or (is_released(i) or is_left(i)) and 'released' or 'too_late', '')
     end
   end

@@ -4,11 +4,11 @@
 -- KEYS  1 item:{id}
 -- ARGV  1 the token of this restore   2 the time (us) without a step after which another restore is taken over; '' at once
 --
--- The watermark starts again: nothing of this life of the queue was drained. The replication id says which server the
--- orders are restored to.
+-- On another primary than before the watermark starts again: nothing of this life of the queue was drained. The
+-- replication id says which server the orders are restored to.
 --
 -- Returns 1, or 0 while another restore is in progress.
-local item = redis.call('HMGET', KEYS[1], 'stock_left', 'restoring', 'restored_at')
+local item = redis.call('HMGET', KEYS[1], 'stock_left', 'restoring', 'restored_at', 'primary', 'run_id')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -19,6 +19,7 @@ local info = redis.pcall('INFO', 'replication')
 local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
-redis.call('HSET', KEYS[1], 'restoring', ARGV[1], 'restored_at', string.format('%.0f', now), 'closed', '1',
-  'primary', primary, 'run_id', run_id)
+if item[4] ~= primary or item[5] ~= run_id then redis.call('HSET', KEYS[1], 'closed', '1') end
+redis.call('HSET', KEYS[1], 'restoring', ARGV[1], 'restored_at', string.format('%.0f', now), 'primary', primary, 'run_id', run_id)
+redis.call('HDEL', KEYS[1], 'restore_again_at')
 return 1

@@ -1,0 +1,71 @@
+//! Refusals that did not stay true.
+//!
+//! Between main's answer and the refusal in the record, main's Redis may be lost, and a replay may read the record without
+//! the refusal: then it puts the order back into the queue. A record must not say `refused` then, because the next replay
+//! would leave the order out.
+
+use crate::App;
+use order_log::LogRecord;
+use shared::item::ItemId;
+use shared::queue::LinkError;
+use shared::stamp::Stamp;
+use shared::user_token::UserToken;
+use std::time::{Duration, Instant};
+
+/// How often a replay in progress is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Removes the refusals of `refused`, records of one item with their positions, whose orders wait after all, or whose
+/// buyers have a unit. Waits until `until` for a replay in progress. Returns the positions about which nothing is known:
+/// they are undecided.
+pub(crate) async fn confirm(
+    app: &App,
+    item_id: &ItemId,
+    refused: &[(usize, &LogRecord)],
+    until: Instant,
+) -> Vec<usize> {
+    if refused.is_empty() {
+        return Vec::new();
+    }
+    let states = match states_after_replay(app, item_id, refused, until).await {
+        Ok(Some(states)) => states,
+        Ok(None) => return refused.iter().map(|(position, _)| *position).collect(),
+        Err(error) => {
+            tracing::warn!(%error, %item_id, refused = refused.len(), "could not ask main whether refused orders are in its queue; they are tried again");
+            return refused.iter().map(|(position, _)| *position).collect();
+        }
+    };
+    let mut undecided = Vec::new();
+    for ((position, record), (waiting, has_unit)) in refused.iter().zip(states) {
+        if !has_unit && waiting != Some(record.placed_at) {
+            continue;
+        }
+        tracing::warn!(%item_id, "an order that main had refused is in its queue, or was served, after a replay; its refusal is removed");
+        if let Err(error) = app.log.accept_again(record).await {
+            tracing::warn!(%error, %item_id, "could not remove a refusal from the order log; it is tried again");
+            undecided.push(*position);
+        }
+    }
+    undecided
+}
+
+/// The stamp of the order that waits, and whether the buyer has a unit, of each buyer: read when no replay of the item was
+/// in progress. `None`: one was in progress all the time.
+async fn states_after_replay(
+    app: &App,
+    item_id: &ItemId,
+    refused: &[(usize, &LogRecord)],
+    until: Instant,
+) -> Result<Option<Vec<(Option<Stamp>, bool)>>, LinkError> {
+    let buyers: Vec<&UserToken> = refused.iter().map(|(_, record)| &record.user_token).collect();
+    loop {
+        // In this order: a replay that has ended has put all its orders back.
+        if !app.queue.is_restoring(item_id).await? {
+            return app.queue.stamps_and_units(item_id, &buyers).await.map(Some);
+        }
+        if Instant::now() + POLL >= until {
+            return Ok(None);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
