@@ -1,6 +1,9 @@
 //! AWS's limits on names, texts, variables, policies and concurrency, against the expanded templates with the longest
 //! values that their parameters accept. docs/AWS_FACTS.md has the sources.
 
+use local::aws::event_source::MappingOptions;
+use local::aws::lambda::timeout_of;
+use local::system::intake::OF_PLACE;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tests::expanded::{
@@ -211,6 +214,34 @@ fn main_concurrency(name: &str) -> Option<u64> {
     let function = of_type(&resources, "AWS::Lambda::Function")
         .find(|(_, function)| function["FunctionName"] == format!("fairdrop-{name}"))?;
     number(&function.1["ReservedConcurrentExecutions"])
+}
+
+#[test]
+fn the_stand_ins_have_the_templates_limits() {
+    let deployed = deployments().unwrap();
+    let mut expanded = deployed.iter().map(|one| expand("template", one).unwrap());
+    let resources = expanded
+        .find(|one| one.contains_key("OrderPlaceFunction") && one.contains_key("OrderConfirmFunction"));
+    let resources = resources.unwrap();
+    let mut compared = 0;
+    for (_, function) in of_type(&resources, "AWS::Lambda::Function") {
+        let name = function["FunctionName"].as_str().unwrap().strip_prefix("fairdrop-").unwrap();
+        if let Some(timeout) = timeout_of(name) {
+            assert_eq!(number(&function["Timeout"]), Some(timeout.as_secs()), "{name}");
+            compared += 1;
+        }
+        if name == "order-place" {
+            let processes = u64::from(OF_PLACE.most);
+            assert_eq!(number(&function["ReservedConcurrentExecutions"]), Some(processes));
+        }
+    }
+    assert!(compared >= 4, "{compared}");
+    let mapping = MappingOptions::order_place();
+    let (_, own) = of_type(&resources, "AWS::Lambda::EventSourceMapping").next().unwrap();
+    assert_eq!(number(&own["BatchSize"]), Some(mapping.batch_size as u64));
+    assert_eq!(number(&own["MaximumBatchingWindowInSeconds"]), Some(mapping.window.as_secs()));
+    assert_eq!(number(&own["ParallelizationFactor"]), Some(mapping.parallel));
+    assert_eq!(Some(mapping.invoke_limit), timeout_of("order-place"));
 }
 
 #[test]

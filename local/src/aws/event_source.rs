@@ -10,7 +10,7 @@ mod shards;
 
 pub use delivery::{Delivered, next_batches};
 
-use crate::aws::lambda::Invoke;
+use crate::aws::lambda::{INVOKE_LIMIT, Invoke, timeout_of};
 use shards::Reader;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,7 @@ impl MappingOptions {
             window: Duration::ZERO,
             parallel: 1,
             inserts_only: true,
-            invoke_limit: Duration::from_secs(60),
+            invoke_limit: timeout_of("order-place").unwrap_or(INVOKE_LIMIT),
             repeated: 0.0,
             stalled: 0.0,
             stall: Duration::from_secs(1)..Duration::from_secs(5),

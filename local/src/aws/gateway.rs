@@ -2,7 +2,7 @@
 
 mod cors;
 
-use crate::aws::lambda::{Invoke, Invoked};
+use crate::aws::lambda::{Invoke, Invoked, timeout_of};
 use crate::system::clock::micros_now;
 use anyhow::Result;
 use axum::body::Body;
@@ -122,15 +122,13 @@ async fn serve(gateway: &GatewayState, parts: Parts, body: Body, arrived_at: u64
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
     };
     let event = gateway.event(&route, parts.method.as_str(), &parts.uri, &parts.headers, &body, arrived_at);
-    let mut response =
-        match gateway.invoke.call_within(route.function, event.to_string(), gateway.answer_limit).await {
-            Ok(Invoked::Answer(answer)) => from_function(&answer)
-                .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
-            Ok(Invoked::FunctionError(_)) => {
-                message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-            }
-            Err(_) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        };
+    let limit = timeout_of(route.function).map_or(gateway.answer_limit, |own| own.min(gateway.answer_limit));
+    let mut response = match gateway.invoke.call_within(route.function, event.to_string(), limit).await {
+        Ok(Invoked::Answer(answer)) => from_function(&answer)
+            .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
+        Ok(Invoked::FunctionError(_)) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        Err(_) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+    };
     response.headers_mut().insert(ARRIVED_AT, HeaderValue::from(arrived_at));
     response
 }

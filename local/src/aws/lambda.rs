@@ -17,6 +17,18 @@ use tokio::time::timeout;
 /// The longest invocation for a gateway: API Gateway's limit is 30 s.
 pub const INVOKE_LIMIT: Duration = Duration::from_secs(30);
 
+/// The timeout of a function that an API or a stream invokes, as template.yaml has it: a test compares the two. `None` for
+/// others.
+pub fn timeout_of(function: &str) -> Option<Duration> {
+    Some(Duration::from_secs(match function {
+        "order-intake" => 29,
+        "order-status" | "live-updates" => 10,
+        "order-confirm" => 20,
+        "order-place" => 30,
+        _ => return None,
+    }))
+}
+
 /// Invocations of one function at once. More wait, in order of arrival.
 pub const MAX_INVOCATIONS: u32 = 90;
 

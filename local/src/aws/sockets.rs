@@ -6,7 +6,7 @@ mod events;
 mod management;
 mod throttle;
 
-use crate::aws::lambda::{Invoke, Invoked};
+use crate::aws::lambda::{Invoke, Invoked, timeout_of};
 use crate::system::clock::micros_now;
 use anyhow::Result;
 use axum::body::Body;
@@ -169,7 +169,8 @@ impl ConnectionHub {
     }
 
     async fn call(&self, event: &Value) -> Result<Invoked> {
-        self.invoke.call_within(FUNCTION, event.to_string(), ANSWER_LIMIT).await
+        let limit = timeout_of(FUNCTION).map_or(ANSWER_LIMIT, |own| own.min(ANSWER_LIMIT));
+        self.invoke.call_within(FUNCTION, event.to_string(), limit).await
     }
 }
 
