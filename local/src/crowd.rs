@@ -6,12 +6,13 @@ pub mod payments;
 pub mod socket;
 pub mod watcher;
 
-use crate::aws::gateway::ARRIVED_AT;
+use crate::aws::gateway::{ARRIVED_AT, Entrance};
 use crate::aws::identity::IdentityProvider;
 use crate::system::System;
 use anyhow::{Context, Result};
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,8 +20,8 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
-/// How long a buyer waits for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(35);
+/// The longest answer that a buyer reads.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// An order of the plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,9 +110,6 @@ pub fn tokens(identity: &IdentityProvider, plan: &[PlannedOrder], signed: impl F
         .collect()
 }
 
-/// Buyers with the item's page open, whose TCP connections are open before the opening.
-const OPEN_PAGES_PER_REGION: usize = 250;
-
 /// Places every order at its time after `opening`, whatever the answers to the others.
 pub async fn send(
     system: &System,
@@ -121,19 +119,16 @@ pub async fn send(
     opening: Instant,
     answered: impl Fn(),
 ) -> Result<Vec<SentOrder>> {
-    let client = reqwest::Client::builder().pool_max_idle_per_host(512).tcp_nodelay(true).build()?;
-    let pages: Vec<String> =
-        system.regions.iter().map(|region| format!("{}/items/{item_id}", region.gateway.url())).collect();
-    let page_views =
-        pages.iter().flat_map(|page| std::iter::repeat_n(page, OPEN_PAGES_PER_REGION.min(plan.len())));
-    join_all(page_views.map(|page| client.get(page).send())).await;
-    let urls: Vec<String> = pages.iter().map(|page| format!("{page}/orders")).collect();
     let mut waiting = FuturesUnordered::new();
     for (order, token) in plan.iter().zip(tokens) {
-        let url = urls.get(order.region).with_context(|| {
+        let running = system.regions.get(order.region).with_context(|| {
             format!("the plan has an order in region {}, which the system does not have", order.region)
         })?;
-        waiting.push(tokio::spawn(place(client.clone(), url.clone(), token.clone(), order.clone(), opening)));
+        let request = Request::post(format!("/items/{item_id}/orders"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("host", running.gateway.url().trim_start_matches("http://"))
+            .body(Body::empty())?;
+        waiting.push(tokio::spawn(place(running.gateway.entrance(), request, order.clone(), opening)));
     }
     let mut sent = Vec::with_capacity(plan.len());
     while let Some(order) = waiting.next().await {
@@ -143,28 +138,15 @@ pub async fn send(
     Ok(sent)
 }
 
-async fn place(
-    client: reqwest::Client,
-    url: String,
-    token: String,
-    order: PlannedOrder,
-    opening: Instant,
-) -> SentOrder {
+async fn place(gateway: Entrance, request: Request, order: PlannedOrder, opening: Instant) -> SentOrder {
     sleep_until((opening + order.after_opening).into()).await;
     let started = Instant::now();
-    let outcome = client.post(url).bearer_auth(token).timeout(ANSWER_LIMIT).send().await;
-    let (arrived_at, answer) = match outcome {
-        Err(_) => (None, OrderAnswer::None("no-answer".into())),
-        Ok(response) => {
-            let arrived_at =
-                response.headers().get(ARRIVED_AT).and_then(|value| value.to_str().ok()?.parse().ok());
-            let status = response.status().as_u16();
-            let answer = match status {
-                200 | 202 => OrderAnswer::Queued,
-                _ => judge(status, &response.bytes().await.unwrap_or_default()),
-            };
-            (arrived_at, answer)
-        }
+    // The gateway's limit is the buyer's.
+    let (parts, body) = gateway.send(request).await.into_parts();
+    let arrived_at = parts.headers.get(ARRIVED_AT).and_then(|value| value.to_str().ok()?.parse().ok());
+    let answer = match parts.status.as_u16() {
+        200 | 202 => OrderAnswer::Queued,
+        status => judge(status, &to_bytes(body, MAX_ANSWER_BYTES).await.unwrap_or_default()),
     };
     let answer_ms = started.elapsed().as_secs_f64() * 1000.0;
     SentOrder { subject: order.subject, region: order.region, arrived_at, answer, answer_ms }

@@ -3,10 +3,12 @@
 use crate::aws::environments::{ClassicLimits, PoolFigures, Scaling, ServedPool};
 use crate::aws::lambda::Invoke;
 use crate::aws::wire;
-use crate::system::process::{Process, binaries, yielding};
+use crate::system::process::{Process, binaries, yielding, yielding_most};
 use crate::system::tls;
 use anyhow::{Result, ensure};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Processes of a function whose scheduled runs overlap: its reserved concurrency in template.yaml.
 pub const OVERLAPPING_RUNS: u32 = 6;
@@ -51,7 +53,11 @@ impl FunctionProcess {
 
     fn with(scaling: Scaling, launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let function = launch.function;
-        let served = ServedPool::start(function, scaling, Box::new(spawner(launch, folder)?))?;
+        let command_of: fn(OsString) -> Command = match scaling {
+            Scaling::Classic(_) => yielding_most,
+            Scaling::Kept { .. } => yielding,
+        };
+        let served = ServedPool::start(function, scaling, Box::new(spawner(launch, folder, command_of)?))?;
         invoke.serve(function, &served.pool);
         Ok(Self(served))
     }
@@ -81,6 +87,7 @@ impl FunctionProcess {
 fn spawner(
     mut launch: Launch,
     folder: &Path,
+    command_of: fn(OsString) -> Command,
 ) -> Result<impl Fn(&str) -> Result<Process> + Send + Sync + use<>> {
     wire::checked_environment(launch.function, &mut launch.environment)?;
     let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
@@ -96,8 +103,8 @@ fn spawner(
     }
     let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
     Ok(move |runtime_api: &str| {
-        let mut words = launch.wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
-        let mut command = yielding(words.next().unwrap_or_default());
+        let mut words = launch.wrapper.iter().map(OsString::from).chain([program.clone().into_os_string()]);
+        let mut command = command_of(words.next().unwrap_or_default());
         command.args(words);
         command
             .env_clear()

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
+use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,8 +30,13 @@ const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 #[derive(Debug)]
 pub struct HttpGateway {
     port: u16,
+    entrance: Entrance,
     serving: JoinHandle<()>,
 }
+
+/// Where requests enter without a connection. An order of a crowd would need two sockets of this program.
+#[derive(Clone)]
+pub struct Entrance(Arc<GatewayState>);
 
 struct GatewayState {
     region: String,
@@ -76,11 +82,17 @@ impl HttpGateway {
             origins,
             requests: AtomicU64::new(0),
         };
-        let router = axum::Router::new().fallback(answer).with_state(Arc::new(gateway));
+        let entrance = Entrance(Arc::new(gateway));
+        let router = axum::Router::new().fallback(answer).with_state(entrance.0.clone());
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { port, serving })
+        Ok(Self { port, entrance, serving })
+    }
+
+    /// Where requests enter without a connection.
+    pub fn entrance(&self) -> Entrance {
+        self.entrance.clone()
     }
 
     /// The address for buyers.
@@ -92,6 +104,19 @@ impl HttpGateway {
 impl Drop for HttpGateway {
     fn drop(&mut self) {
         self.serving.abort();
+    }
+}
+
+impl Entrance {
+    /// Answers a request. Its stamp is taken when the returned future is first polled.
+    pub async fn send(&self, request: Request) -> Response<Body> {
+        answer(State(self.0.clone()), request).await
+    }
+}
+
+impl Debug for Entrance {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entrance").field(&self.0.region).finish()
     }
 }
 
@@ -246,6 +271,23 @@ fn message(status: StatusCode, text: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::lambda::Emulator;
+
+    #[tokio::test]
+    async fn a_request_without_a_connection_is_answered_as_one_with_a_connection() {
+        // It has no function.
+        let invoke = Emulator::start().await.unwrap().invoke_api();
+        let gateway = HttpGateway::open("eu-west-1", true, invoke, 0, Duration::from_secs(5), Vec::new());
+        let gateway = gateway.await.unwrap();
+        // Not found; forbidden; and a function that cannot be invoked.
+        for (path, status) in [("/", 404), ("/items/a/payments", 403), ("/items/a/orders", 503)] {
+            let request = Request::post(path).body(Body::empty()).unwrap();
+            assert_eq!(gateway.entrance().send(request).await.status().as_u16(), status);
+            let url = format!("{}{path}", gateway.url());
+            let response = reqwest::Client::new().post(url).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), status);
+        }
+    }
 
     #[test]
     fn routes_are_those_of_the_template() {

@@ -28,8 +28,8 @@ const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
 const UNPAID: f64 = 0.1;
 const HOLD_SECONDS: u32 = 2;
 /// New processes of order-intake at once, and in each 10 s, in a region: what two cores can start in the first second of
-/// a drop. AWS starts 1,000.
-pub const SCALING_RATE: u32 = 10;
+/// a drop, and enough to keep them busy. AWS starts 1,000.
+pub const SCALING_RATE: u32 = 4;
 /// From the announcement of the item to its opening.
 const LEAD: Duration = Duration::from_millis(3_000);
 /// Buyers in a row who may leave a unit unpaid before the demo fails.
@@ -68,9 +68,9 @@ pub struct DemoOptions {
     #[arg(long, default_value_t = RUSH_ORDERS_PER_SECOND)]
     pub rush: f64,
     /// How orders get to main's queue
-    #[arg(long, value_enum, default_value_t = Intake::Direct)]
+    #[arg(long, value_enum, default_value_t = Intake::default())]
     pub intake: Intake,
-    /// Processes of order-intake that a region starts at once, and in each 10 s; 1,000 on AWS. By default 10 with the log;
+    /// Processes of order-intake that a region starts at once, and in each 10 s; 1,000 on AWS. By default 4 with the log;
     /// without it one process serves 90 orders at a time
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub scaling_rate: Option<u32>,
@@ -96,7 +96,7 @@ impl Default for DemoOptions {
             unpaid: UNPAID,
             hold_seconds: HOLD_SECONDS,
             rush: RUSH_ORDERS_PER_SECOND,
-            intake: Intake::Direct,
+            intake: Intake::default(),
             scaling_rate: None,
             instant_tables: false,
             json: false,
@@ -292,9 +292,11 @@ impl Measured<'_> {
             self.outcome.check(self.sent);
         let right = audit::right_buyers(self.buying, self.demo.stock as usize);
         let share = |winners: &HashSet<String>| {
-            let hits = winners.iter().filter(|subject| right.contains(subject.as_str())).count();
-            hits as f64 / right.len().max(1) as f64
+            let hits = winners.iter().filter(|subject| right.first.contains(subject.as_str())).count();
+            hits as f64 / right.first.len().max(1) as f64
         };
+        let tied =
+            self.winners.fairdrop.iter().filter(|subject| right.tied.contains(subject.as_str())).count();
         let last_ms = self.outcome.reservations.last().map(|reservation| reservation.reserved_at_ms);
         let sold_out = self.outcome.stock_left == 0;
         DropReport {
@@ -317,6 +319,7 @@ impl Measured<'_> {
                 zset: share(&self.winners.zset),
                 fairdrop: share(&self.winners.fairdrop),
             },
+            tied: tied as f64 / right.first.len().max(1) as f64,
             refused: refused(self.sent.iter()),
             seconds_to_sell_out: last_ms
                 .filter(|_| sold_out)

@@ -47,6 +47,8 @@ pub struct DropReport {
     pub path: PathFigures,
     /// Share of the units that went to the buyers who ordered first, 0 to 1.
     pub right_winners: ByStrategy<f64>,
+    /// Share of fairdrop's units that went to buyers of the same millisecond as the last right buyer, 0 to 1.
+    pub tied: f64,
     /// Orders refused, by the last segment of the problem's type (`sold-out`).
     pub refused: BTreeMap<String, u64>,
     /// Seconds from opening to the last reservation; `None` if stock was left.
@@ -180,18 +182,44 @@ impl DropReport {
         )
     }
 
+    /// Who is right, and who ties.
+    fn right_in_words(&self) -> String {
+        if self.tied == 0.0 {
+            return RIGHT_BUYER.to_owned();
+        }
+        format!(
+            "{RIGHT_BUYER} Of fairdrop's units, {} more went to buyers of the same millisecond as the last of them: \
+             API Gateway's time has milliseconds.",
+            figures::percent(self.tied)
+        )
+    }
+
+    /// Orders that came after the watermark.
+    pub fn too_late(&self) -> u64 {
+        self.refused.get("too-late").copied().unwrap_or_default()
+    }
+
+    /// The CPU time of all programs for one order, in milliseconds.
+    pub fn cpu_ms_per_order(&self) -> f64 {
+        self.path.cpu_seconds.values().sum::<f64>() * 1_000.0 / self.orders.max(1) as f64
+    }
+
+    /// The CPU seconds of each program, the greatest first.
+    pub fn programs_in_words(&self) -> String {
+        let seconds = self.path.cpu_seconds.iter().filter(|(_, seconds)| **seconds >= 0.05);
+        let mut programs: Vec<(&String, &f64)> = seconds.collect();
+        programs.sort_by(|one, other| other.1.total_cmp(one.1));
+        let programs = programs.into_iter().map(|(name, seconds)| format!("{name} {seconds:.1}"));
+        programs.collect::<Vec<_>>().join(", ")
+    }
+
     /// Sentences about the way of the orders to main, and what it cost.
     fn path_in_words(&self) -> String {
-        let PathFigures { intake, placed_ms, processes, scaling_rate, cpu_seconds } = &self.path;
+        let PathFigures { intake, placed_ms, processes, scaling_rate, .. } = &self.path;
         let way = match intake {
             Intake::Direct => "Each order was placed before it was answered",
             Intake::Log => "Orders went through the order log of their region",
         };
-        let mut programs: Vec<(&String, &f64)> =
-            cpu_seconds.iter().filter(|(_, seconds)| **seconds >= 0.05).collect();
-        programs.sort_by(|one, other| other.1.total_cmp(one.1));
-        let programs: Vec<String> =
-            programs.into_iter().map(|(name, seconds)| format!("{name} {seconds:.1}")).collect();
         let served = match scaling_rate {
             None => "one process in each region, for many orders at a time".to_owned(),
             Some(rate) => format!(
@@ -203,10 +231,13 @@ impl DropReport {
             ),
         };
         format!(
-            "{way}: placed {} ms (p50) and {} ms (p99) after the stamp. order-intake: {served}. CPU seconds: {}.",
+            "{way}: placed {} ms (p50) and {} ms (p99) after the stamp; {} orders refused as too late. order-intake: \
+             {served}. CPU: {:.2} ms an order; in seconds: {}.",
             figures::millis(placed_ms.p50),
             figures::millis(placed_ms.p99),
-            programs.join(", "),
+            figures::count(self.too_late()),
+            self.cpu_ms_per_order(),
+            self.programs_in_words(),
         )
     }
 
@@ -290,6 +321,7 @@ mod tests {
                 cpu_seconds: BTreeMap::from([("order-intake".into(), 9.5), ("redis-server".into(), 2.0)]),
             },
             right_winners: ByStrategy { list: 0.49, zset: 0.5, fairdrop: 0.998 },
+            tied: 0.002,
             refused: BTreeMap::from([("sold-out".into(), 14_210), ("too-late".into(), 15)]),
             seconds_to_sell_out: Some(2.43),
             orders_per_second: 8_312.4,

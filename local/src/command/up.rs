@@ -42,7 +42,7 @@ pub struct UpOptions {
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub crowd: u32,
     /// How orders get to main's queue
-    #[arg(long, value_enum, default_value_t = Intake::Direct)]
+    #[arg(long, value_enum, default_value_t = Intake::default())]
     pub intake: Intake,
 }
 

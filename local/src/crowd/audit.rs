@@ -177,8 +177,18 @@ fn inversions(reservations: &[AuditedReservation]) -> u64 {
     pairs
 }
 
-/// The first `stock` buyers by true arrival at their region.
-pub fn right_buyers(sent: &[SentOrder], stock: usize) -> HashSet<&str> {
+/// Who should win, by true arrival at their region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RightBuyers<'a> {
+    /// The first buyers, one for each unit.
+    pub first: HashSet<&'a str>,
+    /// Who came after them in the same millisecond as the last of them. No stamp can tell them apart: API Gateway's time
+    /// has milliseconds.
+    pub tied: HashSet<&'a str>,
+}
+
+/// The first `stock` buyers, and who ties with the last of them.
+pub fn right_buyers(sent: &[SentOrder], stock: usize) -> RightBuyers<'_> {
     let mut first: HashMap<&str, u64> = HashMap::new();
     for order in sent {
         if let Some(arrived_at) = order.arrived_at {
@@ -188,7 +198,13 @@ pub fn right_buyers(sent: &[SentOrder], stock: usize) -> HashSet<&str> {
     }
     let mut arrivals: Vec<(u64, &str)> = first.into_iter().map(|(subject, at)| (at, subject)).collect();
     arrivals.sort_unstable();
-    arrivals.into_iter().take(stock).map(|(_, subject)| subject).collect()
+    let later = arrivals.split_off(stock.min(arrivals.len()));
+    let last_ms = arrivals.last().map(|(at, _)| at / 1_000);
+    let tied = later.into_iter().filter(|(at, _)| Some(at / 1_000) == last_ms);
+    RightBuyers {
+        tied: tied.map(|(_, subject)| subject).collect(),
+        first: arrivals.into_iter().map(|(_, subject)| subject).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +268,19 @@ mod tests {
         };
         assert_eq!(with(released).duplicates, 0);
         assert_eq!(with(|o| o.queued.extend(["d".to_owned()])).untrue, 1);
+    }
+
+    #[test]
+    fn buyers_of_one_millisecond_tie() {
+        let at = |subject: &str, micros| SentOrder {
+            arrived_at: Some(micros),
+            ..order(subject, OrderAnswer::Queued)
+        };
+        let sent = [at("d", 3_000), at("c", 2_999), at("b", 2_001), at("a", 1_999), at("a", 2_500)];
+        let right = |stock| right_buyers(&sent, stock);
+        assert_eq!((right(2).first, right(2).tied), (HashSet::from(["a", "b"]), HashSet::from(["c"])));
+        assert_eq!((right(1).first, right(1).tied), (HashSet::from(["a"]), HashSet::new()));
+        assert_eq!((right(9).first.len(), right(9).tied.len(), right(0)), (4, 0, RightBuyers::default()));
     }
 
     #[test]

@@ -141,8 +141,18 @@ pub fn binaries() -> Result<PathBuf> {
 /// A command with lower priority than buyers and gateways: on AWS functions have machines of their own, and a
 /// gateway's stamp does not wait for them.
 pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    nice("5", program)
+}
+
+/// A command that also yields to the functions of [`yielding`]: there are many processes for orders, and main decides,
+/// sells and takes payments meanwhile, as with machines of its own.
+pub fn yielding_most(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    nice("10", program)
+}
+
+fn nice(level: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(on_path("nice"));
-    command.args(["-n", "5"]).arg(program);
+    command.args(["-n", level]).arg(program);
     command
 }
 

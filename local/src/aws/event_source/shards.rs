@@ -193,8 +193,9 @@ async fn deliver_lane(delivery: Delivery, mut pages: Receiver<Vec<Value>>, mut c
             waiting.extend(page);
         }
         let batch: Vec<Value> = waiting.drain(..options.batch_size.min(waiting.len())).collect();
-        delivery.deliver(VecDeque::from([batch.clone()])).await;
-        if chance.random_bool(options.repeated) {
+        let repeated = chance.random_bool(options.repeated).then(|| batch.clone());
+        delivery.deliver(VecDeque::from([batch])).await;
+        if let Some(batch) = repeated {
             delivery.deliver(VecDeque::from([batch])).await;
         }
     }

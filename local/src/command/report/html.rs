@@ -1,7 +1,7 @@
 //! The report as one HTML page: the template is `page.html`; styles are those of the other pages and `style.css`.
 
 use super::escape::escape;
-use super::{DropReport, PromiseCheck, RIGHT_BUYER, RegionFigures, figures, plot};
+use super::{DropReport, PromiseCheck, RegionFigures, figures, plot};
 
 pub(super) fn render(report: &DropReport) -> String {
     let right = report.right_winners;
@@ -21,7 +21,7 @@ pub(super) fn render(report: &DropReport) -> String {
         right_list = figures::percent(right.list),
         right_zset = figures::percent(right.zset),
         right_fairdrop = figures::percent(right.fairdrop),
-        right_buyer = RIGHT_BUYER,
+        right_buyer = escape(&report.right_in_words()),
         checks = report.checks().iter().map(check_tile).collect::<String>(),
         verdict_class = ok_class(report.is_sound()),
         verdict_word = ok_word(report.is_sound()),

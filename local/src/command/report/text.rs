@@ -1,6 +1,6 @@
 //! The report for a terminal: plain ASCII, no colour, at most 100 columns.
 
-use super::{DropReport, RIGHT_BUYER, RegionFigures, figures};
+use super::{DropReport, RegionFigures, figures};
 
 const COLUMNS: usize = 100;
 const REGION_COLUMNS: usize = 22;
@@ -115,7 +115,7 @@ fn verdict(report: &DropReport) -> Vec<String> {
     let result = if report.is_sound() { "OK" } else { "NOT OK" };
 
     let mut lines = wrap("Units to right buyers: ", &right_winners.join(", "));
-    lines.extend(wrap("  ", RIGHT_BUYER));
+    lines.extend(wrap("  ", &report.right_in_words()));
     lines.extend(wrap("Verdict: ", &format!("{result} ({})", checks.join(", "))));
     lines.extend(wrap("  ", &report.verdict()));
     lines
@@ -180,14 +180,28 @@ mod tests {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
             words.contains(
-                "placed 412 ms (p50) and 1,040 ms (p99) after the stamp. order-intake: 200 processes"
-            ) && words.contains("CPU seconds: order-intake 9.5, redis-server 2.0."),
+                "placed 412 ms (p50) and 1,040 ms (p99) after the stamp; 15 orders refused as too late. order-intake: 200 \
+                 processes"
+            ) && words.contains("CPU: 0.57 ms an order; in seconds: order-intake 9.5, redis-server 2.0."),
             "{text}"
         );
         assert!(
             words.contains("51 reservations released, 23 late payments refused, 44 units sold to the next"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_tie_is_explained() {
+        let mut report = sample();
+        let words = |report: &DropReport| report.to_text().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words(&report).contains("0.2% more went to buyers of the same millisecond"),
+            "{}",
+            report.to_text()
+        );
+        report.tied = 0.0;
+        assert!(!words(&report).contains("millisecond"));
     }
 
     #[test]
