@@ -26,9 +26,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 #[serde(rename_all = "lowercase")]
 pub enum Intake {
     /// order-intake places each order itself, and answers when main has.
-    #[default]
     Direct,
     /// order-intake stores each order in its region's order log; order-place places it.
+    #[default]
     Log,
 }
 
