@@ -1,7 +1,9 @@
-//! The people: a crowd of buyers in many regions who all order one item at the same time; the shop that takes their
-//! [`payments`], buyers as [`watcher`]s at their [`socket`]s, and the [`audit`] of the answers that they got.
+//! The people: a crowd of buyers in many regions who all order one item at the same time; their [`payments`] in the
+//! shop with [`cards`] of a provider, buyers as [`watcher`]s at their [`socket`]s, and the [`audit`] of the answers that
+//! they got.
 
 pub mod audit;
+pub mod cards;
 pub mod payments;
 pub mod socket;
 pub mod watcher;

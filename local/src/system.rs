@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod process;
 pub mod redis_server;
 pub mod regions;
+pub mod shop;
 pub mod tls;
 pub mod wan;
 
@@ -33,6 +34,7 @@ use futures::future::try_join_all;
 use ledger::Ledger;
 use serde_json::{Value, json};
 use shared::item::ItemId;
+use sqlx::{Connection, PgConnection};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -235,6 +237,12 @@ impl System {
         let mut outcome = DropResult::read(&mut self.redis.connect().await?, item_id).await?;
         outcome.read_ledger(&self.ledger()?, item_id).await?;
         Ok(outcome)
+    }
+
+    /// Whether the ledger keeps events: from the publisher's first run on.
+    pub async fn events_are_wanted(&self) -> Result<bool> {
+        let mut connection = PgConnection::connect(&self.postgres.url()).await?;
+        Ok(sqlx::query_scalar("SELECT fairdrop.events_are_wanted()").fetch_one(&mut connection).await?)
     }
 
     /// Sends a command to `drop-admin`.

@@ -20,7 +20,7 @@ const expired = { title: "Signed out", text: "Your sign-in has expired. Please s
 const ANNOUNCE_INTERVAL_MS = 10_000;
 
 const clock = new ServerClock();
-let region, itemId, known, api, connection;
+let region, itemId, known, api, connection, shop;
 let signedIn = session.current();
 let notice = null;
 let isSending = false;
@@ -37,6 +37,7 @@ async function start() {
   known = new Known(itemId);
   const named = settings.regions.find(({ name }) => name === wish.get("region"));
   region = named ?? (await nearest(settings.regions, itemId));
+  shop = settings.shop;
   at("act").addEventListener("click", order);
   at("leave").addEventListener("click", leave);
   at("sign-in").addEventListener("submit", signIn);
@@ -181,6 +182,8 @@ function show() {
   put(at("notice"), "hidden", !shown.notice);
   button("act", shown.act?.label, shown.act?.isEnabled);
   button("leave", shown.leave, true);
+  put(at("pay"), "hidden", !(shop && shown.canPay));
+  if (shop) put(at("pay"), "href", new URL(`${shop}?${new URLSearchParams({ item: itemId, region: region.name })}`, location).href);
   put(at("sign-in"), "hidden", Boolean(signedIn) || !known.item);
   put(at("sign-out"), "hidden", !signedIn);
   text("who", signedIn ? `Signed in as ${signedIn.buyer}.` : "");

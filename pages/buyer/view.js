@@ -37,7 +37,7 @@ export function noticeOf({ status, problem }) {
  * `connection`: its state; `isSending`, `notice`, `isSignedIn`.
  *
  * Returns `mood`, `title`, `text`, `figure` (`number`, `caption`, `ticks` if it changes each second), `notice`,
- * `act` (`label`, `isEnabled`) or null, `leave` (a label) or null.
+ * `act` (`label`, `isEnabled`) or null, `leave` (a label) or null, `canPay`.
  */
 export function view(model) {
   const { item, order, nowMs, notice, isSending, isSignedIn } = model;
@@ -45,7 +45,7 @@ export function view(model) {
   const shown = { figure: null, act: null, leave: null, ...orderState(item, order, nowMs, model.clockIsKnown) };
   if (!isSignedIn) {
     const withHint = shown.isOver ? shown.text : `${shown.text} Sign in to order.`.trim();
-    return { ...shown, text: withHint, act: null, leave: null, notice };
+    return { ...shown, text: withHint, act: null, leave: null, canPay: false, notice };
   }
   if (!order && model.connection.name !== "live" && shown.act) shown.text = `${shown.text} The state of your own order is not known yet.`.trim();
   if (notice && !shown.hasUnit) shown.notice = notice;
@@ -111,6 +111,7 @@ function reserved(order, nowMs, clockIsKnown) {
     figure: clockIsKnown ? { number: left(leftMs), caption: "left to pay", ticks: true } : null,
     text: "One unit is reserved for you. It is yours when it is paid; otherwise it goes to the next buyer in the queue.",
     leave: "Cancel the reservation",
+    canPay: true,
     hasUnit: true,
   };
 }

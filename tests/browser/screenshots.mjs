@@ -8,7 +8,7 @@ import { open } from "./browser.mjs";
 
 const folder = process.argv[2];
 if (!folder || !process.env.FAIRDROP_LOCAL) throw new Error("run `make screenshots`");
-const args = "up --regions 5 --stock 300 --hold-seconds 6 --unpaid 0.1 --opens-in-seconds 25 --crowd 4000".split(" ");
+const args = "up --regions 5 --stock 300 --hold-seconds 30 --unpaid 0.1 --opens-in-seconds 25 --crowd 4000".split(" ");
 const system = spawn(process.env.FAIRDROP_LOCAL, args, { stdio: ["ignore", "pipe", "inherit"] });
 const later = (ms) => new Promise((resume) => setTimeout(resume, ms));
 
@@ -47,8 +47,20 @@ try {
   await buyer.click("#act");
   await buyer.waitForFunction(() => /\d/.test(document.getElementById("number").textContent) && document.getElementById("title").textContent === "You are in the queue");
   await take(buyer, "buyer-in-line");
-  const ends = /^(It is yours|Your reservation has ended|Sold out)/;
-  await buyer.waitForFunction((ends) => ends.test(document.getElementById("title").textContent), ends, { timeout: 60_000 });
+  const shows = (words) => buyer.waitForFunction((words) => document.getElementById("title").textContent.startsWith(words), words, { timeout: 60_000 });
+  await shows("Reserved until");
+  await later(500);
+  await take(buyer, "buyer-reserved");
+  await buyer.click("#pay");
+  await buyer.waitForURL(/\/shop\//);
+  await shows("Reserved until");
+  await take(buyer, "shop-checkout");
+  await buyer.click("#act");
+  await shows("It is yours");
+  await buyer.click("#back");
+  await buyer.waitForURL(/\/buyer\//);
+  await buyer.waitForSelector('main[data-connection="live"]');
+  await shows("It is yours");
   await later(1_000);
   await take(buyer, "buyer-sold");
   await later(40_000);

@@ -1,13 +1,15 @@
 //! Hundreds of sockets during a drop and during failures: in the end every socket shows the ledger's state.
 
 use futures::future::join_all;
-use local::crowd::payments::{Habits, Shop};
+use local::aws::sockets::SocketLimits;
+use local::crowd::payments::{Buyers, Habits};
 use local::crowd::watcher::Watcher;
-use local::system::System;
+use local::system::shop::ShopServices;
+use local::system::{Options, System};
 use serde_json::json;
 use std::time::Duration;
-use tests::live::{all_show_the_truth, all_subscribed, live, system, watchers};
-use tests::{Client, insist};
+use tests::live::{all_show_the_truth, all_subscribed, live, options, system, watchers};
+use tests::{Client, announce, insist};
 
 /// Orders of all buyers, over `seconds`, alternating between the regions.
 async fn all_order(system: &System, count: usize, seconds: u32) {
@@ -26,11 +28,15 @@ fn connects(watchers: &[Watcher]) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_sockets_show_the_truth_after_a_drop_with_a_hold() {
-    let system = system(2, json!({ "stock_total": 100, "hold_seconds": 4 })).await.unwrap();
+    let services = ShopServices::start(7).await.unwrap();
+    let options = Options { event_bus: Some(services.bus.url()), ..options(2, SocketLimits::default()) };
+    let system = System::start(&options).await.unwrap();
+    let shop = services.open(&system).await.unwrap();
+    announce(&system, "drop", json!({ "stock_total": 100, "hold_seconds": 4 })).await.unwrap();
     let hold = Duration::from_secs(4);
     let habits = Habits { unpaid: 0.3, seed: 7 };
     let item_id = "drop".parse().unwrap();
-    let _shop = Shop::open(&system.redis, system.main_invoke_api().unwrap(), &item_id, hold, habits);
+    let _buyers = Buyers::pay(&shop, &system.identity, (&item_id, hold), ("", habits)).unwrap();
     let watchers = watchers(&system, 500).unwrap();
     all_subscribed(&watchers).await.unwrap();
     all_order(&system, 500, 3).await;

@@ -1,5 +1,5 @@
 //! The pages in a real browser, against the real system. `tests/browser/` drives the browser; this program does what a
-//! browser cannot: it cuts connections and reports payments. The decisions of the pages have unit tests there.
+//! browser cannot: it cuts connections and changes the item. The decisions of the pages have unit tests there.
 
 use anyhow::{Context, Result, bail, ensure};
 use local::aws::metrics::Metrics;
@@ -8,6 +8,7 @@ use local::system::clock::micros_now;
 use local::system::folder::WorkFolder;
 use local::system::pages::{PageRegion, PagesAddress, PagesContext, operator_token};
 use local::system::process::workspace;
+use local::system::shop::ShopServices;
 use local::system::wan::{ConnectionState, WanConnection};
 use local::system::{Options, System};
 use serde_json::{Value, json};
@@ -83,27 +84,12 @@ async fn serve(child: &mut Child, system: &System, connections: &[RegionConnecti
             "pause" | "resume" => {
                 system.admin(&json!({ "command": what, "item_id": "drop" })).await.map(drop)?;
             }
-            "pay" => pay(system, of_what).await?,
             _ => bail!("the browser script sent the unknown request {request:?}"),
         }
         answers.write_all(b"done\n").await?;
     }
     let status = child.wait().await?;
     ensure!(status.success(), "the browser script failed; its output is above");
-    Ok(())
-}
-
-/// Reports the payment of `buyer`, as the shop's backend does.
-async fn pay(system: &System, buyer: &str) -> Result<()> {
-    let paid = json!({ "user_token": buyer, "payment_reference": format!("pay-{buyer}"), "outcome": "paid" });
-    let main = system.regions.first().context("there is main")?;
-    let answer = reqwest::Client::new()
-        .post(format!("{}/items/drop/payments", main.gateway.url()))
-        .header("authorization", "AWS4-HMAC-SHA256 test")
-        .body(paid.to_string())
-        .send()
-        .await?;
-    ensure!(answer.status() == 200, "the payment of {buyer} was answered with status {}", answer.status());
     Ok(())
 }
 
@@ -114,8 +100,14 @@ async fn two_buyers_in_two_regions_and_one_unit() {
         "tests/browser/node_modules does not exist; run `make setup-deploy`"
     );
     let address = PagesAddress::reserve().await.unwrap();
-    let options = Options { origins: vec![address.origin()], ..options(2, SocketLimits::default()) };
+    let services = ShopServices::start(1).await.unwrap();
+    let options = Options {
+        origins: vec![address.origin()],
+        event_bus: Some(services.bus.url()),
+        ..options(2, SocketLimits::default())
+    };
     let system = System::start(&options).await.unwrap();
+    let shop = services.open(&system).await.unwrap();
     let mut regions: Vec<PageRegion> = system.regions.iter().filter_map(PageRegion::of).collect();
     let mut connections = Vec::new();
     for region in &mut regions {
@@ -129,6 +121,7 @@ async fn two_buyers_in_two_regions_and_one_unit() {
         identity: system.identity.clone(),
         metrics: Metrics::watch(system.logs()),
         operator_token: operator_token.clone(),
+        shop: Some(shop.url()),
     });
     let opens_at = micros_now() + u64::try_from(OPENS_IN.as_micros()).unwrap();
     let item = json!({ "stock_total": 1, "hold_seconds": 120, "opens_at": opens_at });
@@ -172,6 +165,8 @@ async fn the_pages_server_refuses_foreign_hosts_paths_and_tokens() {
         identity: local::aws::identity::IdentityProvider::new().unwrap(),
         metrics: Metrics::watch(folder.path()),
         operator_token: "secret".to_owned(),
+        // A port on which nothing listens.
+        shop: Some("http://127.0.0.1:1".to_owned()),
     });
     let client = reqwest::Client::new();
     let get = |path: &str| client.get(format!("{origin}{path}"));
@@ -180,6 +175,8 @@ async fn the_pages_server_refuses_foreign_hosts_paths_and_tokens() {
         (get("/buyer/page.js"), 200),
         (get("/look.css"), 200),
         (get("/operator/"), 200),
+        (get("/shop/?item=drop"), 502),
+        (get("/shop/api/items/drop"), 502),
         (get("/Cargo.toml"), 404),
         (get("/buyer/..%2f..%2fCargo.toml"), 404),
         (get("/buyer/").header("host", "rebound.example"), 421),

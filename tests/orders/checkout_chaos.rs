@@ -4,10 +4,11 @@ use anyhow::Result;
 use futures::future::join_all;
 use local::crowd::SentOrder;
 use local::crowd::audit::{AuditFindings, DropResult};
-use local::crowd::payments::{Habits, Pays, Shop};
+use local::crowd::payments::{Buyers, Habits, PaymentAnswer, Pays};
 use local::system::System;
 use local::system::redis_server;
 use local::system::regions;
+use local::system::shop::{Shop, ShopServices};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -26,15 +27,18 @@ fn item_id() -> ItemId {
     "drop".parse().unwrap()
 }
 
-async fn setup(stock_total: u32) -> (System, Shop) {
+async fn setup(stock_total: u32) -> (System, Shop, Buyers) {
+    let services = ShopServices::start(HABITS.seed).await.unwrap();
     let mut options = quick(regions::first(2));
+    options.event_bus = Some(services.bus.url());
     options.answer_limit = Duration::from_secs(2);
     let system = System::start(&options).await.unwrap();
+    let shop = services.open(&system).await.unwrap();
     let with =
         json!({ "stock_total": stock_total, "settle_window_ms": 1_000, "hold_seconds": HOLD.as_secs() });
     announce(&system, "drop", with).await.unwrap();
-    let shop = Shop::open(&system.redis, system.main_invoke_api().unwrap(), &item_id(), HOLD, HABITS);
-    (system, shop)
+    let buyers = Buyers::pay(&shop, &system.identity, (&item_id(), HOLD), ("", HABITS)).unwrap();
+    (system, shop, buyers)
 }
 
 /// Waits until every unit is sold, or no buyer is left.
@@ -80,17 +84,17 @@ async fn count_premature_sales(system: &System, over: &AtomicBool) -> Result<u64
 }
 
 /// A payment was answered with *sold* if and only if the ledger has the sale.
-fn payments_are_true(shop: &Shop, outcome: &DropResult) {
+fn payments_are_true(buyers: &Buyers, outcome: &DropResult) {
     let sold = outcome.in_ledger.as_ref().unwrap();
-    for (subject, answer) in shop.answers() {
-        assert_eq!(answer["status"] == "sold", sold.contains(&subject), "{subject}: {answer}");
+    for (subject, answer) in buyers.answers() {
+        assert_eq!(answer == PaymentAnswer::Sold, sold.contains(&subject), "{subject}: {answer:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_200_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
     const STOCK: u32 = 150;
-    let (system, shop) = setup(STOCK).await;
+    let (system, _shop, buyers) = setup(STOCK).await;
     let (over_yet, kills) = (AtomicBool::new(false), AtomicU32::new(0));
     let selling = AtomicBool::new(true);
     let killer = async {
@@ -119,16 +123,16 @@ async fn after_200_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
     };
     let ((sent, outcome), premature) = tokio::join!(ending, count_premature_sales(&system, &over_yet));
     assert_eq!(premature.unwrap(), 0, "buyers were shown as sold before the ledger had the sale");
-    check(&outcome, &sent, &shop, STOCK);
+    check(&outcome, &sent, &buyers, STOCK);
     assert!(kills.into_inner() >= 200);
     let unpaid = outcome.reservations.iter().filter(|one| HABITS.of(&one.user_token) != Pays::InTime).count();
     assert!(unpaid > 10 && outcome.released.values().sum::<u64>() > 10, "{unpaid}: too few holds ended");
 }
 
 /// Nothing is oversold, lost, doubled or falsely reported, and all paid units are sold.
-fn check(outcome: &DropResult, sent: &[SentOrder], shop: &Shop, stock: u32) {
+fn check(outcome: &DropResult, sent: &[SentOrder], buyers: &Buyers, stock: u32) {
     assert_eq!(outcome.check(sent), AuditFindings::default());
-    payments_are_true(shop, outcome);
+    payments_are_true(buyers, outcome);
     let sold = outcome.in_ledger.as_ref().unwrap().len();
     assert!(
         sold == stock as usize || outcome.queued.is_empty(),
@@ -140,7 +144,7 @@ fn check(outcome: &DropResult, sent: &[SentOrder], shop: &Shop, stock: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn selling_continues_after_every_kind_of_postgres_failure() {
     const STOCK: u32 = 60;
-    let (mut system, shop) = setup(STOCK).await;
+    let (mut system, _shop, buyers) = setup(STOCK).await;
     let url = system.postgres.url();
     let execute = async |sql: &'static str| {
         let mut connection = PgConnection::connect(&url).await?;
@@ -181,13 +185,13 @@ async fn selling_continues_after_every_kind_of_postgres_failure() {
     sent.extend(drop_of(&system, 20, 20, "after").await.unwrap());
 
     let outcome = over(&system, STOCK.into()).await;
-    check(&outcome, &sent, &shop, STOCK);
+    check(&outcome, &sent, &buyers, STOCK);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_lost_in_the_middle_and_rebuilt() {
     const STOCK: u32 = 60;
-    let (system, shop) = setup(STOCK).await;
+    let (system, _shop, buyers) = setup(STOCK).await;
     drop_of(&system, 80, 40, "before").await.unwrap();
     tokio::time::sleep(Duration::from_millis(700)).await;
     let mut connection = system.redis.connect().await.unwrap();
@@ -222,7 +226,7 @@ async fn redis_is_lost_in_the_middle_and_rebuilt() {
             || after.contains(&order.subject);
         assert!(has_place, "{} was answered queued, and has no place", order.subject);
     }
-    drop(shop);
+    drop(buyers);
 }
 
 async fn sold(system: &System) -> HashSet<String> {
@@ -234,7 +238,7 @@ async fn sold(system: &System) -> HashSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_workers_and_payments_at_the_same_time_are_harmless() {
     const STOCK: u32 = 100;
-    let (system, shop) = setup(STOCK).await;
+    let (system, _shop, buyers) = setup(STOCK).await;
     // A second schedule on the same function, and more workers in this process.
     let source = |name: &str| match name {
         "FAIRDROP_LEDGER_URL" => Some(system.postgres.url()),
@@ -257,5 +261,5 @@ async fn several_workers_and_payments_at_the_same_time_are_harmless() {
         (sent, outcome)
     };
     let (_, (sent, outcome)) = tokio::join!(workers, dropping);
-    check(&outcome, &sent, &shop, STOCK);
+    check(&outcome, &sent, &buyers, STOCK);
 }

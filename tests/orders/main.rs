@@ -15,6 +15,7 @@ mod partition;
 mod preflight;
 mod replay;
 mod schedules;
+mod shop;
 mod shop_events;
 mod stripe;
 mod token_keys;

@@ -16,7 +16,6 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use shared::item::ItemId;
 use shared::stamp::Stamp;
-use sqlx::{Connection, PgConnection};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -40,16 +39,11 @@ async fn start_with(stock_total: u32, seed: u64, of_main: Vec<(String, String)>)
     options.of_main = of_main;
     let system = System::start(&options).await.unwrap();
     // Events are written from the publisher's first run on.
-    let wanted = async || Ok(events_are_wanted(&system).await?.then_some(()));
+    let wanted = async || Ok(system.events_are_wanted().await?.then_some(()));
     eventually("events are wanted", Duration::from_secs(20), wanted).await.unwrap();
     let with = json!({ "stock_total": stock_total, "settle_window_ms": 300, "hold_seconds": HOLD.as_secs() });
     announce(&system, "drop", with).await.unwrap();
     (system, bus)
-}
-
-async fn events_are_wanted(system: &System) -> Result<bool> {
-    let mut connection = PgConnection::connect(&system.postgres.url()).await?;
-    Ok(sqlx::query_scalar("SELECT fairdrop.events_are_wanted()").fetch_one(&mut connection).await?)
 }
 
 /// What the shop heard is what the ledger has.

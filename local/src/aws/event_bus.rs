@@ -1,6 +1,7 @@
 //! Stands for an EventBridge bus: `PutEvents` with its limits, and with every answer that its documents allow, drawn at
 //! random (`docs/AWS_FACTS.md`).
 
+use crate::aws::api_destination::ApiDestination;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
@@ -63,6 +64,8 @@ struct BusState {
     dropped: u64,
     accepted: Vec<BusEvent>,
     calls: u64,
+    /// The target of the bus's rule.
+    destination: Option<Arc<ApiDestination>>,
 }
 
 impl EventBus {
@@ -80,6 +83,7 @@ impl EventBus {
             dropped: 0,
             accepted: Vec::new(),
             calls: 0,
+            destination: None,
         }));
         let app = Router::new().fallback(answer).with_state(state.clone());
         let server = tokio::spawn(async move {
@@ -96,6 +100,11 @@ impl EventBus {
     /// Meets these faults from now on.
     pub fn set_faults(&self, faults: BusFaults) {
         locked(&self.state).faults = faults;
+    }
+
+    /// Delivers each event that is accepted from now on.
+    pub fn deliver_to(&self, destination: Arc<ApiDestination>) {
+        locked(&self.state).destination = Some(destination);
     }
 
     /// Refuses events of this type as malformed from now on, or none.
@@ -241,8 +250,13 @@ fn put(state: &mut BusState, body: &Value) -> Result<Then, (u16, &'static str, S
             Some(detail) => {
                 let accepted_at =
                     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-                state.accepted.push(BusEvent { detail_type, detail, accepted_at });
-                json!({ "EventId": format!("00000000-0000-4000-8000-{:012}", state.accepted.len()) })
+                let id = format!("00000000-0000-4000-8000-{:012}", state.accepted.len() + 1);
+                let event = BusEvent { detail_type, detail, accepted_at };
+                if let Some(destination) = &state.destination {
+                    destination.deliver(&event, &id);
+                }
+                state.accepted.push(event);
+                json!({ "EventId": id })
             }
         });
     }

@@ -6,12 +6,14 @@ use crate::aws::metrics;
 use crate::command::report::{ByStrategy, DropReport, Holds, PathFigures, Percentiles, RegionFigures};
 use crate::command::strategies;
 use crate::crowd::audit::{self, AuditFindings, DropResult};
-use crate::crowd::payments::{self, Habits, Pays, Shop, share};
+use crate::crowd::payments::{Buyers, Habits, PaymentAnswer, PaymentAnswers, Pays, share};
 use crate::crowd::{self, OrderAnswer, SentOrder};
 use crate::system::clock::micros_now;
 use crate::system::cpu;
+use crate::system::folder;
 use crate::system::intake::Intake;
 use crate::system::regions::{self, WorldRegion};
+use crate::system::shop::ShopServices;
 use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +28,8 @@ use std::time::{Duration, Instant};
 /// together on two cores.
 const RUSH_ORDERS_PER_SECOND: f64 = 2_000.0;
 const UNPAID: f64 = 0.1;
-const HOLD_SECONDS: u32 = 2;
+/// Payments of one item are recorded one after another while the shop hears events: 450 in about 4 s.
+const HOLD_SECONDS: u32 = 5;
 /// New processes of order-intake at once, and in each 10 s, in a region: what two cores can start in the first second of
 /// a drop, and enough to keep them busy. AWS starts 1,000.
 pub const SCALING_RATE: u32 = 4;
@@ -137,7 +140,10 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     if demo.instant_tables {
         options.tables = DynamoDbOptions::instant();
     }
-    let system = System::start_in(&fresh_folder(&demo.out)?, &options).await?;
+    let services = ShopServices::start(demo.seed).await?;
+    options.event_bus = Some(services.bus.url());
+    let system = System::start_in(&folder::fresh(&demo.out.join("system"))?, &options).await?;
+    let shop = services.open(&system).await?;
 
     let half_life = crowd::half_life(demo.orders, demo.rush)
         .context("--rush must be a positive number of orders a second")?;
@@ -152,7 +158,7 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     system.admin(&announcement(demo, &item_id, opens_at)).await?;
     let habits = Habits { unpaid: if demo.hold_seconds == 0 { 0.0 } else { demo.unpaid }, seed: demo.seed };
     let hold = Duration::from_secs(demo.hold_seconds.into());
-    let shop = Shop::open(&system.redis, system.main_invoke_api()?, &item_id, hold, habits);
+    let buyers = Buyers::pay(&shop, &system.identity, (&item_id, hold), ("", habits))?;
     let progress = bar("Orders answered", plan.len());
     let cpu_before = cpu::seconds();
     let mut sent =
@@ -175,7 +181,9 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
         zset: strategies::zset_popped_at_once(&mut connection, &landings, stock).await?,
         fairdrop: outcome.sold.clone(),
     };
-    let payments = shop.answers();
+    let paid = if demo.hold_seconds == 0 { 0 } else { outcome.in_ledger.as_ref().map_or(0, HashSet::len) };
+    let unreturned = shop.services.cards.unreturned(paid as u64).await;
+    let payments = buyers.answers();
     Ok(Measured {
         demo,
         world: &world,
@@ -184,6 +192,7 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
         outcome: &outcome,
         winners,
         payments,
+        unreturned,
         path,
         opens_at,
         seconds,
@@ -224,16 +233,6 @@ fn announcement(demo: &DemoOptions, item_id: &ItemId, opens_at: u64) -> Value {
         "settle_window_ms": demo.settle_window_ms,
         "hold_seconds": demo.hold_seconds,
     }})
-}
-
-/// Empties the folder for data and logs.
-fn fresh_folder(out: &std::path::Path) -> Result<PathBuf> {
-    let folder = std::path::absolute(out)?.join("system");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
 
 fn bar(what: &'static str, length: usize) -> ProgressBar {
@@ -280,7 +279,8 @@ struct Measured<'a> {
     buying: &'a [SentOrder],
     outcome: &'a DropResult,
     winners: ByStrategy<HashSet<String>>,
-    payments: payments::PaymentAnswers,
+    payments: PaymentAnswers,
+    unreturned: u64,
     path: PathFigures,
     opens_at: u64,
     seconds: f64,
@@ -312,6 +312,7 @@ impl Measured<'_> {
             inversions,
             untrue,
             unfounded,
+            unreturned: self.unreturned,
             holds: self.holds(),
             path: self.path.clone(),
             right_winners: ByStrategy {
@@ -332,7 +333,7 @@ impl Measured<'_> {
 
     fn holds(&self) -> Holds {
         let refused_late =
-            self.payments.values().filter(|answer| answer.get("type").is_some()).count() as u64;
+            self.payments.values().filter(|answer| **answer != PaymentAnswer::Sold).count() as u64;
         let released: u64 = self.outcome.released.values().sum();
         // The first reservations, one for each unit; later ones were made for units that were released.
         let first: HashSet<&str> = self

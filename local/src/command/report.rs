@@ -43,6 +43,8 @@ pub struct DropReport {
     pub untrue: u64,
     /// Buyers who are sold in Redis and not in the ledger, or the reverse; must be 0.
     pub unfounded: u64,
+    /// Payments whose money neither bought a unit nor came back, by the card provider's books; must be 0.
+    pub unreturned: u64,
     pub holds: Holds,
     pub path: PathFigures,
     /// Share of the units that went to the buyers who ordered first, 0 to 1.
@@ -241,7 +243,7 @@ impl DropReport {
         )
     }
 
-    fn checks(&self) -> [PromiseCheck; 6] {
+    fn checks(&self) -> [PromiseCheck; 7] {
         let check = |name, broken, meaning| PromiseCheck { name, broken, meaning };
         [
             check("oversold", self.oversold, "units sold beyond the stock"),
@@ -250,6 +252,7 @@ impl DropReport {
             check("inversions", self.inversions, "orders served before an earlier one"),
             check("untrue answers", self.untrue, "orders that were refused and nevertheless queued"),
             check("unfounded", self.unfounded, "buyers sold in Redis and not in the ledger, or the reverse"),
+            check("unreturned", self.unreturned, "payments that neither bought a unit nor came back"),
         ]
     }
 
@@ -306,6 +309,7 @@ mod tests {
             inversions: 0,
             untrue: 0,
             unfounded: 0,
+            unreturned: 0,
             holds: Holds {
                 hold_seconds: 2,
                 unpaid_share: 0.1,
@@ -372,12 +376,13 @@ mod tests {
     #[test]
     fn each_fault_alone_makes_a_drop_unsound() {
         assert!(sample().is_sound());
-        let faults: [fn(&mut DropReport); 5] = [
+        let faults: [fn(&mut DropReport); 6] = [
             |report| report.oversold = 1,
             |report| report.lost = 1,
             |report| report.duplicates = 1,
             |report| report.inversions = 1,
             |report| report.untrue = 1,
+            |report| report.unreturned = 1,
         ];
         for (index, fault) in faults.iter().enumerate() {
             let mut report = sample();

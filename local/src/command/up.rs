@@ -5,11 +5,12 @@ use crate::aws::metrics::Metrics;
 use crate::aws::sockets::SocketLimits;
 use crate::command::demo::SCALING_RATE;
 use crate::crowd;
-use crate::crowd::payments::{Habits, Shop, share};
+use crate::crowd::payments::{Buyers, Habits, share};
 use crate::system::clock::micros_now;
 use crate::system::intake::Intake;
 use crate::system::pages::{PageRegion, Pages, PagesAddress, PagesContext, operator_token};
 use crate::system::regions;
+use crate::system::shop::{Shop, ShopServices};
 use crate::system::{Options, System};
 use anyhow::Result;
 use serde_json::json;
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 
 /// The item that is on sale after the start.
 const ITEM_ID: &str = "sneaker-42";
+/// Decides the crowd, and what is left open about the shop's bus and cards.
+const SEED: u64 = 42;
+/// How the names of the crowd's buyers begin.
+const CROWD: &str = "buyer-42-";
 /// Orders a second when the crowd begins.
 const RUSH: f64 = 150.0;
 
@@ -32,7 +37,7 @@ pub struct UpOptions {
     /// Seconds that a reservation waits for payment; 0 sells at once
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hold_seconds: u32,
-    /// Share of buyers for whom the shop does not pay in time, 0 to 1; 1: you pay by hand
+    /// Share of the crowd's buyers who do not pay in time, 0 to 1
     #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub unpaid: f64,
     /// Seconds until the first item opens
@@ -50,7 +55,9 @@ pub struct UpOptions {
 pub async fn run(up: &UpOptions) -> Result<bool> {
     eprintln!("Starting {} regions, Redis with a replica, PostgreSQL and all functions ...", up.regions);
     let address = PagesAddress::reserve().await?;
+    let services = ShopServices::start(SEED).await?;
     let options = Options {
+        event_bus: Some(services.bus.url()),
         live: Some(SocketLimits::default()),
         origins: vec![address.origin()],
         intake: up.intake,
@@ -59,6 +66,7 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
         ..Options::for_regions(regions::first(up.regions.into()))
     };
     let system = System::start(&options).await?;
+    let shop = services.open(&system).await?;
     let opens_in = Duration::from_secs(up.opens_in_seconds.into());
     let opening = Instant::now() + opens_in;
     system
@@ -68,9 +76,9 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
             "hold_seconds": up.hold_seconds,
         }}))
         .await?;
-    let habits = Habits { unpaid: up.unpaid, seed: 42 };
+    let habits = Habits { unpaid: up.unpaid, seed: SEED };
     let hold = Duration::from_secs(up.hold_seconds.into());
-    let _shop = Shop::open(&system.redis, system.main_invoke_api()?, &ITEM_ID.parse()?, hold, habits);
+    let _buyers = Buyers::pay(&shop, &system.identity, (&ITEM_ID.parse()?, hold), (CROWD, habits))?;
     let operator_token = operator_token();
     let pages = address.open(PagesContext {
         item_id: ITEM_ID.to_owned(),
@@ -78,11 +86,12 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
         identity: system.identity.clone(),
         metrics: Metrics::watch(system.logs()),
         operator_token: operator_token.clone(),
+        shop: Some(shop.url()),
     });
     print_pages(&system, &pages, &operator_token, up);
-    print(&system, ITEM_ID, up)?;
+    print(&system, &shop, ITEM_ID, up)?;
     if let Some(half_life) = crowd::half_life(up.crowd, RUSH).filter(|half_life| !half_life.is_zero()) {
-        let plan = crowd::plan(42, up.crowd, system.regions.len(), half_life);
+        let plan = crowd::plan(SEED, up.crowd, system.regions.len(), half_life);
         let tokens = crowd::tokens(&system.identity, &plan, || ())?;
         let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opening, || ()).await?;
         println!("The crowd has placed its {} orders.", sent.len());
@@ -95,6 +104,8 @@ fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &UpOpti
     for running in &system.regions {
         println!("  {:<16} {}", running.region.name, pages.buyer(running.region.name));
     }
+    println!("\nThe shop's checkout, to which the buyer's page leads when a unit is reserved:");
+    println!("  {}", pages.checkout(ITEM_ID));
     println!("\nThe operator's page, and the token to sign in with:");
     println!("  {}\n  {operator_token}", pages.operator());
     if up.crowd == 0 {
@@ -102,7 +113,7 @@ fn print_pages(system: &System, pages: &Pages, operator_token: &str, up: &UpOpti
     }
 }
 
-fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
+fn print(system: &System, shop: &Shop, item_id: &str, up: &UpOptions) -> Result<()> {
     println!("\nHTTP API of each region:");
     for running in &system.regions {
         let region = running.region;
@@ -144,12 +155,17 @@ fn print(system: &System, item_id: &str, up: &UpOptions) -> Result<()> {
         println!("  s.onopen = () => s.send('{}')", json!({ "action": "subscribe", "item_id": item_id }));
     }
     if up.hold_seconds > 0 {
+        let paying = "-H 'content-type: application/json' -d '{\"card\": \"card_ok\"}'";
+        println!(
+            "\nTo pay in the shop (card_ok, card_declined, card_slow_4000, card_later_6000 or card_twice):"
+        );
+        println!(
+            "  curl -i -H \"Authorization: Bearer $TOKEN\" {}/shop/api/items/{item_id}/payments {paying}",
+            shop.url()
+        );
         let notice = json!({ "user_token": "buyer-1", "payment_reference": "pay-1", "outcome": "paid" });
         let payments = format!("{}/items/{item_id}/payments", main.gateway.url());
-        println!(
-            "\nThe shop pays for {:.0}% of the reservations (--unpaid). To report a payment by hand (paid, pending, declined, failed or cancelled):",
-            (1.0 - up.unpaid) * 100.0
-        );
+        println!("To report a payment in the shop's place (paid, pending, declined, failed or cancelled):");
         println!("  curl -i {payments} -H 'Authorization: AWS4-HMAC-SHA256 local' -d '{notice}'");
     }
     let functions = main.invoke_api();

@@ -1,34 +1,33 @@
-//! The shop's backend: it reads the reservations and reports the outcome of each payment.
+//! Buyers who pay: they get the shop's letter, and click through its HTTP API with their own token.
 
-use crate::aws::lambda::{Invoke, Invoked};
-use crate::system::redis_server::Redis;
-use anyhow::Result;
-use redis::AsyncCommands;
-use redis::streams::{StreamReadOptions, StreamReadReply};
+use crate::aws::identity::IdentityProvider;
+use crate::system::shop::Shop;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use shared::item::ItemId;
-use shared::queue::Keys;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How long a payment takes.
-const PAYMENT_TIME: Duration = Duration::from_millis(300);
-/// Pause between two notices of the same payment.
+/// From the letter until the buyer has typed the card's number; a late card answers so long after the hold's end.
+const TYPING_TIME: Duration = Duration::from_millis(300);
+/// How often the buyers look for letters.
+const LETTER_INTERVAL: Duration = Duration::from_millis(20);
+/// Pause before a buyer asks again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// Notices of one payment after which the shop gives up.
+/// Requests for one payment after which the buyer gives up.
 const MAX_TRIES: u32 = 240;
-/// How long the answer to a notice may take.
-const TRY_LIMIT: Duration = Duration::from_secs(3);
+/// How long the answer to a request may take: longer than the shop lets a buyer wait.
+const TRY_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a buyer does with a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pays {
     /// At once.
     InTime,
-    /// After the hold has ended.
+    /// With a card whose provider answers after the hold has ended.
     Late,
     /// Not at all.
     Never,
@@ -63,41 +62,72 @@ pub(crate) fn share(text: &str) -> std::result::Result<f64, String> {
     share.ok_or_else(|| "must be a share from 0 to 1".to_owned())
 }
 
-/// order-confirm's final answer to the payment of each buyer.
-pub type PaymentAnswers = BTreeMap<String, Value>;
+/// The shop's final answer to the payment of each buyer.
+pub type PaymentAnswers = BTreeMap<String, PaymentAnswer>;
 
-/// A shop that watches one item until it is dropped.
+/// How a payment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaymentAnswer {
+    Sold,
+    /// The money was taken and is back, since the reservation had ended.
+    Refunded,
+    /// No money was taken: the reservation had ended before.
+    NotReserved,
+}
+
+/// The buyers of one item, who pay until this is dropped.
 #[derive(Debug)]
-pub struct Shop {
-    watching: JoinHandle<()>,
+pub struct Buyers {
+    paying: JoinHandle<()>,
     answers: Arc<Mutex<PaymentAnswers>>,
 }
 
-impl Shop {
-    /// Opens the shop for `item_id`, whose holds last `hold`.
-    pub fn open(redis: &Redis, invoke: Invoke, item_id: &ItemId, hold: Duration, habits: Habits) -> Self {
+/// What every buyer needs.
+#[derive(Clone)]
+struct Payer {
+    client: reqwest::Client,
+    shop: String,
+    identity: IdentityProvider,
+    item_id: ItemId,
+    answers: Arc<Mutex<PaymentAnswers>>,
+}
+
+impl Buyers {
+    /// Lets the buyers of `item_id` pay whose names begin with `prefix`; holds last `hold`.
+    pub fn pay(
+        shop: &Shop,
+        identity: &IdentityProvider,
+        (item_id, hold): (&ItemId, Duration),
+        (prefix, habits): (&'static str, Habits),
+    ) -> Result<Self> {
         let answers = Arc::new(Mutex::new(PaymentAnswers::new()));
-        let client = redis.client();
-        let (item_id, known) = (item_id.clone(), answers.clone());
-        let watching = tokio::spawn(async move {
-            let Ok(client) = client else { return };
-            let mut last = "0".to_owned();
-            let mut payments = JoinSet::new();
+        let payer = Payer {
+            client: reqwest::Client::builder().pool_max_idle_per_host(256).build()?,
+            shop: shop.url(),
+            identity: identity.clone(),
+            item_id: item_id.clone(),
+            answers: answers.clone(),
+        };
+        let key = shop.key().to_owned();
+        let paying = tokio::spawn(async move {
+            let (mut payments, mut last) = (JoinSet::new(), 0);
             loop {
-                let fresh = reserved(&client, &item_id, &mut last).await.unwrap_or_default();
-                for subject in fresh {
-                    let delay = match habits.of(&subject) {
-                        Pays::InTime => PAYMENT_TIME,
-                        Pays::Late => hold + PAYMENT_TIME,
+                // A shop that is down has written no letters.
+                for buyer in payer.letters(&key, &mut last).await.unwrap_or_default() {
+                    let late = (hold + TYPING_TIME).as_millis();
+                    let card = match habits.of(&buyer) {
+                        _ if !buyer.starts_with(prefix) => continue,
+                        Pays::InTime => "card_ok".to_owned(),
+                        Pays::Late => format!("card_slow_{late}"),
                         Pays::Never => continue,
                     };
-                    payments.spawn(pay(invoke.clone(), item_id.clone(), subject, delay, known.clone()));
+                    payments.spawn(payer.clone().pay(buyer, card));
                 }
                 while payments.try_join_next().is_some() {}
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(LETTER_INTERVAL).await;
             }
         });
-        Self { watching, answers }
+        Ok(Self { paying, answers })
     }
 
     /// The answers so far.
@@ -106,51 +136,54 @@ impl Shop {
     }
 }
 
-impl Drop for Shop {
+impl Drop for Buyers {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.paying.abort();
     }
 }
 
-/// Buyers who were reserved since the last read.
-async fn reserved(client: &redis::Client, item_id: &ItemId, last: &mut String) -> Result<Vec<String>> {
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    let options = StreamReadOptions::default().count(1_000);
-    let reply: Option<StreamReadReply> =
-        connection.xread_options(&[&Keys::of(item_id).tasks], &[last.as_str()], &options).await?;
-    let tasks = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-    let mut subjects = Vec::new();
-    for task in tasks {
-        if task.get::<String>("kind").as_deref() == Some("reserved") {
-            subjects.extend(task.get("user_token"));
+impl Payer {
+    /// Who got a letter after the one with the number `last`.
+    async fn letters(&self, key: &str, last: &mut u64) -> Result<Vec<String>> {
+        let url = format!("{}/shop/letters/{last}", self.shop);
+        let answer = self.client.get(url).header("x-shop-key", key).timeout(TRY_LIMIT).send().await?;
+        let answer: Value = answer.error_for_status()?.json().await?;
+        let mut buyers = Vec::new();
+        for letter in answer["letters"].as_array().into_iter().flatten() {
+            *last = letter["number"].as_u64().unwrap_or(*last);
+            if letter["item_id"] == self.item_id.as_str() {
+                buyers.extend(letter["to"].as_str().map(str::to_owned));
+            }
         }
-        *last = task.id;
+        Ok(buyers)
     }
-    Ok(subjects)
-}
 
-/// Sends the notice of one payment until it has an answer.
-async fn pay(
-    invoke: Invoke,
-    item_id: ItemId,
-    subject: String,
-    delay: Duration,
-    known: Arc<Mutex<PaymentAnswers>>,
-) {
-    tokio::time::sleep(delay).await;
-    let notice = json!({
-        "item_id": item_id,
-        "user_token": subject,
-        "payment_reference": format!("pay-{item_id}-{subject}"),
-        "outcome": "paid",
-    });
-    for _ in 0..MAX_TRIES {
-        if let Ok(Invoked::Answer(answer)) =
-            invoke.call_within("order-confirm", notice.to_string(), TRY_LIMIT).await
-        {
-            known.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, answer);
-            return;
+    /// Pays until there is a final answer.
+    async fn pay(self, buyer: String, card: String) {
+        tokio::time::sleep(TYPING_TIME).await;
+        let Ok(token) = self.identity.token(&buyer) else { return };
+        for _ in 0..MAX_TRIES {
+            if let Ok(Some(answer)) = self.try_to_pay(&token, &card).await {
+                self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(buyer, answer);
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+
+    async fn try_to_pay(&self, token: &str, card: &str) -> Result<Option<PaymentAnswer>> {
+        let url = format!("{}/shop/api/items/{}/payments", self.shop, self.item_id);
+        let request = self.client.post(url).bearer_auth(token).header("content-type", "application/json");
+        let request = request.body(json!({ "card": card }).to_string()).timeout(TRY_LIMIT);
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let checkout: Value = answer.json().await?;
+        Ok(match (status, checkout["payment"]["status"].as_str()) {
+            (200, Some("sold")) => Some(PaymentAnswer::Sold),
+            (200, Some("refunded")) => Some(PaymentAnswer::Refunded),
+            (409, _) => Some(PaymentAnswer::NotReserved),
+            (200 | 202, _) => None,
+            _ => bail!("the shop answered {status}"),
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::aws::wire;
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// The folder: removed when dropped, unless its test panics.
@@ -19,6 +19,16 @@ impl WorkFolder {
     pub fn path(&self) -> &Path {
         self.0.as_ref().map_or(Path::new(""), TempDir::path)
     }
+}
+
+/// Empties `folder` for data and logs, and returns its absolute path.
+pub fn fresh(folder: &Path) -> Result<PathBuf> {
+    let folder = std::path::absolute(folder)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 impl Drop for WorkFolder {

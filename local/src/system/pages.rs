@@ -3,6 +3,7 @@
 //! and the operator's figures.
 
 mod files;
+mod shop;
 
 use crate::aws::identity::IdentityProvider;
 use crate::aws::metrics::Metrics;
@@ -18,7 +19,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,8 @@ pub struct PagesContext {
     pub metrics: Metrics,
     /// The token that the operator's page must send.
     pub operator_token: String,
+    /// The address of the shop's web service, which has the checkout.
+    pub shop: Option<String>,
 }
 
 /// An address that is reserved for the pages before they are served: gateways need the pages' origin at their start.
@@ -101,6 +104,7 @@ impl PagesAddress {
         let policy = policy(&context.regions);
         let server = Arc::new(PagesServer {
             context,
+            client: reqwest::Client::new(),
             policy,
             hosts: [format!("localhost:{port}"), format!("127.0.0.1:{port}")],
         });
@@ -110,6 +114,8 @@ impl PagesAddress {
             .route("/operator/settings.json", get(operator_settings))
             .route("/operator/figures.json", get(figures))
             .route("/local/token", post(login))
+            .route("/shop/", any(shop::forward))
+            .route("/shop/{*path}", any(shop::forward))
             .route("/{*path}", get(file))
             .layer(from_fn_with_state(server.clone(), guard))
             .with_state(server);
@@ -134,6 +140,11 @@ impl Pages {
         format!("{}/buyer/?region={region}", self.origin)
     }
 
+    /// The shop's checkout of an item.
+    pub fn checkout(&self, item_id: &str) -> String {
+        format!("{}/shop/?item={item_id}", self.origin)
+    }
+
     /// The operator's page.
     pub fn operator(&self) -> String {
         format!("{}/operator/", self.origin)
@@ -149,6 +160,7 @@ impl Drop for Pages {
 #[derive(Debug)]
 struct PagesServer {
     context: PagesContext,
+    client: reqwest::Client,
     policy: HeaderValue,
     hosts: [String; 2],
 }
@@ -199,7 +211,9 @@ async fn file(Path(path): Path<String>) -> Response<Body> {
 
 async fn buyer_settings(State(server): State<Arc<PagesServer>>) -> Response<Body> {
     let context = &server.context;
-    json_response(StatusCode::OK, &json!({ "item_id": context.item_id, "regions": context.regions }))
+    let shop = context.shop.as_ref().map(|_| "/shop/");
+    let settings = json!({ "item_id": context.item_id, "regions": context.regions, "shop": shop });
+    json_response(StatusCode::OK, &settings)
 }
 
 async fn operator_settings(State(server): State<Arc<PagesServer>>) -> Response<Body> {

@@ -50,6 +50,7 @@ test("an expired hold is not shown as sold or lost", () => {
   const one = shown({ order: { status: "reserved", reserved_until: (NOW - 1) * 1000 } });
   assert.equal(one.title, "The time to pay is over");
   assert.ok(!one.figure);
+  assert.ok(!one.canPay);
 });
 
 test("a place in the queue has a caption in correct grammar", () => {

@@ -1,6 +1,7 @@
 //! What the shop's backend and an operator read from the ledger.
 
 use super::*;
+use sqlx::{Connection, PgConnection};
 use tests::Client;
 
 /// The shop's reads and the operator's export against what the shop was told.
