@@ -348,7 +348,7 @@ async fn events_are_sent_although_eventbridge_does_not_say_whether_the_bus_exist
     let mut options = quick(regions::first(1));
     options.event_bus = Some(bus.url());
     let system = System::start(&options).await.unwrap();
-    let wanted = async || Ok(events_are_wanted(&system).await?.then_some(()));
+    let wanted = async || Ok(system.events_are_wanted().await?.then_some(()));
     eventually("events are wanted", Duration::from_secs(20), wanted).await.unwrap();
     announce(&system, "drop", json!({ "stock_total": 5, "settle_window_ms": 300, "hold_seconds": 60 }))
         .await
