@@ -25,12 +25,20 @@ const HISTORIES: u64 = 100_000;
 /// Seeds that find a fault if its fix is taken out. The fault:
 ///
 /// - 53: a promotion waited for the status `available`, which an instance in `storage-optimization` does not get.
-/// - 57: ElastiCache was not asked to move Redis while the datastore was `modifying`.
+/// - 78: ElastiCache was not asked to move Redis while the datastore was `modifying`.
+/// - 0: a planned run raised the replica's class after main had stopped; a lack of capacity was asked about for minutes; an
+///   alias got a version that was pending.
+/// - 1398: another Redis was named while a write that opens the lease was in transit.
+/// - 16, 76: retries of a degraded run prolonged the cooldown; an aborted run ended it.
+/// - 18, 906: an alias got a version that had failed; a failed version was waited for.
+/// - 190: a bad item was tried again and again, and no item was sold.
+///
+/// Found by these before operators could name another Redis at any moment, which ends such a wait, too:
+///
 /// - 66: a group that had left the datastore and was still described as a secondary was not understood.
-/// - 0: a planned run raised the replica's class after main had stopped; a lack of capacity was asked about for minutes.
 /// - 160: main died in a planned run, and Redis was not detached.
 /// - 358: moves that were accepted and hung left no time in which ElastiCache accepts to detach.
-const FAULT_SEEDS: [u64; 6] = [53, 57, 66, 0, 160, 358];
+const FAULT_SEEDS: [u64; 12] = [53, 78, 0, 1_398, 16, 76, 18, 906, 190, 66, 160, 358];
 /// Histories are independent of each other.
 const THREADS: u64 = 2;
 
