@@ -7,14 +7,14 @@ Buyers are keyed hashes in both. No other input is used. The exit status is 0 if
 
 An order counts if it was not refused, withdrawn, outside the opening times, or a repetition by the same buyer. The units
 belong to the buyers with the oldest stamps. So no order that counts may wait while a younger one was served, and units are
-given in the order of the stamps. A released unit goes to the next order that waits.
+given in the order of the stamps. A released or voided unit goes to the next order that waits.
 """
 
 import argparse
 import csv
 import sys
 
-SERVED = ("reserved", "sold", "released")
+SERVED = ("reserved", "sold", "released", "voided")
 WAITING = ("queued",)
 # Reported, and then left out. A finding is named at most so often.
 MOST = 20
@@ -53,7 +53,7 @@ def differences(orders: list[dict[str, str]], sales: list[dict[str, str]], stock
         found.append(f"{taken} units are sold or reserved, of {stock}")
     sold = {(sale["buyer"], int(sale["placed_at"])) for sale in sales}
     for order in orders:
-        if order["outcome"] in ("sold", "released") and (order["buyer"], int(order["placed_at"])) not in sold:
+        if order["outcome"] in ("sold", "released", "voided") and (order["buyer"], int(order["placed_at"])) not in sold:
             found.append(f"the order of buyer {order['buyer']} is {order['outcome']}, and has no sale")
     return found + overtaken(orders)
 

@@ -10,6 +10,7 @@ mod recovery;
 mod repair;
 mod schema;
 mod update;
+mod void;
 
 use crate::failure::Failure;
 use crate::follow::Following;
@@ -127,6 +128,7 @@ commands! {
     DropCommand:
         create::Create, update::Update,
         items::Describe, items::List, items::Pause, items::Resume, items::Close,
+        void::Void,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease,

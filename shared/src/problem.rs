@@ -34,6 +34,7 @@ pub enum Problem {
     AlreadyPaid,
     PaymentUsed,
     AlreadyExtended,
+    UnitVoided,
     /// The reservation is not in the ledger yet; nothing has changed.
     NotRecordedYet,
     /// The ledger did not answer; the payment may have been recorded.
@@ -103,6 +104,7 @@ impl Problem {
             Self::AlreadyPaid,
             Self::PaymentUsed,
             Self::AlreadyExtended,
+            Self::UnitVoided,
             Self::NotRecordedYet,
             Self::LedgerUnavailable,
             Self::NotOpenYet { opens_at: Stamp::EPOCH, placed_at: Stamp::EPOCH },
@@ -156,6 +158,7 @@ impl Problem {
             Self::AlreadyPaid => ("already-paid", 409, "The unit was bought with another payment"),
             Self::PaymentUsed => ("payment-used", 409, "The payment has bought another buyer's unit"),
             Self::AlreadyExtended => ("already-extended", 409, "The hold was extended for another payment"),
+            Self::UnitVoided => ("unit-voided", 409, "The shop has taken the unit back"),
             Self::NotRecordedYet => ("not-recorded-yet", 503, "The reservation is not in the ledger yet"),
             Self::LedgerUnavailable => ("ledger-unavailable", 503, "The ledger did not answer"),
             Self::NotOpenYet { .. } => ("not-open-yet", 409, "The item is not open yet"),
@@ -224,6 +227,7 @@ impl Problem {
             Self::AlreadyPaid => "Each buyer can have one unit. Please return the money of this payment.".into(),
             Self::PaymentUsed => "One payment buys one unit of an item. Nothing was sold.".into(),
             Self::AlreadyExtended => "The first payment that is pending extends the hold. It ends at the time that was shown.".into(),
+            Self::UnitVoided => "The payment has no unit. Please return the money.".into(),
             Self::NotRecordedYet => "Nothing has changed. Please send the same payment again.".into(),
             Self::LedgerUnavailable => "Please send the same payment again: it counts once.".into(),
             Self::NotOpenYet { .. } => "The order was not queued. Please order again when the item is open.".into(),

@@ -1,12 +1,14 @@
 //! The identity of a buyer.
 
+use serde::Deserialize;
 use std::fmt;
 
 /// The verified subject (`sub`) of a buyer's access token.
 ///
 /// 1 to 255 visible ASCII characters (OpenID Connect Core §2 gives the upper bound). It is personal data and never
 /// appears in logs: `Debug` hides it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct UserToken(String);
 
 /// A subject that is not a valid [`UserToken`].
@@ -29,6 +31,14 @@ impl UserToken {
     /// The subject itself, for Redis and the ledger. Not for logs.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for UserToken {
+    type Error = UserTokenError;
+
+    fn try_from(subject: String) -> Result<Self, UserTokenError> {
+        Self::parse(subject)
     }
 }
 

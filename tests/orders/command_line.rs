@@ -17,7 +17,7 @@ async fn fairdrop(system: &System, line: &[&str]) -> Result<Output> {
 }
 
 /// The exit code, standard output and standard error.
-async fn ran(system: &System, line: &[&str]) -> (i32, String, String) {
+pub(crate) async fn ran(system: &System, line: &[&str]) -> (i32, String, String) {
     let output = fairdrop(system, line).await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))

@@ -131,6 +131,11 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     let paid = invoke.call("order-confirm", &sample("order-confirm.invoke.json")).await.unwrap();
     let Invoked::FunctionError(error) = paid else { panic!("a payment was decided without a lease") };
     assert!(error.to_string().contains("ledger-unavailable"), "{error}");
+    let void = json!({ "command": "void", "item_id": ITEM, "buyer": "early-0", "reason": "fraud" });
+    let Invoked::FunctionError(error) = invoke.call("drop-admin", &void).await.unwrap() else {
+        panic!("a unit was voided without a lease")
+    };
+    assert_eq!(error["errorType"], "LeaseOver", "{error}");
 
     signal("-CONT", system.worker.process_id());
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -150,6 +155,14 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
         LeaseRecord { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
     table.change(&opened).await.unwrap();
     eventually("all ten are sold", A_WHILE, async || Ok((sold().await? == 10).then_some(()))).await.unwrap();
+
+    let voided = system.admin(&void).await.unwrap();
+    assert_eq!((&voided["was"], &voided["in_redis"]), (&json!("sold"), &json!(true)), "{voided}");
+    assert_eq!(sold().await.unwrap(), 9);
+    client.order(ITEM, &system.identity.token("next").unwrap()).await.unwrap();
+    eventually("the unit is sold again", A_WHILE, async || Ok((sold().await? == 10).then_some(())))
+        .await
+        .unwrap();
 
     // Units that a failover has withheld are sold when an operator asks for it.
     system.ledger().unwrap().withhold(&item_id, 5, false, 3).await.unwrap();

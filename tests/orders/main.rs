@@ -20,3 +20,4 @@ mod shop_events;
 mod stripe;
 mod token_keys;
 mod tokens;
+mod voids;

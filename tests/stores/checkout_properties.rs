@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
-use ledger::Ledger;
+use ledger::{Ledger, Sale, SaleState, VoidOrder};
 use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
 use order_confirm::App;
@@ -37,6 +37,8 @@ enum DropEvent {
     Fail { buyer: u8, starts_ms: u64, outcome: &'static str },
     /// The buyer leaves the queue or cancels the reservation.
     Leave { buyer: u8, starts_ms: u64 },
+    /// An operator takes the buyer's unit back. If drop-admin `dies`, Redis does not have it before the end.
+    Void { buyer: u8, starts_ms: u64, dies: bool },
 }
 
 fn step() -> impl Strategy<Value = DropEvent> {
@@ -50,6 +52,8 @@ fn step() -> impl Strategy<Value = DropEvent> {
         2 => (0..BUYERS, at(), prop_oneof![2 => Just("declined"), 1 => Just("failed"), 1 => Just("cancelled")])
             .prop_map(|(buyer, starts_ms, outcome)| DropEvent::Fail { buyer, starts_ms, outcome }),
         1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Leave { buyer, starts_ms }),
+        2 => (0..BUYERS, at(), any::<bool>())
+            .prop_map(|(buyer, starts_ms, dies)| DropEvent::Void { buyer, starts_ms, dies }),
     ]
 }
 
@@ -137,6 +141,16 @@ async fn run_event(
             after(starts_ms).await;
             queue.leave(item_id, &order(item_id, &name(buyer), 0)?.user_token).await?;
         }
+        DropEvent::Void { buyer, starts_ms, dies } => {
+            after(starts_ms).await;
+            let token = order(item_id, &name(buyer), 0)?.user_token;
+            let order = VoidOrder { buyer: &token, reason: "fraud", by: None, bars: false };
+            let ledger = &servers.ledger.ledger;
+            let void = ledger.void(item_id, order, Permit::Unleased.fence(1)).await?;
+            if let Some(void) = void.filter(|_| !dies) {
+                reconcile::settle_void(queue, ledger, &void).await?;
+            }
+        }
     }
     Ok(None)
 }
@@ -154,7 +168,10 @@ async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
             script.key(&keys.item).key(&keys.reservations).invoke_async(&mut connection).await?;
         // The ledger is read after Redis: a unit that is sold in Redis must be committed already.
         let known = servers.ledger.ledger.item(item_id).await?;
-        let sold = sold(&servers.ledger.ledger, item_id).await?;
+        let sold = buyers_with(&servers.ledger.ledger, item_id, |sale| {
+            matches!(sale.state, SaleState::Sold | SaleState::Voided)
+        });
+        let sold = sold.await?;
         if units != i64::from(known.item.stock_total) {
             bail!("{units} units in Redis of {}", known.item.stock_total);
         }
@@ -169,9 +186,17 @@ async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
 }
 
 async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
+    buyers_with(ledger, item_id, |sale| sale.state == SaleState::Sold).await
+}
+
+async fn buyers_with(
+    ledger: &Ledger,
+    item_id: &ItemId,
+    wanted: impl Fn(&Sale) -> bool,
+) -> Result<HashSet<String>> {
     let sales = ledger.sales(item_id, None, 1_000).await?;
-    let sold = sales.into_iter().filter(|sale| sale.state == ledger::SaleState::Sold);
-    Ok(sold.map(|sale| sale.user_token.as_str().to_owned()).collect())
+    let found = sales.into_iter().filter(wanted);
+    Ok(found.map(|sale| sale.user_token.as_str().to_owned()).collect())
 }
 
 /// Lets the drop finish: the payers pay, the other buyers cancel.
@@ -180,6 +205,10 @@ async fn finish(servers: &CheckoutServers, item_id: &ItemId, case: &DropCase) ->
     let mut work = ItemWork::new(servers.context().await?, item_id.clone());
     let (started, mut attempt) = (Instant::now(), 0);
     loop {
+        let ledger = &servers.ledger.ledger;
+        for void in ledger.unsettled_voids(Duration::ZERO, 100).await? {
+            reconcile::settle_void(queue, ledger, &void).await?;
+        }
         queue.drain(item_id, 500, Permit::Unleased).await?;
         let found = work.round(true).await.context("a round failed")?;
         let (waiting, taken, sold) = queue.counts(item_id).await?;
@@ -254,7 +283,16 @@ async fn check_end_state(
         bail!("{findings:?} {outcome:?}");
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;
-    if let Some(buyer) = answered_sold.iter().find(|buyer| !sold.contains(&name(**buyer))) {
+    let voids = servers.ledger.ledger.voids(item_id, 1_000).await?;
+    let was_voided = |buyer: &u8| {
+        let of_buyer = voids.iter().filter(|void| void.user_token.as_str() == name(*buyer));
+        of_buyer
+            .filter_map(|void| void.payment_reference.as_deref())
+            .any(|paid| paid == format!("pay-{buyer}-0"))
+    };
+    if let Some(buyer) =
+        answered_sold.iter().find(|buyer| !sold.contains(&name(**buyer)) && !was_voided(buyer))
+    {
         bail!("{}'s payment was answered with sold, and the ledger has no sale", name(*buyer));
     }
     // Payers may be left waiting only if all units are sold.

@@ -24,6 +24,7 @@ mod monitoring;
 mod outbox;
 mod payments;
 mod service;
+mod voids;
 
 const NOW: u64 = 1_795_000_000_000_000;
 const HOLD: u64 = 600_000_000;

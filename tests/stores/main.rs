@@ -32,5 +32,7 @@ mod replay;
 mod replay_begin;
 mod token_keys;
 mod virtual_time;
+mod void_races;
+mod voids;
 mod watermark;
 mod worker;

@@ -41,7 +41,7 @@ async fn two_events_have_one_outcome_and_both_senders_learn_it() {
 
 /// Reserves units for `buyers`, records them, and waits until their holds have ended. They are released by
 /// [`expire`] alone.
-async fn record(item: &HeldItem, buyers: &[String]) {
+pub(crate) async fn record(item: &HeldItem, buyers: &[String]) {
     let names: Vec<&str> = buyers.iter().map(String::as_str).collect();
     item.reserve(&names).await.unwrap();
     let queue = &item.redis.queue;
@@ -113,16 +113,17 @@ fn claim(answer: &str) -> Option<&'static str> {
     }
 }
 
-fn kind(state: BuyerState) -> &'static str {
+pub(crate) fn kind(state: BuyerState) -> &'static str {
     match state {
         BuyerState::Sold => "sold",
         BuyerState::Released => "released",
         BuyerState::Reserved { .. } => "reserved",
-        BuyerState::None => "none",
+        BuyerState::Voided => "voided",
+        BuyerState::Excluded | BuyerState::None => "none",
     }
 }
 
-async fn event(item: &HeldItem, event: &str, buyer: &str, reference: &str) -> String {
+pub(crate) async fn event(item: &HeldItem, event: &str, buyer: &str, reference: &str) -> String {
     if event == "expiry" {
         expire(item, buyer).await
     } else {
@@ -131,7 +132,7 @@ async fn event(item: &HeldItem, event: &str, buyer: &str, reference: &str) -> St
 }
 
 /// The worker's work on one ended hold.
-async fn expire(item: &HeldItem, buyer: &str) -> String {
+pub(crate) async fn expire(item: &HeldItem, buyer: &str) -> String {
     let user_token = UserToken::parse(buyer).unwrap();
     let OrderState::Reserved(Hold::Until(hold_until)) = item.state(buyer).await.unwrap() else {
         return kind(ledger_state(item, buyer).await).to_owned();
@@ -144,20 +145,22 @@ async fn expire(item: &HeldItem, buyer: &str) -> String {
         BuyerState::Sold => ReservationOutcome::Sold,
         BuyerState::Reserved { until } => ReservationOutcome::Reserved { until },
         BuyerState::Released => ReservationOutcome::Released { returns_unit: true },
-        BuyerState::None => panic!("{buyer} is not recorded"),
+        BuyerState::Voided => ReservationOutcome::Voided,
+        BuyerState::Excluded | BuyerState::None => panic!("{buyer} is not recorded"),
     };
     let settlement = Settlement { user_token, expected: Some(hold_until.to_string()), outcome };
     item.redis.queue.settle(&item.item_id, &[settlement]).await.unwrap();
     kind(released[0]).to_owned()
 }
 
-async fn ledger_state(item: &HeldItem, buyer: &str) -> BuyerState {
+pub(crate) async fn ledger_state(item: &HeldItem, buyer: &str) -> BuyerState {
     let user_token = UserToken::parse(buyer).unwrap();
     let ledger = &item.ledger.ledger;
     let states = ledger.states_of(&item.item_id, std::slice::from_ref(&user_token)).await.unwrap();
     match states[&user_token] {
         SaleState::Sold => BuyerState::Sold,
         SaleState::Released => BuyerState::Released,
+        SaleState::Voided => BuyerState::Voided,
         SaleState::Reserved => {
             let any = Due { user_token, hold_until: Stamp::EPOCH, cancelled: false, kept_until: None };
             ledger.buyer_states(&item.item_id, &[any]).await.unwrap()[0]

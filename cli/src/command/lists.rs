@@ -52,7 +52,7 @@ fn next(mut first: Call, answer: &Value) -> Option<Value> {
     Some(first.payload)
 }
 
-/// List the buyers who have bought a unit of an item, for shipping
+/// List the buyers who have bought a unit of an item, for shipping, or whose unit was voided
 ///
 /// Fetches all pages (5,000 units each). The ledger records each page, with who exports and when. In CSV an apostrophe
 /// stands before a value that begins with = + - @ or ', so that a spreadsheet does not run it. Import the columns as text:
@@ -65,17 +65,24 @@ pub(crate) struct Export {
     /// Who exports, for the record
     #[arg(long, value_name = "NAME")]
     by: String,
+    /// List the units that were taken back after their sale or reservation: do not ship them
+    #[arg(long)]
+    voided: bool,
 }
 
 impl Command for Export {
     fn call(&self) -> Call {
         let mut call = self.listing.call("export");
         call.payload["by"] = json!(self.by);
+        if self.voided {
+            call.payload["of"] = json!("voided");
+        }
         call
     }
 
     fn show(&self, answer: &Value, page: u32) -> String {
-        show(answer, page, "sold", &["user_token", "payment_reference", "placed_at", "reserved_at"])
+        let list = if self.voided { "voided" } else { "sold" };
+        show(answer, page, list, &["user_token", "payment_reference", "placed_at", "reserved_at"])
     }
 
     fn next(&self, answer: &Value) -> Option<Value> {

@@ -34,8 +34,9 @@ impl ItemWork {
                     BuyerState::Sold => ReservationOutcome::Sold,
                     BuyerState::Reserved { until } => ReservationOutcome::Reserved { until },
                     BuyerState::Released => ReservationOutcome::Released { returns_unit: true },
+                    BuyerState::Voided => ReservationOutcome::Voided,
                     // Its task has not reached the ledger yet.
-                    BuyerState::None => return None,
+                    BuyerState::Excluded | BuyerState::None => return None,
                 };
                 Some(Settlement { user_token: one.user_token, expected: Some(one.score), outcome })
             })

@@ -32,6 +32,8 @@ pub struct Worked {
     pub recorded: u64,
     /// Reservations that the ledger had no unit for.
     pub refused: u64,
+    /// Reservations of excluded buyers: their units return to the stock.
+    pub excluded: u64,
     /// Reservations that ended unsold.
     pub released: u64,
     /// Tasks that could not be processed, and were moved to the dead letters.
@@ -44,6 +46,7 @@ impl AddAssign for Worked {
     fn add_assign(&mut self, more: Self) {
         self.recorded += more.recorded;
         self.refused += more.refused;
+        self.excluded += more.excluded;
         self.released += more.released;
         self.dead_lettered += more.dead_lettered;
         self.failures += more.failures;

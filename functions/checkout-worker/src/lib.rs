@@ -14,6 +14,7 @@ mod item_work;
 mod restore;
 mod service;
 mod tasks;
+mod voids;
 
 pub use item_work::{BatchFill, ItemWork, RoundError, Worked};
 
@@ -116,5 +117,6 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let of_redis = lease.write_heartbeats(queue, SPARE_HEARTBEAT_INTERVAL, until);
     let of_service = app.context.record_service_until(until);
     let restores = Box::pin(restore::restore_until(app, until));
-    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores).0
+    let voids = voids::settle_until(&app.context, until);
+    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores, voids).0
 }

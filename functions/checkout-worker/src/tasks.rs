@@ -155,12 +155,17 @@ impl ItemWork {
         if !settlements.is_empty() {
             self.context.queue.settle(&self.item_id, &settlements).await?;
         }
-        let refused = states.iter().filter(|state| **state == BuyerState::None).count() as u64;
-        let recorded = states.len() as u64 - refused;
+        let count = |wanted| states.iter().filter(|state| **state == wanted).count() as u64;
+        let (refused, excluded) = (count(BuyerState::None), count(BuyerState::Excluded));
+        let recorded = states.len() as u64 - refused - excluded;
         self.done.recorded += recorded;
         self.done.refused += refused;
+        self.done.excluded += excluded;
         let item = || self.item_id.to_string();
         metrics::counter!("reservations_recorded", "Item" => item()).increment(recorded);
+        if excluded > 0 {
+            metrics::counter!("reservations_excluded", "Item" => item()).increment(excluded);
+        }
         if refused > 0 {
             metrics::counter!("reservations_refused", "Item" => item()).increment(refused);
             tracing::error!(
@@ -207,12 +212,14 @@ fn settlements(reservation: &Reservation, state: BuyerState) -> Vec<Settlement> 
         BuyerState::Released => {
             vec![settlement(Some(&its_score), ReservationOutcome::Released { returns_unit: true })]
         }
-        // Also matches if its buyer has cancelled it in the meantime.
-        BuyerState::None => {
+        BuyerState::Voided => vec![settlement(Some(&its_score), ReservationOutcome::Voided)],
+        // Also matches if its buyer has cancelled it in the meantime. The unit of an excluded buyer is free in the ledger.
+        BuyerState::None | BuyerState::Excluded => {
+            let returns_unit = state == BuyerState::Excluded;
             let cancelled =
                 reservation.hold_until.as_micros().saturating_sub(CANCELLED_OFFSET_MICROS).to_string();
             [its_score, cancelled]
-                .map(|score| settlement(Some(&score), ReservationOutcome::Released { returns_unit: false }))
+                .map(|score| settlement(Some(&score), ReservationOutcome::Released { returns_unit }))
                 .into()
         }
     }
@@ -245,6 +252,9 @@ mod tests {
         let back = ReservationOutcome::Released { returns_unit: true };
         assert_eq!(settled(BuyerState::Released), [(Some(held.clone()), back)]);
         let no_unit = ReservationOutcome::Released { returns_unit: false };
-        assert_eq!(settled(BuyerState::None), [(Some(held), no_unit), (Some(cancelled), no_unit)]);
+        let both = |outcome| [(Some(held.clone()), outcome), (Some(cancelled.clone()), outcome)];
+        assert_eq!(settled(BuyerState::None), both(no_unit));
+        assert_eq!(settled(BuyerState::Excluded), both(back));
+        assert_eq!(settled(BuyerState::Voided), [(Some(held.clone()), ReservationOutcome::Voided)]);
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{AdminError, App};
 use aws_lc_rs::hmac;
-use ledger::Sale;
+use ledger::{Sale, Void};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::item::ItemId;
@@ -13,6 +13,8 @@ use shared::user_token::UserToken;
 
 /// The most sales in one answer; Lambda limits an answer to 6 MB.
 const PAGE_SIZE: u32 = 10_000;
+/// The most voids in the first answer.
+const MAX_VOIDS: u32 = 1_000;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,6 +34,17 @@ pub(crate) struct AuditCursor {
     reserved_at: Stamp,
     placed_at: Stamp,
     buyer: String,
+}
+
+/// A unit that an operator has taken back, also if its buyer was reserved again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct VoidLine {
+    buyer: String,
+    was: &'static str,
+    placed_at: Stamp,
+    reserved_at: Stamp,
+    voided_at: Stamp,
+    reason: String,
 }
 
 /// One sale.
@@ -77,11 +90,30 @@ pub(crate) async fn audit(
         "in_order": before.into_iter().chain(lines.iter().map(|line| line.placed_at)).is_sorted(),
         "next": next,
     });
+    if after.is_none() {
+        let mut voids = voids(app, item_id, &key).await?;
+        answer["more_voids"] = (voids.len() > MAX_VOIDS as usize).into();
+        voids.truncate(MAX_VOIDS as usize);
+        answer["voids"] = serde_json::to_value(voids)?;
+    }
     match format {
         AuditFormat::Json => answer["sales"] = serde_json::to_value(&lines)?,
         AuditFormat::Csv => answer["csv"] = csv(&lines, after.is_none()).into(),
     }
     Ok(answer)
+}
+
+async fn voids(app: &App, item_id: &ItemId, key: &hmac::Key) -> Result<Vec<VoidLine>, AdminError> {
+    let voids = app.ledger.voids(item_id, MAX_VOIDS + 1).await?;
+    let line = |void: Void| VoidLine {
+        buyer: hash(key, &void.user_token),
+        was: void.was.name(),
+        placed_at: void.placed_at,
+        reserved_at: void.reserved_at,
+        voided_at: void.voided_at,
+        reason: void.reason,
+    };
+    Ok(voids.into_iter().map(line).collect())
 }
 
 /// The sale at which a page ended. The cursor contains only the hash of its buyer.

@@ -4,13 +4,17 @@ mod audit;
 mod comparison;
 mod export;
 mod items;
+mod main_lease;
+mod operator;
 mod order_book;
+mod void;
 
 use audit::{AuditCursor, AuditFormat};
-use export::ExportedBy;
+use export::ExportOf;
 use lambda_runtime::Diagnostic;
-use lease::{Lease, LeaseRecord, LeaseStatus, LeaseTableError};
+use lease::{Lease, LeaseError, LeaseTableError};
 use ledger::{Ledger, LedgerError};
+use operator::{OperatorName, Reason};
 use order_book::BookCursor;
 use order_log::RegionLog;
 use reconcile::{RebuildError, ReconcileError, Stores};
@@ -20,6 +24,7 @@ use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue};
+use shared::user_token::UserToken;
 use std::time::Duration;
 
 /// A republish changes at most this many batches of 1,000 events, and returns where the next one begins.
@@ -124,10 +129,23 @@ enum Command {
         #[serde(default)]
         from: u64,
     },
-    /// The buyers who have bought a unit, with their names. The ledger records `by` and the time.
+    /// Takes a buyer's reserved or sold unit back. The next buyer in the queue gets it. With `bar` the buyer gets none.
+    Void {
+        item_id: ItemId,
+        buyer: UserToken,
+        reason: Reason,
+        #[serde(default)]
+        bar: bool,
+        #[serde(default)]
+        by: Option<OperatorName>,
+    },
+    /// The buyers who have bought a unit, with their names, or those whose unit was voided. The ledger records `by` and the
+    /// time.
     Export {
         item_id: ItemId,
-        by: ExportedBy,
+        by: OperatorName,
+        #[serde(default)]
+        of: ExportOf,
         #[serde(default)]
         format: AuditFormat,
         #[serde(default)]
@@ -156,7 +174,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, replay, reconcile, republish, export, audit and order_book"
+         lease, sell_withheld, rebuild, replay, reconcile, republish, void, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -173,6 +191,10 @@ pub enum AdminError {
     NoOrderLogs,
     #[error(transparent)]
     Lease(#[from] LeaseTableError),
+    #[error("nothing was changed: {0}")]
+    MayNotSell(LeaseError),
+    #[error("the buyer has no unit of item {0}: nothing was changed")]
+    NoUnit(ItemId),
     #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
     NoLease,
     #[error("the lease belongs to main region {0}; run the command there")]
@@ -204,7 +226,9 @@ impl From<AdminError> for Diagnostic {
             AdminError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
             AdminError::Ledger(LedgerError::LeaseOver) => "LeaseOver",
             AdminError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
-            AdminError::Lease(_) => "LeaseUnavailable",
+            AdminError::Lease(_) | AdminError::MayNotSell(LeaseError::Table(_)) => "LeaseUnavailable",
+            AdminError::MayNotSell(_) => "LeaseOver",
+            AdminError::NoUnit(_) => "NoUnit",
             AdminError::NoLease => "NoLease",
             AdminError::NotMain(_) => "NotMain",
             AdminError::OnlyInLedger(_) => "OnlyInLedger",
@@ -232,10 +256,10 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         }
         Command::Migrate {} => {
             let migrated = app.ledger.migrate().await?;
-            let lease = create_lease(app).await?;
+            let lease = main_lease::create_lease(app).await?;
             return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
         }
-        Command::Lease {} => return show_lease(app).await,
+        Command::Lease {} => return main_lease::show_lease(app).await,
         Command::SellWithheld { item_id, keep } => {
             items::sell_withheld(app, &item_id, keep).await?;
             item_id
@@ -263,8 +287,12 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             }
             return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
         }
-        Command::Export { item_id, by, format, after } => {
-            return export::export(app, &item_id, &by, format, after.as_deref()).await;
+        Command::Void { item_id, buyer, reason, bar, by } => {
+            let order = void::order(&buyer, &reason, by.as_ref(), bar);
+            return void::void(app, &item_id, order).await;
+        }
+        Command::Export { item_id, by, of, format, after } => {
+            return export::export(app, &item_id, (&by, of), format, after.as_deref()).await;
         }
         Command::Audit { item_id, format, after } => return audit::audit(app, &item_id, format, after).await,
         Command::OrderBook { item_id, format, after } => {
@@ -307,62 +335,4 @@ async fn replay(app: &App, item_id: &ItemId, without: Vec<String>) -> Result<Val
     }
     let report = replay::replay(item_id, &app.queue, &app.ledger, &app.logs, &options).await?;
     Ok(serde_json::to_value(report)?)
-}
-
-/// Creates the lease for this region, if a lease table is configured and has none yet. From then on
-/// the ledger refuses sales without a lease.
-async fn create_lease(app: &App) -> Result<Option<LeaseRecord>, AdminError> {
-    let Some(record) = app.lease.create(app.ledger.epoch().await?).await? else { return Ok(None) };
-    if Some(record.region.as_str()) != app.lease.region() {
-        return Err(AdminError::NotMain(record.region));
-    }
-    app.ledger.sell_by_lease().await?;
-    Ok(Some(record))
-}
-
-/// The lease record, the ledger's epoch, and what they mean for this region.
-async fn show_lease(app: &App) -> Result<Value, AdminError> {
-    let lease = app.lease.status().await?.ok_or(AdminError::NoLease)?;
-    let ledger_epoch = app.ledger.epoch().await.ok();
-    let means = meaning(&lease, app.lease.region().unwrap_or_default(), ledger_epoch);
-    let LeaseStatus { record, remaining_ms } = lease;
-    Ok(json!({ "lease": record, "remaining_ms": remaining_ms, "ledger_epoch": ledger_epoch, "means": means }))
-}
-
-fn meaning(
-    LeaseStatus { record, remaining_ms }: &LeaseStatus,
-    here: &str,
-    ledger_epoch: Option<u64>,
-) -> String {
-    if !record.is_open {
-        "a failover has closed the lease: no region sells".into()
-    } else if record.region != here {
-        format!("main is {}: this region does not sell", record.region)
-    } else if *remaining_ms <= 0 {
-        "the lease has expired: no region sells until main renews it".into()
-    } else if ledger_epoch.is_some_and(|epoch| epoch != record.epoch) {
-        "the ledger that this region reaches has another epoch: it refuses sales".into()
-    } else {
-        "main sells".into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_meaning_of_a_lease_names_the_reason_for_not_selling() {
-        let record = LeaseRecord::first("here", 2);
-        let check = |record: &LeaseRecord, remaining_ms, epoch, expected: &str| {
-            let text = meaning(&LeaseStatus { record: record.clone(), remaining_ms }, "here", epoch);
-            assert!(text.contains(expected), "{text}");
-        };
-        check(&record, 1, Some(2), "main sells");
-        check(&record, 1, None, "main sells");
-        check(&record, 0, Some(2), "expired");
-        check(&record, 1, Some(1), "another epoch");
-        check(&record.closed("run"), 1, Some(2), "closed");
-        check(&LeaseRecord::first("there", 3), 1, Some(2), "main is there");
-    }
 }

@@ -5,7 +5,7 @@ use crate::audit::{AuditFormat, hash};
 use crate::{AdminError, App};
 use aws_lc_rs::hmac;
 use futures::future::try_join_all;
-use ledger::{Sale, SaleState};
+use ledger::Sale;
 use order_log::{LogRecord, RecordKind, RegionLog};
 use replay::ReplayError;
 use serde::{Deserialize, Serialize};
@@ -188,8 +188,7 @@ fn outcomes<'a>(item: &NewItem, known: &BuyerFacts, records: &[(&'a str, &LogRec
         .max();
     let sold_at = known.sale.as_ref().map(|sale| sale.placed_at);
     // Redis does not have the stamp of a reservation: it is the oldest order that nothing else explains.
-    let mut unit_without_sale =
-        known.has_unit && known.sale.as_ref().is_none_or(|sale| sale.state == SaleState::Released);
+    let mut unit_without_sale = known.has_unit && known.sale.as_ref().is_none_or(|sale| sale.is_over());
     let mut orders: Vec<_> = records.iter().filter(|(_, record)| record.kind == RecordKind::Order).collect();
     orders.sort_by_key(|(_, record)| record.placed_at);
     let outcome = |(region, order): &&(&'a str, &LogRecord)| {

@@ -1,4 +1,5 @@
 use super::*;
+use ledger::SaleState;
 use order_log::{Refusal, RefusalReason};
 
 fn at(micros: u64) -> Stamp {
@@ -66,6 +67,7 @@ fn each_order_of_a_buyer_has_one_outcome() {
     assert_eq!(of(queued(20), &[order(20), order(30)]), ["queued", "repeated"]);
     assert_eq!(of(sold(SaleState::Sold, 20), &[order(30), order(20)]), ["sold", "repeated"]);
     assert_eq!(of(sold(SaleState::Released, 20), &[order(20)]), ["released"]);
+    assert_eq!(of(sold(SaleState::Voided, 20), &[order(20)]), ["voided"]);
     assert_eq!(of(taken.clone(), &[order(20), order(30)]), ["reserved", "repeated"]);
     // Released, and reserved again with a newer order, which the ledger does not have yet.
     let again = BuyerFacts { has_unit: true, ..sold(SaleState::Released, 20) };

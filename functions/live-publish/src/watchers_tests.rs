@@ -199,6 +199,7 @@ fn steps() -> impl Strategy<Value = Vec<HistoryStep>> {
         (100..200_u64)
             .prop_map(|second| OrderState::Queued { placed_at: at(second * SECOND), ahead: second % 7 }),
         Just(OrderState::Released),
+        Just(OrderState::Voided),
         Just(OrderState::Sold),
     ];
     let step = prop_oneof![

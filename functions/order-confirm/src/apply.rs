@@ -240,6 +240,7 @@ fn refusal(payment: Payment) -> Problem {
         Payment::Used => Problem::PaymentUsed,
         // Held for another payment: this one was reported as failed before.
         Payment::Released | Payment::HeldForAnother => Problem::ReservationEnded,
+        Payment::Voided => Problem::UnitVoided,
         Payment::NoReservation => Problem::NoReservation,
         Payment::Unknown => Problem::NotRecordedYet,
         Payment::Sold { .. } => Problem::AlreadySold,

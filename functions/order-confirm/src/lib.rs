@@ -110,6 +110,7 @@ fn is_decided(problem: &Problem) -> bool {
             | Problem::NoReservation
             | Problem::PaymentUsed
             | Problem::ReservationEnded
+            | Problem::UnitVoided
     )
 }
 
@@ -184,6 +185,7 @@ mod tests {
             "already-paid",
             "payment-used",
             "already-extended",
+            "unit-voided",
         ];
         assert_eq!(decided, expected);
         for problem in Problem::one_of_each() {

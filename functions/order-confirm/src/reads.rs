@@ -21,8 +21,8 @@ pub struct ShopReservation {
     /// The buyer: the `sub` of their access tokens.
     #[schemars(length(min = 1, max = 255))]
     user_token: String,
-    /// `none`: the ledger has no reservation of the buyer.
-    #[schemars(extend("enum" = ["none", "reserved", "sold", "released"]))]
+    /// `none`: the ledger has no reservation of the buyer. `voided`: an operator has taken the unit back.
+    #[schemars(extend("enum" = ["none", "reserved", "sold", "released", "voided"]))]
     status: &'static str,
     /// The stamp of the order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub struct ShopReservation {
     /// The end of the hold, while the unit waits for its payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved_until: Option<Stamp>,
-    /// The payment that bought the unit.
+    /// The payment that bought the unit, also if it was voided since.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_reference: Option<String>,
 }
@@ -135,14 +135,10 @@ fn body<T: Serialize>(answer: &T) -> Result<Value, Problem> {
 }
 
 fn shown(sale: Sale) -> ShopReservation {
-    let (status, reserved_until) = match sale.state {
-        SaleState::Reserved => ("reserved", Some(sale.hold_until)),
-        SaleState::Sold => ("sold", None),
-        SaleState::Released => ("released", None),
-    };
+    let reserved_until = (sale.state == SaleState::Reserved).then_some(sale.hold_until);
     ShopReservation {
         user_token: sale.user_token.as_str().to_owned(),
-        status,
+        status: sale.state.name(),
         placed_at: Some(sale.placed_at),
         reserved_at: Some(sale.reserved_at),
         reserved_until,

@@ -178,7 +178,9 @@ async fn confirm_refusal(
         OrderState::Queued { placed_at, .. } => Ok(Some(AcceptedOrder::before(order, placed_at))),
         OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
-        OrderState::None | OrderState::Released => gate_problem(&item, order.placed_at).map_or(Ok(None), Err),
+        OrderState::None | OrderState::Released | OrderState::Voided => {
+            gate_problem(&item, order.placed_at).map_or(Ok(None), Err)
+        }
     }
 }
 

@@ -148,13 +148,14 @@ async fn compare_ledgers(
     Ok((compared, all))
 }
 
-/// Whether a promise of the old main is not kept here. A released reservation is no promise.
+/// Whether a promise of the old main is not kept here. A reservation that is over is no promise.
 fn is_lost(there: SaleState, here: Option<SaleState>) -> bool {
     match (there, here) {
-        (SaleState::Sold, here) => here != Some(SaleState::Sold),
+        // Voided here: an operator of this region has decided so.
+        (SaleState::Sold, here) => !matches!(here, Some(SaleState::Sold | SaleState::Voided)),
         // Released here: its hold has ended, as it would have ended there.
         (SaleState::Reserved, here) => here.is_none(),
-        (SaleState::Released, _) => false,
+        (SaleState::Released | SaleState::Voided, _) => false,
     }
 }
 
@@ -173,7 +174,7 @@ fn lost(item_id: &ItemId, sale: Sale, here: Option<SaleState>) -> LostSale {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use SaleState::{Released, Reserved, Sold};
+    use SaleState::{Released, Reserved, Sold, Voided};
 
     #[test]
     fn a_promise_of_the_old_main_is_lost_unless_it_is_kept_here() {
@@ -182,6 +183,8 @@ mod tests {
             (Sold, Some(Reserved), true),
             (Sold, Some(Released), true),
             (Sold, Some(Sold), false),
+            (Sold, Some(Voided), false),
+            (Voided, Some(Sold), false),
             (Reserved, None, true),
             (Reserved, Some(Sold), false),
             (Reserved, Some(Released), false),

@@ -60,7 +60,7 @@ struct Held<'a> {
 struct Bought<'a> {
     #[serde(flatten)]
     reservation: Reservation<'a>,
-    /// The payment that bought it. Absent if the item has no hold, so that no payment was needed.
+    /// The payment that bought it. Absent if none has: the item has no hold, or a reserved unit was voided.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     payment_reference: Option<&'a str>,
@@ -140,7 +140,11 @@ pub fn schemas() -> Vec<(String, Value)> {
             "A reservation ended without a sale: the hold ended, the buyer cancelled, or the payment failed.",
             schema_for!(Detail<'static, Reservation<'static>>).to_value(),
         ),
-        ("voided", "A sold unit was taken back. No command of this version does that.", bought()),
+        (
+            "voided",
+            "The shop has taken a reserved or sold unit back; the payment has to be returned.",
+            bought(),
+        ),
         (
             "closed",
             "From a moment on the item takes no orders. Those from before may still get units.",

@@ -32,7 +32,7 @@ pub(super) async fn read(ledger: &Ledger, item_id: &ItemId) -> Result<ItemSales>
             match sale.state {
                 SaleState::Sold => sales.sold.insert(buyer),
                 SaleState::Reserved => sales.reserved.insert(buyer),
-                SaleState::Released => false,
+                SaleState::Released | SaleState::Voided => false,
             };
         }
         last = Some(end);

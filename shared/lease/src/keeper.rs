@@ -97,6 +97,14 @@ impl Lease {
         Ok(())
     }
 
+    /// What this process may do now, by the table. It does not renew the lease: for a function that acts seldom, while the
+    /// worker keeps the lease.
+    pub async fn permit_by_table(&self) -> Result<Permit, LeaseError> {
+        let Some(cached) = &self.0 else { return Ok(Permit::Unleased) };
+        cached.keep_newest(cached.table.load().await?);
+        self.permit()
+    }
+
     /// Reads the lease, and renews it unless another process of the region has just done so. Drain and worker have
     /// several runs at a time, and a read costs a tenth of a write in two regions.
     async fn refresh(&self) -> Result<(), LeaseError> {

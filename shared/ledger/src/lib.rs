@@ -19,6 +19,7 @@ mod sales;
 mod service;
 mod sessions;
 mod vitals;
+mod voids;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use at_risk::{AtRisk, Basis, at_risk};
@@ -35,6 +36,7 @@ pub use records::{Sale, SalePosition, SaleState};
 pub use sales::{BuyerState, Due};
 pub use sessions::{LedgerSession, OtherWriters};
 pub use vitals::Vitals;
+pub use voids::{Void, VoidOrder};
 
 use access::Access;
 use shared::config::{ConfigError, Source};

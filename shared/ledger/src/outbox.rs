@@ -50,7 +50,7 @@ pub enum OutboxEventKind {
     Sold(EventSale),
     /// The reservation ended without a sale.
     Released(EventSale),
-    /// A sold unit was taken back.
+    /// An operator has taken a reserved or sold unit back.
     Voided(EventSale),
     /// The item takes no orders from this moment on.
     Closed { closes_at: Stamp },

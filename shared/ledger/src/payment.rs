@@ -38,6 +38,8 @@ pub enum Payment {
     Used,
     /// The reservation ended before, or the failure of this payment has ended it. The payment buys nothing. Final.
     Released,
+    /// An operator has taken the unit back. The payment buys nothing, or what it bought was taken back. Final.
+    Voided,
     /// There was no reservation for the payment. It buys nothing. Final.
     NoReservation,
     /// The payment has failed, but the hold goes on, since it was extended for another payment. Final.
@@ -47,13 +49,15 @@ pub enum Payment {
 }
 
 impl Payment {
-    const FINAL: [Self; 4] = [Self::AlreadyPaid, Self::Released, Self::NoReservation, Self::HeldForAnother];
+    const FINAL: [Self; 5] =
+        [Self::AlreadyPaid, Self::Released, Self::Voided, Self::NoReservation, Self::HeldForAnother];
 
     /// The name of a final answer in the table. `None` for an answer that is not final or stands in a sale.
     fn stored_as(self) -> Option<&'static str> {
         match self {
             Self::AlreadyPaid => Some("already-paid"),
             Self::Released => Some("reservation-ended"),
+            Self::Voided => Some("unit-voided"),
             Self::NoReservation => Some("no-reservation"),
             Self::HeldForAnother => Some("already-extended"),
             Self::Sold { .. } | Self::Used | Self::Unknown => None,

@@ -28,6 +28,13 @@ pub struct Sale {
     pub epoch: u64,
 }
 
+impl Sale {
+    /// Whether the buyer has no unit by it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, SaleState::Released | SaleState::Voided)
+    }
+}
+
 /// Where a page of sales ended: the key by which sales are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SalePosition {
@@ -69,6 +76,8 @@ pub enum SaleState {
     Sold,
     /// The reservation ended without a sale.
     Released,
+    /// An operator has taken the reserved or sold unit back.
+    Voided,
 }
 
 impl SaleState {
@@ -78,6 +87,7 @@ impl SaleState {
             Self::Reserved => "reserved",
             Self::Sold => "sold",
             Self::Released => "released",
+            Self::Voided => "voided",
         }
     }
 }
@@ -225,11 +235,12 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Up to `most` sold units of an item in the order of their reservations, after a position. The same transaction
+    /// Up to `most` sales of an item with one state in the order of their reservations, after a position. The same transaction
     /// writes who asked for them, so that drop-admin returns no list of buyers unrecorded.
-    pub async fn export_sold(
+    pub async fn export(
         &self,
         item_id: &ItemId,
+        state: SaleState,
         exported_by: &str,
         after: Option<&SalePosition>,
         most: u32,
@@ -243,7 +254,7 @@ impl Ledger {
                 "SELECT user_token, state, placed_at, reserved_at, hold_until, payment_reference, epoch, earlier_ends,
                         released_at
                    FROM fairdrop.sales
-                  WHERE item_id = $1 AND state = 'sold' AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
+                  WHERE item_id = $1 AND state = $6 AND (reserved_at, placed_at, user_token) > ($2, $3, $4)
                   ORDER BY reserved_at, placed_at, user_token LIMIT $5",
             )
             .bind(item_id.as_str())
@@ -251,6 +262,7 @@ impl Ledger {
             .bind(placed_at)
             .bind(buyer)
             .bind(i64::from(most))
+            .bind(state.name())
             .fetch_all(&mut *transaction)
             .await?;
             let sales: Vec<Sale> = rows.iter().map(read).collect::<Result<_, _>>()?;
@@ -285,7 +297,7 @@ fn read(row: &PgRow) -> Result<Sale, LedgerError> {
     })
 }
 
-fn buyer(row: &PgRow) -> Result<UserToken, LedgerError> {
+pub(crate) fn buyer(row: &PgRow) -> Result<UserToken, LedgerError> {
     UserToken::parse(row.try_get::<String, _>("user_token")?).map_err(|_| unreadable())
 }
 
@@ -294,10 +306,11 @@ pub(crate) fn state(row: &PgRow) -> Result<SaleState, LedgerError> {
         "reserved" => Ok(SaleState::Reserved),
         "sold" => Ok(SaleState::Sold),
         "released" => Ok(SaleState::Released),
+        "voided" => Ok(SaleState::Voided),
         _ => Err(unreadable()),
     }
 }
 
-fn unreadable() -> LedgerError {
+pub(crate) fn unreadable() -> LedgerError {
     LedgerError::Refused("the row of a sale is malformed".into())
 }

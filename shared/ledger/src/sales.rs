@@ -1,10 +1,11 @@
-//! Recording reservations as sales, and releasing unpaid ones.
+//! Releasing unpaid reservations, and the states of buyers. Recording reservations is in `record`.
+
+mod record;
 
 use crate::items::{lock, moment, stamp};
 use crate::{Ledger, LedgerError};
 use shared::item::ItemId;
-use shared::permit::{Fence, Permit};
-use shared::queue::Reservation;
+use shared::permit::Fence;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use sqlx::{Postgres, Row as _, Transaction};
@@ -19,6 +20,10 @@ pub enum BuyerState {
     Reserved { until: Stamp },
     /// The last reservation ended without a sale.
     Released,
+    /// An operator has taken the unit back.
+    Voided,
+    /// The buyer is excluded: the ledger has not recorded the reservation, whose unit is free again.
+    Excluded,
     /// The ledger has no such reservation, and had no unit for it.
     None,
 }
@@ -37,59 +42,6 @@ pub struct Due {
 }
 
 impl Ledger {
-    /// Writes a batch of reservations of one item as one transaction, in order, while there is stock. Returns the state of
-    /// each buyer afterwards.
-    ///
-    /// It can be repeated: a recorded reservation changes nothing, whatever its state is now. A buyer with a released
-    /// reservation can only be reserved again by a newer one.
-    ///
-    /// With a lease, all reservations are written under the lease's epoch, also those that were made under an earlier
-    /// epoch: they stay valid after a failover.
-    pub async fn record(
-        &self,
-        item_id: &ItemId,
-        batch: &[Reservation],
-        permit: Permit,
-    ) -> Result<Vec<BuyerState>, LedgerError> {
-        let buyers: Vec<&str> = batch.iter().map(|one| one.user_token.as_str()).collect();
-        let moments =
-            |of: fn(&Reservation) -> Stamp| batch.iter().map(|one| moment(of(one))).collect::<Vec<_>>();
-        let states: Vec<&str> =
-            batch.iter().map(|one| if one.is_held() { "reserved" } else { "sold" }).collect();
-        let epochs: Vec<i64> = batch.iter().map(|one| permit.fence(one.epoch).epoch.cast_signed()).collect();
-        let states = self
-            .within_limit(async {
-                let mut transaction = self.pool.begin().await?;
-                let left = lock(&mut transaction, item_id, permit.until()).await?;
-                sqlx::query(RECORD)
-                    .bind(item_id.as_str())
-                    .bind(&buyers)
-                    .bind(&states)
-                    .bind(moments(|one| one.placed_at))
-                    .bind(moments(|one| one.reserved_at))
-                    .bind(moments(|one| one.hold_until))
-                    .bind(&epochs)
-                    .bind(left)
-                    .execute(&mut *transaction)
-                    .await?;
-                let states = read_states(&mut transaction, STATES, item_id, &buyers).await?;
-                transaction.commit().await?;
-                Ok(states)
-            })
-            .await?;
-        Ok(batch
-            .iter()
-            .map(|one| match states.get(one.user_token.as_str()) {
-                None => BuyerState::None,
-                // An earlier reservation was released, and no unit was left for the new one.
-                Some(row) if row.state == BuyerState::Released && row.reserved_at < one.reserved_at => {
-                    BuyerState::None
-                }
-                Some(row) => row.state,
-            })
-            .collect())
-    }
-
     /// Releases the reservations of `due` that are still reserved, if the hold has ended at `now` (main's clock) or the
     /// buyer has cancelled. Returns the state of each buyer afterwards.
     ///
@@ -174,27 +126,6 @@ impl Ledger {
     }
 }
 
-/// Adds the new reservations in their order, as long as there are units left. If a batch has two reservations of one
-/// buyer, the later one counts.
-const RECORD: &str = "
-    WITH asked AS (
-        SELECT DISTINCT ON (user_token) *
-          FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-               WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, place)
-         ORDER BY user_token, reserved_at DESC
-    ), new_rows AS (
-        SELECT asked.* FROM asked
-          LEFT JOIN fairdrop.sales AS known ON known.item_id = $1 AND known.user_token = asked.user_token
-         WHERE known.user_token IS NULL OR (known.state = 'released' AND known.reserved_at < asked.reserved_at)
-         ORDER BY place LIMIT greatest($8, 0)
-    )
-    INSERT INTO fairdrop.sales AS sale (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
-    SELECT $1, user_token, state, placed_at, reserved_at, hold_until, epoch FROM new_rows
-        ON CONFLICT (item_id, user_token) DO UPDATE
-       SET state = excluded.state, placed_at = excluded.placed_at, reserved_at = excluded.reserved_at,
-           hold_until = excluded.hold_until, epoch = excluded.epoch, extended_for = NULL, payment_reference = NULL
-     WHERE sale.state = 'released' AND sale.reserved_at < excluded.reserved_at";
-
 /// Extends holds that would end although their buyers could not pay, or have paid in time. Redis may lack an earlier
 /// extension.
 const GIVE_GRACE: &str = "
@@ -222,31 +153,37 @@ const RELEASE: &str = "
 /// A buyer's row.
 struct Row {
     state: BuyerState,
+    placed_at: Stamp,
     reserved_at: Stamp,
     /// The ends that its hold has had, if they were asked for.
     ends: Vec<i64>,
 }
 
-/// The state of the reservation of `due`. If the buyer's row is about an earlier reservation that was released, the task
+impl Row {
+    /// Whether the buyer may be reserved again.
+    fn is_over(&self) -> bool {
+        matches!(self.state, BuyerState::Released | BuyerState::Voided)
+    }
+}
+
+/// The state of the reservation of `due`. If the buyer's row is about an earlier reservation that is over, the task
 /// of this one is still in transit.
 fn state_of(due: &Due, rows: &HashMap<String, Row>) -> BuyerState {
     match rows.get(due.user_token.as_str()) {
         None => BuyerState::None,
-        Some(row) if row.state == BuyerState::Released && !row.ends.contains(&moment(due.hold_until)) => {
-            BuyerState::None
-        }
+        Some(row) if row.is_over() && !row.ends.contains(&moment(due.hold_until)) => BuyerState::None,
         Some(row) => row.state,
     }
 }
 
 /// Redis may lack an extension of the hold: its earlier ends are the reservation's, too.
 const STATES_AND_ENDS: &str = "
-    SELECT user_token, state, reserved_at, hold_until, earlier_ends || hold_until AS ends
+    SELECT user_token, state, placed_at, reserved_at, hold_until, earlier_ends || hold_until AS ends
       FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)";
 
 /// Without the columns of migration 10: a release that is not migrated yet records reservations all the same.
 const STATES: &str = "
-    SELECT user_token, state, reserved_at, hold_until, '{}'::bigint[] AS ends
+    SELECT user_token, state, placed_at, reserved_at, hold_until, '{}'::bigint[] AS ends
       FROM fairdrop.sales WHERE item_id = $1 AND user_token = ANY ($2)";
 
 /// The rows of `buyers`, by one of the queries above.
@@ -263,10 +200,13 @@ async fn read_states(
             let state = match row.try_get("state")? {
                 "sold" => BuyerState::Sold,
                 "reserved" => BuyerState::Reserved { until: hold_until },
+                "voided" => BuyerState::Voided,
                 _ => BuyerState::Released,
             };
+            let placed_at = stamp(row.try_get("placed_at")?)?;
             let reserved_at = stamp(row.try_get("reserved_at")?)?;
-            Ok((row.try_get("user_token")?, Row { state, reserved_at, ends: row.try_get("ends")? }))
+            let ends = row.try_get("ends")?;
+            Ok((row.try_get("user_token")?, Row { state, placed_at, reserved_at, ends }))
         })
         .collect()
 }

@@ -60,7 +60,7 @@ impl Ledger {
             "SELECT items.items, items.units_taken, sales.sales, sales.units_counted, sales.newest
                FROM (SELECT count(*) AS items, coalesce(sum(units_taken), 0)::bigint AS units_taken
                        FROM fairdrop.items) AS items,
-                    (SELECT count(*) AS sales, count(*) FILTER (WHERE state <> 'released') AS units_counted,
+                    (SELECT count(*) AS sales, count(*) FILTER (WHERE state IN ('reserved', 'sold')) AS units_counted,
                             max(reserved_at) AS newest
                        FROM fairdrop.sales) AS sales",
         )

@@ -96,6 +96,8 @@ pub enum Status {
     Sold,
     /// The reservation ended without a sale.
     Released,
+    /// An operator has taken the reserved or sold unit back.
+    Voided,
     /// The order is not in the queue: main refused it, or the drain dropped it, since its stamp is outside the item's gates.
     Refused { placed_at: Stamp, reason: DropReason },
 }
@@ -138,6 +140,7 @@ impl From<OrderState> for Status {
             OrderState::Reserved(Hold::Release) => Self::Reserved { reserved_until: None, cancelling: true },
             OrderState::Sold => Self::Sold,
             OrderState::Released => Self::Released,
+            OrderState::Voided => Self::Voided,
         }
     }
 }
@@ -287,6 +290,7 @@ mod tests {
             Status::None,
             Status::Sold,
             Status::Released,
+            Status::Voided,
             Status::Reserved { reserved_until: None, cancelling: true },
             Status::Reserved { reserved_until: Some(at(7)), cancelling: false },
             Status::Queued { placed_at: at(1), ahead: 2 },

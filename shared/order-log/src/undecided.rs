@@ -16,14 +16,14 @@ pub enum Accepted {
 
 /// Whether an order may be in the log without being in main: only then the log is asked.
 pub fn may_be_accepted(main: OrderState) -> bool {
-    matches!(main, OrderState::None | OrderState::Released)
+    matches!(main, OrderState::None | OrderState::Released | OrderState::Voided)
 }
 
 impl LogRecord {
     /// What the buyer's newest record says at `now`, where main has `main` for the buyer, whose unit was released at
     /// `released_at`. `gate` is the item's at the record's stamp. `None`: main's state is the answer.
     ///
-    /// An order from before the release was decided: it was served, or another one of the buyer was. The drain
+    /// An order from before the release or void was decided: it was served, or another one of the buyer was. The drain
     /// drops an order whose stamp lies outside the gates, and leaves no trace of it; that is known once the order must
     /// have been decided. Any other order without a decision stays undecided, however late it is: main may have been
     /// unreachable, or lost.
@@ -44,7 +44,7 @@ impl LogRecord {
         }
         let decided_by = decided_by(placed_at);
         match gate {
-            _ if main == OrderState::Released && released_at.is_none_or(|at| placed_at <= at) => None,
+            _ if main != OrderState::None && released_at.is_none_or(|at| placed_at <= at) => None,
             Gate::NotOpenYet if now >= decided_by => refused("not-open-yet"),
             Gate::Closed if now >= decided_by => refused("closed"),
             _ => Some(Accepted::Undecided { placed_at, decided_by }),
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(leave.accepted(OrderState::None, None, Gate::Open, now), None);
             let refusal = Refusal { reason: RefusalReason::TooLate, decided_at: at(9) };
             let refused = Some(Accepted::Refused { placed_at: at(5), reason: "too-late" });
-            for main in [OrderState::None, OrderState::Released] {
+            for main in [OrderState::None, OrderState::Released, OrderState::Voided] {
                 let order = record(RecordKind::Order, Some(refusal));
                 assert_eq!(order.accepted(main, None, Gate::Open, now), refused);
             }

@@ -4,8 +4,10 @@
 //! during the comparison. So a difference counts only if a second comparison still finds it.
 
 mod rebuild;
+mod voids;
 
 pub use rebuild::{RebuildError, rebuild, restore};
+pub use voids::settle_void;
 
 use ledger::{EpochStart, Ledger, LedgerError, Sale, SaleState};
 use redis::{AsyncCommands, Script};
@@ -187,8 +189,7 @@ async fn differences(stores: &Stores, item_id: &ItemId) -> Result<(Vec<Differenc
 fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: EpochStart) -> Option<Difference> {
     let hold_end = sale.hold_until.as_micros() as f64;
     let cancelled = hold_end - CANCELLED_OFFSET_MICROS as f64;
-    let expected =
-        score.map(|score| if score == f64::INFINITY { "inf".into() } else { format!("{score:.0}") });
+    let expected = score.map(|score| score.to_string());
     let difference = |kind, outcome| {
         Some(Difference { buyer: sale.user_token.clone(), kind, remedy: Some((expected.clone(), outcome)) })
     };
@@ -207,13 +208,18 @@ fn compare(sale: &Sale, score: Option<f64>, is_quiet: bool, epoch: EpochStart) -
         (SaleState::Reserved, Some(score)) if score > 0.0 => difference("held until another moment", held),
         (SaleState::Reserved, _) => difference("reserved in the ledger alone", held),
         // A later reservation or its sale, which was not replicated to this copy of the ledger.
-        (SaleState::Released, Some(score)) if is_older && score > 0.0 && !is_end_of(sale, score) => {
+        (SaleState::Released | SaleState::Voided, Some(score))
+            if is_older && score > 0.0 && !is_end_of(sale, score) =>
+        {
             for_the_operator("taken again in Redis alone")
         }
         (SaleState::Released, Some(score)) if score >= 0.0 && is_quiet => {
             difference("released in the ledger alone", ReservationOutcome::Released { returns_unit: true })
         }
-        (SaleState::Released, _) => None,
+        (SaleState::Voided, Some(score)) if score >= 0.0 && is_quiet => {
+            difference("voided in the ledger alone", ReservationOutcome::Voided)
+        }
+        (SaleState::Released | SaleState::Voided, _) => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rebuilding Redis from the ledger after a loss.
 
 use crate::{PAGE, ReconcileError, Reconciled, Stores, reconcile};
-use ledger::{LedgerItem, SaleState};
+use ledger::{LedgerItem, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use shared::item::ItemId;
 use shared::queue::{ITEMS, ItemError, Keys};
@@ -116,10 +116,8 @@ async fn write_reservations(
                 SaleState::Sold => f64::INFINITY,
                 SaleState::Reserved => sale.hold_until.as_micros() as f64,
                 // As in settle.lua: not before the stamp, if the clock was set back.
-                SaleState::Released => {
-                    let known = sale.released_at.unwrap_or(sale.reserved_at);
-                    -(known.max(sale.reserved_at).max(sale.placed_at).as_micros() as f64)
-                }
+                SaleState::Released => -ended_at(sale),
+                SaleState::Voided => -ended_at(sale) - 0.5,
             };
             (score, sale.user_token.as_str().to_owned())
         });
@@ -137,6 +135,12 @@ async fn write_reservations(
         written.buyers += added;
         last = Some(end);
     }
+}
+
+/// The moment of a release or a void in a score.
+fn ended_at(sale: &Sale) -> f64 {
+    let known = sale.released_at.unwrap_or(sale.reserved_at);
+    known.max(sale.reserved_at).max(sale.placed_at).as_micros() as f64
 }
 
 /// The item's fields in Redis as the ledger has them, stock_total and withheld first.

@@ -24,6 +24,8 @@ pub enum OrderState {
     Sold,
     /// The reservation ended without a sale.
     Released,
+    /// An operator has taken the reserved or sold unit back.
+    Voided,
 }
 
 /// The event that a reservation waits for.
@@ -185,14 +187,18 @@ pub(super) fn state_of(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<
     }
     match placed_at.and_then(stamp_of_score) {
         Some(placed_at) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
-        None if hold.is_some() => OrderState::Released,
-        None => OrderState::None,
+        None => hold.map_or(OrderState::None, ended),
     }
 }
 
 /// When the unit of a buyer with this score was released; `None` if it was not.
 pub(super) fn released_at(hold: f64) -> Option<Stamp> {
     (hold < 0.0).then(|| stamp_of_score(-hold)).flatten()
+}
+
+/// The state of a reservation with a negative score. No moment has a fraction: settle.lua adds one to a void.
+fn ended(score: f64) -> OrderState {
+    if score.fract() == 0.0 { OrderState::Released } else { OrderState::Voided }
 }
 
 /// The moment of a score; `None` if the score is not a moment.
@@ -224,6 +230,8 @@ mod tests {
             (None, None, Some((now - CANCELLED_OFFSET_MICROS) as f64), OrderState::Reserved(Hold::Release)),
             (None, None, Some((now + NO_HOLD_MICROS) as f64), OrderState::Reserved(Hold::Sale)),
             (None, None, Some(-(now as f64)), OrderState::Released),
+            (None, None, Some(-(now as f64) - 0.5), OrderState::Voided),
+            (Some(now as f64), Some(3), Some(-(now as f64) - 0.5), queued),
         ];
         for (placed_at, ahead, hold, state) in cases {
             assert_eq!(state_of(placed_at, ahead, hold), state);

@@ -14,7 +14,7 @@ pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| Script::new(include_s
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     pub user_token: UserToken,
-    /// Only a reservation with this score is changed; with `None`, any.
+    /// Only a reservation with this score is changed; with `None`, any, except that a voided unit is not sold.
     pub expected: Option<String>,
     pub outcome: ReservationOutcome,
 }
@@ -32,6 +32,8 @@ pub enum ReservationOutcome {
         /// Whether its unit returns to the stock. The ledger may have none for it.
         returns_unit: bool,
     },
+    /// An operator has taken the unit back; it returns to the stock.
+    Voided,
 }
 
 /// Reservations that are due.
@@ -76,6 +78,7 @@ impl Queue {
                     ReservationOutcome::Sold => ("+inf".to_owned(), false),
                     ReservationOutcome::Reserved { until } => (until.to_string(), false),
                     ReservationOutcome::Released { returns_unit } => ("released".to_owned(), returns_unit),
+                    ReservationOutcome::Voided => ("voided".to_owned(), true),
                 };
                 script.arg(one.user_token.as_str()).arg(one.expected.as_deref().unwrap_or_default());
                 script.arg(score).arg(u8::from(returns_unit));

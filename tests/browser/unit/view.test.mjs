@@ -23,6 +23,7 @@ test("each phase and each status has its own text, and only useful actions are e
     ["sold_out", "sold", /^It is yours/, undefined, null],
     ["open", "released", /^Your reservation has ended/, true, null],
     ["sold_out", "released", /^Your reservation has ended/, undefined, null],
+    ["open", "voided", /^Your unit was taken back/, true, null],
     ["open", "refused", /^Not accepted/, true, null],
     ["open", "accepted", /^Your order is stored$/, undefined, /Withdraw/],
   ];

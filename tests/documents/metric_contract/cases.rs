@@ -135,6 +135,7 @@ pub(super) const CASES: &[(&str, &[Phase])] = &[
         "PaymentsRefusedAlarm",
         &[
             (|| payment_refused("payments_refused", "reservation-ended"), IsOk),
+            (|| payment_refused("payments_refused", "unit-voided"), IsOk),
             (|| payment_refused("payments_refused", "no-reservation"), InAlarm),
             // A refused `failed` has no money behind it.
             (|| payment_refused("failed_payments_refused", "no-reservation"), IsOk),

@@ -56,7 +56,8 @@ impl PaymentFacts {
             }
             (SaleState::Sold, Some(_)) => PaymentDecision::Decided(Payment::AlreadyPaid),
             (SaleState::Released, _) if is_over => PaymentDecision::Decided(Payment::Released),
-            (SaleState::Released, _) => PaymentDecision::Decided(Payment::Unknown),
+            (SaleState::Voided, _) if is_over => PaymentDecision::Decided(Payment::Voided),
+            (SaleState::Released | SaleState::Voided, _) => PaymentDecision::Decided(Payment::Unknown),
             (SaleState::Reserved, _) | (SaleState::Sold, None) => PaymentDecision::Open(sale),
         }
     }
@@ -81,7 +82,7 @@ impl PaymentFacts {
 /// Whether Redis has no reservation of the buyer except one that has ended according to the ledger's `sale`.
 fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
     match (redis, sale) {
-        (OrderState::None | OrderState::Queued { .. } | OrderState::Released, _) => true,
+        (OrderState::None | OrderState::Queued { .. } | OrderState::Released | OrderState::Voided, _) => true,
         // If another reservation was cancelled, it ends when it is recorded.
         (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
         // Redis may lack an extension of the hold.
@@ -208,6 +209,7 @@ mod tests {
     fn no_payment_is_refused_permanently_while_a_reservation_may_be_in_transit() {
         let until = |micros| OrderState::Reserved(Hold::Until(at(micros)));
         let released = || Some(row(SaleState::Released, None));
+        let voided = || Some(row(SaleState::Voided, None));
         let cases = [
             (None, None, Payment::Unknown),
             (None, Some(OrderState::None), Payment::NoReservation),
@@ -222,6 +224,11 @@ mod tests {
             (released(), Some(until(HELD - 1)), Payment::Unknown),
             (released(), Some(OrderState::Reserved(Hold::Sale)), Payment::Unknown),
             (released(), Some(OrderState::Reserved(Hold::Release)), Payment::Released),
+            (voided(), None, Payment::Unknown),
+            (voided(), Some(OrderState::Voided), Payment::Voided),
+            (voided(), Some(until(HELD)), Payment::Voided),
+            (voided(), Some(until(HELD + 1)), Payment::Unknown),
+            (voided(), Some(OrderState::Sold), Payment::Unknown),
             (Some(row(SaleState::Sold, Some("a"))), None, Payment::Sold { placed_at: at(1) }),
             (Some(row(SaleState::Sold, Some("b"))), None, Payment::AlreadyPaid),
         ];
