@@ -5,7 +5,8 @@
 ORDERS.csv is the order book (drop-admin's `order_book`, all pages), SALES.csv the audit of the sales (`audit`, all pages).
 Buyers are keyed hashes in both. No other input is used. The exit status is 0 if nothing differs, and 1 otherwise.
 
-An order counts if it was not refused, withdrawn, outside the opening times, or a repetition by the same buyer. The units
+An order counts if it was not refused, withdrawn, outside the opening times, or a repetition by the same buyer, and if the
+shop has not excluded the buyer (the audit lists the exclusions with their reasons). The units
 belong to the buyers with the oldest stamps. So no order that counts may wait while a younger one was served, and units are
 given in the order of the stamps. A released or voided unit goes to the next order that waits.
 """

@@ -2,6 +2,7 @@
 //! what it sends.
 
 mod create;
+mod exclude;
 mod failover;
 mod items;
 mod lists;
@@ -128,7 +129,7 @@ commands! {
     DropCommand:
         create::Create, update::Update,
         items::Describe, items::List, items::Pause, items::Resume, items::Close,
-        void::Void,
+        exclude::Exclude, void::Void,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease,

@@ -77,6 +77,8 @@ function orderState(item, order, nowMs, clockIsKnown) {
       return again(item, nowMs, clockIsKnown, "Your reservation has ended", "Your reservation was not paid in time, or you cancelled it.");
     case "voided":
       return again(item, nowMs, clockIsKnown, "Your unit was taken back", "The shop has taken your reservation or purchase back. Please ask the shop about it.");
+    case "excluded":
+      return { mood: "warn", title: "No unit for you", text: `The shop has excluded you from ${item.name}. Please ask the shop about it.`, isOver: true };
     case "refused":
       return again(item, nowMs, clockIsKnown, "Not accepted", REFUSED[order.reason] ?? "The checkout did not queue your order.");
     default:

@@ -17,6 +17,7 @@ mod connect;
 mod connection;
 mod copies;
 mod drain;
+mod exclude;
 mod heartbeat;
 mod idle;
 mod items;

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
-use ledger::{Ledger, Sale, SaleState, VoidOrder};
+use ledger::{ExclusionOrder, Ledger, Sale, SaleState, VoidOrder};
 use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
 use order_confirm::App;
@@ -39,6 +39,8 @@ enum DropEvent {
     Leave { buyer: u8, starts_ms: u64 },
     /// An operator takes the buyer's unit back. If drop-admin `dies`, Redis does not have it before the end.
     Void { buyer: u8, starts_ms: u64, dies: bool },
+    /// An operator excludes the buyer, likewise: without the mark in Redis, the ledger refuses the reservation.
+    Exclude { buyer: u8, starts_ms: u64, dies: bool },
 }
 
 fn step() -> impl Strategy<Value = DropEvent> {
@@ -54,6 +56,8 @@ fn step() -> impl Strategy<Value = DropEvent> {
         1 => (0..BUYERS, at()).prop_map(|(buyer, starts_ms)| DropEvent::Leave { buyer, starts_ms }),
         2 => (0..BUYERS, at(), any::<bool>())
             .prop_map(|(buyer, starts_ms, dies)| DropEvent::Void { buyer, starts_ms, dies }),
+        1 => (0..BUYERS, at(), any::<bool>())
+            .prop_map(|(buyer, starts_ms, dies)| DropEvent::Exclude { buyer, starts_ms, dies }),
     ]
 }
 
@@ -103,13 +107,19 @@ async fn pay(servers: &CheckoutServers, item_id: &ItemId, buyer: u8, attempt: u3
     }
 }
 
-/// Runs one event; returns the buyer if a payment was answered with *sold*.
+/// What an event promises for the end.
+enum Outcome {
+    /// A payment was answered with *sold*.
+    AnsweredSold(u8),
+    ExcludedWithoutUnit(u8),
+}
+
 async fn run_event(
     step: DropEvent,
     servers: &CheckoutServers,
     queue: &Queue,
     item_id: &ItemId,
-) -> Result<Option<u8>> {
+) -> Result<Option<Outcome>> {
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
     match step {
         DropEvent::Place { buyer, starts_ms, transit_ms } => {
@@ -131,7 +141,8 @@ async fn run_event(
         DropEvent::Pay { buyer, starts_ms, times } => {
             after(starts_ms).await;
             let answers = join_all((0..times).map(|_| pay(servers, item_id, buyer, 0, "paid"))).await;
-            return Ok(answers.iter().any(|answer| answer == "sold").then_some(buyer));
+            let is_sold = answers.iter().any(|answer| answer == "sold");
+            return Ok(is_sold.then_some(Outcome::AnsweredSold(buyer)));
         }
         DropEvent::Fail { buyer, starts_ms, outcome } => {
             after(starts_ms).await;
@@ -149,6 +160,19 @@ async fn run_event(
             let void = ledger.void(item_id, order, Permit::Unleased.fence(1)).await?;
             if let Some(void) = void.filter(|_| !dies) {
                 reconcile::settle_void(queue, ledger, &void).await?;
+            }
+        }
+        DropEvent::Exclude { buyer, starts_ms, dies } => {
+            after(starts_ms).await;
+            let buyers = [order(item_id, &name(buyer), 0)?.user_token];
+            let order = ExclusionOrder { buyers: &buyers, reason: "bots", by: None };
+            let ledger = &servers.ledger.ledger;
+            let excluded = ledger.exclude(item_id, order, Permit::Unleased.fence(1)).await?;
+            if !dies {
+                queue.exclude(item_id, &buyers).await?;
+            }
+            if excluded.with_unit.is_empty() {
+                return Ok(Some(Outcome::ExcludedWithoutUnit(buyer)));
             }
         }
     }
@@ -258,23 +282,22 @@ async fn run(servers: &CheckoutServers, id: &str, case: &DropCase) -> Result<()>
     let happening = async {
         let taking = case.steps.iter().cloned().zip(queues.iter().cycle());
         let taking = taking.map(|(step, queue)| run_event(step, servers, queue, &item_id));
-        let answered_sold: HashSet<u8> =
-            join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let outcomes = join_all(taking).await.into_iter().collect::<Result<Vec<_>>>()?;
         finish(servers, &item_id, case).await?;
-        anyhow::Ok(answered_sold)
+        anyhow::Ok(outcomes.into_iter().flatten().collect::<Vec<_>>())
     };
-    let answered_sold = tokio::select! {
-        buyers = happening => buyers?,
+    let outcomes = tokio::select! {
+        outcomes = happening => outcomes?,
         ended = watch(servers, &item_id) => { ended?; bail!("the watch ended") }
     };
-    check_end_state(servers, &item_id, case, &answered_sold).await
+    check_end_state(servers, &item_id, case, &outcomes).await
 }
 
 async fn check_end_state(
     servers: &CheckoutServers,
     item_id: &ItemId,
     case: &DropCase,
-    answered_sold: &HashSet<u8>,
+    outcomes: &[Outcome],
 ) -> Result<()> {
     let mut outcome = DropResult::read(&mut servers.redis.redis.connect().await?, item_id).await?;
     outcome.read_ledger(&servers.ledger.ledger, item_id).await?;
@@ -290,10 +313,16 @@ async fn check_end_state(
             .filter_map(|void| void.payment_reference.as_deref())
             .any(|paid| paid == format!("pay-{buyer}-0"))
     };
-    if let Some(buyer) =
-        answered_sold.iter().find(|buyer| !sold.contains(&name(**buyer)) && !was_voided(buyer))
-    {
-        bail!("{}'s payment was answered with sold, and the ledger has no sale", name(*buyer));
+    for outcome in outcomes {
+        match outcome {
+            Outcome::AnsweredSold(buyer) if !sold.contains(&name(*buyer)) && !was_voided(buyer) => {
+                bail!("{}'s payment was answered with sold, and the ledger has no sale", name(*buyer));
+            }
+            Outcome::ExcludedWithoutUnit(buyer) if sold.contains(&name(*buyer)) => {
+                bail!("{} was excluded before the reservation, and has bought", name(*buyer));
+            }
+            _ => {}
+        }
     }
     // Payers may be left waiting only if all units are sold.
     let paid: Vec<&String> = sold.iter().collect();

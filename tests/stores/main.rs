@@ -5,6 +5,7 @@ mod checkout_properties;
 mod declined_payments;
 mod dynamodb;
 mod edge_reads;
+mod exclusions;
 mod failover_compare;
 mod failover_holds;
 mod failover_replay;

@@ -159,7 +159,7 @@ impl Scripts {
         script.key(&keys.served).key(now.to_string());
         script.arg(most).arg("").arg("").arg(caller).arg("");
         let reply: Vec<i64> = script.invoke_async(connection).await?;
-        let [taken, _, _, _, _, _, _, lag_micros, delay_micros, _] = reply[..] else {
+        let [taken, _, _, _, _, _, _, lag_micros, delay_micros, ..] = reply[..] else {
             anyhow::bail!("{reply:?}")
         };
         ensure!(lag_micros >= 0 || taken == 0, "the lag is negative: {lag_micros}");

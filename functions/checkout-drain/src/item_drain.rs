@@ -111,6 +111,7 @@ fn record(item_id: &ItemId, batch: &DrainBatch) {
         ("before-opening", batch.dropped_before_opening),
         ("after-closing", batch.dropped_after_closing),
         ("already-taken", batch.dropped_already_taken),
+        ("excluded", batch.dropped_excluded),
     ] {
         if orders > 0 {
             metrics::counter!("orders_dropped", "Item" => item(), "Reason" => reason).increment(orders);

@@ -215,12 +215,13 @@ fn settlements(reservation: &Reservation, state: BuyerState) -> Vec<Settlement> 
         BuyerState::Voided => vec![settlement(Some(&its_score), ReservationOutcome::Voided)],
         // Also matches if its buyer has cancelled it in the meantime. The unit of an excluded buyer is free in the ledger.
         BuyerState::None | BuyerState::Excluded => {
-            let returns_unit = state == BuyerState::Excluded;
+            let outcome = match state {
+                BuyerState::Excluded => ReservationOutcome::Excluded,
+                _ => ReservationOutcome::Released { returns_unit: false },
+            };
             let cancelled =
                 reservation.hold_until.as_micros().saturating_sub(CANCELLED_OFFSET_MICROS).to_string();
-            [its_score, cancelled]
-                .map(|score| settlement(Some(&score), ReservationOutcome::Released { returns_unit }))
-                .into()
+            [its_score, cancelled].map(|score| settlement(Some(&score), outcome)).into()
         }
     }
 }
@@ -254,7 +255,7 @@ mod tests {
         let no_unit = ReservationOutcome::Released { returns_unit: false };
         let both = |outcome| [(Some(held.clone()), outcome), (Some(cancelled.clone()), outcome)];
         assert_eq!(settled(BuyerState::None), both(no_unit));
-        assert_eq!(settled(BuyerState::Excluded), both(back));
+        assert_eq!(settled(BuyerState::Excluded), both(ReservationOutcome::Excluded));
         assert_eq!(settled(BuyerState::Voided), [(Some(held.clone()), ReservationOutcome::Voided)]);
     }
 }

@@ -3,18 +3,21 @@
 
 use crate::{AdminError, App};
 use aws_lc_rs::hmac;
-use ledger::{Sale, Void};
+use ledger::{Exclusion, Sale, Void};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::item::ItemId;
 use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
+use std::collections::BTreeMap;
 
 /// The most sales in one answer; Lambda limits an answer to 6 MB.
 const PAGE_SIZE: u32 = 10_000;
 /// The most voids in the first answer.
 const MAX_VOIDS: u32 = 1_000;
+/// The most exclusions in the first answer.
+const MAX_EXCLUSIONS: u32 = 5_000;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +48,14 @@ struct VoidLine {
     reserved_at: Stamp,
     voided_at: Stamp,
     reason: String,
+}
+
+/// Buyers who were excluded for one reason at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct ExclusionLine {
+    excluded_at: Stamp,
+    reason: String,
+    buyers: Vec<String>,
 }
 
 /// One sale.
@@ -95,6 +106,9 @@ pub(crate) async fn audit(
         answer["more_voids"] = (voids.len() > MAX_VOIDS as usize).into();
         voids.truncate(MAX_VOIDS as usize);
         answer["voids"] = serde_json::to_value(voids)?;
+        let exclusions = app.ledger.exclusions(item_id, None, MAX_EXCLUSIONS + 1).await?;
+        answer["more_exclusions"] = (exclusions.len() > MAX_EXCLUSIONS as usize).into();
+        answer["exclusions"] = serde_json::to_value(exclusion_lines(&key, &exclusions))?;
     }
     match format {
         AuditFormat::Json => answer["sales"] = serde_json::to_value(&lines)?,
@@ -114,6 +128,19 @@ async fn voids(app: &App, item_id: &ItemId, key: &hmac::Key) -> Result<Vec<VoidL
         reason: void.reason,
     };
     Ok(voids.into_iter().map(line).collect())
+}
+
+/// By moment and reason, since a command can exclude a thousand buyers. The hashes are in no order of the names.
+fn exclusion_lines(key: &hmac::Key, exclusions: &[Exclusion]) -> Vec<ExclusionLine> {
+    let mut lines: BTreeMap<(Stamp, &str), Vec<String>> = BTreeMap::new();
+    for one in exclusions.iter().take(MAX_EXCLUSIONS as usize) {
+        lines.entry((one.excluded_at, &one.reason)).or_default().push(hash(key, &one.user_token));
+    }
+    let line = |((excluded_at, reason), mut buyers): ((Stamp, &str), Vec<String>)| {
+        buyers.sort_unstable();
+        ExclusionLine { excluded_at, reason: reason.to_owned(), buyers }
+    };
+    lines.into_iter().map(line).collect()
 }
 
 /// The sale at which a page ended. The cursor contains only the hash of its buyer.

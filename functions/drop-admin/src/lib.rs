@@ -2,6 +2,7 @@
 
 mod audit;
 mod comparison;
+mod exclude;
 mod export;
 mod items;
 mod main_lease;
@@ -10,6 +11,7 @@ mod order_book;
 mod void;
 
 use audit::{AuditCursor, AuditFormat};
+use exclude::Buyers;
 use export::ExportOf;
 use lambda_runtime::Diagnostic;
 use lease::{Lease, LeaseError, LeaseTableError};
@@ -129,6 +131,14 @@ enum Command {
         #[serde(default)]
         from: u64,
     },
+    /// Excludes buyers: they lose their places, and get no unit.
+    Exclude {
+        item_id: ItemId,
+        buyers: Buyers,
+        reason: Reason,
+        #[serde(default)]
+        by: Option<OperatorName>,
+    },
     /// Takes a buyer's reserved or sold unit back. The next buyer in the queue gets it. With `bar` the buyer gets none.
     Void {
         item_id: ItemId,
@@ -174,7 +184,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, replay, reconcile, republish, void, export, audit and order_book"
+         lease, sell_withheld, rebuild, replay, reconcile, republish, exclude, void, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -286,6 +296,9 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
                 next = batch.next;
             }
             return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
+        }
+        Command::Exclude { item_id, buyers, reason, by } => {
+            return exclude::exclude(app, &item_id, &buyers, &reason, by.as_ref()).await;
         }
         Command::Void { item_id, buyer, reason, bar, by } => {
             let order = void::order(&buyer, &reason, by.as_ref(), bar);

@@ -68,6 +68,7 @@ struct BuyerFacts {
     queued: Option<Stamp>,
     /// Whether Redis has a unit for the buyer.
     has_unit: bool,
+    is_excluded: bool,
 }
 
 /// One page of the order book, after `after`.
@@ -149,9 +150,11 @@ async fn read_bucket(
     let mut facts = HashMap::new();
     for page in buyers.chunks(BUYERS) {
         let mut sales = app.ledger.sales_of(&item.item_id, page).await?;
+        let excluded = app.ledger.excluded_among(&item.item_id, page).await?;
         let states = app.queue.stamps_and_units(&item.item_id, page).await.map_err(ItemError::from)?;
         for (buyer, (queued, has_unit)) in page.iter().zip(states) {
-            facts.insert(*buyer, BuyerFacts { sale: sales.remove(*buyer), queued, has_unit });
+            let is_excluded = excluded.contains(*buyer);
+            facts.insert(*buyer, BuyerFacts { sale: sales.remove(*buyer), queued, has_unit, is_excluded });
         }
     }
     let mut lines: Vec<BookLine> = Vec::new();
@@ -195,7 +198,7 @@ fn outcomes<'a>(item: &NewItem, known: &BuyerFacts, records: &[(&'a str, &LogRec
         let placed_at = order.placed_at;
         let (outcome, reason) = if sold_at == Some(placed_at) {
             (known.sale.as_ref().map_or("sold", |sale| sale.state.name()), None)
-        } else if known.queued == Some(placed_at) {
+        } else if known.queued == Some(placed_at) && !known.is_excluded {
             ("queued", None)
         } else if let Some(refusal) = order.refusal {
             ("refused", Some(refusal.reason.slug()))
@@ -208,6 +211,8 @@ fn outcomes<'a>(item: &NewItem, known: &BuyerFacts, records: &[(&'a str, &LogRec
             && std::mem::take(&mut unit_without_sale)
         {
             ("reserved", None)
+        } else if known.is_excluded {
+            ("excluded", None)
         } else if known.queued.is_some() || sold_at.is_some() || known.has_unit {
             ("repeated", None)
         } else {

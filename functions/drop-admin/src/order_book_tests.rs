@@ -69,6 +69,11 @@ fn each_order_of_a_buyer_has_one_outcome() {
     assert_eq!(of(sold(SaleState::Released, 20), &[order(20)]), ["released"]);
     assert_eq!(of(sold(SaleState::Voided, 20), &[order(20)]), ["voided"]);
     assert_eq!(of(taken.clone(), &[order(20), order(30)]), ["reserved", "repeated"]);
+    let excluded = |known| BuyerFacts { is_excluded: true, ..known };
+    assert_eq!(of(excluded(none()), &[order(20)]), ["excluded"]);
+    assert_eq!(of(excluded(queued(20)), &[order(20)]), ["excluded"]);
+    assert_eq!(of(excluded(none()), &[order(20), leave(21)]), ["withdrawn"]);
+    assert_eq!(of(excluded(sold(SaleState::Voided, 20)), &[order(20), order(30)]), ["voided", "excluded"]);
     // Released, and reserved again with a newer order, which the ledger does not have yet.
     let again = BuyerFacts { has_unit: true, ..sold(SaleState::Released, 20) };
     assert_eq!(of(again, &[order(20), order(30)]), ["released", "reserved"]);

@@ -42,7 +42,7 @@ pub(crate) async fn void(app: &App, item_id: &ItemId, order: VoidOrder<'_>) -> R
 }
 
 /// The epoch under which the ledger may be written now, with the end of the lease.
-async fn fence(app: &App) -> Result<Fence, AdminError> {
+pub(crate) async fn fence(app: &App) -> Result<Fence, AdminError> {
     let permit = app.lease.permit_by_table().await.map_err(AdminError::MayNotSell)?;
     Ok(permit.fence(app.ledger.epoch().await?))
 }

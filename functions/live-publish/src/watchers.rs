@@ -163,7 +163,7 @@ impl Watchers {
     }
 
     /// The next buyers of the ring whose orders are to be read, at most `limit`. Buyers who have bought are left
-    /// out, since their order no longer changes. Expired connections are removed.
+    /// out: only a void changes their order, and it is a task. Expired connections are removed.
     pub(crate) fn next_in_ring(&mut self, limit: usize, now: Stamp) -> Vec<UserToken> {
         let mut buyers = Vec::new();
         for _ in 0..self.ring.len() {

@@ -200,6 +200,7 @@ fn steps() -> impl Strategy<Value = Vec<HistoryStep>> {
             .prop_map(|second| OrderState::Queued { placed_at: at(second * SECOND), ahead: second % 7 }),
         Just(OrderState::Released),
         Just(OrderState::Voided),
+        Just(OrderState::Excluded),
         Just(OrderState::Sold),
     ];
     let step = prop_oneof![

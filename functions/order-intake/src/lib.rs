@@ -178,7 +178,7 @@ async fn confirm_refusal(
         OrderState::Queued { placed_at, .. } => Ok(Some(AcceptedOrder::before(order, placed_at))),
         OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
-        OrderState::None | OrderState::Released | OrderState::Voided => {
+        OrderState::None | OrderState::Released | OrderState::Voided | OrderState::Excluded => {
             gate_problem(&item, order.placed_at).map_or(Ok(None), Err)
         }
     }

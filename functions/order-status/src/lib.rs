@@ -94,8 +94,8 @@ pub struct OrderResponse<'a> {
     #[schemars(with = "ItemId")]
     item_id: &'a str,
     /// `accepted`: the region has stored the order, and main has not decided yet. `refused`: it is not in the queue.
-    /// `voided`: the shop has taken the unit back.
-    #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released", "voided"]))]
+    /// `voided`: the shop has taken the unit back. `excluded`: the buyer gets no unit of the item.
+    #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released", "voided", "excluded"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `accepted`, `refused` or `queued`: its stamp.
@@ -153,6 +153,7 @@ async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Prob
         OrderState::Sold => OrderResponse { status: "sold", ..response },
         OrderState::Released => OrderResponse { status: "released", ..response },
         OrderState::Voided => OrderResponse { status: "voided", ..response },
+        OrderState::Excluded => OrderResponse { status: "excluded", ..response },
     };
     http::json(StatusCode::OK, &response)
 }

@@ -9,6 +9,7 @@
 mod access;
 mod at_risk;
 mod error;
+mod exclusions;
 mod heartbeat;
 mod items;
 mod migrations;
@@ -24,6 +25,7 @@ mod voids;
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use at_risk::{AtRisk, Basis, at_risk};
 pub use error::LedgerError;
+pub use exclusions::{Excluded, Exclusion, ExclusionOrder};
 pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, ReplicaState, ReplicationSlot};
 pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};

@@ -2,7 +2,7 @@
 
 use crate::items::{lock, stamp};
 use crate::records::{buyer, state, unreadable};
-use crate::{Ledger, LedgerError, SaleState};
+use crate::{ExclusionOrder, Ledger, LedgerError, SaleState, exclusions};
 use shared::item::ItemId;
 use shared::permit::Fence;
 use shared::stamp::Stamp;
@@ -75,7 +75,9 @@ impl Ledger {
                 SaleState::Released => return Ok(None),
             }
             if order.bars {
-                bar(&mut transaction, item_id, order, fence).await?;
+                let VoidOrder { buyer, reason, by, .. } = order;
+                let exclusion = ExclusionOrder { buyers: std::slice::from_ref(buyer), reason, by };
+                exclusions::insert(&mut transaction, item_id, exclusion, fence).await?;
             }
             let row = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "SELECT {COLUMNS} FROM fairdrop.voids WHERE item_id = $1 AND user_token = $2
@@ -187,26 +189,6 @@ async fn write(
         .execute(&mut **transaction)
         .await?;
     }
-    Ok(())
-}
-
-async fn bar(
-    transaction: &mut Transaction<'static, Postgres>,
-    item_id: &ItemId,
-    order: VoidOrder<'_>,
-    fence: Fence,
-) -> Result<(), LedgerError> {
-    sqlx::query(
-        "INSERT INTO fairdrop.exclusions (item_id, user_token, reason, excluded_by, epoch)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-    )
-    .bind(item_id.as_str())
-    .bind(order.buyer.as_str())
-    .bind(order.reason)
-    .bind(order.by)
-    .bind(fence.epoch.cast_signed())
-    .execute(&mut **transaction)
-    .await?;
     Ok(())
 }
 

@@ -98,6 +98,8 @@ pub enum Status {
     Released,
     /// An operator has taken the reserved or sold unit back.
     Voided,
+    /// The buyer gets no unit of the item.
+    Excluded,
     /// The order is not in the queue: main refused it, or the drain dropped it, since its stamp is outside the item's gates.
     Refused { placed_at: Stamp, reason: DropReason },
 }
@@ -141,6 +143,7 @@ impl From<OrderState> for Status {
             OrderState::Sold => Self::Sold,
             OrderState::Released => Self::Released,
             OrderState::Voided => Self::Voided,
+            OrderState::Excluded => Self::Excluded,
         }
     }
 }
@@ -291,6 +294,7 @@ mod tests {
             Status::Sold,
             Status::Released,
             Status::Voided,
+            Status::Excluded,
             Status::Reserved { reserved_until: None, cancelling: true },
             Status::Reserved { reserved_until: Some(at(7)), cancelling: false },
             Status::Queued { placed_at: at(1), ahead: 2 },

@@ -3,6 +3,7 @@
 //! A unit is free only if both stores say so: a unit that one of them has as reserved or sold stays taken. Both change
 //! during the comparison. So a difference counts only if a second comparison still finds it.
 
+mod exclusions;
 mod rebuild;
 mod voids;
 
@@ -136,6 +137,11 @@ async fn compare_and_repair(
         *reconciled.differences.entry(one.kind).or_default() += 1;
     }
     reconciled.item_fields = compare_item(stores, item_id, repair).await?;
+    // No second comparison: buyers are marked after the ledger's commit, and a mark too early does no harm.
+    let unmarked = exclusions::compare(stores, item_id, repair).await?;
+    if unmarked > 0 {
+        reconciled.differences.insert("excluded in the ledger alone", unmarked);
+    }
     if repair {
         let settlements: Vec<Settlement> = found
             .into_iter()
@@ -232,9 +238,16 @@ fn is_end_of(sale: &Sale, score: f64) -> bool {
 }
 
 async fn scores(stores: &Stores, item_id: &ItemId, page: &[Sale]) -> Result<Vec<Option<f64>>, LinkError> {
-    let key = Keys::of(item_id).reservations;
     let buyers: Vec<&str> = page.iter().map(|sale| sale.user_token.as_str()).collect();
-    let (key, buyers) = (&key, &buyers);
+    scores_of(stores, item_id, &buyers).await
+}
+
+async fn scores_of(
+    stores: &Stores,
+    item_id: &ItemId,
+    buyers: &[&str],
+) -> Result<Vec<Option<f64>>, LinkError> {
+    let key = &Keys::of(item_id).reservations;
     stores
         .link
         .call(async |mut connection| {

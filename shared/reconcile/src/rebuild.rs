@@ -1,6 +1,6 @@
 //! Rebuilding Redis from the ledger after a loss.
 
-use crate::{PAGE, ReconcileError, Reconciled, Stores, reconcile};
+use crate::{PAGE, ReconcileError, Reconciled, Stores, exclusions, reconcile};
 use ledger::{LedgerItem, Sale, SaleState};
 use redis::{AsyncCommands, Script};
 use shared::item::ItemId;
@@ -109,7 +109,7 @@ async fn write_reservations(
     let mut last = None;
     loop {
         let page = stores.ledger.sales(item_id, last.as_ref(), PAGE).await?;
-        let Some(end) = page.last().cloned() else { return Ok(written) };
+        let Some(end) = page.last().cloned() else { break };
         written.served_to = page.iter().map(|sale| sale.placed_at).fold(written.served_to, Stamp::max);
         let scores = page.iter().map(|sale| {
             let score = match sale.state {
@@ -121,20 +121,36 @@ async fn write_reservations(
             };
             (score, sale.user_token.as_str().to_owned())
         });
-        let scores: Vec<(f64, String)> = scores.collect();
         // A buyer who has reserved again meanwhile is in two pages, and once in the key.
-        let (added,): (u64,) = stores
-            .link
-            .call(async |mut connection| {
-                let mut pipe = redis::pipe();
-                pipe.zadd_multiple(rebuild, &scores).expire(rebuild, KEY_SECONDS).ignore();
-                pipe.query_async(&mut connection).await
-            })
-            .await
-            .map_err(unanswered)?;
-        written.buyers += added;
+        written.buyers += add(stores, rebuild, &scores.collect::<Vec<_>>()).await?;
         last = Some(end);
     }
+    // Before anything is drained.
+    let mut last = None;
+    loop {
+        let (marks, end) = exclusions::marks(stores, item_id, last.as_ref()).await?;
+        if !marks.is_empty() {
+            written.buyers += add(stores, rebuild, &marks).await?;
+        }
+        if end.is_none() {
+            return Ok(written);
+        }
+        last = end;
+    }
+}
+
+/// Returns how many were not in the key.
+async fn add(stores: &Stores, rebuild: &str, scores: &[(f64, String)]) -> Result<u64, ReconcileError> {
+    let (added,): (u64,) = stores
+        .link
+        .call(async |mut connection| {
+            let mut pipe = redis::pipe();
+            pipe.zadd_multiple(rebuild, scores).expire(rebuild, KEY_SECONDS).ignore();
+            pipe.query_async(&mut connection).await
+        })
+        .await
+        .map_err(unanswered)?;
+    Ok(added)
 }
 
 /// The moment of a release or a void in a score.

@@ -31,8 +31,8 @@
 --
 -- Returns an array of integers: taken, reserved, dropped before opening, dropped after closing, dropped as already
 -- taken, stock left, waiting, lag (us), the delay (us). The lag is Redis's clock - delay - last stamp taken, so that a
--- caller whose clock is slow shows. If none is taken it is that of the oldest order that waits; -1 if none is due. At the end 1 if
--- the item is being restored, otherwise 0.
+-- caller whose clock is slow shows. If none is taken it is that of the oldest order that waits; -1 if none is due. Then 1 if
+-- the item is being restored, otherwise 0; and, if orders were taken, those of excluded buyers that were dropped.
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
   'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary', 'run_id')
@@ -105,7 +105,7 @@ local buyers = {}
 for i = 1, #orders, 2 do buyers[#buyers + 1] = orders[i] end
 local holds = redis.call('ZMSCORE', KEYS[3], unpack(buyers))
 
-local taken, before_opening, after_closing, already_taken = 0, 0, 0, 0
+local taken, before_opening, after_closing, already_taken, excluded = 0, 0, 0, 0, 0
 local reservations, stamps = {}, {}
 for i, buyer in ipairs(buyers) do
   local placed_at = orders[2 * i]
@@ -116,6 +116,8 @@ for i, buyer in ipairs(buyers) do
     after_closing = after_closing + 1
   elseif holds[i] and tonumber(holds[i]) >= 0 then
     already_taken = already_taken + 1
+  elseif holds[i] and tonumber(holds[i]) % 0.5 ~= 0 then -- the mark of exclude.lua
+    excluded = excluded + 1
   elseif stock_left == 0 then
     break
   else
@@ -143,4 +145,4 @@ if taken > 0 then
 end
 local lag = taken > 0 and math.max(now - delay - orders[2 * taken], 0) or -1
 return { taken, reserved, before_opening, after_closing, already_taken,
-  stock_left, waiting - taken, lag, delay, 0 }
+  stock_left, waiting - taken, lag, delay, 0, excluded }

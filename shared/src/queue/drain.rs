@@ -28,6 +28,8 @@ pub struct DrainBatch {
     pub dropped_after_closing: u64,
     /// Of `taken`, orders of buyers who already had a unit.
     pub dropped_already_taken: u64,
+    /// Of `taken`, orders of excluded buyers.
+    pub dropped_excluded: u64,
     /// Units without a reservation after the call.
     pub stock_left: i64,
     /// Orders in the queue after the call, settled or not.
@@ -85,6 +87,7 @@ fn parse(reply: &[i64]) -> Option<DrainBatch> {
         lag,
         delay,
         restoring,
+        ref excluded @ ..,
     ] = reply
     else {
         return None;
@@ -95,6 +98,7 @@ fn parse(reply: &[i64]) -> Option<DrainBatch> {
         dropped_before_opening: before_opening.try_into().ok()?,
         dropped_after_closing: after_closing.try_into().ok()?,
         dropped_already_taken: already_taken.try_into().ok()?,
+        dropped_excluded: excluded.first().map_or(Some(0), |orders| (*orders).try_into().ok())?,
         stock_left,
         waiting: waiting.try_into().ok()?,
         lag_micros: lag.try_into().ok(),

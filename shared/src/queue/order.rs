@@ -26,6 +26,15 @@ pub enum OrderState {
     Released,
     /// An operator has taken the reserved or sold unit back.
     Voided,
+    /// The buyer gets no unit of the item.
+    Excluded,
+}
+
+impl OrderState {
+    /// Whether the buyer's last reservation is over, or the buyer gets none.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Released | Self::Voided | Self::Excluded)
+    }
 }
 
 /// The event that a reservation waits for.
@@ -196,9 +205,14 @@ pub(super) fn released_at(hold: f64) -> Option<Stamp> {
     (hold < 0.0).then(|| stamp_of_score(-hold)).flatten()
 }
 
-/// The state of a reservation with a negative score. No moment has a fraction: settle.lua adds one to a void.
+/// The state of a reservation with a negative score. No moment has a fraction: settle.lua adds a half to a void, and
+/// exclude.lua a quarter to the score of an excluded buyer.
 fn ended(score: f64) -> OrderState {
-    if score.fract() == 0.0 { OrderState::Released } else { OrderState::Voided }
+    match score.fract() {
+        0.0 => OrderState::Released,
+        -0.25 => OrderState::Excluded,
+        _ => OrderState::Voided,
+    }
 }
 
 /// The moment of a score; `None` if the score is not a moment.
@@ -232,6 +246,8 @@ mod tests {
             (None, None, Some(-(now as f64)), OrderState::Released),
             (None, None, Some(-(now as f64) - 0.5), OrderState::Voided),
             (Some(now as f64), Some(3), Some(-(now as f64) - 0.5), queued),
+            (None, None, Some(-(now as f64) - 0.25), OrderState::Excluded),
+            (None, None, Some(-(now as f64) - 0.75), OrderState::Voided),
         ];
         for (placed_at, ahead, hold, state) in cases {
             assert_eq!(state_of(placed_at, ahead, hold), state);

@@ -34,6 +34,8 @@ pub enum ReservationOutcome {
     },
     /// An operator has taken the unit back; it returns to the stock.
     Voided,
+    /// The buyer gets no unit of the item; the unit returns to the stock.
+    Excluded,
 }
 
 /// Reservations that are due.
@@ -79,6 +81,7 @@ impl Queue {
                     ReservationOutcome::Reserved { until } => (until.to_string(), false),
                     ReservationOutcome::Released { returns_unit } => ("released".to_owned(), returns_unit),
                     ReservationOutcome::Voided => ("voided".to_owned(), true),
+                    ReservationOutcome::Excluded => ("excluded".to_owned(), true),
                 };
                 script.arg(one.user_token.as_str()).arg(one.expected.as_deref().unwrap_or_default());
                 script.arg(score).arg(u8::from(returns_unit));

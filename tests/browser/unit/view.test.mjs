@@ -24,6 +24,7 @@ test("each phase and each status has its own text, and only useful actions are e
     ["open", "released", /^Your reservation has ended/, true, null],
     ["sold_out", "released", /^Your reservation has ended/, undefined, null],
     ["open", "voided", /^Your unit was taken back/, true, null],
+    ["open", "excluded", /^No unit for you/, undefined, null],
     ["open", "refused", /^Not accepted/, true, null],
     ["open", "accepted", /^Your order is stored$/, undefined, /Withdraw/],
   ];

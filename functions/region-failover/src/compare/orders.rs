@@ -77,8 +77,7 @@ async fn of_item(old: &Stores, new: &Stores, item_id: &ItemId) -> Result<Vec<Old
     loop {
         let page = old.queue.taken(item_id, from, PAGE).await.map_err(OrdersUnknownError::Old)?;
         let Some(read) = (!page.is_empty()).then_some(page.len() as u64) else { break };
-        let owed =
-            page.into_iter().filter(|(_, state)| !matches!(state, OrderState::Released | OrderState::Voided));
+        let owed = page.into_iter().filter(|(_, state)| !state.is_over());
         lost.extend(
             not_here(old, new, item_id, owed.map(|(buyer, _)| (buyer, "reserved", None)).collect()).await?,
         );

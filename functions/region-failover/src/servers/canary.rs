@@ -19,7 +19,7 @@ impl FailoverServers {
         let state = self.standby.queue.order_state(&item_id, &buyer).await.map_err(obstacle)?;
         let sales = self.standby.ledger.sales(&item_id, None, 1).await.map_err(obstacle)?;
         let is_sold = sales.iter().any(|sale| sale.state == ledger::SaleState::Sold);
-        let is_placed = !matches!(state, OrderState::None | OrderState::Released | OrderState::Voided);
+        let is_placed = state != OrderState::None && !state.is_over();
         Ok(Observation::Canary { is_placed, is_sold: is_sold && state == OrderState::Sold })
     }
 

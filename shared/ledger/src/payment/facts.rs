@@ -82,7 +82,14 @@ impl PaymentFacts {
 /// Whether Redis has no reservation of the buyer except one that has ended according to the ledger's `sale`.
 fn is_over(sale: Option<&SaleRow>, redis: OrderState) -> bool {
     match (redis, sale) {
-        (OrderState::None | OrderState::Queued { .. } | OrderState::Released | OrderState::Voided, _) => true,
+        (
+            OrderState::None
+            | OrderState::Queued { .. }
+            | OrderState::Released
+            | OrderState::Voided
+            | OrderState::Excluded,
+            _,
+        ) => true,
         // If another reservation was cancelled, it ends when it is recorded.
         (OrderState::Reserved(Hold::Release), sale) => sale.is_some(),
         // Redis may lack an extension of the hold.

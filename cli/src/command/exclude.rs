@@ -1,0 +1,41 @@
+//! `fairdrop exclude`: buyers who get no unit.
+
+use super::{Call, Command, Function};
+use crate::table;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Exclude buyers of an item: they lose their places in the queue, and get no unit
+///
+/// It works before the opening, too. Buyers who have a unit keep it and are named in the answer: use `void` for them.
+/// For a long list: xargs -n 1000 fairdrop exclude sneaker-42 --yes --reason bots < list.txt
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop exclude sneaker-42 --reason bots auth0|6532 auth0|6533")]
+pub(crate) struct Exclude {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// The buyers: the `sub` of their access tokens
+    #[arg(value_name = "BUYER", required = true, num_args = 1..=1000)]
+    buyers: Vec<String>,
+    /// Why, for the record and for everyone who reads the audit: 1 to 500 characters
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who excludes them, for the record
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+impl Command for Exclude {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "exclude", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        Some(format!("{} buyers lose their places and get no unit of {}.", self.buyers.len(), self.item_id))
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        table::fields(answer, &["item_id", "excluded", "new", "in_redis", "with_unit"])
+    }
+}
