@@ -129,7 +129,7 @@ commands! {
     DropCommand:
         create::Create, update::Update,
         items::Describe, items::List, items::Pause, items::Resume, items::Close,
-        exclude::Exclude, void::Void,
+        exclude::Exclude, exclude::LimitUnpaid, void::Void,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease,

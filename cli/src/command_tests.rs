@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 38] = [
+const SAMPLES: [(&str, &str); 39] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000 --hold-seconds 0",
@@ -49,6 +49,7 @@ const SAMPLES: [(&str, &str); 38] = [
     ("drop-admin.export", "export sneaker-42 --by Ann --format csv"),
     ("drop-admin.republish", "republish sneaker-42 --from 1"),
     ("drop-admin.exclude", "exclude sneaker-42 --reason bots --by Ann auth0|6532 auth0|6533"),
+    ("drop-admin.limit_unpaid", "limit-unpaid sneaker-42 3"),
     ("drop-admin.void", "void sneaker-42 auth0|6532 --reason stolen_card --bar --by Ann"),
     ("drop-admin.export-voided", "export sneaker-42 --by Ann --voided"),
     ("region-failover.plan", "failover plan --mode planned"),

@@ -30,6 +30,11 @@ async fn every_sample_does_what_its_name_says() {
     assert_eq!(system.admin(&sample("resume")).await.unwrap()["paused"], false);
     assert_eq!(system.admin(&sample("describe")).await.unwrap()["orders_waiting"], 0);
     assert_eq!(system.admin(&sample("list")).await.unwrap(), json!({ "items": ["sneaker-42"] }));
+    let excluded = system.admin(&sample("exclude")).await.unwrap();
+    assert_eq!((&excluded["new"], &excluded["in_redis"]), (&json!(2), &json!(true)), "{excluded}");
+    assert_eq!(system.admin(&sample("limit_unpaid")).await.unwrap()["ledger"]["unpaid_limit"], 3);
+    assert_eq!(system.admin(&sample("export-voided")).await.unwrap()["voided"], json!([]));
+    assert_eq!(error_type(&system, sample("void")).await, "NoUnit");
     let closed = system.admin(&sample("close")).await.unwrap();
     assert!(closed["closes_at"].as_u64() <= closed["main_time"].as_u64(), "{closed}");
     assert_eq!(closed["phase"], "closed");

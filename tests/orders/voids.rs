@@ -73,7 +73,16 @@ async fn an_operator_takes_a_sold_unit_back_and_the_next_buyer_gets_it() {
     assert_eq!((&voided["was"], &voided["in_redis"]), (&json!("reserved"), &json!(false)), "{voided}");
     until(&system, &client, "carol", "reserved").await;
     until(&system, &client, "bob", "voided").await;
-    until(&system, &client, "alice", "released").await;
+    until(&system, &client, "alice", "excluded").await;
+
+    order(&system, &client, "dora").await;
+    until(&system, &client, "dora", "queued").await;
+    let (code, out, err) =
+        ran(&system, &["--json", "--yes", "exclude", "shoe", "--reason", "bots", "dora", "carol"]).await;
+    assert_eq!(code, 0, "{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&answer["new"], &answer["with_unit"]), (&json!(2), &json!(["carol"])), "{answer}");
+    until(&system, &client, "dora", "excluded").await;
 
     let audit = system.admin(&json!({ "command": "audit", "item_id": "shoe" })).await.unwrap();
     let of = |list: &str, name: &str| -> Vec<Value> {
@@ -82,6 +91,12 @@ async fn an_operator_takes_a_sold_unit_back_and_the_next_buyer_gets_it() {
     assert_eq!(of("sales", "state"), ["voided", "voided", "reserved"], "{audit}");
     assert_eq!(of("voids", "reason"), ["stolen card", "wrong size"], "{audit}");
     assert_eq!(of("voids", "was"), ["sold", "reserved"], "{audit}");
+    let exclusions = audit["exclusions"].as_array().unwrap();
+    let sizes: Vec<_> = exclusions
+        .iter()
+        .map(|line| (line["reason"].as_str().unwrap(), line["buyers"].as_array().unwrap().len()))
+        .collect();
+    assert_eq!(sizes, [("stolen card", 1), ("bots", 2)], "{audit}");
     assert_eq!((&audit["units_taken"], &audit["in_order"]), (&json!(1), &json!(true)), "{audit}");
     let (_, csv, _) = ran(&system, &["export", "shoe", "--by", "Ann", "--voided", "--format", "csv"]).await;
     assert!(csv.lines().count() == 3 && csv.contains("\"alice\",\"pay-alice\""), "{csv}");

@@ -24,6 +24,7 @@ mod monitoring;
 mod outbox;
 mod payments;
 mod service;
+mod unpaid;
 mod voids;
 
 const NOW: u64 = 1_795_000_000_000_000;

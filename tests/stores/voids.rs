@@ -101,7 +101,8 @@ async fn nothing_brings_a_voided_unit_back() {
     sell(&item, "ann").await;
     let voided = void(&item, "ann", false).await;
     void(&item, "ben", true).await;
-    // Redis has neither void.
+    // Redis has neither void. The worker takes the notifications: a comparison with tasks in transit is incomplete.
+    work_for(&mut work, A_MOMENT).await;
     let differences = reconcile::reconcile(&item.stores(), &item.item_id, true).await.unwrap().differences;
     assert_eq!(differences.get("voided in the ledger alone"), Some(&2), "{differences:?}");
     let check = async |what: &str| {
@@ -111,6 +112,7 @@ async fn nothing_brings_a_voided_unit_back() {
         assert_eq!(left(&item).await, (2_000, 2_000), "{what}");
     };
     check("reconcile").await;
+    work_for(&mut work, A_MOMENT).await;
     item.redis.queue.pause_item(&item.item_id, true).await.unwrap();
     item.ledger.ledger.pause_item(&item.item_id, true).await.unwrap();
     reconcile::rebuild(&item.stores(), &item.item_id).await.unwrap();
@@ -124,10 +126,10 @@ async fn nothing_brings_a_voided_unit_back() {
     assert!(matches!(item.state("ann").await.unwrap(), OrderState::Reserved(_)));
     work_for(&mut work, A_MOMENT).await;
     check("a served order came back").await;
-    // A barred buyer orders again, and one who is not.
+    // A barred buyer orders again, whom the drain knows since the rebuild, and one who is not barred.
     item.reserve(&["ben", "ann"]).await.unwrap();
     work_for(&mut work, A_MOMENT).await;
-    assert_eq!(item.state("ben").await.unwrap(), OrderState::Released);
+    assert_eq!(item.state("ben").await.unwrap(), OrderState::Voided);
     assert!(matches!(item.state("ann").await.unwrap(), OrderState::Reserved(_)));
     assert_eq!(left(&item).await, (1_999, 1_999));
     let sales = item.ledger.ledger.sales(&item.item_id, None, 10).await.unwrap();

@@ -1,5 +1,6 @@
-//! `fairdrop exclude`: buyers who get no unit.
+//! `fairdrop exclude` and `limit-unpaid`: buyers who get no unit.
 
+use super::items::show_item;
 use super::{Call, Command, Function};
 use crate::table;
 use clap::Args;
@@ -37,5 +38,29 @@ impl Command for Exclude {
 
     fn show(&self, answer: &Value, _page: u32) -> String {
         table::fields(answer, &["item_id", "excluded", "new", "in_redis", "with_unit"])
+    }
+}
+
+/// Refuse units of an item to buyers who often reserve and do not pay
+///
+/// A buyer with this number of unpaid holds of any items in the last 30 days is excluded when a unit of this item would be
+/// reserved for them; the unit goes to the next buyer. Holds that buyers cancelled do not count.
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop limit-unpaid sneaker-42 3")]
+pub(crate) struct LimitUnpaid {
+    #[arg(value_name = "ITEM")]
+    item_id: String,
+    /// 1 to 100 unpaid holds; 0 removes the limit
+    #[arg(value_name = "HOLDS")]
+    limit: u16,
+}
+
+impl Command for LimitUnpaid {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "limit_unpaid", self)
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        show_item(answer)
     }
 }

@@ -106,6 +106,9 @@ pub(crate) async fn audit(
         answer["more_voids"] = (voids.len() > MAX_VOIDS as usize).into();
         voids.truncate(MAX_VOIDS as usize);
         answer["voids"] = serde_json::to_value(voids)?;
+        let unpaid = app.ledger.unpaid_holds(item_id).await?;
+        answer["unpaid_holds"] = unpaid.holds.into();
+        answer["unpaid_buyers"] = unpaid.buyers.into();
         let exclusions = app.ledger.exclusions(item_id, None, MAX_EXCLUSIONS + 1).await?;
         answer["more_exclusions"] = (exclusions.len() > MAX_EXCLUSIONS as usize).into();
         answer["exclusions"] = serde_json::to_value(exclusion_lines(&key, &exclusions))?;

@@ -2,7 +2,7 @@
 
 use crate::operator::{OperatorName, Reason};
 use crate::{AdminError, App, void};
-use ledger::ExclusionOrder;
+use ledger::{ExclusionOrder, MAX_UNPAID_LIMIT};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::item::ItemId;
@@ -22,6 +22,26 @@ impl TryFrom<Vec<UserToken>> for Buyers {
     fn try_from(buyers: Vec<UserToken>) -> Result<Self, Self::Error> {
         let is_list = (1..=MAX_BUYERS).contains(&buyers.len());
         if is_list { Ok(Self(buyers)) } else { Err("`buyers` must have 1 to 1,000 buyers") }
+    }
+}
+
+/// 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u16")]
+pub(crate) struct UnpaidLimit(u16);
+
+impl UnpaidLimit {
+    /// `None`: there is no limit.
+    pub(crate) fn get(self) -> Option<u16> {
+        (self.0 > 0).then_some(self.0)
+    }
+}
+
+impl TryFrom<u16> for UnpaidLimit {
+    type Error = &'static str;
+
+    fn try_from(limit: u16) -> Result<Self, Self::Error> {
+        if limit <= MAX_UNPAID_LIMIT { Ok(Self(limit)) } else { Err("`limit` must be 0 to 100") }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Items: written to the ledger first and then to Redis, so that no item is lost with Redis.
 
 use crate::{AdminError, App};
-use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD};
+use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD, UnpaidHolds};
 use serde_json::{Value, json};
 use shared::item::{ItemChanges, ItemFieldError, ItemId, NewItem};
 use shared::queue::{ItemError, MAX_ITEMS};
@@ -123,6 +123,10 @@ async fn refuse_elsewhere(app: &App) -> Result<(), AdminError> {
     }
 }
 
+async fn read_ledger(app: &App, item_id: &ItemId) -> Result<(LedgerItem, UnpaidHolds), LedgerError> {
+    Ok((app.ledger.item(item_id).await?, app.ledger.unpaid_holds(item_id).await?))
+}
+
 /// An item with all its counts. If the ledger is unavailable, `ledger` contains the error.
 pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
     let item = app.queue.item(item_id).await?;
@@ -130,11 +134,12 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
     let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
     let is_restoring = app.queue.is_restoring(item_id).await.map_err(ItemError::from)?;
-    let ledger = match app.ledger.item(item_id).await {
-        Ok(known) => {
+    let ledger = match read_ledger(app, item_id).await {
+        Ok((known, unpaid)) => {
             json!({
                 "stock_total": known.item.stock_total, "units_taken": known.units_taken,
                 "max_hold_seconds": known.item.max_hold_seconds, "withheld": known.withheld, "keeps_old_holds": known.keeps_old_holds,
+                "unpaid_holds": unpaid.holds, "unpaid_buyers": unpaid.buyers, "unpaid_limit": unpaid.limit,
             })
         }
         Err(error) => json!({ "error": error.to_string() }),

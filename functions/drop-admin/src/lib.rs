@@ -11,7 +11,7 @@ mod order_book;
 mod void;
 
 use audit::{AuditCursor, AuditFormat};
-use exclude::Buyers;
+use exclude::{Buyers, UnpaidLimit};
 use export::ExportOf;
 use lambda_runtime::Diagnostic;
 use lease::{Lease, LeaseError, LeaseTableError};
@@ -131,6 +131,8 @@ enum Command {
         #[serde(default)]
         from: u64,
     },
+    /// From how many unpaid holds of any items in the last 30 days on a buyer gets no unit of this item; 0: no limit.
+    LimitUnpaid { item_id: ItemId, limit: UnpaidLimit },
     /// Excludes buyers: they lose their places, and get no unit.
     Exclude {
         item_id: ItemId,
@@ -184,7 +186,7 @@ enum Command {
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, replay, reconcile, republish, exclude, void, export, audit and order_book"
+         lease, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -296,6 +298,10 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
                 next = batch.next;
             }
             return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
+        }
+        Command::LimitUnpaid { item_id, limit } => {
+            app.ledger.limit_unpaid(&item_id, limit.get()).await?;
+            item_id
         }
         Command::Exclude { item_id, buyers, reason, by } => {
             return exclude::exclude(app, &item_id, &buyers, &reason, by.as_ref()).await;

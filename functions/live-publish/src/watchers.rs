@@ -142,7 +142,7 @@ impl Watchers {
         released_at: Option<Stamp>,
     ) -> OrderState {
         match (state, self.accepted(buyer)) {
-            (OrderState::Released, Some(Status::Accepted { placed_at, .. }))
+            (OrderState::Released | OrderState::Voided, Some(Status::Accepted { placed_at, .. }))
                 if released_at.is_some_and(|at| placed_at > at) =>
             {
                 OrderState::None

@@ -19,6 +19,7 @@ mod records;
 mod sales;
 mod service;
 mod sessions;
+mod unpaid;
 mod vitals;
 mod voids;
 
@@ -37,6 +38,7 @@ pub use payment::{Decline, Extension, MAX_EXTENSIONS, Payment, WantedHold};
 pub use records::{Sale, SalePosition, SaleState};
 pub use sales::{BuyerState, Due};
 pub use sessions::{LedgerSession, OtherWriters};
+pub use unpaid::{MAX_UNPAID_LIMIT, UnpaidHolds};
 pub use vitals::Vitals;
 pub use voids::{Void, VoidOrder};
 

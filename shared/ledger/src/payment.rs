@@ -293,8 +293,12 @@ impl Ledger {
         record_answer(&mut transaction, charge, &facts, answer).await?;
         if releases {
             sqlx::query(
-                "UPDATE fairdrop.sales SET state = 'released', epoch = $3
-                  WHERE item_id = $1 AND user_token = $2",
+                "WITH released AS (
+                     UPDATE fairdrop.sales SET state = 'released', epoch = $3
+                      WHERE item_id = $1 AND user_token = $2 RETURNING reserved_at
+                 )
+                 INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at)
+                 SELECT $1, $2, reserved_at FROM released",
             )
             .bind(charge.item_id.as_str())
             .bind(charge.buyer.as_str())

@@ -141,14 +141,21 @@ const GIVE_GRACE: &str = "
 
 /// A hold that was extended may have a later end than in Redis. The comparison with the last moment of service is for a
 /// process that was frozen since, and for a clock that was set back.
+///
+/// A hold that its buyer cancelled is no unpaid one.
 const RELEASE: &str = "
-    UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
-      FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, cancelled)
-     WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
-       AND due.hold_until = ANY (sale.earlier_ends || sale.hold_until)
-       AND (due.cancelled OR sale.hold_until <= $5
-            AND NOT EXISTS (SELECT FROM fairdrop.service WHERE abs(served_until - $5) > 5000000)
-            AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))";
+    WITH released AS (
+        UPDATE fairdrop.sales AS sale SET state = 'released', epoch = $6
+          FROM unnest($2::text[], $3::bigint[], $4::boolean[]) AS due (user_token, hold_until, cancelled)
+         WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
+           AND due.hold_until = ANY (sale.earlier_ends || sale.hold_until)
+           AND (due.cancelled OR sale.hold_until <= $5
+                AND NOT EXISTS (SELECT FROM fairdrop.service WHERE abs(served_until - $5) > 5000000)
+                AND sale.reserved_at >= (SELECT old_holds_before FROM fairdrop.items WHERE item_id = $1))
+        RETURNING sale.user_token, sale.reserved_at, due.cancelled
+    )
+    INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at)
+    SELECT $1, user_token, reserved_at FROM released WHERE NOT cancelled";
 
 /// A buyer's row.
 struct Row {

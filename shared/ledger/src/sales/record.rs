@@ -85,9 +85,28 @@ fn state_of(one: &Reservation, rows: &HashMap<String, Row>, excluded: &HashSet<&
     }
 }
 
-const EXCLUSIONS: &str = "(SELECT user_token FROM fairdrop.exclusions WHERE item_id = $1)";
+/// The excluded buyers among the candidates. Those with too many unpaid holds are excluded now. An item without a limit
+/// reads no holds.
+const EXCLUSIONS: &str = "
+    over_limit AS (
+        SELECT user_token, epoch
+          FROM candidates, (SELECT max_unpaid FROM fairdrop.items WHERE item_id = $1) AS item
+         WHERE item.max_unpaid IS NOT NULL
+           AND (SELECT count(*)
+                  FROM (SELECT FROM fairdrop.unpaid_holds AS hold
+                         WHERE hold.user_token = candidates.user_token
+                           AND hold.ended_at > (extract(epoch FROM now()) * 1000000)::bigint - 30 * 86400000000
+                         LIMIT 100) AS of_buyer) >= item.max_unpaid
+    ), barred AS (
+        INSERT INTO fairdrop.exclusions (item_id, user_token, reason, epoch)
+        SELECT $1, user_token, 'too many unpaid holds', epoch FROM over_limit ON CONFLICT DO NOTHING
+    ), excluded_buyers AS (
+        SELECT user_token FROM candidates
+          JOIN (SELECT user_token FROM fairdrop.exclusions WHERE item_id = $1) AS known USING (user_token)
+         UNION SELECT user_token FROM over_limit
+    )";
 /// A release that is not migrated yet records reservations all the same.
-const WITHOUT_EXCLUSIONS: &str = "(SELECT ''::text AS user_token LIMIT 0)";
+const WITHOUT_EXCLUSIONS: &str = "excluded_buyers AS (SELECT ''::text AS user_token LIMIT 0)";
 
 /// Adds the new reservations in their order, as long as there are units left. If a batch has two reservations of one
 /// buyer, the later one counts. Returns the excluded buyers of the batch.
@@ -97,16 +116,15 @@ const RECORD: &str = "
           FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
                WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, place)
          ORDER BY user_token, reserved_at DESC
-    ), excluded_buyers AS (
-        SELECT user_token FROM batch JOIN {exclusions} AS excluded USING (user_token)
-    ), new_rows AS (
+    ), candidates AS (
         SELECT batch.* FROM batch
           LEFT JOIN fairdrop.sales AS known ON known.item_id = $1 AND known.user_token = batch.user_token
-         WHERE (known.user_token IS NULL
-                OR known.state = 'released' AND known.reserved_at < batch.reserved_at
-                OR known.state = 'voided' AND known.reserved_at < batch.reserved_at
-                   AND known.placed_at < batch.placed_at)
-           AND batch.user_token NOT IN (SELECT user_token FROM excluded_buyers)
+         WHERE known.user_token IS NULL
+            OR known.state = 'released' AND known.reserved_at < batch.reserved_at
+            OR known.state = 'voided' AND known.reserved_at < batch.reserved_at
+               AND known.placed_at < batch.placed_at
+    ), {exclusions}, new_rows AS (
+        SELECT * FROM candidates WHERE user_token NOT IN (SELECT user_token FROM excluded_buyers)
          ORDER BY place LIMIT greatest($8, 0)
     ), written AS (
         INSERT INTO fairdrop.sales AS sale (item_id, user_token, state, placed_at, reserved_at, hold_until, epoch)
