@@ -55,7 +55,9 @@ async fn confirm_nearby(app: &App, log: &OrderLog, order: &Order, refusal: Probl
         return None;
     }
     match state {
-        OrderState::None | OrderState::Released => gate_problem(&item, order.placed_at),
+        OrderState::None | OrderState::Released | OrderState::Voided | OrderState::Excluded => {
+            gate_problem(&item, order.placed_at)
+        }
         OrderState::Queued { .. } | OrderState::Reserved(_) | OrderState::Sold => None,
     }
 }
