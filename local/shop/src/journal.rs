@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-/// Lines after which the file is written again, besides twice what it would have then.
+/// Lines after which the file is written again, beyond twice what it would have then.
 const REWRITE_AFTER: usize = 20_000;
 
 /// Resolves when an entry is on the disk.

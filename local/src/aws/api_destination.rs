@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 /// How long the endpoint may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// EventBridge's own limit, besides 24 hours.
+/// EventBridge's own limit, in addition to 24 hours.
 const MAX_RETRIES: u32 = 185;
 /// Pauses between two attempts: the first; the longest. EventBridge publishes none.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

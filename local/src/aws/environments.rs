@@ -312,7 +312,7 @@ impl Pool {
         state.given += 1;
         let id = format!("{}-{}", self.function, state.given);
         let Some(environment) = state.environments.get_mut(&number) else { return };
-        // A kept process has the longest time that Lambda allows, whoever waits for it.
+        // A kept process has the longest time that Lambda allows, however long its caller waits.
         let time = if self.scaling.is_classic() { limit } else { LONGEST };
         let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let deadline_ms = (crate::system::clock::micros_now() / 1_000).saturating_add(time_ms);
