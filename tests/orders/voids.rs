@@ -1,6 +1,7 @@
 //! `fairdrop void`, from the operator to the buyers, the shop and the audit.
 
 use crate::command_line::ran;
+use anyhow::Context;
 use local::aws::lambda::Invoked;
 use local::system::System;
 use serde_json::{Value, json};
@@ -66,6 +67,12 @@ async fn an_operator_takes_a_sold_unit_back_and_the_next_buyer_gets_it() {
     // Bob's is taken back while Redis does not answer; the worker writes it later. Alice has ordered again, and is barred.
     order(&system, &client, "alice").await;
     order(&system, &client, "carol").await;
+    let bobs = async || {
+        let audit = system.admin(&json!({ "command": "audit", "item_id": "shoe" })).await?;
+        let sales = audit["sales"].as_array().context("the audit lists no sales")?;
+        Ok(sales.iter().any(|sale| sale["state"] == "reserved").then_some(()))
+    };
+    eventually("bob's reservation is in the ledger", A_WHILE, bobs).await.unwrap();
     let mut redis = system.redis.connect().await.unwrap();
     let _: () = redis::cmd("CLIENT").arg(&["PAUSE", "4000", "WRITE"]).query_async(&mut redis).await.unwrap();
     let void = json!({ "command": "void", "item_id": "shoe", "buyer": "bob", "reason": "wrong size" });

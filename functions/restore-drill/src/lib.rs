@@ -9,8 +9,6 @@ mod check;
 mod instance;
 mod platform;
 mod saved;
-#[cfg(test)]
-mod simulation;
 mod step;
 
 pub use check::LedgerCheck;
@@ -374,3 +372,6 @@ impl RestoreReport {
         self
     }
 }
+
+#[cfg(test)]
+mod simulation;
