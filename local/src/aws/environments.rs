@@ -1,6 +1,6 @@
 //! Execution environments: the processes of a function, which fetch their invocations from the Runtime API.
 //!
-//! An invocation for which no process is free starts one, within the limits of [`Scaling`], or waits for one, in order
+//! An invocation for which no process is free starts one, within the limits of `Scaling`, or waits for one, in order
 //! of arrival. A process that ends fails its invocations at once.
 
 mod runtime_api;
