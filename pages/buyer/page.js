@@ -191,7 +191,7 @@ function show() {
   announce(shown, isDisconnected);
 }
 
-/** Asks once more about an accepted order that should be decided by now: a message may have been lost. */
+/** Asks again about an accepted order that should be decided by now: a message may have been lost. */
 function askIfOverdue(nowMs) {
   const order = known.order;
   if (order?.status !== "accepted" || order.placed_at === askedAbout || nowMs * 1000 < order.decided_by) return;

@@ -1,9 +1,9 @@
 // Queries on a list of results such as that of `GetMetricData`: pure functions.
 
-/** The results of one metric and statistic whose dimensions are `wanted`. */
-export function find(results, metric, statistic, wanted = {}) {
+/** The results of a metric, or of several, and one statistic whose dimensions are `wanted`. */
+export function find(results, metrics, statistic, wanted = {}) {
   const fits = ({ dimensions }) => Object.entries(wanted).every(([name, value]) => dimensions[name] === value);
-  return results.filter((one) => one.metric === metric && one.statistic === statistic && fits(one));
+  return results.filter((one) => [metrics].flat().includes(one.metric) && one.statistic === statistic && fits(one));
 }
 
 /** The total of several results since the start. */

@@ -11,6 +11,10 @@ const ASK_INTERVAL_MS = 2_000;
 const ANSWER_LIMIT_MS = 10_000;
 /** Figures older than this are shown as out of date. */
 const OLD_MS = 8_000;
+/** Metrics of the same fact: without an order log, and with one. */
+const QUEUED = ["orders_queued", "orders_placed"];
+const REFUSED = ["orders_refused", "log_orders_refused"];
+const TRANSIT = ["transit_ms", "placement_age_ms"];
 
 const at = (id) => document.getElementById(id);
 const whole = (number) => new Intl.NumberFormat().format(Math.round(number));
@@ -89,8 +93,8 @@ function showFreshness() {
 
 function show({ from, step_seconds: stepSeconds, results }) {
   const steps = results[0]?.values.length ?? 90;
-  const of = (metric, statistic = "Sum") => {
-    const found = find(results, metric, statistic);
+  const of = (metrics, statistic = "Sum") => {
+    const found = find(results, metrics, statistic);
     return found.filter(({ dimensions }) => !dimensions.Item || dimensions.Item === itemId);
   };
   const rate = (found) => perSecond(sum(found, steps), stepSeconds);
@@ -100,29 +104,31 @@ function show({ from, step_seconds: stepSeconds, results }) {
 
   const sold = total(find(results, "payments", "Sum", { Status: "sold" }));
   const [waiting, drainLag, recordLag, settleDelay] = ["orders_waiting", "drain_lag_ms", "record_lag_ms", "settle_delay_ms"].map((metric) => held(largest(of(metric, "Maximum"), steps)));
+  const accepted = total(of("orders_accepted"));
+  const queuedRate = `${end(rate(of(QUEUED)))} a second`;
   const failures = ["drain_failures", "worker_failures", "dead_letters", "lease_renewals_failed"].map((metric) => total(of(metric))).reduce((a, b) => a + b);
   tiles([
     ["Units left", item ? whole(item.stock_left) : "–", item ? `of ${whole(item.stock_total)}` : ""],
-    ["Orders queued", whole(total(of("orders_queued"))), `${end(rate(of("orders_queued")))} a second`],
-    ["Orders refused", whole(total(of("orders_refused"))), by(of("orders_refused"), "Reason")[0]?.[0] ?? "none"],
+    ["Orders queued", whole(total(of(QUEUED))), accepted ? `${queuedRate}; ${whole(accepted)} in order logs` : queuedRate],
+    ["Orders refused", whole(total(of(REFUSED))), by(of(REFUSED), "Reason")[0]?.[0] ?? "none"],
     ["In the queue", end(waiting), "orders wait for a unit"],
     ["Reserved", whole(total(of("reservations"))), `${whole(sold)} paid, ${whole(total(of("reservations_released")))} released`],
     ["Faults", whole(failures), failures ? "drain, worker, lease" : "none", failures > 0],
   ]);
 
   const regionNames = settings.regions.map(({ name }) => name);
-  const perRegion = (metric) => regionNames.map((name, index) => {
-    const values = rate(of(metric).filter(({ dimensions }) => dimensions.Region === name));
+  const perRegion = (metrics) => regionNames.map((name, index) => {
+    const values = rate(of(metrics).filter(({ dimensions }) => dimensions.Region === name));
     return { name, series: (index % 8) + 1, values, now: end(values) };
   });
-  const reasons = by(of("orders_refused"), "Reason").slice(0, 8).map(([name, found], index) => {
+  const reasons = by(of(REFUSED), "Reason").slice(0, 8).map(([name, found], index) => {
     const values = rate(found);
     return { name, series: (index % 8) + 1, values, now: whole(total(found)) };
   });
   const running = (name, series, found, all) => ({ name, series, values: runningTotal(sum(found, steps), all), now: whole(all) });
   const single = (name, series, values, more = {}) => ({ name, series, values, now: end(values), ...more });
   charts(stepSeconds, steps, [
-    ["Orders queued", "a second", perRegion("orders_queued")],
+    ["Orders queued", "a second", perRegion(QUEUED)],
     ["Orders refused, by reason", "a second", reasons],
     ["Units", "", [
       single("left", 3, stockValues(from, stepSeconds, steps), { isFilled: true }),
@@ -136,8 +142,8 @@ function show({ from, step_seconds: stepSeconds, results }) {
       single("behind the watermark, at most", 1, drainLag),
     ]],
     ["In transit", "ms", [
-      single("to main, p50", 1, largest(of("transit_ms", "p50"), steps)),
-      single("p99", 1, largest(of("transit_ms", "p99"), steps), { isDashed: true }),
+      single("to main, p50", 1, largest(of(TRANSIT, "p50"), steps)),
+      single("p99", 1, largest(of(TRANSIT, "p99"), steps), { isDashed: true }),
       single("to the ledger, at most", 2, recordLag),
     ]],
   ]);
@@ -174,10 +180,10 @@ function regions(results, stepSeconds, steps) {
   const offsets = find(results, "clock_offset_low_ms", "Average").concat(find(results, "clock_offset_high_ms", "Average"));
   const widest = Math.max(1, ...offsets.map((one) => Math.abs(newest(one) ?? 0)));
   const rows = settings.regions.map((region, index) => {
-    const mine = (metric, statistic = "Sum") => find(results, metric, statistic, { Region: region.name });
-    const rate = perSecond(sum(mine("orders_queued"), steps), stepSeconds);
-    const reasons = by(mine("orders_refused"), "Reason").map(([reason, found]) => `${reason} ${whole(total(found))}`);
-    const [p50, p99] = ["p50", "p99"].map((statistic) => mine("transit_ms", statistic)[0]);
+    const mine = (metrics, statistic = "Sum") => find(results, metrics, statistic, { Region: region.name });
+    const rate = perSecond(sum(mine(QUEUED), steps), stepSeconds);
+    const reasons = by(mine(REFUSED), "Reason").map(([reason, found]) => `${reason} ${whole(total(found))}`);
+    const [p50, p99] = ["p50", "p99"].map((statistic) => mine(TRANSIT, statistic)[0]);
     const [low, high] = ["clock_offset_low_ms", "clock_offset_high_ms"].map((metric) => newest(mine(metric, "Average")[0]));
     const head = element("th", region.name);
     head.scope = "row";
@@ -185,7 +191,7 @@ function regions(results, stepSeconds, steps) {
     const row = document.createElement("tr");
     row.append(
       head,
-      element("td", whole(total(mine("orders_queued")))),
+      element("td", whole(total(mine(QUEUED)))),
       cell(spark(rate, `orders a second: now ${short(rate.at(-1))}, at most ${short(Math.max(...rate))}`)),
       element("td", reasons.join(", ") || "none", "reasons"),
       element("td", milliseconds(newest(p50))),

@@ -19,6 +19,8 @@ test("results are found, added up and sorted", () => {
   assert.deepEqual(by(refused, "Reason").map(([name, found]) => [name, total(found)]), [["sold-out", 7], ["too-late", 3]]);
   assert.equal(find(results, "orders_refused", "Sum", { Region: "a" }).length, 1);
   assert.deepEqual(sum([], 2), [null, null]);
+  const queued = find([...results, one("orders_placed", { Region: "a" }, [3, null], 3)], ["orders_queued", "orders_placed"], "Sum");
+  assert.deepEqual([total(queued), sum(queued, 2)], [13, [8, 5]]);
 });
 
 test("a running total ends with the total", () => {

@@ -29,11 +29,16 @@ pub enum Statistic {
 use Statistic::{Average, Maximum, P50, P99, Sum};
 
 /// The metrics of the operator's page, as on the dashboard of template.yaml.
-const SHOWN: [(&str, Statistic); 23] = [
+const SHOWN: [(&str, Statistic); 28] = [
     ("orders_queued", Sum),
+    ("orders_accepted", Sum),
+    ("orders_placed", Sum),
     ("orders_refused", Sum),
+    ("log_orders_refused", Sum),
     ("transit_ms", P50),
     ("transit_ms", P99),
+    ("placement_age_ms", P50),
+    ("placement_age_ms", P99),
     ("clock_offset_low_ms", Average),
     ("clock_offset_high_ms", Average),
     ("orders_waiting", Maximum),
