@@ -18,7 +18,7 @@ pub(crate) enum Failure {
         /// Whether another try fails, too: credentials, rights, a wrong name.
         is_lasting: bool,
     },
-    /// The function answered, and the answer is bad news.
+    /// The function answered, and the answer is a negative result.
     #[error("{0}")]
     Negative(String),
     #[error("{0}; nothing was sent")]

@@ -10,9 +10,9 @@ use serde_json::Value;
 /// Exclude buyers of an item: they lose their places in the queue, and get no unit
 ///
 /// It works before the opening, too. Buyers who have a unit keep it and are named in the answer: use `void` for them.
-/// For a long list: xargs -n 1000 fairdrop exclude sneaker-42 --yes --reason bots < list.txt
+/// For a long list: xargs -d '\n' -n 1000 fairdrop exclude sneaker-42 --yes --reason bots < list.txt
 #[derive(Debug, Args, Serialize)]
-#[command(after_help = "Example: fairdrop exclude sneaker-42 --reason bots auth0|6532 auth0|6533")]
+#[command(after_help = "Example: fairdrop exclude sneaker-42 --reason bots 'auth0|6532' 'auth0|6533'")]
 pub(crate) struct Exclude {
     #[arg(value_name = "ITEM")]
     item_id: String,

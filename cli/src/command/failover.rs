@@ -125,7 +125,7 @@ pub(crate) struct Run {
     /// Forced: another Redis of this region, if the standby has lost its own
     #[arg(long, value_name = "HOST:PORT")]
     redis_endpoint: Option<String>,
-    /// Forced: regions without whose order log it may go on, separated by commas; `plan` lists those that cannot be read
+    /// Forced: regions whose order log the run may leave out, separated by commas; `plan` lists those that cannot be read
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     without_logs: Vec<String>,
     #[command(flatten)]
@@ -286,7 +286,11 @@ impl Command for UseRedis {
     }
 
     fn cannot_be_undone(&self) -> Option<String> {
-        Some("Every order that waits is lost, and reservations that only Redis has.".into())
+        Some(
+            "Orders that wait are lost, except those in the order logs of `OrderLogs`. Reservations that only Redis has \
+             are lost."
+                .into(),
+        )
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {
@@ -314,7 +318,10 @@ impl Command for WithoutLog {
 
     fn cannot_be_undone(&self) -> Option<String> {
         let region = &self.region;
-        Some(format!("Accepted orders that only the order log of {region} has are not served for now."))
+        Some(format!(
+            "Accepted orders that only the order log of {region} has are left out. `replay` can put them back later, behind \
+             what was served."
+        ))
     }
 
     fn show(&self, answer: &Value, _page: u32) -> String {

@@ -69,7 +69,7 @@ item_commands! {
     /// Go on selling after `pause`
     Resume = "resume";
     /// Accept no orders of an item from now on
-    Close = "close", asks "Buyers of {} are refused from now on; those who are refused do not come back by themselves.";
+    Close = "close", asks "{}: all orders from now on are refused. Buyers must order again after a later opening.";
 }
 
 /// List the ids of all items

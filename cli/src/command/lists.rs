@@ -17,7 +17,7 @@ enum Form {
 struct Listing {
     #[arg(value_name = "ITEM")]
     item_id: String,
-    /// A table for people, or CSV with times in microseconds since 1970
+    /// A table for reading, or CSV with times in microseconds since 1970
     #[arg(long, value_enum, default_value_t = Form::Table)]
     format: Form,
 }

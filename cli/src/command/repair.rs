@@ -89,7 +89,7 @@ impl Command for Rebuild {
 
     fn cannot_be_undone(&self) -> Option<String> {
         Some(format!(
-            "What only Redis has of {} is discarded: its waiting orders, and sales that the ledger lacks.",
+            "Reservations and sales of {} that only Redis has are discarded. Orders that wait in Redis stay.",
             self.item_id
         ))
     }

@@ -60,7 +60,7 @@ impl Command for Update {
         let Changes { stock_total, opens_at, closes_at, hold_seconds, .. } = &self.changes;
         let at = |moment: &u64| moment::text(*moment);
         let consequences: Vec<String> = [
-            stock_total.map(|units| format!("With a stock of {units}, units that are new are sold at once.")),
+            stock_total.map(|units| format!("The stock becomes {units}: additional units are sold at once.")),
             opens_at.as_ref().map(|opens| format!("Orders are accepted from {} on.", at(opens))),
             closes_at.as_ref().map(|closes| format!("Buyers are refused from {} on.", at(closes))),
             (*hold_seconds == Some(0)).then(|| "Later units are sold without a payment.".to_owned()),

@@ -11,7 +11,9 @@ use serde_json::Value;
 /// The next buyer in the queue gets the unit. The shop gets the event `voided`, and returns the money: a later report of
 /// the payment is refused with `unit-voided`. The buyer may order again, unless --bar is given.
 #[derive(Debug, Args, Serialize)]
-#[command(after_help = "Example: fairdrop void sneaker-42 auth0|6532 --reason 'stolen card' --bar --by Ann")]
+#[command(
+    after_help = "Example: fairdrop void sneaker-42 'auth0|6532' --reason 'stolen card' --bar --by Ann"
+)]
 pub(crate) struct Void {
     #[arg(value_name = "ITEM")]
     item_id: String,
