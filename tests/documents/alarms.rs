@@ -29,6 +29,14 @@ fn an_alarm_on_fill_tolerates_a_late_newest_value() {
     assert!(checked >= 5, "{checked}");
 }
 
+/// So `function-errors` and `function-throttles` cannot cover all functions (docs/runbook/functions.md).
+#[test]
+fn no_alarm_has_more_metrics_than_cloudwatch_allows() {
+    let most = alarms().into_iter().map(|(name, text)| (text.matches("MetricStat:").count(), name)).max();
+    let (metrics, name) = most.unwrap();
+    assert!((9..=10).contains(&metrics), "{name} has {metrics} metrics, and CloudWatch allows 10");
+}
+
 /// The linters do not parse queries of Metrics Insights.
 #[test]
 fn metrics_insights_queries_have_no_or() {

@@ -102,6 +102,25 @@ fn names_and_policies_fit_into_awss_limits() {
     println!("largest role: {largest:?}");
     let documented = format!("A stack's name may have {LONGEST_STACK} characters");
     assert!(page("docs/DEPLOYING.md").contains(&documented));
+    let documented = format!("| name of a stack | | {LONGEST_STACK} | characters |");
+    assert!(page("docs/LIMITS.md").contains(&documented));
+}
+
+/// `make token-jwks` must print nothing that CloudFormation then refuses.
+#[test]
+fn token_jwks_takes_as_many_characters_as_its_parameter() {
+    let template = longest("template")["TokenJwks"].len();
+    let text = page("shared/examples/token-jwks.rs");
+    let constant = text.split("const MAX_CHARACTERS: usize = ").nth(1).unwrap().split(';').next().unwrap();
+    assert_eq!(constant.replace('_', "").parse::<usize>().unwrap(), template);
+    let documented = constant.replace('_', ",");
+    for (file, words) in [
+        ("docs/IDENTITY.md", format!("`TokenJwks`, which takes {documented} characters")),
+        ("docs/IDENTITY.md", format!("**A set of more than {documented} characters** fits")),
+        ("docs/LIMITS.md", format!("The template accepts {documented} characters of")),
+    ] {
+        assert!(page(file).contains(&words), "{file}: {words}");
+    }
 }
 
 /// In bytes, for the names and values of all variables of a function.
