@@ -24,7 +24,7 @@ const MAX_ITEMS: usize = 2_000;
 /// What main has decided about an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It is queued since it was stamped so many microseconds ago.
+    /// Queued; this is its age in microseconds.
     Placed {
         age_micros: i64,
     },

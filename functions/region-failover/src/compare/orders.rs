@@ -1,6 +1,6 @@
 //! Orders that the old main accepted and that were not replicated.
 //!
-//! Only the old main's Redis has them: their buyers were told a place, and have none here. If the Global Datastore moved
+//! Only the old main's Redis has them: their buyers got a place, and have none here. If the Global Datastore moved
 //! the primary, the old main's Redis follows the new one by now, and has lost these orders, too.
 
 use super::MAX_LISTED;
