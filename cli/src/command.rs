@@ -128,8 +128,8 @@ commands! {
     /// Commands of drop-admin.
     DropCommand:
         create::Create, update::Update,
-        items::Describe, items::List, items::Pause, items::Resume, items::Close,
-        exclude::Exclude, exclude::LimitUnpaid, void::Void,
+        items::Describe, items::List, items::Pause, items::Resume, items::Close, items::Finish,
+        items::Archive, exclude::Exclude, exclude::LimitUnpaid, void::Void,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease,

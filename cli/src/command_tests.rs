@@ -27,15 +27,22 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 39] = [
+const SAMPLES: [(&str, &str); 43] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000 --hold-seconds 0",
     ),
     ("drop-admin.update", "update sneaker-42 --stock-total 600"),
+    (
+        "drop-admin.update-reopen",
+        "update sneaker-42 --stock-total 700 --opens-at 2026-12-24T06:00:00Z --closes-at 2026-12-24T07:00:00Z",
+    ),
+    ("drop-admin.update-serve-waiting", "update sneaker-42 --stock-total 600 --serve-waiting"),
     ("drop-admin.pause", "pause sneaker-42"),
     ("drop-admin.resume", "resume sneaker-42"),
     ("drop-admin.close", "close sneaker-42"),
+    ("drop-admin.finish", "finish sneaker-42"),
+    ("drop-admin.archive", "archive sneaker-42"),
     ("drop-admin.describe", "describe sneaker-42"),
     ("drop-admin.list", "list"),
     ("drop-admin.migrate", "migrate"),
@@ -169,6 +176,8 @@ fn what_cannot_be_undone_asks() {
         "update x --opens-at 4102444800000000",
         "update x --hold-seconds 0",
         "invoke drop-admin {\"command\":\"list\"}",
+        "finish x",
+        "archive x",
         "rebuild x",
         "exclude x --reason bots ann",
         "void x ann --reason fraud",

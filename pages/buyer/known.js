@@ -43,7 +43,7 @@ export class Known {
   /** `order` was answered "accepted" or "queued" when the server's clock showed at most `answeredAt`. */
   isStored(order, askedAt, answeredAt) {
     this.#storedSince = answeredAt;
-    const isNewer = this.order && this.order.version >= order.placed_at && !["none", "accepted", "released", "voided", "excluded", "refused"].includes(this.order.status);
+    const isNewer = this.order && this.order.version >= order.placed_at && !["none", "accepted", "released", "voided", "excluded", "refused", "over"].includes(this.order.status);
     if (!isNewer) this.takeOrder(order, askedAt);
   }
 

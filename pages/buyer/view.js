@@ -79,6 +79,9 @@ function orderState(item, order, nowMs, clockIsKnown) {
       return again(item, nowMs, clockIsKnown, "Your unit was taken back", "The shop has taken your reservation or purchase back. Please ask the shop about it.");
     case "excluded":
       return { mood: "warn", title: "No unit for you", text: `The shop has excluded you from ${item.name}. Please ask the shop about it.`, isOver: true };
+    case "over":
+      // While the item opens again, the state of the order is about the sale before.
+      return item.phase === "closed" ? over(item) : offer(item, nowMs, clockIsKnown);
     case "refused":
       return again(item, nowMs, clockIsKnown, "Not accepted", REFUSED[order.reason] ?? "The checkout did not queue your order.");
     default:
@@ -133,8 +136,22 @@ function queued(item, order) {
     case "closed":
       return { ...shown, text: "No more orders are accepted. Yours is in the queue." };
     default:
-      return { ...shown, text: item.stock_left === 0 ? "All units are reserved for other buyers. A unit that is not paid goes to the next buyer in the queue." : "Units are sold in the order in which buyers ordered, wherever they are." };
+      return { ...shown, text: chances(item.stock_left, ahead) };
   }
+}
+
+/** The item was finished, and the buyer has no unit. */
+function over(item) {
+  return { mood: "bad", title: "The sale is over", text: `The sale of ${item.name} has ended, and you have no unit. Orders that were still waiting have ended, too.`, act: { label: "Closed", isEnabled: false }, isOver: true };
+}
+
+/** The units that are left, compared with the orders before this one: both change while the sale goes on. */
+function chances(unitsLeft, ahead) {
+  if (unitsLeft === 0) return "All units are reserved for other buyers. A unit that is not paid goes to the next buyer in the queue.";
+  if (!Number.isInteger(unitsLeft) || !Number.isInteger(ahead)) return "Units are sold in the order in which buyers ordered, wherever they are.";
+  const units = counted(unitsLeft, "unit is", "units are");
+  if (unitsLeft > ahead) return `${units} left: enough for the orders before yours and for yours.`;
+  return `${units} left, for ${counted(ahead, "order", "orders")} before yours. You get one if enough of these buyers do not pay or leave the queue.`;
 }
 
 /** The buyer's order has ended, and another one is possible if the item is open. */

@@ -87,6 +87,8 @@ pub struct Item {
     pub paused: bool,
     /// The epoch under which the item was last written.
     pub epoch: u64,
+    /// When the item was finished: from then on no unit of it is reserved, whatever waits.
+    pub finished_at: Option<Stamp>,
 }
 
 /// Whether the gates `opens_at` and `closes_at` admit an order.
@@ -136,6 +138,11 @@ impl Item {
     /// Whether the gates admit an order stamped `placed_at`.
     pub fn gate(&self, placed_at: Stamp) -> Gate {
         Gate::at(self.opens_at, self.closes_at, placed_at)
+    }
+
+    /// Whether the item has ended: a buyer without a unit gets none, unless it opens again.
+    pub fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
     }
 
     /// Whether every unit is sold or withheld. A reservation does not count until the ledger has sold it, even if
@@ -326,6 +333,7 @@ mod tests {
             settle_delay_ms: 2_000,
             paused: false,
             epoch: 1,
+            finished_at: None,
         }
     }
 

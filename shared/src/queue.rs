@@ -18,6 +18,7 @@ mod connection;
 mod copies;
 mod drain;
 mod exclude;
+mod finish;
 mod heartbeat;
 mod idle;
 mod items;
@@ -41,6 +42,7 @@ pub use connection::{
 };
 pub use copies::{ItemCopy, MAX_REPLICA_LAG};
 pub use drain::{DRAIN_SCRIPT, DrainBatch, MAX_BATCH};
+pub use finish::FinishStep;
 pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
 pub use idle::IdleRules;
 pub use items::{ItemError, MAX_ITEMS};

@@ -39,6 +39,11 @@ async fn every_sample_does_what_its_name_says() {
     assert!(closed["closes_at"].as_u64() <= closed["main_time"].as_u64(), "{closed}");
     assert_eq!(closed["phase"], "closed");
     assert_eq!(system.admin(&sample("close")).await.unwrap()["closes_at"], closed["closes_at"]);
+    assert_eq!(error_type(&system, sample("update-reopen")).await, "ItemClosed");
+    assert_eq!(system.admin(&sample("update-serve-waiting")).await.unwrap()["stock_left"], 600);
+    // An order may be in transit.
+    assert_eq!(error_type(&system, sample("finish")).await, "NotClosed");
+    assert_eq!(error_type(&system, sample("archive")).await, "NotArchived");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use crate::failover_stock::{NewMain, id, run};
 use local::system::clock::micros_now;
 use order_log::{Bucket, LogRecord, OrderLogError, RecordKind};
+use reconcile::Stores;
 use redis::AsyncCommands;
 use region_failover::servers::{reconcile_items, replay_items, unrestored};
 use region_failover::{Answer, Run};
@@ -105,4 +106,22 @@ async fn without_logs_no_item_waits() {
     reconcile_items(&main.stores, &run).await.unwrap();
     assert!(unrestored(&main.stores, &run).await.unwrap().is_empty());
     assert!(!main.stores.queue.is_restoring(&id("drop")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_finished_item_that_redis_has_lost_stays_finished_and_waits_for_no_replay() {
+    let (main, run) = (NewMain::start(&["drop"]).await, logged_run());
+    let (Stores { queue, ledger, .. }, drop) = (&main.stores, id("drop"));
+    let at = |seconds_ago: u64| Stamp::from_micros(micros_now() - seconds_ago * 1_000_000).unwrap();
+    ledger.close_item(&drop, at(20)).await.unwrap();
+    ledger.pause_item(&drop, true).await.unwrap();
+    ledger.finish_item(&drop, at(5)).await.unwrap();
+    reconcile_items(&main.stores, &run).await.unwrap();
+    assert!(unrestored(&main.stores, &run).await.unwrap().is_empty());
+    let item = queue.item(&drop).await.unwrap();
+    assert!(item.is_finished() && item.epoch == 2, "{item:?}");
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    let _: () = connection.zadd(Keys::of(&drop).orders, "early", at(25).as_micros()).await.unwrap();
+    let permit = Permit::Leased { epoch: 2, until: Stamp::MAX };
+    assert_eq!(queue.drain(&drop, 10, permit).await.unwrap().taken, 0);
 }

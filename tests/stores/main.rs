@@ -1,5 +1,6 @@
 //! The queue and the ledger, on a real Redis and a real PostgreSQL of each test's own.
 
+mod archive;
 mod batch_properties;
 mod checkout_properties;
 mod declined_payments;
@@ -10,6 +11,7 @@ mod failover_compare;
 mod failover_holds;
 mod failover_replay;
 mod failover_stock;
+mod finish;
 mod held_item;
 mod hold_chaos;
 mod hold_grace;
@@ -31,6 +33,7 @@ mod refusals;
 mod repairs;
 mod replay;
 mod replay_begin;
+mod restock;
 mod token_keys;
 mod virtual_time;
 mod void_races;

@@ -1,4 +1,4 @@
-//! Commands that only name an item: `describe`, `pause`, `resume`, `close`; and `list`.
+//! Commands that only name an item: `describe`, `pause`, `resume`, `close`, `finish`, `archive`; and `list`.
 
 use super::{Call, Command, Function};
 use crate::table;
@@ -7,10 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// What matters during a drop comes first.
-const FIRST: [&str; 18] = [
+const FIRST: [&str; 22] = [
     "item_id",
     "name",
     "phase",
+    "left",
+    "removed",
+    "finished_at",
+    "archived_at",
     "paused",
     "stock_total",
     "stock_left",
@@ -70,6 +74,15 @@ item_commands! {
     Resume = "resume";
     /// Accept no orders of an item from now on
     Close = "close", asks "{}: all orders from now on are refused. Buyers must order again after a later opening.";
+    /// End an item that has closed: orders that wait are removed, and units that are released go to no buyer
+    ///
+    /// Repeat the command if `left` is not 0; the checkout worker goes on, too. `update` with new times and stock makes the
+    /// item open again.
+    Finish = "finish", asks "The orders that wait for {} are removed, and their buyers get nothing, even if units are left.";
+    /// Remove a finished item from Redis: the ledger keeps it for `describe`, `audit` and `export`
+    ///
+    /// Refused while a reservation waits for its payment, or the shop has not got all events.
+    Archive = "archive", asks "{} leaves Redis, and its name is never used again.";
 }
 
 /// List the ids of all items

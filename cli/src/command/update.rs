@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Change an item, also during its sale; what is not given stays as it is
+///
+/// An item that was finished opens again if opens_at, closes_at and, unless units are left, stock_total are given.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: fairdrop update sneaker-42 --stock-total 600")]
 pub(crate) struct Update {
@@ -15,6 +17,9 @@ pub(crate) struct Update {
     item_id: String,
     #[command(flatten)]
     changes: Changes,
+    /// New stock of an item that has closed goes to the orders that wait
+    #[arg(long)]
+    serve_waiting: bool,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -52,7 +57,9 @@ struct Changes {
 
 impl Command for Update {
     fn call(&self) -> Call {
-        let fields = json!({ "item_id": self.item_id, "changes": self.changes });
+        let serve_waiting = self.serve_waiting.then_some(true);
+        let fields =
+            json!({ "item_id": self.item_id, "changes": self.changes, "serve_waiting": serve_waiting });
         Call::new(Function::DropAdmin, "update", &fields)
     }
 

@@ -9,6 +9,7 @@
 //! While the ledger is unavailable, no task is taken; intake and drain go on within the stock.
 
 mod due;
+mod ending;
 mod heartbeat;
 mod item_work;
 mod restore;
@@ -104,8 +105,8 @@ impl App {
     }
 }
 
-/// Works on all items that are not idle for `time`, restores those that wait for it, and writes the heartbeats of the
-/// ledger and of Redis.
+/// Works on all items that are not idle for `time`, restores those that wait for it, goes on with the end of finished
+/// ones, and writes the heartbeats of the ledger and of Redis.
 pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let until = Instant::now() + time;
     app.context.lease.begin().await;
@@ -118,5 +119,6 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let of_service = app.context.record_service_until(until);
     let restores = Box::pin(restore::restore_until(app, until));
     let voids = voids::settle_until(&app.context, until);
-    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores, voids).0
+    let ends = Box::pin(ending::end_until(app, until));
+    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores, voids, ends).0
 }

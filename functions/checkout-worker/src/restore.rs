@@ -5,7 +5,7 @@ use futures::stream::{self, StreamExt};
 use replay::{ReplayError, ReplayOptions};
 use shared::item::ItemId;
 use shared::item_runs;
-use shared::queue::{LinkError, RestoreCause};
+use shared::queue::{ItemError, LinkError, RestoreCause};
 use std::time::{Duration, Instant};
 
 /// How often the worker looks for items that wait.
@@ -74,7 +74,9 @@ async fn restore(app: &App, item_id: &ItemId, cause: RestoreCause, until: Instan
             tracing::info!(%item_id, ?cause, ?report, "the queue of an item was restored from the order logs");
             true
         }
-        Err(ReplayError::InProgress | ReplayError::TakenOver) => true,
+        Err(ReplayError::InProgress | ReplayError::TakenOver | ReplayError::Item(ItemError::Finished(_))) => {
+            true
+        }
         Err(error) => {
             metrics::counter!("replays_failed", "Item" => item_id.to_string()).increment(1);
             tracing::error!(%error, %item_id, "could not restore the queue of an item from the order logs; trying again, and nothing of the item is sold until then");

@@ -1,7 +1,7 @@
 //! Excluding buyers. The ledger decides; Redis follows, at the latest when an excluded buyer is reserved.
 
 use crate::operator::{OperatorName, Reason};
-use crate::{AdminError, App, void};
+use crate::{AdminError, App, items, void};
 use ledger::{ExclusionOrder, MAX_UNPAID_LIMIT};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,6 +53,7 @@ pub(crate) async fn exclude(
     reason: &Reason,
     by: Option<&OperatorName>,
 ) -> Result<Value, AdminError> {
+    items::not_archived(app, item_id).await?;
     let fence = void::fence(app).await?;
     let by = by.map(OperatorName::as_str);
     let order = ExclusionOrder { buyers: &buyers.0, reason: reason.as_str(), by };

@@ -1,6 +1,6 @@
 //! Items: written to the ledger first and then to Redis, so that no item is lost with Redis.
 
-use crate::{AdminError, App};
+use crate::{AdminError, App, archive};
 use ledger::{LedgerError, LedgerItem, NEVER_OVERSOLD, UnpaidHolds};
 use serde_json::{Value, json};
 use shared::item::{ItemChanges, ItemFieldError, ItemId, NewItem};
@@ -19,6 +19,9 @@ pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     }
     if !app.ledger.create_item(new).await? {
         let known = app.ledger.item(&new.item_id).await?;
+        if known.archived_at.is_some() {
+            return Err(AdminError::Archived(new.item_id.clone()));
+        }
         if known.item != *new || known.units_taken > 0 || known.paused {
             return Err(AdminError::OnlyInLedger(new.item_id.clone()));
         }
@@ -26,10 +29,9 @@ pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     Ok(app.queue.create_item(new, app.ledger.epoch().await?).await?)
 }
 
-/// Changes the fields of an item that `changes` names.
-pub(crate) async fn update(app: &App, item_id: &ItemId, changes: &ItemChanges) -> Result<(), AdminError> {
-    changes.check().map_err(ItemError::from)?;
-    let known = known(app, item_id).await?;
+/// Changes the fields that `changes` names of an item that is `known`.
+pub(crate) async fn update(app: &App, known: &LedgerItem, changes: &ItemChanges) -> Result<(), AdminError> {
+    let item_id = &known.item.item_id;
     let moves_gates = changes.opens_at.is_some() || changes.closes_at.is_some();
     let opens_at = changes.opens_at.unwrap_or(known.item.opens_at);
     let closes_at = changes.closes_at.or(known.item.closes_at);
@@ -85,7 +87,9 @@ pub(crate) async fn sell_withheld(app: &App, item_id: &ItemId, keep: u32) -> Res
 
 /// Pauses an item (the drain pops nothing, every order keeps its position) or resumes it.
 pub(crate) async fn pause(app: &App, item_id: &ItemId, paused: bool) -> Result<(), AdminError> {
-    known(app, item_id).await?;
+    if known(app, item_id).await?.finished_at.is_some() && !paused {
+        return Err(AdminError::Finished(item_id.clone()));
+    }
     app.ledger.pause_item(item_id, paused).await?;
     Ok(app.queue.pause_item(item_id, paused).await?)
 }
@@ -100,12 +104,15 @@ pub(crate) async fn close(app: &App, item_id: &ItemId) -> Result<(), AdminError>
 
 /// The item as the ledger has it, for a command that changes it. Fails if Redis does not have it, or if this region is not
 /// main.
-async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
+pub(crate) async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
     refuse_elsewhere(app).await?;
     let known = app.ledger.item(item_id).await.map_err(|error| match error {
         LedgerError::NoSuchItem(item_id) => AdminError::Item(ItemError::NoSuchItem(item_id)),
         error => error.into(),
     })?;
+    if known.archived_at.is_some() {
+        return Err(AdminError::Archived(item_id.clone()));
+    }
     match app.queue.item(item_id).await {
         Ok(_) => Ok(known),
         Err(ItemError::NoSuchItem(item_id)) => Err(AdminError::OnlyInLedger(item_id)),
@@ -115,7 +122,7 @@ async fn known(app: &App, item_id: &ItemId) -> Result<LedgerItem, AdminError> {
 
 /// Fails if another region is main: this region's stores take writes until a failover has fenced them, and the new main
 /// sells on. If the lease cannot be read, the command goes on: an operator can pause an item without it.
-async fn refuse_elsewhere(app: &App) -> Result<(), AdminError> {
+pub(crate) async fn refuse_elsewhere(app: &App) -> Result<(), AdminError> {
     let main = app.lease.status().await.ok().flatten().map(|lease| lease.record.region);
     match main {
         Some(main) if app.lease.region() != Some(main.as_str()) => Err(AdminError::NotMain(main)),
@@ -127,20 +134,30 @@ async fn read_ledger(app: &App, item_id: &ItemId) -> Result<(LedgerItem, UnpaidH
     Ok((app.ledger.item(item_id).await?, app.ledger.unpaid_holds(item_id).await?))
 }
 
-/// An item with all its counts. If the ledger is unavailable, `ledger` contains the error.
+/// Fails if the item was archived.
+pub(crate) async fn not_archived(app: &App, item_id: &ItemId) -> Result<(), AdminError> {
+    let known = app.ledger.item(item_id).await?;
+    if known.archived_at.is_some() { Err(AdminError::Archived(item_id.clone())) } else { Ok(()) }
+}
+
+/// An item with all its counts; an archived one as the ledger has it. If the ledger is unavailable, `ledger` contains the
+/// error.
 pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
-    let item = app.queue.item(item_id).await?;
+    let item = match app.queue.item(item_id).await {
+        Err(ItemError::NoSuchItem(_)) => return describe_archived(app, item_id).await,
+        item => item?,
+    };
     let (waiting, reservations, sold) = app.queue.counts(item_id).await.map_err(ItemError::from)?;
     let tasks = app.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;
     let now = app.queue.main_time().await.map_err(ItemError::from)?;
     let is_restoring = app.queue.is_restoring(item_id).await.map_err(ItemError::from)?;
     let ledger = match read_ledger(app, item_id).await {
         Ok((known, unpaid)) => {
-            json!({
-                "stock_total": known.item.stock_total, "units_taken": known.units_taken,
-                "max_hold_seconds": known.item.max_hold_seconds, "withheld": known.withheld, "keeps_old_holds": known.keeps_old_holds,
-                "unpaid_holds": unpaid.holds, "unpaid_buyers": unpaid.buyers, "unpaid_limit": unpaid.limit,
-            })
+            let mut ledger = in_ledger(&known);
+            ledger["unpaid_holds"] = unpaid.holds.into();
+            ledger["unpaid_buyers"] = unpaid.buyers.into();
+            ledger["unpaid_limit"] = json!(unpaid.limit);
+            ledger
         }
         Err(error) => json!({ "error": error.to_string() }),
     };
@@ -157,6 +174,7 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         "settle_delay_ms": item.settle_delay_ms,
         "paused": item.paused,
         "restoring": is_restoring,
+        "finished_at": item.finished_at,
         "epoch": item.epoch,
         "orders_waiting": waiting,
         "reservations": reservations,
@@ -165,4 +183,28 @@ pub(crate) async fn describe(app: &App, item_id: &ItemId) -> Result<Value, Admin
         "ledger": ledger,
         "main_time": now,
     }))
+}
+
+/// What only the ledger has of an item.
+pub(crate) fn in_ledger(known: &LedgerItem) -> Value {
+    json!({
+        "stock_total": known.item.stock_total,
+        "units_taken": known.units_taken,
+        "max_hold_seconds": known.item.max_hold_seconds,
+        "withheld": known.withheld,
+        "keeps_old_holds": known.keeps_old_holds,
+        "finished_at": known.finished_at,
+        "archived_at": known.archived_at,
+        "end_pending": known.is_end_pending,
+    })
+}
+
+async fn describe_archived(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
+    match app.ledger.item(item_id).await {
+        Ok(known) if known.archived_at.is_some() => {
+            let now = app.queue.main_time().await.map_err(ItemError::from)?;
+            Ok(archive::description(&known, now))
+        }
+        _ => Err(ItemError::NoSuchItem(item_id.clone()).into()),
+    }
 }

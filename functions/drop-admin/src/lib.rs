@@ -1,26 +1,31 @@
 //! The operator's commands: on items, on the ledger, and on Redis after a loss.
 
+mod archive;
 mod audit;
 mod comparison;
+mod error;
 mod exclude;
 mod export;
+mod finish;
 mod items;
 mod main_lease;
 mod operator;
 mod order_book;
+mod restock;
 mod void;
+
+pub use error::AdminError;
 
 use audit::{AuditCursor, AuditFormat};
 use exclude::{Buyers, UnpaidLimit};
 use export::ExportOf;
-use lambda_runtime::Diagnostic;
-use lease::{Lease, LeaseError, LeaseTableError};
-use ledger::{Ledger, LedgerError};
+use lease::Lease;
+use ledger::Ledger;
 use operator::{OperatorName, Reason};
 use order_book::BookCursor;
 use order_log::RegionLog;
-use reconcile::{RebuildError, ReconcileError, Stores};
-use replay::{ReplayError, ReplayOptions};
+use reconcile::Stores;
+use replay::ReplayOptions;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
@@ -65,39 +70,30 @@ impl App {
     }
 }
 
-impl From<RebuildError> for AdminError {
-    fn from(error: RebuildError) -> Self {
-        match error {
-            RebuildError::Store(error) => error.into(),
-            error => Self::NotRebuilt(error),
-        }
-    }
-}
-
-impl From<ReconcileError> for AdminError {
-    fn from(error: ReconcileError) -> Self {
-        match error {
-            ReconcileError::Item(error) => error.into(),
-            ReconcileError::Ledger(error) => error.into(),
-            error @ ReconcileError::Incomplete(_) => Self::NotRebuilt(RebuildError::Store(error)),
-        }
-    }
-}
-
 /// The payload of an invocation.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 enum Command {
     /// Puts a new item on sale.
     Create { item: NewItem },
-    /// Changes an item.
-    Update { item_id: ItemId, changes: ItemChanges },
+    /// Changes an item, or lets one that was finished open again.
+    Update {
+        item_id: ItemId,
+        changes: ItemChanges,
+        /// New stock of a closed item goes to the orders that wait.
+        #[serde(default)]
+        serve_waiting: bool,
+    },
     /// Stops the item's drain; every order keeps its position.
     Pause { item_id: ItemId },
     /// Continues the item's drain.
     Resume { item_id: ItemId },
     /// Refuses orders from now on.
     Close { item_id: ItemId },
+    /// Ends an item that has closed: those who wait get nothing.
+    Finish { item_id: ItemId },
+    /// Removes a finished item from Redis. The ledger keeps it, and its name is never used again.
+    Archive { item_id: ItemId },
     /// One item with its counts.
     Describe { item_id: ItemId },
     /// The ids of all items.
@@ -181,84 +177,6 @@ enum Command {
     },
 }
 
-/// Why a command failed; the variant determines the invocation's `errorType`.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    #[error(
-        "the payload is not a command: {0}; commands are create, update, pause, resume, close, describe, list, migrate, \
-         lease, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, export, audit and order_book"
-    )]
-    BadCommand(#[from] serde_json::Error),
-    #[error(transparent)]
-    Item(#[from] ItemError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error("Redis has lost item {0}, which the ledger has: run rebuild")]
-    OnlyInLedger(ItemId),
-    #[error(transparent)]
-    NotRebuilt(RebuildError),
-    #[error("the queue of the item was not restored: {0}")]
-    NotReplayed(#[from] ReplayError),
-    #[error("this stack has no order logs to replay: FAIRDROP_ORDER_LOGS is not set")]
-    NoOrderLogs,
-    #[error(transparent)]
-    Lease(#[from] LeaseTableError),
-    #[error("nothing was changed: {0}")]
-    MayNotSell(LeaseError),
-    #[error("the buyer has no unit of item {0}: nothing was changed")]
-    NoUnit(ItemId),
-    #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
-    NoLease,
-    #[error("the lease belongs to main region {0}; run the command there")]
-    NotMain(String),
-    #[error("cannot keep {keep} units withheld: only {withheld} are; nothing was changed")]
-    FewerWithheld {
-        withheld: u32,
-        /// The units that the command asked to keep withheld.
-        keep: u32,
-    },
-    #[error("`after` is not the `next` of an earlier answer: start again without it")]
-    NoSuchCursor,
-}
-
-impl From<AdminError> for Diagnostic {
-    fn from(error: AdminError) -> Self {
-        let error_type = match &error {
-            AdminError::BadCommand(_) => "BadCommand",
-            AdminError::Item(ItemError::NoSuchItem(_)) | AdminError::Ledger(LedgerError::NoSuchItem(_)) => {
-                "NoSuchItem"
-            }
-            AdminError::Item(ItemError::Exists(_)) => "ItemExists",
-            AdminError::Item(ItemError::TooMany) => "TooManyItems",
-            AdminError::Item(ItemError::Taken { .. }) => "StockTaken",
-            AdminError::Item(ItemError::Bad(_)) => "BadItem",
-            AdminError::Item(ItemError::Corrupt { .. }) => "CorruptItem",
-            AdminError::Item(ItemError::Link(_)) => "MainUnreachable",
-            AdminError::Ledger(LedgerError::Unavailable(_)) => "LedgerUnavailable",
-            AdminError::Ledger(LedgerError::StaleEpoch) => "StaleEpoch",
-            AdminError::Ledger(LedgerError::LeaseOver) => "LeaseOver",
-            AdminError::Ledger(LedgerError::Refused(_)) => "LedgerRefused",
-            AdminError::Lease(_) | AdminError::MayNotSell(LeaseError::Table(_)) => "LeaseUnavailable",
-            AdminError::MayNotSell(_) => "LeaseOver",
-            AdminError::NoUnit(_) => "NoUnit",
-            AdminError::NoLease => "NoLease",
-            AdminError::NotMain(_) => "NotMain",
-            AdminError::OnlyInLedger(_) => "OnlyInLedger",
-            AdminError::NotRebuilt(RebuildError::Selling(_)) => "ItemSelling",
-            AdminError::NotRebuilt(RebuildError::TasksWaiting(_)) => "TasksWaiting",
-            AdminError::NotRebuilt(RebuildError::Store(_)) => "RebuildIncomplete",
-            AdminError::FewerWithheld { .. } => "FewerWithheld",
-            AdminError::NoOrderLogs => "NoOrderLogs",
-            AdminError::NotReplayed(ReplayError::RegionUnreadable { .. }) => "LogUnreadable",
-            AdminError::NotReplayed(ReplayError::NoSuchRegion(_)) => "NoSuchRegion",
-            AdminError::NotReplayed(ReplayError::InProgress) => "ReplayInProgress",
-            AdminError::NotReplayed(_) => "NotReplayed",
-            AdminError::NoSuchCursor => "NoSuchCursor",
-        };
-        Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
-    }
-}
-
 /// Runs the command in `payload`. Commands that change an item return its state after the change.
 pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
     let item_id = match serde_json::from_value(payload)? {
@@ -277,6 +195,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             item_id
         }
         Command::Rebuild { item_id } => {
+            items::not_archived(app, &item_id).await?;
             let (taken, reconciled) = reconcile::rebuild(&app.stores(), &item_id).await?;
             // With order logs the worker restores the queue, which begins within seconds.
             let is_restoring = app.queue.is_restoring(&item_id).await.map_err(ItemError::from)?;
@@ -286,7 +205,15 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         }
         Command::Replay { item_id, without } => return replay(app, &item_id, without).await,
         Command::Reconcile { item_id, repair, after } => {
+            if let Some(item_id) = &item_id {
+                items::not_archived(app, item_id).await?;
+            }
             return comparison::compare(app, item_id, repair, after.as_ref()).await;
+        }
+        Command::Finish { item_id } => return finish::finish(app, &item_id).await,
+        Command::Archive { item_id } => {
+            archive::archive(app, &item_id).await?;
+            item_id
         }
         Command::Republish { item_id, from } => {
             app.ledger.item(&item_id).await?;
@@ -321,8 +248,8 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             items::create(app, &item).await?;
             item.item_id
         }
-        Command::Update { item_id, changes } => {
-            items::update(app, &item_id, &changes).await?;
+        Command::Update { item_id, changes, serve_waiting } => {
+            restock::update(app, &item_id, &changes, serve_waiting).await?;
             item_id
         }
         Command::Pause { item_id } => {

@@ -34,6 +34,8 @@ const RING_INTERVAL: Duration = Duration::from_secs(1);
 /// An item without watchers is dropped after this time.
 const DROP_AFTER: Duration = Duration::from_secs(60);
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two reads of an item that was archived, while it has watchers.
+const ARCHIVED_PAUSE: Duration = Duration::from_secs(5);
 /// Publishing stops this long before the run ends, so that messages in flight can finish.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
 /// A publisher starts with the tasks of this time, since the previous publisher may have crashed on them.
@@ -79,6 +81,8 @@ struct ItemPublisher<O> {
     log_reads: OrderLogReads,
     /// As it was last read.
     item: Option<Item>,
+    /// Whether the item had ended when it was last read or sent: if main does not have it, it was archived.
+    has_ended: bool,
     cursor: ChangeCursor,
     last_task: String,
     in_flight: JoinSet<SendOutcome>,
@@ -131,7 +135,9 @@ impl<O: Transport> ItemPublisher<O> {
     async fn begin(context: PublisherContext<O>, item_id: ItemId) -> Result<Self, ItemError> {
         let last_task = context.queue.task_before(&item_id, TASK_LOOK_BACK).await?;
         let mut watchers = Watchers::new(item_id.clone());
+        let mut has_ended = false;
         if let Some((version, page)) = context.registry.last_page(&item_id).await? {
+            has_ended = page.is_closed();
             watchers.restore_item(version, page);
         }
         let mut publisher = Self {
@@ -140,6 +146,7 @@ impl<O: Transport> ItemPublisher<O> {
             watchers,
             log_reads: OrderLogReads::default(),
             item: None,
+            has_ended,
             cursor: ChangeCursor::default(),
             last_task,
             in_flight: JoinSet::new(),
@@ -166,6 +173,7 @@ impl<O: Transport> ItemPublisher<O> {
             let began = Instant::now();
             let wait = match self.round().await {
                 Ok(()) => step,
+                Err(ItemError::NoSuchItem(_)) if self.has_ended => ARCHIVED_PAUSE,
                 Err(error) => {
                     record_failure(&mut self.done, &self.item_id, &error);
                     FAILURE_PAUSE
@@ -286,6 +294,7 @@ impl<O: Transport> ItemPublisher<O> {
         for ((buyer, state), released_at) in buyers.iter().zip(observed.orders).zip(observed.releases) {
             let state = self.watchers.main_has(buyer, state, released_at);
             if let (Some(log), Some(last)) = (&self.context.log, self.watchers.accepted(buyer))
+                && !observed.item.is_finished()
                 && self.log_reads.begin(buyer, state, last, now)
             {
                 let reading = order_log_reads::read(log.clone(), self.item_id.clone(), buyer.clone());
@@ -302,6 +311,7 @@ impl<O: Transport> ItemPublisher<O> {
                 });
             }
         }
+        self.has_ended = observed.item.is_finished();
         self.item = Some(observed.item);
         Ok(())
     }

@@ -30,6 +30,8 @@ pub(crate) struct Watchers {
     /// Buyers to read again, and from when: a message to them failed, or a change came while one was in flight.
     retries: VecDeque<(Stamp, UserToken)>,
     item: Option<PublishedItem>,
+    /// Whether the item was finished when it was last read.
+    is_finished: bool,
     /// What the order log says about accepted orders, by buyer.
     logged: HashMap<UserToken, Status>,
 }
@@ -70,6 +72,7 @@ impl Watchers {
             ring: VecDeque::new(),
             retries: VecDeque::new(),
             item: None,
+            is_finished: false,
             logged: HashMap::new(),
         }
     }
@@ -163,7 +166,8 @@ impl Watchers {
     }
 
     /// The next buyers of the ring whose orders are to be read, at most `limit`. Buyers who have bought are left
-    /// out: only a void changes their order, and it is a task. Expired connections are removed.
+    /// out: only a void changes their order, and it is a task. So are, after the end of the item, those who know it. Expired
+    /// connections are removed.
     pub(crate) fn next_in_ring(&mut self, limit: usize, now: Stamp) -> Vec<UserToken> {
         let mut buyers = Vec::new();
         for _ in 0..self.ring.len() {
@@ -176,7 +180,12 @@ impl Watchers {
                 self.remove(&connection);
                 continue;
             }
-            if watcher.subscription.sent.status != Status::Sold {
+            let may_change = match watcher.subscription.sent.status {
+                Status::Sold => false,
+                Status::Over => !self.is_finished,
+                _ => true,
+            };
+            if may_change {
                 buyers.push(watcher.subscription.buyer.clone());
             }
             self.ring.push_back(connection);
@@ -192,6 +201,7 @@ impl Watchers {
 
     /// Takes the item as read at `as_of`; prepares a message if a buyer would see a difference.
     pub(crate) fn observe_item(&mut self, item: &Item, as_of: Stamp, now: Stamp) {
+        self.is_finished = item.is_finished();
         let message = ItemMessage::new(item, as_of, now);
         let has_changed =
             self.item.as_ref().is_none_or(|last| message.version > last.version && message.page != last.page);
@@ -308,6 +318,9 @@ fn retry_at(now: Stamp) -> Option<Stamp> {
 /// a trace and its stamp lies outside the gates, the drain refused it. An accepted order stays accepted until main has it,
 /// or the order log says something else.
 fn status(state: OrderState, last: Status, logged: Option<Status>, item: &Item) -> Status {
+    if item.is_finished() {
+        return Status::of(state, item);
+    }
     match (state, last) {
         (OrderState::None, Status::Refused { .. }) => last,
         (OrderState::None, Status::Accepted { .. }) => logged.unwrap_or(last),

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use shared::queue::Hold;
 
 fn at(micros: u64) -> Stamp {
     Stamp::from_micros(micros).unwrap()
@@ -22,6 +23,7 @@ fn item() -> Item {
         settle_delay_ms: 2_000,
         paused: false,
         epoch: 1,
+        finished_at: None,
     }
 }
 
@@ -65,6 +67,47 @@ fn each_connection_gets_only_its_own_buyer_s_messages() {
     assert_eq!(names, ["c1", "c2"]);
     assert!(sent[0].text.contains(r#""status":"sold""#) && sent[0].text.contains(r#""version":2"#));
     assert_eq!(observe(&mut watchers, "carol", OrderState::Sold, 2), []);
+}
+
+#[test]
+fn after_the_end_each_watcher_without_a_unit_is_notified_once_and_then_not_read_until_the_item_opens_again() {
+    let queued = Status::Queued { placed_at: at(150), ahead: 3 };
+    let held = Status::Reserved { reserved_until: Some(at(9 * SECOND)), cancelling: false };
+    let mut watchers = watched_by(&[
+        ("c1", "alice", 1, queued),
+        ("c2", "bob", 1, held),
+        ("c3", "carol", 1, Status::None),
+        ("c4", "dora", 1, Status::Sold),
+    ]);
+    let ended = Item { finished_at: Some(at(2)), ..item() };
+    watchers.observe_item(&ended, at(2), at(2));
+    let buyers = watchers.next_in_ring(10, at(2));
+    assert_eq!(buyers, ["alice", "bob", "carol"].map(buyer));
+    // Alice's order has not been removed yet.
+    let waits = OrderState::Queued { placed_at: at(150), ahead: 3 };
+    let holds = OrderState::Reserved(Hold::Until(at(9 * SECOND)));
+    for (of, state, expected) in [
+        ("alice", waits, 1),
+        ("bob", holds, 0),
+        ("carol", OrderState::None, 1),
+        ("dora", OrderState::Sold, 0),
+    ] {
+        let updates = watchers.observe_order(&buyer(of), state, &ended, at(3), at(3));
+        assert_eq!(updates.len(), expected, "{of}");
+        for update in updates {
+            assert_eq!(update.sent.status, Status::Over);
+            assert!(update.text.contains(r#""status":"over""#), "{}", update.text);
+            watchers.record_delivery(&update.connection, Some(update.sent), at(3));
+        }
+    }
+    assert_eq!(watchers.next_in_ring(10, at(4)), [buyer("bob")], "nothing changes for the others");
+    let released = watchers.observe_order(&buyer("bob"), OrderState::Released, &ended, at(5), at(5));
+    assert_eq!(released[0].sent.status, Status::Over);
+
+    watchers.observe_item(&item(), at(6), at(6));
+    assert_eq!(watchers.next_in_ring(10, at(6)).len(), 3);
+    let again = watchers.observe_order(&buyer("alice"), OrderState::None, &item(), at(6), at(6));
+    assert_eq!(again[0].sent.status, Status::None);
 }
 
 #[test]

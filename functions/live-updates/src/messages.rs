@@ -152,8 +152,13 @@ async fn subscribe(
     }
     let state = orders.first().copied().ok_or(Problem::Internal)?;
     let released_at = releases.first().copied().flatten();
-    let accepted = accepted_order(app, &item, &speaker.buyer, (state, released_at)).await?;
-    let status = accepted.map_or_else(|| state.into(), Status::from);
+    let status = match Status::of(state, &item) {
+        Status::Over => Status::Over,
+        status => {
+            let accepted = accepted_order(app, &item, &speaker.buyer, (state, released_at)).await?;
+            accepted.map_or(status, Status::from)
+        }
+    };
     let sent = SentStatus { version: as_of, status };
     let subscription = Subscription { buyer: speaker.buyer.clone(), ends_at: speaker.ends_at, sent };
     app.registry.watch(item_id, connection, &subscription).await.map_err(unavailable)?;

@@ -1,5 +1,6 @@
 //! Applies one payment notice: the ledger decides, then Redis is updated.
 
+use crate::missing_item::missing_item;
 use crate::notice::{PaymentNotice, PaymentOutcome};
 use crate::{App, is_decided};
 use ledger::{BuyerState, Decline, Due, Extension, LedgerError, Payment, WantedHold};
@@ -47,7 +48,7 @@ pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed
     let item = match app.queue.item_on_primary(&notice.item_id).await {
         Ok(item) => item,
         Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
-        Err(ItemError::NoSuchItem(item_id)) => return Err(missing_item_problem(app, &item_id).await),
+        Err(ItemError::NoSuchItem(item_id)) => missing_item(app, &item_id).await?,
         Err(error) => {
             tracing::error!(
                 %error,
@@ -84,19 +85,6 @@ async fn forget_attempt(app: &App, notice: &PaymentNotice) {
     let forgotten = app.queue.forget_attempt(&notice.item_id, &notice.user_token, &attempt(notice)).await;
     if let Err(error) = forgotten {
         tracing::warn!(%error, item_id = %notice.item_id, "could not delete the record of a decided payment notice; the hold of its buyer gets a grace");
-    }
-}
-
-/// If Redis has lost an item that the ledger has, an operator rebuilds it. Until then the
-/// answer must be temporary, so that no shop refunds a payment.
-async fn missing_item_problem(app: &App, item_id: &ItemId) -> Problem {
-    match app.ledger.item(item_id).await {
-        Err(LedgerError::NoSuchItem(_)) => Problem::NoSuchItem,
-        Err(_) => Problem::LedgerUnavailable,
-        Ok(_) => {
-            tracing::error!(%item_id, "Redis has lost an item that the ledger has: run drop-admin's rebuild");
-            Problem::StatusUnavailable
-        }
     }
 }
 
@@ -281,7 +269,7 @@ fn settlement(
     }
 }
 
-fn ledger_problem(error: LedgerError) -> Problem {
+pub(crate) fn ledger_problem(error: LedgerError) -> Problem {
     match error {
         LedgerError::Unavailable(_) | LedgerError::LeaseOver => {
             tracing::warn!(%error, "the ledger is unavailable; the payment gets a temporary refusal");

@@ -9,6 +9,7 @@
 mod apply;
 mod batch;
 mod envelope;
+mod missing_item;
 mod notice;
 mod reads;
 

@@ -149,11 +149,15 @@ fn placement_answer(order: &Order, placing: Placing) -> Result<AcceptedOrder, Pr
         }
         Placement::TooLate | Placement::Released => Err(Problem::TooLate),
         Placement::ClockAhead => Err(Problem::ClockAhead),
+        Placement::Closed => Err(Problem::Closed),
     }
 }
 
 /// Why the item refuses an order stamped `placed_at`, by the cached copy.
 fn gate_problem(item: &Item, placed_at: Stamp) -> Option<Problem> {
+    if item.is_finished() {
+        return Some(Problem::Closed);
+    }
     match item.gate(placed_at) {
         Gate::NotOpenYet => Some(Problem::NotOpenYet { opens_at: item.opens_at, placed_at }),
         Gate::Closed => Some(Problem::Closed),
@@ -173,14 +177,18 @@ async fn confirm_refusal(
         return Err(refusal);
     }
     let asked = app.edge.queue.item_and_order(&order.item_id, &order.user_token).await;
-    let (item, state) = asked.map_err(|_| Problem::StatusUnavailable)?;
+    let (item, state, _) = asked.map_err(|_| Problem::StatusUnavailable)?;
     match state {
-        OrderState::Queued { placed_at, .. } => Ok(Some(AcceptedOrder::before(order, placed_at))),
+        OrderState::Queued { placed_at, .. } if !item.is_finished() => {
+            Ok(Some(AcceptedOrder::before(order, placed_at)))
+        }
         OrderState::Reserved(_) => Err(Problem::AlreadyReserved),
         OrderState::Sold => Err(Problem::AlreadySold),
-        OrderState::None | OrderState::Released | OrderState::Voided | OrderState::Excluded => {
-            gate_problem(&item, order.placed_at).map_or(Ok(None), Err)
-        }
+        OrderState::None
+        | OrderState::Queued { .. }
+        | OrderState::Released
+        | OrderState::Voided
+        | OrderState::Excluded => gate_problem(&item, order.placed_at).map_or(Ok(None), Err),
     }
 }
 

@@ -45,7 +45,7 @@ impl Decision {
 #[derive(Debug)]
 pub(crate) struct Items {
     cache: ItemCache,
-    /// Items that this process has read. None is ever deleted.
+    /// Items that this process has read. None is deleted before it was finished.
     seen: Mutex<HashSet<ItemId>>,
 }
 
@@ -64,7 +64,11 @@ impl Items {
             if seen().len() >= MAX_ITEMS {
                 seen().clear();
             }
-            seen().insert(item_id.clone());
+            if copy.item.is_finished() {
+                seen().remove(item_id);
+            } else {
+                seen().insert(item_id.clone());
+            }
             return Ok(Some(copy));
         }
         let known = queue.item_ids_on_primary(limit).await?;
@@ -189,6 +193,7 @@ fn decision(placing: Placing) -> Result<Decision, Undecided> {
             return Err(Undecided::Main("the stamp is ahead of main's clock".into()));
         }
         Placement::ClockAhead => Decision::Refused(RefusalReason::ClockAhead),
+        Placement::Closed => Decision::Refused(RefusalReason::Closed),
     })
 }
 
@@ -258,6 +263,7 @@ mod tests {
         let refused = |reason| Some(Decision::Refused(reason));
         assert_eq!(meaning(Placement::ClockAhead, -1_000_001), refused(RefusalReason::ClockAhead));
         assert_eq!(meaning(Placement::TooLate, 3_000_000), refused(RefusalReason::TooLate));
+        assert_eq!(meaning(Placement::Closed, 3_000_000), refused(RefusalReason::Closed));
         for placement in [Placement::Released, Placement::AlreadyTaken { sold: false }] {
             assert_eq!(meaning(placement, 3_000_000), Some(Decision::Superseded));
         }

@@ -16,7 +16,7 @@ use shared::http;
 use shared::item::ItemId;
 use shared::main_use::MainUse;
 use shared::problem::Problem;
-use shared::queue::{Hold, ItemCopy, Leave, LinkError, OrderState};
+use shared::queue::{Hold, ItemCopy, ItemError, Leave, LinkError, OrderState};
 use shared::region::RegionNumber;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
@@ -95,7 +95,8 @@ pub struct OrderResponse<'a> {
     item_id: &'a str,
     /// `accepted`: the region has stored the order, and main has not decided yet. `refused`: it is not in the queue.
     /// `voided`: the shop has taken the unit back. `excluded`: the buyer gets no unit of the item.
-    #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released", "voided", "excluded"]))]
+    /// `over`: the item was finished, and the buyer, if none of the two, has no unit.
+    #[schemars(extend("enum" = ["none", "accepted", "refused", "queued", "reserved", "sold", "released", "voided", "excluded", "over"]))]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// If `accepted`, `refused` or `queued`: its stamp.
@@ -116,6 +117,10 @@ pub struct OrderResponse<'a> {
     /// If `queued`: the number of orders before it.
     ahead: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// If `queued`: the units that are neither reserved nor sold at this moment. If they are more than the orders before
+    /// it, one is left for this order.
+    units_left: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     /// If `reserved`: when the hold ends.
     reserved_until: Option<Stamp>,
     /// Whether the buyer has cancelled the order or the reservation, and fairdrop has not decided yet.
@@ -127,22 +132,27 @@ pub struct OrderResponse<'a> {
 /// Always reads from main: a replica may lack recent reservations.
 async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Problem> {
     let edge = &app.edge;
-    let (item_id, buyer, copy) = whose_order(edge, request).await?;
-    let main =
-        edge.queue.order_and_release(&item_id, &buyer).await.map_err(|_| Problem::StatusUnavailable)?;
-    let (state, _) = main;
+    let (item_id, buyer, _) = whose_order(edge, request).await?;
+    let (item, state, released_at) = edge.queue.item_and_order(&item_id, &buyer).await.map_err(unread)?;
     let response = OrderResponse { item_id: item_id.as_str(), ..OrderResponse::default() };
+    if item.is_finished() && state.could_be_served() {
+        return http::json(StatusCode::OK, &OrderResponse { status: "over", ..response });
+    }
     // Where main has no order, it may be on its path to main, or refused.
     if let Some(log) = app.log.as_ref().filter(|_| may_be_accepted(state))
-        && let Some(accepted) = logged::accepted(edge, log, &copy.item, &buyer, main).await?
+        && let Some(accepted) = logged::accepted(edge, log, &item, &buyer, (state, released_at)).await?
     {
         return http::json(StatusCode::OK, &logged::shown(accepted, edge.clock.now(), response));
     }
     let response = match state {
         OrderState::None => OrderResponse { status: "none", ..response },
-        OrderState::Queued { placed_at, ahead } => {
-            OrderResponse { status: "queued", placed_at: Some(placed_at), ahead: Some(ahead), ..response }
-        }
+        OrderState::Queued { placed_at, ahead } => OrderResponse {
+            status: "queued",
+            placed_at: Some(placed_at),
+            ahead: Some(ahead),
+            units_left: Some(item.stock_left),
+            ..response
+        },
         OrderState::Reserved(Hold::Until(until)) => {
             OrderResponse { status: "reserved", reserved_until: Some(until), ..response }
         }
@@ -156,6 +166,18 @@ async fn show_order(app: &App, request: &Request) -> Result<Response<Body>, Prob
         OrderState::Excluded => OrderResponse { status: "excluded", ..response },
     };
     http::json(StatusCode::OK, &response)
+}
+
+/// Why main's own item and order could not be read.
+fn unread(error: ItemError) -> Problem {
+    match error {
+        ItemError::Link(_) => Problem::StatusUnavailable,
+        ItemError::NoSuchItem(_) => Problem::NoSuchItem,
+        error => {
+            tracing::error!(%error, "could not use an item of main's Redis; the buyer gets the problem `internal`");
+            Problem::Internal
+        }
+    }
 }
 
 async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem> {

@@ -99,7 +99,8 @@ async fn commands(connection: &mut MultiplexedConnection) -> Result<u64> {
     Ok(count.context("INFO stats has no total_commands_processed")?.trim().parse()?)
 }
 
-/// Writes [`FINISHED`] items like `template`, closed yesterday.
+/// Writes [`FINISHED`] items like `template`, closed and finished yesterday, as finish.lua leaves them. (An archived item is
+/// not in Redis.)
 async fn finish_items(connection: &mut MultiplexedConnection, template: &ItemId) -> Result<()> {
     let yesterday = micros_now() - 86_400_000_000;
     let template = Keys::of(template).item;
@@ -110,7 +111,15 @@ async fn finish_items(connection: &mut MultiplexedConnection, template: &ItemId)
         for item_id in chunk {
             let key = Keys::of(item_id).item;
             pipe.cmd("COPY").arg(&template).arg(&key).ignore();
-            pipe.hset_multiple(&key, &[("opens_at", yesterday - 1), ("closes_at", yesterday)]).ignore();
+            let ended = [
+                ("opens_at", yesterday - 1),
+                ("closes_at", yesterday),
+                ("finished", yesterday),
+                ("last_closed", yesterday),
+                ("paused", 1),
+            ];
+            pipe.hset_multiple(&key, &ended).ignore();
+            pipe.hdel(&key, "closed").ignore();
             pipe.sadd(ITEMS, item_id.as_str()).ignore();
         }
         pipe.query_async::<()>(connection).await?;

@@ -24,75 +24,20 @@ pub struct LedgerItem {
     pub withheld_in_epoch: u64,
     /// The units that this failover has withheld.
     pub withheld_for_epoch: u32,
-}
-
-/// The beginning of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochStart {
-    pub epoch: u64,
-    /// By the ledger's clock.
-    pub since: Stamp,
+    /// When the item was finished: no unit is reserved after this moment.
+    pub finished_at: Option<Stamp>,
+    /// When the item was archived: Redis no longer has it.
+    pub archived_at: Option<Stamp>,
+    /// Whether Redis may still have to do what `finish` or `archive` asked for.
+    pub is_end_pending: bool,
 }
 
 /// The constraint by which the database refuses to oversell.
 pub const NEVER_OVERSOLD: &str = "never_oversold";
 
-const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds, withheld_in_epoch, withheld_for_epoch";
+const COLUMNS: &str = "item_id, name, stock_total, units_taken, withheld, opens_at, closes_at, hold_seconds, max_hold_seconds, settle_window_ms, paused, old_holds_before > 0 AS keeps_old_holds, withheld_in_epoch, withheld_for_epoch, finished_at, archived_at, end_pending";
 
 impl Ledger {
-    /// The current epoch.
-    pub async fn epoch(&self) -> Result<u64, LedgerError> {
-        self.within_limit(async {
-            let epoch: i64 =
-                sqlx::query_scalar("SELECT epoch FROM fairdrop.current_epoch").fetch_one(&self.pool).await?;
-            Ok(epoch.unsigned_abs())
-        })
-        .await
-    }
-
-    /// The current epoch and its beginning.
-    pub async fn epoch_start(&self) -> Result<EpochStart, LedgerError> {
-        self.within_limit(async {
-            let row = sqlx::query(
-                "SELECT epoch, (extract(epoch FROM since) * 1000000)::bigint AS since FROM fairdrop.current_epoch",
-            )
-            .fetch_one(&self.pool)
-            .await?;
-            let epoch = row.try_get::<i64, _>("epoch")?.unsigned_abs();
-            Ok(EpochStart { epoch, since: stamp(row.try_get("since")?)? })
-        })
-        .await
-    }
-
-    /// From now on the ledger refuses sales without a lease.
-    pub async fn sell_by_lease(&self) -> Result<(), LedgerError> {
-        self.within_limit(async {
-            // The trigger allows this change, since the epoch stays.
-            sqlx::query("UPDATE fairdrop.current_epoch SET leased = true WHERE NOT leased")
-                .execute(&self.pool)
-                .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Raises the epoch from `from` to `from + 1`, if it has not been raised yet. Under any other epoch it is refused.
-    /// Writes under an older epoch are refused from then on.
-    pub async fn raise_epoch(&self, from: u64) -> Result<u64, LedgerError> {
-        self.within_limit(async {
-            sqlx::query(
-                "UPDATE fairdrop.current_epoch SET epoch = epoch + 1, since = now() WHERE epoch = $1",
-            )
-            .bind(from.cast_signed())
-            .execute(&self.pool)
-            .await?;
-            let epoch: i64 =
-                sqlx::query_scalar("SELECT epoch FROM fairdrop.current_epoch").fetch_one(&self.pool).await?;
-            if epoch.unsigned_abs() == from + 1 { Ok(from + 1) } else { Err(LedgerError::StaleEpoch) }
-        })
-        .await
-    }
-
     /// Lowers the withheld units of an item to `most`, unless fewer are withheld; returns how many are withheld now. With
     /// 0, holds from before the failover end like any others again. A repetition changes nothing.
     pub async fn withhold_at_most(&self, item_id: &ItemId, most: u32) -> Result<u32, LedgerError> {
@@ -190,12 +135,14 @@ impl Ledger {
         .await
     }
 
-    /// The ids of all items, in order.
+    /// The ids of all items that are not archived, in order.
     pub async fn item_ids(&self) -> Result<Vec<ItemId>, LedgerError> {
         self.within_limit(async {
-            let ids: Vec<String> = sqlx::query_scalar("SELECT item_id FROM fairdrop.items ORDER BY item_id")
-                .fetch_all(&self.pool)
-                .await?;
+            let ids: Vec<String> = sqlx::query_scalar(
+                "SELECT item_id FROM fairdrop.items WHERE archived_at IS NULL ORDER BY item_id",
+            )
+            .fetch_all(&self.pool)
+            .await?;
             Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
         })
         .await
@@ -210,39 +157,71 @@ impl Ledger {
         item_id: &ItemId,
         changes: &ItemChanges,
     ) -> Result<Option<LedgerItem>, LedgerError> {
-        let number = |units: u32| i32::try_from(units).unwrap_or(i32::MAX);
         let changed = self
-            .within_limit(async {
-                let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-                    "UPDATE fairdrop.items
-                        SET name = coalesce($2, name), stock_total = coalesce($3, stock_total),
-                            opens_at = coalesce($4, opens_at), closes_at = coalesce($5, closes_at),
-                            hold_seconds = coalesce($6, hold_seconds),
-                            settle_window_ms = coalesce($7, settle_window_ms),
-                            max_hold_seconds = coalesce($8, max_hold_seconds)
-                      WHERE item_id = $1
-                        AND ($4 IS NULL AND $5 IS NULL
-                             OR coalesce(coalesce($5, closes_at) > coalesce($4, opens_at), true))
-                     RETURNING {COLUMNS}"
-                )))
-                .bind(item_id.as_str())
-                .bind(changes.name.as_deref())
-                .bind(changes.stock_total.map(number))
-                .bind(changes.opens_at.map(moment))
-                .bind(changes.closes_at.map(moment))
-                .bind(changes.hold_seconds.map(number))
-                .bind(changes.settle_window_ms.map(number))
-                .bind(changes.max_hold_seconds.map(number))
-                .fetch_optional(&self.pool)
-                .await?;
-                row.as_ref().map(read).transpose()
-            })
+            .write_changes(
+                item_id,
+                changes,
+                "",
+                "$4 IS NULL AND $5 IS NULL OR coalesce(coalesce($5, closes_at) > coalesce($4, opens_at), true)",
+            )
             .await?;
         if changed.is_none() {
             // This is an error if the item does not exist. Otherwise the gates are the reason.
             self.item(item_id).await?;
         }
         Ok(changed)
+    }
+
+    /// Lets an item that was finished open again, with `changes`, which name both gates; returns the changed item. Nothing is
+    /// changed, and the result is `None`, if the item is not finished, its end is pending, or it is archived.
+    pub async fn reopen_item(
+        &self,
+        item_id: &ItemId,
+        changes: &ItemChanges,
+    ) -> Result<Option<LedgerItem>, LedgerError> {
+        self.write_changes(
+            item_id,
+            changes,
+            ", finished_at = NULL, paused = false",
+            "finished_at IS NOT NULL AND NOT end_pending AND archived_at IS NULL AND $5 > $4",
+        )
+        .await
+    }
+
+    /// Writes `changes`, and what `also` sets, if the item meets `condition`; returns the changed item. Both are constants,
+    /// in which $4 is the new opening and $5 the new closing moment.
+    async fn write_changes(
+        &self,
+        item_id: &ItemId,
+        changes: &ItemChanges,
+        also: &'static str,
+        condition: &'static str,
+    ) -> Result<Option<LedgerItem>, LedgerError> {
+        let number = |units: u32| i32::try_from(units).unwrap_or(i32::MAX);
+        self.within_limit(async {
+            let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "UPDATE fairdrop.items
+                    SET name = coalesce($2, name), stock_total = coalesce($3, stock_total),
+                        opens_at = coalesce($4, opens_at), closes_at = coalesce($5, closes_at),
+                        hold_seconds = coalesce($6, hold_seconds),
+                        settle_window_ms = coalesce($7, settle_window_ms),
+                        max_hold_seconds = coalesce($8, max_hold_seconds){also}
+                  WHERE item_id = $1 AND ({condition})
+                 RETURNING {COLUMNS}"
+            )))
+            .bind(item_id.as_str())
+            .bind(changes.name.as_deref())
+            .bind(changes.stock_total.map(number))
+            .bind(changes.opens_at.map(moment))
+            .bind(changes.closes_at.map(moment))
+            .bind(changes.hold_seconds.map(number))
+            .bind(changes.settle_window_ms.map(number))
+            .bind(changes.max_hold_seconds.map(number))
+            .fetch_optional(&self.pool)
+            .await?;
+            row.as_ref().map(read).transpose()
+        })
+        .await
     }
 
     /// Pauses or resumes an item and changes nothing else; returns the changed item.
@@ -323,14 +302,15 @@ fn until_setting(until: Option<Stamp>) -> String {
 }
 
 /// Locks an item's row until the end of the transaction, which the ledger refuses unless it commits before `until`.
-/// Returns the number of units that are left to sell.
 pub(crate) async fn lock(
     transaction: &mut Transaction<'static, Postgres>,
     item_id: &ItemId,
     until: Option<Stamp>,
-) -> Result<i32, LedgerError> {
-    let left: Option<i32> = sqlx::query_scalar(
-        "SELECT stock_total - units_taken - withheld
+) -> Result<LockedItem, LedgerError> {
+    // Through JSON, because the column is missing before migration 16: a release that is not migrated yet records
+    // reservations all the same.
+    let found: Option<(i32, Option<i64>)> = sqlx::query_as(
+        "SELECT stock_total - units_taken - withheld, (to_jsonb(items) ->> 'finished_at')::bigint
            FROM fairdrop.items, set_config('fairdrop.until', $2, true)
           WHERE item_id = $1 FOR NO KEY UPDATE OF items",
     )
@@ -338,7 +318,15 @@ pub(crate) async fn lock(
     .bind(until_setting(until))
     .fetch_optional(&mut **transaction)
     .await?;
-    left.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))
+    let (units_left, finished_at) = found.ok_or_else(|| LedgerError::NoSuchItem(item_id.clone()))?;
+    Ok(LockedItem { units_left, finished_at: finished_at.map(stamp).transpose()? })
+}
+
+/// An item whose row is locked.
+pub(crate) struct LockedItem {
+    /// The number of units that are left to sell.
+    pub(crate) units_left: i32,
+    pub(crate) finished_at: Option<Stamp>,
 }
 
 /// A moment as the ledger stores it.
@@ -373,5 +361,8 @@ fn read(row: &PgRow) -> Result<LedgerItem, LedgerError> {
         keeps_old_holds: row.try_get("keeps_old_holds")?,
         withheld_in_epoch: row.try_get::<i64, _>("withheld_in_epoch")?.unsigned_abs(),
         withheld_for_epoch: units("withheld_for_epoch")?,
+        finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(stamp).transpose()?,
+        archived_at: row.try_get::<Option<i64>, _>("archived_at")?.map(stamp).transpose()?,
+        is_end_pending: row.try_get("end_pending")?,
     })
 }

@@ -8,6 +8,8 @@
 
 mod access;
 mod at_risk;
+mod ends;
+mod epoch;
 mod error;
 mod exclusions;
 mod heartbeat;
@@ -25,10 +27,12 @@ mod voids;
 
 pub use access::{CALL_LIMIT, MAX_CONNECTIONS};
 pub use at_risk::{AtRisk, Basis, at_risk};
+pub use ends::{ItemEnd, NotArchivable};
+pub use epoch::EpochStart;
 pub use error::LedgerError;
 pub use exclusions::{Excluded, Exclusion, ExclusionOrder};
 pub use heartbeat::{CountedLoss, HEARTBEAT_INTERVAL, LastSigns, MainState, ReplicaState, ReplicationSlot};
-pub use items::{EpochStart, LedgerItem, NEVER_OVERSOLD};
+pub use items::{LedgerItem, NEVER_OVERSOLD};
 pub use migrations::{LATEST_MIGRATION, Migrated};
 pub use outbox::{
     Decided, EventSale, MalformedEvent, OutboxEvent, OutboxEventKind, OutboxState, OutboxTurn, Republished,

@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 15] = [
+const MIGRATIONS: [(i64, &str, &str); 16] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -22,6 +22,7 @@ const MIGRATIONS: [(i64, &str, &str); 15] = [
     (13, "released_at", include_str!("../migrations/0013_released_at.sql")),
     (14, "voids", include_str!("../migrations/0014_voids.sql")),
     (15, "unpaid", include_str!("../migrations/0015_unpaid.sql")),
+    (16, "ends", include_str!("../migrations/0016_ends.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.

@@ -38,6 +38,13 @@ pub struct ItemPage {
     hold_seconds: u32,
 }
 
+impl ItemPage {
+    /// Whether the item took no more orders.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+}
+
 impl ItemMessage {
     /// The message about `item_id` with an earlier `version` and `page`, for a repetition.
     pub fn again(item_id: &ItemId, version: Stamp, page: ItemPage, now: Stamp) -> Self {
@@ -100,6 +107,8 @@ pub enum Status {
     Voided,
     /// The buyer gets no unit of the item.
     Excluded,
+    /// The item was finished, and the buyer has no unit.
+    Over,
     /// The order is not in the queue: main refused it, or the drain dropped it, since its stamp is outside the item's gates.
     Refused { placed_at: Stamp, reason: DropReason },
 }
@@ -127,6 +136,13 @@ impl From<Accepted> for Status {
                 Self::Refused { placed_at, reason }
             }
         }
+    }
+}
+
+impl Status {
+    /// The status of an order that main has in `state`.
+    pub fn of(state: OrderState, item: &Item) -> Self {
+        if item.is_finished() && state.could_be_served() { Self::Over } else { state.into() }
     }
 }
 
@@ -238,6 +254,7 @@ mod tests {
             settle_delay_ms: 2_000,
             paused: false,
             epoch: 1,
+            finished_at: None,
         }
     }
 
@@ -295,6 +312,7 @@ mod tests {
             Status::Released,
             Status::Voided,
             Status::Excluded,
+            Status::Over,
             Status::Reserved { reserved_until: None, cancelling: true },
             Status::Reserved { reserved_until: Some(at(7)), cancelling: false },
             Status::Queued { placed_at: at(1), ahead: 2 },

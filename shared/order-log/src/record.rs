@@ -66,7 +66,7 @@ pub enum RefusalReason {
     NoSuchItem,
     /// The stamp is before the item's opening.
     NotOpenYet,
-    /// The stamp is not before the item's closing.
+    /// The stamp is not before the item's closing, or the item was finished.
     Closed,
 }
 

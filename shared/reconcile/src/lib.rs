@@ -3,10 +3,12 @@
 //! A unit is free only if both stores say so: a unit that one of them has as reserved or sold stays taken. Both change
 //! during the comparison. So a difference counts only if a second comparison still finds it.
 
+mod end;
 mod exclusions;
 mod rebuild;
 mod voids;
 
+pub use end::{Ended, end_item};
 pub use rebuild::{RebuildError, rebuild, restore};
 pub use voids::settle_void;
 
@@ -309,6 +311,7 @@ async fn compare_item(
         ("hold_seconds", known.item.hold_seconds == item.hold_seconds),
         ("settle_window_ms", known.item.settle_window_ms == item.settle_window_ms),
         ("paused", known.paused == item.paused),
+        ("finished", known.finished_at == item.finished_at),
     ];
     let different: Vec<&str> = fields.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect();
     if repair && !different.is_empty() {
@@ -319,7 +322,19 @@ async fn compare_item(
         let writes_window = window_ms != item.settle_window_ms && window_ms <= NewItem::MAX_SETTLE_WINDOW_MS;
         // The units withheld, and with them those left, are written with the stock.
         fields.retain(|(field, _)| *field != "withheld" && (*field != "settle_window_ms" || writes_window));
+        // If Redis alone has the end of the item, an operator repeats the command: a failover has lost it, or the item was
+        // about to open again. Until then it sells nothing.
+        if item.finished_at.is_some() {
+            fields.retain(|(field, _)| *field != "paused");
+            fields.push(("paused", "1".to_owned()));
+        }
         stores.queue.repair_item(item_id, &fields).await?;
+    }
+    if let Some(finished_at) = known.finished_at.filter(|_| repair) {
+        let step = stores.queue.finish_step(item_id, finished_at).await.map_err(ItemError::from)?;
+        if step.left > 0 {
+            stores.ledger.repeat_end(item_id).await?;
+        }
     }
     Ok(different)
 }

@@ -71,6 +71,7 @@ pub async fn restore(stores: &Stores, item_id: &ItemId, epoch: u64) -> Result<i6
     let written = write_reservations(stores, item_id, &rebuild).await?;
     let mut fields = item_fields(&known);
     fields.push(("epoch", epoch.to_string()));
+    fields.extend(known.finished_at.map(|at| ("finished", at.to_string())));
     stores.queue.activate(item_id).await.map_err(unanswered)?;
     let taken: i64 = stores
         .link

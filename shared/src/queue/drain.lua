@@ -21,6 +21,9 @@
 -- This script compares the lease's end with Redis's own clock at the moment of the change. So a caller that was frozen
 -- in between sells nothing. From the first lease on, the item carries `leased`, and is not sold without one.
 --
+-- Of an item that was finished (`finished`), nothing is taken, whatever its stock is. It is paused, too, for drains of a
+-- version that does not know the field.
+--
 -- While the item is being restored (`restoring`), nothing is taken and `closed` does not rise. With order logs, this
 -- script finds out that another server has become the primary, before it takes anything from it: the end of the queue
 -- may be missing there, so that the item waits to be restored. The replication id changes with each promotion and each
@@ -35,7 +38,8 @@
 -- the item is being restored, otherwise 0; and, if orders were taken, those of excluded buyers that were dropped.
 local item = redis.call('HMGET', KEYS[1],
   'stock_left', 'opens_at', 'closes_at', 'hold_seconds', 'settle_window_ms', 'paused', 'epoch', 'leased',
-  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary', 'run_id')
+  'leased_until', 'closed', 'late', 'late_before', 'late_since', 'settle_delay_ms', 'restoring', 'primary', 'run_id',
+  'finished')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -45,6 +49,9 @@ if ARGV[2] ~= '' then
   if not item[8] then redis.call('HSET', KEYS[1], 'leased', '1') end
 elseif item[8] or item[9] then -- leased_until: an item that an earlier version sold by a lease
   return redis.error_reply('LEASE the item is sold by a lease, and the caller has none')
+end
+if item[18] then
+  return { 0, 0, 0, 0, 0, tonumber(item[1]), redis.call('ZCARD', KEYS[2]), -1, item[5] * 1000, 0 }
 end
 local restoring = item[15]
 if ARGV[5] == '1' and not restoring then

@@ -10,7 +10,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return redis.error_reply('NOITEM the 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 -- As in settle.lua.
-local closed = redis.call('HGET', KEYS[1], 'closed')
+local stamps = redis.call('HMGET', KEYS[1], 'closed', 'last_closed')
+local closed = stamps[1] or stamps[2]
 local moment = '-' .. (closed and closed - now > 0 and closed or now)
 local scores = redis.call('ZMSCORE', KEYS[3], unpack(ARGV))
 local marks = {}

@@ -23,6 +23,8 @@ pub enum ItemError {
     NoSuchItem(ItemId),
     #[error("item {0} already exists")]
     Exists(ItemId),
+    #[error("item {0} was finished: its queue stays empty")]
+    Finished(ItemId),
     #[error("there are {MAX_ITEMS} items already, which is the maximum")]
     TooMany,
     #[error("stock_total must be at least {taken}, the number of units that are reserved or sold")]
@@ -108,6 +110,21 @@ impl Queue {
     ) -> Result<(), ItemError> {
         let fields: Vec<_> = fields.iter().cloned().chain([("is_repair", "1".to_owned())]).collect();
         self.change_item(item_id, &fields).await
+    }
+
+    /// Lets an item that was finished open again, as `new` has it. An item that was not finished gets these values, too.
+    pub async fn reopen_item(&self, new: &NewItem, paused: bool) -> Result<(), ItemError> {
+        let fields = [
+            ("reopened", "1".to_owned()),
+            ("name", new.name.clone()),
+            ("stock_total", new.stock_total.to_string()),
+            ("opens_at", new.opens_at.to_string()),
+            ("closes_at", new.closes_at.map(|stamp| stamp.to_string()).unwrap_or_default()),
+            ("hold_seconds", new.hold_seconds.to_string()),
+            ("settle_window_ms", new.settle_window_ms.to_string()),
+            ("paused", u8::from(paused).to_string()),
+        ];
+        self.change_item(&new.item_id, &fields).await
     }
 
     async fn change_item(&self, item_id: &ItemId, fields: &[(&str, String)]) -> Result<(), ItemError> {
@@ -241,6 +258,10 @@ pub(super) fn parse(item_id: &ItemId, fields: &HashMap<String, String>) -> Resul
         },
         paused: field::<u8>(item_id, fields, "paused")? != 0,
         epoch: field(item_id, fields, "epoch")?,
+        finished_at: match fields.get("finished") {
+            None => None,
+            Some(_) => Some(stamp("finished")?),
+        },
     })
 }
 

@@ -42,6 +42,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// All of them.
+    pub fn all(&self) -> [&str; 8] {
+        let Self { item, orders, reservations, attempts, tasks, left, served, dead_letters } = self;
+        [item, orders, reservations, attempts, tasks, left, served, dead_letters].map(String::as_str)
+    }
+
     pub fn of(item_id: &ItemId) -> Self {
         Self {
             item: format!("item:{{{item_id}}}"),
@@ -70,8 +76,7 @@ mod tests {
     fn all_keys_of_an_item_share_a_hash_tag() {
         let item_id = "sneaker-42".parse().unwrap();
         let (keys, rebuild) = (Keys::of(&item_id), Keys::rebuild(&item_id, "token"));
-        let scripts = [&keys.item, &keys.orders, &keys.reservations, &keys.attempts, &keys.tasks];
-        for key in scripts.into_iter().chain([&keys.left, &keys.served, &rebuild]) {
+        for key in keys.all().into_iter().chain([rebuild.as_str()]) {
             assert!(key.ends_with(":{sneaker-42}"), "{key}");
         }
     }

@@ -37,6 +37,13 @@ impl OrderState {
     }
 }
 
+impl OrderState {
+    /// Whether the buyer has no unit, and could get one as long as the item is not finished.
+    pub fn could_be_served(self) -> bool {
+        matches!(self, Self::None | Self::Queued { .. } | Self::Released)
+    }
+}
+
 /// The event that a reservation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -52,16 +59,6 @@ impl Queue {
     /// The state of `buyer`'s order on main, at one moment, in one round trip. A server that does not take writes
     /// refuses: a demoted main answers reads for as long as it lives.
     pub async fn order_state(&self, item_id: &ItemId, buyer: &UserToken) -> Result<OrderState, LinkError> {
-        Ok(self.order_and_release(item_id, buyer).await?.0)
-    }
-
-    /// The state of `buyer`'s order, as [`order_state`](Self::order_state), and when a unit of the buyer was released, if
-    /// that is what main knows of the buyer.
-    pub async fn order_and_release(
-        &self,
-        item_id: &ItemId,
-        buyer: &UserToken,
-    ) -> Result<(OrderState, Option<Stamp>), LinkError> {
         let keys = Keys::of(item_id);
         let (placed_at, ahead, hold): (Option<f64>, Option<u64>, Option<f64>) = self
             .link
@@ -74,16 +71,16 @@ impl Queue {
                     .await
             })
             .await?;
-        Ok((state_of(placed_at, ahead, hold), hold.and_then(released_at)))
+        Ok(state_of(placed_at, ahead, hold))
     }
 
-    /// The item and the state of `buyer`'s order for it on main, as [`order_state`](Self::order_state): before a refusal
-    /// that is final.
+    /// The item and the state of `buyer`'s order for it on main, as [`order_state`](Self::order_state), and when a unit of
+    /// the buyer was released, if that is what main knows of the buyer.
     pub async fn item_and_order(
         &self,
         item_id: &ItemId,
         buyer: &UserToken,
-    ) -> Result<(Item, OrderState), ItemError> {
+    ) -> Result<(Item, OrderState, Option<Stamp>), ItemError> {
         let keys = Keys::of(item_id);
         let (fields, placed_at, ahead, hold): (
             HashMap<String, String>,
@@ -102,7 +99,8 @@ impl Queue {
                     .await
             })
             .await?;
-        Ok((items::parse(item_id, &fields)?, state_of(placed_at, ahead, hold)))
+        let item = items::parse(item_id, &fields)?;
+        Ok((item, state_of(placed_at, ahead, hold), hold.and_then(released_at)))
     }
 }
 

@@ -5,8 +5,9 @@
 --
 -- The item's `closed` decides: nothing at or below it may enter. 10000000 us (MAX_WINDOW) is the backstop for a
 -- watermark that a failover has lost. An item of an earlier version has no `closed`: its window stays fixed. An item
--- that Redis has lost (NOITEM) decides nothing: its order is neither queued nor refused before the item is back. 100000 us
--- is the clocks' tolerance (CLOCK_TOLERANCE_MICROS). Both are constants to save every order an argument; tests compare
+-- that Redis has lost (NOITEM) decides nothing: its order is neither queued nor refused before the item is back. An item
+-- that was finished has no `closed` and queues nothing: so only items without `closed` pay for that read. 100000 us is
+-- the clocks' tolerance (CLOCK_TOLERANCE_MICROS). Both are constants to save every order an argument; tests compare
 -- them.
 --
 -- The drain's delay follows the ages that it finds in `late`. Only ages above half of the window are written, and
@@ -26,6 +27,7 @@ local closed = call('HGET', KEYS[3], 'closed')
 local is_taken = hold and hold + 0 >= 0
 local was_taken = hold and placed_at + hold + 100000 <= 0
 local is_late
+local is_finished = not closed and call('HGET', KEYS[3], 'finished')
 if not closed and call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOITEM the item does not exist') end
 if closed then is_late = placed_at - closed <= 0 or age > 10000000 else is_late = age - ARGV[3] > 0 end
 if closed and is_late and placed_at - closed > 0 and not (hold and placed_at + hold <= 0) then
@@ -36,7 +38,7 @@ if closed and is_late and placed_at - closed > 0 and not (hold and placed_at + h
   local primary = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or item[2]
   is_late = not item[1] and item[2] == primary
 end
-local is_queued = not is_taken and not was_taken and not is_late and age >= -100000
+local is_queued = not is_taken and not was_taken and not is_late and not is_finished and age >= -100000
   and call('ZADD', KEYS[1], 'NX', placed_at, buyer) == 1
 
 -- Also of an order that is refused: the next ones of its region will be as old.
@@ -49,6 +51,7 @@ if is_queued then return age end
 -- Only a server that takes writes may refuse: on a replica, this write of nothing raises READONLY. No buyer is ''.
 call('ZREM', KEYS[1], '')
 if is_taken then return { 'taken', hold, age } end
+if is_finished then return { 'closed', '', age } end
 local queued_at = call('ZSCORE', KEYS[1], buyer)
 if queued_at then return { 'queued', queued_at, age } end
 if was_taken or is_late and hold and placed_at + hold <= 0 then return { 'released', '', age } end

@@ -66,6 +66,8 @@ pub enum Placement {
     Released,
     /// The stamp is ahead of main's clock by more than the tolerance; the order is not queued.
     ClockAhead,
+    /// The item was finished; the order is not queued.
+    Closed,
 }
 
 /// Why there is no answer of main about an order.
@@ -92,7 +94,9 @@ impl Placing {
                 self.placement = Placement::Queued;
             }
             // The earlier attempt may have been queued and served in between, or may still arrive.
-            Placement::TooLate | Placement::Released | Placement::ClockAhead if maybe_sent => {
+            Placement::TooLate | Placement::Released | Placement::ClockAhead | Placement::Closed
+                if maybe_sent =>
+            {
                 return Err(PlaceError::Unknown);
             }
             _ => {}
@@ -213,6 +217,7 @@ fn placement(state: &[u8], figure: &[u8]) -> Option<Placement> {
         b"too_late" => Placement::TooLate,
         b"released" => Placement::Released,
         b"clock_ahead" => Placement::ClockAhead,
+        b"closed" => Placement::Closed,
         _ => return None,
     })
 }
@@ -256,7 +261,7 @@ mod tests {
         let ours = Placement::AlreadyQueued { placed_at: at(5) };
         let earlier = Placement::AlreadyQueued { placed_at: at(4) };
         let taken = Placement::AlreadyTaken { sold: false };
-        let refusals = [Placement::TooLate, Placement::Released, Placement::ClockAhead];
+        let refusals = [Placement::TooLate, Placement::Released, Placement::ClockAhead, Placement::Closed];
         for placement in [Placement::Queued, ours, earlier, taken].into_iter().chain(refusals) {
             assert_eq!(meaning(placement, false), Ok(placement));
         }

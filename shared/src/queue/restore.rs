@@ -63,9 +63,10 @@ impl Queue {
         let limit =
             if take_over_after.is_zero() { String::new() } else { take_over_after.as_micros().to_string() };
         let begun = self.link.call(async |mut connection| {
-            BEGIN.key(&key).arg(token).arg(&limit).invoke_async::<u64>(&mut connection).await
+            BEGIN.key(&key).arg(token).arg(&limit).invoke_async::<i64>(&mut connection).await
         });
         match begun.await {
+            Ok(-1) => Err(ItemError::Finished(item_id.clone())),
             Ok(begun) => Ok(begun == 1),
             Err(LinkError::Refused(code)) if code == "NOITEM" => Err(ItemError::NoSuchItem(item_id.clone())),
             Err(error) => Err(error.into()),

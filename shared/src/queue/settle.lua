@@ -18,7 +18,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 -- A clock that was set back must not release a unit before the stamp that it was served for: place.lua compares the two.
-local closed = redis.call('HGET', KEYS[1], 'closed')
+local marks = redis.call('HMGET', KEYS[1], 'closed', 'last_closed')
+local closed = marks[1] or marks[2]
 local released = '-' .. (closed and closed - now > 0 and closed or now)
 local changed, back, sold = 0, 0, 0
 for i = 1, #ARGV, 4 do

@@ -2,12 +2,13 @@
 --
 -- KEYS  1 item:{id}
 -- ARGV  pairs of field and value: name, stock_total, opens_at, closes_at,
---       hold_seconds, settle_window_ms, paused. `closed_at` closes the item at that moment, unless it closes earlier; it may be
+--       hold_seconds, settle_window_ms, paused. `reopened` makes an item that was finished one that opens again: what it was
+--       before is never served, because the watermark is above. `closed_at` closes the item at that moment, unless it closes earlier; it may be
 --       before the item opens. `is_repair` has the fields written as they are, without a rule.
 --
 -- Returns 'OK', 'NOITEM', 'TAKEN' and the units reserved or sold, or 'GATES' if the item would close before it opens.
 local old = redis.call('HMGET', KEYS[1], 'stock_total', 'stock_left', 'opens_at', 'closes_at', 'closed',
-  'settle_window_ms')
+  'settle_window_ms', 'finished', 'last_closed')
 if not old[1] then return { 'NOITEM' } end
 
 local new = {}
@@ -31,11 +32,20 @@ else
 end
 
 -- An item of an earlier version has no watermark, and its window was fixed: everything before it may have been served.
-if new.settle_window_ms and not old[5] then
+if new.settle_window_ms and not old[5] and not old[7] then
   local time = redis.call('TIME')
   new.closed = string.format('%.0f', time[1] * 1000000 + time[2] - old[6] * 1000)
 end
 
-new.is_repair = nil
+if new.reopened and old[7] then
+  -- Written again as a whole: `closed` is its first field, which every order reads.
+  local fields = redis.call('HGETALL', KEYS[1])
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'closed', old[8] or old[7], unpack(fields))
+  redis.call('HDEL', KEYS[1], 'finished', 'last_closed')
+  redis.call('HSET', KEYS[1], 'reopened_after', old[7])
+end
+new.reopened, new.is_repair = nil, nil
+
 for field, value in pairs(new) do redis.call('HSET', KEYS[1], field, value) end
 return { 'OK' }

@@ -163,7 +163,8 @@ pub async fn unrestored(stores: &Stores, run: &Run) -> Result<Vec<ItemId>, Obsta
 /// gets the new epoch. An item whose orders have all expired in the logs, or that opens much later, needs none.
 pub(super) async fn await_replay(stores: &Stores, item_id: &ItemId) -> Result<(), ItemError> {
     let (item, now) = (stores.queue.item(item_id).await?, stores.queue.main_time().await?);
-    let may_have_orders = item.opens_at <= now.saturating_add(OPENS_SOON)
+    let may_have_orders = !item.is_finished()
+        && item.opens_at <= now.saturating_add(OPENS_SOON)
         && item.closes_at.is_none_or(|closes_at| closes_at.saturating_add(RETENTION) > now);
     if may_have_orders {
         stores.queue.restore_begin(item_id, RESTORE_WANTED, Duration::ZERO).await?;

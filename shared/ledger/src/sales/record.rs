@@ -15,7 +15,7 @@ impl Ledger {
     ///
     /// It can be repeated: a recorded reservation changes nothing, whatever its state is now. A buyer with a released
     /// reservation can only be reserved again by a newer one, and one with a voided unit only for a newer order.
-    /// Reservations of excluded buyers are not recorded.
+    /// Reservations of excluded buyers are not recorded, nor those that were made after the item was finished.
     ///
     /// With a lease, all reservations are written under the lease's epoch, also those that were made under an earlier
     /// epoch: they stay valid after a failover.
@@ -49,7 +49,12 @@ impl Ledger {
         let (excluded, rows) = self
             .within_limit(async {
                 let mut transaction = self.pool.begin().await?;
-                let left = lock(&mut transaction, item_id, permit.until()).await?;
+                let item = lock(&mut transaction, item_id, permit.until()).await?;
+                // A Redis that has lost the end of the item may reserve after it: the ledger has no unit for that.
+                let may_be_new: Vec<bool> = batch
+                    .iter()
+                    .map(|one| item.finished_at.is_none_or(|finished_at| one.reserved_at <= finished_at))
+                    .collect();
                 let record = RECORD.replace("{exclusions}", exclusions);
                 let excluded: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(record))
                     .bind(item_id.as_str())
@@ -59,7 +64,8 @@ impl Ledger {
                     .bind(moments(|one| one.reserved_at))
                     .bind(moments(|one| one.hold_until))
                     .bind(&epochs)
-                    .bind(left)
+                    .bind(item.units_left)
+                    .bind(&may_be_new)
                     .fetch_all(&mut *transaction)
                     .await?;
                 let rows = read_states(&mut transaction, STATES, item_id, &buyers).await?;
@@ -113,16 +119,17 @@ const WITHOUT_EXCLUSIONS: &str = "excluded_buyers AS (SELECT ''::text AS user_to
 const RECORD: &str = "
     WITH batch AS (
         SELECT DISTINCT ON (user_token) *
-          FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-               WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, place)
+          FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $9::boolean[])
+               WITH ORDINALITY AS t (user_token, state, placed_at, reserved_at, hold_until, epoch, may_be_new, place)
          ORDER BY user_token, reserved_at DESC
     ), candidates AS (
         SELECT batch.* FROM batch
           LEFT JOIN fairdrop.sales AS known ON known.item_id = $1 AND known.user_token = batch.user_token
-         WHERE known.user_token IS NULL
-            OR known.state = 'released' AND known.reserved_at < batch.reserved_at
-            OR known.state = 'voided' AND known.reserved_at < batch.reserved_at
-               AND known.placed_at < batch.placed_at
+         WHERE may_be_new
+           AND (known.user_token IS NULL
+                OR known.state = 'released' AND known.reserved_at < batch.reserved_at
+                OR known.state = 'voided' AND known.reserved_at < batch.reserved_at
+                   AND known.placed_at < batch.placed_at)
     ), {exclusions}, new_rows AS (
         SELECT * FROM candidates WHERE user_token NOT IN (SELECT user_token FROM excluded_buyers)
          ORDER BY place LIMIT greatest($8, 0)

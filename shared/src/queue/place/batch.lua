@@ -18,6 +18,7 @@ local call, window = redis.call, ARGV[1] + 0
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local closed = call('HGET', KEYS[3], 'closed')
+local is_finished = not closed and call('HGET', KEYS[3], 'finished')
 if not closed and call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOITEM the item does not exist') end
 -- Nothing at or below this stamp may enter.
 local limit = now - window - 1
@@ -56,6 +57,16 @@ local lists = call('EXISTS', KEYS[2], KEYS[4])
 local has_left = lists == 2 or lists == 1 and call('EXISTS', KEYS[4]) == 1
 local holds = lists > (has_left and 1 or 0) and call('ZMSCORE', KEYS[2], unpack(buyers)) or {}
 local left = has_left and call('ZMSCORE', KEYS[4], unpack(buyers)) or {}
+
+if is_finished then
+  -- Only a server that takes writes may refuse.
+  call('ZREM', KEYS[1], '')
+  for i = 1, count do
+    local is_taken = holds[i] and holds[i] + 0 >= 0
+    say(i, is_taken and 'taken' or 'closed', is_taken and holds[i] or '')
+  end
+  return answer
+end
 
 -- The path of a drop's opening: no order is refused. It makes as few calls and tables as it can.
 if ARGV[2] - limit > 0 and now - ARGV[2] <= 10000000 and ARGV[3] - newest <= 0 then

@@ -7,9 +7,11 @@
 -- On another primary than before the watermark starts again: nothing of this life of the queue was drained. The
 -- replication id says which server the orders are restored to.
 --
--- Returns 1, or 0 while another restore is in progress.
-local item = redis.call('HMGET', KEYS[1], 'stock_left', 'restoring', 'restored_at', 'primary', 'run_id')
+-- Returns 1, or 0 while another restore is in progress, or -1 if the item was finished: its queue stays empty.
+local item = redis.call('HMGET', KEYS[1], 'stock_left', 'restoring', 'restored_at', 'primary', 'run_id',
+  'finished')
 if not item[1] then return redis.error_reply('NOITEM the item does not exist') end
+if item[6] then return -1 end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if item[2] and item[2] ~= 'wanted' and item[2] ~= ARGV[1] and ARGV[2] ~= '' and math.abs(now - (item[3] or 0)) < tonumber(ARGV[2]) then
