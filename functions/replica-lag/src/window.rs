@@ -15,6 +15,9 @@ const MAX_LAGS: usize = 20;
 const APART_MS: i64 = 30 * 60_000;
 /// Replay that makes no progress for this long stands still.
 const STANDS_STILL_MS: i64 = 1_000;
+/// A lag is the replica's if it does not shrink in this number of samples. A query that holds replay is not seen if no two
+/// samples fall into that time: then the lag grows in two samples at most.
+const GROWS_IN: usize = 3;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -63,8 +66,7 @@ impl Window {
     /// a lag goes on for a while after the lag: what was held up has arrived by then, and says nothing.
     pub fn remember_lag(&mut self, lag_limit_seconds: f64) {
         let (Some(newest), Some(class)) = (self.newest(), self.replica_class()) else { return };
-        let is_behind = newest.lag_that_counts().is_some_and(|lag| lag >= lag_limit_seconds / 2.0);
-        if !self.is_unobstructed || !is_behind {
+        if !self.is_unobstructed || !self.grows(lag_limit_seconds / 2.0) {
             return;
         }
         let lag = PastLag { class: class.to_owned(), until_ms: newest.at_ms };
@@ -75,6 +77,16 @@ impl Window {
         self.lags.push(lag);
         let surplus = self.lags.len().saturating_sub(MAX_LAGS);
         self.lags.drain(..surplus);
+    }
+
+    /// Whether the lag is at least `least` seconds in the newest samples and does not shrink.
+    fn grows(&self, least: f64) -> bool {
+        let first = self.samples.len().saturating_sub(GROWS_IN);
+        let newest = self.samples.get(first..).unwrap_or_default();
+        let lags: Option<Vec<f64>> = newest.iter().map(StandbySample::lag_that_counts).collect();
+        lags.is_some_and(|lags| {
+            lags.len() == GROWS_IN && lags.is_sorted() && lags.iter().all(|lag| *lag >= least)
+        })
     }
 
     /// How often a replica of this class has fallen behind in the last two weeks, before now.
