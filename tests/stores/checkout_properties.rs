@@ -4,9 +4,10 @@
 use anyhow::{Context, Result, bail};
 use checkout_worker::{BatchFill, ItemWork, WorkerContext};
 use futures::future::join_all;
-use ledger::{ExclusionOrder, Ledger, Sale, SaleState, VoidOrder};
+use ledger::{ExclusionOrder, Ledger, LedgerError, SaleState, VoidOrder};
 use local::crowd::audit::DropResult;
 use local::system::clock::micros_now;
+use local::system::process::scaled;
 use order_confirm::App;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -157,7 +158,7 @@ async fn run_event(
             let token = order(item_id, &name(buyer), 0)?.user_token;
             let order = VoidOrder { buyer: &token, reason: "fraud", by: None, bars: false };
             let ledger = &servers.ledger.ledger;
-            let void = ledger.void(item_id, order, Permit::Unleased.fence(1)).await?;
+            let void = until_answered(|| ledger.void(item_id, order, Permit::Unleased.fence(1))).await?;
             if let Some(void) = void.filter(|_| !dies) {
                 reconcile::settle_void(queue, ledger, &void).await?;
             }
@@ -167,7 +168,8 @@ async fn run_event(
             let buyers = [order(item_id, &name(buyer), 0)?.user_token];
             let order = ExclusionOrder { buyers: &buyers, reason: "bots", by: None };
             let ledger = &servers.ledger.ledger;
-            let excluded = ledger.exclude(item_id, order, Permit::Unleased.fence(1)).await?;
+            let excluded =
+                until_answered(|| ledger.exclude(item_id, order, Permit::Unleased.fence(1))).await?;
             if !dies {
                 queue.exclude(item_id, &buyers).await?;
             }
@@ -177,6 +179,20 @@ async fn run_event(
         }
     }
     Ok(None)
+}
+
+/// Repeats a command that a repetition does not change until the ledger answers: a busy machine may have no connection left.
+async fn until_answered<T, Fut>(call: impl Fn() -> Fut) -> Result<T, LedgerError>
+where
+    Fut: Future<Output = Result<T, LedgerError>>,
+{
+    let started = Instant::now();
+    loop {
+        match call().await {
+            Err(LedgerError::Unavailable(_)) if started.elapsed() < scaled(Duration::from_secs(20)) => {}
+            answer => return answer,
+        }
+    }
 }
 
 /// Checks the invariants again and again.
@@ -191,11 +207,13 @@ async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
         let (units, sold_in_redis): (i64, Vec<String>) =
             script.key(&keys.item).key(&keys.reservations).invoke_async(&mut connection).await?;
         // The ledger is read after Redis: a unit that is sold in Redis must be committed already.
-        let known = servers.ledger.ledger.item(item_id).await?;
-        let sold = buyers_with(&servers.ledger.ledger, item_id, |sale| {
-            matches!(sale.state, SaleState::Sold | SaleState::Voided)
-        });
-        let sold = sold.await?;
+        let ledger = &servers.ledger.ledger;
+        let known = until_answered(|| ledger.item(item_id)).await?;
+        let mut sold = sold(ledger, item_id).await?;
+        // They were sold, and may be reserved again by now.
+        let voids = until_answered(|| ledger.voids(item_id, 1_000)).await?.into_iter();
+        let voided = voids.filter(|void| void.was == SaleState::Sold);
+        sold.extend(voided.map(|void| void.user_token.as_str().to_owned()));
         if units != i64::from(known.item.stock_total) {
             bail!("{units} units in Redis of {}", known.item.stock_total);
         }
@@ -210,17 +228,9 @@ async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
 }
 
 async fn sold(ledger: &Ledger, item_id: &ItemId) -> Result<HashSet<String>> {
-    buyers_with(ledger, item_id, |sale| sale.state == SaleState::Sold).await
-}
-
-async fn buyers_with(
-    ledger: &Ledger,
-    item_id: &ItemId,
-    wanted: impl Fn(&Sale) -> bool,
-) -> Result<HashSet<String>> {
-    let sales = ledger.sales(item_id, None, 1_000).await?;
-    let found = sales.into_iter().filter(wanted);
-    Ok(found.map(|sale| sale.user_token.as_str().to_owned()).collect())
+    let sales = until_answered(|| ledger.sales(item_id, None, 1_000)).await?;
+    let sold = sales.into_iter().filter(|sale| sale.state == SaleState::Sold);
+    Ok(sold.map(|sale| sale.user_token.as_str().to_owned()).collect())
 }
 
 /// Lets the drop finish: the payers pay, the other buyers cancel.
@@ -230,7 +240,7 @@ async fn finish(servers: &CheckoutServers, item_id: &ItemId, case: &DropCase) ->
     let (started, mut attempt) = (Instant::now(), 0);
     loop {
         let ledger = &servers.ledger.ledger;
-        for void in ledger.unsettled_voids(Duration::ZERO, 100).await? {
+        for void in until_answered(|| ledger.unsettled_voids(Duration::ZERO, 100)).await? {
             reconcile::settle_void(queue, ledger, &void).await?;
         }
         queue.drain(item_id, 500, Permit::Unleased).await?;
@@ -257,7 +267,7 @@ async fn finish(servers: &CheckoutServers, item_id: &ItemId, case: &DropCase) ->
                 queue.leave(item_id, &token).await?;
             }
         }
-        if started.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > scaled(Duration::from_secs(20)) {
             bail!("the drop does not end: {waiting} waiting, {taken} taken, {sold} sold, {tasks} tasks");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
