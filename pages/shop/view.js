@@ -42,5 +42,5 @@ export function view(checkout, nowMs) {
 }
 
 function refused({ refused: why }) {
-  return why === "voided" ? "The shop has taken the unit back." : "Your payment came after your reservation had ended, so the unit is not yours.";
+  return why?.endsWith("voided") ? "The shop has taken the unit back." : "Your payment came after your reservation had ended, so the unit is not yours.";
 }

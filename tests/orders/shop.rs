@@ -203,6 +203,33 @@ async fn money_that_comes_after_the_reservation_is_returned() {
     assert!(street.sold().await.is_empty());
 }
 
+/// A sold unit, and one whose payment is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_money_of_a_voided_unit_is_returned() {
+    let street = Street::open(2, 60, 8).await;
+    for buyer in ["ann", "ben"] {
+        street.reserve(buyer).await;
+    }
+    let (_, sold) = street.pay("ann", "card_ok").await.unwrap();
+    assert_eq!(sold["payment"]["status"], "sold");
+    let paying = async {
+        let (_, refunded) = street.pay("ben", "card_slow_5000").await.unwrap();
+        assert_eq!(refunded["payment"]["status"], "refunded", "{refunded}");
+    };
+    let voiding = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for buyer in ["ann", "ben"] {
+            let void = json!({ "command": "void", "item_id": "drop", "buyer": buyer, "reason": "fraud", "by": "Ann" });
+            street.system.admin(&void).await.unwrap();
+        }
+    };
+    tokio::join!(paying, voiding);
+    let voided = street.until("ann", "payment.status", "refunded").await;
+    assert_eq!((&voided["status"], &voided["payment"]["refused"]), (&json!("voided"), &json!("voided")));
+    assert_eq!(street.money(), (2, 2));
+    assert!(street.sold().await.is_empty());
+}
+
 /// Processes die, events come twice and in any order, and the provider's answers are lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shop_and_its_money_are_as_the_ledger_says_whatever_dies() {

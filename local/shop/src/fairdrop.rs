@@ -18,7 +18,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(31);
 /// Calls at the same time; more wait for their turn.
 const MAX_CALLS: usize = 64;
 /// Refusals of a `paid` that are final (docs/PROBLEMS.md): the shop returns the money.
-const FINAL: [&str; 4] = ["no-reservation", "reservation-ended", "already-paid", "payment-used"];
+const FINAL: [&str; 5] =
+    ["no-reservation", "reservation-ended", "already-paid", "payment-used", "unit-voided"];
 
 pub(crate) struct Fairdrop {
     http: reqwest::Client,
