@@ -59,8 +59,11 @@ impl FailoverHistory {
         self.change(|run| run.without_log(&region).is_ok())
     }
 
-    /// The operator names another Redis, which is empty.
+    /// The operator names another Redis, which is empty. Most operators have none: then the run must end without it.
     pub(crate) fn use_redis(&mut self) -> bool {
+        if !self.has_spare {
+            return false;
+        }
         let endpoint = format!("spare-{}.example:6379", self.version);
         let is_accepted = self.change(|run| run.use_redis(&endpoint).is_ok());
         if is_accepted {

@@ -57,6 +57,8 @@ pub(crate) struct FailoverHistory {
     sellers: Vec<Seller>,
     /// What the operator does, in draws of its own.
     pub(crate) operator: Draws,
+    /// Whether the operator has another Redis.
+    pub(crate) has_spare: bool,
     pub(crate) executions: Vec<Option<Execution>>,
     /// As the table has it.
     pub(crate) run: Run,
@@ -93,6 +95,7 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
         free: Vec::new(),
         number: 0,
         sellers: Vec::new(),
+        has_spare: operator.chance(0.4),
         operator,
         executions: Vec::new(),
         run,
