@@ -71,15 +71,21 @@ impl Items {
             }
             return Ok(Some(copy));
         }
-        let known = queue.item_ids_on_primary(limit).await?;
-        if known.is_empty() {
-            return Err(Undecided::Main("main has no item: its Redis may have been lost".into()));
-        }
+        let known = ids_of_main(queue).await?;
         if known.contains(item_id) || seen().contains(item_id) {
             return Err(Undecided::Item("main has lost the item".into()));
         }
         Ok(None)
     }
+}
+
+/// All items of main. A Redis that was lost has none.
+async fn ids_of_main(queue: &Queue) -> Result<HashSet<ItemId>, Undecided> {
+    let known = queue.item_ids_on_primary(queue.call_limit() * 2).await?;
+    if known.is_empty() {
+        return Err(Undecided::Main("main has no item: its Redis may have been lost".into()));
+    }
+    Ok(known)
 }
 
 /// Main's decisions about orders of one item, in their order.
@@ -104,6 +110,10 @@ pub(crate) async fn decide(
         })
         .collect();
     let placed = app.queue.place_batch(item_id, &sent, copy.item.settle_window(), &app.clock).await;
+    if placed.iter().any(|answer| matches!(answer, Err(PlaceError::BadKeys))) {
+        // The item's hash may be gone with all others, which is not a fault of the item.
+        ids_of_main(&app.queue).await?;
+    }
     check_clock(&placed);
     let mut placed = placed.into_iter();
     let decisions = decided.into_iter().map(|decided| match decided {

@@ -24,15 +24,16 @@ use order_log::{LogRecord, OrderLog};
 use shared::clock::Clock;
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::ItemId;
-use shared::queue::{BATCH_SCRIPTS, Link, MAX_PLACED, Queue, random_part_of};
+use shared::queue::{BATCH_SCRIPTS, Link, MAX_PLACED, MAX_WINDOW, Queue, random_part_of};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
 use undecided::Undecided;
 use work::{Work, work};
 
-/// No attempt and no write starts later than this in an invocation. An attempt takes 10 s at most: the longest window of its
-/// orders.
+/// No attempt and no write starts later than this in an invocation. An attempt takes 10 s at most, the longest window of its
+/// orders, with all calls that belong to it.
 pub const RUN_LIMIT: Duration = Duration::from_secs(12);
 /// The longest pause before the first repetition; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -79,10 +80,12 @@ pub async fn handle(app: &App, event: &StreamEvent, time: Duration) -> BatchResp
         tracing::error!(%error, sequence_number, "a record of the order log is malformed; it is passed over, and no order is placed for it");
     }
     let (items, withdrawn) = work(&entries);
-    metrics::counter!("log_orders_decided").increment(withdrawn);
     let applied = items.iter().map(|(item_id, work)| apply_item(app, item_id, work.clone(), &entries, until));
     let undecided: Vec<usize> = join_all(applied).await.concat();
     metrics::counter!("log_records_undecided").increment(undecided.len() as u64);
+    // A batch that main does not decide is delivered again: it must not look like progress each time.
+    let withdrawn = if undecided.is_empty() { withdrawn } else { 0 };
+    metrics::counter!("log_orders_decided").increment(withdrawn);
     let first = undecided.iter().min().and_then(|position| entries.get(*position));
     BatchResponse::again_from(first.map(|entry| entry.sequence_number.as_str()))
 }
@@ -98,12 +101,12 @@ async fn apply_item(
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let faults = Faults::default();
-        work = apply_once(app, item_id, work, entries, until, &faults).await;
+        let pass = Pass { until, item_until: until.min(began + ITEM_LIMIT), fault: Mutex::default() };
+        work = apply_once(app, item_id, work, entries, &pass).await;
         if work.is_done() {
             return Vec::new();
         }
-        if let Some(fault) = faults.last()
+        if let Some(fault) = pass.last_fault()
             && began.elapsed() + pause >= ITEM_LIMIT
         {
             set_aside(item_id, work.positions().count(), &fault);
@@ -126,21 +129,14 @@ fn set_aside(item_id: &ItemId, records: usize, fault: &str) {
 
 /// Applies `work` once, and returns what is still undecided of it. Orders of buyers who withdraw nothing do not wait for
 /// the withdrawals of others.
-async fn apply_once(
-    app: &App,
-    item_id: &ItemId,
-    work: Work,
-    entries: &[Entry],
-    until: Instant,
-    faults: &Faults,
-) -> Work {
-    let orders = place_all(app, item_id, &work.orders, entries, until, faults);
+async fn apply_once(app: &App, item_id: &ItemId, work: Work, entries: &[Entry], pass: &Pass) -> Work {
+    let orders = place_all(app, item_id, &work.orders, entries, pass);
     let withdrawals = async {
-        let leaves = withdraw_all(app, item_id, &work.leaves, entries, until, faults).await;
+        let leaves = withdraw_all(app, item_id, &work.leaves, entries, pass).await;
         if !leaves.is_empty() {
             return (leaves, work.later.clone());
         }
-        (leaves, place_all(app, item_id, &work.later, entries, until, faults).await)
+        (leaves, place_all(app, item_id, &work.later, entries, pass).await)
     };
     let (orders, (leaves, later)) = join(orders, withdrawals).await;
     Work { orders, leaves, later }
@@ -152,37 +148,30 @@ async fn place_all(
     item_id: &ItemId,
     positions: &[usize],
     entries: &[Entry],
-    until: Instant,
-    faults: &Faults,
+    pass: &Pass,
 ) -> Vec<usize> {
     let mut undecided = Vec::new();
     for positions in positions.chunks(MAX_PLACED) {
         // Main does not answer: the rest would take as long.
-        if !undecided.is_empty() || Instant::now() >= until {
+        if !undecided.is_empty() || Instant::now() >= pass.until {
             undecided.extend_from_slice(positions);
             continue;
         }
         let orders: Vec<(usize, &Entry)> =
             positions.iter().filter_map(|position| Some((*position, entries.get(*position)?))).collect();
-        undecided.extend(place(app, item_id, &orders, until, faults).await);
+        undecided.extend(place(app, item_id, &orders, pass).await);
     }
     undecided
 }
 
 /// Places orders of one item; returns the positions of those that are undecided.
-async fn place(
-    app: &App,
-    item_id: &ItemId,
-    orders: &[(usize, &Entry)],
-    until: Instant,
-    faults: &Faults,
-) -> Vec<usize> {
+async fn place(app: &App, item_id: &ItemId, orders: &[(usize, &Entry)], pass: &Pass) -> Vec<usize> {
     let entries: Vec<&Entry> = orders.iter().map(|(_, entry)| *entry).collect();
-    let decisions = match decide(app, item_id, &entries).await {
+    let decisions = match pass.within(decide(app, item_id, &entries)).await {
         Ok(decisions) => decisions,
         Err(cause) => {
             tracing::warn!(%cause, %item_id, orders = orders.len(), "could not place orders in main's queue; they are tried again");
-            faults.note(cause);
+            pass.note(cause);
             return orders.iter().map(|(position, _)| *position).collect();
         }
     };
@@ -194,7 +183,7 @@ async fn place(
             Err(cause) => {
                 undecided.push(*position);
                 causes.insert(cause.to_string());
-                faults.note(cause);
+                pass.note(cause);
             }
         }
     }
@@ -202,7 +191,7 @@ async fn place(
         tracing::warn!(cause, %item_id, orders = undecided.len(), "could not place orders in main's queue; they are tried again");
     }
     let recorded = decided.iter().map(|(position, record, decision)| async move {
-        (!record_decision(app, record, *decision, until).await).then_some(*position)
+        (!record_decision(app, record, *decision, pass.until).await).then_some(*position)
     });
     let unrecorded = stream::iter(recorded).buffer_unordered(PARALLEL).filter_map(async |one| one);
     let unrecorded: Vec<usize> = unrecorded.collect().await;
@@ -211,7 +200,7 @@ async fn place(
     };
     let refused: Vec<(usize, &LogRecord)> =
         decided.iter().filter(is_refused).map(|(position, record, _)| (*position, *record)).collect();
-    undecided.extend(refusals::confirm(app, item_id, &refused, until).await);
+    undecided.extend(refusals::confirm(app, item_id, &refused, pass).await);
     undecided.extend(unrecorded);
     undecided
 }
@@ -222,12 +211,11 @@ async fn withdraw_all(
     item_id: &ItemId,
     positions: &[usize],
     entries: &[Entry],
-    until: Instant,
-    faults: &Faults,
+    pass: &Pass,
 ) -> Vec<usize> {
     let mut undecided = Vec::new();
     for positions in positions.chunks(MAX_PLACED) {
-        if !undecided.is_empty() || Instant::now() >= until {
+        if !undecided.is_empty() || Instant::now() >= pass.until {
             undecided.extend_from_slice(positions);
             continue;
         }
@@ -235,11 +223,11 @@ async fn withdraw_all(
             .iter()
             .filter_map(|position| Some((*position, &entries.get(*position)?.record)))
             .collect();
-        match withdraw::withdraw(app, item_id, &leaves, until).await {
+        match pass.within(withdraw::withdraw(app, item_id, &leaves, pass.until)).await {
             Ok(rest) => undecided.extend(rest),
             Err(cause) => {
                 tracing::warn!(%cause, %item_id, withdrawals = positions.len(), "could not withdraw orders; they are tried again");
-                faults.note(cause);
+                pass.note(cause);
                 undecided.extend_from_slice(positions);
             }
         }
@@ -247,18 +235,57 @@ async fn withdraw_all(
     undecided
 }
 
-/// Why main cannot process an item, if the cause is the item alone.
-#[derive(Debug, Default)]
-struct Faults(Mutex<Option<String>>);
+/// One pass over the records of an item.
+#[derive(Debug)]
+struct Pass {
+    /// No attempt and no write begins later.
+    until: Instant,
+    /// The records of this item do not keep the others of their shard waiting longer.
+    item_until: Instant,
+    /// Why main cannot process the item, if the cause is the item alone.
+    fault: Mutex<Option<String>>,
+}
 
-impl Faults {
-    fn note(&self, cause: Undecided) {
-        if let Undecided::Item(text) = cause {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+impl Pass {
+    /// The answer of a `call` to main that began in time. It may consist of several calls, each with its own time limit.
+    async fn within<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Undecided>
+    where
+        Undecided: From<E>,
+    {
+        match timeout_at((self.until + MAX_WINDOW).into(), call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Undecided::Main("main did not answer within the invocation's time".into())),
         }
     }
 
-    fn last(self) -> Option<String> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    fn note(&self, cause: Undecided) {
+        if let Undecided::Item(text) = cause {
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        }
+    }
+
+    fn last_fault(self) -> Option<String> {
+        self.fault.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_to_main_end_before_lambda_ends_the_invocation() {
+        let began = tokio::time::Instant::now();
+        let until = began.into_std() + RUN_LIMIT;
+        let pass = Pass { until, item_until: until, fault: Mutex::default() };
+        // Each of the calls within a decision is in time.
+        let slow = async {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(8)).await;
+            }
+            Ok::<(), Undecided>(())
+        };
+        assert!(matches!(pass.within(slow).await, Err(Undecided::Main(_))));
+        assert_eq!(began.elapsed().as_secs(), 22);
     }
 }

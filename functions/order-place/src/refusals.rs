@@ -4,10 +4,10 @@
 //! the refusal: then it puts the order back into the queue. A record must not say `refused` then, because the next replay
 //! would leave the order out.
 
-use crate::App;
+use crate::undecided::Undecided;
+use crate::{App, Pass};
 use order_log::LogRecord;
 use shared::item::ItemId;
-use shared::queue::LinkError;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::time::{Duration, Instant};
@@ -16,20 +16,23 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(200);
 
 /// Removes the refusals of `refused`, records of one item with their positions, whose orders wait after all, or whose
-/// buyers have a unit. Waits until `until` for a replay in progress. Returns the positions about which nothing is known:
-/// they are undecided.
+/// buyers have a unit. Waits for a replay in progress, but no longer than the item may keep others waiting: then the
+/// refusals stay. Returns the positions about which nothing is known: they are undecided.
 pub(crate) async fn confirm(
     app: &App,
     item_id: &ItemId,
     refused: &[(usize, &LogRecord)],
-    until: Instant,
+    pass: &Pass,
 ) -> Vec<usize> {
     if refused.is_empty() {
         return Vec::new();
     }
-    let states = match states_after_replay(app, item_id, refused, until).await {
+    let states = match pass.within(states_after_replay(app, item_id, refused, pass.item_until)).await {
         Ok(Some(states)) => states,
-        Ok(None) => return refused.iter().map(|(position, _)| *position).collect(),
+        Ok(None) => {
+            tracing::warn!(%item_id, refused = refused.len(), "could not check refused orders, because their item is still being restored; the refusals stay, and other items go on");
+            return Vec::new();
+        }
         Err(error) => {
             tracing::warn!(%error, %item_id, refused = refused.len(), "could not ask main whether refused orders are in its queue; they are tried again");
             return refused.iter().map(|(position, _)| *position).collect();
@@ -56,12 +59,12 @@ async fn states_after_replay(
     item_id: &ItemId,
     refused: &[(usize, &LogRecord)],
     until: Instant,
-) -> Result<Option<Vec<(Option<Stamp>, bool)>>, LinkError> {
+) -> Result<Option<Vec<(Option<Stamp>, bool)>>, Undecided> {
     let buyers: Vec<&UserToken> = refused.iter().map(|(_, record)| &record.user_token).collect();
     loop {
         // In this order: a replay that has ended has put all its orders back.
         if !app.queue.is_restoring(item_id).await? {
-            return app.queue.stamps_and_units(item_id, &buyers).await.map(Some);
+            return Ok(Some(app.queue.stamps_and_units(item_id, &buyers).await?));
         }
         if Instant::now() + POLL >= until {
             return Ok(None);

@@ -81,7 +81,9 @@ pub enum PlaceError {
     #[error("main did not answer within the longest window of an order; the order may be queued")]
     Unknown,
     /// The order is not queued, and a repetition does not help.
-    #[error("main cannot process the keys of the item: one has a wrong type or a malformed value")]
+    #[error(
+        "main cannot process the keys of the item: one is missing, has a wrong type or a malformed value"
+    )]
     BadKeys,
 }
 

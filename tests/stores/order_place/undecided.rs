@@ -116,6 +116,48 @@ async fn an_item_with_a_key_of_a_wrong_type_does_not_keep_the_others_waiting() {
 }
 
 #[tokio::test]
+async fn an_item_whose_hash_is_gone_does_not_keep_the_others_waiting_unless_redis_was_lost() {
+    let fixture = PlaceFixture::start().await;
+    let mut redis = fixture.server.redis.connect().await.unwrap();
+    let item_id = fixture.server.item("lost", 5, 10_000).await.unwrap();
+    let order = |buyer: &str| fixture.record(RecordKind::Order, buyer, micros_now());
+    let of_lost = |buyer: &str| LogRecord { item_id: item_id.clone(), ..order(buyer) };
+    // This process has a copy of the item.
+    let first = of_lost("ann");
+    fixture.append(from_ref(&first)).await;
+    assert_eq!(fixture.deliver(from_ref(&first), RUN).await, None);
+    let _: () = redis.del(Keys::of(&item_id).item).await.unwrap();
+    let batch = [of_lost("ben"), order("cid")];
+    fixture.append(&batch).await;
+    let began = Instant::now();
+    assert_eq!(fixture.deliver(&batch, RUN).await, None);
+    assert!(began.elapsed() < NOT_LONG, "{:?}", began.elapsed());
+    assert_eq!(fixture.queued().await.into_keys().collect::<Vec<_>>(), ["cid"]);
+    assert_eq!(fixture.refusal(&batch[0]).await, None);
+    // With a copy of the item, too, the loss of all items is no fault of one.
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
+    assert_eq!(fixture.deliver(from_ref(&batch[1]), Duration::from_secs(2)).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_late_order_of_an_item_that_is_being_restored_does_not_keep_the_others_waiting() {
+    let fixture = PlaceFixture::start().await;
+    let restoring = fixture.server.item("restoring", 5, 10_000).await.unwrap();
+    let order = |buyer: &str| fixture.record(RecordKind::Order, buyer, micros_now());
+    let late = LogRecord { item_id: restoring.clone(), ..order("ann") };
+    let batch = [late, order("ben")];
+    fixture.append(&batch).await;
+    let mut redis = fixture.server.redis.connect().await.unwrap();
+    assert!(fixture.server.queue.restore_begin(&restoring, "replay", Duration::ZERO).await.unwrap());
+    let _: () = redis.hset(Keys::of(&restoring).item, "closed", micros_now()).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(fixture.deliver(&batch, RUN).await, None);
+    assert!(began.elapsed() < NOT_LONG, "{:?}", began.elapsed());
+    assert_eq!(fixture.queued().await.into_keys().collect::<Vec<_>>(), ["ben"]);
+    assert_eq!(fixture.refusal(&batch[0]).await, Some("too-late"));
+}
+
+#[tokio::test]
 async fn an_item_that_main_does_not_have_is_unknown_only_if_main_has_others() {
     let fixture = PlaceFixture::start().await;
     let mut redis = fixture.server.redis.connect().await.unwrap();

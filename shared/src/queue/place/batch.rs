@@ -37,7 +37,8 @@ impl Queue {
     /// each was [placed](Queue::place) alone, but for one answer: an order that was in the queue with this very stamp is
     /// [`Queued`](Placement::Queued).
     ///
-    /// A call without an answer is repeated with the same stamps until the longest window of its youngest order ends.
+    /// A call without an answer is repeated with the same stamps until the longest window of its youngest order ends. Of an
+    /// item that Redis does not have, the answer is [`BadKeys`](PlaceError::BadKeys) at once.
     pub async fn place_batch(
         &self,
         item_id: &ItemId,
@@ -71,6 +72,10 @@ impl Queue {
                 }
                 Err(error) => error,
             };
+            // No repetition helps before an operator has restored the item, and orders of other items wait behind these.
+            if matches!(&error, LinkError::Refused(code) if code == "NOITEM") && !attempts.maybe_sent {
+                return vec![Err(PlaceError::BadKeys); batch.len()];
+            }
             tracing::warn!(%error, %item_id, orders = batch.len(), "could not place a batch of orders in main's queue; trying again until the longest window of its youngest order ends");
             if let Err(unplaced) = attempts.failed(&error).await {
                 return vec![Err(unplaced); batch.len()];
