@@ -14,7 +14,10 @@ use shared::queue::Keys;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+use tokio::sync::Barrier;
+use tokio::time::timeout;
 
 static PLACED_AT: LazyLock<Stamp> = LazyLock::new(|| Stamp::from_micros(micros_now() - 30_000_000).unwrap());
 
@@ -98,6 +101,69 @@ async fn no_drain_serves_an_item_of_the_new_epoch_before_its_orders_are_back() {
     assert!(unrestored(&main.stores, &run).await.unwrap().is_empty());
     assert_eq!(drain().await, 3);
     assert!(replayed(&main, &logs, &unreadable, &run).await.starts_with("restored 0 items"));
+}
+
+/// An empty log that is read only for two items at the same time.
+struct ForTwoItems {
+    both: Barrier,
+    items: [ItemId; 2],
+    /// Reads of each item, and the items in the order of their first reads.
+    reads: Mutex<(BTreeMap<ItemId, u32>, Vec<ItemId>)>,
+}
+
+impl RecordSource for ForTwoItems {
+    fn region(&self) -> &str {
+        "us-east-1"
+    }
+
+    async fn bucket(&self, item_id: &ItemId, bucket: u8, _: Stamp) -> Result<Bucket, OrderLogError> {
+        let is_first = {
+            let (reads, order) = &mut *self.reads.lock().unwrap();
+            let reads = reads.entry(item_id.clone()).or_default();
+            *reads += 1;
+            if *reads == 1 {
+                order.push(item_id.clone());
+            }
+            *reads == 1
+        };
+        assert!(!is_first || bucket == 0);
+        if is_first && self.items.contains(item_id) {
+            let both = timeout(Duration::from_secs(20), self.both.wait()).await;
+            both.map_err(|_| OrderLogError::Unanswered("no other item is read".into()))?;
+        }
+        Ok(Bucket::default())
+    }
+}
+
+#[tokio::test]
+async fn several_items_are_restored_at_the_same_time_and_those_on_sale_first() {
+    let mut names: Vec<String> = (0..20).map(|number| format!("closed-{number:02}")).collect();
+    names.push("on-sale".to_owned());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (main, run) = (NewMain::start(&names).await, logged_run());
+    reconcile_items(&main.stores, &run).await.unwrap();
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    for (name, number) in names.iter().zip(0..20) {
+        let closed = micros_now() - 60_000_000 - (number + 13) % 20 * 1_000_000;
+        let _: () = connection.hset(Keys::of(&id(name)).item, "closes_at", closed).await.unwrap();
+    }
+    // The last one to close.
+    let items = [id("on-sale"), id("closed-07")];
+    let log = ForTwoItems { both: Barrier::new(2), items: items.clone(), reads: Mutex::default() };
+    let Answer::Items { text, set_aside, failed } =
+        replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run).await.unwrap()
+    else {
+        panic!("a replay is of items")
+    };
+    assert_eq!((set_aside, failed), (BTreeMap::new(), None));
+    assert!(text.starts_with("restored 21 items"), "{text}");
+    let (reads, order) = log.reads.into_inner().unwrap();
+    for item_id in items {
+        let position = order.iter().position(|one| *one == item_id).unwrap();
+        assert!(position < 8, "{item_id} is number {position} of {order:?}");
+    }
+    // An item without records needs no second pass.
+    assert!(reads.values().all(|reads| *reads == 256), "{reads:?}");
 }
 
 #[tokio::test]

@@ -7,13 +7,15 @@ use crate::observation::{Answer, Obstacle};
 use crate::run::Run;
 use crate::steps::log_needed;
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use order_log::{RETENTION, RegionLog};
 use reconcile::Stores;
 use replay::{RecordSource, ReplayError, ReplayOptions};
 use shared::config::{ConfigError, Source};
-use shared::item::ItemId;
+use shared::item::{ItemId, Phase};
 use shared::queue::{ItemError, RESTORE_WANTED};
 use shared::user_token::UserToken;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,6 +24,8 @@ use tokio::time::timeout;
 const PROBE_LIMIT: Duration = Duration::from_secs(6);
 /// An item that opens within this time may open before the new main sells.
 const OPENS_SOON: Duration = Duration::from_secs(3_600);
+/// Items that are restored at the same time. Each reads 16 buckets of all logs at a time.
+const PARALLEL_ITEMS: usize = 8;
 /// No item has this id, and no buyer this name: the probe reads nothing, and needs the right to read.
 const PROBE: (&str, &str) = ("failover-probe", "failover-probe");
 
@@ -78,8 +82,9 @@ impl FailoverServers {
     }
 }
 
-/// Restores the items that are left from `logs`. An `unreadable` log stops this, unless the operator has decided to go on
-/// without it. An item that cannot be restored because of its own data is set aside.
+/// Restores the items that are left from `logs`, several at the same time and those on sale first. An `unreadable` log stops
+/// this, unless the operator has decided to go on without it. An item that cannot be restored because of its own data is set
+/// aside.
 pub async fn replay_items<S: RecordSource>(
     stores: &Stores,
     logs: &[S],
@@ -91,15 +96,26 @@ pub async fn replay_items<S: RecordSource>(
     }
     let not_reconciled = unreconciled(stores, run).await?;
     let (mut restored, mut orders, mut failed, mut set_aside) = (0, 0, None, BTreeMap::new());
+    let mut due = Vec::new();
     for item_id in unrestored(stores, run).await? {
         if run.set_aside.contains_key(&item_id) {
             continue;
         }
-        if not_reconciled.contains(&item_id) {
-            set_aside.insert(item_id, "it is not reconciled".to_owned());
-            continue;
+        match not_reconciled.contains(&item_id) {
+            true => drop(set_aside.insert(item_id, "it is not reconciled".to_owned())),
+            false => due.push(item_id),
         }
-        match replay_item(stores, logs, &mut unreadable, run, &item_id).await {
+    }
+    let known = &unreadable.clone();
+    let replays = by_urgency(stores, due).await?.into_iter().map(async |item_id| {
+        let mut unreadable = known.clone();
+        let answer = replay_item(stores, logs, &mut unreadable, run, &item_id).await;
+        (item_id, answer, unreadable)
+    });
+    let mut replays = stream::iter(replays).buffer_unordered(PARALLEL_ITEMS);
+    while let Some((item_id, answer, found)) = replays.next().await {
+        unreadable.extend(found);
+        match answer {
             Ok(placed) => (restored, orders) = (restored + 1, orders + placed),
             Err(ReplayError::Item(error)) if is_of_data(&error) => {
                 set_aside.insert(item_id, error.to_string());
@@ -113,6 +129,26 @@ pub async fn replay_items<S: RecordSource>(
     let text =
         format!("restored {restored} items: {orders} orders were put back{}", without.collect::<String>());
     Ok(Answer::Items { text, set_aside, failed })
+}
+
+/// Items on sale first, then those that open soon, then the others, the last to close first.
+async fn by_urgency(stores: &Stores, items: Vec<ItemId>) -> Result<Vec<ItemId>, Obstacle> {
+    let now = stores.queue.main_time().await.map_err(obstacle)?;
+    let mut due = Vec::new();
+    for item_id in items {
+        let urgency = match stores.queue.item(&item_id).await {
+            Ok(item) => match item.phase(now) {
+                Phase::Open => (0, None),
+                Phase::Paused | Phase::Upcoming => (1, None),
+                Phase::SoldOut | Phase::Closed => (2, item.closes_at),
+            },
+            // The replay has the same error.
+            Err(_) => (3, None),
+        };
+        due.push((urgency.0, Reverse(urgency.1), item_id));
+    }
+    due.sort();
+    Ok(due.into_iter().map(|(_, _, item_id)| item_id).collect())
 }
 
 /// Restores one item. A log that fails meanwhile becomes one of the `unreadable` if the run may go on without it.
