@@ -17,8 +17,9 @@ const PARALLEL_ITEMS: usize = 4;
 /// From a replay to the next one, once: by then no process of order-place writes to the primary of before any more. A batch
 /// ends within 22 s: a run of 12 s, whose last attempt takes 10 s at most.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// No replay begins with less time. One that a run's end stops begins again in the next run.
-const SHORTEST: Duration = Duration::from_secs(60);
+/// No replay begins with less time. One that a run's end stops begins again in the next run. A run starts every minute and
+/// lasts for three, so that one of them has as much.
+const SHORTEST: Duration = Duration::from_secs(120);
 
 /// Restores the items that wait for it until `until`. Does nothing without order logs.
 pub(crate) async fn restore_until(app: &App, until: Instant) {
@@ -30,8 +31,8 @@ pub(crate) async fn restore_until(app: &App, until: Instant) {
     while Instant::now() < until {
         let pause = match waiting(app).await {
             Ok(items) => {
-                let wanted = items.iter().filter(|(_, cause)| *cause == RestoreCause::Wanted).count();
-                metrics::gauge!("items_restoring").set(wanted as f64);
+                let unsold = items.iter().filter(|(_, cause)| *cause != RestoreCause::Again).count();
+                metrics::gauge!("items_restoring").set(unsold as f64);
                 let may_begin = Instant::now() < latest_start && app.context.lease.permit().is_ok();
                 if may_begin && restore_all(app, &items, until).await > 0 { FAILURE_PAUSE } else { INTERVAL }
             }
@@ -61,12 +62,15 @@ async fn restore_all(app: &App, items: &[(ItemId, RestoreCause)], until: Instant
 
 /// Restores one item. Another run of the worker may be at it.
 async fn restore(app: &App, item_id: &ItemId, cause: RestoreCause, until: Instant) -> bool {
-    // The new primary may lack reservations that the ledger has. An order of such a buyer must not be served again.
-    if let Err(error) = reconcile::reconcile(&app.stores(), item_id, true).await {
+    // The new primary may lack reservations that the ledger has. An order of such a buyer must not be served again. The run
+    // that is at the item has reconciled it.
+    if cause != RestoreCause::InProgress
+        && let Err(error) = reconcile::reconcile(&app.stores(), item_id, true).await
+    {
         tracing::warn!(%error, %item_id, "could not reconcile an item before its queue is restored; the ledger refuses what it has already");
     }
     let limit = until.saturating_duration_since(Instant::now());
-    let again_after = (cause == RestoreCause::Wanted).then_some(AGAIN_AFTER);
+    let again_after = (cause != RestoreCause::Again).then_some(AGAIN_AFTER);
     let options = ReplayOptions { limit, again_after, ..ReplayOptions::default() };
     let crate::WorkerContext { queue, ledger, .. } = &app.context;
     match replay::replay(item_id, queue, ledger, &app.logs, &options).await {

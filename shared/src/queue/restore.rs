@@ -45,6 +45,8 @@ pub enum RestoreEnd {
 pub enum RestoreCause {
     /// Its queue was lost, or may lack its end. It is not sold until then.
     Wanted,
+    /// Another run is at it. If that run has died, [`RESTORE_TIMEOUT`] later another one takes over.
+    InProgress,
     /// It was restored some time ago. The primary of before may have accepted orders since.
     Again,
 }
@@ -149,7 +151,8 @@ impl Queue {
         let found: Vec<(Option<String>, Option<u64>)> =
             self.link.call(async |mut connection| pipe.query_async(&mut connection).await).await?;
         let cause = |(restoring, again_at): (Option<String>, Option<u64>)| match (restoring, again_at) {
-            (Some(_), _) => Some(RestoreCause::Wanted),
+            (Some(state), _) if state == RESTORE_WANTED => Some(RestoreCause::Wanted),
+            (Some(_), _) => Some(RestoreCause::InProgress),
             (None, Some(again_at)) if again_at <= now.as_micros() => Some(RestoreCause::Again),
             (None, _) => None,
         };

@@ -81,6 +81,10 @@ async fn an_order_that_only_the_primary_of_before_accepted_is_put_back_by_a_seco
     assert_eq!(item.drain(500).await.unwrap(), 0);
     let due = || queue.restores_due(&items);
     assert_eq!(due().await.unwrap(), [(items[0].clone(), RestoreCause::Wanted)]);
+    // The run that is at the item has reconciled it: no other one does that meanwhile.
+    assert!(queue.restore_begin(&items[0], "another", Duration::ZERO).await.unwrap());
+    assert_eq!(due().await.unwrap(), [(items[0].clone(), RestoreCause::InProgress)]);
+    queue.restore_give_up(&items[0], "another").await.unwrap();
     let first = ReplayOptions { again_after: Some(Duration::from_secs(2)), ..ReplayOptions::default() };
     item.replay(&first).await.unwrap();
     assert_eq!(due().await.unwrap(), []);
