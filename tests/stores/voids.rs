@@ -5,6 +5,8 @@ use crate::held_item::{HeldItem, Holds, work_for};
 use checkout_worker::WorkerContext;
 use ledger::{SaleState, Void, VoidOrder};
 use redis::AsyncCommands;
+use serde_json::json;
+use shared::item::NewItem;
 use shared::permit::Permit;
 use shared::queue::{Keys, OrderState, ReservationOutcome, Settlement};
 use shared::user_token::UserToken;
@@ -66,6 +68,33 @@ async fn the_worker_writes_a_void_that_died_between_ledger_and_redis() {
         assert_eq!(item.send(&item.notice("sold", "pay-sold", "paid")).await, "unit-voided");
     }
     assert_eq!(item.redis.queue.item(&item.item_id).await.unwrap().units_sold, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_void_that_cannot_be_written_does_not_keep_the_others_waiting() {
+    let item = HeldItem::start(LONG, &["ann", "ben"]).await.unwrap();
+    work_for(&mut item.worker().await.unwrap(), A_MOMENT).await;
+    let known = item.ledger.ledger.item(&item.item_id).await.unwrap().item;
+    let spoilt = NewItem { item_id: "spoilt".parse().unwrap(), ..known };
+    assert!(item.ledger.ledger.create_item(&spoilt).await.unwrap());
+    item.redis.queue.create_item(&spoilt, 1).await.unwrap();
+    let mut redis = item.redis.redis.connect().await.unwrap();
+    let _: () = redis.set(Keys::of(&spoilt.item_id).reservations, "spoilt").await.unwrap();
+    let of_spoilt = "WITH void AS (INSERT INTO fairdrop.voids
+            (item_id, user_token, was, placed_at, reserved_at, ends, reason, epoch)
+            VALUES ('spoilt', 'cid', 'sold', 1, 2, '{3}', 'fraud', 1) RETURNING 1)
+        SELECT count(*) FROM void";
+    assert_eq!(item.query(of_spoilt).await, 1);
+    for buyer in ["ann", "ben"] {
+        void(&item, buyer, false).await;
+    }
+    let context = WorkerContext::from_config(&source(&item.redis, &item.ledger)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
+    context.settle_voids().await.unwrap();
+    for buyer in ["ann", "ben"] {
+        assert_eq!(item.state(buyer).await.unwrap(), OrderState::Voided, "{buyer}");
+    }
+    assert_eq!(item.query("SELECT count(*) FROM fairdrop.voids WHERE NOT settled").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,4 +164,22 @@ async fn nothing_brings_a_voided_unit_back() {
     let sales = item.ledger.ledger.sales(&item.item_id, None, 10).await.unwrap();
     let states: Vec<SaleState> = sales.iter().map(|sale| sale.state).collect();
     assert_eq!(states, [SaleState::Voided, SaleState::Reserved]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barred_buyer_is_marked_in_redis_at_once() {
+    let item = HeldItem::start(LONG, &["ann"]).await.unwrap();
+    work_for(&mut item.worker().await.unwrap(), A_MOMENT).await;
+    let app = drop_admin::App::from_config(&source(&item.redis, &item.ledger)).await.unwrap();
+    let void =
+        json!({ "command": "void", "item_id": item.item_id, "buyer": "ann", "reason": "fraud", "bar": true });
+    for _ in 0..2 {
+        let voided = drop_admin::handle(&app, void.clone()).await.unwrap();
+        assert_eq!(voided["in_redis"], true, "{voided}");
+    }
+    assert_eq!(item.state("ann").await.unwrap(), OrderState::Voided);
+    // The drain reserves no unit for a new order, which the ledger would have to refuse.
+    item.reserve(&["ann"]).await.unwrap();
+    assert_eq!(item.state("ann").await.unwrap(), OrderState::Voided);
+    assert_eq!(left(&item).await, (2_000, 2_000));
 }

@@ -90,7 +90,7 @@ impl ItemWork {
             Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
             // The whole batch has another epoch, or the ledger does not have the item.
             Err(error @ (LedgerError::StaleEpoch | LedgerError::NoSuchItem(_)))
-                if is_of_one_reign(&reservations) =>
+                if have_one_epoch(&reservations) =>
             {
                 self.leave_pending(ids.len(), &error);
                 Ok(Vec::new())
@@ -191,7 +191,7 @@ impl ItemWork {
     }
 }
 
-fn is_of_one_reign(reservations: &[Reservation]) -> bool {
+fn have_one_epoch(reservations: &[Reservation]) -> bool {
     reservations.windows(2).all(|pair| matches!(pair, [one, other] if one.epoch == other.epoch))
 }
 
@@ -209,13 +209,11 @@ fn settlements(reservation: &Reservation, state: BuyerState) -> Vec<Settlement> 
         BuyerState::Reserved { until } => {
             vec![settlement(Some(&its_score), ReservationOutcome::Reserved { until })]
         }
-        BuyerState::Released => {
-            vec![settlement(Some(&its_score), ReservationOutcome::Released { returns_unit: true })]
-        }
-        BuyerState::Voided => vec![settlement(Some(&its_score), ReservationOutcome::Voided)],
         // Also matches if its buyer has cancelled it in the meantime. The unit of an excluded buyer is free in the ledger.
-        BuyerState::None | BuyerState::Excluded => {
+        BuyerState::Released | BuyerState::Voided | BuyerState::None | BuyerState::Excluded => {
             let outcome = match state {
+                BuyerState::Released => ReservationOutcome::Released { returns_unit: true },
+                BuyerState::Voided => ReservationOutcome::Voided,
                 BuyerState::Excluded => ReservationOutcome::Excluded,
                 _ => ReservationOutcome::Released { returns_unit: false },
             };
@@ -251,11 +249,12 @@ mod tests {
         let extended = ReservationOutcome::Reserved { until: stamp(12) };
         assert_eq!(settled(BuyerState::Reserved { until: stamp(12) }), [(Some(held.clone()), extended)]);
         let back = ReservationOutcome::Released { returns_unit: true };
-        assert_eq!(settled(BuyerState::Released), [(Some(held.clone()), back)]);
         let no_unit = ReservationOutcome::Released { returns_unit: false };
         let both = |outcome| [(Some(held.clone()), outcome), (Some(cancelled.clone()), outcome)];
         assert_eq!(settled(BuyerState::None), both(no_unit));
         assert_eq!(settled(BuyerState::Excluded), both(ReservationOutcome::Excluded));
-        assert_eq!(settled(BuyerState::Voided), [(Some(held.clone()), ReservationOutcome::Voided)]);
+        // A failover of Redis has brought the order back, and the buyer has cancelled the reservation.
+        assert_eq!(settled(BuyerState::Released), both(back));
+        assert_eq!(settled(BuyerState::Voided), both(ReservationOutcome::Voided));
     }
 }

@@ -3,6 +3,7 @@
 use crate::WorkerContext;
 use reconcile::ReconcileError;
 use shared::item_runs;
+use shared::queue::ItemError;
 use std::time::{Duration, Instant};
 
 /// How often the worker looks for them.
@@ -24,12 +25,27 @@ pub(crate) async fn settle_until(context: &WorkerContext, until: Instant) {
 }
 
 impl WorkerContext {
-    /// Writes them once.
+    /// Writes them once. A void whose item has malformed keys does not keep the others waiting.
     pub async fn settle_voids(&self) -> Result<(), ReconcileError> {
+        let mut failed = 0;
         for void in self.ledger.unsettled_voids(AGE, MAX_VOIDS).await? {
-            reconcile::settle_void(&self.queue, &self.ledger, &void).await?;
-            tracing::info!(item_id = %void.item_id, "wrote a voided unit to Redis, which drop-admin had not done");
+            let item_id = &void.item_id;
+            match reconcile::settle_void(&self.queue, &self.ledger, &void).await {
+                Ok(()) => {
+                    tracing::info!(%item_id, "wrote a voided unit to Redis, which drop-admin had not done");
+                }
+                Err(error) if is_of_the_item(&error) => {
+                    failed += 1;
+                    tracing::warn!(%error, %item_id, void_id = void.void_id, "could not write a voided unit to Redis because of the item's own data; it is not sold again until that is repaired");
+                }
+                Err(error) => return Err(error),
+            }
         }
+        metrics::gauge!("voids_unsettled").set(f64::from(failed));
         Ok(())
     }
+}
+
+fn is_of_the_item(error: &ReconcileError) -> bool {
+    matches!(error, ReconcileError::Item(ItemError::Link(error)) if error.is_of_the_keys())
 }

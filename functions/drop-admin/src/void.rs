@@ -26,6 +26,14 @@ pub(crate) async fn void(app: &App, item_id: &ItemId, order: VoidOrder<'_>) -> R
     if let Err(error) = &settled {
         tracing::warn!(%error, %item_id, "a unit is voided in the ledger, and could not be written to Redis; the checkout worker does it");
     }
+    let mut in_redis = settled.is_ok();
+    if order.bars {
+        let marked = app.queue.exclude(item_id, std::slice::from_ref(&void.user_token)).await;
+        if let Err(error) = &marked {
+            tracing::warn!(%error, %item_id, "a buyer is excluded in the ledger, and could not be marked in Redis; the ledger refuses the buyer's next reservation");
+        }
+        in_redis &= marked.is_ok();
+    }
     Ok(json!({
         "item_id": item_id,
         "buyer": void.user_token.as_str(),
@@ -37,7 +45,7 @@ pub(crate) async fn void(app: &App, item_id: &ItemId, order: VoidOrder<'_>) -> R
         "by": void.by,
         "voided_at": void.voided_at,
         "barred": order.bars,
-        "in_redis": settled.is_ok(),
+        "in_redis": in_redis,
     }))
 }
 

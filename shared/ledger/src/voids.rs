@@ -100,7 +100,7 @@ impl Ledger {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
                 "SELECT {COLUMNS} FROM fairdrop.voids
                   WHERE NOT settled AND voided_at <= extract(epoch FROM clock_timestamp()) * 1000000 - $1
-                  ORDER BY void_id LIMIT $2"
+                  ORDER BY random() LIMIT $2"
             )))
             .bind(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
             .bind(i64::from(most))

@@ -122,6 +122,10 @@ pub(super) const CASES: &[(&str, &[Phase])] = &[
         "TokenKeysUnknownAlarm",
         &[(NOTHING, IsOk), (|| count("token_keys_unknown", 20), InAlarm), (NOTHING, IsOk)],
     ),
+    (
+        "VoidsUnsettledAlarm",
+        &[(NOTHING, IsOk), (|| set("voids_unsettled", 1.0), InAlarm), (|| set("voids_unsettled", 0.0), IsOk)],
+    ),
     ("DeadTasksAlarm", &[(NOTHING, IsOk), (|| count_of_item("dead_letters", 1), InAlarm), (NOTHING, IsOk)]),
     (
         "LeaseMissedAlarm",
