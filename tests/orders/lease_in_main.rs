@@ -144,11 +144,14 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     assert_eq!(shown["means"], "a failover has closed the lease: no region sells", "{shown}");
 
     // Another region is main by the lease: it would sell on although this one says that the item is closed.
-    let close = json!({ "command": "close", "item_id": "sneaker-42" });
-    let Invoked::FunctionError(refusal) = invoke.call("drop-admin", &close).await.unwrap() else {
-        panic!("an item was closed in a region that is not main")
-    };
-    assert_eq!(refusal["errorType"], "NotMain", "{refusal}");
+    for command in ["close", "create", "limit_unpaid", "rebuild", "reconcile", "republish"] {
+        let Invoked::FunctionError(refusal) =
+            invoke.call("drop-admin", &sample(&format!("drop-admin.{command}.json"))).await.unwrap()
+        else {
+            panic!("{command} was executed in a region that is not main")
+        };
+        assert_eq!(refusal["errorType"], "NotMain", "{command}: {refusal}");
+    }
 
     // With the lease back, main goes on and keeps every promise.
     let opened =

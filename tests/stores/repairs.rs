@@ -7,7 +7,8 @@ use reconcile::{ReconcileError, reconcile, restore};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use shared::item::{Item, ItemChanges, ItemId, NewItem};
-use shared::queue::{ItemError, Keys};
+use shared::permit::Permit;
+use shared::queue::{ItemError, Keys, OrderState, RESTORE_WANTED};
 use shared::stamp::Stamp;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use std::time::Duration;
@@ -197,4 +198,21 @@ async fn items_that_cannot_be_compared_are_listed_beside_those_that_are() {
         let error = answer["items"][name]["error"].as_str().unwrap_or_default();
         assert!(error.contains(why), "{name}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_order_logs_an_operator_ends_the_wait_for_a_replay() {
+    let item = HeldItem::start(HOLDS, &[]).await.unwrap();
+    let app = admin(&item).await;
+    let replay = json!({ "command": "replay", "item_id": "a" });
+    let refusal = drop_admin::handle(&app, replay.clone()).await.unwrap_err();
+    assert!(refusal.to_string().contains("waits for none"), "{refusal}");
+    // The logs were unset while the item waited.
+    item.redis.queue.restore_begin(&item.item_id, RESTORE_WANTED, Duration::ZERO).await.unwrap();
+    item.reserve(&["alice"]).await.unwrap();
+    assert!(matches!(item.state("alice").await.unwrap(), OrderState::Queued { .. }));
+    let ended = drop_admin::handle(&app, replay).await.unwrap();
+    assert_eq!(ended["restoring"], false, "{ended}");
+    item.redis.queue.drain(&item.item_id, 500, Permit::Unleased).await.unwrap();
+    assert!(matches!(item.state("alice").await.unwrap(), OrderState::Reserved(_)));
 }

@@ -130,7 +130,8 @@ impl Command for Republish {
 
 /// Restore an item's queue in Redis from the order logs of all regions
 ///
-/// The worker does the same by itself after a loss of Redis. Nothing of the item is sold until the replay ends.
+/// The worker does the same by itself after a loss of Redis. Nothing of the item is sold until the replay ends. In a stack
+/// without order logs it ends the wait of an item for a replay.
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "Example: fairdrop replay sneaker-42 --without eu-west-1")]
 pub(crate) struct Replay {

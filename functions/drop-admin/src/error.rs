@@ -28,7 +28,9 @@ pub enum AdminError {
     NotRebuilt(RebuildError),
     #[error("the queue of the item was not restored: {0}")]
     NotReplayed(#[from] ReplayError),
-    #[error("this stack has no order logs to replay: FAIRDROP_ORDER_LOGS is not set")]
+    #[error(
+        "this stack has no order logs to replay, and the item waits for none: FAIRDROP_ORDER_LOGS is not set"
+    )]
     NoOrderLogs,
     #[error(transparent)]
     Lease(#[from] LeaseTableError),

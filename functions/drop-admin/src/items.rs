@@ -10,6 +10,7 @@ use shared::queue::{ItemError, MAX_ITEMS};
 /// the item, the same command completes it.
 pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
     new.check().map_err(ItemError::from)?;
+    refuse_elsewhere(app).await?;
     let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
     if ids.len() >= MAX_ITEMS {
         return Err(ItemError::TooMany.into());

@@ -25,12 +25,12 @@ use operator::{OperatorName, Reason};
 use order_book::BookCursor;
 use order_log::RegionLog;
 use reconcile::Stores;
-use replay::ReplayOptions;
+use replay::{ReplayError, ReplayOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
-use shared::queue::{ItemError, Link, Queue};
+use shared::queue::{ItemError, Link, Queue, RestoreEnd};
 use shared::user_token::UserToken;
 use std::time::Duration;
 
@@ -195,6 +195,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             item_id
         }
         Command::Rebuild { item_id } => {
+            items::refuse_elsewhere(app).await?;
             items::not_archived(app, &item_id).await?;
             let (taken, reconciled) = reconcile::rebuild(&app.stores(), &item_id).await?;
             // With order logs the worker restores the queue, which begins within seconds.
@@ -208,6 +209,9 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             if let Some(item_id) = &item_id {
                 items::not_archived(app, item_id).await?;
             }
+            if repair {
+                items::refuse_elsewhere(app).await?;
+            }
             return comparison::compare(app, item_id, repair, after.as_ref()).await;
         }
         Command::Finish { item_id } => return finish::finish(app, &item_id).await,
@@ -216,6 +220,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             item_id
         }
         Command::Republish { item_id, from } => {
+            items::refuse_elsewhere(app).await?;
             app.ledger.item(&item_id).await?;
             let (mut events, mut next) = (0, Some(from));
             for _ in 0..MOST_REPUBLISHED {
@@ -227,6 +232,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
         }
         Command::LimitUnpaid { item_id, limit } => {
+            items::refuse_elsewhere(app).await?;
             app.ledger.limit_unpaid(&item_id, limit.get()).await?;
             item_id
         }
@@ -273,7 +279,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
 /// failing to read it.
 async fn replay(app: &App, item_id: &ItemId, without: Vec<String>) -> Result<Value, AdminError> {
     if app.logs.is_empty() {
-        return Err(AdminError::NoOrderLogs);
+        return end_restore(app, item_id).await;
     }
     let mut options = ReplayOptions { limit: REPLAY_LIMIT, without, ..ReplayOptions::default() };
     if !options.without.is_empty() {
@@ -281,4 +287,18 @@ async fn replay(app: &App, item_id: &ItemId, without: Vec<String>) -> Result<Val
     }
     let report = replay::replay(item_id, &app.queue, &app.ledger, &app.logs, &options).await?;
     Ok(serde_json::to_value(report)?)
+}
+
+/// Ends the wait of an item for a replay that no component of a stack without order logs does.
+async fn end_restore(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
+    const TOKEN: &str = "without-logs";
+    if !app.queue.is_restoring(item_id).await.map_err(ItemError::from)? {
+        return Err(AdminError::NoOrderLogs);
+    }
+    app.queue.restore_begin(item_id, TOKEN, Duration::ZERO).await?;
+    match app.queue.restore_end(item_id, TOKEN, None).await.map_err(ItemError::from)? {
+        RestoreEnd::Ended => Ok(json!({ "item_id": item_id, "restoring": false, "without_logs": true })),
+        RestoreEnd::NotMine => Err(ReplayError::TakenOver.into()),
+        RestoreEnd::PrimaryChanged => Err(ReplayError::PrimaryChanged.into()),
+    }
 }
