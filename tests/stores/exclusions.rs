@@ -82,7 +82,7 @@ async fn excluded_buyers_lose_their_places_and_the_others_keep_theirs() {
         let again = order(&item.item_id, bot, local::system::clock::micros_now()).unwrap();
         let window = Duration::from_millis(50);
         item.redis.queue.place(&again, window, &item.redis.clock).await.unwrap();
-        assert_eq!(states(&item, &[bot]).await, ["queued"]);
+        assert_eq!(states(&item, &[bot]).await, ["excluded"]);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     item.redis.queue.pause_item(&item.item_id, false).await.unwrap();

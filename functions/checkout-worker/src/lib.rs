@@ -12,6 +12,7 @@ mod due;
 mod ending;
 mod heartbeat;
 mod item_work;
+mod prune;
 mod restore;
 mod service;
 mod tasks;
@@ -119,6 +120,18 @@ pub async fn run(app: &App, time: Duration) -> Summary<Worked> {
     let of_service = app.context.record_service_until(until);
     let restores = Box::pin(restore::restore_until(app, until));
     let voids = voids::settle_until(&app.context, until);
+    let pruned = tokio::time::timeout_at(until.into(), prune::prune(&app.context));
     let ends = Box::pin(ending::end_until(app, until));
-    tokio::join!(items, of_ledger, lease.keep_until(until), of_redis, of_service, restores, voids, ends).0
+    tokio::join!(
+        items,
+        of_ledger,
+        lease.keep_until(until),
+        of_redis,
+        of_service,
+        restores,
+        voids,
+        ends,
+        pruned
+    )
+    .0
 }

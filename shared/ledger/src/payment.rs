@@ -298,11 +298,13 @@ impl Ledger {
                       WHERE item_id = $1 AND user_token = $2 RETURNING reserved_at
                  )
                  INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at)
-                 SELECT $1, $2, reserved_at FROM released",
+                 SELECT $1, $2, reserved_at FROM released WHERE $4",
             )
             .bind(charge.item_id.as_str())
             .bind(charge.buyer.as_str())
             .bind(charge.fence.epoch.cast_signed())
+            // A hold that its buyer has cancelled does not count.
+            .bind(redis != OrderState::Reserved(Hold::Release))
             .execute(&mut *transaction)
             .await?;
         }

@@ -7,7 +7,12 @@ use sqlx::Row;
 /// The highest limit of an item.
 pub const MAX_UNPAID_LIMIT: u16 = 100;
 
-/// The holds of an item that ended without a payment.
+/// How long unpaid holds are kept: 90 days. No limit counts older ones than 30 days.
+const KEPT_MICROS: i64 = 90 * 86_400_000_000;
+/// Holds that are deleted at a time.
+const PRUNED: i64 = 10_000;
+
+/// The holds of an item that ended without a payment, in the last 90 days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnpaidHolds {
     pub holds: u64,
@@ -53,6 +58,25 @@ impl Ledger {
                 return Err(LedgerError::NoSuchItem(item_id.clone()));
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Deletes unpaid holds that ended more than 90 days ago, some at a time; returns how many. The names of buyers are not
+    /// kept longer than a limit needs them.
+    pub async fn prune_unpaid_holds(&self) -> Result<u64, LedgerError> {
+        self.within_limit(async {
+            let pruned = sqlx::query(
+                "DELETE FROM fairdrop.unpaid_holds WHERE ctid = ANY (ARRAY(
+                     SELECT ctid FROM fairdrop.unpaid_holds
+                      WHERE ended_at < extract(epoch FROM clock_timestamp()) * 1000000 - $1
+                      LIMIT $2 FOR UPDATE SKIP LOCKED))",
+            )
+            .bind(KEPT_MICROS)
+            .bind(PRUNED)
+            .execute(&self.pool)
+            .await?;
+            Ok(pruned.rows_affected())
         })
         .await
     }

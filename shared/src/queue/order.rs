@@ -180,7 +180,8 @@ fn malformed() -> LinkError {
 }
 
 /// An active reservation takes precedence over an order of the same buyer, which is never served. An order in the
-/// queue takes precedence over a released reservation: the buyer has ordered again.
+/// queue takes precedence over a released reservation: the buyer has ordered again. But not over the mark of an excluded
+/// buyer: the drain reserves nothing for the order.
 pub(super) fn state_of(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<f64>) -> OrderState {
     if hold == Some(f64::INFINITY) {
         return OrderState::Sold;
@@ -191,6 +192,9 @@ pub(super) fn state_of(placed_at: Option<f64>, ahead: Option<u64>, hold: Option<
             ..CANCELLED_OFFSET_MICROS => Hold::Release,
             _ => Hold::Until(until),
         });
+    }
+    if let Some(hold) = hold.filter(|hold| *hold < 0.0 && hold % 0.5 != 0.0) {
+        return ended(hold);
     }
     match placed_at.and_then(stamp_of_score) {
         Some(placed_at) => OrderState::Queued { placed_at, ahead: ahead.unwrap_or(0) },
@@ -246,11 +250,12 @@ mod tests {
             (Some(now as f64), Some(3), Some(-(now as f64) - 0.5), queued),
             (None, None, Some(-(now as f64) - 0.25), OrderState::Excluded),
             (None, None, Some(-(now as f64) - 0.75), OrderState::Voided),
+            (Some(now as f64), Some(3), Some(-(now as f64) - 0.75), OrderState::Voided),
         ];
         for (placed_at, ahead, hold, state) in cases {
             assert_eq!(state_of(placed_at, ahead, hold), state);
-            // An order in addition to a unit changes nothing.
-            if matches!(state, OrderState::Sold | OrderState::Reserved(_)) {
+            // An order in addition to a unit changes nothing, and neither does one of an excluded buyer.
+            if matches!(state, OrderState::Sold | OrderState::Reserved(_) | OrderState::Excluded) {
                 assert_eq!(state_of(Some(now as f64), Some(3), hold), state);
             }
         }

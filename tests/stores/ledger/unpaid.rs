@@ -29,7 +29,7 @@ async fn holds_that_end_without_a_payment_are_counted() {
     let_end(ledger, &item_id, "ann", 0).await;
     let_end(ledger, &item_id, "ann", 10).await;
     assert_eq!(unpaid(ledger, &item_id).await, (2, 1));
-    let batch = [held("cancels", 20), held("fails", 21), held("pays", 22)];
+    let batch = [held("cancels", 20), held("fails", 21), held("pays", 22), held("leaves", 23)];
     ledger.record(&item_id, &batch, Permit::Unleased).await.unwrap();
     ledger.release_due(&item_id, &[due("cancels", 20, true)], at(NOW + HOLD), fence).await.unwrap();
     let redis = OrderState::Reserved(Hold::Until(at(NOW + 21 + HOLD)));
@@ -37,7 +37,17 @@ async fn holds_that_end_without_a_payment_are_counted() {
         ledger.give_up(&item_id, &buyer("fails"), "pi_1", redis, fence).await.unwrap();
     }
     ledger.pay(&item_id, &buyer("pays"), "pi_2", fence).await.unwrap();
+    // The shop reports the end of a payment before the worker has seen that the buyer has cancelled.
+    let cancelled = OrderState::Reserved(Hold::Release);
+    ledger.give_up(&item_id, &buyer("leaves"), "pi_3", cancelled, fence).await.unwrap();
     assert_eq!(unpaid(ledger, &item_id).await, (3, 2));
+    // Old ones are deleted.
+    assert_eq!(ledger.prune_unpaid_holds().await.unwrap(), 0);
+    let aged =
+        "UPDATE fairdrop.unpaid_holds SET ended_at = ended_at - 90 * 86400000000 WHERE user_token = 'ann'";
+    by_hand(&server, aged).await.unwrap();
+    assert_eq!(ledger.prune_unpaid_holds().await.unwrap(), 2);
+    assert_eq!(unpaid(ledger, &item_id).await, (1, 1));
 }
 
 #[tokio::test]
