@@ -132,7 +132,7 @@ commands! {
         items::Archive, exclude::Exclude, exclude::LimitUnpaid, void::Void,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
-        schema::Migrate, schema::Lease,
+        schema::Migrate, schema::Lease, schema::LedgerRestored,
 }
 
 commands! {

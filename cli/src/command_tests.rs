@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 43] = [
+const SAMPLES: [(&str, &str); 44] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000 --hold-seconds 0",
@@ -47,6 +47,7 @@ const SAMPLES: [(&str, &str); 43] = [
     ("drop-admin.list", "list"),
     ("drop-admin.migrate", "migrate"),
     ("drop-admin.lease", "lease"),
+    ("drop-admin.ledger_restored", "ledger-restored"),
     ("drop-admin.sell_withheld", "sell-withheld sneaker-42 --keep 0"),
     ("drop-admin.rebuild", "rebuild sneaker-42"),
     ("drop-admin.replay", "replay sneaker-42"),
@@ -185,6 +186,7 @@ fn what_cannot_be_undone_asks() {
         "sell-withheld x --keep 0",
         "replay x --without eu-west-1",
         "migrate",
+        "ledger-restored",
         "failover run --mode planned",
         "failover waive fence_old_main --why x",
         "failover use-redis spare:6379",

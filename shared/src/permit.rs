@@ -4,8 +4,8 @@
 //! on. The script on Redis and the transaction in the ledger compare its end with *their own* clock and refuse if it
 //! has passed. So it does not matter when the caller got the permit, or whether it was frozen in between.
 //!
-//! The epoch is a fencing token: a number that goes up by one at each failover. Ledger and Redis refuse a write under
-//! an older epoch.
+//! The epoch is a fencing token: a number that goes up at each failover, and after the ledger was restored. Ledger and
+//! Redis refuse a write under an older epoch.
 
 use crate::stamp::Stamp;
 

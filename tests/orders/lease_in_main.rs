@@ -153,6 +153,12 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
         assert_eq!(refusal["errorType"], "NotMain", "{command}: {refusal}");
     }
 
+    let restored = sample("drop-admin.ledger_restored.json");
+    let Invoked::FunctionError(refusal) = invoke.call("drop-admin", &restored).await.unwrap() else {
+        panic!("an epoch was begun in a region that is not main")
+    };
+    assert_eq!(refusal["errorType"], "NotMain", "{refusal}");
+
     // With the lease back, main goes on and keeps every promise.
     let opened =
         LeaseRecord { region: MAIN.into(), epoch: 1, ..taken.opened("eu-west-1", 2, "failover").unwrap() };
@@ -174,4 +180,50 @@ async fn a_frozen_main_that_lost_its_lease_sells_nothing_and_reports_it() {
     assert_eq!((&held["stock_left"], &held["ledger"]["withheld"]), (&json!(35), &json!(5)), "{held}");
     let freed = system.admin(&sample("drop-admin.sell_withheld.json")).await.unwrap();
     assert_eq!((&freed["stock_left"], &freed["ledger"]["withheld"]), (&json!(40), &json!(0)), "{freed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn main_sells_on_under_a_new_epoch_after_its_ledger_was_restored() {
+    let folder = WorkFolder::new().unwrap();
+    let moto = Moto::start(folder.path(), &[]).await.unwrap();
+    let system = leased_system(&moto, 1).await;
+    let item_id: ItemId = ITEM.parse().unwrap();
+    announce(&system, ITEM, json!({ "stock_total": 50 })).await.unwrap();
+    let client = Client::of(&system, 0).unwrap();
+    let sold = async |expected: usize| -> anyhow::Result<Option<()>> {
+        let sales = system.drop_result(&item_id).await?.in_ledger.unwrap_or_default();
+        Ok((sales.len() == expected).then_some(()))
+    };
+    let order = async |buyer: &str| {
+        eventually("the order is queued", A_WHILE, async || {
+            let answer = client.order(ITEM, &system.identity.token(buyer)?).await?;
+            Ok((answer.status == 202).then_some(()))
+        })
+        .await
+        .unwrap();
+    };
+    order("early").await;
+    eventually("it is sold", A_WHILE, async || sold(1).await).await.unwrap();
+
+    let restored = sample("drop-admin.ledger_restored.json");
+    let refused = system.admin(&restored).await.unwrap_err().to_string();
+    assert!(refused.contains("ItemSelling"), "{refused}");
+    system.admin(&json!({ "command": "pause", "item_id": ITEM })).await.unwrap();
+    // Epochs that differ, as after the fence that an operator writes to the restored ledger: nothing is recorded.
+    system.ledger().unwrap().raise_epoch(1).await.unwrap();
+    order("between").await;
+    let begun = system.admin(&restored).await.unwrap();
+    assert_eq!((&begun["epoch"], &begun["items"]), (&json!(3), &json!(1)), "{begun}");
+    let shown = system.admin(&sample("drop-admin.lease.json")).await.unwrap();
+    assert_eq!((&shown["lease"]["epoch"], &shown["ledger_epoch"]), (&json!(3), &json!(3)), "{shown}");
+    let sales = system.drop_result(&item_id).await.unwrap().in_ledger.unwrap();
+    assert_eq!(sales.len(), 1, "the item is paused");
+
+    system.admin(&json!({ "command": "resume", "item_id": ITEM })).await.unwrap();
+    order("late").await;
+    eventually("all three are sold", A_WHILE, async || sold(3).await).await.unwrap();
+    let audit = system.admin(&json!({ "command": "audit", "item_id": ITEM })).await.unwrap();
+    let epochs: Vec<&serde_json::Value> =
+        audit["sales"].as_array().unwrap().iter().map(|sale| &sale["epoch"]).collect();
+    assert_eq!(epochs, [&json!(1), &json!(3), &json!(3)], "{audit}");
 }

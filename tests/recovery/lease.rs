@@ -1,7 +1,7 @@
 //! The main lease: against a real table's protocol, a real Redis and a real PostgreSQL.
 
 use anyhow::Result;
-use lease::{Lease, LeaseRecord, LeaseTable, LeaseTableError, LeaseTiming};
+use lease::{Lease, LeaseError, LeaseRecord, LeaseTable, LeaseTableError, LeaseTiming};
 use ledger::LedgerError;
 use local::aws::emulators::Moto;
 use local::system::clock::micros_now;
@@ -79,6 +79,30 @@ async fn one_writer_wins_and_a_closed_lease_cannot_be_renewed() {
     table.change(&taken).await.unwrap();
     assert_eq!(table.load().await.unwrap(), taken);
     assert_eq!(table.change(&taken).await, Err(LeaseTableError::Conflict));
+}
+
+#[tokio::test]
+async fn the_epoch_of_main_s_open_lease_rises_while_main_renews_it() {
+    let fixture = LeaseFixture::start().await.unwrap();
+    let table = &fixture.table;
+    table.write_first(&LeaseRecord::first(HERE, 1)).await.unwrap();
+    let of = |region| Lease::over(table.clone(), region, TIMING);
+    let (here, worker) = (of(HERE), of(HERE));
+    let renewals = async {
+        for _ in 0..10 {
+            worker.renew().await.unwrap();
+        }
+    };
+    let (raised, ()) = tokio::join!(here.raise_epoch(2), renewals);
+    raised.unwrap();
+    worker.renew().await.unwrap();
+    assert_eq!(worker.permit().unwrap().fence(0).epoch, 2);
+    here.raise_epoch(2).await.unwrap();
+    let elsewhere = LeaseError::Elsewhere { region: HERE.into(), epoch: 2 };
+    assert_eq!(of("eu-west-1").raise_epoch(3).await, Err(elsewhere.clone()));
+    table.change(&table.load().await.unwrap().closed("failover")).await.unwrap();
+    assert_eq!(here.raise_epoch(3).await, Err(elsewhere));
+    assert_eq!(table.load().await.unwrap().epoch, 2);
 }
 
 #[tokio::test]

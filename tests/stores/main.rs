@@ -18,6 +18,7 @@ mod hold_grace;
 mod idle_items;
 mod idle_properties;
 mod ledger;
+mod ledger_restored;
 mod log_properties;
 mod long_holds;
 mod order_log;

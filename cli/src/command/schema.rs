@@ -1,4 +1,4 @@
-//! `fairdrop migrate` and `fairdrop lease`
+//! `fairdrop migrate`, `lease` and `ledger-restored`
 
 use super::{Call, Command, Function};
 use crate::table;
@@ -33,5 +33,31 @@ impl Command for Lease {
 
     fn show(&self, answer: &Value, _page: u32) -> String {
         table::fields(answer, &["means", "remaining_ms", "ledger_epoch", "lease"])
+    }
+}
+
+/// Begin a new epoch after main's ledger was restored from a snapshot or to a point in time
+///
+/// Redis has sales that such a ledger lacks: under a new epoch no repair puts their units on sale, and new events have
+/// new ids. Refused while an item is not paused. May be repeated. docs/runbook/snapshots.md has the steps before and after.
+#[derive(Debug, Args, Serialize)]
+#[command(after_help = "Example: fairdrop ledger-restored --yes")]
+pub(crate) struct LedgerRestored {}
+
+impl Command for LedgerRestored {
+    fn call(&self) -> Call {
+        Call::new(Function::DropAdmin, "ledger_restored", self)
+    }
+
+    fn cannot_be_undone(&self) -> Option<String> {
+        Some(
+            "A new epoch begins. No hold from before it ends, and every item stays paused, until you have compared \
+             Redis with the ledger."
+                .into(),
+        )
+    }
+
+    fn show(&self, answer: &Value, _page: u32) -> String {
+        table::fields(answer, &["epoch", "items", "written_to_ledger", "not_in_redis", "next"])
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command failed, and the `errorType` of its invocation.
 
+use crate::ledger_restored::NoNewEpoch;
 use crate::restock::NoRestock;
 use lambda_runtime::Diagnostic;
 use lease::{LeaseError, LeaseTableError};
@@ -15,7 +16,7 @@ use shared::stamp::Stamp;
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, finish, archive, describe, list, migrate, \
-         lease, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, export, audit and order_book"
+         lease, ledger_restored, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -38,6 +39,8 @@ pub enum AdminError {
     MayNotSell(LeaseError),
     #[error("the buyer has no unit of item {0}: nothing was changed")]
     NoUnit(ItemId),
+    #[error(transparent)]
+    NoNewEpoch(#[from] NoNewEpoch),
     #[error("this stack uses no lease: FAIRDROP_LEASE_TABLE is not set")]
     NoLease,
     #[error("the lease belongs to main region {0}; run the command there")]
@@ -120,6 +123,7 @@ impl From<AdminError> for Diagnostic {
             AdminError::Lease(_) | AdminError::MayNotSell(LeaseError::Table(_)) => "LeaseUnavailable",
             AdminError::MayNotSell(_) => "LeaseOver",
             AdminError::NoUnit(_) => "NoUnit",
+            AdminError::NoNewEpoch(why) => why.error_type(),
             AdminError::NoLease => "NoLease",
             AdminError::NotMain(_) => "NotMain",
             AdminError::OnlyInLedger(_) => "OnlyInLedger",

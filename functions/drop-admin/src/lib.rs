@@ -8,6 +8,7 @@ mod exclude;
 mod export;
 mod finish;
 mod items;
+mod ledger_restored;
 mod main_lease;
 mod operator;
 mod order_book;
@@ -102,6 +103,8 @@ enum Command {
     Migrate {},
     /// Who may sell, and until when.
     Lease {},
+    /// Begins a new epoch after main's ledger was restored: what Redis has sold since the recovery point stays sold.
+    LedgerRestored {},
     /// Sells the units that a failover has withheld, except `keep` of them.
     SellWithheld { item_id: ItemId, keep: u32 },
     /// Rebuilds an item in Redis from the ledger.
@@ -190,6 +193,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             return Ok(json!({ "applied": migrated.applied, "version": migrated.version, "lease": lease }));
         }
         Command::Lease {} => return main_lease::show_lease(app).await,
+        Command::LedgerRestored {} => return ledger_restored::begin_epoch(app).await,
         Command::SellWithheld { item_id, keep } => {
             items::sell_withheld(app, &item_id, keep).await?;
             item_id

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// A permit that ends within this time is not used: a transaction takes time.
 const MIN_REMAINING: Duration = Duration::from_millis(500);
 
+/// How often the epoch is written while other processes renew the lease at the same moments.
+const RAISE_TRIES: usize = 20;
+
 /// The lease as a process knows it. Cloning shares it. It is empty in a deployment without a lease.
 #[derive(Clone, Debug)]
 pub struct Lease(Option<Arc<CachedLease>>);
@@ -164,6 +167,27 @@ impl Lease {
         let record = cached.table.load().await?;
         let remaining_ms = record.expires_at.micros_since(cached.clock.now()) / 1_000;
         Ok(Some(LeaseStatus { record, remaining_ms }))
+    }
+
+    /// Raises the epoch of this region's open lease to `epoch`. Other processes learn it with their next renewal, and until
+    /// then act under the old epoch.
+    pub async fn raise_epoch(&self, epoch: u64) -> Result<(), LeaseError> {
+        let Some(cached) = &self.0 else { return Ok(()) };
+        for _ in 0..RAISE_TRIES {
+            let record = cached.table.load().await?;
+            // By this call: its answer was lost.
+            if record.epoch == epoch && record.region == cached.region && record.is_open {
+                return Ok(());
+            }
+            let Some(raised) = record.raised(&cached.region, epoch) else {
+                return Err(LeaseError::Elsewhere { region: record.region, epoch: record.epoch });
+            };
+            match cached.table.change(&raised).await {
+                Err(LeaseTableError::Conflict) => {}
+                written => return written.map_err(LeaseError::from),
+            }
+        }
+        Err(LeaseTableError::Conflict.into())
     }
 
     /// Creates the first record for this region under `epoch`, if there is none yet. Refuses a table that is not strongly

@@ -12,7 +12,7 @@ pub struct LeaseRecord {
     pub version: u64,
     /// The region that is main.
     pub region: String,
-    /// The fencing token: goes up by one with each failover.
+    /// The fencing token: goes up with each failover, and after the ledger was restored.
     pub epoch: u64,
     /// When the lease ends, unless it is renewed.
     pub expires_at: Stamp,
@@ -53,6 +53,13 @@ impl LeaseRecord {
     /// ended, since main may still renew it.
     pub fn has_run_out(&self, now: Stamp, timing: LeaseTiming) -> bool {
         !self.is_open && now > self.expires_at.saturating_add(timing.tolerance)
+    }
+
+    /// Under `epoch`, for the same main: its ledger was restored. `None` unless `region` is main, the lease is open, and its
+    /// epoch is lower.
+    pub(crate) fn raised(&self, region: &str, epoch: u64) -> Option<Self> {
+        let may = self.is_open && self.region == region && self.epoch < epoch;
+        may.then(|| Self { version: self.version + 1, epoch, ..self.clone() })
     }
 
     /// Closed by the failover `run`: it cannot be renewed.
@@ -118,6 +125,16 @@ mod tests {
         assert_eq!(closed.taken("other", "another run", at(14), TIMING), None);
         let taken = closed.taken("other", "run", at(14), TIMING).unwrap();
         assert_eq!((taken.region.as_str(), taken.epoch, taken.is_open), ("other", 4, false));
+    }
+
+    #[test]
+    fn only_main_raises_the_epoch_of_its_open_lease() {
+        let record = LeaseRecord::first("main", 3).renewed("main", at(0), TIMING).unwrap();
+        let raised = record.raised("main", 5).unwrap();
+        assert_eq!(raised, LeaseRecord { version: record.version + 1, epoch: 5, ..record.clone() });
+        assert_eq!(record.raised("other", 5), None);
+        assert_eq!(record.closed("run").raised("main", 5), None);
+        assert_eq!((record.raised("main", 3), record.raised("main", 2)), (None, None));
     }
 
     #[test]

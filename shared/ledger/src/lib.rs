@@ -18,6 +18,7 @@ mod migrations;
 mod outbox;
 mod payment;
 mod records;
+mod restored;
 mod sales;
 mod service;
 mod sessions;
