@@ -2,6 +2,7 @@
 //! what it sends.
 
 mod create;
+mod erase;
 mod exclude;
 mod failover;
 mod items;
@@ -129,7 +130,7 @@ commands! {
     DropCommand:
         create::Create, update::Update,
         items::Describe, items::List, items::Pause, items::Resume, items::Close, items::Finish,
-        items::Archive, exclude::Exclude, exclude::LimitUnpaid, void::Void,
+        items::Archive, exclude::Exclude, exclude::LimitUnpaid, void::Void, erase::Erase,
         lists::Audit, lists::Export, lists::OrderBook,
         repair::Reconcile, repair::Rebuild, repair::Replay, repair::SellWithheld, repair::Republish,
         schema::Migrate, schema::Lease, schema::LedgerRestored,

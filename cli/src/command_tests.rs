@@ -27,7 +27,7 @@ fn sent(line: &str) -> (String, Value) {
 
 const FORCED: &str = "failover run --mode forced --accept-seconds 30 --accept-sales 12 --withhold 12";
 /// A sample of `events/`, and the command line that sends it.
-const SAMPLES: [(&str, &str); 44] = [
+const SAMPLES: [(&str, &str); 45] = [
     (
         "drop-admin.create",
         "create sneaker-42 --name Sneaker_42 --stock-total 500 --opens-at 2026-11-24T06:00:00Z --closes-at 1795503600000000 --hold-seconds 0",
@@ -59,6 +59,7 @@ const SAMPLES: [(&str, &str); 44] = [
     ("drop-admin.exclude", "exclude sneaker-42 --reason bots --by Ann auth0|6532 auth0|6533"),
     ("drop-admin.limit_unpaid", "limit-unpaid sneaker-42 3"),
     ("drop-admin.void", "void sneaker-42 auth0|6532 --reason stolen_card --bar --by Ann"),
+    ("drop-admin.erase", "erase auth0|6532 --by Ann"),
     ("drop-admin.export-voided", "export sneaker-42 --by Ann --voided"),
     ("region-failover.plan", "failover plan --mode planned"),
     ("region-failover.plan-forced", "failover plan --mode forced"),
@@ -150,6 +151,7 @@ fn mistakes_are_found_before_anything_is_sent() {
         "--account 12345 list",
         "sell-withheld x",
         "void x ann",
+        "erase ann",
         "exclude x --reason bots",
         "failover run",
         "failover run --mode forced --accept-seconds 3",
@@ -182,6 +184,7 @@ fn what_cannot_be_undone_asks() {
         "rebuild x",
         "exclude x --reason bots ann",
         "void x ann --reason fraud",
+        "erase ann --by Ann",
         "reconcile --repair",
         "sell-withheld x --keep 0",
         "replay x --without eu-west-1",

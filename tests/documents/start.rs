@@ -67,6 +67,7 @@ const VARIABLES: &[Variable] = &[
     ("FAIRDROP_JWT_AUTHORIZER", "false", AtStart(&["true", "yes"])),
     ("FAIRDROP_ORDER_LOG_TABLE", "order-log", Derived),
     ("FAIRDROP_ORDER_LOGS", "us-east-1=order-log", AtDeployment("OrderLogs")),
+    ("FAIRDROP_BACKUPS_KEPT_DAYS", "0", AtStart(&["-1", "36501"])),
     ("FAIRDROP_LEASE_TABLE", "lease", AtDeployment("LeaseTable")),
     ("FAIRDROP_LEASE_SECONDS", "12", AtStart(&["3", "121", "12s"])),
     ("FAIRDROP_LEASE_TOLERANCE_MS", "1000", AtStart(&["49", "1501", "1s"])),

@@ -7,6 +7,7 @@ mod checkout;
 mod checkout_chaos;
 mod clocks;
 mod command_line;
+mod erase;
 mod events;
 mod idle_items;
 mod lease_in_main;

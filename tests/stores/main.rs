@@ -6,6 +6,7 @@ mod checkout_properties;
 mod declined_payments;
 mod dynamodb;
 mod edge_reads;
+mod erase;
 mod exclusions;
 mod failover_compare;
 mod failover_holds;

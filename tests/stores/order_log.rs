@@ -76,6 +76,27 @@ async fn a_record_is_written_once_and_keeps_its_outcome() {
 }
 
 #[tokio::test]
+async fn a_buyer_s_records_are_deleted_and_those_of_similar_buyers_stay() {
+    let fixture = LogFixture::start().await;
+    // The keys of this buyer lie between those of alice.
+    let similar = "alice#1795000000000";
+    for (kind, buyer, at) in [
+        (RecordKind::Order, "alice", 1),
+        (RecordKind::Leave, "alice", 2),
+        (RecordKind::Order, similar, 1),
+        (RecordKind::Order, "bob", 1),
+    ] {
+        fixture.log.append(&record(kind, buyer, at)).await.unwrap();
+    }
+    let erase = async || {
+        fixture.log.erase(&"shoe".parse().unwrap(), &UserToken::parse("alice").unwrap()).await.unwrap()
+    };
+    assert_eq!((erase().await, erase().await), (2, 0));
+    assert_eq!(fixture.latest("alice").await, None);
+    assert!(fixture.latest(similar).await.is_some() && fixture.latest("bob").await.is_some());
+}
+
+#[tokio::test]
 async fn the_newest_record_of_a_buyer_is_found_among_similar_buyers() {
     let fixture = LogFixture::start().await;
     let leave = record(RecordKind::Leave, "alice", 3);

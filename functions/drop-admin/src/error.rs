@@ -1,5 +1,6 @@
 //! Why a command failed, and the `errorType` of its invocation.
 
+use crate::erase::EraseError;
 use crate::ledger_restored::NoNewEpoch;
 use crate::restock::NoRestock;
 use lambda_runtime::Diagnostic;
@@ -16,7 +17,7 @@ use shared::stamp::Stamp;
 pub enum AdminError {
     #[error(
         "the payload is not a command: {0}; commands are create, update, pause, resume, close, finish, archive, describe, list, migrate, \
-         lease, ledger_restored, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, export, audit and order_book"
+         lease, ledger_restored, sell_withheld, rebuild, replay, reconcile, republish, limit_unpaid, exclude, void, erase, export, audit and order_book"
     )]
     BadCommand(#[from] serde_json::Error),
     #[error(transparent)]
@@ -72,6 +73,8 @@ pub enum AdminError {
         "item {0} was finished, and nothing was changed: it sells again if `update` gives it a new opens_at, closes_at and stock_total"
     )]
     Finished(ItemId),
+    #[error(transparent)]
+    NotErased(#[from] EraseError),
     #[error("`after` is not the `next` of an earlier answer: start again without it")]
     NoSuchCursor,
 }
@@ -136,6 +139,7 @@ impl From<AdminError> for Diagnostic {
             AdminError::NotReplayed(ReplayError::NoSuchRegion(_)) => "NoSuchRegion",
             AdminError::NotReplayed(ReplayError::InProgress) => "ReplayInProgress",
             AdminError::NotReplayed(_) => "NotReplayed",
+            AdminError::NotErased(error) => error.kind(),
             AdminError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }

@@ -3,6 +3,7 @@
 mod archive;
 mod audit;
 mod comparison;
+mod erase;
 mod error;
 mod exclude;
 mod export;
@@ -18,6 +19,7 @@ mod void;
 pub use error::AdminError;
 
 use audit::{AuditCursor, AuditFormat};
+use erase::EraseCursor;
 use exclude::{Buyers, UnpaidLimit};
 use export::ExportOf;
 use lease::Lease;
@@ -29,7 +31,7 @@ use reconcile::Stores;
 use replay::{ReplayError, ReplayOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::config::{ConfigError, RedisConfig, Source};
+use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
 use shared::queue::{ItemError, Link, Queue, RestoreEnd};
 use shared::user_token::UserToken;
@@ -47,6 +49,8 @@ pub struct App {
     lease: Lease,
     /// The order logs of all regions; none in direct mode.
     logs: Vec<RegionLog>,
+    /// How long backups of the ledger are kept, if the operators have said so.
+    backups_kept: Option<Duration>,
 }
 
 /// The time limit of a replay: shorter than the function's.
@@ -61,6 +65,7 @@ impl App {
             queue: Queue::new(link.clone()).with_order_logs(!logs.is_empty()),
             logs,
             link,
+            backups_kept: backups_kept(source)?,
             ledger: Ledger::from_config(source)?,
             lease: Lease::from_config(source).await?,
         })
@@ -69,6 +74,15 @@ impl App {
     fn stores(&self) -> Stores {
         Stores { link: self.link.clone(), queue: self.queue.clone(), ledger: self.ledger.clone() }
     }
+}
+
+/// `FAIRDROP_BACKUPS_KEPT_DAYS`; 0: not known. Only `erase` names it.
+fn backups_kept(source: Source) -> Result<Option<Duration>, ConfigError> {
+    const NAME: &str = "FAIRDROP_BACKUPS_KEPT_DAYS";
+    let text = config::optional(source, NAME).unwrap_or_else(|| "0".into());
+    let days = text.parse().ok().filter(|days| *days <= 36_500);
+    let days: u64 = days.ok_or_else(|| ConfigError::bad(NAME, "it must be 0 to 36,500 days"))?;
+    Ok((days > 0).then(|| Duration::from_secs(days * 24 * 3_600)))
 }
 
 /// The payload of an invocation.
@@ -149,6 +163,13 @@ enum Command {
         bar: bool,
         #[serde(default)]
         by: Option<OperatorName>,
+    },
+    /// Removes a buyer's name from all archived items.
+    Erase {
+        buyer: UserToken,
+        by: OperatorName,
+        #[serde(default)]
+        after: Option<EraseCursor>,
     },
     /// The buyers who have bought a unit, with their names, or those whose unit was voided. The ledger records `by` and the
     /// time.
@@ -247,6 +268,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             let order = void::order(&buyer, &reason, by.as_ref(), bar);
             return void::void(app, &item_id, order).await;
         }
+        Command::Erase { buyer, by, after } => return erase::erase(app, &buyer, &by, after).await,
         Command::Export { item_id, by, of, format, after } => {
             return export::export(app, &item_id, (&by, of), format, after.as_deref()).await;
         }

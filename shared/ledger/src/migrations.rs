@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 16] = [
+const MIGRATIONS: [(i64, &str, &str); 17] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -23,6 +23,7 @@ const MIGRATIONS: [(i64, &str, &str); 16] = [
     (14, "voids", include_str!("../migrations/0014_voids.sql")),
     (15, "unpaid", include_str!("../migrations/0015_unpaid.sql")),
     (16, "ends", include_str!("../migrations/0016_ends.sql")),
+    (17, "erasures", include_str!("../migrations/0017_erasures.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.

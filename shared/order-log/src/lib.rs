@@ -13,6 +13,7 @@
 //! | `outcome`, `reason`, `decided_at` | absent, or `refused`, why, and when |
 
 mod attempts;
+mod erase;
 mod error;
 mod logs;
 mod read;

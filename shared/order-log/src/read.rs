@@ -18,7 +18,7 @@ const NEWEST: i32 = 10;
 /// Pages that are read to find it.
 const MAX_PAGES_OF_BUYER: u32 = 10;
 
-type Position = HashMap<String, AttributeValue>;
+pub(crate) type Position = HashMap<String, AttributeValue>;
 
 /// The records of an item in one bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,14 +37,7 @@ impl OrderLog {
     ) -> Result<Option<LogRecord>, OrderLogError> {
         let mut from = None;
         for _ in 0..MAX_PAGES_OF_BUYER {
-            let query = self
-                .query(partition(item_id, bucket(user_token)))
-                .key_condition_expression("#partition = :partition AND #sort BETWEEN :first AND :last")
-                .expression_attribute_names("#sort", name::SORT)
-                .expression_attribute_values(":first", AttributeValue::S(sort_key(user_token, Stamp::EPOCH)))
-                .expression_attribute_values(":last", AttributeValue::S(sort_key(user_token, Stamp::MAX)))
-                .scan_index_forward(false)
-                .limit(NEWEST);
+            let query = self.query_buyer(item_id, user_token).scan_index_forward(false).limit(NEWEST);
             let (records, next) = page(query, from, OF_READS).await?;
             let records: Vec<LogRecord> = records.into_iter().collect::<Result<_, _>>()?;
             if let Some(newest) = records.into_iter().find(|record| record.user_token == *user_token) {
@@ -92,6 +85,15 @@ impl OrderLog {
         Err(OrderLogError::Refused("a bucket has too many records".into()))
     }
 
+    /// The records of a buyer, and of those whose token begins with this buyer's token and a `#`.
+    pub(crate) fn query_buyer(&self, item_id: &ItemId, user_token: &UserToken) -> QueryFluentBuilder {
+        self.query(partition(item_id, bucket(user_token)))
+            .key_condition_expression("#partition = :partition AND #sort BETWEEN :first AND :last")
+            .expression_attribute_names("#sort", name::SORT)
+            .expression_attribute_values(":first", AttributeValue::S(sort_key(user_token, Stamp::EPOCH)))
+            .expression_attribute_values(":last", AttributeValue::S(sort_key(user_token, Stamp::MAX)))
+    }
+
     fn query(&self, partition: String) -> QueryFluentBuilder {
         self.client
             .query()
@@ -103,7 +105,7 @@ impl OrderLog {
 }
 
 /// One page, and the position of the next one.
-async fn page(
+pub(crate) async fn page(
     query: QueryFluentBuilder,
     from: Option<Position>,
     limits: CallLimits,
