@@ -146,8 +146,7 @@ async fn the_database_renames_no_buyer_in_another_way() {
     ledger.execute("UPDATE fairdrop.items SET archived_at = NULL").await.unwrap();
     let alice = UserToken::parse("alice").unwrap();
     let erasure = Erasure { buyer: &alice, pseudonym: PSEUDONYM, by: "Ann" };
-    let refused =
-        ending.stores.ledger.erase(&ending.item.item_id, erasure, Permit::Unleased.fence(1)).await;
+    let refused = ending.stores.ledger.erase(&ending.item.item_id, erasure, Permit::Unleased.fence(1)).await;
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "{refused:?}");
     assert!(dump(&ending).await.contains("alice"));
 }

@@ -51,7 +51,8 @@ impl TryFrom<String> for Pseudonym {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let is_so = text.strip_prefix("erased-").is_some_and(|hex| hex.len() == 32 && hex.bytes().all(is_hex));
+        let is_so =
+            text.strip_prefix("erased-").is_some_and(|hex| hex.len() == 32 && hex.bytes().all(is_hex));
         if is_so { Ok(Self(text)) } else { Err("`erased_as` must be `erased-` and 32 hexadecimal digits") }
     }
 }
