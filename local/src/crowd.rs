@@ -11,6 +11,7 @@ pub mod watcher;
 use crate::aws::gateway::{ARRIVED_AT, Entrance};
 use crate::aws::identity::IdentityProvider;
 use crate::system::System;
+use crate::system::clock::micros_now;
 use anyhow::{Context, Result};
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -112,15 +113,20 @@ pub fn tokens(identity: &IdentityProvider, plan: &[PlannedOrder], signed: impl F
         .collect()
 }
 
-/// Places every order at its time after `opening`, whatever the answers to the others.
+/// Places every order at its time after the opening at `opens_at`, in microseconds since the epoch, whatever the answers
+/// to the others.
 pub async fn send(
     system: &System,
     item_id: &str,
     plan: &[PlannedOrder],
     tokens: &[String],
-    opening: Instant,
+    opens_at: u64,
     answered: impl Fn(),
 ) -> Result<Vec<SentOrder>> {
+    // If the opening has passed already, the crowd begins now.
+    let now = micros_now();
+    let opens_at = opens_at.max(now);
+    let opening = Instant::now() + Duration::from_micros(opens_at - now);
     let mut waiting = FuturesUnordered::new();
     for (order, token) in plan.iter().zip(tokens) {
         let running = system.regions.get(order.region).with_context(|| {
@@ -130,7 +136,9 @@ pub async fn send(
             .header("authorization", format!("Bearer {token}"))
             .header("host", running.gateway.url().trim_start_matches("http://"))
             .body(Body::empty())?;
-        waiting.push(tokio::spawn(place(running.gateway.entrance(), request, order.clone(), opening)));
+        let arrives_at = opens_at + u64::try_from(order.after_opening.as_micros())?;
+        let arrival = (opening + order.after_opening, arrives_at);
+        waiting.push(tokio::spawn(place(running.gateway.entrance(), request, order.clone(), arrival)));
     }
     let mut sent = Vec::with_capacity(plan.len());
     while let Some(order) = waiting.next().await {
@@ -140,17 +148,27 @@ pub async fn send(
     Ok(sent)
 }
 
-async fn place(gateway: Entrance, request: Request, order: PlannedOrder, opening: Instant) -> SentOrder {
-    sleep_until((opening + order.after_opening).into()).await;
-    let started = Instant::now();
+/// Places an order that arrives at an instant, which is `arrives_at` in microseconds since the epoch.
+///
+/// A gateway of AWS stamps an order when it arrives, whatever the functions have to do. On this machine they and the
+/// crowd share the processors, and the task of an order runs late while functions run: then orders of several
+/// milliseconds would be stamped in the same one. So the gateway stamps the moment at which the order was due. A late
+/// task makes the order older, as a slow function does.
+async fn place(
+    gateway: Entrance,
+    request: Request,
+    order: PlannedOrder,
+    (arrival, arrives_at): (Instant, u64),
+) -> SentOrder {
+    sleep_until(arrival.into()).await;
     // The gateway's limit is the buyer's.
-    let (parts, body) = gateway.send(request).await.into_parts();
+    let (parts, body) = gateway.send(request, arrives_at).await.into_parts();
     let arrived_at = parts.headers.get(ARRIVED_AT).and_then(|value| value.to_str().ok()?.parse().ok());
     let answer = match parts.status.as_u16() {
         200 | 202 => OrderAnswer::Queued,
         status => judge(status, &to_bytes(body, MAX_ANSWER_BYTES).await.unwrap_or_default()),
     };
-    let answer_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let answer_ms = arrival.elapsed().as_secs_f64() * 1000.0;
     SentOrder { subject: order.subject, region: order.region, arrived_at, answer, answer_ms }
 }
 
@@ -166,6 +184,23 @@ fn judge(status: u16, body: &[u8]) -> OrderAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::gateway::HttpGateway;
+    use crate::aws::lambda::Emulator;
+
+    #[tokio::test]
+    async fn an_order_that_this_machine_sends_late_has_the_stamp_of_its_arrival() {
+        // It has no function: the gateway refuses the order.
+        let invoke = Emulator::start().await.unwrap().invoke_api();
+        let gateway = HttpGateway::open("eu-west-1", true, invoke, 0, Duration::from_secs(5), Vec::new());
+        let gateway = gateway.await.unwrap();
+        let request = Request::post("/items/a/orders").body(Body::empty()).unwrap();
+        let order = PlannedOrder { subject: "a".into(), region: 0, after_opening: Duration::ZERO };
+        let stamp = 1_795_000_000_123_456;
+        let arrival = (Instant::now().checked_sub(Duration::from_secs(1)).unwrap(), stamp);
+        let sent = place(gateway.entrance(), request, order, arrival).await;
+        assert_eq!((sent.arrived_at, sent.answer.reason()), (Some(stamp), Some("http-503")));
+        assert!(sent.answer_ms >= 1_000.0, "{}", sent.answer_ms);
+    }
 
     #[test]
     fn the_same_seed_is_the_same_crowd_with_equal_demand() {

@@ -117,7 +117,8 @@ const RUSH: f64 = 6_000.0;
 const STOCK: u32 = 200;
 
 /// Drops of three crowds: within a millisecond chance decides which order is first, and the orders
-/// around the last unit decide how much that matters.
+/// around the last unit decide how much that matters. At this rush six orders share a millisecond. With perfect stamps of
+/// that precision, one unit on average goes to a later buyer, and three or more in one drop of seventeen.
 async fn drop_figures(intake: Intake) -> anyhow::Result<Vec<Figure>> {
     let options = DemoOptions {
         rush: RUSH,
@@ -151,7 +152,7 @@ async fn drop_figures(intake: Intake) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![
         shown("demo_right_buyers_list", list, "%", right),
         shown("demo_right_buyers_zset_at_once", zset, "%", right),
-        shown("demo_right_buyers_fairdrop", fairdrop, "%", right),
+        shown("demo_right_buyers_fairdrop", fairdrop, "%", right).at_least(99.0),
         shown(
             "demo_right_or_tied_fairdrop",
             fair,

@@ -4,6 +4,7 @@
 //! of arrival. A process that ends fails its invocations at once.
 
 mod runtime_api;
+mod start;
 
 use crate::aws::lambda::Invoked;
 use crate::system::process::Process;
@@ -21,8 +22,6 @@ use tokio::task::JoinHandle;
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The longest invocation of any function: Lambda's limit.
 pub(super) const LONGEST: Duration = Duration::from_secs(900);
-/// The period of the scaling rate.
-const PERIOD: Duration = Duration::from_secs(10);
 
 /// How many processes classic Lambda has for a function, each of which serves one invocation and is then frozen until
 /// the next one. On AWS both are 1,000. A machine with two cores has far fewer, and an invocation that Lambda would
@@ -83,7 +82,8 @@ struct Work {
 }
 
 struct Environment {
-    process: Process,
+    /// `None` while the system starts it.
+    process: Option<Process>,
     work: mpsc::Sender<Work>,
     /// Read by one request of the process at a time.
     received: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
@@ -101,7 +101,8 @@ struct Serving {
 
 impl Environment {
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+        let id = self.process.as_ref().and_then(|process| i32::try_from(process.id()).ok());
+        if let Some(pid) = id.and_then(Pid::from_raw) {
             // A process that has ended cannot be signalled; it is removed at the next check.
             let _ = kill_process(pid, signal);
         }
@@ -116,7 +117,9 @@ struct PoolState {
     idle: Vec<u64>,
     /// Invocations that wait for a process.
     waiting: VecDeque<Invocation>,
+    /// Environments that were made. Not all of their processes could be started.
     begun: u64,
+    started: u64,
     given: u64,
     invocations: u64,
     waited: u64,
@@ -177,7 +180,7 @@ impl ServedPool {
         let rate = Mutex::new((at_once, Instant::now()));
         let pool = Arc::new(Pool { function, scaling, spawn, address, rate, state: Mutex::default() });
         if !scaling.is_classic() {
-            pool.spawn_one(&mut lock(&pool.state))?;
+            pool.start_now(&mut lock(&pool.state))?;
         }
         let serving = tokio::spawn(runtime_api::serve(pool.clone(), listener));
         let kept = pool.clone();
@@ -206,7 +209,7 @@ impl Pool {
 
     pub(crate) fn figures(&self) -> PoolFigures {
         let state = lock(&self.state);
-        PoolFigures { started: state.begun, invocations: state.invocations, waited: state.waited }
+        PoolFigures { started: state.started, invocations: state.invocations, waited: state.waited }
     }
 
     /// Kills all processes as SIGKILL does: their invocations fail. One that is always kept is started again.
@@ -222,18 +225,26 @@ impl Pool {
     }
 
     fn keep_one(&self, state: &mut PoolState) {
-        if !self.scaling.is_classic() && state.environments.is_empty() {
-            self.start_one(state);
+        if !self.scaling.is_classic()
+            && state.environments.is_empty()
+            && let Err(error) = self.start_now(state)
+        {
+            self.warn_not_started(&error);
         }
     }
 
     /// The ids of all processes, the oldest first.
     pub(crate) fn process_ids(&self) -> Vec<u32> {
-        lock(&self.state).environments.values().map(|environment| environment.process.id()).collect()
+        let state = lock(&self.state);
+        state
+            .environments
+            .values()
+            .filter_map(|environment| Some(environment.process.as_ref()?.id()))
+            .collect()
     }
 
     /// Invokes the function, and waits at most `limit`.
-    pub(crate) async fn invoke(&self, payload: String, limit: Duration) -> Result<Invoked> {
+    pub(crate) async fn invoke(self: &Arc<Self>, payload: String, limit: Duration) -> Result<Invoked> {
         let answer = tokio::time::timeout(limit, self.admit(payload, limit)).await;
         let answer = answer
             .with_context(|| format!("{} did not answer within {} s", self.function, limit.as_secs_f64()))?;
@@ -246,7 +257,7 @@ impl Pool {
     }
 
     /// Gives an invocation to a process that is idle, or lets it wait for one.
-    fn admit(&self, payload: String, limit: Duration) -> oneshot::Receiver<Invoked> {
+    fn admit(self: &Arc<Self>, payload: String, limit: Duration) -> oneshot::Receiver<Invoked> {
         let (answered, answer) = oneshot::channel();
         let invocation = Invocation { payload, answered, limit };
         let mut state = lock(&self.state);
@@ -267,41 +278,6 @@ impl Pool {
     fn enough_are_starting(&self, state: &PoolState) -> bool {
         let starting = state.environments.values().filter(|environment| !environment.is_ready).count();
         state.waiting.len() <= starting * self.scaling.concurrency()
-    }
-
-    /// Starts a process, if the limits allow it. It serves the first invocation that waits when it is ready.
-    fn start_one(&self, state: &mut PoolState) -> bool {
-        if state.environments.len() >= self.scaling.most() {
-            return false;
-        }
-        let mut rate = lock(&self.rate);
-        if let Scaling::Classic(ClassicLimits { scaling_rate, .. }) = self.scaling {
-            let most = f64::from(scaling_rate);
-            let refilled = rate.1.elapsed().as_secs_f64() / PERIOD.as_secs_f64() * most;
-            *rate = ((rate.0 + refilled).min(most), Instant::now());
-            if rate.0 < 1.0 {
-                return false;
-            }
-        }
-        let spawned = self.spawn_one(state);
-        match &spawned {
-            Ok(()) => rate.0 -= 1.0,
-            Err(error) => {
-                eprintln!("could not start a process of {}: {error:#}; trying again", self.function)
-            }
-        }
-        spawned.is_ok()
-    }
-
-    fn spawn_one(&self, state: &mut PoolState) -> Result<()> {
-        let number = state.begun;
-        let process = (self.spawn)(&format!("{}/{number}", self.address))?;
-        let (work, received) = mpsc::channel(self.scaling.concurrency());
-        let received = Arc::new(tokio::sync::Mutex::new(received));
-        let environment = Environment { process, work, received, is_ready: false, serving: HashMap::new() };
-        state.environments.insert(number, environment);
-        state.begun += 1;
-        Ok(())
     }
 
     /// Gives an invocation to an environment that asks for one. If that has ended, the invocation is dropped and fails.
@@ -354,16 +330,16 @@ impl Pool {
 
     /// Removes processes that have ended, and starts one for an invocation that waits. Classic Lambda ends a process whose
     /// invocation has timed out; here a kept one may serve others at the same time.
-    fn check(&self) {
+    fn check(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let is_classic = self.scaling.is_classic();
         let has_ended = |environment: &mut Environment| {
             let is_late = environment.serving.values().any(|serving| now > serving.until);
-            is_classic && is_late || !environment.process.is_running()
+            is_classic && is_late || environment.process.as_mut().is_some_and(|process| !process.is_running())
         };
-        state.environments.retain(|_, environment| !has_ended(environment));
         let PoolState { environments, idle, waiting, .. } = &mut *state;
+        environments.retain(|_, environment| !has_ended(environment));
         idle.retain(|number| environments.contains_key(number));
         waiting.retain(|waiting| !waiting.answered.is_closed());
         self.keep_one(&mut state);

@@ -108,9 +108,9 @@ impl Drop for HttpGateway {
 }
 
 impl Entrance {
-    /// Answers a request. Its stamp is taken when the returned future is first polled.
-    pub async fn send(&self, request: Request) -> Response<Body> {
-        answer(State(self.0.clone()), request).await
+    /// Answers a request that arrived at `arrived_at`, in microseconds since the epoch.
+    pub async fn send(&self, request: Request, arrived_at: u64) -> Response<Body> {
+        answer_to(self.0.clone(), request, arrived_at).await
     }
 }
 
@@ -121,7 +121,10 @@ impl Debug for Entrance {
 }
 
 async fn answer(State(gateway): State<Arc<GatewayState>>, request: Request) -> Response<Body> {
-    let arrived_at = micros_now();
+    answer_to(gateway, request, micros_now()).await
+}
+
+async fn answer_to(gateway: Arc<GatewayState>, request: Request, arrived_at: u64) -> Response<Body> {
     let (parts, body) = request.into_parts();
     if let Some(answer) = cors::preflight(&gateway.origins, &parts.method, &parts.headers) {
         return answer;
@@ -282,7 +285,7 @@ mod tests {
         // Not found; forbidden; and a function that cannot be invoked.
         for (path, status) in [("/", 404), ("/items/a/payments", 403), ("/items/a/orders", 503)] {
             let request = Request::post(path).body(Body::empty()).unwrap();
-            assert_eq!(gateway.entrance().send(request).await.status().as_u16(), status);
+            assert_eq!(gateway.entrance().send(request, micros_now()).await.status().as_u16(), status);
             let url = format!("{}{path}", gateway.url());
             let response = reqwest::Client::new().post(url).send().await.unwrap();
             assert_eq!(response.status().as_u16(), status);

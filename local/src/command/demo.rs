@@ -1,18 +1,20 @@
 //! `demo`: one drop from opening to the last unit, and its report.
 
+mod measured;
+
 use crate::aws::dynamodb::DynamoDbOptions;
 use crate::aws::environments::{ClassicLimits, PoolFigures};
 use crate::aws::metrics;
-use crate::command::report::{ByStrategy, DropReport, Holds, PathFigures, Percentiles, RegionFigures};
+use crate::command::demo::measured::Measured;
+use crate::command::report::{ByStrategy, DropReport, PathFigures, Percentiles};
 use crate::command::strategies;
-use crate::crowd::audit::{self, AuditFindings, DropResult};
-use crate::crowd::payments::{Buyers, Habits, PaymentAnswer, PaymentAnswers, Pays, share};
-use crate::crowd::{self, OrderAnswer, SentOrder};
+use crate::crowd::payments::{Buyers, Habits, Pays, share};
+use crate::crowd::{self, SentOrder};
 use crate::system::clock::micros_now;
 use crate::system::cpu;
 use crate::system::folder;
 use crate::system::intake::Intake;
-use crate::system::regions::{self, WorldRegion};
+use crate::system::regions;
 use crate::system::shop::ShopServices;
 use crate::system::{Options, System};
 use anyhow::{Context, Result, bail};
@@ -153,8 +155,8 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     progress.finish();
 
     let item_id: ItemId = "demo-drop".parse()?;
-    let opens_at = micros_now() + u64::try_from(LEAD.as_micros())?;
-    let opening = Instant::now() + LEAD;
+    // At a whole millisecond, so that the same orders share one in each run with the same seed.
+    let opens_at = (micros_now() + u64::try_from(LEAD.as_micros())?).next_multiple_of(1_000);
     system.admin(&announcement(demo, &item_id, opens_at)).await?;
     let habits = Habits { unpaid: if demo.hold_seconds == 0 { 0.0 } else { demo.unpaid }, seed: demo.seed };
     let hold = Duration::from_secs(demo.hold_seconds.into());
@@ -162,9 +164,9 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let progress = bar("Orders answered", plan.len());
     let cpu_before = cpu::seconds();
     let mut sent =
-        crowd::send(&system, item_id.as_str(), &plan, &tokens, opening, || progress.inc(1)).await?;
+        crowd::send(&system, item_id.as_str(), &plan, &tokens, opens_at, || progress.inc(1)).await?;
     progress.finish();
-    let seconds = opening.elapsed().as_secs_f64();
+    let seconds = Duration::from_micros(micros_now().saturating_sub(opens_at)).as_secs_f64();
 
     wait_until_over(&system, demo, &item_id).await?;
     system.decide(&item_id, &mut sent).await?;
@@ -268,127 +270,6 @@ async fn wait_until_over(system: &System, demo: &DemoOptions, item_id: &ItemId) 
         limit.as_secs(),
         system.logs().display()
     )
-}
-
-/// The measurements that a report is made from.
-struct Measured<'a> {
-    demo: &'a DemoOptions,
-    world: &'a [WorldRegion],
-    sent: &'a [SentOrder],
-    /// Orders of the buyers who pay in time.
-    buying: &'a [SentOrder],
-    outcome: &'a DropResult,
-    winners: ByStrategy<HashSet<String>>,
-    payments: PaymentAnswers,
-    unreturned: u64,
-    path: PathFigures,
-    opens_at: u64,
-    seconds: f64,
-}
-
-impl Measured<'_> {
-    fn report(&self) -> DropReport {
-        let AuditFindings { oversold, lost, duplicates, inversions, untrue, unfounded } =
-            self.outcome.check(self.sent);
-        let right = audit::right_buyers(self.buying, self.demo.stock as usize);
-        let share = |winners: &HashSet<String>| {
-            let hits = winners.iter().filter(|subject| right.first.contains(subject.as_str())).count();
-            hits as f64 / right.first.len().max(1) as f64
-        };
-        let tied =
-            self.winners.fairdrop.iter().filter(|subject| right.tied.contains(subject.as_str())).count();
-        let last_ms = self.outcome.reservations.last().map(|reservation| reservation.reserved_at_ms);
-        let sold_out = self.outcome.stock_left == 0;
-        DropReport {
-            item_id: "demo-drop".into(),
-            seed: self.demo.seed,
-            settle_window_ms: self.demo.settle_window_ms.into(),
-            orders: self.sent.len() as u64,
-            stock: self.demo.stock.into(),
-            sold: self.outcome.in_ledger.as_ref().map_or(0, HashSet::len) as u64,
-            oversold,
-            lost,
-            duplicates,
-            inversions,
-            untrue,
-            unfounded,
-            unreturned: self.unreturned,
-            holds: self.holds(),
-            path: self.path.clone(),
-            right_winners: ByStrategy {
-                list: share(&self.winners.list),
-                zset: share(&self.winners.zset),
-                fairdrop: share(&self.winners.fairdrop),
-            },
-            tied: tied as f64 / right.first.len().max(1) as f64,
-            refused: refused(self.sent.iter()),
-            seconds_to_sell_out: last_ms
-                .filter(|_| sold_out)
-                .map(|last_ms| (last_ms as f64 - self.opens_at as f64 / 1000.0) / 1000.0),
-            orders_per_second: self.sent.len() as f64 / self.seconds,
-            transit_source: regions::SOURCE.into(),
-            regions: (0..self.world.len()).filter_map(|index| self.region(index)).collect(),
-        }
-    }
-
-    fn holds(&self) -> Holds {
-        let refused_late =
-            self.payments.values().filter(|answer| **answer != PaymentAnswer::Sold).count() as u64;
-        let released: u64 = self.outcome.released.values().sum();
-        // The first reservations, one for each unit; later ones were made for units that were released.
-        let first: HashSet<&str> = self
-            .outcome
-            .reservations
-            .iter()
-            .take(self.demo.stock as usize)
-            .map(|reservation| reservation.user_token.as_str())
-            .collect();
-        let handed_on = self.outcome.sold.iter().filter(|subject| !first.contains(subject.as_str()));
-        Holds {
-            hold_seconds: self.demo.hold_seconds.into(),
-            unpaid_share: self.demo.unpaid,
-            released,
-            paid_too_late: refused_late,
-            handed_on: handed_on.count() as u64,
-        }
-    }
-
-    fn region(&self, index: usize) -> Option<RegionFigures> {
-        let region = self.world.get(index)?;
-        let sent: Vec<&SentOrder> = self.sent.iter().filter(|order| order.region == index).collect();
-        let wins =
-            |winners: &HashSet<String>| sent.iter().filter(|order| winners.contains(&order.subject)).count();
-        let wins = ByStrategy {
-            list: wins(&self.winners.list) as u64,
-            zset: wins(&self.winners.zset) as u64,
-            fairdrop: wins(&self.winners.fairdrop) as u64,
-        };
-        let share = |wins: u64, all: usize| wins as f64 / all.max(1) as f64;
-        Some(RegionFigures {
-            name: region.name.into(),
-            is_main: index == 0,
-            round_trip_ms: region.round_trip_ms,
-            orders: sent.len() as u64,
-            demand_share: share(sent.len() as u64, self.sent.len()),
-            queued: sent.iter().filter(|order| order.answer == OrderAnswer::Queued).count() as u64,
-            refused: refused(sent.iter().copied()),
-            answer_ms: percentiles(sent.iter().map(|order| order.answer_ms)),
-            wins,
-            win_share: ByStrategy {
-                list: share(wins.list, self.winners.list.len()),
-                zset: share(wins.zset, self.winners.zset.len()),
-                fairdrop: share(wins.fairdrop, self.winners.fairdrop.len()),
-            },
-        })
-    }
-}
-
-fn refused<'a>(sent: impl Iterator<Item = &'a SentOrder>) -> BTreeMap<String, u64> {
-    let mut refused = BTreeMap::new();
-    for reason in sent.filter_map(|order| order.answer.reason()) {
-        *refused.entry(reason.to_owned()).or_default() += 1;
-    }
-    refused
 }
 
 fn percentiles(times: impl Iterator<Item = f64>) -> Percentiles {

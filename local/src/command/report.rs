@@ -51,6 +51,8 @@ pub struct DropReport {
     pub right_winners: ByStrategy<f64>,
     /// Share of fairdrop's units that went to buyers of the same millisecond as the last right buyer, 0 to 1.
     pub tied: f64,
+    /// Paying buyers who arrived in that millisecond, right ones included.
+    pub in_last_ms: u64,
     /// Orders refused, by the last segment of the problem's type (`sold-out`).
     pub refused: BTreeMap<String, u64>,
     /// Seconds from opening to the last reservation; `None` if stock was left.
@@ -190,9 +192,10 @@ impl DropReport {
             return RIGHT_BUYER.to_owned();
         }
         format!(
-            "{RIGHT_BUYER} Of fairdrop's units, {} more went to buyers of the same millisecond as the last of them: \
-             API Gateway's time has milliseconds.",
-            figures::percent(self.tied)
+            "{RIGHT_BUYER} Of fairdrop's units, {} more went to buyers of the same millisecond as the last of them, in \
+             which {} arrived: API Gateway's time has milliseconds.",
+            figures::percent(self.tied),
+            figures::count(self.in_last_ms)
         )
     }
 
@@ -326,6 +329,7 @@ mod tests {
             },
             right_winners: ByStrategy { list: 0.49, zset: 0.5, fairdrop: 0.998 },
             tied: 0.002,
+            in_last_ms: 3,
             refused: BTreeMap::from([("sold-out".into(), 14_210), ("too-late".into(), 15)]),
             seconds_to_sell_out: Some(2.43),
             orders_per_second: 8_312.4,

@@ -14,7 +14,7 @@ use crate::system::shop::{Shop, ShopServices};
 use crate::system::{Options, System};
 use anyhow::Result;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The item that is on sale after the start.
 const ITEM_ID: &str = "sneaker-42";
@@ -67,12 +67,11 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
     };
     let system = System::start(&options).await?;
     let shop = services.open(&system).await?;
-    let opens_in = Duration::from_secs(up.opens_in_seconds.into());
-    let opening = Instant::now() + opens_in;
+    let opens_at = micros_now() + u64::from(up.opens_in_seconds) * 1_000_000;
     system
         .admin(&json!({ "command": "create", "item": {
             "item_id": ITEM_ID, "name": "Sneaker 42", "stock_total": up.stock,
-            "opens_at": micros_now() + u64::from(up.opens_in_seconds) * 1_000_000,
+            "opens_at": opens_at,
             "hold_seconds": up.hold_seconds,
         }}))
         .await?;
@@ -93,7 +92,7 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
     if let Some(half_life) = crowd::half_life(up.crowd, RUSH).filter(|half_life| !half_life.is_zero()) {
         let plan = crowd::plan(SEED, up.crowd, system.regions.len(), half_life);
         let tokens = crowd::tokens(&system.identity, &plan, || ())?;
-        let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opening, || ()).await?;
+        let sent = crowd::send(&system, ITEM_ID, &plan, &tokens, opens_at, || ()).await?;
         println!("The crowd has placed its {} orders.", sent.len());
     }
     std::future::pending().await

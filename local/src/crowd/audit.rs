@@ -185,6 +185,8 @@ pub struct RightBuyers<'a> {
     /// Who came after them in the same millisecond as the last of them. No stamp can tell them apart: API Gateway's time
     /// has milliseconds.
     pub tied: HashSet<&'a str>,
+    /// Buyers of that millisecond, the first ones included.
+    pub in_last_ms: usize,
 }
 
 /// The first `stock` buyers, and who ties with the last of them.
@@ -200,9 +202,11 @@ pub fn right_buyers(sent: &[SentOrder], stock: usize) -> RightBuyers<'_> {
     arrivals.sort_unstable();
     let later = arrivals.split_off(stock.min(arrivals.len()));
     let last_ms = arrivals.last().map(|(at, _)| at / 1_000);
-    let tied = later.into_iter().filter(|(at, _)| Some(at / 1_000) == last_ms);
+    let is_of_last_ms = |(at, _): &(u64, &str)| Some(at / 1_000) == last_ms;
+    let tied: HashSet<&str> = later.into_iter().filter(is_of_last_ms).map(|(_, subject)| subject).collect();
     RightBuyers {
-        tied: tied.map(|(_, subject)| subject).collect(),
+        in_last_ms: arrivals.iter().filter(|arrival| is_of_last_ms(arrival)).count() + tied.len(),
+        tied,
         first: arrivals.into_iter().map(|(_, subject)| subject).collect(),
     }
 }
@@ -278,8 +282,9 @@ mod tests {
         };
         let sent = [at("d", 3_000), at("c", 2_999), at("b", 2_001), at("a", 1_999), at("a", 2_500)];
         let right = |stock| right_buyers(&sent, stock);
-        assert_eq!((right(2).first, right(2).tied), (HashSet::from(["a", "b"]), HashSet::from(["c"])));
-        assert_eq!((right(1).first, right(1).tied), (HashSet::from(["a"]), HashSet::new()));
+        let two = RightBuyers { first: ["a", "b"].into(), tied: ["c"].into(), in_last_ms: 2 };
+        assert_eq!(right(2), two);
+        assert_eq!(right(1), RightBuyers { first: ["a"].into(), tied: HashSet::new(), in_last_ms: 1 });
         assert_eq!((right(9).first.len(), right(9).tied.len(), right(0)), (4, 0, RightBuyers::default()));
     }
 

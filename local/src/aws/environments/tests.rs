@@ -1,6 +1,7 @@
 use super::*;
 use serde_json::Value;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A process that answers each invocation with its own process id after 200 ms.
 const PROGRAM: &str = r#"
@@ -16,8 +17,14 @@ while True:
 "#;
 
 fn pool(scaling: Scaling) -> ServedPool {
+    pool_of(scaling, || Ok(()))
+}
+
+/// A pool that calls `starting` before it starts a process, and starts none if that fails.
+fn pool_of(scaling: Scaling, starting: impl Fn() -> Result<()> + Send + Sync + 'static) -> ServedPool {
     let log = std::env::temp_dir().join("fairdrop-environments-test.log");
     let spawn = move |address: &str| {
+        starting()?;
         let mut command = Command::new("python3");
         command.args(["-c", PROGRAM, address]);
         Process::start("a test process", &mut command, &log)
@@ -25,7 +32,7 @@ fn pool(scaling: Scaling) -> ServedPool {
     ServedPool::start("test", scaling, Box::new(spawn)).unwrap()
 }
 
-async fn call(pool: &Pool, payload: &str) -> Invoked {
+async fn call(pool: &Arc<Pool>, payload: &str) -> Invoked {
     pool.invoke(payload.into(), Duration::from_secs(30)).await.unwrap()
 }
 
@@ -101,4 +108,37 @@ async fn callers_that_give_up_leave_nothing_behind() {
         assert!(served.pool.invoke("{}".into(), Duration::from_millis(1)).await.is_err());
     }
     assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+}
+
+#[tokio::test]
+async fn an_invocation_does_not_wait_until_the_process_for_another_one_has_started() {
+    // The first process starts at once; the others when the test allows it.
+    let (allow, allowed) = std::sync::mpsc::channel::<()>();
+    let (allowed, starts) = (Mutex::new(allowed), AtomicU64::new(0));
+    let served = pool_of(Scaling::Kept { concurrency: 1, most: 2 }, move || {
+        if starts.fetch_add(1, Ordering::Relaxed) > 0 {
+            let _ = lock(&allowed).recv_timeout(Duration::from_secs(30));
+        }
+        Ok(())
+    });
+    // Two callers: one is served by the first process, and the other one starts a second process.
+    let answers = futures::future::join_all((0..2).map(|_| call(&served.pool, "{}"))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Invoked::Answer(_))), "{answers:?}");
+    assert_eq!((served.pool.process_ids().len(), served.pool.figures().started), (1, 1));
+    drop(allow);
+    while served.pool.process_ids().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(served.pool.figures().started, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_could_not_be_started_does_not_count() {
+    let starts = AtomicU64::new(0);
+    let served = pool_of(Scaling::Classic(ClassicLimits { scaling_rate: 1, most: 1 }), move || {
+        anyhow::ensure!(starts.fetch_add(1, Ordering::Relaxed) > 0, "the first start fails");
+        Ok(())
+    });
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    assert_eq!(served.pool.figures().started, 1);
 }
