@@ -13,7 +13,8 @@ NEXTEST := $(shell command -v cargo-nextest)
 AT_ONCE := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 RUN_TESTS := $(if $(NEXTEST),cargo nextest run --cargo-profile local --test-threads $(AT_ONCE),cargo test --no-fail-fast --profile local)
 SHOW := $(if $(NEXTEST),--success-output immediate,-- --nocapture)
-# What a drop needs: no recovery, no benchmark, no test.
+# What a drop needs: no recovery, no benchmark, no test. With workspace-hack, dependencies have the same features as in a
+# build of everything.
 ORDER_PATH := order-intake order-status order-place order-confirm drop-admin checkout-drain checkout-worker shop-events
 LIVE := live-updates live-publish
 TOKENS := token-keys token-keys-store
@@ -48,11 +49,11 @@ cli: ## Install the operators' command line, fairdrop
 
 demo: setup ## A whole drop on this machine; ARGS="--orders 5000 --stock 200"
 	@echo "demo: building the order path (the first time: some minutes; later: seconds)" >&2
-	$(BUILD) $(addprefix -p ,$(ORDER_PATH) local shop)
+	$(BUILD) $(addprefix -p ,$(ORDER_PATH) local shop workspace-hack)
 	$(BIN)/fairdrop-local demo $(ARGS)
 
 up: setup ## The system kept running, with curl lines for every route
-	$(BUILD) $(addprefix -p ,$(ORDER_PATH) $(LIVE) local shop)
+	$(BUILD) $(addprefix -p ,$(ORDER_PATH) $(LIVE) local shop workspace-hack)
 	$(BIN)/fairdrop-local up $(ARGS)
 
 drill: setup-recovery build ## Main is lost and the standby takes over, with buyers ordering; RUNS=20, ARGS="--mode forced"

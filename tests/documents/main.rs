@@ -2,6 +2,7 @@
 
 mod alarms;
 mod costs;
+mod demo_build;
 mod event_schemas;
 mod expanded_limits;
 mod expanded_rules;
