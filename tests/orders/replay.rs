@@ -19,6 +19,9 @@ use tests::{Client, announce, eventually, order_log};
 const SOON: Duration = Duration::from_secs(40);
 const BUYERS: u32 = 24;
 const STOCK: usize = 8;
+/// Orders of a test that may reach the restored queue after younger ones were served: their batch was delivered when Redis was
+/// lost, and comes again. A shard that stands still for longer makes many more too late.
+const MOST_REFUSED: usize = 3;
 
 /// Orders of all buyers, one every 60 ms, each repeated until it is accepted; their stamps.
 async fn orders(
@@ -48,7 +51,7 @@ async fn orders(
 /// Waits until every accepted order is served, waits, or was refused as too late; checks order and stock.
 async fn check(world: &World, item_id: &ItemId, accepted: &BTreeMap<String, u64>) -> Result<usize> {
     let log = order_log(&world.tables.url(), "us-east-1")?;
-    let mut refused = HashSet::new();
+    let mut refused = BTreeMap::new();
     let outcome = eventually("every accepted order is decided", 2 * SOON, async || {
         let outcome = world.system.drop_result(item_id).await?;
         let missing: Vec<&String> = accepted
@@ -57,11 +60,13 @@ async fn check(world: &World, item_id: &ItemId, accepted: &BTreeMap<String, u64>
             .collect();
         for buyer in &missing {
             let record = log.latest_of(item_id, &UserToken::parse(buyer.as_str())?).await?;
-            let refusal = record.and_then(|record| record.refusal);
-            match refusal.map(|refusal| refusal.reason.slug()) {
-                Some("too-late") => refused.insert((*buyer).clone()),
+            match record.and_then(|record| Some((record.placed_at, record.refusal?))) {
+                Some((placed_at, refusal)) if refusal.reason.slug() == "too-late" => {
+                    let after = refusal.decided_at.micros_since(placed_at) / 1_000;
+                    refused.insert((*buyer).clone(), after);
+                }
                 other => bail!("{buyer}'s order is missing: {other:?}"),
-            };
+            }
         }
         let expected = STOCK.min(accepted.len() - missing.len());
         Ok((outcome.sold.len() == expected && outcome.in_ledger.as_ref() == Some(&outcome.sold))
@@ -78,6 +83,7 @@ async fn check(world: &World, item_id: &ItemId, accepted: &BTreeMap<String, u64>
     for buyer in &outcome.queued {
         ensure!(accepted.get(buyer).is_none_or(|stamp| *stamp > last), "{buyer} was overtaken");
     }
+    println!("too late, and refused so many ms after their stamps: {refused:?}");
     Ok(refused.len())
 }
 
@@ -115,7 +121,7 @@ async fn lose_redis_in(drops: RangeInclusive<u64>) {
         refused += check(&world, &item_id, &accepted).await.unwrap();
     }
     println!("{refused} of {} accepted orders were too late", count * u64::from(BUYERS));
-    assert!(refused < 25, "{refused} orders were refused");
+    assert!(refused <= MOST_REFUSED, "{refused} orders were refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
