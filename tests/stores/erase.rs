@@ -87,7 +87,7 @@ async fn the_name_is_nowhere_and_audits_still_verify() {
     let before = ending.command(audit.clone()).await.unwrap();
     // The epoch has risen since the sale: its rows keep theirs.
     ending.stores.ledger.raise_epoch(1).await.unwrap();
-    for (buyer, rows) in [("alice", 3), ("bob", 4), ("dave", 4), ("eve", 5), ("nobody-here", 0)] {
+    for (buyer, rows) in [("alice", 3), ("bob", 4), ("dave", 4), ("eve", 5), ("stranger", 0)] {
         assert_eq!(dump(&ending).await.contains(buyer), rows > 0, "{buyer}");
         let erased = ending.command(erase(buyer)).await.unwrap();
         assert_eq!(erased["ledger_rows"], rows, "{buyer}: {erased}");
@@ -109,7 +109,7 @@ async fn the_name_is_nowhere_and_audits_still_verify() {
     let export = json!({ "command": "export", "item_id": "a", "by": "Ann" });
     let exported = ending.command(export).await.unwrap();
     assert!(exported["sold"][0]["buyer"].as_str().unwrap().starts_with("erased-"), "{exported}");
-    // The payment that bought the unit buys no other one, whoever is named with it.
+    // The payment that bought the unit buys no other one, whichever buyer is named with it.
     assert_eq!(
         ending.item.send(&ending.item.notice("zoe", "pay-1", "paid")).await,
         "already-paid",
