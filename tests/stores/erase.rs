@@ -46,23 +46,23 @@ fn erase(buyer: &str) -> Value {
     json!({ "command": "erase", "buyer": buyer, "by": "Ann" })
 }
 
-/// alice has bought; bob has paid too late, eve's unit was voided, and dave's hold ended unpaid.
+/// alice has bought; bob has paid too late, erin's unit was voided, and david's hold ended unpaid.
 async fn archived() -> EndingItem {
-    let ending = EndingItem::start(HOLDS, &["alice", "bob", "dave", "eve"]).await;
+    let ending = EndingItem::start(HOLDS, &["alice", "bob", "david", "erin"]).await;
     let mut ledger = connect(&ending).await;
     ledger.execute("UPDATE fairdrop.outbox_wanted SET until = 9007199254740991").await.unwrap();
     assert_eq!(ending.item.send(&ending.item.notice("alice", "pay-1", "paid")).await, "sold");
-    for buyer in ["bob", "dave"] {
-        let failed = ending.item.notice(buyer, &format!("pay-{buyer}"), "failed");
+    for buyer in ["bob", "david"] {
+        let failed = ending.item.notice(buyer, &format!("pay-{}", buyer.len()), "failed");
         assert_eq!(ending.item.send(&failed).await, "released");
     }
     let late = ending.item.notice("bob", "pay-late", "paid");
     assert_eq!(ending.item.send(&late).await, "reservation-ended");
-    let void = json!({ "command": "void", "item_id": "a", "buyer": "eve", "reason": "fraud", "bar": true });
+    let void = json!({ "command": "void", "item_id": "a", "buyer": "erin", "reason": "fraud", "bar": true });
     ending.command(void).await.unwrap();
     ledger
         .execute(
-            "INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at) VALUES ('a', 'dave', 1)
+            "INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at) VALUES ('a', 'david', 1)
                  ON CONFLICT DO NOTHING",
         )
         .await
@@ -87,7 +87,7 @@ async fn the_name_is_nowhere_and_audits_still_verify() {
     let before = ending.command(audit.clone()).await.unwrap();
     // The epoch has risen since the sale: its rows keep theirs.
     ending.stores.ledger.raise_epoch(1).await.unwrap();
-    for buyer in ["alice", "bob", "dave", "eve", "stranger"] {
+    for buyer in ["alice", "bob", "david", "erin", "stranger"] {
         // Each row is a line of the dump.
         let rows = dump(&ending).await.lines().filter(|line| line.contains(buyer)).count();
         assert_eq!(rows >= 2, buyer != "stranger", "{buyer}");
