@@ -110,11 +110,11 @@ async fn the_name_is_nowhere_and_audits_still_verify() {
     assert_eq!(after["voids"][0]["reason"], "fraud");
     let export = json!({ "command": "export", "item_id": "a", "by": "Ann" });
     let exported = ending.command(export).await.unwrap();
-    assert!(exported["sold"][0]["buyer"].as_str().unwrap().starts_with("erased-"), "{exported}");
+    assert!(exported["units"] == 1 && exported.to_string().contains("\"erased-"), "{exported}");
     // The payment that bought the unit buys no other one, whichever buyer is named with it.
     assert_eq!(
         ending.item.send(&ending.item.notice("zoe", "pay-1", "paid")).await,
-        "already-paid",
+        "payment-used",
         "the reference is still known"
     );
 }
