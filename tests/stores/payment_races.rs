@@ -4,16 +4,22 @@ use crate::held_item::{HeldItem, Holds};
 use futures::{StreamExt, stream};
 use ledger::{BuyerState, Due, SaleState};
 use local::system::clock::micros_now;
+use shared::item::ItemChanges;
 use shared::permit::Permit;
 use shared::queue::{Hold, OrderState, ReservationOutcome, Settlement, TaskBody};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::time::Duration;
 
+/// Races of each pair, unless `FAIRDROP_RACES` says otherwise.
 const RACES: usize = 200;
 const AT_ONCE: usize = 4;
 /// The outcomes of a notice, and the end of the hold.
 const EVENTS: [&str; 6] = ["paid", "pending", "declined", "failed", "cancelled", "expiry"];
+
+pub(crate) fn races() -> usize {
+    std::env::var("FAIRDROP_RACES").map_or(RACES, |count| count.parse().unwrap())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_events_have_one_outcome_and_both_senders_learn_it() {
@@ -21,15 +27,20 @@ async fn two_events_have_one_outcome_and_both_senders_learn_it() {
         .flat_map(|one| (one + 1..EVENTS.len()).map(move |other| [EVENTS[one], EVENTS[other]]))
         .collect();
     let item = HeldItem::start(Holds { hold_seconds: 1, max_hold_seconds: 0 }, &[]).await.unwrap();
+    let count = races();
+    let stock_total = u32::try_from(pairs.len() * count).unwrap();
+    let more = ItemChanges { stock_total: Some(stock_total.max(2_000)), ..ItemChanges::default() };
+    item.ledger.ledger.change_item(&item.item_id, &more).await.unwrap();
+    item.redis.queue.update_item(&item.item_id, &more).await.unwrap();
     for pair in pairs {
-        let buyers: Vec<String> = (0..RACES).map(|number| format!("{}-{number}", pair.join("-"))).collect();
+        let buyers: Vec<String> = (0..count).map(|number| format!("{}-{number}", pair.join("-"))).collect();
         record(&item, &buyers).await;
         let races = buyers.iter().enumerate().map(|(number, buyer)| race(&item, pair, buyer, number));
         let states: Vec<BuyerState> = stream::iter(races).buffer_unordered(AT_ONCE).collect().await;
-        let count = |wanted: fn(&BuyerState) -> bool| states.iter().filter(|state| wanted(state)).count();
-        let sold = count(|state| matches!(state, BuyerState::Sold));
-        let released = count(|state| matches!(state, BuyerState::Released));
-        println!("{pair:?}: {sold} sold, {released} released of {RACES}");
+        let of = |wanted: fn(&BuyerState) -> bool| states.iter().filter(|state| wanted(state)).count();
+        let sold = of(|state| matches!(state, BuyerState::Sold));
+        let released = of(|state| matches!(state, BuyerState::Released));
+        println!("{pair:?}: {sold} sold, {released} released of {count}");
         if let ["paid", "failed" | "cancelled" | "expiry"] = pair {
             assert!(sold > 0 && released > 0, "{pair:?}: {sold} sold, {released} released: that was no race");
         }

@@ -2,7 +2,7 @@
 //! no unit is lost or sold twice, and no payment that bought a unit is without an answer.
 
 use crate::held_item::{HeldItem, Holds};
-use crate::payment_races::{event, kind, ledger_state, record};
+use crate::payment_races::{event, kind, ledger_state, races, record};
 use futures::{StreamExt, stream};
 use ledger::{BuyerState, SaleState, VoidOrder};
 use shared::item::ItemChanges;
@@ -11,7 +11,6 @@ use shared::queue::OrderState;
 use shared::user_token::UserToken;
 use std::time::Duration;
 
-const RACES: usize = 200;
 const AT_ONCE: usize = 4;
 const EVENTS: [&str; 8] =
     ["paid", "pending", "declined", "failed", "cancelled", "expiry", "leave", "restock"];
@@ -19,20 +18,21 @@ const EVENTS: [&str; 8] =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_void_races_with_every_other_event() {
     let item = HeldItem::start(Holds { hold_seconds: 1, max_hold_seconds: 0 }, &[]).await.unwrap();
+    let count = races();
     for other in EVENTS {
-        let buyers: Vec<String> = (0..RACES).map(|number| format!("{other}-{number}")).collect();
+        let buyers: Vec<String> = (0..count).map(|number| format!("{other}-{number}")).collect();
         record(&item, &buyers).await;
         let races = buyers.iter().enumerate().map(|(number, buyer)| race(&item, other, buyer, number));
         let states: Vec<(BuyerState, bool)> = stream::iter(races).buffer_unordered(AT_ONCE).collect().await;
         let voided = states.iter().filter(|(state, _)| *state == BuyerState::Voided).count();
         let sold_before = states.iter().filter(|(_, was_sold)| *was_sold).count();
-        println!("{other}: {voided} voided of {RACES}, {sold_before} of them had been paid");
+        println!("{other}: {voided} voided of {count}, {sold_before} of them had been paid");
         match other {
-            "paid" => assert!((1..RACES).contains(&sold_before), "{sold_before}: that was no race"),
+            "paid" => assert!((1..count).contains(&sold_before), "{sold_before}: that was no race"),
             "failed" | "cancelled" | "expiry" => {
-                assert!((1..RACES).contains(&voided), "{voided}: that was no race");
+                assert!((1..count).contains(&voided), "{voided}: that was no race");
             }
-            _ => assert_eq!(voided, RACES, "{other}"),
+            _ => assert_eq!(voided, count, "{other}"),
         }
     }
     restock(&item, 1).await;
