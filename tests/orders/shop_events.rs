@@ -304,7 +304,8 @@ async fn a_region_without_the_lease_publishes_nothing() {
     // A call that had begun before may end later.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = bus.accepted().len();
-    republish(&system).await;
+    // drop-admin refuses it here.
+    system.ledger().unwrap().republish(&item_id(), 0).await.unwrap();
     let invoke = system.main_invoke_api().unwrap();
     let began = Instant::now();
     let run = invoke.call("shop-events", &sample("shop-events.schedule.json")).await.unwrap();

@@ -62,6 +62,7 @@ pub const WRONG: &[Wrong] = &[
     ("NoticeRepeatMinutes", &["14", "1441"]),
     ("SlotAlarmBytes", &["1"]),
     ("WalAlarmBytes", &["1"]),
+    ("BackupsKeptDays", &["-1", "36501"]),
     ("RunbookUrl", &["", "a b", "https://runbook.example/"]),
     ("EncryptionKeyArn", &["alias/key"]),
     ("AlarmTopicArn", &["topic"]),
