@@ -3,15 +3,19 @@ use serde_json::Value;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A process that answers each invocation with its own process id after 200 ms.
+/// A process that answers each invocation with its own process id after 200 ms. It ends at `exit`, and does not answer
+/// `never`.
 const PROGRAM: &str = r#"
 import json, os, sys, time, urllib.request
 base = sys.argv[1] + "/2018-06-01/runtime/invocation/"
 while True:
     work = urllib.request.urlopen(base + "next")
     time.sleep(0.2)
-    if work.read() == b'"exit"':
+    payload = work.read()
+    if payload == b'"exit"':
         os._exit(1)
+    if payload == b'"never"':
+        time.sleep(3600)
     answer = json.dumps(os.getpid()).encode()
     urllib.request.urlopen(base + work.headers["lambda-runtime-aws-request-id"] + "/response", answer).read()
 "#;
@@ -34,6 +38,16 @@ fn pool_of(scaling: Scaling, starting: impl Fn() -> Result<()> + Send + Sync + '
 
 async fn call(pool: &Arc<Pool>, payload: &str) -> Invoked {
     pool.invoke(payload.into(), Duration::from_secs(30)).await.unwrap()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("did not happen within 30 s");
 }
 
 /// The state of a process, as the kernel names it.
@@ -61,8 +75,7 @@ async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
     let figures = served.pool.figures();
     assert_eq!((figures.invocations, figures.started), (6, different.len() as u64));
     assert!(figures.waited >= 3, "{figures:?}");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(different.iter().all(|process| state_of(*process) == "T"), "{different:?}");
+    until(|| different.iter().all(|process| state_of(*process) == "T")).await;
 
     // One that ends fails its invocation at once, and another one takes its place.
     let failed = call(&served.pool, "\"exit\"").await;
@@ -91,11 +104,12 @@ async fn a_kept_process_is_there_again_after_its_death_and_more_start_while_it_i
     assert_eq!(served.pool.process_ids().len(), 2);
     assert!(served.pool.process_ids().into_iter().all(|process| state_of(process.into()) != "T"));
 
-    // One invocation is in flight when all are killed; one that comes later waits for the new process.
-    let mut in_flight = std::pin::pin!(call(&served.pool, "{}"));
-    assert!(futures::poll!(in_flight.as_mut()).is_pending());
+    // A process serves an invocation when all are killed; one that comes later waits for the new process.
+    let pool = served.pool.clone();
+    let in_flight = tokio::spawn(async move { call(&pool, "\"never\"").await });
+    until(|| lock(&served.pool.state).environments.values().any(|one| !one.serving.is_empty())).await;
     served.pool.kill();
-    assert!(matches!(in_flight.await, Invoked::FunctionError(_)));
+    assert!(matches!(in_flight.await.unwrap(), Invoked::FunctionError(_)));
     assert_eq!(served.pool.process_ids().len(), 1);
     assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
     assert_ne!(served.pool.process_ids(), first);
@@ -126,9 +140,7 @@ async fn an_invocation_does_not_wait_until_the_process_for_another_one_has_start
     assert!(answers.iter().all(|answer| matches!(answer, Invoked::Answer(_))), "{answers:?}");
     assert_eq!((served.pool.process_ids().len(), served.pool.figures().started), (1, 1));
     drop(allow);
-    while served.pool.process_ids().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| served.pool.process_ids().len() == 2).await;
     assert_eq!(served.pool.figures().started, 2);
 }
 
