@@ -7,8 +7,9 @@ import { Api, nearest } from "./api.js";
 import { ServerClock } from "./clock.js";
 import { Known } from "./known.js";
 import { LiveConnection } from "./live.js";
+import { untilUsable } from "./repeat.js";
 import * as session from "./session.js";
-import { connectionText, noticeOf, view } from "./view.js";
+import { connectionText, hasOrder, noticeOf, repeating, view } from "./view.js";
 import { count } from "./words.js";
 
 const at = (id) => document.getElementById(id);
@@ -105,10 +106,20 @@ async function order() {
   isSending = true;
   notice = null;
   show();
-  const answer = await api.order();
+  const [buyer, before] = [signedIn, known.order];
+  const isKnown = () => known.order !== before && hasOrder(known.order);
+  const answer = await untilUsable(() => api.order(), {
+    isWanted: () => signedIn === buyer && !isKnown(),
+    repeats: (last) => {
+      if (signedIn !== buyer) return;
+      notice = repeating(last);
+      show();
+    },
+  });
+  if (signedIn !== buyer) return;
   isSending = false;
   if (answer.status === 401) return signOut(expired);
-  notice = noticeOf(answer);
+  notice = isKnown() ? null : noticeOf(answer);
   const stamped = answer.status === 200 || answer.status === 202;
   if (stamped) {
     const { status, placed_at, decided_by } = answer.body;

@@ -17,9 +17,30 @@ const REFUSALS = {
   "already-sold": ["You have one", "You have already bought one. Each buyer can buy one unit."],
 };
 
-/** The notice for an answer to an order; null if the order's state says enough. */
-export function noticeOf({ status, problem }) {
+/** Whether the buyer has an order or a unit. */
+export function hasOrder(order) {
+  return ["accepted", "queued", "reserved", "sold"].includes(order?.status);
+}
+
+/** The notice while an order is repeated, because its answer said nothing about it. */
+export function repeating({ status }) {
+  const why = status === 0 ? "No answer came back" : "The shop is very busy";
+  return { title: "Sending again", text: `${why}. The page repeats your order by itself; the first order counts.` };
+}
+
+/**
+ * The notice for an answer to an order; null if the order's state says enough. If the answer is a refusal, and an earlier
+ * attempt had no answer, that one may be in the queue.
+ */
+export function noticeOf({ status, problem, isAfterSilence }) {
   if (status === 200 || status === 202 || status === 401) return null;
+  const notice = noticeOfRefusal(status, problem);
+  // A buyer who has a unit has no order that could be unknown.
+  if (!isAfterSilence || notice.isUnknown || problem?.startsWith("already-")) return notice;
+  return { title: "We do not know yet", text: "Your last order is not in the queue. No usable answer came back to an earlier one, which may be in the queue.", isUnknown: true };
+}
+
+function noticeOfRefusal(status, problem) {
   if (REFUSALS[problem]) {
     const [title, text] = REFUSALS[problem];
     return { title, text, isUnknown: problem === "outcome-unknown" };

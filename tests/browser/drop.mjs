@@ -106,8 +106,11 @@ try {
   // An order without an answer may or may not be in the queue.
   await connectionIs(carolPage, "disconnected");
   await carolPage.click("#act");
+  // The page repeats it by itself, and says that before it gives up.
   await carolPage.waitForSelector("#notice:not([hidden])");
-  assert.match(await carolPage.locator("#notice").textContent(), /^No connection: .* may or may not be in the queue/);
+  assert.match(await carolPage.locator("#notice").textContent(), /^Sending again: No answer came back/);
+  assert.ok(await carolPage.locator("#act").isDisabled());
+  await carolPage.waitForFunction(() => /^No connection: .* may or may not be in the queue/.test(document.getElementById("notice").textContent), null, { timeout: LIMIT_MS });
   // Alice pays in the shop, where her first card is declined, and comes back.
   const aliceTitles = await alicePage.evaluate(() => window.shownTitles);
   await alicePage.click("#pay");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connectionText, noticeOf, view } from "../../../pages/buyer/view.js";
+import { connectionText, noticeOf, repeating, view } from "../../../pages/buyer/view.js";
 import { left } from "../../../pages/buyer/words.js";
 
 const NOW = 1_795_500_000_000;
@@ -81,6 +81,18 @@ test("every documented refusal of an order says whether the order is in the queu
   }
   assert.match(noticeOf({ status: 429 }).text, /not in the queue/);
   assert.equal(noticeOf({ status: 202 }), null);
+});
+
+test("a refusal is not the end if an earlier attempt had no answer", () => {
+  for (const answer of [{ status: 410, problem: "closed" }, { status: 503, problem: "main-unreachable" }, { status: 429 }]) {
+    assert.ok(!noticeOf(answer).isUnknown);
+    const after = noticeOf({ ...answer, isAfterSilence: true });
+    assert.ok(after.isUnknown);
+    assert.match(after.text, /may be in the queue/);
+  }
+  assert.equal(noticeOf({ status: 202, isAfterSilence: true }), null);
+  assert.equal(noticeOf({ status: 409, problem: "already-sold", isAfterSilence: true }).title, "You have one");
+  assert.doesNotMatch(repeating({ status: 503 }).text, /refused|not accepted|not in the queue/i);
 });
 
 test("the page claims no more than is known", () => {
