@@ -147,7 +147,7 @@ impl System {
         let regions = try_join_all(starting).await?;
         let main = regions.first().context("the options have no region; at least main is needed")?;
         let run_seconds = schedule::run_seconds(options.run_every);
-        let in_main = |function, concurrency, processes| {
+        let launch_in_main = |function, concurrency, processes| {
             let settings = [
                 ("FAIRDROP_MAIN_REDIS_URL", redis.url()),
                 ("FAIRDROP_LEDGER_URL", postgres.url()),
@@ -167,7 +167,7 @@ impl System {
             }
             environment.extend(of_log.iter().cloned());
             environment.extend(options.of_main.iter().cloned());
-            let launch = Launch {
+            Launch {
                 function,
                 region: main.region.name.to_owned(),
                 concurrency,
@@ -175,10 +175,19 @@ impl System {
                 environment,
                 wrapper: Vec::new(),
                 binaries: options.binaries.clone(),
-            };
+            }
+        };
+        let in_main = |function, concurrency, processes| {
+            let launch = launch_in_main(function, concurrency, processes);
             FunctionProcess::start(launch, &main.invoke_api(), folder)
         };
-        let drain = in_main("checkout-drain", 1, OVERLAPPING_RUNS)?;
+        let drain = match options.drain {
+            Some(limits) => {
+                let launch = launch_in_main("checkout-drain", 1, 1);
+                FunctionProcess::start_classic(launch, limits, &main.invoke_api(), folder)?
+            }
+            None => in_main("checkout-drain", 1, OVERLAPPING_RUNS)?,
+        };
         let worker = in_main("checkout-worker", 1, OVERLAPPING_RUNS)?;
         let confirm = in_main("order-confirm", 16, 1)?;
         let admin = in_main("drop-admin", 1, 1)?;

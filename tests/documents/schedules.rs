@@ -1,6 +1,7 @@
 //! The lengths of runs in template.yaml, against what EventBridge Scheduler may do.
 
 use local::aws::functions::OVERLAPPING_RUNS;
+use local::aws::lambda::EventRetries;
 use local::aws::schedule::{Start, Starts};
 use shared::schedule::{LOOP_INTERVAL, LOOP_RUN, START_UP};
 use std::time::Duration;
@@ -70,4 +71,28 @@ fn no_more_runs_overlap_than_concurrency_is_reserved() {
         starts.iter().map(|start| at_once(start.at)).max().unwrap_or_default()
     });
     assert_eq!(most.max(), Some(OVERLAPPING_RUNS as usize));
+}
+
+#[test]
+fn the_stand_in_repeats_events_as_the_template_says() {
+    let resources = template::resources(&template::read().unwrap());
+    let mut compared = 0;
+    for text in resources.values().filter(|text| text.contains("AWS::Serverless::Function")) {
+        let function =
+            text.split("CodeUri: functions/").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        let lines = text.lines().skip_while(|line| !line.contains("EventInvokeConfig:"));
+        let config: String = lines.take(3).collect();
+        let number = |name: &str| {
+            let digits = config.split(&format!("{name}: ")).nth(1)?.chars().take_while(char::is_ascii_digit);
+            digits.collect::<String>().parse::<u64>().ok()
+        };
+        // Without the setting Lambda tries twice more, and for six hours.
+        let retries = EventRetries::of(function);
+        let expected = number("MaximumRetryAttempts").unwrap_or(2);
+        assert_eq!(u64::from(retries.after_errors), expected, "{function}");
+        let expected = number("MaximumEventAgeInSeconds").unwrap_or(21_600);
+        assert_eq!(retries.age.as_secs(), expected, "{function}");
+        compared += usize::from(!config.is_empty());
+    }
+    assert!(compared >= 10, "{compared}");
 }

@@ -305,3 +305,26 @@ fn a_function_with_an_invalid_variable_exits_and_names_it() {
     println!("{tried} wrong starts");
     assert!(tried > 100, "{tried}");
 }
+
+/// Lambda's INIT phase lasts 10 s at most. No function waits in it for an answer from a server: all connections are
+/// accepted here, and nothing is ever answered.
+#[test]
+fn no_function_waits_for_an_answer_before_it_asks_for_its_first_event() {
+    // The system accepts connections for a socket that only listens.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let folder = WorkFolder::new().unwrap();
+    let jwks = IdentityProvider::new().unwrap().jwks().to_string();
+    let mut silenced = 0;
+    for (function, names) in read_by(&template::read().unwrap()) {
+        let mut variables = valid_variables(&function, &names, &jwks);
+        for value in variables.values_mut().filter(|value| value.contains("127.0.0.1:1")) {
+            *value = value.replace("127.0.0.1:1", &address);
+            silenced += 1;
+        }
+        variables.insert("AWS_ENDPOINT_URL".into(), format!("http://{address}"));
+        starts(&function, &variables, folder.path())
+            .unwrap_or_else(|output| panic!("{function} does not start: {output}"));
+    }
+    assert!(silenced > 20, "{silenced}");
+}

@@ -1,5 +1,7 @@
 //! Processes killed and servers restarted in the middle of a drop.
 
+use local::aws::environments::ClassicLimits;
+use local::aws::functions::OVERLAPPING_RUNS;
 use local::crowd::OrderAnswer;
 use local::crowd::audit::{AuditFindings, DropResult};
 use local::system::regions;
@@ -55,6 +57,43 @@ async fn after_120_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
     let queued = sent.iter().filter(|order| order.answer == OrderAnswer::Queued).count();
     assert!(queued >= 400, "only {queued} were queued");
     assert_eq!(outcome.reservations.len(), 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_lambda_kills_at_its_limit_loses_nothing_and_reserves_nothing_twice() {
+    let mut options = quick(regions::first(2));
+    options.drain = Some(ClassicLimits::strict(1_000, OVERLAPPING_RUNS));
+    let system = System::start(&options).await.unwrap();
+    announce(&system, "drop", json!({ "stock_total": 200, "settle_window_ms": 1_000 })).await.unwrap();
+    let over = AtomicU32::new(0);
+    // Processes hang in the middle of their runs, until Lambda kills them.
+    let hanging = async {
+        let mut random = StdRng::seed_from_u64(7);
+        while over.load(Ordering::Relaxed) == 0 || system.drain.figures().timed_out < 5 {
+            tokio::time::sleep(Duration::from_millis(random.random_range(100..900))).await;
+            let processes = system.drain.process_ids();
+            if let Some(process) = processes.get(random.random_range(0..=processes.len())) {
+                // It may have ended meanwhile.
+                let _ = stop(*process);
+            }
+        }
+    };
+    let dropping = async {
+        let sent = drop_of(&system, 300, 60, "buyer").await;
+        over.store(1, Ordering::Relaxed);
+        sent
+    };
+    let ((), sent) = tokio::join!(hanging, dropping);
+    let sent = sent.unwrap();
+    let outcome = settled(&system).await;
+    assert_eq!(outcome.check(&sent), AuditFindings::default());
+    assert_eq!(outcome.reservations.len(), 200);
+    println!("{:?}", system.drain.figures());
+}
+
+/// Stops a process, as if it hung.
+fn stop(process: u32) -> std::io::Result<std::process::ExitStatus> {
+    std::process::Command::new("kill").args(["-STOP", &process.to_string()]).status()
 }
 
 #[tokio::test(flavor = "multi_thread")]

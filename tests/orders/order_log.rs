@@ -3,6 +3,8 @@
 
 mod cut_off;
 mod herd;
+mod limits;
+mod trimmed;
 
 use anyhow::{Result, bail};
 use futures::future::join_all;
@@ -35,6 +37,8 @@ pub(crate) struct World {
     pub(crate) system: System,
     pub(crate) mappings: Vec<EventSourceMapping>,
     place: Vec<FunctionProcess>,
+    /// How order-place is started in each region.
+    launches: Vec<Launch>,
     pub(crate) clients: Vec<Client>,
     /// From the functions to the tables.
     table: WanConnection,
@@ -64,7 +68,7 @@ impl World {
         options.of_main = Moto::environment_at(&format!("http://127.0.0.1:{}", tables.port()));
         options.of_main.push(("FAIRDROP_ORDER_LOGS".into(), logs.join(",")));
         let system = System::start(&options).await?;
-        let (mut mappings, mut place) = (Vec::new(), Vec::new());
+        let (mut mappings, mut place, mut launches) = (Vec::new(), Vec::new(), Vec::new());
         for region in &system.regions {
             let mut environment = options.of_edges.clone();
             let main = redis_server::url_at(region.connection.port());
@@ -78,7 +82,8 @@ impl World {
                 wrapper: Vec::new(),
                 binaries: None,
             };
-            place.push(FunctionProcess::start(launch, &region.invoke_api(), system.logs())?);
+            place.push(FunctionProcess::start(launch.clone(), &region.invoke_api(), system.logs())?);
+            launches.push(launch);
             let options = MappingOptions {
                 batch_size: 50,
                 window: Duration::from_millis(100),
@@ -91,7 +96,7 @@ impl World {
             mappings.push(EventSourceMapping::start(tables.url(), name, "order-log", invoke, options));
         }
         let clients = (0..count).map(|index| Client::of(&system, index)).collect::<Result<_>>()?;
-        Ok(Self { system, mappings, place, clients, table, tables })
+        Ok(Self { system, mappings, place, launches, clients, table, tables })
     }
 
     pub(crate) fn token(&self, buyer: &str) -> String {

@@ -31,6 +31,8 @@ use std::time::Duration;
 use table::Table;
 use tokio::task::JoinHandle;
 
+pub(crate) use stream::RETENTION;
+
 /// The largest request: a page of 16 MB is the largest of all calls.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -43,6 +45,8 @@ pub struct DynamoDbOptions {
     pub stream_latency: Range<Duration>,
     /// Of the writes, the share that fails with an internal error. Half of these are executed.
     pub failing: f64,
+    /// Of the calls on streams, the share that fails. No document says how many do.
+    pub failing_reads: f64,
     pub seed: u64,
 }
 
@@ -52,6 +56,7 @@ impl Default for DynamoDbOptions {
             latency: Duration::from_millis(1)..Duration::from_millis(10),
             stream_latency: Duration::from_millis(20)..Duration::from_millis(500),
             failing: 0.0,
+            failing_reads: 0.02,
             seed: rand::random(),
         }
     }
@@ -61,7 +66,7 @@ impl DynamoDbOptions {
     /// Everything happens at once.
     pub fn instant() -> Self {
         let none = Duration::ZERO..Duration::ZERO;
-        Self { latency: none.clone(), stream_latency: none, ..Self::default() }
+        Self { latency: none.clone(), stream_latency: none, failing_reads: 0.0, ..Self::default() }
     }
 }
 
@@ -137,6 +142,14 @@ impl DynamoDb {
         ensure!((0.0..=1.0).contains(&throttled), "a share is between 0 and 1");
         let table = self.account.table(region, name).ok().context("there is no such table")?;
         lock(&table).throttled = throttled;
+        Ok(())
+    }
+
+    /// Removes all records from a table's stream, as 24 hours do. The items stay.
+    pub fn trim_stream(&self, region: &str, name: &str) -> Result<()> {
+        let table = self.account.table(region, name).ok().context("there is no such table")?;
+        let mut table = lock(&table);
+        table.stream.as_mut().context("the table has no stream")?.trim(Duration::ZERO);
         Ok(())
     }
 

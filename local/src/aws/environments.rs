@@ -1,10 +1,15 @@
 //! Execution environments: the processes of a function, which fetch their invocations from the Runtime API.
 //!
-//! An invocation for which no process is free starts one, within the limits of `Scaling`, or waits for one, in order
-//! of arrival. A process that ends fails its invocations at once.
+//! An invocation for which no process is free starts one, within the limits of `Scaling`. Beyond them it is throttled, or
+//! waits for a process, in order of arrival. A process that ends fails its invocations at once.
 
+mod ends;
+mod limits;
 mod runtime_api;
 mod start;
+
+pub(crate) use limits::Scaling;
+pub use limits::{ClassicLimits, Excess, Throttled};
 
 use crate::aws::lambda::Invoked;
 use crate::system::process::Process;
@@ -22,49 +27,6 @@ use tokio::task::JoinHandle;
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The longest invocation of any function: Lambda's limit.
 pub(super) const LONGEST: Duration = Duration::from_secs(900);
-
-/// How many processes classic Lambda has for a function, each of which serves one invocation and is then frozen until
-/// the next one. On AWS both are 1,000. A machine with two cores has far fewer, and an invocation that Lambda would
-/// throttle waits for one of them, since a thousand processes would not be busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClassicLimits {
-    /// New processes at once, and as many more in each 10 s.
-    pub scaling_rate: u32,
-    /// Processes in all: the function's reserved concurrency.
-    pub most: u32,
-}
-
-/// When processes start and stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scaling {
-    Classic(ClassicLimits),
-    /// One process always runs, and more start while all are busy. None is frozen.
-    Kept {
-        /// Invocations that a process serves at once.
-        concurrency: u32,
-        /// Processes in all.
-        most: u32,
-    },
-}
-
-impl Scaling {
-    fn concurrency(self) -> usize {
-        match self {
-            Self::Classic(_) => 1,
-            Self::Kept { concurrency, .. } => concurrency.max(1) as usize,
-        }
-    }
-
-    fn most(self) -> usize {
-        match self {
-            Self::Classic(ClassicLimits { most, .. }) | Self::Kept { most, .. } => most.max(1) as usize,
-        }
-    }
-
-    fn is_classic(self) -> bool {
-        matches!(self, Self::Classic(_))
-    }
-}
 
 /// An invocation that has no process yet.
 struct Invocation {
@@ -87,8 +49,12 @@ struct Environment {
     work: mpsc::Sender<Work>,
     /// Read by one request of the process at a time.
     received: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
+    /// When it began.
+    began: Instant,
     /// Whether it has asked for an invocation yet.
     is_ready: bool,
+    /// The invocation that it gets when it is ready, and until when, if it starts in that invocation's time.
+    first: Option<(Invocation, Instant)>,
     /// The invocations that it serves, by their ids.
     serving: HashMap<String, Serving>,
 }
@@ -97,6 +63,7 @@ struct Environment {
 struct Serving {
     answered: oneshot::Sender<Invoked>,
     until: Instant,
+    limit: Duration,
 }
 
 impl Environment {
@@ -123,6 +90,9 @@ struct PoolState {
     given: u64,
     invocations: u64,
     waited: u64,
+    throttled: u64,
+    timed_out: u64,
+    init_again: u64,
 }
 
 type Spawn = Box<dyn Fn(&str) -> Result<Process> + Send + Sync>;
@@ -154,6 +124,12 @@ pub struct PoolFigures {
     pub invocations: u64,
     /// Invocations that waited, because no process was idle.
     pub waited: u64,
+    /// Invocations that were refused because of the limits. They are not among the others.
+    pub throttled: u64,
+    /// Processes that were killed at the function's time limit.
+    pub timed_out: u64,
+    /// Processes that took too long to start, and were started again.
+    pub init_again: u64,
 }
 
 impl Debug for Pool {
@@ -209,7 +185,14 @@ impl Pool {
 
     pub(crate) fn figures(&self) -> PoolFigures {
         let state = lock(&self.state);
-        PoolFigures { started: state.started, invocations: state.invocations, waited: state.waited }
+        PoolFigures {
+            started: state.started,
+            invocations: state.invocations,
+            waited: state.waited,
+            throttled: state.throttled,
+            timed_out: state.timed_out,
+            init_again: state.init_again,
+        }
     }
 
     /// Kills all processes as SIGKILL does: their invocations fail. One that is always kept is started again.
@@ -243,11 +226,13 @@ impl Pool {
             .collect()
     }
 
-    /// Invokes the function, and waits at most `limit`.
+    /// Invokes the function, which may take `limit`. Fails with [`Throttled`] beyond the limits, if they say so.
     pub(crate) async fn invoke(self: &Arc<Self>, payload: String, limit: Duration) -> Result<Invoked> {
-        let answer = tokio::time::timeout(limit, self.admit(payload, limit)).await;
-        let answer = answer
-            .with_context(|| format!("{} did not answer within {} s", self.function, limit.as_secs_f64()))?;
+        let patience = self.scaling.patience(limit);
+        let answer = tokio::time::timeout(patience, self.admit(payload, limit)?).await;
+        let answer = answer.with_context(|| {
+            format!("{} did not answer within {} s", self.function, patience.as_secs_f64())
+        })?;
         // An environment that ends drops its invocation.
         Ok(answer.unwrap_or_else(|_| {
             Invoked::FunctionError(
@@ -257,43 +242,54 @@ impl Pool {
     }
 
     /// Gives an invocation to a process that is idle, or lets it wait for one.
-    fn admit(self: &Arc<Self>, payload: String, limit: Duration) -> oneshot::Receiver<Invoked> {
+    fn admit(
+        self: &Arc<Self>,
+        payload: String,
+        limit: Duration,
+    ) -> Result<oneshot::Receiver<Invoked>, Throttled> {
         let (answered, answer) = oneshot::channel();
         let invocation = Invocation { payload, answered, limit };
         let mut state = lock(&self.state);
-        state.invocations += 1;
         if let Some(number) = state.idle.pop() {
             if let Some(environment) = state.environments.get(&number).filter(|_| self.scaling.is_classic()) {
                 environment.signal(Signal::CONT);
             }
-            self.give(&mut state, number, invocation);
+            self.give(&mut state, number, invocation, limit);
         } else {
             state.waiting.push_back(invocation);
             let is_provided = self.enough_are_starting(&state) || self.start_one(&mut state);
+            if !is_provided && self.scaling.throttles() {
+                state.waiting.pop_back();
+                state.throttled += 1;
+                let why = "its processes are all busy, and no other one may start now";
+                return Err(Throttled { function: self.function.to_owned(), why });
+            }
             state.waited += u64::from(!is_provided);
         }
-        answer
+        state.invocations += 1;
+        Ok(answer)
     }
 
     fn enough_are_starting(&self, state: &PoolState) -> bool {
-        let starting = state.environments.values().filter(|environment| !environment.is_ready).count();
+        let starting = state.environments.values().filter(|environment| environment.is_starting()).count();
         state.waiting.len() <= starting * self.scaling.concurrency()
     }
 
-    /// Gives an invocation to an environment that asks for one. If that has ended, the invocation is dropped and fails.
+    /// Gives an invocation to an environment that asks for one, for as long as `time`. If that has ended, the invocation is
+    /// dropped and fails.
     ///
     /// The caller need not run for this: on a busy machine it may come late, and the process would wait for it.
-    fn give(&self, state: &mut PoolState, number: u64, invocation: Invocation) {
+    fn give(&self, state: &mut PoolState, number: u64, invocation: Invocation, time: Duration) {
         let Invocation { payload, answered, limit } = invocation;
         state.given += 1;
         let id = format!("{}-{}", self.function, state.given);
         let Some(environment) = state.environments.get_mut(&number) else { return };
         // A kept process has the longest time that Lambda allows, however long its caller waits.
-        let time = if self.scaling.is_classic() { limit } else { LONGEST };
-        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let told = if self.scaling.is_classic() { time } else { LONGEST };
+        let time_ms = u64::try_from(told.as_millis()).unwrap_or(u64::MAX);
         let deadline_ms = (crate::system::clock::micros_now() / 1_000).saturating_add(time_ms);
         if environment.work.try_send(Work { id: id.clone(), payload, deadline_ms }).is_ok() {
-            environment.serving.insert(id, Serving { answered, until: Instant::now() + limit });
+            environment.serving.insert(id, Serving { answered, until: Instant::now() + time, limit });
         }
     }
 
@@ -304,10 +300,15 @@ impl Pool {
         let environment = state.environments.get_mut(&number)?;
         environment.is_ready = true;
         let received = environment.received.clone();
+        if let Some((first, until)) = environment.first.take() {
+            self.give(&mut state, number, first, until.saturating_duration_since(Instant::now()));
+            return Some(received);
+        }
         while let Some(first) = state.waiting.pop_front() {
             // One whose caller has given up waits no more.
             if !first.answered.is_closed() {
-                self.give(&mut state, number, first);
+                let limit = first.limit;
+                self.give(&mut state, number, first, limit);
                 return Some(received);
             }
         }
@@ -325,26 +326,6 @@ impl Pool {
         if let Some(serving) = serving {
             // A caller that has given up does not read it.
             let _ = serving.answered.send(answer);
-        }
-    }
-
-    /// Removes processes that have ended, and starts one for an invocation that waits. Classic Lambda ends a process whose
-    /// invocation has timed out; here a kept one may serve others at the same time.
-    fn check(self: &Arc<Self>) {
-        let mut state = lock(&self.state);
-        let now = Instant::now();
-        let is_classic = self.scaling.is_classic();
-        let has_ended = |environment: &mut Environment| {
-            let is_late = environment.serving.values().any(|serving| now > serving.until);
-            is_classic && is_late || environment.process.as_mut().is_some_and(|process| !process.is_running())
-        };
-        let PoolState { environments, idle, waiting, .. } = &mut *state;
-        environments.retain(|_, environment| !has_ended(environment));
-        idle.retain(|number| environments.contains_key(number));
-        waiting.retain(|waiting| !waiting.answered.is_closed());
-        self.keep_one(&mut state);
-        if !self.enough_are_starting(&state) {
-            self.start_one(&mut state);
         }
     }
 }

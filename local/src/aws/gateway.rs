@@ -2,6 +2,7 @@
 
 mod cors;
 
+use crate::aws::environments::Throttled;
 use crate::aws::lambda::{Invoke, Invoked, timeout_of};
 use crate::system::clock::micros_now;
 use anyhow::Result;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A header that only this gateway adds: when the request arrived, in microseconds since the
 /// epoch. AWS has milliseconds, and sends them to the function alone.
@@ -151,11 +153,15 @@ async fn serve(gateway: &GatewayState, parts: Parts, body: Body, arrived_at: u64
     };
     let event = gateway.event(&route, parts.method.as_str(), &parts.uri, &parts.headers, &body, arrived_at);
     let limit = timeout_of(route.function).map_or(gateway.answer_limit, |own| own.min(gateway.answer_limit));
-    let mut response = match gateway.invoke.call_within(route.function, event.to_string(), limit).await {
-        Ok(Invoked::Answer(answer)) => from_function(&answer)
+    let call = gateway.invoke.call_within(route.function, event.to_string(), limit);
+    let mut response = match timeout(gateway.answer_limit, call).await {
+        Ok(Ok(Invoked::Answer(answer))) => from_function(&answer)
             .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
-        Ok(Invoked::FunctionError(_)) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
-        Err(_) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        Ok(Ok(Invoked::FunctionError(_))) => {
+            message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+        }
+        Ok(Err(error)) if error.is::<Throttled>() => throttled(rand::random()),
+        Ok(Err(_)) | Err(_) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
     };
     response.headers_mut().insert(ARRIVED_AT, HeaderValue::from(arrived_at));
     response
@@ -262,6 +268,14 @@ fn from_function(answer: &Value) -> Option<Response<Body>> {
         response.headers_mut().insert(name, HeaderValue::from_str(value.as_str()?).ok()?);
     }
     Some(response)
+}
+
+/// The answer to a request whose invocation Lambda has throttled. The documents of HTTP APIs do not name its status.
+fn throttled(is_internal: bool) -> Response<Body> {
+    match is_internal {
+        true => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        false => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+    }
 }
 
 fn message(status: StatusCode, text: &str) -> Response<Body> {

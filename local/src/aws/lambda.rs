@@ -1,8 +1,11 @@
 //! Lambda, one for each region: the functions that it can invoke, and its Invoke API for SDKs and the gateway.
 
+mod asynchronous;
 mod invoke_api;
 
-use crate::aws::environments::Pool;
+pub use asynchronous::{EventEnd, EventRetries};
+
+use crate::aws::environments::{Pool, Throttled};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -158,21 +161,23 @@ impl Invoke {
         self.call_within(function, event.to_string(), INVOKE_LIMIT).await
     }
 
-    /// Invokes `function` with any payload, and waits at most `limit`.
+    /// Invokes `function` with any payload, which may take `limit`. Fails with [`Throttled`] if Lambda refuses it.
     pub async fn call_within(&self, function: &str, payload: String, limit: Duration) -> Result<Invoked> {
-        ensure!(!self.is_parked(function), "{function} cannot be invoked: its reserved concurrency is 0");
+        if self.is_parked(function) {
+            let why = "its reserved concurrency is 0";
+            bail!(Throttled { function: function.to_owned(), why });
+        }
         ensure!(
             !self.is_down.load(Ordering::Relaxed),
             "{function} cannot be invoked: its region is unavailable"
         );
+        // A pool that serves one invocation a process has its own limits.
+        if let Some(pool) = self.pool(function).filter(|pool| pool.is_classic()) {
+            return pool.invoke(payload, limit).await;
+        }
         let answer = timeout(limit, async {
             let admitted = self.admission(function);
-            // A pool that serves one invocation a process has its own limit.
-            let first = self.pool(function);
-            let _admitted = match &first {
-                Some(pool) if pool.is_classic() => None,
-                _ => Some(admitted.acquire().await?),
-            };
+            let _admitted = admitted.acquire().await?;
             // Its processes may have been replaced meanwhile.
             match self.pool(function) {
                 Some(pool) => pool.invoke(payload, limit).await,
@@ -182,3 +187,6 @@ impl Invoke {
         answer.await.with_context(|| format!("{function} did not answer within {} s", limit.as_secs_f64()))?
     }
 }
+
+#[cfg(test)]
+mod tests;

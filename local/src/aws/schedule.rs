@@ -1,7 +1,7 @@
 //! Stands for EventBridge Scheduler: starts a function at an interval, as late and as unreliably as AWS's documents
 //! allow (`docs/AWS_FACTS.md`). It does not wait for a run: several runs of a function overlap.
 
-use crate::aws::lambda::Invoke;
+use crate::aws::lambda::{EventRetries, Invoke};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -130,6 +130,7 @@ impl Schedule {
         let event = event(plan.region).to_string();
         let (function, interval) = (plan.function, plan.interval);
         let limit = loop_run(interval) + GRACE;
+        let retries = EventRetries::of(function).with_minutes_of(interval);
         let mut starts = Starts::of(plan);
         let first = match plan.since {
             Since::LongAgo => Some(Start { number: 0, at: Duration::ZERO }),
@@ -145,7 +146,7 @@ impl Schedule {
             for start in first.into_iter().chain(starts) {
                 tokio::time::sleep_until(began + start.at).await;
                 let (invoke, event) = (invoke.clone(), event.clone());
-                runs.spawn(async move { invoke.call_within(function, event, limit).await.map(drop) });
+                runs.spawn(async move { invoke.send_event(function, event, limit, retries).await });
                 while runs.try_join_next().is_some() {}
             }
         }))

@@ -139,7 +139,7 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let mut options = Options::for_regions(world.clone());
     options.run_every = Duration::from_secs(5);
     options.intake = demo.intake;
-    options.classic = demo.scaling_rate().map(|scaling_rate| ClassicLimits { scaling_rate, most: 1_000 });
+    options.classic = demo.scaling_rate().map(|scaling_rate| ClassicLimits::waiting(scaling_rate, 1_000));
     if demo.instant_tables {
         options.tables = DynamoDbOptions::instant();
     }

@@ -323,7 +323,12 @@ mod tests {
             path: PathFigures {
                 intake: Intake::Log,
                 placed_ms: Percentiles { p50: 412.0, p99: 1_040.0, max: 1_100.0 },
-                processes: PoolFigures { started: 200, invocations: 20_000, waited: 140 },
+                processes: PoolFigures {
+                    started: 200,
+                    invocations: 20_000,
+                    waited: 140,
+                    ..PoolFigures::default()
+                },
                 scaling_rate: Some(40),
                 cpu_seconds: BTreeMap::from([("order-intake".into(), 9.5), ("redis-server".into(), 2.0)]),
             },

@@ -61,8 +61,7 @@ pub async fn run(up: &UpOptions) -> Result<bool> {
         live: Some(SocketLimits::default()),
         origins: vec![address.origin()],
         intake: up.intake,
-        classic: (up.intake == Intake::Log)
-            .then_some(ClassicLimits { scaling_rate: SCALING_RATE, most: 1_000 }),
+        classic: (up.intake == Intake::Log).then_some(ClassicLimits::waiting(SCALING_RATE, 1_000)),
         ..Options::for_regions(regions::first(up.regions.into()))
     };
     let system = System::start(&options).await?;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The name of each region's order log.
 pub const TABLE: &str = "order-log";
 /// order-place's processes in a region, all of which may start at once: the template's reserved concurrency, as a test compares.
-pub const OF_PLACE: ClassicLimits = ClassicLimits { scaling_rate: 20, most: 20 };
+pub const OF_PLACE: ClassicLimits = ClassicLimits::waiting(20, 20);
 /// How long main may take to decide an order: 15 s by its promise, and more on a busy machine.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);

@@ -2,6 +2,8 @@
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use rand::Rng;
+use rand::rngs::SmallRng;
 use serde_json::{Map, Value, json};
 
 /// An error answer.
@@ -37,6 +39,19 @@ impl Failure {
     /// A failure inside the service. A write may have been executed.
     pub(super) fn internal() -> Self {
         Self { status: 500, ..Self::new("InternalServerError", "Internal server error") }
+    }
+
+    pub(super) fn expired_iterator() -> Self {
+        Self::new("ExpiredIteratorException", "The shard iterator has expired")
+    }
+
+    /// A failure of a call on a stream, drawn from those that the service model allows for it.
+    pub(super) fn of_stream(operation: &str, chance: &mut SmallRng) -> Self {
+        match (operation, chance.random_range(0..3)) {
+            ("GetRecords", 0) => Self::expired_iterator(),
+            ("GetRecords", 1) => Self::new("LimitExceededException", "The request rate is too high"),
+            _ => Self::internal(),
+        }
     }
 
     /// A call beyond the throughput. The documents name both errors, and not which of them an on-demand table gives for a

@@ -2,7 +2,8 @@
 //!
 //! Each change is in it once, and the changes of an item are in their order. The records are in shards: one that is open
 //! for each partition. A shard ends, and a new one follows it, at times that no document says; here they are drawn. Who
-//! reads must read a shard to its end before its child. A record appears some time after its change.
+//! reads must read a shard to its end before its child. A record appears some time after its change, and is trimmed
+//! after a day; a shard that has ended leaves the stream with its last record.
 
 use super::failure::Failure;
 use super::value::{Item, item_bytes};
@@ -18,6 +19,8 @@ const SHARD_RECORDS: u32 = 5_000;
 /// Records and bytes of one answer.
 const MAX_RECORDS: usize = 1_000;
 const MAX_BYTES: usize = 1024 * 1024;
+/// How long a record stays in a stream.
+pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// How long an iterator can be used.
 const ITERATOR_LIMIT_MICROS: u64 = 15 * 60 * 1_000_000;
 /// The least sequence number. They have at least 21 digits.
@@ -36,6 +39,33 @@ struct Shard {
     first: u128,
     records: Vec<StreamRecord>,
     is_closed: bool,
+    /// Records that were trimmed. The positions of the others count on.
+    trimmed: usize,
+    /// The newest record, also if it was trimmed.
+    last: Option<u128>,
+}
+
+impl Shard {
+    fn new(parent: Option<usize>, first: u128) -> Self {
+        Self { parent, first, records: Vec::new(), is_closed: false, trimmed: 0, last: None }
+    }
+
+    /// The position behind its newest record.
+    fn end(&self) -> usize {
+        self.trimmed + self.records.len()
+    }
+
+    fn has_left_the_stream(&self) -> bool {
+        self.is_closed && self.records.is_empty()
+    }
+
+    fn trim(&mut self, age: Duration) {
+        let now = Instant::now();
+        let is_old = |record: &StreamRecord| now.saturating_duration_since(record.visible_at) >= age;
+        let count = self.records.iter().take_while(|record| is_old(record)).count();
+        self.records.drain(..count);
+        self.trimmed += count;
+    }
 }
 
 #[derive(Debug)]
@@ -57,8 +87,7 @@ impl Stream {
         partitions: usize,
         latency: Range<Duration>,
     ) -> Self {
-        let shard =
-            |_| Shard { parent: None, first: FIRST_SEQUENCE_NUMBER, records: Vec::new(), is_closed: false };
+        let shard = |_| Shard::new(None, FIRST_SEQUENCE_NUMBER);
         Self {
             arn,
             view: view.to_owned(),
@@ -91,10 +120,11 @@ impl Stream {
         let earlier = shard.records.last().map(|record| record.visible_at);
         let visible_at = earlier.into_iter().fold(Instant::now() + drawn, Instant::max);
         shard.records.push(StreamRecord { sequence_number, visible_at, record });
+        shard.last = Some(sequence_number);
         if chance.random_ratio(1, SHARD_RECORDS) {
             shard.is_closed = true;
             let first = self.next_sequence_number;
-            self.shards.push(Shard { parent: Some(number), first, records: Vec::new(), is_closed: false });
+            self.shards.push(Shard::new(Some(number), first));
             self.open[partition] = self.shards.len() - 1;
         }
     }
@@ -141,6 +171,11 @@ impl Stream {
         })
     }
 
+    /// Removes the records that have been in the stream for `age`.
+    pub(super) fn trim(&mut self, age: Duration) {
+        self.shards.iter_mut().for_each(|shard| shard.trim(age));
+    }
+
     /// The shards, in pages.
     pub(super) fn describe(&self, request: &Value) -> (Vec<Value>, Option<String>) {
         let limit = request["Limit"].as_u64().unwrap_or(100).min(100) as usize;
@@ -148,8 +183,8 @@ impl Stream {
             request["ExclusiveStartShardId"].as_str().and_then(number_of).map_or(0, |number| number + 1);
         let shard = |(number, shard): (usize, &Shard)| {
             let mut range = json!({ "StartingSequenceNumber": shard.first.to_string() });
-            if let Some(last) = shard.records.last().filter(|_| shard.is_closed) {
-                range["EndingSequenceNumber"] = json!(last.sequence_number.to_string());
+            if let Some(last) = shard.last.filter(|_| shard.is_closed) {
+                range["EndingSequenceNumber"] = json!(last.to_string());
             }
             let mut described = json!({ "ShardId": shard_id(number), "SequenceNumberRange": range });
             if let Some(parent) = shard.parent {
@@ -157,7 +192,8 @@ impl Stream {
             }
             described
         };
-        let page = self.shards.iter().enumerate().skip(after).take(limit).map(shard).collect();
+        let page = self.shards.iter().enumerate().skip(after).take(limit);
+        let page = page.filter(|(_, shard)| !shard.has_left_the_stream()).map(shard).collect();
         let last = (after + limit < self.shards.len()).then(|| shard_id(after + limit - 1));
         (page, last)
     }
@@ -168,15 +204,30 @@ impl Stream {
         let number = number_of(id).filter(|number| *number < self.shards.len());
         let (number, shard) = number
             .and_then(|number| Some((number, self.shards.get(number)?)))
+            .filter(|(_, shard)| !shard.has_left_the_stream())
             .ok_or_else(|| Failure::not_found(&format!("Shard: {id}")))?;
         let given = request["SequenceNumber"].as_str().and_then(|digits| digits.parse::<u128>().ok());
         let given = given.ok_or_else(|| Failure::validation("The SequenceNumber is missing or no number"));
-        let before = |limit: u128| shard.records.partition_point(|record| record.sequence_number < limit);
+        // Whether `number` is older than all that the shard has, and others were trimmed.
+        let is_trimmed = |number: u128| {
+            let oldest = shard
+                .records
+                .first()
+                .map_or(shard.last.map(|last| last + 1), |first| Some(first.sequence_number));
+            shard.trimmed > 0 && oldest.is_some_and(|oldest| number < oldest)
+        };
+        let place = |number: u128, limit: u128| match is_trimmed(number) {
+            true => Err(trimmed()),
+            false => {
+                let before = shard.records.partition_point(|record| record.sequence_number < limit);
+                Ok(shard.trimmed + before)
+            }
+        };
         let position = match request["ShardIteratorType"].as_str() {
-            Some("TRIM_HORIZON") => 0,
-            Some("LATEST") => shard.records.len(),
-            Some("AT_SEQUENCE_NUMBER") => before(given?),
-            Some("AFTER_SEQUENCE_NUMBER") => before(given? + 1),
+            Some("TRIM_HORIZON") => shard.trimmed,
+            Some("LATEST") => shard.end(),
+            Some("AT_SEQUENCE_NUMBER") => given.and_then(|number| place(number, number))?,
+            Some("AFTER_SEQUENCE_NUMBER") => given.and_then(|number| place(number, number + 1))?,
             _ => return Err(Failure::validation("ShardIteratorType is not valid")),
         };
         Ok(self.token(number, position))
@@ -195,14 +246,15 @@ impl Stream {
         chance: &mut SmallRng,
     ) -> Result<(Vec<&Value>, Option<String>), Failure> {
         if micros_now().saturating_sub(position.made_at) > ITERATOR_LIMIT_MICROS {
-            return Err(Failure::new("ExpiredIteratorException", "The shard iterator has expired"));
+            return Err(Failure::expired_iterator());
         }
         let shard = self.shards.get(position.shard).ok_or_else(|| Failure::not_found("Shard"))?;
+        let Some(from) = position.record.checked_sub(shard.trimmed) else { return Err(trimmed()) };
         let limit = limit.map_or(MAX_RECORDS, |limit| (limit as usize).min(MAX_RECORDS));
         let limit = if chance.random_ratio(1, 10) { 0 } else { limit };
         let now = Instant::now();
         let mut bytes = 0;
-        let records = shard.records.get(position.record..).unwrap_or_default();
+        let records = shard.records.get(from..).unwrap_or_default();
         let page = records.iter().take(limit).take_while(|record| record.visible_at <= now);
         let page: Vec<&Value> = page
             .map(|record| &record.record)
@@ -212,9 +264,14 @@ impl Stream {
             })
             .collect();
         let next = position.record + page.len();
-        let is_over = shard.is_closed && next >= shard.records.len();
+        let is_over = shard.is_closed && next >= shard.end();
         Ok((page, (!is_over).then(|| self.token(position.shard, next))))
     }
+}
+
+fn trimmed() -> Failure {
+    let why = "The operation attempted to read past the oldest stream record in a shard";
+    Failure::new("TrimmedDataAccessException", why)
 }
 
 /// Where an iterator stands.

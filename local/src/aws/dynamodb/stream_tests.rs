@@ -61,3 +61,39 @@ fn a_record_appears_after_the_latency_and_an_iterator_ends() {
     assert!(IteratorPosition::parse("arn|0").is_err());
     assert!(stream.iterator(&json!({ "ShardId": shard_id(1), "ShardIteratorType": "LATEST" })).is_err());
 }
+
+#[test]
+fn a_trimmed_record_cannot_be_read_and_an_ended_shard_leaves_the_stream() {
+    let mut chance = SmallRng::seed_from_u64(7);
+    let mut stream = Stream::new(("here", "arn".into()), "NEW_IMAGE", 1, Duration::ZERO..Duration::ZERO);
+    while stream.shards.len() < 2 {
+        stream.append(0, &item(1), None, Some(&item(1)), &mut chance);
+    }
+    for number in 0..3 {
+        stream.append(0, &item(number), None, Some(&item(number)), &mut chance);
+    }
+    let all = records(&stream, &shard_id(1), &mut chance);
+    let at = |kind: &str, number: u128| json!({ "ShardId": shard_id(1), "ShardIteratorType": kind, "SequenceNumber": number.to_string() });
+    let before = stream.iterator(&at("AT_SEQUENCE_NUMBER", all[0])).unwrap();
+    stream.trim(RETENTION);
+    assert_eq!(records(&stream, &shard_id(1), &mut chance), all, "they are not a day old");
+    stream.trim(Duration::ZERO);
+    let code = |failure: Failure| failure.into_response().status().as_u16();
+    // The iterator of before, and the place behind a record that was trimmed.
+    let read = stream.read(&IteratorPosition::parse(&before).unwrap(), None, &mut chance);
+    assert_eq!(read.unwrap_err(), trimmed());
+    assert_eq!(stream.iterator(&at("AFTER_SEQUENCE_NUMBER", all[0])).unwrap_err(), trimmed());
+    assert_eq!(stream.iterator(&at("AT_SEQUENCE_NUMBER", all[2])).unwrap_err(), trimmed());
+    assert_eq!(code(trimmed()), 400);
+    // What comes later can be read from the trim horizon, and the ended shard is gone.
+    stream.append(0, &item(9), None, Some(&item(9)), &mut chance);
+    let later = records(&stream, &shard_id(1), &mut chance);
+    assert_eq!(later.len(), 1);
+    assert!(stream.iterator(&at("AFTER_SEQUENCE_NUMBER", all[2])).is_err());
+    assert!(stream.iterator(&at("AT_SEQUENCE_NUMBER", later[0])).is_ok());
+    let request = json!({ "ShardId": shard_id(0), "ShardIteratorType": "TRIM_HORIZON" });
+    assert!(stream.iterator(&request).is_err());
+    let (shards, _) = stream.describe(&json!({}));
+    assert_eq!(shards.len(), 1);
+    assert_eq!(shards[0]["ParentShardId"], shard_id(0));
+}

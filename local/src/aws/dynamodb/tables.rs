@@ -1,7 +1,7 @@
 //! The calls on tables and on their streams.
 
 use super::failure::Failure;
-use super::stream::{IteratorPosition, Stream};
+use super::stream::{IteratorPosition, RETENTION, Stream};
 use super::table::Table;
 use super::throughput::{INITIAL_READS, INITIAL_WRITES, Throughput};
 use super::{Account, lock};
@@ -122,6 +122,9 @@ impl Account {
         request: &Value,
         chance: &mut SmallRng,
     ) -> Result<Value, Failure> {
+        if chance.random_bool(self.options.failing_reads) {
+            return Err(Failure::of_stream(operation, chance));
+        }
         match operation {
             "ListStreams" => return Ok(json!({ "Streams": self.streams(region, request) })),
             "DescribeStream" | "GetShardIterator" | "GetRecords" => {}
@@ -136,7 +139,10 @@ impl Account {
         let arn = arn.ok_or_else(|| Failure::validation("StreamArn must not be null"))?;
         let name = arn.split('/').nth(1).unwrap_or_default();
         let table = self.table(region, name)?;
-        let table = lock(&table);
+        let mut table = lock(&table);
+        if let Some(stream) = &mut table.stream {
+            stream.trim(RETENTION);
+        }
         let stream = table.stream.as_ref().filter(|stream| stream.arn == arn);
         let stream = stream.ok_or_else(|| Failure::not_found(&format!("Stream: {arn}")))?;
         if let Some(position) = iterator.as_ref().filter(|_| operation == "GetRecords") {

@@ -21,13 +21,19 @@ impl Pool {
         if state.environments.len() >= self.scaling.most() || !self.rate_allows_one() {
             return false;
         }
+        self.begin(state);
+        true
+    }
+
+    /// Starts a process, whatever the limits are. Returns its number.
+    pub(super) fn begin(self: &Arc<Self>, state: &mut PoolState) -> u64 {
         let number = self.prepare(state);
         let pool = self.clone();
         tokio::task::spawn_blocking(move || {
             let spawned = pool.spawn(number);
             pool.has_started(number, spawned);
         });
-        true
+        number
     }
 
     /// Takes one from what the scaling rate of classic Lambda allows at the moment.
@@ -61,8 +67,15 @@ impl Pool {
         let number = state.begun;
         let (work, received) = mpsc::channel(self.scaling.concurrency());
         let received = Arc::new(tokio::sync::Mutex::new(received));
-        let environment =
-            Environment { process: None, work, received, is_ready: false, serving: HashMap::new() };
+        let environment = Environment {
+            process: None,
+            work,
+            received,
+            began: Instant::now(),
+            is_ready: false,
+            first: None,
+            serving: HashMap::new(),
+        };
         state.environments.insert(number, environment);
         state.begun += 1;
         number
@@ -73,6 +86,7 @@ impl Pool {
         match spawned {
             Ok(process) => self.keep(&mut lock(&self.state), number, process),
             Err(error) => {
+                // Its first invocation, if it has one, fails.
                 lock(&self.state).environments.remove(&number);
                 // It does not count for the scaling rate.
                 lock(&self.rate).0 += 1.0;

@@ -1,4 +1,6 @@
 use super::*;
+use crate::aws::gateway::HttpGateway;
+use crate::aws::lambda::Emulator;
 use serde_json::Value;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,11 +28,18 @@ fn pool(scaling: Scaling) -> ServedPool {
 
 /// A pool that calls `starting` before it starts a process, and starts none if that fails.
 fn pool_of(scaling: Scaling, starting: impl Fn() -> Result<()> + Send + Sync + 'static) -> ServedPool {
+    pool_with(scaling, move || starting().map(|()| PROGRAM))
+}
+
+/// A pool that asks `program` what each process runs.
+fn pool_with(
+    scaling: Scaling,
+    program: impl Fn() -> Result<&'static str> + Send + Sync + 'static,
+) -> ServedPool {
     let log = std::env::temp_dir().join("fairdrop-environments-test.log");
     let spawn = move |address: &str| {
-        starting()?;
         let mut command = Command::new("python3");
-        command.args(["-c", PROGRAM, address]);
+        command.args(["-c", program()?, address]);
         Process::start("a test process", &mut command, &log)
     };
     ServedPool::start("test", scaling, Box::new(spawn)).unwrap()
@@ -58,7 +67,7 @@ fn state_of(process: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
-    let served = pool(Scaling::Classic(ClassicLimits { scaling_rate: 2, most: 10 }));
+    let served = pool(Scaling::Classic(ClassicLimits::waiting(2, 10)));
     let answers = futures::future::join_all((0..6).map(|_| call(&served.pool, "{}"))).await;
     let processes: Vec<u64> = answers
         .iter()
@@ -85,7 +94,7 @@ async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_comes_late_costs_no_process() {
-    let served = pool(Scaling::Classic(ClassicLimits { scaling_rate: 1, most: 1 }));
+    let served = pool(Scaling::Classic(ClassicLimits::waiting(1, 1)));
     let mut late = std::pin::pin!(call(&served.pool, "{}"));
     assert!(futures::poll!(late.as_mut()).is_pending());
     // The process has started and answered meanwhile.
@@ -147,10 +156,85 @@ async fn an_invocation_does_not_wait_until_the_process_for_another_one_has_start
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_could_not_be_started_does_not_count() {
     let starts = AtomicU64::new(0);
-    let served = pool_of(Scaling::Classic(ClassicLimits { scaling_rate: 1, most: 1 }), move || {
+    let served = pool_of(Scaling::Classic(ClassicLimits::waiting(1, 1)), move || {
         anyhow::ensure!(starts.fetch_add(1, Ordering::Relaxed) > 0, "the first start fails");
         Ok(())
     });
     assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
     assert_eq!(served.pool.figures().started, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_its_limits_a_function_is_throttled_and_the_gateway_has_no_problem_for_it() {
+    let served = pool(Scaling::Classic(ClassicLimits::strict(1, 1)));
+    let emulator = Emulator::start().await.unwrap();
+    let invoke = emulator.invoke_api();
+    invoke.serve("order-intake", &served.pool);
+    let busy = tokio::spawn({
+        let pool = served.pool.clone();
+        async move { call(&pool, "\"never\"").await }
+    });
+    until(|| served.pool.figures().invocations == 1).await;
+    let refused = invoke.call("order-intake", &Value::Null).await.unwrap_err();
+    assert!(refused.is::<Throttled>(), "{refused:#}");
+
+    let client = reqwest::Client::new();
+    let answer = client.post(invoke.invoke_url("order-intake")).body("{}").send().await.unwrap();
+    assert_eq!(answer.status(), 429);
+    assert_eq!(answer.headers()["x-amzn-errortype"], "TooManyRequestsException");
+
+    let gateway = HttpGateway::open("eu-west-1", true, invoke, 0, Duration::from_secs(5), Vec::new());
+    let gateway = gateway.await.unwrap();
+    let url = format!("{}/items/a/orders", gateway.url());
+    let mut statuses = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        let answer = client.post(&url).send().await.unwrap();
+        statuses.insert(answer.status().as_u16());
+        let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["message"], "{body}");
+    }
+    assert_eq!(statuses, [500, 503].into());
+    assert_eq!((served.pool.figures().invocations, served.pool.figures().throttled), (1, 66));
+    drop(served);
+    assert!(matches!(busy.await.unwrap(), Invoked::FunctionError(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_killed_at_the_functions_time_limit_and_the_next_one_starts_cold() {
+    let served = pool(Scaling::Classic(ClassicLimits::strict(10, 10)));
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    // It has the next invocation, and no second one is started.
+    until(|| !lock(&served.pool.state).idle.is_empty()).await;
+    let first = served.pool.process_ids();
+    let ended = served.pool.invoke("\"never\"".into(), Duration::from_secs(1)).await.unwrap();
+    let Invoked::FunctionError(error) = ended else { panic!("{ended:?}") };
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+    assert!(served.pool.process_ids().is_empty());
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    assert_ne!(served.pool.process_ids(), first);
+    let figures = served.pool.figures();
+    assert_eq!((figures.timed_out, figures.started), (1, 2));
+}
+
+/// A pool whose first `hanging` processes never ask for an invocation.
+fn hanging_pool(hanging: u64) -> ServedPool {
+    let starts = AtomicU64::new(0);
+    let limits = ClassicLimits { init: Some(Duration::from_millis(300)), ..ClassicLimits::strict(10, 10) };
+    pool_with(Scaling::Classic(limits), move || {
+        let hangs = starts.fetch_add(1, Ordering::Relaxed) < hanging;
+        Ok(if hangs { "import time; time.sleep(3600)" } else { PROGRAM })
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_that_takes_too_long_is_repeated_in_the_time_of_the_invocation() {
+    let served = hanging_pool(1);
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    assert_eq!((served.pool.figures().init_again, served.pool.figures().started), (1, 2));
+
+    let served = hanging_pool(u64::MAX);
+    let ended = served.pool.invoke("{}".into(), Duration::from_secs(1)).await.unwrap();
+    let Invoked::FunctionError(error) = ended else { panic!("{ended:?}") };
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+    assert_eq!((served.pool.figures().init_again, served.pool.figures().timed_out), (1, 1));
 }

@@ -1,10 +1,13 @@
 //! Delivering a batch until the function has processed all of it.
 
 use super::MappingOptions;
+use crate::aws::dynamodb::RETENTION;
+use crate::aws::environments::Throttled;
 use crate::aws::lambda::{Invoke, Invoked};
+use crate::system::clock::seconds_now;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The pause after a failed invocation; it doubles up to [`MAX_PAUSE`].
@@ -18,6 +21,12 @@ pub struct Delivered {
     pub invocations: u64,
     pub failed: u64,
     pub in_part: u64,
+    /// Invocations that were refused: their batches are delivered again as they are.
+    pub throttled: u64,
+    /// Reads at a place whose records the stream had no more: they were not delivered.
+    pub trimmed: u64,
+    /// Records that a failing batch had when they left the stream: they are not delivered again.
+    pub expired: u64,
     /// Records of batches that succeeded, repeated ones included.
     pub records: u64,
 }
@@ -34,17 +43,36 @@ impl Delivery {
     pub(super) async fn deliver(&self, mut batches: VecDeque<Vec<Value>>) {
         let mut pause = FIRST_PAUSE;
         while let Some(batch) = batches.pop_front() {
+            let size = batch.len();
+            let batch: Vec<Value> =
+                batch.into_iter().filter(|record| !has_left_the_stream(record, seconds_now())).collect();
+            self.lock().expired += (size - batch.len()) as u64;
+            if batch.is_empty() {
+                continue;
+            }
             let event = json!({ "Records": batch }).to_string();
-            let answer =
-                self.invoke.call_within(self.options.function, event, self.options.invoke_limit).await;
-            let answer = match answer {
-                Ok(Invoked::Answer(answer)) => Some(answer),
-                // An error, a timeout, or a throttled invocation.
-                Ok(Invoked::FunctionError(_)) | Err(_) => None,
-            };
             let size = batch.len() as u64;
-            let again = next_batches(batch, answer.as_ref());
-            self.count(answer.is_some(), size, &again);
+            let again = match self
+                .invoke
+                .call_within(self.options.function, event, self.options.invoke_limit)
+                .await
+            {
+                Ok(Invoked::Answer(answer)) => {
+                    let again = next_batches(batch, Some(&answer));
+                    self.count(true, size, &again);
+                    again
+                }
+                Err(error) if error.is::<Throttled>() => {
+                    self.lock().throttled += 1;
+                    vec![batch]
+                }
+                // An error of the function, or its time limit.
+                Ok(Invoked::FunctionError(_)) | Err(_) => {
+                    let again = next_batches(batch, None);
+                    self.count(false, size, &again);
+                    again
+                }
+            };
             if again.is_empty() {
                 pause = FIRST_PAUSE;
                 continue;
@@ -55,13 +83,23 @@ impl Delivery {
         }
     }
 
+    pub(super) fn lock(&self) -> MutexGuard<'_, Delivered> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self, is_answered: bool, size: u64, again: &[Vec<Value>]) {
-        let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut delivered = self.lock();
         delivered.invocations += 1;
         delivered.failed += u64::from(!is_answered);
         delivered.in_part += u64::from(is_answered && !again.is_empty());
         delivered.records += size - again.iter().map(|batch| batch.len() as u64).sum::<u64>();
     }
+}
+
+/// Whether a record is older than a day. Lambda delivers a record until it leaves the stream.
+fn has_left_the_stream(record: &Value, now_seconds: u64) -> bool {
+    let created = record["dynamodb"]["ApproximateCreationDateTime"].as_u64();
+    created.is_some_and(|created| now_seconds.saturating_sub(created) >= RETENTION.as_secs())
 }
 
 /// The batches to deliver after `batch`, for which the function has answered `answer`; `None` if it failed. As with
@@ -122,5 +160,25 @@ mod tests {
         }
         assert_eq!(next(None), [batch(&[1, 2]), batch(&[3, 4, 5])]);
         assert_eq!(next_batches(batch(&[1]), None), [batch(&[1])]);
+    }
+
+    #[test]
+    fn a_record_that_is_a_day_old_is_delivered_no_more() {
+        let record = json!({ "dynamodb": { "ApproximateCreationDateTime": 1_795_000_000_u64 } });
+        let day = RETENTION.as_secs();
+        assert!(!has_left_the_stream(&record, 1_795_000_000 + day - 1));
+        assert!(has_left_the_stream(&record, 1_795_000_000 + day));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_fails_until_its_records_leave_the_stream_is_given_up() {
+        // There is no function: each invocation fails.
+        let invoke = crate::aws::lambda::Emulator::start().await.unwrap().invoke_api();
+        let delivery = Delivery { invoke, options: MappingOptions::order_place(), delivered: Arc::default() };
+        let created = seconds_now() - RETENTION.as_secs() + 2;
+        let record = json!({ "dynamodb": { "SequenceNumber": "1", "ApproximateCreationDateTime": created } });
+        delivery.deliver(VecDeque::from([vec![record]])).await;
+        let delivered = delivery.lock().clone();
+        assert_eq!((delivered.expired, delivered.records), (1, 0));
     }
 }

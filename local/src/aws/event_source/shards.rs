@@ -25,6 +25,15 @@ const MAX_RECORDS: usize = 1_000;
 /// Answers that wait for a lane.
 const PAGES: usize = 2;
 
+/// The errors after which reading does not go on where it was.
+const NOT_FOUND: &str = "ResourceNotFoundException";
+const TRIMMED: &str = "TrimmedDataAccessException";
+
+/// Whether a call was refused with `code`.
+fn is(error: &anyhow::Error, code: &str) -> bool {
+    format!("{error:#}").contains(code)
+}
+
 /// What reads a table's stream.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
@@ -59,7 +68,15 @@ impl Reader {
         let (mut begun, mut done) = (BTreeSet::new(), BTreeSet::new());
         let mut reading: JoinSet<String> = JoinSet::new();
         loop {
-            for shard in self.shards(&arn).await? {
+            let shards = match self.shards(&arn).await {
+                Ok(shards) => shards,
+                Err(error) if is(&error, NOT_FOUND) => return Err(error),
+                Err(error) => {
+                    eprintln!("{arn} cannot be described: {error:#}; trying again");
+                    Vec::new()
+                }
+            };
+            for shard in shards {
                 let id = shard["ShardId"].as_str().unwrap_or_default();
                 // A parent that has left the stream was read to its end.
                 let waits = shard["ParentShardId"]
@@ -103,9 +120,17 @@ impl Reader {
         }
         let mut chance = SmallRng::seed_from_u64(options.seed ^ number);
         let mut last = None;
-        // An iterator expires, and calls fail: reading goes on after the last record.
+        // An iterator expires, and calls fail: reading goes on after the last record. If that was trimmed, so were records
+        // behind it: reading goes on with the oldest that is left. A shard that is gone was trimmed as a whole.
         while let Err(error) = self.read_pages((&arn, &shard), &lanes, &mut last, &mut chance).await {
             eprintln!("{shard} of {} cannot be read: {error:#}; trying again", self.at.2);
+            if is(&error, NOT_FOUND) {
+                break;
+            }
+            if is(&error, TRIMMED) {
+                self.delivery.lock().trimmed += 1;
+                last = None;
+            }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         drop(lanes);

@@ -1,7 +1,7 @@
 //! The Invoke API over HTTP, for SDKs.
 
-use super::{Invoke, Invoked};
-use crate::aws::environments::LONGEST;
+use super::{EventRetries, Invoke, Invoked};
+use crate::aws::environments::{LONGEST, Throttled};
 use anyhow::Result;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -49,16 +49,13 @@ async fn call(
             "the payload is not UTF-8",
         );
     };
-    if invoke.is_parked(&function) {
-        let why = "the function's reserved concurrency is 0";
-        return refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", why);
-    }
     if invoke.pool(&function).is_none() {
         let why = format!("Function not found: {function}");
         return refusal(StatusCode::NOT_FOUND, "ResourceNotFoundException", &why);
     }
     if headers.get("x-amz-invocation-type").is_some_and(|kind| kind == "Event") {
-        tokio::spawn(async move { invoke.call_within(&function, payload, LONGEST).await });
+        let retries = EventRetries::of(&function);
+        tokio::spawn(async move { invoke.send_event(&function, payload, LONGEST, retries).await });
         return response(StatusCode::ACCEPTED, Body::empty());
     }
     match invoke.call_within(&function, payload, LONGEST).await {
@@ -67,6 +64,9 @@ async fn call(
             let mut response = response(StatusCode::OK, error.to_string());
             response.headers_mut().insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
             response
+        }
+        Err(error) if error.is::<Throttled>() => {
+            refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", &error.to_string())
         }
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", &format!("{error:#}")),
     }
