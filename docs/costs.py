@@ -29,6 +29,7 @@ PRICES = {
     "nat": (0.045, "hour of a NAT gateway", AWS + "vpc/pricing/", "cloudburn.io, 2026-02"),
     "dynamodb write": (0.625 / 1e6, "write of up to 1 KB, in each region", AWS + "dynamodb/pricing/on-demand/", "airbyte.com, 2025-07"),
     "dynamodb read": (0.125 / 1e6, "strongly consistent read of up to 4 KB", AWS + "dynamodb/pricing/on-demand/", "not found, recalled"),
+    "key": (1.00, "KMS key of one's own and month", AWS + "kms/pricing/", "recalled"),
     "cache.t4g.micro": (0.0128, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.016, which was not found, recalled"),
     "cache.t4g.medium": (0.052, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.065, quoted in public repositories, 2025"),
     "cache.r7g.large": (0.1752, "hour, with Valkey", AWS + "elasticache/pricing/", "0.8 of Redis's 0.219, which was not found, recalled"),
@@ -116,6 +117,11 @@ def with_shop_events(events: int) -> dict[str, float]:
     }
 
 
+def with_order_log_keys() -> dict[str, float]:
+    """Additional cost of OrderLogKeyArns in three regions, without KMS's requests, of which DynamoDB makes few."""
+    return {"keys": 3 * PRICE["key"]}
+
+
 def with_order_log(orders: int) -> dict[str, float]:
     """Additional cost of a drop whose orders all go through order logs. Lambda reads a stream free of charge."""
     more_memory = (REPLAY_MEMORY_GB - MEMORY_GB) * PRICE["lambda memory"]
@@ -193,6 +199,7 @@ def main() -> None:
         "Functions, per month, with or without drops": functions_every_month(),
         "Live updates, per month and region": with_live_updates(),
         "Events for the shop, per month: main and a standby, 1,000,000 events": with_shop_events(1_000_000),
+        "Own keys for order logs, per month, in three regions": with_order_log_keys(),
         "Fetched token keys, per month: main and a standby": with_token_keys(),
         "Data stores, per month, in their default sizes: main and a standby": stores_every_month(),
         "Data stores, per month, in the smallest sizes: one region, no standby": smallest_stores(),

@@ -1,7 +1,7 @@
 //! Rules for the templates as CloudFormation expands them, in every deployment of samconfig.toml: limits of AWS that
 //! only show when a stack is created or changed. docs/AWS_FACTS.md has their sources.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tests::expanded::{Resources, conditions, deployments, expand, store_deployments, translated};
 
@@ -175,4 +175,33 @@ fn the_settings_that_a_standby_must_share_are_fixed_in_one_parameter_group() {
         assert!(instances.all(|of| of.as_str().unwrap().contains("LedgerSettings")), "{name}");
     }
     assert_eq!(found.len(), AT_LEAST_AS_ON_MAIN.len());
+}
+
+/// With keys of its own, an order log has the first one, and each role that may use a log may use the keys.
+#[test]
+fn an_order_log_has_the_key_that_its_functions_may_use() {
+    let mut with_key = 0;
+    for deployment in deployments().unwrap() {
+        let keys: Vec<&str> =
+            deployment.parameters.get("OrderLogKeyArns").map_or("", String::as_str).split(',').collect();
+        let has_keys = keys != [""];
+        let resources = expand("template", &deployment).unwrap();
+        if let Some(table) = resources.get("OrderLogTable") {
+            let encryption = &table["Properties"]["SSESpecification"];
+            let expected = json!({ "SSEEnabled": true, "SSEType": "KMS", "KMSMasterKeyId": keys[0] });
+            assert_eq!(*encryption, if has_keys { expected } else { Value::Null }, "{}", deployment.name);
+            with_key += usize::from(has_keys);
+        }
+        let policy = resources.get("OrderLogKeysPolicy");
+        assert_eq!(policy.is_some(), has_keys, "{}", deployment.name);
+        let statement = policy.map(|policy| &policy["Properties"]["PolicyDocument"]["Statement"][0]);
+        assert!(statement.is_none_or(|one| one["Resource"] == json!(keys)), "{statement:?}");
+        for (name, role) in resources.iter().filter(|(_, one)| one["Type"] == "AWS::IAM::Role") {
+            let uses_a_log = role.to_string().contains("OrderLogTable");
+            let managed = role["Properties"]["ManagedPolicyArns"].as_array().map_or(0, Vec::len);
+            let expected = 1 + usize::from(uses_a_log && has_keys);
+            assert!(!uses_a_log || managed == expected, "{}: {name} has {managed} policies", deployment.name);
+        }
+    }
+    assert!(with_key >= 3, "{with_key}");
 }

@@ -74,6 +74,7 @@ pub const WRONG: &[Wrong] = &[
     ("Revision", &["", "a b"]),
     ("OrderLog", &["yes", ""]),
     ("OrderLogs", &["us-east-1", "us-east-1=a b", "us-east-1=abc,", "=abc"]),
+    ("OrderLogKeyArns", &["alias/key", "arn:aws:kms:us-east-1:123456789012:key/a,key"]),
     ("OrderLogWarmWrites", &["3999", "100001"]),
     ("OrderPlaceConcurrency", &["3", "201"]),
     ("TokenJwks", &["{}", r#"{"keys":[{"kty":"OKP","d":"x"}]}"#, r#"{"keys":[{"kty":"oct","k":"x"}]}"#]),

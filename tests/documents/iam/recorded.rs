@@ -140,7 +140,7 @@ fn calls() -> Vec<Value> {
 }
 
 /// What a role allows and no recorded request uses: function (`*`: all), action, reason.
-pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
+pub(crate) const UNUSED: [(&str, &str, &str); 26] = [
     ("*", "logs:CreateLogStream", "Lambda writes the function's log"),
     ("*", "logs:PutLogEvents", "Lambda writes the function's log"),
     ("*", "ec2:AssignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
@@ -150,6 +150,13 @@ pub(crate) const UNUSED: [(&str, &str, &str); 19] = [
     ("*", "ec2:DescribeSubnets", "Lambda attaches the function to the VPC"),
     ("*", "ec2:UnassignPrivateIpAddresses", "Lambda attaches the function to the VPC"),
     ("*", "rds-db:connect", "a login at a database is no request to AWS"),
+    ("*", "kms:Decrypt", "DynamoDB uses the order log's key"),
+    ("*", "kms:DescribeKey", "DynamoDB uses the order log's key"),
+    ("*", "kms:Encrypt", "DynamoDB uses the order log's key"),
+    ("*", "kms:GenerateDataKey", "DynamoDB uses the order log's key"),
+    ("*", "kms:GenerateDataKeyWithoutPlaintext", "DynamoDB uses the order log's key"),
+    ("*", "kms:ReEncryptFrom", "DynamoDB uses the order log's key"),
+    ("*", "kms:ReEncryptTo", "DynamoDB uses the order log's key"),
     ("order-confirm", "sqs:SendMessage", "Lambda sends failed events to the queue"),
     ("order-place", "sqs:SendMessage", "Lambda sends what names discarded records to the queue"),
     ("order-place", "dynamodb:DescribeStream", "Lambda reads the order log's stream"),

@@ -52,7 +52,7 @@ const VALID: [(&str, &str); 20] = [
 ];
 
 /// Every option of every region's role. Rules of the template exclude some from each other.
-pub const OPTIONS: [(&str, &str); 21] = [
+pub const OPTIONS: [(&str, &str); 22] = [
     ("LiveRedisEndpoint", "live.abc123.use1.cache.amazonaws.com"),
     ("SnapshotPolicy", r#"{"databases":{"ids":["ledger"]},"retention":{"hourly":24}}"#),
     (
@@ -74,6 +74,11 @@ pub const OPTIONS: [(&str, &str); 21] = [
     ("TokenKeysFrom", "discovery"),
     ("CorsOrigins", "https://shop.example.com"),
     ("OrderLog", "true"),
+    (
+        "OrderLogKeyArns",
+        "arn:aws:kms:us-east-1:111122223333:key/2345abcd-12ab-34cd-56ef-1234567890ab,\
+         arn:aws:kms:us-west-2:111122223333:key/2345abcd-12ab-34cd-56ef-1234567890ab",
+    ),
     (
         "OrderLogs",
         "us-east-1=fairdrop-OrderLogTable-ABCDEFGHIJKL,us-west-2=fairdrop-OrderLogTable-MNOPQRSTUVWX",
