@@ -181,15 +181,16 @@ impl System {
             let launch = launch_in_main(function, concurrency, processes);
             FunctionProcess::start(launch, &main.invoke_api(), folder)
         };
-        let drain = match options.drain {
+        let limited = |function, concurrency, processes| match options.limits_in_main {
             Some(limits) => {
-                let launch = launch_in_main("checkout-drain", 1, 1);
-                FunctionProcess::start_classic(launch, limits, &main.invoke_api(), folder)?
+                let launch = launch_in_main(function, 1, 1);
+                FunctionProcess::start_classic(launch, limits, &main.invoke_api(), folder)
             }
-            None => in_main("checkout-drain", 1, OVERLAPPING_RUNS)?,
+            None => in_main(function, concurrency, processes),
         };
+        let drain = limited("checkout-drain", 1, OVERLAPPING_RUNS)?;
         let worker = in_main("checkout-worker", 1, OVERLAPPING_RUNS)?;
-        let confirm = in_main("order-confirm", 16, 1)?;
+        let confirm = limited("order-confirm", 16, 1)?;
         let admin = in_main("drop-admin", 1, 1)?;
         let invoke = main.invoke_api();
         wait_for(&invoke, "drop-admin").await?;

@@ -62,7 +62,7 @@ async fn after_120_kills_no_order_is_lost_and_no_unit_is_sold_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_lambda_kills_at_its_limit_loses_nothing_and_reserves_nothing_twice() {
     let mut options = quick(regions::first(2));
-    options.drain = Some(ClassicLimits::strict(1_000, OVERLAPPING_RUNS));
+    options.limits_in_main = Some(ClassicLimits::strict(1_000, OVERLAPPING_RUNS));
     let system = System::start(&options).await.unwrap();
     announce(&system, "drop", json!({ "stock_total": 200, "settle_window_ms": 1_000 })).await.unwrap();
     let over = AtomicU32::new(0);

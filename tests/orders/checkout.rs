@@ -10,6 +10,7 @@ use shared::queue::Keys;
 use std::time::{Duration, Instant};
 use tests::{Answer, Client, announce, eventually, one_region};
 
+mod cut_off_payments;
 mod refused_payments;
 
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -16,7 +16,7 @@ use local::crowd::{OrderAnswer, SentOrder};
 use local::system::clock::micros_now;
 use local::system::redis_server;
 use local::system::wan::{ConnectionState, WanConnection};
-use local::system::{System, regions};
+use local::system::{Options, System, regions};
 use order_log::{LogRecord, RecordKind};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
@@ -53,11 +53,16 @@ impl World {
 
     /// The same, with the interval of the schedules in main.
     pub(crate) async fn start_with(count: usize, repeated: f64, run_every: Duration) -> Result<Self> {
+        Self::start_as(count, repeated, |options| options.run_every = run_every).await
+    }
+
+    /// The same, with other options of the system.
+    async fn start_as(count: usize, repeated: f64, change: impl FnOnce(&mut Options)) -> Result<Self> {
         let tables = DynamoDb::start(DynamoDbOptions::default()).await?;
         let table = WanConnection::open(([127, 0, 0, 1], tables.port()).into(), Duration::ZERO).await?;
         let mut options = quick(regions::first(count));
         options.answer_limit = Duration::from_secs(30);
-        options.run_every = run_every;
+        change(&mut options);
         options.of_edges = Moto::environment_at(&format!("http://127.0.0.1:{}", table.port()));
         options.of_edges.push(("FAIRDROP_ORDER_LOG_TABLE".into(), "order-log".into()));
         for region in &options.regions {

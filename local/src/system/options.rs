@@ -27,9 +27,9 @@ pub struct Options {
     pub classic: Option<ClassicLimits>,
     /// Otherwise: requests that its one process serves at once.
     pub intake_concurrency: u32,
-    /// The processes of checkout-drain, if they are to be killed at the function's time limit. A run that is killed leaves
-    /// its work to the next one.
-    pub drain: Option<ClassicLimits>,
+    /// The processes of checkout-drain and order-confirm on classic Lambda, if invocations are to be throttled, and killed
+    /// at the function's time limit. Otherwise one process of each always runs.
+    pub limits_in_main: Option<ClassicLimits>,
     /// How long a gateway waits for a function.
     pub answer_limit: Duration,
     /// The folder of the built functions; by default the folder of this program.
@@ -71,7 +71,7 @@ impl Options {
             tables: DynamoDbOptions::default(),
             classic: None,
             intake_concurrency: MAX_INVOCATIONS,
-            drain: None,
+            limits_in_main: None,
             answer_limit: INVOKE_LIMIT,
             binaries: None,
             of_main: Vec::new(),

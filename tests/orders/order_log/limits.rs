@@ -1,6 +1,7 @@
 //! order-place at the limits of Lambda: throttled invocations, and processes that are killed at the time limit.
 
 use super::*;
+use anyhow::ensure;
 use local::aws::environments::ClassicLimits;
 use std::collections::BTreeMap;
 
@@ -48,6 +49,45 @@ impl World {
         });
         decided.await.unwrap()
     }
+}
+
+/// The pauses after which a client repeats an order that API Gateway did not pass on (docs/PROBLEMS.md).
+const PAUSES: [u64; 4] = [1, 2, 4, 8];
+
+impl World {
+    /// An order, as the buyer's page sends it. Returns its stamp, and how often it was sent.
+    async fn order_as_a_page(&self, item: &str, buyer: &str) -> Result<(u64, usize)> {
+        let token = self.token(buyer);
+        for (number, pause) in PAUSES.into_iter().map(Some).chain([None]).enumerate() {
+            let answer = self.clients[0].order(item, &token).await?;
+            if let (202, Some(stamp)) = (answer.status, answer.body["placed_at"].as_u64()) {
+                return Ok((stamp, number + 1));
+            }
+            // What API Gateway says itself is neither a problem of fairdrop nor a refusal.
+            ensure!(matches!(answer.status, 500 | 503) && answer.problem().is_none(), "{answer:?}");
+            let Some(seconds) = pause else { break };
+            let jitter = rand::random_range(0.5..1.0);
+            tokio::time::sleep(Duration::from_secs(seconds).mul_f64(jitter)).await;
+        }
+        bail!("{buyer}'s order was not accepted")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_beyond_lambda_s_limits_is_accepted_when_its_pages_repeat_their_orders() {
+    let limits = ClassicLimits::strict(2, 2);
+    let change = |options: &mut Options| options.classic = Some(limits);
+    let world = World::start_as(1, 0.0, change).await.unwrap();
+    announce(&world.system, "a", json!({ "settle_window_ms": LONG_WINDOW_MS })).await.unwrap();
+    world.system.admin(&json!({ "command": "pause", "item_id": "a" })).await.unwrap();
+    let buyers: Vec<String> = (0..16).map(|number| format!("buyer-{number}")).collect();
+    let sent = join_all(buyers.iter().map(|buyer| world.order_as_a_page("a", buyer))).await;
+    let sent: Vec<(u64, usize)> = sent.into_iter().collect::<Result<_>>().unwrap();
+    let figures = world.system.regions[0].intake.figures();
+    println!("attempts: {:?}; {figures:?}", sent.iter().map(|(_, attempts)| attempts).collect::<Vec<_>>());
+    assert!(figures.throttled > 0, "{figures:?}");
+    let orders = buyers.into_iter().zip(sent.into_iter().map(|(stamp, _)| stamp)).collect();
+    world.all_decided(0, "a", &orders).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
