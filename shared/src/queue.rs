@@ -57,7 +57,9 @@ pub use place::{
     Placing,
 };
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
-pub use restore::{RESTORE_TIMEOUT, RESTORE_WANTED, RestoreCause, RestoreEnd, RestoredBatch};
+pub use restore::{
+    RESTORE_SLOTS, RESTORE_TIMEOUT, RESTORE_WANTED, RestoreCall, RestoreCause, RestoreEnd, RestoredBatch,
+};
 pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
 pub use status::{ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom};
 pub use tasks::{

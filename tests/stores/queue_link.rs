@@ -36,7 +36,7 @@ async fn connection_of(link: &Link) -> Result<i64, LinkError> {
     link.call(async |mut connection| redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await).await
 }
 
-fn signal(signal: &str, process: u32) {
+pub(crate) fn signal(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 

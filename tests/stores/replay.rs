@@ -1,6 +1,7 @@
 //! Restoring a queue from the order logs, on a real Redis and a real PostgreSQL: random histories before a loss, orders and
 //! withdrawals during the replay, and a model of what has to wait afterwards.
 
+mod answers;
 mod exclusions;
 mod gaps;
 mod model;

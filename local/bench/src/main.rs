@@ -42,6 +42,9 @@ struct BenchCli {
     /// Run as the process of the watchers, for the figures of live updates
     #[arg(long, hide = true)]
     watch: Option<PathBuf>,
+    /// Run as the process of the order logs, for the figures of a replay
+    #[arg(long, hide = true)]
+    order_logs: bool,
 }
 
 #[tokio::main]
@@ -59,6 +62,9 @@ async fn main() -> ExitCode {
 async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     if let Some(buyers_file) = &cli.watch {
         return live::watch_from_file(buyers_file).await.map(|()| true);
+    }
+    if cli.order_logs {
+        return replay::serve_order_logs().await.map(|()| true);
     }
     let wanted = |group: &str| group.contains(&cli.only) || cli.only.contains(group);
     let mut figures = Vec::new();

@@ -16,7 +16,8 @@ impl OrderLog {
     pub async fn erase(&self, item_id: &ItemId, user_token: &UserToken) -> Result<u64, OrderLogError> {
         let (mut deleted, mut from) = (0, None);
         for _ in 0..MAX_PAGES {
-            let (records, next) = page(self.query_buyer(item_id, user_token), from, OF_SCANS).await?;
+            let (records, next) =
+                page(self.query_buyer(item_id, user_token), from, OF_SCANS, LogRecord::from_item).await?;
             let records: Vec<LogRecord> = records.into_iter().collect::<Result<_, _>>()?;
             for record in records.iter().filter(|record| record.user_token == *user_token) {
                 OF_SCANS.repeat(|| self.delete(record)).await?;

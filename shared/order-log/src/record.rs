@@ -144,6 +144,29 @@ impl LogRecord {
         read(item)
     }
 
+    /// Reads a record of which a query of `item_id`'s buckets has left out the partition key.
+    pub(crate) fn of_item(
+        item: &HashMap<String, AttributeValue>,
+        item_id: &ItemId,
+    ) -> Result<Self, Malformed> {
+        let (user_token, placed_at) = read_sort_key(item)?;
+        Self::with_key(item, item_id.clone(), user_token, placed_at)
+    }
+
+    fn with_key(
+        from: &impl Attributes,
+        item_id: ItemId,
+        user_token: UserToken,
+        placed_at: Stamp,
+    ) -> Result<Self, Malformed> {
+        let kind = match from.text(name::KIND) {
+            Some("order") => RecordKind::Order,
+            Some("leave") => RecordKind::Leave,
+            _ => return Err(Malformed(name::KIND)),
+        };
+        Ok(Self { item_id, user_token, placed_at, kind, refusal: read_refusal(from)? })
+    }
+
     pub(crate) fn key(&self) -> [(&'static str, AttributeValue); 2] {
         [
             (name::PARTITION, AttributeValue::S(partition(&self.item_id, bucket(&self.user_token)))),
@@ -175,21 +198,13 @@ pub(crate) fn sort_key(user_token: &UserToken, placed_at: Stamp) -> String {
 }
 
 fn read(from: &impl Attributes) -> Result<LogRecord, Malformed> {
-    let key = from.text(name::SORT).and_then(parse_sort_key);
-    let (user_token, placed_at) = key.ok_or(Malformed(name::SORT))?;
+    let (user_token, placed_at) = read_sort_key(from)?;
     let item_id = from.text(name::PARTITION).and_then(|key| parse_partition(key, &user_token));
-    let kind = match from.text(name::KIND) {
-        Some("order") => RecordKind::Order,
-        Some("leave") => RecordKind::Leave,
-        _ => return Err(Malformed(name::KIND)),
-    };
-    Ok(LogRecord {
-        item_id: item_id.ok_or(Malformed(name::PARTITION))?,
-        user_token,
-        placed_at,
-        kind,
-        refusal: read_refusal(from)?,
-    })
+    LogRecord::with_key(from, item_id.ok_or(Malformed(name::PARTITION))?, user_token, placed_at)
+}
+
+fn read_sort_key(from: &impl Attributes) -> Result<(UserToken, Stamp), Malformed> {
+    from.text(name::SORT).and_then(parse_sort_key).ok_or(Malformed(name::SORT))
 }
 
 fn read_refusal(from: &impl Attributes) -> Result<Option<Refusal>, Malformed> {

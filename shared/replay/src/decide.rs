@@ -6,7 +6,7 @@ use serde::Serialize;
 use shared::queue::{BatchOrder, Withdrawal};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Why an order is not put back.
@@ -58,83 +58,68 @@ impl Known {
 
 /// Decides about the records of each region.
 pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, Known>) -> Decided {
-    let all = || regions.iter().enumerate().flat_map(|(region, of)| of.iter().map(move |one| (region, one)));
-    let mut withdrawn: HashMap<&UserToken, Stamp> = HashMap::new();
-    for (_, leave) in all().filter(|(_, record)| record.kind == RecordKind::Leave) {
-        // As order-place judges it. Orders before this stamp are withdrawn.
-        let before = leave.placed_at.saturating_add(WITHDRAWAL_SKEW).saturating_add_micros(1);
-        let newest = withdrawn.entry(&leave.user_token).or_insert(before);
-        *newest = before.max(*newest);
-    }
+    let all = regions.iter().enumerate().flat_map(|(region, of)| of.iter().map(move |one| (region, one)));
+    let mut records: Vec<(usize, &LogRecord)> = all.collect();
+    // The records of a region come in this order, so that this only merges them.
+    records.sort_by(|(_, one), (_, other)| one.user_token.cmp(&other.user_token));
     let mut decided = Decided::default();
-    let mut counts: HashMap<&UserToken, (usize, Stamp)> = HashMap::new();
-    for (region, order) in all().filter(|(_, record)| record.kind == RecordKind::Order) {
-        let (buyer, placed_at) = (&order.user_token, order.placed_at);
-        let reason = if order.refusal.is_some_and(|refusal| !was_lost(refusal.reason)) {
-            LeftOut::Refused
-        } else if withdrawn.get(buyer).is_some_and(|leave| placed_at < *leave) {
-            LeftOut::Withdrawn
-        } else if in_ledger.get(buyer).is_some_and(|known| placed_at <= known.decided_to()) {
-            LeftOut::InLedger
-        } else {
-            match counts.get_mut(buyer) {
-                None => {
-                    counts.insert(buyer, (region, placed_at));
-                    continue;
-                }
-                Some(oldest) if placed_at < oldest.1 => {
-                    let (younger, _) = std::mem::replace(oldest, (region, placed_at));
-                    decided.left_out.push((younger, LeftOut::OlderOrder));
-                    continue;
-                }
-                Some(_) => LeftOut::OlderOrder,
-            }
-        };
-        decided.left_out.push((region, reason));
-    }
-    decided.cancelled = cancelled(regions, &withdrawn, in_ledger);
-    let order = |buyer: &UserToken, placed_at| BatchOrder { user_token: buyer.clone(), placed_at };
-    decided.orders =
-        counts.into_iter().map(|(buyer, (region, placed_at))| (region, order(buyer, placed_at))).collect();
-    for buyer in all().map(|(_, record)| &record.user_token) {
-        if let Some(known) = in_ledger.get(buyer) {
-            let decided = known.decided_to().saturating_add_micros(1);
-            let newest = withdrawn.entry(buyer).or_insert(decided);
-            *newest = decided.max(*newest);
+    for of_buyer in records.chunk_by(|(_, one), (_, other)| one.user_token == other.user_token) {
+        if let Some((_, record)) = of_buyer.first() {
+            let known = if in_ledger.is_empty() { None } else { in_ledger.get(&record.user_token) };
+            decide_buyer(&record.user_token, of_buyer, known.copied(), &mut decided);
         }
     }
-    decided.withdrawals = withdrawn.into_iter().map(|(buyer, placed_at)| order(buyer, placed_at)).collect();
     decided
 }
 
-/// The buyers whose reservation is in the ledger and older than their withdrawal, and who have not ordered after that: as
-/// order-place judges it. `withdrawn` has the first stamp after each buyer's newest withdrawal.
-fn cancelled(
-    regions: &[Vec<LogRecord>],
-    withdrawn: &HashMap<&UserToken, Stamp>,
-    in_ledger: &HashMap<UserToken, Known>,
-) -> Vec<Withdrawal> {
-    let is_newer =
-        |record: &LogRecord, left: Stamp| record.kind == RecordKind::Order && record.placed_at >= left;
-    let orders_again: HashSet<&UserToken> = regions
-        .iter()
-        .flatten()
-        .filter(|record| withdrawn.get(&record.user_token).is_some_and(|left| is_newer(record, *left)))
-        .map(|record| &record.user_token)
-        .collect();
-    let is_reserved = |buyer: &UserToken, left: Stamp| {
-        in_ledger.get(buyer).is_some_and(|known| known.state == SaleState::Reserved && known.placed_at < left)
-    };
-    withdrawn
-        .iter()
-        .filter(|(buyer, left)| !orders_again.contains(**buyer) && is_reserved(buyer, **left))
-        .map(|(buyer, left)| {
-            // An order that arrives meanwhile is newer, and stays.
-            let newest = left.saturating_sub(Duration::from_micros(1));
-            let left_at = newest.saturating_sub(WITHDRAWAL_SKEW);
-            Withdrawal { user_token: (*buyer).clone(), left_at, newest }
-        })
-        .collect()
+/// Decides about the records of one buyer.
+fn decide_buyer(
+    buyer: &UserToken,
+    records: &[(usize, &LogRecord)],
+    known: Option<Known>,
+    decided: &mut Decided,
+) {
+    let of = |kind| records.iter().filter(move |(_, record)| record.kind == kind);
+    // As order-place judges it. Orders before this stamp are withdrawn.
+    let before = |leave: Stamp| leave.saturating_add(WITHDRAWAL_SKEW).saturating_add_micros(1);
+    let withdrawn = of(RecordKind::Leave).map(|(_, leave)| before(leave.placed_at)).max();
+    let mut counts: Option<(usize, Stamp)> = None;
+    for (region, order) in of(RecordKind::Order) {
+        let (region, placed_at) = (*region, order.placed_at);
+        let left_out = if order.refusal.is_some_and(|refusal| !was_lost(refusal.reason)) {
+            (region, LeftOut::Refused)
+        } else if withdrawn.is_some_and(|before| placed_at < before) {
+            (region, LeftOut::Withdrawn)
+        } else if known.is_some_and(|known| placed_at <= known.decided_to()) {
+            (region, LeftOut::InLedger)
+        } else {
+            match counts {
+                Some((_, oldest)) if placed_at >= oldest => (region, LeftOut::OlderOrder),
+                younger => {
+                    counts = Some((region, placed_at));
+                    let Some((region, _)) = younger else { continue };
+                    (region, LeftOut::OlderOrder)
+                }
+            }
+        };
+        decided.left_out.push(left_out);
+    }
+    let order = |placed_at| BatchOrder { user_token: buyer.clone(), placed_at };
+    decided.orders.extend(counts.map(|(region, placed_at)| (region, order(placed_at))));
+    // An order of the buyer that waits is judged likewise.
+    let to_ledger = known.map(|known| known.decided_to().saturating_add_micros(1));
+    decided.withdrawals.extend(withdrawn.max(to_ledger).map(order));
+    let orders_since = |left| of(RecordKind::Order).any(|(_, order)| order.placed_at >= left);
+    if let (Some(left), Some(known)) = (withdrawn, known)
+        && known.state == SaleState::Reserved
+        && known.placed_at < left
+        && !orders_since(left)
+    {
+        // As order-place judges it. An order that arrives meanwhile is newer, and stays.
+        let newest = left.saturating_sub(Duration::from_micros(1));
+        let left_at = newest.saturating_sub(WITHDRAWAL_SKEW);
+        decided.cancelled.push(Withdrawal { user_token: buyer.clone(), left_at, newest });
+    }
 }
 
 /// Whether a refusal says only that Redis had lost the item, which the ledger has.

@@ -6,21 +6,27 @@
 //!
 //! Everything is safe to repeat, after a crash at any point, and at the same time: an order is in the queue once.
 
+mod bucket;
+mod calls;
 mod decide;
 mod pass;
 mod report;
+mod sales;
 mod source;
+mod urgency;
 
 pub use report::{RegionReport, ReplayReport};
 pub use source::RecordSource;
+pub use urgency::by_urgency;
 
+use calls::{Slots, repeat};
 use futures::future::{Either, select};
 use ledger::{Ledger, LedgerError};
 use order_log::OrderLogError;
-use pass::{Pass, restore, run_pass};
+use pass::{Pass, restore_all, withdraw_since};
+use sales::SalesOfItem;
 use shared::item::ItemId;
 use shared::queue::{ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreEnd};
-use shared::stamp::Stamp;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -105,7 +111,8 @@ pub async fn replay<S: RecordSource>(
     }
     let logs: Vec<&S> =
         logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
-    let pass = Pass { item_id, token: &token, queue, ledger, logs: &logs };
+    let sales = SalesOfItem::new(item_id, ledger);
+    let pass = Pass { item_id, token: &token, queue, sales, logs: &logs, slots: Slots::default() };
     let passes = async {
         match select(pin!(run_passes(&pass)), pin!(show_life(&pass))).await {
             Either::Left((report, _)) => report,
@@ -131,7 +138,7 @@ pub async fn replay<S: RecordSource>(
 async fn show_life<S>(pass: &Pass<'_, S>) -> ReplayError {
     loop {
         tokio::time::sleep(SIGN_OF_LIFE).await;
-        if let Err(error) = restore(pass, &[], &[]).await {
+        if let Err(error) = repeat(|| pass.queue.restore_goes_on(pass.item_id, pass.token)).await {
             return error;
         }
     }
@@ -144,10 +151,10 @@ async fn run_passes<S: RecordSource>(pass: &Pass<'_, S>) -> Result<ReplayReport,
     let started = Instant::now();
     let mut report = ReplayReport::of(pass.item_id, pass.logs.iter().map(|log| log.region()));
     let began_at = pass.queue.main_time().await?;
-    run_pass(pass, Stamp::EPOCH, true, &mut report).await?;
+    restore_all(pass, &mut report).await?;
     // Of an item without records no order was put back.
     if report.read() > 0 {
-        run_pass(pass, began_at.saturating_sub(MARGIN), false, &mut report).await?;
+        withdraw_since(pass, began_at.saturating_sub(MARGIN), &mut report).await?;
     }
     report.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(item_id = %pass.item_id, records = report.read(), placed = report.placed(), took_ms = report.took_ms, "the queue of an item was restored from the order logs");

@@ -1,209 +1,116 @@
-//! One pass over the records of all regions, bucket by bucket.
+//! One pass over the records of all regions, in groups of buckets.
 
-use crate::decide::{Decided, Known, LeftOut, decide};
-use crate::report::ReplayReport;
+use crate::bucket::{Settled, settle};
+use crate::calls::{Slots, restore};
+use crate::decide::LeftOut;
+use crate::report::{RegionReport, ReplayReport};
+use crate::sales::SalesOfItem;
 use crate::{RecordSource, ReplayError};
 use futures::future::try_join_all;
-use futures::stream::{self, StreamExt};
-use ledger::{Ledger, Sale};
-use order_log::{Bucket, LogRecord};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use shared::item::ItemId;
-use shared::queue::{BatchOrder, LinkError, MAX_BATCH, MAX_PLACED, Queue, RestoredBatch, Withdrawal};
+use shared::queue::{BatchOrder, MAX_BATCH, Queue, RESTORE_SLOTS};
 use shared::stamp::Stamp;
-use shared::user_token::UserToken;
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
-/// Buckets that are read and put back at the same time, each from all regions.
-const PARALLEL_BUCKETS: usize = 16;
-/// Buyers whose rows are read from the ledger in one query.
-const LEDGER_PAGE: usize = 5_000;
-/// Calls to Redis of one batch, and the pause between them.
-const MAX_ATTEMPTS: u32 = 5;
-/// How often a bucket is repeated in which withdrawals removed orders.
-const MAX_ROUNDS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
+/// Buckets whose orders are put back together, in the order of their stamps. Buckets spread the buyers: in their order each
+/// order would have another path through the long sorted set of the queue. In groups of this size, Redis needs two thirds of
+/// the time.
+const BUCKETS_OF_GROUP: usize = 16;
+/// Groups at the same time: one is read while another one is put back.
+const PARALLEL_GROUPS: usize = 2;
 
 /// What a pass works with.
 pub(crate) struct Pass<'a, S> {
     pub(crate) item_id: &'a ItemId,
     pub(crate) token: &'a str,
     pub(crate) queue: &'a Queue,
-    pub(crate) ledger: &'a Ledger,
+    pub(crate) sales: SalesOfItem<'a>,
     pub(crate) logs: &'a [&'a S],
+    pub(crate) slots: Slots,
 }
 
-/// What one bucket's records led to.
-struct BucketOutcome {
-    /// Records and malformed ones, by region.
-    read: Vec<(u64, u64)>,
-    left_out: Vec<(usize, LeftOut)>,
-    restored: Vec<(usize, u64, RestoredBatch)>,
+/// What a group's records led to, by region.
+struct GroupOutcome {
+    regions: Vec<RegionReport>,
+    withdrawn: u64,
 }
 
-impl BucketOutcome {
-    fn withdrawn(&self) -> u64 {
-        self.restored.iter().map(|(_, _, batch)| batch.withdrawn).sum()
-    }
-}
-
-/// Puts the orders back that have a stamp at or after `since`, and applies the withdrawals. Without `places` it puts
-/// orders back only where a withdrawal removed one. Adds to the report.
-pub(crate) async fn run_pass<S: RecordSource>(
+/// Reads all records, applies the withdrawals, and puts the orders back. Adds to the report.
+pub(crate) async fn restore_all<S: RecordSource>(
     pass: &Pass<'_, S>,
-    since: Stamp,
-    places: bool,
     report: &mut ReplayReport,
 ) -> Result<(), ReplayError> {
-    let outcomes = (0..=u8::MAX).map(|bucket| run_bucket(pass, bucket, since, places));
-    let mut outcomes = stream::iter(outcomes).buffer_unordered(PARALLEL_BUCKETS);
+    let buckets: Vec<u8> = (0..=u8::MAX).collect();
+    let groups = buckets.chunks(BUCKETS_OF_GROUP).map(async |group| {
+        let settled = try_join_all(group.iter().map(|bucket| settle(pass, *bucket, Stamp::EPOCH))).await?;
+        put_back(pass, settled).await
+    });
+    let mut outcomes = stream::iter(groups).buffer_unordered(PARALLEL_GROUPS);
     while let Some(outcome) = outcomes.next().await {
-        add(pass, outcome?, since == Stamp::EPOCH, report);
+        let outcome = outcome?;
+        report.withdrawn_from_queue += outcome.withdrawn;
+        for (log, of_group) in pass.logs.iter().zip(&outcome.regions) {
+            report.region(log.region()).add(of_group);
+        }
     }
     Ok(())
 }
 
-/// Repeats a bucket until no withdrawal removes an order: an order of the same buyer that arrived between the read and
-/// the removal changed nothing, because the older one was still there, and would be lost.
-async fn run_bucket<S: RecordSource>(
+/// Applies the withdrawals that have a stamp at or after `since`. Puts orders back only where a withdrawal removed one: a
+/// withdrawal may be applied at any moment between the read of its order and the order's return. What was read and left out
+/// is not counted again.
+pub(crate) async fn withdraw_since<S: RecordSource>(
     pass: &Pass<'_, S>,
-    bucket: u8,
     since: Stamp,
-    places: bool,
-) -> Result<BucketOutcome, ReplayError> {
-    let mut outcome = run_round(pass, bucket, since, places).await?;
-    let mut withdrawn = outcome.withdrawn();
-    for _ in 0..MAX_ROUNDS {
-        if withdrawn == 0 {
-            return Ok(outcome);
+    report: &mut ReplayReport,
+) -> Result<(), ReplayError> {
+    let buckets = (0..=u8::MAX).map(async |bucket| {
+        let settled = settle(pass, bucket, since).await?;
+        let orders = if settled.withdrawn > 0 { settled.orders } else { Vec::new() };
+        put_back(pass, vec![Settled { orders, ..settled }]).await
+    });
+    let mut outcomes = stream::iter(buckets).buffer_unordered(BUCKETS_OF_GROUP * PARALLEL_GROUPS);
+    while let Some(outcome) = outcomes.next().await {
+        let outcome = outcome?;
+        report.withdrawn_from_queue += outcome.withdrawn;
+        for (log, of_bucket) in pass.logs.iter().zip(&outcome.regions) {
+            report.region(log.region()).placed += of_bucket.placed;
         }
-        let again = run_round(pass, bucket, since, true).await?;
-        withdrawn = again.withdrawn();
-        outcome.restored.extend(again.restored);
     }
-    if withdrawn > 0 {
-        // A buyer who orders and withdraws all the time must not keep the item from being sold.
-        tracing::warn!(item_id = %pass.item_id, bucket, withdrawn, rounds = MAX_ROUNDS, "withdrawals went on while a bucket was restored; an order that arrived at the same moment may be missing");
+    Ok(())
+}
+
+/// Puts the orders of some buckets back, by region and in the order of their stamps.
+async fn put_back<S>(pass: &Pass<'_, S>, buckets: Vec<Settled>) -> Result<GroupOutcome, ReplayError> {
+    let mut outcome = GroupOutcome { regions: vec![RegionReport::default(); pass.logs.len()], withdrawn: 0 };
+    let mut orders: Vec<Vec<BatchOrder>> = vec![Vec::new(); pass.logs.len()];
+    for settled in buckets {
+        outcome.withdrawn += settled.withdrawn;
+        for (of_group, of_bucket) in outcome.regions.iter_mut().zip(&settled.regions) {
+            of_group.add(of_bucket);
+        }
+        for (region, order) in settled.orders {
+            if let Some(of_region) = orders.get_mut(region) {
+                of_region.push(order);
+            }
+        }
+    }
+    orders.iter_mut().for_each(|of_region| of_region.sort_unstable_by_key(|order| order.placed_at));
+    let batches = orders.iter().enumerate().flat_map(|(region, of_region)| {
+        of_region.chunks(MAX_BATCH as usize).map(move |batch| (region, batch))
+    });
+    let calls = batches.map(async |(region, batch)| {
+        let restored = restore(pass, &[], batch).await?;
+        Ok::<_, ReplayError>((region, batch.len() as u64, restored))
+    });
+    let mut answers = stream::iter(calls).buffer_unordered(RESTORE_SLOTS);
+    while let Some((region, sent, restored)) = answers.try_next().await? {
+        let Some(report) = outcome.regions.get_mut(region) else { continue };
+        report.placed += restored.placed;
+        report.already_queued += sent.saturating_sub(restored.placed + restored.taken);
+        if restored.taken > 0 {
+            *report.left_out.entry(LeftOut::Taken).or_default() += restored.taken;
+        }
     }
     Ok(outcome)
-}
-
-async fn run_round<S: RecordSource>(
-    pass: &Pass<'_, S>,
-    bucket: u8,
-    since: Stamp,
-    places: bool,
-) -> Result<BucketOutcome, ReplayError> {
-    let buckets = try_join_all(pass.logs.iter().map(|log| read(pass.item_id, *log, bucket, since))).await?;
-    let read = buckets.iter().map(|one| (one.records.len() as u64, one.malformed)).collect();
-    let records: Vec<Vec<LogRecord>> = buckets.into_iter().map(|one| one.records).collect();
-    let in_ledger = in_ledger(pass, &records).await?;
-    let Decided { orders, withdrawals, cancelled, left_out } = decide(&records, &in_ledger);
-    let mut restored = Vec::new();
-    for withdrawals in withdrawals.chunks(MAX_BATCH as usize) {
-        restored.push((0, 0, restore(pass, withdrawals, &[]).await?));
-    }
-    for region in 0..if places { pass.logs.len() } else { 0 } {
-        let of_region: Vec<BatchOrder> =
-            orders.iter().filter(|(of, _)| *of == region).map(|(_, order)| order.clone()).collect();
-        for orders in of_region.chunks(MAX_BATCH as usize) {
-            restored.push((region, orders.len() as u64, restore(pass, &[], orders).await?));
-        }
-    }
-    for withdrawals in cancelled.chunks(MAX_PLACED) {
-        cancel(pass, withdrawals).await?;
-    }
-    Ok(BucketOutcome { read, left_out, restored })
-}
-
-async fn read<S: RecordSource>(
-    item_id: &ItemId,
-    log: &S,
-    bucket: u8,
-    since: Stamp,
-) -> Result<Bucket, ReplayError> {
-    let unreadable = |error| ReplayError::RegionUnreadable { region: log.region().to_owned(), error };
-    log.bucket(item_id, bucket, since).await.map_err(unreadable)
-}
-
-async fn in_ledger<S>(
-    pass: &Pass<'_, S>,
-    records: &[Vec<LogRecord>],
-) -> Result<HashMap<UserToken, Known>, ReplayError> {
-    let buyers: HashSet<&UserToken> = records.iter().flatten().map(|record| &record.user_token).collect();
-    let buyers: Vec<&UserToken> = buyers.into_iter().collect();
-    let mut found = HashMap::new();
-    for page in buyers.chunks(LEDGER_PAGE) {
-        let sales = pass.ledger.sales_of(pass.item_id, page).await?;
-        found.extend(sales.into_iter().map(|(buyer, sale)| {
-            let Sale { state, placed_at, released_at, .. } = sale;
-            (buyer, Known { state, placed_at, released_at })
-        }));
-    }
-    Ok(found)
-}
-
-/// One batch, repeated if Redis does not answer: a repetition changes nothing.
-pub(crate) async fn restore<S>(
-    pass: &Pass<'_, S>,
-    withdrawals: &[BatchOrder],
-    orders: &[BatchOrder],
-) -> Result<RestoredBatch, ReplayError> {
-    repeat(|| pass.queue.restore_batch(pass.item_id, pass.token, withdrawals, orders)).await
-}
-
-/// Cancels reservations that the buyers have withdrawn: a new primary may lack that. A worker releases them.
-async fn cancel<S>(pass: &Pass<'_, S>, withdrawals: &[Withdrawal]) -> Result<(), ReplayError> {
-    let answers = repeat(|| pass.queue.withdraw(pass.item_id, withdrawals, true)).await?;
-    tracing::info!(item_id = %pass.item_id, ?answers, "applied withdrawals to reservations that the ledger still has");
-    Ok(())
-}
-
-/// Repeats a call that changes nothing when it is repeated.
-async fn repeat<T, Fut>(call: impl Fn() -> Fut) -> Result<T, ReplayError>
-where
-    Fut: Future<Output = Result<T, LinkError>>,
-{
-    let mut attempts = 0;
-    loop {
-        let answer = call().await;
-        attempts += 1;
-        match answer {
-            Err(LinkError::NotSent(_) | LinkError::Unanswered(_)) if attempts < MAX_ATTEMPTS => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            other => return Ok(other?),
-        }
-    }
-}
-
-/// Adds a bucket's outcome to the report. Only the pass over all records counts what it read and left out: later passes
-/// read some of the records again.
-fn add<S: RecordSource>(
-    pass: &Pass<'_, S>,
-    outcome: BucketOutcome,
-    is_first: bool,
-    report: &mut ReplayReport,
-) {
-    for (region, log) in pass.logs.iter().enumerate() {
-        let Some(of_region) = report.regions.get_mut(log.region()) else { continue };
-        if is_first {
-            let (read, malformed) = outcome.read.get(region).copied().unwrap_or_default();
-            of_region.read += read;
-            of_region.malformed += malformed;
-            for (_, reason) in outcome.left_out.iter().filter(|(of, _)| *of == region) {
-                *of_region.left_out.entry(*reason).or_default() += 1;
-            }
-        }
-        for (_, sent, restored) in outcome.restored.iter().filter(|(of, ..)| *of == region) {
-            of_region.placed += restored.placed;
-            report.withdrawn_from_queue += restored.withdrawn;
-            if is_first && restored.taken > 0 {
-                *of_region.left_out.entry(LeftOut::Taken).or_default() += restored.taken;
-            }
-            if is_first {
-                of_region.already_queued += sent.saturating_sub(restored.placed + restored.taken);
-            }
-        }
-    }
 }

@@ -31,6 +31,18 @@ pub struct RegionReport {
     pub left_out: BTreeMap<LeftOut, u64>,
 }
 
+impl RegionReport {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.malformed += other.malformed;
+        self.placed += other.placed;
+        self.already_queued += other.already_queued;
+        for (reason, count) in &other.left_out {
+            *self.left_out.entry(*reason).or_default() += count;
+        }
+    }
+}
+
 impl ReplayReport {
     pub(crate) fn of<'a>(item_id: &ItemId, regions: impl Iterator<Item = &'a str>) -> Self {
         Self {
@@ -40,6 +52,10 @@ impl ReplayReport {
             withdrawn_from_queue: 0,
             took_ms: 0,
         }
+    }
+
+    pub(crate) fn region(&mut self, name: &str) -> &mut RegionReport {
+        self.regions.entry(name.to_owned()).or_default()
     }
 
     /// Records of all regions.

@@ -39,13 +39,16 @@ pub struct Keys {
     pub served: String,
     /// Stream: tasks that could not be processed, with the reason.
     pub dead_letters: String,
+    /// Hash slot → the latest call of the [restore](super::RestoreCall) in progress, and its answer; expires.
+    pub restored: String,
 }
 
 impl Keys {
     /// All of them.
-    pub fn all(&self) -> [&str; 8] {
-        let Self { item, orders, reservations, attempts, tasks, left, served, dead_letters } = self;
-        [item, orders, reservations, attempts, tasks, left, served, dead_letters].map(String::as_str)
+    pub fn all(&self) -> [&str; 9] {
+        let Self { item, orders, reservations, attempts, tasks, left, served, dead_letters, restored } = self;
+        [item, orders, reservations, attempts, tasks, left, served, dead_letters, restored]
+            .map(String::as_str)
     }
 
     pub fn of(item_id: &ItemId) -> Self {
@@ -58,6 +61,7 @@ impl Keys {
             left: format!("left:{{{item_id}}}"),
             served: format!("served:{{{item_id}}}"),
             dead_letters: format!("dead_letters:{{{item_id}}}"),
+            restored: format!("restored:{{{item_id}}}"),
         }
     }
 

@@ -19,6 +19,19 @@ pub const RESTORE_WANTED: &str = "wanted";
 /// A restore without a step for this time has ended, and another one may take over.
 pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Calls of one restore that may be in transit at the same time: each has a slot of its own. Redis serves other items
+/// between them.
+pub const RESTORE_SLOTS: usize = 4;
+
+/// Names a call of a restore. Redis executes a call once, and answers a repetition as it answered the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreCall {
+    /// Below [`RESTORE_SLOTS`]. The next call in a slot follows when the call before was answered.
+    pub slot: usize,
+    /// Rises within the slot, from 1 on.
+    pub number: u64,
+}
+
 /// What one batch did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestoredBatch {
@@ -61,11 +74,13 @@ impl Queue {
         take_over_after: Duration,
     ) -> Result<bool, ItemError> {
         self.activate(item_id).await?;
-        let key = Keys::of(item_id).item;
+        let keys = Keys::of(item_id);
         let limit =
             if take_over_after.is_zero() { String::new() } else { take_over_after.as_micros().to_string() };
         let begun = self.link.call(async |mut connection| {
-            BEGIN.key(&key).arg(token).arg(&limit).invoke_async::<i64>(&mut connection).await
+            let mut script = BEGIN.key(&keys.item);
+            script.key(&keys.restored).arg(token).arg(&limit);
+            script.invoke_async::<i64>(&mut connection).await
         });
         match begun.await {
             Ok(-1) => Err(ItemError::Finished(item_id.clone())),
@@ -77,21 +92,42 @@ impl Queue {
 
     /// Removes the withdrawn orders that are older than their `withdrawals`, then puts `orders` back. Refused as
     /// `NOTRESTORING` unless the restore `token` is in progress. Both lists together have at most [`MAX_BATCH`] entries, of
-    /// one for each buyer.
+    /// one for each buyer. It may be repeated as the same `call`.
     pub async fn restore_batch(
         &self,
         item_id: &ItemId,
         token: &str,
+        call: RestoreCall,
+        withdrawals: &[BatchOrder],
+        orders: &[BatchOrder],
+    ) -> Result<RestoredBatch, LinkError> {
+        debug_assert!(call.slot < RESTORE_SLOTS && call.number > 0);
+        self.restore_step(item_id, token, Some(call), withdrawals, orders).await
+    }
+
+    /// Shows that the restore `token` goes on: no other one takes it over.
+    pub async fn restore_goes_on(&self, item_id: &ItemId, token: &str) -> Result<(), LinkError> {
+        self.restore_step(item_id, token, None, &[], &[]).await.map(drop)
+    }
+
+    async fn restore_step(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        call: Option<RestoreCall>,
         withdrawals: &[BatchOrder],
         orders: &[BatchOrder],
     ) -> Result<RestoredBatch, LinkError> {
         debug_assert!(withdrawals.len() + orders.len() <= MAX_BATCH as usize);
         let keys = Keys::of(item_id);
+        let slot = call.map(|call| call.slot.to_string()).unwrap_or_default();
+        let number = call.map_or(0, |call| call.number);
         let (placed, taken, withdrawn) = self
             .link
             .call(async |mut connection| {
                 let mut script = BATCH.key(&keys.item);
-                script.key(&keys.orders).key(&keys.reservations).arg(token).arg(withdrawals.len());
+                script.key(&keys.orders).key(&keys.reservations).key(&keys.restored);
+                script.arg(token).arg(&slot).arg(number).arg(withdrawals.len());
                 for order in withdrawals.iter().chain(orders) {
                     script.arg(order.placed_at.as_micros()).arg(order.user_token.as_str());
                 }
@@ -128,11 +164,13 @@ impl Queue {
         token: &str,
         again_after: Option<Option<Duration>>,
     ) -> Result<i64, LinkError> {
-        let key = Keys::of(item_id).item;
+        let keys = Keys::of(item_id);
         let micros = again_after.flatten().map(|time| time.as_micros().to_string()).unwrap_or_default();
         let is_complete = u8::from(again_after.is_some());
         let call = async |mut connection| {
-            END.key(&key).arg(token).arg(is_complete).arg(&micros).invoke_async::<i64>(&mut connection).await
+            let mut script = END.key(&keys.item);
+            script.key(&keys.restored).arg(token).arg(is_complete).arg(&micros);
+            script.invoke_async::<i64>(&mut connection).await
         };
         self.link.call(call).await
     }

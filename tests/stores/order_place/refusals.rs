@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 use shared::item::ItemChanges;
 use shared::item_cache::MAX_AGE;
 use shared::permit::Permit;
-use shared::queue::{BatchOrder, Keys, OrderState, RestoreEnd};
+use shared::queue::{BatchOrder, Keys, OrderState, RestoreCall, RestoreEnd};
 use shared::stamp::Stamp;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
@@ -78,7 +78,8 @@ async fn refuse_during_a_replay(fixture: &PlaceFixture) -> ([LogRecord; 2], Dura
             .unwrap();
         }
         let back = BatchOrder { user_token: batch[0].user_token.clone(), placed_at: batch[0].placed_at };
-        assert_eq!(queue.restore_batch(item_id, "replay", &[], &[back]).await.unwrap().placed, 1);
+        let call = RestoreCall { slot: 0, number: 1 };
+        assert_eq!(queue.restore_batch(item_id, "replay", call, &[], &[back]).await.unwrap().placed, 1);
         assert_eq!(queue.restore_end(item_id, "replay", None).await.unwrap(), RestoreEnd::Ended);
         began.elapsed()
     };

@@ -1,6 +1,7 @@
 //! The steps of a replay: who may make them, and what a drain does meanwhile.
 
 use super::*;
+use shared::queue::RestoreCall;
 
 #[tokio::test]
 async fn a_region_that_cannot_be_read_stops_the_replay_until_an_operator_leaves_it_out() {
@@ -44,14 +45,16 @@ async fn only_one_replay_of_an_item_puts_orders_back_at_a_time() {
         placed_at: Stamp::from_micros(micros_now() - 60_000_000).unwrap(),
     };
     let orders = std::slice::from_ref(&order);
-    assert!(queue.restore_batch(item_id, "one", &[], orders).await.is_err(), "nothing is restored yet");
+    let first = RestoreCall { slot: 0, number: 1 };
+    let restore = async || queue.restore_batch(item_id, "one", first, &[], orders).await;
+    assert!(restore().await.is_err(), "nothing is restored yet");
     let long = Duration::from_secs(30);
     assert!(queue.restore_begin(item_id, "one", long).await.unwrap());
     assert!(matches!(item.replay(&ReplayOptions::default()).await, Err(ReplayError::InProgress)));
-    assert_eq!(queue.restore_batch(item_id, "one", &[], orders).await.unwrap().placed, 1);
+    assert_eq!(restore().await.unwrap().placed, 1);
     // The other one takes over, at once or after the timeout.
     assert!(queue.restore_begin(item_id, "two", Duration::ZERO).await.unwrap());
-    assert!(queue.restore_batch(item_id, "one", &[], orders).await.is_err());
+    assert!(restore().await.is_err());
     assert_eq!(queue.restore_end(item_id, "one", None).await.unwrap(), RestoreEnd::NotMine);
     queue.restore_give_up(item_id, "one").await.unwrap();
     assert!(!queue.restore_begin(item_id, "three", long).await.unwrap());

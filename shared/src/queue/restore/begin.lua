@@ -1,7 +1,7 @@
 -- Begins to restore the queue of an item from the order logs. Until the end, the drain takes nothing, and no order is
 -- refused for its age or because of what an earlier life of the queue has served.
 --
--- KEYS  1 item:{id}
+-- KEYS  1 item:{id}   2 restored:{id}
 -- ARGV  1 the token of this restore   2 the time (us) without a step after which another restore is taken over; '' at once
 --
 -- On another primary than before the watermark starts again: nothing of this life of the queue was drained. The
@@ -24,4 +24,6 @@ local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or 
 if item[4] ~= primary or item[5] ~= run_id then redis.call('HSET', KEYS[1], 'closed', '1') end
 redis.call('HSET', KEYS[1], 'restoring', ARGV[1], 'restored_at', string.format('%.0f', now), 'primary', primary, 'run_id', run_id)
 redis.call('HDEL', KEYS[1], 'restore_again_at')
+-- The answers that a restore of before has left.
+redis.call('DEL', KEYS[2])
 return 1
