@@ -16,7 +16,7 @@ use shared::user_token::UserToken;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 use tokio::time::timeout;
 
 static PLACED_AT: LazyLock<Stamp> = LazyLock::new(|| Stamp::from_micros(micros_now() - 30_000_000).unwrap());
@@ -164,6 +164,55 @@ async fn several_items_are_restored_at_the_same_time_and_those_on_sale_first() {
     }
     // An item without records needs no second pass.
     assert!(reads.values().all(|reads| *reads == 256), "{reads:?}");
+}
+
+/// A log whose records of one item are not read before the test allows it.
+struct SlowForOne {
+    slow: ItemId,
+    may_read: Semaphore,
+}
+
+impl RecordSource for SlowForOne {
+    fn region(&self) -> &str {
+        "us-east-1"
+    }
+
+    async fn bucket(&self, item_id: &ItemId, bucket: u8, since: Stamp) -> Result<Bucket, OrderLogError> {
+        if *item_id == self.slow {
+            let _permit = self.may_read.acquire().await.unwrap();
+        }
+        Log { region: "us-east-1", buyers: Some(vec!["ann"]) }.bucket(item_id, bucket, since).await
+    }
+}
+
+#[tokio::test]
+async fn each_item_is_sold_as_soon_as_its_own_orders_are_back_and_not_before() {
+    let (main, run) = (NewMain::start(&["fast", "slow"]).await, logged_run());
+    let (fast, slow) = (id("fast"), id("slow"));
+    reconcile_items(&main.stores, &run).await.unwrap();
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    for item_id in [&fast, &slow] {
+        let younger = PLACED_AT.as_micros() + 1;
+        let _: () = connection.zadd(Keys::of(item_id).orders, "younger", younger).await.unwrap();
+    }
+    let log = SlowForOne { slow: slow.clone(), may_read: Semaphore::new(0) };
+    // The lease is open.
+    let permit = Permit::Leased { epoch: 2, until: Stamp::MAX };
+    let drain = async |item_id: &ItemId| main.stores.queue.drain(item_id, 10, permit).await.unwrap().reserved;
+    let selling = async {
+        while drain(&fast).await < 2 {
+            assert_eq!(drain(&slow).await, 0);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(drain(&slow).await, 0, "its orders are not back");
+        log.may_read.add_permits(10_000);
+    };
+    let selling = timeout(Duration::from_secs(120), selling);
+    let replaying = replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run);
+    let (sold, answer) = tokio::join!(selling, replaying);
+    sold.unwrap();
+    assert!(matches!(answer.unwrap(), Answer::Items { failed: None, .. }));
+    assert_eq!(drain(&slow).await, 2);
 }
 
 #[tokio::test]

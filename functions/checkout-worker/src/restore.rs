@@ -2,10 +2,11 @@
 
 use crate::App;
 use futures::stream::{self, StreamExt};
-use replay::{ReplayError, ReplayOptions};
+use replay::{ReplayError, ReplayOptions, by_urgency};
 use shared::item::ItemId;
 use shared::item_runs;
 use shared::queue::{ItemError, LinkError, RestoreCause};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How often the worker looks for items that wait.
@@ -50,9 +51,20 @@ async fn waiting(app: &App) -> Result<Vec<(ItemId, RestoreCause)>, LinkError> {
     queue.restores_due(&queue.active_item_ids(Duration::ZERO).await?).await
 }
 
-/// Restores `items`; returns how many failed.
+/// Restores `items`, those on sale first; returns how many failed. Each is sold as soon as it is restored.
 async fn restore_all(app: &App, items: &[(ItemId, RestoreCause)], until: Instant) -> u64 {
-    let restored = stream::iter(items.iter().map(|(item_id, cause)| restore(app, item_id, *cause, until)));
+    let causes: HashMap<&ItemId, RestoreCause> =
+        items.iter().map(|(item_id, cause)| (item_id, *cause)).collect();
+    let ids = items.iter().map(|(item_id, _)| item_id.clone()).collect();
+    let items = match by_urgency(&app.context.queue, ids).await {
+        Ok(items) => items,
+        Err(error) => {
+            tracing::warn!(%error, "could not look which items to restore first; trying again in 5 s");
+            return 1;
+        }
+    };
+    let due = items.iter().filter_map(|item_id| Some((item_id, *causes.get(item_id)?)));
+    let restored = stream::iter(due.map(|(item_id, cause)| restore(app, item_id, cause, until)));
     let failed = restored.buffer_unordered(PARALLEL_ITEMS).filter(|is_restored| {
         let has_failed = !is_restored;
         async move { has_failed }

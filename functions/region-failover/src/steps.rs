@@ -31,8 +31,8 @@ pub enum FailoverStep {
     RaiseEpoch,
     Reconcile,
     Repoint,
-    Replay,
     OpenSales,
+    Replay,
     SmokeTest,
     FenceOldMain,
 }
@@ -54,8 +54,8 @@ const PLANNED: [FailoverStep; 14] = [
     RaiseEpoch,
     Reconcile,
     Repoint,
-    Replay,
     OpenSales,
+    Replay,
     SmokeTest,
     FenceOldMain,
 ];
@@ -72,8 +72,8 @@ const FORCED: [FailoverStep; 15] = [
     RaiseEpoch,
     Reconcile,
     Repoint,
-    Replay,
     OpenSales,
+    Replay,
     SmokeTest,
     FenceOldMain,
 ];

@@ -85,6 +85,13 @@ impl OrderLogs {
         self.items.fill(Restored::No);
     }
 
+    /// The worker of the new main restores an item that waits. It can leave no log out.
+    pub(crate) fn restored_by_worker(&mut self, item: usize, are_readable: bool) {
+        if are_readable && self.waits(item) {
+            self.items[item] = Restored::From(self.regions());
+        }
+    }
+
     /// A replay. It may be cut after any item.
     pub(crate) fn replay(
         &mut self,

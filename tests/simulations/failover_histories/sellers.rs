@@ -63,8 +63,12 @@ impl FailoverWorld {
         let until = self.clock(self.regions[region].clock).as_micros() + terms.hold;
         let own = &mut self.regions[region];
         let state = own.items[item];
-        // The script takes nothing from an item that waits to be restored.
+        // The script takes nothing from an item that waits to be restored. The worker finds it, and restores it.
         if region == STANDBY && self.logs.waits(item) {
+            if state.epoch == epoch && takes_writes && !self.is_bad(item) && self.more_draws.chance(0.05) {
+                let are_readable = self.unreadable_logs().is_empty();
+                self.logs.restored_by_worker(item, are_readable);
+            }
             return;
         }
         if takes_writes && state.epoch == epoch && own.redis.taken(item) + state.withheld < terms.stock {

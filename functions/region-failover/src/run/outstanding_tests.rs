@@ -140,7 +140,7 @@ fn a_verdict_about_one_item_is_kept_although_another_item_failed() {
 
 #[test]
 fn another_redis_is_named_until_sales_may_open_and_is_reconciled_and_repointed_again() {
-    use FailoverStep::{MoveRedis, OpenSales, Promote, Reconcile, Replay, Repoint, ScaleUp};
+    use FailoverStep::{MoveRedis, OpenSales, Promote, Reconcile, Repoint, ScaleUp};
     let mut run = run(Mode::Forced { accepted: Loss::default() });
     assert_eq!(run.use_redis("spare:6379"), Err(FailoverStep::Precheck));
     run.step = MoveRedis;
@@ -149,12 +149,12 @@ fn another_redis_is_named_until_sales_may_open_and_is_reconciled_and_repointed_a
     let takes_writes = || Observation::Redis { role: Role::Alone, is_settled: true };
     assert_eq!(observed(&mut run, takes_writes(), 1), Decision::Again);
     // It dies before the new main sells.
-    for step in FailoverStep::order(run.mode).iter().take_while(|step| **step != Replay) {
+    for step in FailoverStep::order(run.mode).iter().take_while(|step| **step != Repoint) {
         run.log.retain(|log| log.step != *step);
         run.log.push(StepLog { ended_ms: (*step != ScaleUp).then_some(1), ..StepLog::begun(*step, 1) });
     }
-    run.log.push(StepLog::begun(Replay, 1));
-    run.step = Replay;
+    run.log.push(StepLog::begun(Repoint, 1));
+    run.step = Repoint;
     run.outstanding = vec![ScaleUp, Reconcile];
     run.waived = vec![Repoint];
     run.set_aside.insert("bad".parse().unwrap(), "WRONGTYPE".into());
@@ -166,7 +166,7 @@ fn another_redis_is_named_until_sales_may_open_and_is_reconciled_and_repointed_a
         (Promote, &[ScaleUp][..]),
         "the class is not waited for"
     );
-    for step in [Reconcile, Repoint, Replay] {
+    for step in [Reconcile, Repoint] {
         assert!(!run.is_done(step), "{step:?}");
     }
     // The lease may be open, or is about to be.

@@ -70,12 +70,12 @@ impl Run {
     /// *move redis* and not to *open sales* can; another one returns its step. At *open sales* a write of the lease may be
     /// in transit: it would let drains sell while the items of the other Redis are not reconciled.
     pub fn use_redis(&mut self, endpoint: &str) -> Result<(), FailoverStep> {
-        use FailoverStep::{MoveRedis, OpenSales, Promote, RaiseEpoch, Reconcile, Replay, Repoint};
+        use FailoverStep::{MoveRedis, OpenSales, Promote, RaiseEpoch, Reconcile, Repoint};
         if self.state != RunState::Running || !self.is_past(MoveRedis) || self.is_past(OpenSales) {
             return Err(self.step);
         }
         // What was done with the Redis before is done again. The ledger's steps find their goal reached.
-        let again = [MoveRedis, Promote, RaiseEpoch, Reconcile, Repoint, Replay];
+        let again = [MoveRedis, Promote, RaiseEpoch, Reconcile, Repoint];
         self.log.retain(|log| !again.contains(&log.step));
         self.outstanding.retain(|step| !again.contains(step));
         self.waived.retain(|step| !again.contains(step));
@@ -275,7 +275,10 @@ impl Run {
 
     /// Goes to the next step that was neither done before nor tried and left in this pass.
     fn next_step(&mut self) -> Decision {
-        let later = FailoverStep::order(self.mode).iter().skip_while(|step| **step != self.step).skip(1);
+        use FailoverStep::{OpenSales, Replay, Repoint};
+        // A run that an earlier release has brought to *replay*, which came before *open sales*.
+        let after = if self.step == Replay && !self.has_ended(OpenSales) { Repoint } else { self.step };
+        let later = FailoverStep::order(self.mode).iter().skip_while(|step| **step != after).skip(1);
         let is_left = |step: FailoverStep| self.outstanding.contains(&step) && self.log_of(step).is_some();
         match later.copied().find(|step| !self.has_ended(*step) && !is_left(*step)) {
             Some(next) => {

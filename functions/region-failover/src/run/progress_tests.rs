@@ -126,14 +126,22 @@ fn a_replay_is_repeated_until_no_item_waits_and_nothing_is_replayed_without_logs
     let mut run = run(Mode::Planned);
     run.step = FailoverStep::Replay;
     run.order_logs.insert("main".into());
+    let mut of_earlier_release = run.clone();
+    assert_eq!(observed(&mut of_earlier_release, restoring(&[]), 1), Decision::Again);
+    assert_eq!(of_earlier_release.step, FailoverStep::OpenSales);
+    run.log.push(StepLog { ended_ms: Some(1), ..StepLog::begun(FailoverStep::OpenSales, 0) });
     assert_eq!(observed(&mut run, restoring(&["drop"]), 1), Decision::Do(FailoverAction::Replay));
     run.performed(&FailoverAction::Replay, &Err(Obstacle("the order log of main cannot be read".into())));
     assert!(run.log_of(FailoverStep::Replay).unwrap().last.contains("main"));
     assert_eq!(run.without_log("main"), Ok(()));
     assert!(run.may_leave_log("main") && !run.may_leave_log("edge"));
-    assert_eq!(observed(&mut run, restoring(&["drop"]), 70), Decision::Do(FailoverAction::Replay));
+    assert_eq!(observed(&mut run, restoring(&["drop"]), 50), Decision::Do(FailoverAction::Replay));
+    // The others sell: the next steps do not wait for it.
+    let mut late = run.clone();
+    assert_eq!(observed(&mut late, restoring(&["drop"]), 70), Decision::Again);
+    assert_eq!((late.step, &late.outstanding[..]), (FailoverStep::SmokeTest, &[FailoverStep::Replay][..]));
     assert_eq!(observed(&mut run, restoring(&[]), 80), Decision::Again);
-    assert_eq!((run.step, run.without_log("edge")), (FailoverStep::OpenSales, Err(FailoverStep::OpenSales)));
+    assert_eq!((run.step, run.without_log("edge")), (FailoverStep::SmokeTest, Err(FailoverStep::SmokeTest)));
     // An item of which the keys are malformed does not stop the others.
     let mut other = Run { step: FailoverStep::Replay, ..run.clone() };
     other.log.clear();

@@ -10,12 +10,11 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use order_log::{RETENTION, RegionLog};
 use reconcile::Stores;
-use replay::{RecordSource, ReplayError, ReplayOptions};
+use replay::{RecordSource, ReplayError, ReplayOptions, by_urgency};
 use shared::config::{ConfigError, Source};
-use shared::item::{ItemId, Phase};
-use shared::queue::{ItemError, RESTORE_WANTED};
+use shared::item::ItemId;
+use shared::queue::{ItemError, RESTORE_TIMEOUT, RESTORE_WANTED};
 use shared::user_token::UserToken;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -107,7 +106,7 @@ pub async fn replay_items<S: RecordSource>(
         }
     }
     let known = &unreadable.clone();
-    let replays = by_urgency(stores, due).await?.into_iter().map(async |item_id| {
+    let replays = by_urgency(&stores.queue, due).await.map_err(obstacle)?.into_iter().map(async |item_id| {
         let mut unreadable = known.clone();
         let answer = replay_item(stores, logs, &mut unreadable, run, &item_id).await;
         (item_id, answer, unreadable)
@@ -131,26 +130,6 @@ pub async fn replay_items<S: RecordSource>(
     Ok(Answer::Items { text, set_aside, failed })
 }
 
-/// Items on sale first, then those that open soon, then the others, the last to close first.
-async fn by_urgency(stores: &Stores, items: Vec<ItemId>) -> Result<Vec<ItemId>, Obstacle> {
-    let now = stores.queue.main_time().await.map_err(obstacle)?;
-    let mut due = Vec::new();
-    for item_id in items {
-        let urgency = match stores.queue.item(&item_id).await {
-            Ok(item) => match item.phase(now) {
-                Phase::Open => (0, None),
-                Phase::Paused | Phase::Upcoming => (1, None),
-                Phase::SoldOut | Phase::Closed => (2, item.closes_at),
-            },
-            // The replay has the same error.
-            Err(_) => (3, None),
-        };
-        due.push((urgency.0, Reverse(urgency.1), item_id));
-    }
-    due.sort();
-    Ok(due.into_iter().map(|(_, _, item_id)| item_id).collect())
-}
-
 /// Restores one item. A log that fails meanwhile becomes one of the `unreadable` if the run may go on without it.
 async fn replay_item<S: RecordSource>(
     stores: &Stores,
@@ -162,8 +141,8 @@ async fn replay_item<S: RecordSource>(
     loop {
         let options = ReplayOptions {
             without: unreadable.keys().cloned().collect(),
-            // An execution that this one has overtaken may still replay the item. Its next step is refused.
-            take_over_after: Duration::ZERO,
+            // A worker of this region may be at the item, which it goes on with. It can leave no log out.
+            take_over_after: if unreadable.is_empty() { RESTORE_TIMEOUT } else { Duration::ZERO },
             ..ReplayOptions::default()
         };
         match replay::replay(item_id, &stores.queue, &stores.ledger, logs, &options).await {
@@ -175,7 +154,7 @@ async fn replay_item<S: RecordSource>(
     }
 }
 
-/// What an operator can do about an unreadable log while no region sells.
+/// What an operator can do about an unreadable log while its items are not sold.
 fn without_log_hint(region: &str, why: &str) -> String {
     format!("{}; `fairdrop failover without-log {region}` goes on without it", log_needed(region, why))
 }

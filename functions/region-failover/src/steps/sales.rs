@@ -29,7 +29,8 @@ pub(super) const REPOINT: StepDefinition = StepDefinition {
 };
 
 pub(super) const OPEN_SALES: StepDefinition = StepDefinition {
-    needs: "this region's own functions are repointed, and accepted orders are back in the queues",
+    needs: "this region's own functions are repointed. An item that waits for its orders (`replay`) is not sold before they \
+            are back",
     does: "lets drain, worker, confirm and admin run here, waits until Lambda reports all functions as active, and opens \
            the lease",
     done_when: "drain, worker, confirm and admin may run here, Lambda reports all functions as active (waited for at most \
