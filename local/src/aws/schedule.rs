@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const LATEST: f64 = 59.0 / 60.0;
 /// One start in this number is lost.
 const LOST_ONE_IN: u32 = 20;
+/// Lambda delivers the event of one start in this number twice.
+const TWICE_ONE_IN: u32 = 20;
 /// How much longer than planned a run may take, before the schedule forgets it.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,8 @@ pub struct Start {
     pub number: u32,
     /// The time since the plan's begin.
     pub at: Duration,
+    /// Whether Lambda delivers its event twice.
+    pub is_twice: bool,
 }
 
 /// The starts of a plan that are not lost, in order.
@@ -118,7 +122,8 @@ impl Iterator for Starts {
             self.next = number.checked_add(1)?;
             let late = self.interval.mul_f64(self.random.random_range(0.0..=LATEST));
             if !self.random.random_ratio(1, LOST_ONE_IN) {
-                return Some(Start { number, at: self.interval * number + late });
+                let is_twice = self.random.random_ratio(1, TWICE_ONE_IN);
+                return Some(Start { number, at: self.interval * number + late, is_twice });
             }
         }
     }
@@ -133,7 +138,7 @@ impl Schedule {
         let retries = EventRetries::of(function).with_minutes_of(interval);
         let mut starts = Starts::of(plan);
         let first = match plan.since {
-            Since::LongAgo => Some(Start { number: 0, at: Duration::ZERO }),
+            Since::LongAgo => Some(Start { number: 0, at: Duration::ZERO, is_twice: false }),
             Since::Now => None,
         };
         if first.is_some() {
@@ -145,8 +150,10 @@ impl Schedule {
             let mut runs = JoinSet::new();
             for start in first.into_iter().chain(starts) {
                 tokio::time::sleep_until(began + start.at).await;
-                let (invoke, event) = (invoke.clone(), event.clone());
-                runs.spawn(async move { invoke.send_event(function, event, limit, retries).await });
+                for _ in 0..=u32::from(start.is_twice) {
+                    let (invoke, event) = (invoke.clone(), event.clone());
+                    runs.spawn(async move { invoke.send_event(function, event, limit, retries).await });
+                }
                 while runs.try_join_next().is_some() {}
             }
         }))
@@ -164,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_are_late_by_up_to_a_minute_and_one_in_twenty_is_lost() {
+    fn starts_are_late_by_up_to_a_minute_and_some_are_lost_or_delivered_twice() {
         let minute = Duration::from_secs(60);
         let starts: Vec<Start> = Starts::new(minute, 1).take(20_000).collect();
         let late = |start: &Start| start.at - minute * start.number;
@@ -174,6 +181,8 @@ mod tests {
         let planned = f64::from(starts.last().unwrap().number);
         let lost = 1.0 - starts.len() as f64 / planned;
         assert!((0.04..0.06).contains(&lost), "{lost}");
+        let twice = starts.iter().filter(|start| start.is_twice).count() as f64 / starts.len() as f64;
+        assert!((0.04..0.06).contains(&twice), "{twice}");
         assert!(Starts::new(minute, 1).take(99).eq(Starts::new(minute, 1).take(99)));
     }
 
