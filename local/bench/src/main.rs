@@ -103,7 +103,7 @@ async fn run(cli: &BenchCli) -> anyhow::Result<bool> {
     }
     if wanted("opening") {
         eprintln!("opening: 1,000 orders that meet no process, with and without the log ...");
-        figures.extend(opening::measure(&workspace().join("target/bench/opening")).await?);
+        figures.extend(opening::measure(&cli.release, &workspace().join("target/bench/opening")).await?);
     }
     let out = if cli.out.is_absolute() { cli.out.clone() } else { workspace().join(&cli.out) };
     std::fs::create_dir_all(&out)?;

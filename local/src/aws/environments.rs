@@ -95,6 +95,18 @@ struct PoolState {
     init_again: u64,
 }
 
+impl PoolState {
+    /// The invocation that waits the longest. One whose caller has given up waits no more.
+    fn next_waiting(&mut self) -> Option<Invocation> {
+        while let Some(first) = self.waiting.pop_front() {
+            if !first.answered.is_closed() {
+                return Some(first);
+            }
+        }
+        None
+    }
+}
+
 type Spawn = Box<dyn Fn(&str) -> Result<Process> + Send + Sync>;
 
 /// The processes of one function.
@@ -250,7 +262,8 @@ impl Pool {
         let (answered, answer) = oneshot::channel();
         let invocation = Invocation { payload, answered, limit };
         let mut state = lock(&self.state);
-        if let Some(number) = state.idle.pop() {
+        let idle = if self.scaling.cold().is_none() { state.idle.pop() } else { None };
+        if let Some(number) = idle {
             if let Some(environment) = state.environments.get(&number).filter(|_| self.scaling.is_classic()) {
                 environment.signal(Signal::CONT);
             }
@@ -272,7 +285,14 @@ impl Pool {
 
     fn enough_are_starting(&self, state: &PoolState) -> bool {
         let starting = state.environments.values().filter(|environment| environment.is_starting()).count();
-        state.waiting.len() <= starting * self.scaling.concurrency()
+        let may_start = self.scaling.cold().is_none_or(|most| starting < most);
+        !may_start || state.waiting.len() <= starting * self.scaling.concurrency()
+    }
+
+    fn start_if_needed(self: &Arc<Self>, state: &mut PoolState) {
+        if !self.enough_are_starting(state) {
+            self.start_one(state);
+        }
     }
 
     /// Gives an invocation to an environment that asks for one, for as long as `time`. If that has ended, the invocation is
@@ -295,22 +315,21 @@ impl Pool {
 
     /// A process asks for its next invocation: it gets the one that waits the longest, or waits itself. On classic Lambda
     /// it is frozen meanwhile.
-    fn is_free(&self, number: u64) -> Option<Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>> {
+    fn is_free(self: &Arc<Self>, number: u64) -> Option<Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>> {
         let mut state = lock(&self.state);
         let environment = state.environments.get_mut(&number)?;
-        environment.is_ready = true;
+        let is_new = !std::mem::replace(&mut environment.is_ready, true);
         let received = environment.received.clone();
         if let Some((first, until)) = environment.first.take() {
             self.give(&mut state, number, first, until.saturating_duration_since(Instant::now()));
             return Some(received);
         }
-        while let Some(first) = state.waiting.pop_front() {
-            // One whose caller has given up waits no more.
-            if !first.answered.is_closed() {
-                let limit = first.limit;
-                self.give(&mut state, number, first, limit);
-                return Some(received);
-            }
+        let may_serve = is_new || self.scaling.cold().is_none();
+        if let Some(first) = may_serve.then(|| state.next_waiting()).flatten() {
+            let limit = first.limit;
+            self.give(&mut state, number, first, limit);
+            self.start_if_needed(&mut state);
+            return Some(received);
         }
         if self.scaling.is_classic() {
             state.environments.get(&number)?.signal(Signal::STOP);

@@ -3,7 +3,7 @@
 use crate::aws::environments::{ClassicLimits, PoolFigures, Scaling, ServedPool};
 use crate::aws::lambda::Invoke;
 use crate::aws::wire;
-use crate::system::process::{Process, binaries, yielding, yielding_most};
+use crate::system::process::{Process, Yields, binaries, on_path};
 use crate::system::tls;
 use anyhow::{Result, ensure};
 use std::ffi::OsString;
@@ -53,11 +53,11 @@ impl FunctionProcess {
 
     fn with(scaling: Scaling, launch: Launch, invoke: &Invoke, folder: &Path) -> Result<Self> {
         let function = launch.function;
-        let command_of: fn(OsString) -> Command = match scaling {
-            Scaling::Classic(_) => yielding_most,
-            Scaling::Kept { .. } => yielding,
+        let yields = match scaling {
+            Scaling::Classic(_) => Yields::ToFunctions,
+            Scaling::Kept { .. } => Yields::ToGateways,
         };
-        let served = ServedPool::start(function, scaling, Box::new(spawner(launch, folder, command_of)?))?;
+        let served = ServedPool::start(function, scaling, Box::new(spawner(launch, folder, yields)?))?;
         invoke.serve(function, &served.pool);
         Ok(Self(served))
     }
@@ -87,7 +87,7 @@ impl FunctionProcess {
 fn spawner(
     mut launch: Launch,
     folder: &Path,
-    command_of: fn(OsString) -> Command,
+    yields: Yields,
 ) -> Result<impl Fn(&str) -> Result<Process> + Send + Sync + use<>> {
     wire::checked_environment(launch.function, &mut launch.environment)?;
     let program = launch.binaries.clone().map_or_else(binaries, Ok)?.join(launch.function);
@@ -99,12 +99,15 @@ fn spawner(
     // A variable of the function itself wins, as each later value does.
     if launch.environment.iter().any(|(_, value)| value.starts_with("rediss://")) {
         let file = tls::authority_in(folder)?.display().to_string();
-        launch.environment.insert(0, ("FAIRDROP_REDIS_CA_FILE".into(), file));
+        launch.environment.insert(0, ("FAIRDROP_REDIS_CA_FILE".into(), file.clone()));
+        // The SDK trusts what this machine trusts, and would read it from a file and then from a folder of 300 links, at
+        // each start. No stand-in of AWS has TLS.
+        launch.environment.insert(0, ("SSL_CERT_FILE".into(), file));
     }
     let log = folder.join(format!("{}-{}.log", launch.region, launch.function));
     Ok(move |runtime_api: &str| {
         let mut words = launch.wrapper.iter().map(OsString::from).chain([program.clone().into_os_string()]);
-        let mut command = command_of(words.next().unwrap_or_default());
+        let mut command = Command::new(on_path(&words.next().unwrap_or_default()));
         command.args(words);
         command
             .env_clear()
@@ -121,6 +124,6 @@ fn spawner(
         if launch.concurrency > 1 {
             command.env("AWS_LAMBDA_MAX_CONCURRENCY", launch.concurrency.to_string());
         }
-        Process::start(launch.function, &mut command, &log)
+        Ok(Process::start(launch.function, &mut command, &log)?.yielding(yields))
     })
 }

@@ -80,6 +80,12 @@ pub struct DemoOptions {
     /// without it one process serves 90 orders at a time
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub scaling_rate: Option<u32>,
+    /// Each order meets no process, and so many of them start at a time in a region
+    #[arg(skip)]
+    pub cold: Option<u32>,
+    /// The folder of the functions; by default the folder of this program
+    #[arg(skip)]
+    pub binaries: Option<PathBuf>,
     /// Tables answer at once, and their streams have no latency
     #[arg(long)]
     pub instant_tables: bool,
@@ -104,6 +110,8 @@ impl Default for DemoOptions {
             rush: RUSH_ORDERS_PER_SECOND,
             intake: Intake::default(),
             scaling_rate: None,
+            cold: None,
+            binaries: None,
             instant_tables: false,
             json: false,
             out: "target/demo".into(),
@@ -139,7 +147,10 @@ pub async fn measure(demo: &DemoOptions) -> Result<DropReport> {
     let mut options = Options::for_regions(world.clone());
     options.run_every = Duration::from_secs(5);
     options.intake = demo.intake;
-    options.classic = demo.scaling_rate().map(|scaling_rate| ClassicLimits::waiting(scaling_rate, 1_000));
+    options.classic = demo
+        .scaling_rate()
+        .map(|scaling_rate| ClassicLimits { cold: demo.cold, ..ClassicLimits::waiting(scaling_rate, 1_000) });
+    options.binaries.clone_from(&demo.binaries);
     if demo.instant_tables {
         options.tables = DynamoDbOptions::instant();
     }

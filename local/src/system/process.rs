@@ -1,6 +1,8 @@
 //! Child processes that end with their owner.
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, setpriority_process};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,14 @@ impl Process {
             format!("could not start {name} ({:?}); `make setup` installs it", command.get_program())
         })?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    /// The same process with a lower priority. Started through `nice`, it would cost one program more.
+    pub fn yielding(self, yields: Yields) -> Self {
+        // One that has ended already has no priority.
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let _ = setpriority_process(id, yields as i32);
+        self
     }
 
     /// The process id.
@@ -138,27 +148,19 @@ pub fn binaries() -> Result<PathBuf> {
         .context("the functions are not built; run `make build`, or set FAIRDROP_BIN_DIR")
 }
 
-/// A command with lower priority than buyers and gateways: on AWS functions have machines of their own, and a
-/// gateway's stamp does not wait for them.
-pub fn yielding(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    nice("5", program)
-}
-
-/// A command that also yields to the functions of [`yielding`]: there are many processes for orders, and main decides,
-/// sells and takes payments meanwhile, as with machines of its own.
-pub fn yielding_most(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    nice("10", program)
-}
-
-fn nice(level: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(on_path("nice"));
-    command.args(["-n", level]).arg(program);
-    command
+/// To whom a process leaves the processors of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yields {
+    /// To buyers and gateways: on AWS functions have machines of their own, and a gateway's stamp does not wait for them.
+    ToGateways = 5,
+    /// Also to the functions that yield to gateways: there are many processes for orders, and main decides, sells and
+    /// takes payments meanwhile, as with machines of its own.
+    ToFunctions = 10,
 }
 
 /// Where the program `name` is. A command that has its own `PATH` and no path to its program is started by `fork`, which
 /// copies the page tables of this process.
-fn on_path(name: &str) -> PathBuf {
+pub(crate) fn on_path(name: &OsStr) -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| file.is_file());
     found.unwrap_or_else(|| PathBuf::from(name))

@@ -5,7 +5,7 @@ use crate::aws::api_destination::ApiDestination;
 use crate::aws::event_bus::EventBus;
 use crate::aws::identity::{AUDIENCE, ISSUER};
 use crate::crowd::cards::CardProvider;
-use crate::system::process::{Process, binaries, free_port, scaled, yielding};
+use crate::system::process::{Process, Yields, binaries, free_port, scaled};
 use crate::system::{EVENT_BUS, System};
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
@@ -104,10 +104,10 @@ impl Shop {
         self.kill();
         let program = binaries()?.join("fairdrop-shop");
         ensure!(program.is_file(), "{} does not exist: it is not built; run `make build`", program.display());
-        let mut command: Command = yielding(program);
+        let mut command = Command::new(program);
         let environment = self.environment.iter().map(|(name, value)| (name, value));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(environment);
-        let mut process = Process::start("the shop", &mut command, &self.log)?;
+        let mut process = Process::start("the shop", &mut command, &self.log)?.yielding(Yields::ToGateways);
         process.wait_for_port(self.services.port).await?;
         self.process = Some(process);
         Ok(())

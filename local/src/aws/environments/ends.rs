@@ -22,9 +22,7 @@ impl Pool {
             self.begin_again(&mut state, limit);
         }
         self.keep_one(&mut state);
-        if !self.enough_are_starting(&state) {
-            self.start_one(&mut state);
-        }
+        self.start_if_needed(&mut state);
     }
 
     /// Ends the processes whose INIT has taken longer than `limit`. Lambda runs INIT again with the first invocation, as a

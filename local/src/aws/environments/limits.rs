@@ -25,6 +25,9 @@ pub struct ClassicLimits {
     /// How long a process may take until it asks for its first invocation. `None` for any time, since processes that start
     /// together share the cores of this machine, and have their own on AWS.
     pub init: Option<Duration>,
+    /// Each invocation gets a new process, as in a crowd that meets none, and so many start at a time. If all started at
+    /// once, each would take as long as all together.
+    pub cold: Option<u32>,
 }
 
 /// Lambda's limit for the INIT phase.
@@ -33,12 +36,12 @@ const INIT_LIMIT: Duration = Duration::from_secs(10);
 impl ClassicLimits {
     /// Limits for a crowd on one machine: an invocation beyond them waits.
     pub const fn waiting(scaling_rate: u32, most: u32) -> Self {
-        Self { scaling_rate, most, excess: Excess::Waits, init: None }
+        Self { scaling_rate, most, excess: Excess::Waits, init: None, cold: None }
     }
 
     /// Limits as AWS's documents have them.
     pub const fn strict(scaling_rate: u32, most: u32) -> Self {
-        Self { scaling_rate, most, excess: Excess::Throttled, init: Some(INIT_LIMIT) }
+        Self { scaling_rate, most, excess: Excess::Throttled, init: Some(INIT_LIMIT), cold: None }
     }
 }
 
@@ -75,6 +78,14 @@ impl Scaling {
 
     pub(super) fn throttles(self) -> bool {
         matches!(self, Self::Classic(ClassicLimits { excess: Excess::Throttled, .. }))
+    }
+
+    /// How many new processes may start at a time, if each invocation gets one.
+    pub(super) fn cold(self) -> Option<usize> {
+        match self {
+            Self::Classic(limits) => limits.cold.map(|starting| starting.max(1) as usize),
+            Self::Kept { .. } => None,
+        }
     }
 
     /// How long INIT may take.

@@ -93,6 +93,26 @@ async fn a_process_serves_one_invocation_and_is_frozen_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_meets_no_process_has_one_for_each_of_its_invocations() {
+    let (starting, most_starting) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (now, most) = (starting.clone(), most_starting.clone());
+    let limits = ClassicLimits { cold: Some(2), ..ClassicLimits::waiting(100, 100) };
+    let served = pool_of(Scaling::Classic(limits), move || {
+        most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(20));
+        now.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    });
+    let answers = futures::future::join_all((0..12).map(|_| call(&served.pool, "{}"))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Invoked::Answer(_))), "{answers:?}");
+    assert_eq!(served.pool.process_ids().len(), 12);
+    assert!(most_starting.load(Ordering::Relaxed) <= 2, "{most_starting:?}");
+    // The next one meets only processes that have served, and gets a new one.
+    assert!(matches!(call(&served.pool, "{}").await, Invoked::Answer(_)));
+    assert_eq!(served.pool.figures().started, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_comes_late_costs_no_process() {
     let served = pool(Scaling::Classic(ClassicLimits::waiting(1, 1)));
     let mut late = std::pin::pin!(call(&served.pool, "{}"));
