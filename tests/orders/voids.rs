@@ -67,12 +67,12 @@ async fn an_operator_takes_a_sold_unit_back_and_the_next_buyer_gets_it() {
     // Bob's is taken back while Redis does not answer; the worker writes it later. Alice has ordered again, and is barred.
     order(&system, &client, "alice").await;
     order(&system, &client, "carol").await;
-    let bobs = async || {
+    let reserved = async || {
         let audit = system.admin(&json!({ "command": "audit", "item_id": "shoe" })).await?;
         let sales = audit["sales"].as_array().context("the audit lists no sales")?;
         Ok(sales.iter().any(|sale| sale["state"] == "reserved").then_some(()))
     };
-    eventually("bob's reservation is in the ledger", A_WHILE, bobs).await.unwrap();
+    eventually("bob's reservation is in the ledger", A_WHILE, reserved).await.unwrap();
     let mut redis = system.redis.connect().await.unwrap();
     let _: () = redis::cmd("CLIENT").arg(&["PAUSE", "4000", "WRITE"]).query_async(&mut redis).await.unwrap();
     let void = json!({ "command": "void", "item_id": "shoe", "buyer": "bob", "reason": "wrong size" });
@@ -82,6 +82,7 @@ async fn an_operator_takes_a_sold_unit_back_and_the_next_buyer_gets_it() {
     until(&system, &client, "bob", "voided").await;
     // Both of her marks are in one score.
     until(&system, &client, "alice", "voided").await;
+    eventually("carol's reservation is in the ledger", A_WHILE, reserved).await.unwrap();
 
     order(&system, &client, "dora").await;
     until(&system, &client, "dora", "queued").await;
