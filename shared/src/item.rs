@@ -124,7 +124,7 @@ pub enum Phase {
     Open,
     /// It takes orders, but sells no unit until it is resumed.
     Paused,
-    /// Every unit is sold or withheld, and none can return.
+    /// Every unit is sold or withheld: one returns only if an operator takes it back or adds stock.
     SoldOut,
     /// It takes no more orders.
     Closed,

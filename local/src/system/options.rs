@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct Options {
     /// The regions, main first.
     pub regions: Vec<RegionOptions>,
-    /// The interval of the schedules of drain, worker and live-publish: a minute on AWS. A run is longer.
+    /// The interval of the schedules of drain, worker, shop-events and live-publish: a minute on AWS. A run is longer.
     pub run_every: Duration,
     /// What decides how late each start of a schedule is, and which are lost.
     pub schedule_seed: u64,

@@ -28,10 +28,18 @@ const PAGES: usize = 2;
 /// The errors after which reading does not go on where it was.
 const NOT_FOUND: &str = "ResourceNotFoundException";
 const TRIMMED: &str = "TrimmedDataAccessException";
+/// The errors that the table draws by lot: nobody is told of them.
+const DRAWN: [&str; 3] = ["LimitExceededException", "ExpiredIteratorException", "InternalServerError"];
 
 /// Whether a call was refused with `code`.
 fn is(error: &anyhow::Error, code: &str) -> bool {
     format!("{error:#}").contains(code)
+}
+
+fn tell(what: &str, error: &anyhow::Error) {
+    if !DRAWN.iter().any(|code| is(error, code)) {
+        eprintln!("{what} cannot be read: {error:#}; trying again");
+    }
 }
 
 /// What reads a table's stream.
@@ -72,7 +80,7 @@ impl Reader {
                 Ok(shards) => shards,
                 Err(error) if is(&error, NOT_FOUND) => return Err(error),
                 Err(error) => {
-                    eprintln!("{arn} cannot be described: {error:#}; trying again");
+                    tell(&arn, &error);
                     Vec::new()
                 }
             };
@@ -123,7 +131,7 @@ impl Reader {
         // An iterator expires, and calls fail: reading goes on after the last record. If that was trimmed, so were records
         // behind it: reading goes on with the oldest that is left. A shard that is gone was trimmed as a whole.
         while let Err(error) = self.read_pages((&arn, &shard), &lanes, &mut last, &mut chance).await {
-            eprintln!("{shard} of {} cannot be read: {error:#}; trying again", self.at.2);
+            tell(&format!("{shard} of {}", self.at.2), &error);
             if is(&error, NOT_FOUND) {
                 break;
             }
