@@ -80,10 +80,22 @@ impl RecordSource for MemoryLog {
 /// One thing that happens. A record that is not delivered has not reached main yet.
 #[derive(Clone, Debug)]
 enum Step {
-    Order { buyer: u8, region: usize, is_delivered: bool },
-    Leave { buyer: u8, region: usize, is_delivered: bool },
-    Drain { most: u32 },
+    Order {
+        buyer: u8,
+        region: usize,
+        is_delivered: bool,
+    },
+    Leave {
+        buyer: u8,
+        region: usize,
+        is_delivered: bool,
+    },
+    Drain {
+        most: u32,
+    },
     Work,
+    /// The item ends, and opens again at this moment: its queue is emptied, and the logs keep their records.
+    OpenAgain,
 }
 
 /// What happens to Redis.
@@ -102,6 +114,7 @@ fn step(drains: u32) -> impl Strategy<Value = Step> {
         3 => who().prop_map(|(buyer, region, is_delivered)| Step::Leave { buyer, region, is_delivered }),
         drains => (1..4_u32).prop_map(|most| Step::Drain { most }),
         drains => Just(Step::Work),
+        drains / 2 => Just(Step::OpenAgain),
     ]
 }
 
@@ -195,10 +208,31 @@ impl Drop<'_> {
             Step::Leave { buyer, region, is_delivered } => (RecordKind::Leave, buyer, region, is_delivered),
             Step::Drain { most } => return self.drain(most).await.map(drop),
             Step::Work => return self.world.work(&self.item_id).await,
+            Step::OpenAgain => return self.open_again(at).await,
         };
         let record = self.record(kind, buyer, at);
         self.logs[region].append(&record);
         if is_delivered { self.deliver(region, &record).await } else { Ok(()) }
+    }
+
+    async fn open_again(&self, opens_at: u64) -> Result<()> {
+        let (keys, mut redis) = (Keys::of(&self.item_id), self.world.redis.redis.connect().await?);
+        let _: () = redis.hset(&keys.item, "opens_at", opens_at).await?;
+        let _: () = redis.zrembyscore(&keys.orders, "-inf", format!("({opens_at}")).await?;
+        let mut ledger = self.connect_to_ledger().await?;
+        sqlx::query("UPDATE fairdrop.items SET opens_at = $2 WHERE item_id = $1")
+            .bind(self.item_id.as_str())
+            .bind(i64::try_from(opens_at)?)
+            .execute(&mut ledger)
+            .await?;
+        Ok(())
+    }
+
+    /// A connection that writes what functions may not write.
+    async fn connect_to_ledger(&self) -> Result<PgConnection> {
+        let mut ledger = PgConnection::connect(&self.world.ledger.postgres.url()).await?;
+        ledger.execute("SET session_replication_role = replica").await?;
+        Ok(ledger)
     }
 
     /// A step of the history. What it releases is released at the step's time, as all stamps are: by the stores' clocks, the
@@ -208,8 +242,7 @@ impl Drop<'_> {
         if !matches!(step, Step::Work | Step::Leave { .. }) {
             return Ok(());
         }
-        let mut ledger = PgConnection::connect(&self.world.ledger.postgres.url()).await?;
-        ledger.execute("SET session_replication_role = replica").await?;
+        let mut ledger = self.connect_to_ledger().await?;
         sqlx::query("UPDATE fairdrop.sales SET released_at = $2 WHERE item_id = $1 AND released_at > $2")
             .bind(self.item_id.as_str())
             .bind(i64::try_from(at)?)

@@ -6,7 +6,7 @@ use crate::undecided::Undecided;
 use order_log::{LogRecord, Refusal, RefusalReason};
 use shared::item::{Gate, Item, ItemId};
 use shared::item_cache::ItemCache;
-use shared::queue::{BatchOrder, ItemCopy, PlaceError, Placement, Placing, Queue};
+use shared::queue::{BatchOrder, ItemCopy, MAX_WINDOW, PlaceError, Placement, Placing, Queue};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::{HashMap, HashSet};
@@ -38,6 +38,12 @@ impl Decision {
     /// Whether main's Redis, if it is lost at this moment, may queue the order in its next life.
     pub(crate) fn may_be_undone(self) -> bool {
         matches!(self, Self::Refused(reason) if reason != RefusalReason::NoSuchItem)
+    }
+
+    /// Whether main has an order that is so old that an earlier delivery may have found it refused, and may not have removed
+    /// that from the record.
+    pub(crate) fn may_have_been_refused(self) -> bool {
+        matches!(self, Self::Placed { age_micros } if age_micros > MAX_WINDOW.as_micros() as i64)
     }
 }
 

@@ -100,8 +100,10 @@ async fn apply_item(
 ) -> Vec<usize> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
+    let refused = Mutex::default();
     loop {
-        let pass = Pass { until, item_until: until.min(began + ITEM_LIMIT), fault: Mutex::default() };
+        let item_until = until.min(began + ITEM_LIMIT);
+        let pass = Pass { until, item_until, refused: &refused, fault: Mutex::default() };
         work = apply_once(app, item_id, work, entries, &pass).await;
         if work.is_done() {
             return Vec::new();
@@ -129,7 +131,7 @@ fn set_aside(item_id: &ItemId, records: usize, fault: &str) {
 
 /// Applies `work` once, and returns what is still undecided of it. Orders of buyers who withdraw nothing do not wait for
 /// the withdrawals of others.
-async fn apply_once(app: &App, item_id: &ItemId, work: Work, entries: &[Entry], pass: &Pass) -> Work {
+async fn apply_once(app: &App, item_id: &ItemId, work: Work, entries: &[Entry], pass: &Pass<'_>) -> Work {
     let orders = place_all(app, item_id, &work.orders, entries, pass);
     let withdrawals = async {
         let leaves = withdraw_all(app, item_id, &work.leaves, entries, pass).await;
@@ -148,7 +150,7 @@ async fn place_all(
     item_id: &ItemId,
     positions: &[usize],
     entries: &[Entry],
-    pass: &Pass,
+    pass: &Pass<'_>,
 ) -> Vec<usize> {
     let mut undecided = Vec::new();
     for positions in positions.chunks(MAX_PLACED) {
@@ -165,7 +167,7 @@ async fn place_all(
 }
 
 /// Places orders of one item; returns the positions of those that are undecided.
-async fn place(app: &App, item_id: &ItemId, orders: &[(usize, &Entry)], pass: &Pass) -> Vec<usize> {
+async fn place(app: &App, item_id: &ItemId, orders: &[(usize, &Entry)], pass: &Pass<'_>) -> Vec<usize> {
     let entries: Vec<&Entry> = orders.iter().map(|(_, entry)| *entry).collect();
     let decisions = match pass.within(decide(app, item_id, &entries)).await {
         Ok(decisions) => decisions,
@@ -200,7 +202,17 @@ async fn place(app: &App, item_id: &ItemId, orders: &[(usize, &Entry)], pass: &P
     };
     let refused: Vec<(usize, &LogRecord)> =
         decided.iter().filter(is_refused).map(|(position, record, _)| (*position, *record)).collect();
+    let accepted_again: Vec<(usize, &LogRecord)> = decided
+        .iter()
+        .filter(|(position, _, decision)| {
+            decision.may_have_been_refused()
+                || matches!(decision, Decision::Placed { .. }) && pass.was_refused(*position)
+        })
+        .map(|(position, record, _)| (*position, *record))
+        .collect();
+    pass.note_refused(&refused);
     undecided.extend(refusals::confirm(app, item_id, &refused, pass).await);
+    undecided.extend(refusals::remove(app, item_id, &accepted_again, pass.until).await);
     undecided.extend(unrecorded);
     undecided
 }
@@ -211,7 +223,7 @@ async fn withdraw_all(
     item_id: &ItemId,
     positions: &[usize],
     entries: &[Entry],
-    pass: &Pass,
+    pass: &Pass<'_>,
 ) -> Vec<usize> {
     let mut undecided = Vec::new();
     for positions in positions.chunks(MAX_PLACED) {
@@ -237,16 +249,18 @@ async fn withdraw_all(
 
 /// One pass over the records of an item.
 #[derive(Debug)]
-struct Pass {
+struct Pass<'a> {
     /// No attempt and no write begins later.
     until: Instant,
     /// The records of this item do not keep the others of their shard waiting longer.
     item_until: Instant,
+    /// Positions of orders that this invocation has refused.
+    refused: &'a Mutex<BTreeSet<usize>>,
     /// Why main cannot process the item, if the cause is the item alone.
     fault: Mutex<Option<String>>,
 }
 
-impl Pass {
+impl Pass<'_> {
     /// The answer of a `call` to main that began in time. It may consist of several calls, each with its own time limit.
     async fn within<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Undecided>
     where
@@ -256,6 +270,15 @@ impl Pass {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Undecided::Main("main did not answer within the invocation's time".into())),
         }
+    }
+
+    fn note_refused(&self, orders: &[(usize, &LogRecord)]) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.extend(orders.iter().map(|(position, _)| position));
+    }
+
+    fn was_refused(&self, position: usize) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(&position)
     }
 
     fn note(&self, cause: Undecided) {
@@ -277,7 +300,8 @@ mod tests {
     async fn calls_to_main_end_before_lambda_ends_the_invocation() {
         let began = tokio::time::Instant::now();
         let until = began.into_std() + RUN_LIMIT;
-        let pass = Pass { until, item_until: until, fault: Mutex::default() };
+        let refused = Mutex::default();
+        let pass = Pass { until, item_until: until, refused: &refused, fault: Mutex::default() };
         // Each of the calls within a decision is in time.
         let slow = async {
             for _ in 0..4 {

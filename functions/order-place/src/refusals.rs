@@ -5,7 +5,8 @@
 //! would leave the order out.
 
 use crate::undecided::Undecided;
-use crate::{App, Pass};
+use crate::{App, PARALLEL, Pass};
+use futures::stream::{self, StreamExt};
 use order_log::LogRecord;
 use shared::item::ItemId;
 use shared::stamp::Stamp;
@@ -22,7 +23,7 @@ pub(crate) async fn confirm(
     app: &App,
     item_id: &ItemId,
     refused: &[(usize, &LogRecord)],
-    pass: &Pass,
+    pass: &Pass<'_>,
 ) -> Vec<usize> {
     if refused.is_empty() {
         return Vec::new();
@@ -38,18 +39,34 @@ pub(crate) async fn confirm(
             return refused.iter().map(|(position, _)| *position).collect();
         }
     };
-    let mut undecided = Vec::new();
-    for ((position, record), (waiting, has_unit)) in refused.iter().zip(states) {
-        if !has_unit && waiting != Some(record.placed_at) {
-            continue;
-        }
-        tracing::warn!(%item_id, "an order that main had refused is in its queue, or was served, after a replay; its refusal is removed");
-        if let Err(error) = app.log.accept_again(record).await {
-            tracing::warn!(%error, %item_id, "could not remove a refusal from the order log; it is tried again");
-            undecided.push(*position);
-        }
+    let waits = |((_, record), (waiting, has_unit)): &(&(usize, &LogRecord), (Option<Stamp>, bool))| {
+        *has_unit || *waiting == Some(record.placed_at)
+    };
+    let untrue: Vec<(usize, &LogRecord)> =
+        refused.iter().zip(states).filter(waits).map(|(refused, _)| *refused).collect();
+    if !untrue.is_empty() {
+        tracing::warn!(%item_id, orders = untrue.len(), "orders that main had refused are in its queue, or were served, after a replay; their refusals are removed");
     }
-    undecided
+    remove(app, item_id, &untrue, pass.until).await
+}
+
+/// Removes the refusals of `orders`, records with their positions, where there are any. Begins no write after `until`.
+/// Returns the positions about which nothing is known.
+pub(crate) async fn remove(
+    app: &App,
+    item_id: &ItemId,
+    orders: &[(usize, &LogRecord)],
+    until: Instant,
+) -> Vec<usize> {
+    let removed = orders.iter().map(|(position, record)| async move {
+        if Instant::now() >= until {
+            return Some(*position);
+        }
+        let error = app.log.accept_again(record).await.err()?;
+        tracing::warn!(%error, %item_id, "could not remove a refusal from the order log; it is tried again");
+        Some(*position)
+    });
+    stream::iter(removed).buffer_unordered(PARALLEL).filter_map(async |one| one).collect().await
 }
 
 /// The stamp of the order that waits, and whether the buyer has a unit, of each buyer: read when no replay of the item was

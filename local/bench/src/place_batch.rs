@@ -136,7 +136,8 @@ async fn place_on_one(port: u16, first: u64, orders: u64, hash: &str, keys: &Key
         let stamps = || orders.iter().map(|(stamp, _)| *stamp);
         let oldest = stamps().min().unwrap_or_default().to_string();
         let newest = stamps().max().unwrap_or_default().to_string();
-        let head = ["EVALSHA", hash, "3", &keys.orders, &keys.reservations, &keys.item, "2000000"];
+        let head =
+            ["EVALSHA", hash, "4", &keys.orders, &keys.reservations, &keys.item, &keys.left, "2000000"];
         let mut words: Vec<String> = head.into_iter().map(str::to_owned).chain([oldest, newest]).collect();
         for (stamp, buyer) in orders {
             words.extend([stamp.to_string(), buyer]);
@@ -151,13 +152,14 @@ async fn place_on_one(port: u16, first: u64, orders: u64, hash: &str, keys: &Key
             let bytes = stream.read(rest).await?;
             ensure!(bytes > 0, "Redis closed the connection, or its answer is too long");
             read += bytes;
+            let answer = answer.get(..read).unwrap_or_default();
+            // An error has one line.
+            ensure!(
+                b"*1\r\n".starts_with(answer) || answer.starts_with(b"*1\r\n"),
+                "not every order is queued: {}",
+                String::from_utf8_lossy(answer)
+            );
         }
-        let answer = answer.get(..read).unwrap_or_default();
-        ensure!(
-            answer.starts_with(b"*1\r\n"),
-            "not every order is queued: {}",
-            String::from_utf8_lossy(answer)
-        );
     }
     Ok(())
 }

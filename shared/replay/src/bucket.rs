@@ -7,6 +7,7 @@ use crate::report::RegionReport;
 use crate::{RecordSource, ReplayError};
 use futures::future::try_join_all;
 use order_log::{Bucket, LogRecord};
+use shared::item::Gate;
 use shared::queue::{BatchOrder, MAX_BATCH, MAX_PLACED};
 use shared::stamp::Stamp;
 use tokio::sync::Semaphore;
@@ -68,7 +69,8 @@ async fn round_of<S: RecordSource>(
         .collect();
     let records: Vec<Vec<LogRecord>> = buckets.into_iter().map(|one| one.records).collect();
     let in_ledger = pass.sales.of(&records).await?;
-    let Decided { orders, withdrawals, cancelled, left_out } = decide(&records, &in_ledger);
+    let Decided { orders, withdrawals, cancelled, left_out } =
+        decide(&records, &in_ledger, |placed_at| pass.item.gate(placed_at) == Gate::Open);
     for (region, reason) in left_out {
         if let Some(report) = regions.get_mut(region) {
             *report.left_out.entry(reason).or_default() += 1;

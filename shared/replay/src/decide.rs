@@ -20,6 +20,9 @@ pub enum LeftOut {
     /// The ledger has a unit or a release of the buyer with a stamp that is at least as new; or the buyer had the unit when
     /// the order was made.
     InLedger,
+    /// The item's times do not admit it: it is of an opening that has ended, or was made before the item opens. The drain
+    /// drops such an order, and it must not stand in the way of the buyer's order of today.
+    OutsideGates,
     /// The buyer has an older order that counts.
     OlderOrder,
     /// The buyer has a unit in Redis.
@@ -56,8 +59,12 @@ impl Known {
     }
 }
 
-/// Decides about the records of each region.
-pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, Known>) -> Decided {
+/// Decides about the records of each region. `admits`: whether the item's times admit an order of this stamp.
+pub(crate) fn decide(
+    regions: &[Vec<LogRecord>],
+    in_ledger: &HashMap<UserToken, Known>,
+    admits: impl Fn(Stamp) -> bool,
+) -> Decided {
     let all = regions.iter().enumerate().flat_map(|(region, of)| of.iter().map(move |one| (region, one)));
     let mut records: Vec<(usize, &LogRecord)> = all.collect();
     // The records of a region come in this order, so that this only merges them.
@@ -66,7 +73,7 @@ pub(crate) fn decide(regions: &[Vec<LogRecord>], in_ledger: &HashMap<UserToken, 
     for of_buyer in records.chunk_by(|(_, one), (_, other)| one.user_token == other.user_token) {
         if let Some((_, record)) = of_buyer.first() {
             let known = if in_ledger.is_empty() { None } else { in_ledger.get(&record.user_token) };
-            decide_buyer(&record.user_token, of_buyer, known.copied(), &mut decided);
+            decide_buyer(&record.user_token, of_buyer, known.copied(), &admits, &mut decided);
         }
     }
     decided
@@ -77,6 +84,7 @@ fn decide_buyer(
     buyer: &UserToken,
     records: &[(usize, &LogRecord)],
     known: Option<Known>,
+    admits: impl Fn(Stamp) -> bool,
     decided: &mut Decided,
 ) {
     let of = |kind| records.iter().filter(move |(_, record)| record.kind == kind);
@@ -92,6 +100,8 @@ fn decide_buyer(
             (region, LeftOut::Withdrawn)
         } else if known.is_some_and(|known| placed_at <= known.decided_to()) {
             (region, LeftOut::InLedger)
+        } else if !admits(placed_at) {
+            (region, LeftOut::OutsideGates)
         } else {
             match counts {
                 Some((_, oldest)) if placed_at >= oldest => (region, LeftOut::OlderOrder),
@@ -144,7 +154,7 @@ mod tests {
         let stamp = |seconds: u64| Stamp::from_micros(seconds * 1_000_000).unwrap();
         let known = |at| Known { state: SaleState::Reserved, placed_at: stamp(at), released_at: None };
         let ledger = ledger.iter().map(|(buyer, at)| (UserToken::parse(*buyer).unwrap(), known(*at)));
-        let decided = decide(regions, &ledger.collect());
+        let decided = decide(regions, &ledger.collect(), |_| true);
         let mut orders: Vec<_> = decided
             .orders
             .iter()
@@ -191,6 +201,18 @@ mod tests {
         assert_eq!(in_ledger(4), (vec![(0, 5)], vec![(0, OlderOrder)]));
         assert_eq!(of(&[vec![order(5)]], &[("ben", 9)]), (vec![(0, 5)], vec![]));
     }
+
+    #[test]
+    fn an_order_of_an_earlier_opening_does_not_stand_in_the_way_of_a_new_one() {
+        let order = |seconds| record(RecordKind::Order, "ann", seconds);
+        let opens_at = Stamp::from_micros(6_000_000).unwrap();
+        let decided =
+            decide(&[vec![order(5)], vec![order(7), order(9)]], &HashMap::new(), |at| at >= opens_at);
+        let orders: Vec<_> = decided.orders.iter().map(|(region, one)| (*region, one.placed_at)).collect();
+        assert_eq!(orders, [(1, order(7).placed_at)]);
+        assert_eq!(decided.left_out, [(0, LeftOut::OutsideGates), (1, LeftOut::OlderOrder)]);
+    }
+
     #[test]
     fn an_order_that_was_made_while_the_buyer_had_a_unit_does_not_count() {
         let ann = UserToken::parse("ann").unwrap();
@@ -202,7 +224,7 @@ mod tests {
         };
         let counted = |micros: u64| {
             let order = LogRecord { placed_at: stamp(micros), ..record(RecordKind::Order, "ann", 0) };
-            let decided = decide(&[vec![order]], &HashMap::from([(ann.clone(), released)]));
+            let decided = decide(&[vec![order]], &HashMap::from([(ann.clone(), released)]), |_| true);
             assert_eq!(decided.withdrawals[0].placed_at, stamp(8_900_001), "what waits is judged likewise");
             decided.orders.len()
         };
@@ -216,7 +238,7 @@ mod tests {
             let placed_at = Stamp::from_micros(reserved * 1_000_000).unwrap();
             let known = Known { state, placed_at, released_at: None };
             let in_ledger = HashMap::from([(UserToken::parse("ann").unwrap(), known)]);
-            !decide(&[records], &in_ledger).cancelled.is_empty()
+            !decide(&[records], &in_ledger, |_| true).cancelled.is_empty()
         };
         let (order, leave) = (RecordKind::Order, RecordKind::Leave);
         assert!(cancelled(&[(order, 5), (leave, 6)], SaleState::Reserved, 5));

@@ -22,7 +22,7 @@ pub use urgency::by_urgency;
 use calls::{Slots, repeat};
 use futures::future::{Either, select};
 use ledger::{Ledger, LedgerError};
-use order_log::OrderLogError;
+use order_log::{OrderLogError, RETENTION};
 use pass::{Pass, restore_all, withdraw_since};
 use sales::SalesOfItem;
 use shared::item::ItemId;
@@ -32,7 +32,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// How often a replay shows that it goes on: also while a log answers slowly, and no order is put back.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A record may have a stamp that is this much older than its write: a write is repeated, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -111,10 +111,11 @@ pub async fn replay<S: RecordSource>(
     }
     let logs: Vec<&S> =
         logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
-    let sales = SalesOfItem::new(item_id, ledger);
-    let pass = Pass { item_id, token: &token, queue, sales, logs: &logs, slots: Slots::default() };
     let passes = async {
-        match select(pin!(run_passes(&pass)), pin!(show_life(&pass))).await {
+        let item = queue.item_on_primary(item_id).await?;
+        let sales = SalesOfItem::new(item_id, ledger);
+        let pass = Pass { item_id, item, token: &token, queue, sales, logs: &logs, slots: Slots::default() };
+        match select(pin!(run_passes(&pass)), pin!(keep_alive(&pass))).await {
             Either::Left((report, _)) => report,
             Either::Right((error, _)) => Err(error),
         }
@@ -135,9 +136,9 @@ pub async fn replay<S: RecordSource>(
 }
 
 /// Makes steps that do nothing, so that no other replay takes this one over. Ends only with an error.
-async fn show_life<S>(pass: &Pass<'_, S>) -> ReplayError {
+async fn keep_alive<S>(pass: &Pass<'_, S>) -> ReplayError {
     loop {
-        tokio::time::sleep(SIGN_OF_LIFE).await;
+        tokio::time::sleep(KEEP_ALIVE_INTERVAL).await;
         if let Err(error) = repeat(|| pass.queue.restore_goes_on(pass.item_id, pass.token)).await {
             return error;
         }
@@ -151,7 +152,8 @@ async fn run_passes<S: RecordSource>(pass: &Pass<'_, S>) -> Result<ReplayReport,
     let started = Instant::now();
     let mut report = ReplayReport::of(pass.item_id, pass.logs.iter().map(|log| log.region()));
     let began_at = pass.queue.main_time().await?;
-    restore_all(pass, &mut report).await?;
+    // DynamoDB deletes expired records late and in any order: a withdrawal may be gone while its order is still there.
+    restore_all(pass, began_at.saturating_sub(RETENTION), &mut report).await?;
     // Of an item without records no order was put back.
     if report.read() > 0 {
         withdraw_since(pass, began_at.saturating_sub(MARGIN), &mut report).await?;

@@ -8,7 +8,7 @@ use crate::sales::SalesOfItem;
 use crate::{RecordSource, ReplayError};
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use shared::item::ItemId;
+use shared::item::{Item, ItemId};
 use shared::queue::{BatchOrder, MAX_BATCH, Queue, RESTORE_SLOTS};
 use shared::stamp::Stamp;
 
@@ -22,6 +22,8 @@ const PARALLEL_GROUPS: usize = 2;
 /// What a pass works with.
 pub(crate) struct Pass<'a, S> {
     pub(crate) item_id: &'a ItemId,
+    /// As main's Redis has it: the drain looks at the same times.
+    pub(crate) item: Item,
     pub(crate) token: &'a str,
     pub(crate) queue: &'a Queue,
     pub(crate) sales: SalesOfItem<'a>,
@@ -35,14 +37,16 @@ struct GroupOutcome {
     withdrawn: u64,
 }
 
-/// Reads all records, applies the withdrawals, and puts the orders back. Adds to the report.
+/// Reads all records that have a stamp at or after `since`, applies the withdrawals, and puts the orders back. Adds to the
+/// report.
 pub(crate) async fn restore_all<S: RecordSource>(
     pass: &Pass<'_, S>,
+    since: Stamp,
     report: &mut ReplayReport,
 ) -> Result<(), ReplayError> {
     let buckets: Vec<u8> = (0..=u8::MAX).collect();
     let groups = buckets.chunks(BUCKETS_OF_GROUP).map(async |group| {
-        let settled = try_join_all(group.iter().map(|bucket| settle(pass, *bucket, Stamp::EPOCH))).await?;
+        let settled = try_join_all(group.iter().map(|bucket| settle(pass, *bucket, since))).await?;
         put_back(pass, settled).await
     });
     let mut outcomes = stream::iter(groups).buffer_unordered(PARALLEL_GROUPS);

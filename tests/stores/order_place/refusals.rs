@@ -104,3 +104,23 @@ async fn a_refusal_that_reaches_the_record_after_a_replay_has_read_it_is_removed
     }
     panic!("no replay ended within 0.7 s");
 }
+
+#[tokio::test]
+async fn a_refusal_that_was_left_in_the_record_of_a_waiting_order_is_removed_by_the_next_delivery() {
+    let fixture = PlaceFixture::start().await;
+    let (queue, item_id) = (&fixture.server.queue, &fixture.item_id);
+    let order = |buyer: &str| fixture.record(RecordKind::Order, buyer, micros_now() - 60_000_000);
+    let batch = [order("ann"), order("ben")];
+    fixture.append(&batch).await;
+    assert_eq!(fixture.deliver(&batch, RUN).await, None);
+    assert_eq!(fixture.refusal(&batch[0]).await, Some("too-late"));
+    // A replay had read the record before, and the process ended before it found that out.
+    assert!(queue.restore_begin(item_id, "replay", Duration::ZERO).await.unwrap());
+    let back = BatchOrder { user_token: batch[0].user_token.clone(), placed_at: batch[0].placed_at };
+    let call = RestoreCall { slot: 0, number: 1 };
+    queue.restore_batch(item_id, "replay", call, &[], &[back]).await.unwrap();
+    assert_eq!(queue.restore_end(item_id, "replay", None).await.unwrap(), RestoreEnd::Ended);
+    assert_eq!(fixture.deliver(&batch, RUN).await, None);
+    assert_eq!(fixture.refusal(&batch[0]).await, None);
+    assert_eq!(fixture.refusal(&batch[1]).await, Some("too-late"));
+}

@@ -51,6 +51,7 @@ impl Drop<'_> {
             .collect();
         let known: HashMap<&str, u64> =
             sales.iter().map(|sale| (sale.user_token.as_str(), decided(sale))).collect();
+        let opens_at: u64 = redis.hget(Keys::of(&self.item_id).item, "opens_at").await?;
         for buyer in records.iter().map(|record| &record.user_token).collect::<HashSet<_>>() {
             let of_buyer = records.iter().filter(|record| record.user_token == *buyer);
             let left_at = of_buyer
@@ -64,7 +65,7 @@ impl Drop<'_> {
             let oldest = of_buyer
                 .filter(|record| record.kind == RecordKind::Order && record.refusal.is_none())
                 .map(|record| record.placed_at.as_micros())
-                .filter(|stamp| *stamp > left_at && *stamp > decided)
+                .filter(|stamp| *stamp > left_at && *stamp > decided && *stamp >= opens_at)
                 .min();
             let state = self.world.queue.order_state(&self.item_id, buyer).await?;
             let has_unit = matches!(state, OrderState::Reserved(_) | OrderState::Sold);
