@@ -183,6 +183,7 @@ fn what_cannot_be_undone_asks() {
         "archive x",
         "rebuild x",
         "exclude x --reason bots ann",
+        "limit-unpaid x 1",
         "void x ann --reason fraud",
         "erase ann --by Ann",
         "reconcile --repair",
@@ -207,6 +208,7 @@ fn what_cannot_be_undone_asks() {
         "audit x",
         "order-book x",
         "replay x",
+        "limit-unpaid x 0",
         "failover abort",
     ] {
         assert!(!asks(line), "{line}");

@@ -1,6 +1,8 @@
 //! The alarms of the template, as CloudWatch evaluates them. docs/AWS_FACTS.md has the sources of these rules.
 
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use tests::expanded::{deployments, expand};
 use tests::template;
 
 /// The alarms of the template by name, each with its text.
@@ -27,6 +29,31 @@ fn an_alarm_on_fill_tolerates_a_late_newest_value() {
         checked += 1;
     }
     assert!(checked >= 5, "{checked}");
+}
+
+/// No document says what FILL returns for a metric that was never written. Every function is invoked at least once a day.
+#[test]
+fn an_alarm_reads_no_function_that_the_deployment_does_not_have() {
+    let mut checked = 0;
+    for deployment in deployments().unwrap() {
+        let resources = expand("template", &deployment).unwrap();
+        let name_of = |resource: &Value| resource["Properties"]["FunctionName"].as_str().map(str::to_owned);
+        let functions: BTreeSet<String> = resources.values().filter_map(name_of).collect();
+        for (id, alarm) in resources.iter().filter(|(_, one)| one["Type"] == "AWS::CloudWatch::Alarm") {
+            let text = alarm["Properties"].to_string();
+            for rest in text.split(r#""Name":"FunctionName","Value":""#).skip(1) {
+                let read = rest.split('"').next().unwrap();
+                assert!(functions.contains(read), "{}: {id} reads {read}", deployment.name);
+                checked += 1;
+            }
+            // Each metric that is read is used, and each that is used is read.
+            let expression = alarm["Properties"]["Metrics"][0]["Expression"].as_str().unwrap_or_default();
+            let filled = expression.matches("FILL(").count();
+            let read = text.matches(r#""MetricStat":"#).count();
+            assert!(filled == 0 || filled == read, "{}: {id}: {expression}", deployment.name);
+        }
+    }
+    assert!(checked >= 20, "{checked}");
 }
 
 /// So `function-errors` and `function-throttles` cannot cover all functions (docs/runbook/functions.md).
@@ -115,9 +142,7 @@ fn payments_that_lambda_gives_up_set_off_an_alarm() {
         for metric in ["AsyncEventsDropped", "DestinationDeliveryFailures"] {
             let of_function = format!("Value: !Sub \"${{AWS::StackName}}-{function}\"");
             let is_watched = |alarm: &String| {
-                alarm.lines().any(|line| {
-                    line.contains(&format!("MetricName: {metric},")) && line.contains(&of_function)
-                })
+                alarm.contains(&format!("MetricName: {metric}\n")) && alarm.contains(&of_function)
             };
             assert!(alarms().values().any(is_watched), "{function}: {metric}");
         }

@@ -211,7 +211,7 @@ async fn watch(servers: &CheckoutServers, item_id: &ItemId) -> Result<()> {
         let known = until_answered(|| ledger.item(item_id)).await?;
         let mut sold = sold(ledger, item_id).await?;
         // They were sold, and may be reserved again by now.
-        let voids = until_answered(|| ledger.voids(item_id, 1_000)).await?.into_iter();
+        let voids = until_answered(|| ledger.voids(item_id, 0, 1_000)).await?.into_iter();
         let voided = voids.filter(|void| void.was == SaleState::Sold);
         sold.extend(voided.map(|void| void.user_token.as_str().to_owned()));
         if units != i64::from(known.item.stock_total) {
@@ -316,7 +316,7 @@ async fn check_end_state(
         bail!("{findings:?} {outcome:?}");
     }
     let sold = sold(&servers.ledger.ledger, item_id).await?;
-    let voids = servers.ledger.ledger.voids(item_id, 1_000).await?;
+    let voids = servers.ledger.ledger.voids(item_id, 0, 1_000).await?;
     let was_voided = |buyer: &u8| {
         let of_buyer = voids.iter().filter(|void| void.user_token.as_str() == name(*buyer));
         of_buyer

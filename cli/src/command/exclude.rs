@@ -60,6 +60,11 @@ impl Command for LimitUnpaid {
         Call::new(Function::DropAdmin, "limit_unpaid", self)
     }
 
+    fn cannot_be_undone(&self) -> Option<String> {
+        let (limit, item) = (self.limit, &self.item_id);
+        (limit > 0).then(|| format!("buyers with {limit} unpaid holds in the last 30 days are excluded from {item} when their turn comes."))
+    }
+
     fn show(&self, answer: &Value, _page: u32) -> String {
         show_item(answer)
     }

@@ -42,7 +42,9 @@ fn show(answer: &Value, page: u32, list: &str, columns: &[&str]) -> String {
     let Some(fields) = head.as_object_mut() else { return table::fields(answer, &[]) };
     fields.remove("next");
     let rows = fields.remove(list).unwrap_or_default();
-    let above = if page == 0 { table::fields(&head, &["item_id"]) } else { String::new() };
+    // Later pages have other members only if these are lists that go on.
+    let goes_on = head.get("exclusions").is_some();
+    let above = if page == 0 || goes_on { table::fields(&head, &["item_id"]) } else { String::new() };
     table::join(&above, &table::rows(rows.as_array().map_or(&[][..], Vec::as_slice), columns))
 }
 

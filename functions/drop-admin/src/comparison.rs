@@ -33,13 +33,19 @@ pub(crate) async fn compare(
         Some(item_id) => vec![item_id],
         None => app.ledger.item_ids().await?,
     };
-    let left = ids.into_iter().filter(|id| after.is_none_or(|after| id > after)).collect();
+    let left = in_order(ids, after);
     let stores = app.stores();
     let page = page(left, PAGE_LIMIT, async |id: &ItemId| {
         Ok(json!(reconcile::reconcile(&stores, id, repair).await?))
     });
     let Page { items, next } = page.await?;
     Ok(json!({ "repaired": repair, "items": items, "next": next }))
+}
+
+/// The ids after `after`, by their bytes: the database sorts by its locale.
+fn in_order(mut ids: Vec<ItemId>, after: Option<&ItemId>) -> Vec<ItemId> {
+    ids.sort_unstable();
+    ids.into_iter().filter(|id| after.is_none_or(|after| id > after)).collect()
 }
 
 /// Compares `ids` one after another until `limit` has passed. An item with malformed data does not stop the others. If a
@@ -109,6 +115,14 @@ mod tests {
         assert_eq!(seen, ids(100));
         let even = page(ids(3), Duration::ZERO, slow).await.unwrap();
         assert_eq!((even.items.len(), even.next), (1, Some(ids(1)[0].clone())));
+    }
+
+    #[test]
+    fn no_item_is_passed_over_where_the_database_sorts_by_another_order() {
+        let ids = ["apple", "Shoe", "zebra"].map(|id| id.parse::<ItemId>().unwrap());
+        let first = in_order(ids.to_vec(), None);
+        let rest = in_order(ids.to_vec(), first.first());
+        assert_eq!(rest.len(), 2, "{first:?} {rest:?}");
     }
 
     #[tokio::test]

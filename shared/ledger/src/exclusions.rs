@@ -7,6 +7,7 @@ use shared::item::ItemId;
 use shared::permit::Fence;
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
+use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
 use std::collections::HashSet;
 
@@ -85,13 +86,28 @@ impl Ledger {
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?;
-            let read = |row| {
-                Ok(Exclusion {
-                    user_token: buyer(row)?,
-                    reason: row.try_get("reason")?,
-                    excluded_at: stamp(row.try_get("excluded_at")?)?,
-                })
-            };
+            rows.iter().map(read).collect()
+        })
+        .await
+    }
+
+    /// Up to `most` exclusions of an item after the first `skip`, oldest first.
+    pub async fn exclusions_in_order(
+        &self,
+        item_id: &ItemId,
+        skip: u32,
+        most: u32,
+    ) -> Result<Vec<Exclusion>, LedgerError> {
+        self.within_limit(async {
+            let rows = sqlx::query(
+                "SELECT user_token, reason, excluded_at FROM fairdrop.exclusions
+                  WHERE item_id = $1 ORDER BY excluded_at, user_token OFFSET $2 LIMIT $3",
+            )
+            .bind(item_id.as_str())
+            .bind(i64::from(skip))
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
             rows.iter().map(read).collect()
         })
         .await
@@ -116,6 +132,14 @@ impl Ledger {
         })
         .await
     }
+}
+
+fn read(row: &PgRow) -> Result<Exclusion, LedgerError> {
+    Ok(Exclusion {
+        user_token: buyer(row)?,
+        reason: row.try_get("reason")?,
+        excluded_at: stamp(row.try_get("excluded_at")?)?,
+    })
 }
 
 /// Writes the exclusions that are new; returns how many.

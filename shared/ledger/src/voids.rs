@@ -123,13 +123,14 @@ impl Ledger {
         .await
     }
 
-    /// The first `most` voids of an item, oldest first.
-    pub async fn voids(&self, item_id: &ItemId, most: u32) -> Result<Vec<Void>, LedgerError> {
+    /// Up to `most` voids of an item after the first `skip`, oldest first.
+    pub async fn voids(&self, item_id: &ItemId, skip: u32, most: u32) -> Result<Vec<Void>, LedgerError> {
         self.within_limit(async {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-                "SELECT {COLUMNS} FROM fairdrop.voids WHERE item_id = $1 ORDER BY void_id LIMIT $2"
+                "SELECT {COLUMNS} FROM fairdrop.voids WHERE item_id = $1 ORDER BY void_id OFFSET $2 LIMIT $3"
             )))
             .bind(item_id.as_str())
+            .bind(i64::from(skip))
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?;

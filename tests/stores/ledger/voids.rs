@@ -34,7 +34,7 @@ async fn a_voided_unit_is_free_and_its_payment_is_refused_permanently() {
         assert_eq!(void.ends, [at(NOW + 1 + HOLD)]);
         assert_eq!(units_taken(ledger, &item_id).await, 0);
     }
-    assert_eq!(ledger.voids(&item_id, 10).await.unwrap().len(), 2, "a repetition is no second void");
+    assert_eq!(ledger.voids(&item_id, 0, 10).await.unwrap().len(), 2, "a repetition is no second void");
 
     // Redis may not have the void yet.
     let in_redis = [OrderState::Voided, OrderState::Reserved(Hold::Until(at(NOW + 1 + HOLD)))];
@@ -51,12 +51,12 @@ async fn a_voided_unit_is_free_and_its_payment_is_refused_permanently() {
     ledger.record(&item_id, &[held("sold", 50)], Permit::Unleased).await.unwrap();
     assert_eq!(ledger.pay(&item_id, &sold, "pi_1", today()).await, Ok(Payment::Voided));
     assert!(matches!(ledger.pay(&item_id, &sold, "pi_3", today()).await, Ok(Payment::Sold { .. })));
-    assert_eq!(ledger.voids(&item_id, 10).await.unwrap().len(), 2, "the record stays");
+    assert_eq!(ledger.voids(&item_id, 0, 10).await.unwrap().len(), 2, "the record stays");
     // And is voided again.
     let again = ledger.void(&item_id, order(&sold, false), today()).await.unwrap().unwrap();
     assert_eq!(again.payment_reference.as_deref(), Some("pi_3"));
     assert_eq!(
-        (ledger.voids(&item_id, 10).await.unwrap().len(), units_taken(ledger, &item_id).await),
+        (ledger.voids(&item_id, 0, 10).await.unwrap().len(), units_taken(ledger, &item_id).await),
         (3, 0)
     );
 }
@@ -134,7 +134,7 @@ async fn nothing_is_voided_under_an_old_epoch_or_without_the_lease() {
     let over = Fence { epoch: 1, until: Some(at(NOW)) };
     assert_eq!(ledger.void(&item_id, order(&x, true), over).await, Err(LedgerError::LeaseOver));
     assert_eq!(units_taken(ledger, &item_id).await, 1);
-    assert_eq!(ledger.voids(&item_id, 10).await.unwrap(), []);
+    assert_eq!(ledger.voids(&item_id, 0, 10).await.unwrap(), []);
 }
 
 /// The worker goes on recording before the migration.
