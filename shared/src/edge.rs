@@ -100,7 +100,7 @@ impl Edge {
         loop {
             let outcome = self.items.get(item_id, limit).await;
             let may_pass =
-                matches!(&outcome, Err(ItemError::Link(error)) if !matches!(error, LinkError::Resting));
+                matches!(&outcome, Err(ItemError::Link(error)) if !matches!(error, LinkError::BreakerOpen));
             if !may_pass || left() <= pause {
                 return resolve(outcome, Problem::MainUnreachable);
             }

@@ -47,7 +47,8 @@ pub use heartbeat::{HEARTBEAT_INTERVAL, Heartbeat, SPARE_HEARTBEAT_INTERVAL};
 pub use idle::IdleRules;
 pub use items::{ItemError, MAX_ITEMS};
 pub use keys::{
-    ACTIVATED_ITEMS, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL, REPLICATION_MARKER, TOKEN_KEYS,
+    ACTIVATED_ITEMS, FAILOVER_MARKER, FAILOVER_RUN, HEARTBEAT, IDLE_ITEMS, ITEMS, Keys, LEASED_UNTIL,
+    REPLICATION_MARKER, TOKEN_KEYS,
 };
 pub use leave::{LEAVE_SCRIPT, Leave, Withdrawal, Withdrawn};
 pub use link::{Link, LinkError, MAX_IN_FLIGHT};

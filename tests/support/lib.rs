@@ -238,10 +238,10 @@ pub async fn eventually<T>(
 }
 
 /// A buyer who asks again until the checkout gives a definite answer.
-pub async fn insist(client: &Client, item_id: &str, token: &str, patience: Duration) -> OrderAnswer {
-    let (started, patience) = (Instant::now(), scaled(patience));
+pub async fn insist(client: &Client, item_id: &str, token: &str, limit: Duration) -> OrderAnswer {
+    let (started, limit) = (Instant::now(), scaled(limit));
     let mut told = OrderAnswer::None("no-answer".into());
-    while started.elapsed() < patience {
+    while started.elapsed() < limit {
         if let Ok(answer) = client.order(item_id, token).await {
             told = match (answer.status, answer.problem()) {
                 (200 | 202, _) | (409, Some("already-sold" | "already-reserved")) => {

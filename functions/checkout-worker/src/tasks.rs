@@ -124,7 +124,7 @@ impl ItemWork {
             Err(error @ (LedgerError::Unavailable(_) | LedgerError::LeaseOver)) => Err(error.into()),
             Err(error) => {
                 let is_refused = matches!(error, LedgerError::Refused(_));
-                if is_refused && self.context.queue.tries(&self.item_id, id).await? >= MAX_DELIVERIES {
+                if is_refused && self.context.queue.deliveries(&self.item_id, id).await? >= MAX_DELIVERIES {
                     self.dead_letter(id, &error.to_string()).await?;
                 }
                 Ok(Err(error))

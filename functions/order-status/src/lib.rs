@@ -187,7 +187,7 @@ async fn leave(edge: &Edge, request: &Request) -> Result<Response<Body>, Problem
     }
     let left = edge.queue.leave(&item_id, &buyer).await.map_err(|error| match error {
         LinkError::Unanswered(_) => Problem::OutcomeUnknown,
-        LinkError::NotSent(_) | LinkError::Resting | LinkError::Refused(_) => Problem::StatusUnavailable,
+        LinkError::NotSent(_) | LinkError::BreakerOpen | LinkError::Refused(_) => Problem::StatusUnavailable,
     })?;
     match left {
         Leave::Left => http::json(

@@ -240,10 +240,10 @@ impl Pool {
 
     /// Invokes the function, which may take `limit`. Fails with [`Throttled`] beyond the limits, if they say so.
     pub(crate) async fn invoke(self: &Arc<Self>, payload: String, limit: Duration) -> Result<Invoked> {
-        let patience = self.scaling.patience(limit);
-        let answer = tokio::time::timeout(patience, self.admit(payload, limit)?).await;
+        let timeout = self.scaling.timeout(limit);
+        let answer = tokio::time::timeout(timeout, self.admit(payload, limit)?).await;
         let answer = answer.with_context(|| {
-            format!("{} did not answer within {} s", self.function, patience.as_secs_f64())
+            format!("{} did not answer within {} s", self.function, timeout.as_secs_f64())
         })?;
         // An environment that ends drops its invocation.
         Ok(answer.unwrap_or_else(|_| {

@@ -125,7 +125,7 @@ async fn compare_and_repair(
     repair: bool,
     timing: ReconcileTiming,
 ) -> Result<Reconciled, ReconcileError> {
-    let tasks_waiting = settle_down(stores, item_id, timing.quiet).await?;
+    let tasks_waiting = wait_for_tasks(stores, item_id, timing.quiet).await?;
     let (mut found, mut served_to) = differences(stores, item_id).await?;
     if let Some(pause) = timing.second_comparison.filter(|_| !found.is_empty()) {
         tokio::time::sleep(pause).await;
@@ -159,7 +159,7 @@ async fn compare_and_repair(
 }
 
 /// Waits for the checkout worker to finish its tasks; returns the number of unfinished ones.
-async fn settle_down(stores: &Stores, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
+async fn wait_for_tasks(stores: &Stores, item_id: &ItemId, limit: Duration) -> Result<u64, ReconcileError> {
     let started = Instant::now();
     loop {
         let tasks = stores.queue.waiting_tasks(item_id).await.map_err(ItemError::from)?;

@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 /// So many attempts in a row must have failed, over [`BREAK_AFTER`]: a restart of Redis opens no breaker.
 const MIN_FAILURES: u32 = 3;
 const BREAK_AFTER: Duration = Duration::from_secs(5);
-/// From one attempt to the next while the breaker is open: this, and a random part of [`MORE_REST`].
-const REST: Duration = Duration::from_secs(2);
-const MORE_REST: Duration = Duration::from_secs(3);
+/// From one attempt to the next while the breaker is open: this, and a random part of [`OPEN_JITTER`].
+const OPEN_FOR: Duration = Duration::from_secs(2);
+const OPEN_JITTER: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
     failing_since: Option<Instant>,
-    rests_until: Option<Instant>,
+    open_until: Option<Instant>,
 }
 
 impl Breaker {
-    /// Whether a caller must not wait for an attempt at `now`. One caller is let through at the end of each rest.
+    /// Whether a caller must not wait for an attempt at `now`. One caller is let through at the end of each such time.
     pub(super) fn refuses(&mut self, now: Instant) -> bool {
-        match self.rests_until {
+        match self.open_until {
             None => false,
             Some(until) if now < until => true,
             Some(_) => {
-                self.rest(now);
+                self.open(now);
                 false
             }
         }
@@ -38,7 +38,7 @@ impl Breaker {
         self.failures = self.failures.saturating_add(1);
         let since = *self.failing_since.get_or_insert(now);
         if self.failures >= MIN_FAILURES && now.saturating_duration_since(since) >= BREAK_AFTER {
-            self.rest(now);
+            self.open(now);
         }
     }
 
@@ -47,7 +47,7 @@ impl Breaker {
         *self = Self::default();
     }
 
-    fn rest(&mut self, now: Instant) {
-        self.rests_until = Some(now + REST + random_part_of(MORE_REST));
+    fn open(&mut self, now: Instant) {
+        self.open_until = Some(now + OPEN_FOR + random_part_of(OPEN_JITTER));
     }
 }

@@ -16,6 +16,13 @@ pub const LEASED_UNTIL: &str = "{heartbeat}:leased_until";
 /// The replication marker: written only for replicas to acknowledge it.
 pub const REPLICATION_MARKER: &str = "replication_marker";
 
+/// Written on main's Redis in a failover after the lease has ended: a standby that has it has all earlier writes.
+pub const FAILOVER_MARKER: &str = "failover_marker";
+
+/// The id of the failover that uses a Redis which an operator has named. So the run may name it again after it has written
+/// items into it.
+pub const FAILOVER_RUN: &str = "failover_run";
+
 /// Hash `document`, `fetched_at`: the identity provider's public keys, as the newest fetch found them.
 pub const TOKEN_KEYS: &str = "token_keys";
 

@@ -41,7 +41,7 @@ pub enum LinkError {
     #[error(
         "the command was not sent to Redis: this process could not connect, and tries again in some seconds"
     )]
-    Resting,
+    BreakerOpen,
     /// The command was sent, but no answer came; the server may have executed it.
     #[error("Redis did not answer the command, which it may have executed: {0}")]
     Unanswered(String),
@@ -88,7 +88,7 @@ impl Link {
     }
 
     /// The same, for a process that answers buyers: while no connection can be opened, calls fail at once with
-    /// [`Resting`](LinkError::Resting), except for one that tries every few seconds.
+    /// [`BreakerOpen`](LinkError::BreakerOpen), except for one that tries every few seconds.
     pub fn with_breaker(config: RedisConfig, scripts: Scripts) -> Self {
         Self(Arc::new(LinkState { config, scripts, breaks: true, slot: Mutex::default() }))
     }
@@ -109,7 +109,7 @@ impl Link {
         Fut: Future<Output = RedisResult<T>>,
     {
         let deadline = Instant::now() + limit;
-        let Some((generation, opening)) = self.opening() else { return Err(LinkError::Resting) };
+        let Some((generation, opening)) = self.opening() else { return Err(LinkError::BreakerOpen) };
         let connection = match timeout(limit, opening).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {

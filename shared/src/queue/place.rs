@@ -190,7 +190,7 @@ impl Attempts {
         if error.is_of_the_keys() && !self.maybe_sent {
             return Err(PlaceError::BadKeys);
         }
-        if self.left() <= self.pause || matches!(error, LinkError::Resting) {
+        if self.left() <= self.pause || matches!(error, LinkError::BreakerOpen) {
             return Err(if self.maybe_sent { PlaceError::Unknown } else { PlaceError::Unreachable });
         }
         tokio::time::sleep(self.pause).await;

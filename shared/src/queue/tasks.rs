@@ -164,7 +164,7 @@ impl Queue {
     }
 
     /// How often a task was delivered.
-    pub async fn tries(&self, item_id: &ItemId, id: &str) -> Result<u64, LinkError> {
+    pub async fn deliveries(&self, item_id: &ItemId, id: &str) -> Result<u64, LinkError> {
         let key = Keys::of(item_id).tasks;
         let rows: Vec<(String, String, u64, u64)> = self
             .link

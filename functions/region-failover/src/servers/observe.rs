@@ -8,12 +8,9 @@ use crate::run::{Mode, Run};
 use lease::LeaseRecord;
 use ledger::{AtRisk, Basis, MainState, ReplicaState};
 use redis::AsyncCommands;
-use shared::queue::{Link, LinkError, MAX_WINDOW};
+use shared::queue::{FAILOVER_MARKER, Link, LinkError, MAX_WINDOW};
 use std::time::Duration;
 
-/// The replication marker: written on main's Redis after the lease has ended. A standby that has it has all earlier
-/// writes.
-const MARKER_KEY: &str = "failover-marker";
 /// The marker has no use after the failover. In seconds.
 const MARKER_TTL_SECONDS: u64 = 86_400;
 /// Checks for main's newest write before it counts as not replicated yet.
@@ -177,7 +174,7 @@ impl FailoverServers {
             .main
             .link
             .run(self.main.link.call_limit(), async |mut connection| {
-                connection.set_ex::<_, _, ()>(MARKER_KEY, id, MARKER_TTL_SECONDS).await
+                connection.set_ex::<_, _, ()>(FAILOVER_MARKER, id, MARKER_TTL_SECONDS).await
             })
             .await;
         if written.is_err() {
@@ -211,7 +208,7 @@ impl FailoverServers {
 }
 
 async fn read_marker(link: &Link) -> Result<Option<String>, LinkError> {
-    link.run(link.call_limit(), async |mut connection| connection.get(MARKER_KEY).await).await
+    link.run(link.call_limit(), async |mut connection| connection.get(FAILOVER_MARKER).await).await
 }
 
 pub(super) fn standby_redis_obstacle(error: LinkError) -> Obstacle {

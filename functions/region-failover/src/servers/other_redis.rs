@@ -5,10 +5,8 @@ use super::obstacle;
 use crate::observation::Obstacle;
 use futures::future::join_all;
 use redis::AsyncCommands;
-use shared::queue::{Link, LinkError};
+use shared::queue::{FAILOVER_RUN, Link, LinkError};
 
-/// Has the id of the run that uses the Redis. So the run may name it again after it has written items into it.
-const OWNER_KEY: &str = "failover-run";
 /// The key has no use after the failover. In seconds.
 const OWNER_TTL_SECONDS: u64 = 7 * 86_400;
 
@@ -28,7 +26,7 @@ pub(super) async fn claim(link: &Link, known: &[(&str, Link)], run_id: &str) -> 
     let (keys, owner) = link
         .call(async |mut connection| {
             let mut pipe = redis::pipe();
-            pipe.cmd("DBSIZE").cmd("GET").arg(OWNER_KEY);
+            pipe.cmd("DBSIZE").cmd("GET").arg(FAILOVER_RUN);
             pipe.query_async::<(u64, Option<String>)>(&mut connection).await
         })
         .await
@@ -39,7 +37,7 @@ pub(super) async fn claim(link: &Link, known: &[(&str, Link)], run_id: &str) -> 
         return Err(obstacle(format!("it has {keys} keys that this run did not write: name an empty one")));
     }
     let written = link.call(async |mut connection| {
-        connection.set_ex::<_, _, ()>(OWNER_KEY, run_id, OWNER_TTL_SECONDS).await
+        connection.set_ex::<_, _, ()>(FAILOVER_RUN, run_id, OWNER_TTL_SECONDS).await
     });
     written.await.map_err(obstacle)
 }

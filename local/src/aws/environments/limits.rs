@@ -98,7 +98,7 @@ impl Scaling {
 
     /// How long a caller waits, if the function may take `limit`. On classic Lambda that time begins when a process has
     /// the invocation.
-    pub(super) fn patience(self, limit: Duration) -> Duration {
+    pub(super) fn timeout(self, limit: Duration) -> Duration {
         match self {
             Self::Classic(limits) => 2 * limit + limits.init.unwrap_or_default(),
             Self::Kept { .. } => limit,
