@@ -17,6 +17,7 @@ use shared::permit::Permit;
 use shared::queue::Placement;
 use shared::stamp::Stamp;
 use sqlx::{Connection, Executor, PgConnection};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::{LedgerServer, RedisQueue, order, source};
 
@@ -107,6 +108,8 @@ async fn the_ledger_answers_for_an_archived_item_and_its_name_is_not_used_again(
     let export = json!({ "command": "export", "item_id": "a", "by": "Ann" });
     assert_eq!(ending.command(export).await.unwrap()["units"], 1);
     assert_eq!(ending.command(json!({ "command": "list" })).await.unwrap()["items"], json!([]));
+    let archived = json!({ "command": "list", "archived": true });
+    assert_eq!(ending.command(archived).await.unwrap(), json!({ "items": ["a"], "next": null }));
     assert_eq!(ending.command(json!({ "command": "reconcile" })).await.unwrap()["items"], json!({}));
     let create = json!({ "command": "create", "item": {
         "item_id": "a", "name": "A", "stock_total": 1, "opens_at": micros_now() } });
@@ -250,4 +253,23 @@ async fn after_1100_items_redis_has_the_memory_and_the_loops_have_the_commands_o
     assert_eq!(world.ledger.ledger.item_ids().await.unwrap(), [forever]);
     let sold = world.admin("describe", &"drop-7".parse().unwrap()).await.unwrap();
     assert_eq!(sold["ledger"]["units_taken"], 2, "{sold}");
+}
+
+#[tokio::test]
+async fn an_audit_has_every_exclusion_on_its_pages() {
+    let ending = Ending::start().await;
+    let insert = "INSERT INTO fairdrop.exclusions (item_id, user_token, reason, excluded_at, epoch)
+        SELECT 'a', 'bot-' || number, 'bots', 1700000000000000 + number, 1 FROM generate_series(1, 10003) AS number";
+    execute(&ending, insert).await;
+    let (mut after, mut found) = (Value::Null, Vec::new());
+    for _ in 0..3 {
+        let audit = json!({ "command": "audit", "item_id": "a", "after": after });
+        let mut page = ending.command(audit).await.unwrap();
+        let lines = page["exclusions"].as_array().unwrap().clone();
+        found.extend(lines.into_iter().map(|line| line["buyers"][0].as_str().unwrap().to_owned()));
+        after = page["next"].take();
+    }
+    assert_eq!(after, Value::Null);
+    let different: BTreeSet<&String> = found.iter().collect();
+    assert_eq!((found.len(), different.len()), (10_003, 10_003));
 }

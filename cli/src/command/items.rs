@@ -85,9 +85,14 @@ item_commands! {
     Archive = "archive", asks "{} leaves Redis, and its name is never used again.";
 }
 
-/// List the ids of all items
+/// List the ids of all items, except archived ones
 #[derive(Debug, Args, Serialize)]
-pub(crate) struct List {}
+pub(crate) struct List {
+    /// List the archived ones instead
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    archived: bool,
+}
 
 impl Command for List {
     fn call(&self) -> Call {
@@ -99,5 +104,11 @@ impl Command for List {
             Some(ids) => ids.iter().map(|id| table::cell("item_id", id)).collect::<Vec<_>>().join("\n"),
             None => table::fields(answer, &[]),
         }
+    }
+
+    fn next(&self, answer: &Value) -> Option<Value> {
+        let mut payload = self.call().payload;
+        payload["after"] = answer.get("next").filter(|next| !next.is_null())?.clone();
+        Some(payload)
     }
 }

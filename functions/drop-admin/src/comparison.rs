@@ -1,6 +1,6 @@
 //! `reconcile`: compares Redis with the ledger, for one item, or for all in pages.
 
-use crate::{AdminError, App};
+use crate::{AdminError, App, items};
 use ledger::LedgerError;
 use reconcile::ReconcileError;
 use serde_json::{Value, json};
@@ -29,6 +29,12 @@ pub(crate) async fn compare(
     repair: bool,
     after: Option<&ItemId>,
 ) -> Result<Value, AdminError> {
+    if let Some(item_id) = &item_id {
+        items::not_archived(app, item_id).await?;
+    }
+    if repair {
+        items::refuse_elsewhere(app).await?;
+    }
     let ids = match item_id {
         Some(item_id) => vec![item_id],
         None => app.ledger.item_ids().await?,

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use shared::item::{ItemChanges, ItemFieldError, ItemId, NewItem};
 use shared::queue::{ItemError, MAX_ITEMS};
 
+/// Archived ids in one answer.
+const MAX_ARCHIVED: u32 = 10_000;
+
 /// Puts a new item on sale. If an earlier creation was interrupted, so that only the ledger has
 /// the item, the same command completes it.
 pub(crate) async fn create(app: &App, new: &NewItem) -> Result<(), AdminError> {
@@ -208,4 +211,15 @@ async fn describe_archived(app: &App, item_id: &ItemId) -> Result<Value, AdminEr
         }
         _ => Err(ItemError::NoSuchItem(item_id.clone()).into()),
     }
+}
+
+/// The ids of all items in Redis; or those of archived ones after `after`.
+pub(crate) async fn list(app: &App, archived: bool, after: Option<&ItemId>) -> Result<Value, AdminError> {
+    if !archived {
+        let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
+        return Ok(json!({ "items": ids }));
+    }
+    let ids = app.ledger.archived_item_ids(after, MAX_ARCHIVED).await?;
+    let next = ids.last().filter(|_| ids.len() == MAX_ARCHIVED as usize);
+    Ok(json!({ "items": ids, "next": next }))
 }

@@ -13,6 +13,7 @@ mod ledger_restored;
 mod main_lease;
 mod operator;
 mod order_book;
+mod repair;
 mod restock;
 mod void;
 
@@ -28,17 +29,13 @@ use operator::{OperatorName, Reason};
 use order_book::BookCursor;
 use order_log::RegionLog;
 use reconcile::Stores;
-use replay::{ReplayError, ReplayOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::{self, ConfigError, RedisConfig, Source};
 use shared::item::{ItemChanges, ItemId, NewItem};
-use shared::queue::{ItemError, Link, Queue, RestoreEnd};
+use shared::queue::{Link, Queue};
 use shared::user_token::UserToken;
 use std::time::Duration;
-
-/// A republish changes at most this many batches of 1,000 events, and returns where the next one begins.
-const MOST_REPUBLISHED: u32 = 50;
 
 /// State that one process of the function keeps between invocations.
 #[derive(Debug)]
@@ -52,9 +49,6 @@ pub struct App {
     /// How long backups of the ledger are kept, if the operators have said so.
     backups_kept: Option<Duration>,
 }
-
-/// The time limit of a replay: shorter than the function's.
-const REPLAY_LIMIT: Duration = Duration::from_secs(280);
 
 impl App {
     /// Reads the configuration. Opens no connection.
@@ -76,12 +70,9 @@ impl App {
     }
 }
 
-/// `FAIRDROP_BACKUPS_KEPT_DAYS`; 0: not known. Only `erase` names it.
+/// Only `erase` names it; 0: not known.
 fn backups_kept(source: Source) -> Result<Option<Duration>, ConfigError> {
-    const NAME: &str = "FAIRDROP_BACKUPS_KEPT_DAYS";
-    let text = config::optional(source, NAME).unwrap_or_else(|| "0".into());
-    let days = text.parse().ok().filter(|days| *days <= 36_500);
-    let days: u64 = days.ok_or_else(|| ConfigError::bad(NAME, "it must be 0 to 36,500 days"))?;
+    let days: u64 = config::number(source, "FAIRDROP_BACKUPS_KEPT_DAYS", 0, 0, 36_500)?;
     Ok((days > 0).then(|| Duration::from_secs(days * 24 * 3_600)))
 }
 
@@ -111,8 +102,12 @@ enum Command {
     Archive { item_id: ItemId },
     /// One item with its counts.
     Describe { item_id: ItemId },
-    /// The ids of all items.
-    List {},
+    /// The ids of all items that Redis has; or of archived ones, in pages.
+    List {
+        #[serde(default)]
+        archived: bool,
+        after: Option<ItemId>,
+    },
     /// Applies the ledger's migrations, and creates the lease if a lease table is configured.
     Migrate {},
     /// Who may sell, and until when.
@@ -204,10 +199,7 @@ enum Command {
 /// Runs the command in `payload`. Commands that change an item return its state after the change.
 pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
     let item_id = match serde_json::from_value(payload)? {
-        Command::List {} => {
-            let ids = app.queue.item_ids().await.map_err(ItemError::from)?;
-            return Ok(json!({ "items": ids }));
-        }
+        Command::List { archived, after } => return items::list(app, archived, after.as_ref()).await,
         Command::Migrate {} => {
             let migrated = app.ledger.migrate().await?;
             let lease = main_lease::create_lease(app).await?;
@@ -219,24 +211,9 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             items::sell_withheld(app, &item_id, keep).await?;
             item_id
         }
-        Command::Rebuild { item_id } => {
-            items::refuse_elsewhere(app).await?;
-            items::not_archived(app, &item_id).await?;
-            let (taken, reconciled) = reconcile::rebuild(&app.stores(), &item_id).await?;
-            // With order logs the worker restores the queue, which begins within seconds.
-            let is_restoring = app.queue.is_restoring(&item_id).await.map_err(ItemError::from)?;
-            return Ok(json!({
-                "item_id": item_id, "units_taken": taken, "reconciled": reconciled, "restoring": is_restoring,
-            }));
-        }
-        Command::Replay { item_id, without } => return replay(app, &item_id, without).await,
+        Command::Rebuild { item_id } => return repair::rebuild(app, &item_id).await,
+        Command::Replay { item_id, without } => return repair::replay(app, &item_id, without).await,
         Command::Reconcile { item_id, repair, after } => {
-            if let Some(item_id) = &item_id {
-                items::not_archived(app, item_id).await?;
-            }
-            if repair {
-                items::refuse_elsewhere(app).await?;
-            }
             return comparison::compare(app, item_id, repair, after.as_ref()).await;
         }
         Command::Finish { item_id } => return finish::finish(app, &item_id).await,
@@ -244,18 +221,7 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
             archive::archive(app, &item_id).await?;
             item_id
         }
-        Command::Republish { item_id, from } => {
-            items::refuse_elsewhere(app).await?;
-            app.ledger.item(&item_id).await?;
-            let (mut events, mut next) = (0, Some(from));
-            for _ in 0..MOST_REPUBLISHED {
-                let Some(from) = next else { break };
-                let batch = app.ledger.republish(&item_id, from).await?;
-                events += batch.events;
-                next = batch.next;
-            }
-            return Ok(json!({ "item_id": item_id, "events": events, "next": next }));
-        }
+        Command::Republish { item_id, from } => return repair::republish(app, &item_id, from).await,
         Command::LimitUnpaid { item_id, limit } => {
             items::refuse_elsewhere(app).await?;
             app.ledger.limit_unpaid(&item_id, limit.get()).await?;
@@ -299,32 +265,4 @@ pub async fn handle(app: &App, payload: Value) -> Result<Value, AdminError> {
         Command::Describe { item_id } => item_id,
     };
     items::describe(app, &item_id).await
-}
-
-/// Restores the queue of an item. An operator who leaves a region out takes over from the worker, which would go on
-/// failing to read it.
-async fn replay(app: &App, item_id: &ItemId, without: Vec<String>) -> Result<Value, AdminError> {
-    if app.logs.is_empty() {
-        return end_restore(app, item_id).await;
-    }
-    let mut options = ReplayOptions { limit: REPLAY_LIMIT, without, ..ReplayOptions::default() };
-    if !options.without.is_empty() {
-        options.take_over_after = Duration::ZERO;
-    }
-    let report = replay::replay(item_id, &app.queue, &app.ledger, &app.logs, &options).await?;
-    Ok(serde_json::to_value(report)?)
-}
-
-/// Ends the wait of an item for a replay that no component of a stack without order logs does.
-async fn end_restore(app: &App, item_id: &ItemId) -> Result<Value, AdminError> {
-    const TOKEN: &str = "without-logs";
-    if !app.queue.is_restoring(item_id).await.map_err(ItemError::from)? {
-        return Err(AdminError::NoOrderLogs);
-    }
-    app.queue.restore_begin(item_id, TOKEN, Duration::ZERO).await?;
-    match app.queue.restore_end(item_id, TOKEN, None).await.map_err(ItemError::from)? {
-        RestoreEnd::Ended => Ok(json!({ "item_id": item_id, "restoring": false, "without_logs": true })),
-        RestoreEnd::NotMine => Err(ReplayError::TakenOver.into()),
-        RestoreEnd::PrimaryChanged => Err(ReplayError::PrimaryChanged.into()),
-    }
 }

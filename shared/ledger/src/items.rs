@@ -148,6 +148,26 @@ impl Ledger {
         .await
     }
 
+    /// Up to `most` ids of archived items after `after`, in order.
+    pub async fn archived_item_ids(
+        &self,
+        after: Option<&ItemId>,
+        most: u32,
+    ) -> Result<Vec<ItemId>, LedgerError> {
+        self.within_limit(async {
+            let ids: Vec<String> = sqlx::query_scalar(
+                "SELECT item_id FROM fairdrop.items
+                  WHERE archived_at IS NOT NULL AND item_id > $1 ORDER BY item_id LIMIT $2",
+            )
+            .bind(after.map_or("", ItemId::as_str))
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
+            Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        })
+        .await
+    }
+
     /// Changes the fields in `changes` and no others, so that two concurrent changes both take effect; returns the
     /// changed item. If the item would close before it opens, nothing is changed, and the result is `None`. The
     /// database refuses a stock below the units that are reserved, sold or withheld: [`LedgerError::Refused`] of
