@@ -257,7 +257,7 @@ async fn after_1100_items_redis_has_the_memory_and_the_loops_have_the_commands_o
 
 #[tokio::test]
 async fn an_audit_has_every_exclusion_on_its_pages() {
-    let ending = Ending::start().await;
+    let ending = EndingItem::start(Holds { hold_seconds: 2, max_hold_seconds: 0 }, &[]).await;
     let insert = "INSERT INTO fairdrop.exclusions (item_id, user_token, reason, excluded_at, epoch)
         SELECT 'a', 'bot-' || number, 'bots', 1700000000000000 + number, 1 FROM generate_series(1, 10003) AS number";
     execute(&ending, insert).await;
