@@ -167,6 +167,24 @@ async fn nothing_brings_a_voided_unit_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_pending_payment_of_a_voided_reservation_is_not_one_of_the_next() {
+    let item = HeldItem::start(LONG, &["ann"]).await.unwrap();
+    let mut work = item.worker().await.unwrap();
+    work_for(&mut work, A_MOMENT).await;
+    assert_eq!(item.send(&item.notice("ann", "transfer", "pending")).await, "reserved");
+    settle(&item, &void(&item, "ann", false).await).await;
+    item.reserve(&["ann"]).await.unwrap();
+    work_for(&mut work, A_MOMENT).await;
+    // The shop gives the payment up; the money comes nevertheless, and the shop has to return it.
+    for outcome in ["cancelled", "paid", "pending"] {
+        assert_eq!(item.send(&item.notice("ann", "transfer", outcome)).await, "unit-voided", "{outcome}");
+    }
+    assert!(matches!(item.state("ann").await.unwrap(), OrderState::Reserved(_)));
+    assert_eq!(left(&item).await, (1_999, 1_999));
+    sell(&item, "ann").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_barred_buyer_is_marked_in_redis_at_once() {
     let item = HeldItem::start(LONG, &["ann"]).await.unwrap();
     work_for(&mut item.worker().await.unwrap(), A_MOMENT).await;

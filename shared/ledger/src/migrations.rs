@@ -6,7 +6,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 /// All migrations, in order. A released migration is never edited: the database compares its checksum and refuses an
 /// edited one.
-const MIGRATIONS: [(i64, &str, &str); 17] = [
+const MIGRATIONS: [(i64, &str, &str); 18] = [
     (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
     (2, "heartbeat", include_str!("../migrations/0002_heartbeat.sql")),
     (3, "lease", include_str!("../migrations/0003_lease.sql")),
@@ -24,6 +24,7 @@ const MIGRATIONS: [(i64, &str, &str); 17] = [
     (15, "unpaid", include_str!("../migrations/0015_unpaid.sql")),
     (16, "ends", include_str!("../migrations/0016_ends.sql")),
     (17, "erasures", include_str!("../migrations/0017_erasures.sql")),
+    (18, "ended_payments", include_str!("../migrations/0018_ended_payments.sql")),
 ];
 
 /// The number of the latest migration, which this code needs.

@@ -1,7 +1,7 @@
 //! Late and repeated notices of a payment, after which the buyer has another reservation.
 
 use super::*;
-use ledger::{Decline, SaleState};
+use ledger::{Decline, SaleState, VoidOrder};
 use shared::permit::Fence;
 
 fn today() -> Fence {
@@ -149,6 +149,48 @@ async fn two_concurrent_notices_get_one_answer() {
             assert!(answer == Payment::Unknown || answer == last, "{name}: {answer:?}, then {last:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_pending_payment_whose_reservation_has_ended_neither_buys_nor_releases_the_next_one() {
+    let server = LedgerServer::start().await.unwrap();
+    let ledger = &server.ledger;
+    let item_id = item(ledger, "a", 10).await;
+    let later = at(NOW + 2 * HOLD);
+    let pending = async |who: &UserToken, reference: &str| {
+        ledger.extend(&item_id, who, reference, WantedHold::once(later), OrderState::None, today()).await
+    };
+    for (name, answer) in
+        [("voided", Payment::Voided), ("expired", Payment::Released), ("cancels", Payment::Released)]
+    {
+        let (x, reference) = (buyer(name), format!("transfer-{name}"));
+        ledger.record(&item_id, &[held(name, 0)], Permit::Unleased).await.unwrap();
+        assert_eq!(pending(&x, &reference).await, Ok(Extension::Until(later)));
+        if name == "voided" {
+            let order = VoidOrder { buyer: &x, reason: "fraud", by: None, bars: false };
+            ledger.void(&item_id, order, today()).await.unwrap().unwrap();
+        } else {
+            let due = [due(name, 0, name == "cancels")];
+            let states = ledger.release_due(&item_id, &due, later, today()).await.unwrap();
+            assert_eq!(states, [BuyerState::Released], "{name}");
+        }
+        ledger.record(&item_id, &[held(name, 10)], Permit::Unleased).await.unwrap();
+        let redis = in_redis(10);
+        assert_eq!(ledger.give_up(&item_id, &x, &reference, redis, today()).await, Ok(answer), "{name}");
+        assert_eq!(ledger.pay(&item_id, &x, &reference, today()).await, Ok(answer), "{name}");
+        assert_eq!(pending(&x, &reference).await, Ok(Extension::Settled(answer)), "{name}");
+        assert_eq!(state_of(ledger, &item_id, &x).await, Some(SaleState::Reserved), "{name}");
+        let sold = ledger.pay(&item_id, &x, &format!("card-{name}"), today()).await;
+        assert!(matches!(sold, Ok(Payment::Sold { .. })), "{name}: {sold:?}");
+    }
+    // A reference that has bought another buyer's unit keeps no hold from ending.
+    ledger.record(&item_id, &[held("x", 0), held("y", 1)], Permit::Unleased).await.unwrap();
+    let (x, y) = (buyer("x"), buyer("y"));
+    assert_eq!(pending(&x, "shared").await, Ok(Extension::Until(later)));
+    assert!(matches!(ledger.pay(&item_id, &y, "shared", today()).await, Ok(Payment::Sold { .. })));
+    let states = ledger.release_due(&item_id, &[due("x", 0, false)], later, today()).await.unwrap();
+    assert_eq!(states, [BuyerState::Released]);
+    assert_eq!(ledger.pay(&item_id, &x, "shared", today()).await, Ok(Payment::Used));
 }
 
 #[tokio::test]

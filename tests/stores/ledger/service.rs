@@ -153,7 +153,7 @@ async fn the_database_itself_keeps_the_ends_of_a_hold_and_begins_again_with_a_ne
             "SET state = 'reserved', reserved_at = reserved_at + 1, hold_until = 11, extended_for = NULL",
             "earlier_ends = '{}' AND extensions = 0 AND graces = 0",
         ),
-        ("SET state = 'sold', payment_reference = 'pi'", "earlier_ends = '{}'"),
+        ("SET state = 'sold', payment_reference = 'pi_2'", "earlier_ends = '{}'"),
     ] {
         let mut connection = PgConnection::connect(&server.postgres.url()).await.unwrap();
         let changed = format!("UPDATE fairdrop.sales {change}");
