@@ -155,6 +155,8 @@ impl System {
                 ("FAIRDROP_WORKER_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_EVENTS_RUN_SECONDS", run_seconds.clone()),
                 ("FAIRDROP_WAIT_REPLICAS", "1".into()),
+                // A drop on this machine is short.
+                ("FAIRDROP_HOLD_GRACE_SECONDS", "20".into()),
                 // There is one worker here: if it is killed, the next run can claim its tasks soon.
                 ("FAIRDROP_TASK_IDLE_AFTER_MS", "2000".into()),
             ];

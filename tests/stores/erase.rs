@@ -63,7 +63,9 @@ async fn archived() -> EndingItem {
     ledger
         .execute(
             "INSERT INTO fairdrop.unpaid_holds (item_id, user_token, reserved_at) VALUES ('a', 'david', 1)
-                 ON CONFLICT DO NOTHING",
+                 ON CONFLICT DO NOTHING;
+             INSERT INTO fairdrop.attempts (item_id, user_token, notice, hold_until)
+             VALUES ('a', 'david', 'Paid pay-6', 1)",
         )
         .await
         .unwrap();
@@ -126,7 +128,7 @@ async fn the_database_renames_no_buyer_in_another_way() {
     let rename = |table: &str, to: &str| {
         sqlx::AssertSqlSafe(format!("UPDATE fairdrop.{table} SET user_token = '{to}' WHERE item_id = 'a'"))
     };
-    let tables = ["sales", "payments", "voids", "exclusions", "unpaid_holds", "outbox"];
+    let tables = ["sales", "payments", "voids", "exclusions", "unpaid_holds", "attempts", "outbox"];
     for table in tables {
         for to in ["mallory", PSEUDONYM] {
             let refused = ledger.execute(rename(table, to)).await.unwrap_err().to_string();

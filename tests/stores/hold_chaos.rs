@@ -20,7 +20,7 @@ const BUYERS: usize = 27;
 /// Every third buyer pays, the others let their holds end.
 const PAYS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(100);
-/// The longest pause of the shop between two reports, well below the grace of 12 s.
+/// The longest pause of the shop between two reports, well below the grace of 6 s.
 const REPEAT: Duration = Duration::from_millis(400);
 
 /// A report that is sent this long before the end arrives before it, also on a busy machine.
@@ -57,7 +57,7 @@ impl DropRun {
     /// A last worker finishes what the dead ones have left; then Redis has exactly what the ledger has.
     async fn agrees_in_both_stores(&self, seed: u64) {
         let (item, item_id) = (&self.item, &self.item.item_id);
-        let mut work = item.worker_with(Some("12")).await.unwrap();
+        let mut work = item.worker_with(Some("6")).await.unwrap();
         let began = Instant::now();
         loop {
             work_for(&mut work, Duration::from_secs(1)).await;
@@ -84,7 +84,7 @@ impl DropRun {
     async fn workers(&self, random: &mut StdRng) {
         while self.goes_on() {
             let lives = Duration::from_millis(random.random_range(500..3_000));
-            let mut work = self.item.worker_with(Some("12")).await.unwrap();
+            let mut work = self.item.worker_with(Some("6")).await.unwrap();
             let _ = tokio::time::timeout(lives, async {
                 loop {
                     let _ = work.round(true).await;

@@ -19,7 +19,7 @@ async fn work_until(work: &mut ItemWork, micros: u64) {
 const SHORT: Holds = Holds { hold_seconds: 2, max_hold_seconds: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn holds_that_end_while_no_worker_runs_get_a_grace_as_long_as_the_outage() {
+async fn holds_that_end_while_no_worker_runs_get_a_grace() {
     let item = HeldItem::start(SHORT, &["pays", "does-not", "cancels"]).await.unwrap();
     let mut work = item.worker().await.unwrap();
     work_for(&mut work, Duration::from_millis(300)).await;
@@ -27,13 +27,13 @@ async fn holds_that_end_while_no_worker_runs_get_a_grace_as_long_as_the_outage()
     let ended_at = item.held_until("pays").await;
     tokio::time::sleep(Duration::from_secs(7)).await;
 
-    let mut work = item.worker().await.unwrap();
+    let mut work = item.worker_with(Some("9")).await.unwrap();
     let before = micros_now();
     work.round(true).await.unwrap();
     let grace_until = item.held_until("pays").await;
     assert!(grace_until > ended_at);
     let grace_ms = (grace_until.as_micros() - before) / 1_000;
-    assert!((6_500..12_000).contains(&grace_ms), "a grace of {grace_ms} ms after 7 s");
+    assert!((9_000..14_000).contains(&grace_ms), "a grace of {grace_ms} ms");
     assert_eq!(item.held_until("does-not").await, grace_until);
     assert_eq!(item.query("SELECT count(*) FROM fairdrop.outages").await, 1);
 
@@ -97,6 +97,72 @@ async fn a_payment_that_was_reported_in_time_and_not_decided_is_honoured_when_it
         .map(|sale| sale.user_token.as_str())
         .collect();
     assert_eq!(sold, ["in-time"]);
+}
+
+/// Redis is away for longer than the hold lasts, and the notice is repeated long after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_only_the_ledger_could_note_is_honoured_when_it_is_repeated() {
+    let mut item = HeldItem::start(SHORT, &["paid", "pending", "declined", "silent"]).await.unwrap();
+    // Shorter than the outage: only the note protects these holds.
+    let mut work = item.worker_with(Some("60")).await.unwrap();
+    work_for(&mut work, Duration::from_millis(300)).await;
+    let ends_at = item.held_until("paid").await.as_micros();
+    item.redis.redis.kill();
+    for outcome in ["paid", "pending", "declined"] {
+        let notice = item.notice(outcome, &format!("pi_{outcome}"), outcome);
+        let error = order_confirm::answer(&item.confirm, notice).await.unwrap_err();
+        assert!(error.to_string().contains("status-unavailable"), "{error}");
+    }
+    assert!(micros_now() < ends_at, "the notices are late, not the hold");
+    // Less than an outage.
+    tokio::time::sleep(Duration::from_micros(ends_at + 300_000 - micros_now())).await;
+    item.redis.redis.restart().await.unwrap();
+    work_for(&mut work, Duration::from_secs(3)).await;
+    // The connection is replaced when it fails.
+    let _ = item.state("paid").await;
+    assert_eq!(item.query("SELECT count(*) FROM fairdrop.outages").await, 0, "that was an outage");
+    for buyer in ["declined", "silent"] {
+        assert_eq!(item.state(buyer).await.unwrap(), OrderState::Released, "{buyer}");
+    }
+    assert_eq!(item.held_until("paid").await.as_micros(), ends_at + 60_000_000);
+    assert_eq!(item.send(&item.notice("paid", "pi_paid", "paid")).await, "sold");
+    assert_eq!(item.send(&item.notice("pending", "pi_pending", "paid")).await, "sold");
+}
+
+/// order-confirm is cut off from Redis, which the worker reaches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_in_the_ledger_holds_for_its_hold_and_until_its_notice_is_decided() {
+    let item = HeldItem::start(SHORT, &["repeated", "refused", "b", "late"]).await.unwrap();
+    let mut work = item.worker_with(Some("3")).await.unwrap();
+    work_for(&mut work, Duration::from_millis(300)).await;
+    assert_eq!(item.send(&item.notice("b", "pi_b", "paid")).await, "sold");
+    let stores = source(&item.redis, &item.ledger);
+    let no_redis = |name: &str| match name {
+        "FAIRDROP_MAIN_REDIS_URL" => Some("rediss://127.0.0.1:1".to_owned()),
+        _ => stores(name),
+    };
+    let cut_off = App::from_config(&no_redis).await.unwrap();
+    let unavailable = async |buyer: &str, reference: &str| {
+        let notice = item.notice(buyer, reference, "paid");
+        let error = order_confirm::answer(&cut_off, notice).await.unwrap_err();
+        assert!(error.to_string().contains("status-unavailable"), "{error}");
+    };
+    unavailable("repeated", "pi_repeated").await;
+    unavailable("refused", "pi_b").await;
+    assert_eq!(item.send(&item.notice("refused", "pi_b", "paid")).await, "payment-used");
+    let ends_at = item.held_until("late").await.as_micros();
+    assert!(micros_now() < ends_at, "the notices are late, not the hold");
+    work_until(&mut work, ends_at + 500_000).await;
+    unavailable("late", "pi_late").await;
+    for buyer in ["refused", "late"] {
+        assert_eq!(item.state(buyer).await.unwrap(), OrderState::Released, "{buyer}");
+    }
+    // It is not repeated: the grace ends, and is no second one.
+    assert_eq!(item.held_until("repeated").await.as_micros(), ends_at + 3_000_000);
+    work_until(&mut work, ends_at + 3_500_000).await;
+    assert_eq!(item.state("repeated").await.unwrap(), OrderState::Released);
+    assert_eq!(item.ledger.ledger.prune_attempts().await.unwrap(), 1);
+    assert_eq!(item.query("SELECT count(*) FROM fairdrop.attempts").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,7 +200,8 @@ async fn before_the_migration_reservations_are_recorded_and_after_it_their_holds
         .execute(
             "DROP FUNCTION fairdrop.keep_ends CASCADE;
              DROP FUNCTION fairdrop.serve;
-             DROP TABLE fairdrop.service, fairdrop.outages;
+             DROP FUNCTION fairdrop.noted_until;
+             DROP TABLE fairdrop.service, fairdrop.outages, fairdrop.attempts;
              ALTER TABLE fairdrop.sales DROP COLUMN extensions, DROP COLUMN graces, DROP COLUMN earlier_ends;
              ALTER TABLE fairdrop.items DROP COLUMN max_hold_seconds;
              DELETE FROM fairdrop.migrations WHERE version = 10",

@@ -18,6 +18,9 @@ pub(crate) async fn prune(context: &WorkerContext) {
             tracing::warn!(%error, "could not delete old unpaid holds; the next try is in an hour");
         }
     }
+    if let Err(error) = context.ledger.prune_attempts().await {
+        tracing::warn!(%error, "could not delete old notes of payments; the next try is in an hour");
+    }
 }
 
 fn begins_an_hour(now: Stamp) -> bool {

@@ -44,7 +44,31 @@ impl Confirmed {
 }
 
 pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed, Problem> {
-    // The refusals below are final. A demoted main may lack the item, or have it under an old epoch.
+    let item = match note(app, notice).await {
+        Ok(item) => item,
+        Err(problem) => {
+            if matches!(problem, Problem::StatusUnavailable | Problem::Internal) {
+                note_in_ledger(app, notice).await;
+            }
+            return Err(problem);
+        }
+    };
+    let applied = match notice.outcome {
+        PaymentOutcome::Paid => sell(app, notice, &item).await,
+        PaymentOutcome::Pending => extend(app, notice, &item).await,
+        PaymentOutcome::Declined => decline(app, notice, &item).await,
+        PaymentOutcome::Failed | PaymentOutcome::Cancelled => release(app, notice, &item).await,
+    };
+    let leaves_a_hold = applied.as_ref().map_or_else(is_decided, |confirmed| confirmed.status == "reserved");
+    if notice.outcome.may_have_money() && leaves_a_hold {
+        forget_attempt(app, notice).await;
+    }
+    applied
+}
+
+/// Reads the notice's item, and notes the notice in Redis if there may be money.
+async fn note(app: &App, notice: &PaymentNotice) -> Result<Item, Problem> {
+    // The refusals of a notice are final. A demoted main may lack the item, or have it under an old epoch.
     let item = match app.queue.item_on_primary(&notice.item_id).await {
         Ok(item) => item,
         Err(ItemError::Link(_)) => return Err(Problem::StatusUnavailable),
@@ -62,17 +86,23 @@ pub(crate) async fn apply(app: &App, notice: &PaymentNotice) -> Result<Confirmed
         let recorded = app.queue.record_attempt(&notice.item_id, &notice.user_token, &attempt(notice)).await;
         recorded.map_err(|_| Problem::StatusUnavailable)?;
     }
-    let applied = match notice.outcome {
-        PaymentOutcome::Paid => sell(app, notice, &item).await,
-        PaymentOutcome::Pending => extend(app, notice, &item).await,
-        PaymentOutcome::Declined => decline(app, notice, &item).await,
-        PaymentOutcome::Failed | PaymentOutcome::Cancelled => release(app, notice, &item).await,
-    };
-    let leaves_a_hold = applied.as_ref().map_or_else(is_decided, |confirmed| confirmed.status == "reserved");
-    if notice.outcome.may_have_money() && leaves_a_hold {
-        forget_attempt(app, notice).await;
+    Ok(item)
+}
+
+/// Redis has not noted the notice: the ledger does, so that the hold waits for its repetition all the same.
+async fn note_in_ledger(app: &App, notice: &PaymentNotice) {
+    if !notice.outcome.may_have_money() {
+        return;
     }
-    applied
+    let PaymentNotice { item_id, user_token, .. } = notice;
+    match app.ledger.note_attempt(item_id, user_token, &attempt(notice)).await {
+        Ok(is_noted) => {
+            tracing::warn!(%item_id, is_noted, "could not note a payment notice in Redis; noted it in the ledger, if that has a hold of its buyer");
+        }
+        Err(error) => {
+            tracing::error!(%error, %item_id, "could not note a payment notice in Redis or in the ledger; its hold may end before the notice is repeated, unless this is an outage of the workers, too");
+        }
+    }
 }
 
 /// What the record of a notice names: another outcome of the same payment may still wait for its decision.
@@ -82,10 +112,16 @@ fn attempt(notice: &PaymentNotice) -> String {
 
 /// After the answer to a notice, the hold goes on to the end that the answer names, or to its own.
 async fn forget_attempt(app: &App, notice: &PaymentNotice) {
-    let forgotten = app.queue.forget_attempt(&notice.item_id, &notice.user_token, &attempt(notice)).await;
-    if let Err(error) = forgotten {
-        tracing::warn!(%error, item_id = %notice.item_id, "could not delete the record of a decided payment notice; the hold of its buyer gets a grace");
-    }
+    let PaymentNotice { item_id, user_token, .. } = notice;
+    let attempt = attempt(notice);
+    let in_redis = app.queue.forget_attempt(item_id, user_token, &attempt).await;
+    let in_ledger = app.ledger.forget_attempt(item_id, user_token, &attempt).await;
+    let error = match (in_redis, in_ledger) {
+        (Ok(()), Ok(())) => return,
+        (Err(error), _) => error.to_string(),
+        (_, Err(error)) => error.to_string(),
+    };
+    tracing::warn!(%error, %item_id, "could not delete the record of a decided payment notice; the hold of its buyer gets a grace");
 }
 
 async fn sell(app: &App, notice: &PaymentNotice, item: &Item) -> Result<Confirmed, Problem> {

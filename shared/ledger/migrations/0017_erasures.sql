@@ -39,6 +39,8 @@ CREATE TRIGGER a_check_erasure BEFORE UPDATE ON fairdrop.exclusions
     FOR EACH ROW WHEN (NEW.user_token IS DISTINCT FROM OLD.user_token) EXECUTE FUNCTION fairdrop.check_erasure();
 CREATE TRIGGER a_check_erasure BEFORE UPDATE ON fairdrop.unpaid_holds
     FOR EACH ROW WHEN (NEW.user_token IS DISTINCT FROM OLD.user_token) EXECUTE FUNCTION fairdrop.check_erasure();
+CREATE TRIGGER a_check_erasure BEFORE UPDATE ON fairdrop.attempts
+    FOR EACH ROW WHEN (NEW.user_token IS DISTINCT FROM OLD.user_token) EXECUTE FUNCTION fairdrop.check_erasure();
 CREATE TRIGGER a_check_erasure BEFORE UPDATE ON fairdrop.outbox
     FOR EACH ROW WHEN (NEW.user_token IS DISTINCT FROM OLD.user_token) EXECUTE FUNCTION fairdrop.check_erasure();
 

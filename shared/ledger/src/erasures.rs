@@ -10,7 +10,7 @@ use shared::user_token::UserToken;
 use sqlx::Row;
 
 /// The tables that have buyers.
-const TABLES: [&str; 6] = ["sales", "payments", "voids", "exclusions", "unpaid_holds", "outbox"];
+const TABLES: [&str; 7] = ["sales", "payments", "voids", "exclusions", "unpaid_holds", "attempts", "outbox"];
 
 /// What an operator asks for.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@
 
 mod access;
 mod at_risk;
+mod attempts;
 mod ends;
 mod epoch;
 mod erasures;

@@ -37,7 +37,8 @@ pub struct Due {
     pub hold_until: Stamp,
     /// Whether the buyer has cancelled before the end.
     pub cancelled: bool,
-    /// A payment was reported before the hold's end and is not decided: the hold goes on to this moment.
+    /// Redis has the note of a payment that was reported before the hold's end and is not decided: the hold goes on to this
+    /// moment.
     pub kept_until: Option<Stamp>,
 }
 
@@ -46,8 +47,8 @@ impl Ledger {
     /// buyer has cancelled. Returns the state of each buyer afterwards.
     ///
     /// A hold does not end by itself if the item keeps the holds of earlier epochs, or if no worker has
-    /// [served](Self::serve) just before. If there was an outage, or a payment was reported in time, the hold is
-    /// extended.
+    /// [served](Self::serve) just before. If there was an outage, or a payment was reported in time (`kept_until`, or a
+    /// [note](Self::note_attempt) in the ledger), the hold is extended.
     pub async fn release_due(
         &self,
         item_id: &ItemId,
@@ -130,14 +131,17 @@ impl Ledger {
 /// extension.
 const GIVE_GRACE: &str = "
     UPDATE fairdrop.sales AS sale
-       SET hold_until = greatest(service.grace_until, due.kept_until), graces = sale.graces + 1, epoch = $6
+       SET hold_until = greatest(service.grace_until, due.kept_until,
+                                 fairdrop.noted_until(sale.item_id, sale.user_token, sale.hold_until)),
+           graces = sale.graces + 1, epoch = $6
       FROM (SELECT coalesce(max(grace_until), 0) AS grace_until FROM fairdrop.service) AS service,
            unnest($2::text[], $3::bigint[], $4::boolean[], $7::bigint[])
                AS due (user_token, hold_until, cancelled, kept_until)
      WHERE sale.item_id = $1 AND sale.user_token = due.user_token AND sale.state = 'reserved'
        AND due.hold_until = ANY (sale.earlier_ends || sale.hold_until)
        AND NOT due.cancelled AND sale.hold_until <= $5 AND sale.graces < 8
-       AND greatest(service.grace_until, due.kept_until) > $5";
+       AND greatest(service.grace_until, due.kept_until,
+                    fairdrop.noted_until(sale.item_id, sale.user_token, sale.hold_until)) > $5";
 
 /// A hold that was extended may have a later end than in Redis. The comparison with the last moment of service is for a
 /// process that was frozen since, and for a clock that was set back.
