@@ -45,10 +45,10 @@ async fn status(system: &System, client: &Client, buyer: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_of_stripe_sell_hold_and_release() {
     let system = one_region().await.unwrap();
-    let with = json!({ "stock_total": 3, "hold_seconds": 600, "max_hold_seconds": 1_209_600 });
+    let with = json!({ "stock_total": 5, "hold_seconds": 600, "max_hold_seconds": 864_000 });
     announce(&system, "a", with).await.unwrap();
     let client = Client::of(&system, 0).unwrap();
-    for buyer in ["card", "voucher", "gives-up"] {
+    for buyer in ["card", "voucher", "debit", "transfer", "gives-up"] {
         let token = system.identity.token(buyer).unwrap();
         assert_eq!(client.order("a", &token).await.unwrap().status, 202);
         eventually(&format!("{buyer} has a unit"), TIMEOUT, async || {
@@ -78,6 +78,22 @@ async fn webhooks_of_stripe_sell_hold_and_release() {
     assert_eq!(held["reserved_until"], json!(expires_at * 1_000_000), "{held}");
     assert_eq!(status(&system, &client, "voucher").await["reserved_until"], json!(expires_at * 1_000_000));
     assert_eq!(deliver(&app, "payment_intent.succeeded", &voucher).await["status"], "sold");
+
+    // A bank takes days, and a buyer until the transfer: the units are held up to the item's limit of 10 days.
+    let mut transfer = intent("transfer", "pi_transfer");
+    transfer["next_action"] = json!({ "type": "display_bank_transfer_instructions",
+        "display_bank_transfer_instructions": { "amount_remaining": 1_000 } });
+    for (buyer, kind, object) in [
+        ("debit", "payment_intent.processing", intent("debit", "pi_debit")),
+        ("transfer", "payment_intent.requires_action", transfer),
+    ] {
+        let first_end = status(&system, &client, buyer).await["reserved_until"].as_u64().unwrap();
+        let limit = first_end + (864_000 - 600) * 1_000_000;
+        for _ in 0..2 {
+            assert_eq!(deliver(&app, kind, &object).await["reserved_until"], json!(limit), "{buyer}");
+        }
+        assert_eq!(deliver(&app, "payment_intent.succeeded", &object).await["status"], "sold", "{buyer}");
+    }
 
     // The buyer gives up; the money that comes nevertheless has to be returned.
     let gives_up = intent("gives-up", "pi_gives_up");

@@ -96,7 +96,7 @@ pub async fn handle(app: &App, request: Request, now_seconds: u64) -> Value {
     let Ok(event) = serde_json::from_slice::<Event>(&body) else {
         return answer(400, &json!({ "refused": "the body is no event" }));
     };
-    let notice = match notice(&event) {
+    let notice = match notice(&event, now_seconds) {
         Ok(Some(notice)) => notice,
         Ok(None) => return answer(200, &json!({ "ignored": event.kind })),
         Err(error) => {
