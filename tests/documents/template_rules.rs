@@ -102,6 +102,22 @@ fn every_alarm_has_a_runbook_heading_and_a_reason_for_missing_data() {
 }
 
 /// Lambda takes a metric's line, which has no level, for INFO, and drops it above that level.
+/// `erase` answers until when they may have an erased buyer's name.
+#[test]
+fn erase_knows_how_long_dead_letters_snapshots_and_live_connections_are_kept() {
+    let read = |page: &str| std::fs::read_to_string(workspace().join(page)).unwrap();
+    let letters = template::resources(&template::read().unwrap()).remove("DeadLetters").unwrap();
+    let kept = format!("MessageRetentionPeriod: {}\n", drop_admin::DEAD_LETTERS.as_secs());
+    assert!(letters.contains(&kept), "{letters}");
+    let days = drop_admin::REDIS_SNAPSHOTS.as_secs() / 86_400;
+    let redis = template::resources(&read("stores.yaml")).remove("Redis").unwrap();
+    let kept = format!("SnapshotRetentionLimit: !If [JoinsGlobal, !Ref AWS::NoValue, {days}]\n");
+    assert!(redis.contains(&kept), "{redis}");
+    let registry = read("shared/live/src/registry.rs").replace('_', "");
+    let life = format!("MAXLIFESECONDS: u32 = {};", drop_admin::LIVE_CONNECTION.as_secs());
+    assert!(registry.contains(&life), "{life}");
+}
+
 #[test]
 fn no_parameter_switches_a_metric_off() {
     let template = template::read().unwrap();

@@ -154,3 +154,16 @@ async fn the_database_renames_no_buyer_in_another_way() {
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "{refused:?}");
     assert!(dump(&ending).await.contains("alice"));
 }
+
+/// An order log has a withdrawal from after the closing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_logs_of_an_item_are_searched_long_after_its_archiving() {
+    let ending = archived().await;
+    let mut ledger = connect(&ending).await;
+    ledger.execute("UPDATE fairdrop.items SET closes_at = 5, opens_at = 4").await.unwrap();
+    let archived_at: i64 =
+        sqlx::query_scalar("SELECT archived_at FROM fairdrop.items").fetch_one(&mut ledger).await.unwrap();
+    let items = ending.stores.ledger.named_items(None, 10).await.unwrap();
+    let ended_at: Vec<_> = items.iter().map(|item| item.ended_at.map(|at| at.as_micros())).collect();
+    assert_eq!(ended_at, [Some(archived_at.cast_unsigned())]);
+}

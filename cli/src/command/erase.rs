@@ -9,7 +9,8 @@ use serde_json::Value;
 /// Remove a buyer's name from the ledger and the order logs
 ///
 /// Refused while the buyer is in an item that is not archived. Rows stay with a pseudonym, so that audits still verify; the
-/// references of payments stay, too. The answer names until when backups still have the name. Goes through all items.
+/// references of payments stay, too. The answer names until when backups, the dead-letter queue and live connections may still
+/// have the name. Goes through all items.
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "Example: fairdrop erase 'auth0|6532' --by Ann")]
 pub(crate) struct Erase {
@@ -51,6 +52,9 @@ impl Command for Erase {
                 "ledger_backups_end_at",
                 "log_backups_end_at",
                 "log_streams_end_at",
+                "dead_letters_end_at",
+                "redis_snapshots_end_at",
+                "live_ends_at",
             ],
         )
     }

@@ -24,6 +24,12 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 const EXPIRED: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long DynamoDB keeps backups for point-in-time recovery.
 const LOG_BACKUPS: Duration = Duration::from_secs(35 * 24 * 3_600);
+/// How long the dead-letter queue keeps an event, possibly a payment notice (`template.yaml`).
+pub const DEAD_LETTERS: Duration = Duration::from_secs(14 * 24 * 3_600);
+/// How long ElastiCache keeps the automatic snapshots of Redis (`stores.yaml`).
+pub const REDIS_SNAPSHOTS: Duration = Duration::from_secs(24 * 3_600);
+/// The longest life of a connection for live updates: the registry has its buyer until then (`shared/live`).
+pub const LIVE_CONNECTION: Duration = Duration::from_secs(2 * 3_600);
 
 /// Where the next command goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,12 +144,15 @@ fn remains(now: Stamp, backups_kept: Option<Duration>) -> Value {
         "ledger_backups_end_at": backups_kept.map(|kept| now.saturating_add(kept)),
         "log_backups_end_at": now.saturating_add(LOG_BACKUPS),
         "log_streams_end_at": now.saturating_add(DAY),
+        "dead_letters_end_at": now.saturating_add(DEAD_LETTERS),
+        "redis_snapshots_end_at": now.saturating_add(REDIS_SNAPSHOTS),
+        "live_ends_at": now.saturating_add(LIVE_CONNECTION),
     })
 }
 
 /// Whether an order log may have records of the item.
 fn has_records(item: &NamedItem, now: Stamp) -> bool {
-    item.closes_at.is_none_or(|closed| closed.saturating_add(RETENTION + EXPIRED) > now)
+    item.ended_at.is_none_or(|ended| ended.saturating_add(RETENTION + EXPIRED) > now)
 }
 
 async fn erase_from_logs(app: &App, item_id: &ItemId, buyer: &UserToken) -> Result<u64, EraseError> {
@@ -202,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_closed_long_ago_has_no_records() {
+    fn an_item_that_ended_long_ago_has_no_records() {
         let day = |days: u64| Stamp::from_micros(days * 86_400_000_000).unwrap();
-        let item = |closes_at| NamedItem { item_id: "a".parse().unwrap(), closes_at, is_archived: true };
+        let item = |ended_at| NamedItem { item_id: "a".parse().unwrap(), ended_at, is_archived: true };
         assert!(has_records(&item(Some(day(100))), day(136)));
         assert!(!has_records(&item(Some(day(100))), day(138)));
         assert!(has_records(&item(None), day(1_000)));

@@ -17,6 +17,7 @@ mod repair;
 mod restock;
 mod void;
 
+pub use erase::{DEAD_LETTERS, LIVE_CONNECTION, REDIS_SNAPSHOTS};
 pub use error::AdminError;
 
 use audit::{AuditCursor, AuditFormat};

@@ -26,7 +26,9 @@ pub struct Erasure<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedItem {
     pub item_id: ItemId,
-    pub closes_at: Option<Stamp>,
+    /// When it closed, or was archived if that was later. An order log may have records of it from until then: a buyer may
+    /// withdraw an order after the closing.
+    pub ended_at: Option<Stamp>,
     pub is_archived: bool,
 }
 
@@ -39,8 +41,8 @@ impl Ledger {
     ) -> Result<Vec<NamedItem>, LedgerError> {
         self.within_limit(async {
             let rows = sqlx::query(
-                "SELECT item_id, closes_at, archived_at IS NOT NULL AS is_archived FROM fairdrop.items
-                  WHERE item_id > $1 ORDER BY item_id LIMIT $2",
+                "SELECT item_id, greatest(closes_at, archived_at) AS ended_at, archived_at IS NOT NULL AS is_archived
+                   FROM fairdrop.items WHERE item_id > $1 ORDER BY item_id LIMIT $2",
             )
             .bind(after.map_or("", ItemId::as_str))
             .bind(i64::from(most))
@@ -51,7 +53,7 @@ impl Ledger {
                 .map(|row| {
                     Ok(NamedItem {
                         item_id: row.try_get::<String, _>("item_id")?.parse().map_err(malformed)?,
-                        closes_at: row.try_get::<Option<i64>, _>("closes_at")?.map(stamp).transpose()?,
+                        ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(stamp).transpose()?,
                         is_archived: row.try_get("is_archived")?,
                     })
                 })
