@@ -1,8 +1,10 @@
 //! Holds that have ended, and reservations that buyers have cancelled.
 
+use crate::WorkerContext;
 use crate::item_work::{BatchFill, ItemWork, RoundError};
 use ledger::{BuyerState, Due};
 use shared::queue::{MAX_BATCH, ReservationOutcome, Settlement};
+use shared::user_token::UserToken;
 
 impl ItemWork {
     /// Lets the ledger decide a batch of due reservations, and writes its decisions to Redis.
@@ -42,6 +44,7 @@ impl ItemWork {
             })
             .collect();
         let changed = self.context.queue.settle(&self.item_id, &settlements).await?;
+        self.mark_excluded(&settlements).await;
         let released = settlements
             .iter()
             .filter(|one| matches!(one.outcome, ReservationOutcome::Released { .. }))
@@ -58,5 +61,21 @@ impl ItemWork {
         // The whole batch waits for its tasks: skip it, and take the normal pause.
         self.due_to_skip = if found == BatchFill::Full { self.due_to_skip + MAX_BATCH } else { 0 };
         Ok(BatchFill::Empty)
+    }
+
+    /// Marks the excluded buyers whose units have ended now.
+    async fn mark_excluded(&self, settlements: &[Settlement]) {
+        let has_ended = |one: &&Settlement| {
+            matches!(one.outcome, ReservationOutcome::Released { .. } | ReservationOutcome::Voided)
+        };
+        let ended: Vec<&UserToken> =
+            settlements.iter().filter(has_ended).map(|one| &one.user_token).collect();
+        if ended.is_empty() {
+            return;
+        }
+        let WorkerContext { queue, ledger, .. } = &self.context;
+        if let Err(error) = reconcile::mark_excluded(queue, ledger, &self.item_id, &ended).await {
+            tracing::warn!(%error, item_id = %self.item_id, "could not mark excluded buyers in Redis whose units have ended; the ledger refuses their next reservations");
+        }
     }
 }

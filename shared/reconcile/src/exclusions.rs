@@ -1,11 +1,33 @@
 //! Excluded buyers: the ledger has them, and Redis their marks.
 
 use crate::{PAGE, ReconcileError, Stores, scores_of};
-use ledger::{Exclusion, LedgerError, Sale};
+use ledger::{Exclusion, Ledger, LedgerError, Sale};
 use shared::item::ItemId;
-use shared::queue::ItemError;
+use shared::queue::{ItemError, LinkError, Queue};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
+
+/// Marks those of `buyers` in Redis whom the ledger excludes. They had a unit until now, and therefore no mark.
+pub async fn mark_excluded(
+    queue: &Queue,
+    ledger: &Ledger,
+    item_id: &ItemId,
+    buyers: &[&UserToken],
+) -> Result<(), ReconcileError> {
+    let excluded = match ledger.excluded_among(item_id, buyers).await {
+        // There are none before the migration.
+        Err(error) if error.needs_migration() => return Ok(()),
+        excluded => Vec::from_iter(excluded?),
+    };
+    if excluded.is_empty() {
+        return Ok(());
+    }
+    match queue.exclude(item_id, &excluded).await {
+        // Redis does not have the item any more.
+        Err(LinkError::Refused(code)) if code == "NOITEM" => Ok(()),
+        marked => Ok(marked.map(drop).map_err(ItemError::from)?),
+    }
+}
 
 /// Marks the excluded buyers in Redis who have no unit and no mark, if `repair`. Returns how many there were.
 pub(crate) async fn compare(stores: &Stores, item_id: &ItemId, repair: bool) -> Result<u64, ReconcileError> {
