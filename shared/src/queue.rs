@@ -59,7 +59,8 @@ pub use place::{
 };
 pub(crate) use place::{FIRST_PAUSE, MAX_PAUSE};
 pub use restore::{
-    RESTORE_SLOTS, RESTORE_TIMEOUT, RESTORE_WANTED, RestoreCall, RestoreCause, RestoreEnd, RestoredBatch,
+    RESTORE_PAUSE, RESTORE_REPETITIONS, RESTORE_SLOTS, RESTORE_TIMEOUT, RESTORE_WANTED, RestoreBegin,
+    RestoreCall, RestoreCause, RestoreEnd, RestoreGivenUp, RestoredBatch,
 };
 pub use settle::{DueBatch, DueReservation, ReservationOutcome, Settlement};
 pub use status::{ItemStatus, MAX_NOTIFICATIONS, MAX_STATUS_BUYERS, Notification, ReadFrom};

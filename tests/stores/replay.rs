@@ -1,6 +1,7 @@
 //! Restoring a queue from the order logs, on a real Redis and a real PostgreSQL: random histories before a loss, orders and
 //! withdrawals during the replay, and a model of what has to wait afterwards.
 
+mod again;
 mod answers;
 mod exclusions;
 mod gaps;
@@ -23,7 +24,8 @@ use shared::config::RedisConfig;
 use shared::item::{ItemId, NewItem};
 use shared::permit::Permit;
 use shared::queue::{
-    BatchOrder, Keys, Link, MAX_BATCH, OrderState, Placement, Queue, RESTORE_WANTED, RestoreEnd,
+    BatchOrder, Keys, Link, MAX_BATCH, OrderState, Placement, Queue, RESTORE_WANTED, RestoreBegin,
+    RestoreEnd, RestoreGivenUp,
 };
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;

@@ -2,7 +2,7 @@
 
 use crate::App;
 use futures::stream::{self, StreamExt};
-use replay::{ReplayError, ReplayOptions, by_urgency};
+use replay::{AGAIN_AFTER, ReplayError, ReplayOptions, by_urgency};
 use shared::item::ItemId;
 use shared::item_runs;
 use shared::queue::{ItemError, LinkError, RestoreCause};
@@ -15,9 +15,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// Items that are restored at the same time. Each reads the buckets of all logs.
 const PARALLEL_ITEMS: usize = 4;
-/// From a replay to the next one, once: by then no process of order-place writes to the primary of before any more. A batch
-/// ends within 22 s: a run of 12 s, whose last attempt takes 10 s at most.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// No replay begins with less time. One that a run's end stops begins again in the next run. A run starts every minute and
 /// lasts for three, so that one of them has as much.
 const SHORTEST: Duration = Duration::from_secs(120);
@@ -83,20 +80,38 @@ async fn restore(app: &App, item_id: &ItemId, cause: RestoreCause, until: Instan
     }
     let limit = until.saturating_duration_since(Instant::now());
     let again_after = (cause != RestoreCause::Again).then_some(AGAIN_AFTER);
-    let options = ReplayOptions { limit, again_after, ..ReplayOptions::default() };
+    let options = ReplayOptions { cause: Some(cause), limit, again_after, ..ReplayOptions::default() };
     let crate::WorkerContext { queue, ledger, .. } = &app.context;
     match replay::replay(item_id, queue, ledger, &app.logs, &options).await {
         Ok(report) => {
             tracing::info!(%item_id, ?cause, ?report, "the queue of an item was restored from the order logs");
             true
         }
-        Err(ReplayError::InProgress | ReplayError::TakenOver | ReplayError::Item(ItemError::Finished(_))) => {
-            true
-        }
+        Err(
+            ReplayError::InProgress
+            | ReplayError::NotDue
+            | ReplayError::TakenOver
+            | ReplayError::Item(ItemError::Finished(_)),
+        ) => true,
         Err(error) => {
-            metrics::counter!("replays_failed", "Item" => item_id.to_string()).increment(1);
-            tracing::error!(%error, %item_id, "could not restore the queue of an item from the order logs; trying again, and nothing of the item is sold until then");
+            count_failure(item_id, &error);
             false
+        }
+    }
+}
+
+fn count_failure(item_id: &ItemId, error: &ReplayError) {
+    metrics::counter!("replays_failed", "Item" => item_id.to_string()).increment(1);
+    match error {
+        ReplayError::SalesGoOn { is_repeated: true, .. } => {
+            tracing::error!(%error, %item_id, "could not replay an item again; trying again later");
+        }
+        ReplayError::SalesGoOn { is_repeated: false, .. } => {
+            metrics::counter!("replays_abandoned", "Item" => item_id.to_string()).increment(1);
+            tracing::error!(%error, %item_id, "could not replay an item again, and the worker does not try any more: orders that an old primary accepted may be missing; `fairdrop replay` puts them back");
+        }
+        error => {
+            tracing::error!(%error, %item_id, "could not restore the queue of an item from the order logs; trying again, and nothing of the item is sold until then");
         }
     }
 }

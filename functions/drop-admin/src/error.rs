@@ -28,7 +28,7 @@ pub enum AdminError {
     OnlyInLedger(ItemId),
     #[error(transparent)]
     NotRebuilt(RebuildError),
-    #[error("the queue of the item was not restored: {0}")]
+    #[error("the queue of the item was not restored: {0}{advice}", advice = advice(.0))]
     NotReplayed(#[from] ReplayError),
     #[error(
         "this stack has no order logs to replay, and the item waits for none: FAIRDROP_ORDER_LOGS is not set"
@@ -143,5 +143,15 @@ impl From<AdminError> for Diagnostic {
             AdminError::NoSuchCursor => "NoSuchCursor",
         };
         Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
+    }
+}
+
+/// What becomes of an item that was not replayed.
+fn advice(error: &ReplayError) -> &'static str {
+    match error {
+        ReplayError::RegionUnreadable { .. } => {
+            "; the item stays unsold until the log is read or an operator leaves the region out"
+        }
+        _ => "",
     }
 }

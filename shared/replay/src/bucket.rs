@@ -6,11 +6,13 @@ use crate::pass::Pass;
 use crate::report::RegionReport;
 use crate::{RecordSource, ReplayError};
 use futures::future::try_join_all;
-use order_log::{Bucket, LogRecord};
-use shared::item::Gate;
+use order_log::{Bucket, LogRecord, OrderLogError};
+use shared::item::{Gate, ItemId};
 use shared::queue::{BatchOrder, MAX_BATCH, MAX_PLACED};
 use shared::stamp::Stamp;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// How often a bucket is read again in which withdrawals removed orders.
 const MAX_ROUNDS: u32 = 5;
@@ -58,7 +60,7 @@ async fn round_of<S: RecordSource>(
     bucket: u8,
     since: Stamp,
 ) -> Result<Settled, ReplayError> {
-    let buckets = try_join_all(pass.logs.iter().map(|log| read(pass, *log, bucket, since))).await?;
+    let buckets = try_join_all(pass.logs.iter().map(|log| read(pass.item_id, *log, bucket, since))).await?;
     let mut regions: Vec<RegionReport> = buckets
         .iter()
         .map(|one| RegionReport {
@@ -86,8 +88,25 @@ async fn round_of<S: RecordSource>(
     Ok(Settled { orders, regions, withdrawn })
 }
 
+/// Reads one bucket of all logs, for at most `limit` each: fails if one of them cannot be read.
+pub(crate) async fn probe<S: RecordSource>(
+    item_id: &ItemId,
+    logs: &[&S],
+    now: Stamp,
+    limit: Duration,
+) -> Result<(), ReplayError> {
+    let probed = logs.iter().map(async |log| match timeout(limit, read(item_id, *log, 0, now)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let error = OrderLogError::Unanswered(format!("no answer within {} s", limit.as_secs()));
+            Err(ReplayError::RegionUnreadable { region: log.region().to_owned(), error })
+        }
+    });
+    try_join_all(probed).await.map(drop)
+}
+
 async fn read<S: RecordSource>(
-    pass: &Pass<'_, S>,
+    item_id: &ItemId,
     log: &S,
     bucket: u8,
     since: Stamp,
@@ -95,5 +114,5 @@ async fn read<S: RecordSource>(
     // Nothing closes the semaphore.
     let _permit = READS.acquire().await;
     let unreadable = |error| ReplayError::RegionUnreadable { region: log.region().to_owned(), error };
-    log.bucket(pass.item_id, bucket, since).await.map_err(unreadable)
+    log.bucket(item_id, bucket, since).await.map_err(unreadable)
 }

@@ -19,6 +19,7 @@ pub use report::{RegionReport, ReplayReport};
 pub use source::RecordSource;
 pub use urgency::by_urgency;
 
+use bucket::probe;
 use calls::{Slots, repeat};
 use futures::future::{Either, select};
 use ledger::{Ledger, LedgerError};
@@ -26,7 +27,9 @@ use order_log::{OrderLogError, RETENTION};
 use pass::{Pass, restore_all, withdraw_since};
 use sales::SalesOfItem;
 use shared::item::ItemId;
-use shared::queue::{ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreEnd};
+use shared::queue::{
+    ItemError, LinkError, Queue, RESTORE_TIMEOUT, RestoreBegin, RestoreCause, RestoreEnd, RestoreGivenUp,
+};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -35,10 +38,19 @@ use std::time::{Duration, Instant};
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A record may have a stamp that is this much older than its write: a write is repeated, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
+/// How long a log may take to show that it can be read, before the replay of an item that is sold stops its sales.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// From a replay to the next one: by then no process of order-place writes to the primary of before any more. A batch ends
+/// within 22 s: a run of 12 s, whose last attempt takes 10 s at most.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// How to replay.
 #[derive(Clone, Debug)]
 pub struct ReplayOptions {
+    /// Why the caller replays the item, as it has [found](Queue::restores_due): nothing is done if this no longer holds.
+    /// `None`: it is replayed in any case.
+    pub cause: Option<RestoreCause>,
     /// Regions whose logs are left out: an operator has decided so.
     pub without: Vec<String>,
     /// Another replay of the item is taken over if it made no step for this time.
@@ -53,6 +65,7 @@ pub struct ReplayOptions {
 impl Default for ReplayOptions {
     fn default() -> Self {
         Self {
+            cause: None,
             without: Vec::new(),
             take_over_after: RESTORE_TIMEOUT,
             limit: Duration::from_secs(600),
@@ -61,17 +74,21 @@ impl Default for ReplayOptions {
     }
 }
 
-/// Why an item was not replayed. Except after `NoSuchRegion`, it goes on waiting for a replay, and no unit of it is sold.
+/// Why an item was not replayed. It goes on waiting for a replay, and no unit of it is sold, except after `NoSuchRegion`,
+/// `NotDue` and `SalesGoOn`.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    #[error(
-        "could not read the order log of {region}: {error}; the item stays unsold until it is read or an operator leaves the region out"
-    )]
+    #[error("could not read the order log of {region}: {error}")]
     RegionUnreadable { region: String, error: OrderLogError },
     #[error("there is no order log of region {0}")]
     NoSuchRegion(String),
     #[error("another replay of the item is in progress")]
     InProgress,
+    #[error("another replay of the item has ended meanwhile")]
+    NotDue,
+    /// It was sold when the replay began, and is sold again. If the replay is not repeated, it has failed too often.
+    #[error("{error}; the item is sold meanwhile")]
+    SalesGoOn { error: Box<Self>, is_repeated: bool },
     #[error("another replay of the item has taken over")]
     TakenOver,
     #[error("another Redis has become the primary during the replay; it has to begin again")]
@@ -106,33 +123,65 @@ pub async fn replay<S: RecordSource>(
     }
     // The standard library's hash keys are random.
     let token = format!("{:016x}", RandomState::new().build_hasher().finish());
-    if !queue.restore_begin(item_id, &token, options.take_over_after).await? {
-        return Err(ReplayError::InProgress);
-    }
     let logs: Vec<&S> =
         logs.iter().filter(|log| !options.without.iter().any(|name| name == log.region())).collect();
+    // A log that does not answer stops no sales.
+    let probed = match options.cause {
+        Some(RestoreCause::Again) => probe(item_id, &logs, queue.main_time().await?, PROBE_LIMIT).await,
+        _ => Ok(()),
+    };
+    match queue.restore_begin_if(item_id, &token, options.take_over_after, options.cause).await? {
+        RestoreBegin::Begun => {}
+        RestoreBegin::InProgress => return Err(ReplayError::InProgress),
+        RestoreBegin::NotDue => return Err(ReplayError::NotDue),
+    }
+    let outcome = match probed {
+        Ok(()) => put_back(item_id, &token, queue, ledger, &logs, options).await,
+        Err(error) => Err(error),
+    };
+    let error = match outcome {
+        Ok(report) => return Ok(report),
+        Err(error) => error,
+    };
+    let given_up = queue.restore_give_up(item_id, &token).await.inspect_err(|error| {
+        tracing::warn!(%error, %item_id, "could not give up a replay that failed; the next one begins when this one has timed out");
+    });
+    Err(match given_up {
+        Ok(RestoreGivenUp::SoldAndRepeated) => {
+            ReplayError::SalesGoOn { error: Box::new(error), is_repeated: true }
+        }
+        Ok(RestoreGivenUp::SoldAndLeft) => {
+            ReplayError::SalesGoOn { error: Box::new(error), is_repeated: false }
+        }
+        Ok(RestoreGivenUp::Waits | RestoreGivenUp::NotMine) | Err(_) => error,
+    })
+}
+
+/// Puts the orders back, and ends the replay `token`, which has begun.
+async fn put_back<S: RecordSource>(
+    item_id: &ItemId,
+    token: &str,
+    queue: &Queue,
+    ledger: &Ledger,
+    logs: &[&S],
+    options: &ReplayOptions,
+) -> Result<ReplayReport, ReplayError> {
     let passes = async {
         let item = queue.item_on_primary(item_id).await?;
         let sales = SalesOfItem::new(item_id, ledger);
-        let pass = Pass { item_id, item, token: &token, queue, sales, logs: &logs, slots: Slots::default() };
+        let pass = Pass { item_id, item, token, queue, sales, logs, slots: Slots::default() };
         match select(pin!(run_passes(&pass)), pin!(keep_alive(&pass))).await {
             Either::Left((report, _)) => report,
             Either::Right((error, _)) => Err(error),
         }
     };
     let passes = tokio::time::timeout(options.limit, passes);
-    let outcome = match passes.await.unwrap_or(Err(ReplayError::TooLong(options.limit))) {
-        Ok(report) => match queue.restore_end(item_id, &token, options.again_after).await? {
-            RestoreEnd::Ended => return Ok(ReplayReport { without: options.without.clone(), ..report }),
-            RestoreEnd::NotMine => ReplayError::TakenOver,
-            RestoreEnd::PrimaryChanged => ReplayError::PrimaryChanged,
-        },
-        Err(error) => error,
-    };
-    if let Err(error) = queue.restore_give_up(item_id, &token).await {
-        tracing::warn!(%error, %item_id, "could not give up a replay that failed; the next one begins when this one has timed out");
+    let report = passes.await.unwrap_or(Err(ReplayError::TooLong(options.limit)))?;
+    match queue.restore_end(item_id, token, options.again_after).await? {
+        RestoreEnd::Ended => Ok(ReplayReport { without: options.without.clone(), ..report }),
+        RestoreEnd::NotMine => Err(ReplayError::TakenOver),
+        RestoreEnd::PrimaryChanged => Err(ReplayError::PrimaryChanged),
     }
-    Err(outcome)
 }
 
 /// Makes steps that do nothing, so that no other replay takes this one over. Ends only with an error.

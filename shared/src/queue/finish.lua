@@ -19,6 +19,6 @@ for i = 2, 3 do
   if item[i] and tonumber(item[i]) > tonumber(last) then last = item[i] end
 end
 redis.call('HSET', KEYS[1], 'finished', ARGV[1], 'last_closed', last, 'paused', '1')
-redis.call('HDEL', KEYS[1], 'closed', 'restoring', 'restored_at', 'restore_again_at', 'late', 'late_before', 'late_since', 'settle_delay_ms')
+redis.call('HDEL', KEYS[1], 'closed', 'restoring', 'restored_at', 'restore_again_at', 'sold_before', 'restore_failures', 'late', 'late_before', 'late_since', 'settle_delay_ms')
 local removed = redis.call('ZREMRANGEBYRANK', KEYS[2], 0, ARGV[2] - 1)
 return { removed, redis.call('ZCARD', KEYS[2]) }

@@ -12,12 +12,17 @@ use std::time::Duration;
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/begin.lua")));
 static BATCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/batch.lua")));
+static AGAIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/again.lua")));
 static END: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("restore/end.lua")));
 
 /// The value of `restoring` of an item that waits for a restore. The scripts have it, too.
 pub const RESTORE_WANTED: &str = "wanted";
 /// A restore without a step for this time has ended, and another one may take over.
 pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause after the first failed restore of an item that is sold. Each further one is twice as long.
+pub const RESTORE_PAUSE: Duration = Duration::from_secs(30);
+/// How often a restore of an item that is sold is repeated when it fails: for a quarter of an hour.
+pub const RESTORE_REPETITIONS: u32 = 5;
 
 /// Calls of one restore that may be in transit at the same time: each has a slot of its own. Redis serves other items
 /// between them.
@@ -53,6 +58,29 @@ pub enum RestoreEnd {
     PrimaryChanged,
 }
 
+/// Whether a restore has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreBegin {
+    Begun,
+    /// Another restore is in progress.
+    InProgress,
+    /// The item is no longer as the caller has found it: another restore has ended meanwhile.
+    NotDue,
+}
+
+/// What becomes of an item whose restore is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreGivenUp {
+    /// It waits for another restore, which may begin at once. It is not sold until then.
+    Waits,
+    /// It was sold before, and is sold again. It is [due](Queue::restores_due) again later.
+    SoldAndRepeated,
+    /// It was sold before, and is sold again. It has failed too often, and is not repeated.
+    SoldAndLeft,
+    /// Another restore has taken over, or has ended it.
+    NotMine,
+}
+
 /// Why an item has to be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreCause {
@@ -60,31 +88,56 @@ pub enum RestoreCause {
     Wanted,
     /// Another run is at it. If that run has died, [`RESTORE_TIMEOUT`] later another one takes over.
     InProgress,
-    /// It was restored some time ago. The primary of before may have accepted orders since.
+    /// It was restored some time ago, and is sold. The primary of before may have accepted orders since.
     Again,
 }
 
+impl RestoreCause {
+    /// What the script compares with the item's state.
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Wanted | Self::InProgress => "waits",
+            Self::Again => "again",
+        }
+    }
+}
+
 impl Queue {
-    /// Begins to restore `item_id`, and names the caller `token`. Returns whether it did: not if another restore made a step
-    /// within `take_over_after`.
+    /// Begins to restore `item_id`, and names the caller `token`, whatever the item's state is. Returns whether it did: not if
+    /// another restore made a step within `take_over_after`.
     pub async fn restore_begin(
         &self,
         item_id: &ItemId,
         token: &str,
         take_over_after: Duration,
     ) -> Result<bool, ItemError> {
+        let begun = self.restore_begin_if(item_id, token, take_over_after, None).await?;
+        Ok(begun == RestoreBegin::Begun)
+    }
+
+    /// The same, if the item still has to be restored for the `cause` that the caller has [found](Self::restores_due).
+    pub async fn restore_begin_if(
+        &self,
+        item_id: &ItemId,
+        token: &str,
+        take_over_after: Duration,
+        cause: Option<RestoreCause>,
+    ) -> Result<RestoreBegin, ItemError> {
         self.activate(item_id).await?;
         let keys = Keys::of(item_id);
         let limit =
             if take_over_after.is_zero() { String::new() } else { take_over_after.as_micros().to_string() };
+        let condition = cause.map_or("", RestoreCause::condition);
         let begun = self.link.call(async |mut connection| {
             let mut script = BEGIN.key(&keys.item);
-            script.key(&keys.restored).arg(token).arg(&limit);
+            script.key(&keys.restored).arg(token).arg(&limit).arg(condition);
             script.invoke_async::<i64>(&mut connection).await
         });
         match begun.await {
+            Ok(1) => Ok(RestoreBegin::Begun),
             Ok(-1) => Err(ItemError::Finished(item_id.clone())),
-            Ok(begun) => Ok(begun == 1),
+            Ok(-2) => Ok(RestoreBegin::NotDue),
+            Ok(_) => Ok(RestoreBegin::InProgress),
             Err(LinkError::Refused(code)) if code == "NOITEM" => Err(ItemError::NoSuchItem(item_id.clone())),
             Err(error) => Err(error.into()),
         }
@@ -152,9 +205,28 @@ impl Queue {
         })
     }
 
-    /// Gives up the restore `token` of `item_id`: the item waits for another one, which may begin at once.
-    pub async fn restore_give_up(&self, item_id: &ItemId, token: &str) -> Result<(), LinkError> {
-        self.end(item_id, token, None).await.map(drop)
+    /// Gives up the restore `token` of `item_id`.
+    pub async fn restore_give_up(&self, item_id: &ItemId, token: &str) -> Result<RestoreGivenUp, LinkError> {
+        Ok(match self.end(item_id, token, None).await? {
+            1 => RestoreGivenUp::Waits,
+            2 => RestoreGivenUp::SoldAndRepeated,
+            3 => RestoreGivenUp::SoldAndLeft,
+            _ => RestoreGivenUp::NotMine,
+        })
+    }
+
+    /// Lets `item_id` be [due](Self::restores_due) again `after` this time, also if it is being restored now. Returns whether it
+    /// is: a finished item is not restored.
+    pub async fn restore_later(&self, item_id: &ItemId, after: Duration) -> Result<bool, ItemError> {
+        self.activate(item_id).await?;
+        let (key, micros) = (Keys::of(item_id).item, after.as_micros().to_string());
+        let call =
+            async |mut connection| AGAIN.key(&key).arg(&micros).invoke_async::<i64>(&mut connection).await;
+        match self.link.call(call).await {
+            Ok(is_due) => Ok(is_due == 1),
+            Err(LinkError::Refused(code)) if code == "NOITEM" => Err(ItemError::NoSuchItem(item_id.clone())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// `None`: it is given up.
@@ -167,9 +239,11 @@ impl Queue {
         let keys = Keys::of(item_id);
         let micros = again_after.flatten().map(|time| time.as_micros().to_string()).unwrap_or_default();
         let is_complete = u8::from(again_after.is_some());
+        let pause = RESTORE_PAUSE.as_micros().to_string();
         let call = async |mut connection| {
             let mut script = END.key(&keys.item);
             script.key(&keys.restored).arg(token).arg(is_complete).arg(&micros);
+            script.arg(&pause).arg(RESTORE_REPETITIONS);
             script.invoke_async::<i64>(&mut connection).await
         };
         self.link.call(call).await
