@@ -5,17 +5,18 @@ use local::system::clock::micros_now;
 use order_log::{Bucket, LogRecord, OrderLogError, RecordKind};
 use reconcile::Stores;
 use redis::AsyncCommands;
-use region_failover::servers::{reconcile_items, replay_items, unrestored};
+use redis::aio::MultiplexedConnection;
+use region_failover::servers::{reconcile_items, replay_again, replay_items, unrestored};
 use region_failover::{Answer, Run};
-use replay::RecordSource;
+use replay::{RecordSource, ReplayError, ReplayOptions};
 use shared::item::ItemId;
 use shared::permit::Permit;
-use shared::queue::Keys;
+use shared::queue::{Keys, RestoreCause, RestoreEnd};
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Barrier, Semaphore};
 use tokio::time::timeout;
 
@@ -54,7 +55,7 @@ fn logged_run() -> Run {
 
 /// The text of a replay of which no item failed.
 async fn replayed(main: &NewMain, logs: &[Log], unreadable: &BTreeMap<String, String>, run: &Run) -> String {
-    match replay_items(&main.stores, logs, unreadable.clone(), run).await.unwrap() {
+    match replay_items(&main.stores, logs, unreadable.clone(), run, None).await.unwrap() {
         Answer::Items { text, set_aside, failed } if set_aside.is_empty() && failed.is_none() => text,
         other => panic!("{other:?}"),
     }
@@ -81,11 +82,11 @@ async fn no_drain_serves_an_item_of_the_new_epoch_before_its_orders_are_back() {
     let lost = Log { region: "us-east-1", buyers: None };
     let (logs, nothing) = ([here, lost], BTreeMap::new());
     let unreadable = BTreeMap::from([("us-east-1".to_owned(), "no answer".to_owned())]);
-    let refused = replay_items(&main.stores, &logs, unreadable.clone(), &run).await.unwrap_err().0;
+    let refused = replay_items(&main.stores, &logs, unreadable.clone(), &run, None).await.unwrap_err().0;
     assert!(refused.contains("without-log us-east-1"), "{refused}");
     // A log that fails after it has answered the probe.
     let Ok(Answer::Items { failed: Some(failed), .. }) =
-        replay_items(&main.stores, &logs, nothing.clone(), &run).await
+        replay_items(&main.stores, &logs, nothing.clone(), &run, None).await
     else {
         panic!("the log cannot be read")
     };
@@ -151,7 +152,7 @@ async fn several_items_are_restored_at_the_same_time_and_those_on_sale_first() {
     let items = [id("on-sale"), id("closed-07")];
     let log = ForTwoItems { both: Barrier::new(2), items: items.clone(), reads: Mutex::default() };
     let Answer::Items { text, set_aside, failed } =
-        replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run).await.unwrap()
+        replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run, None).await.unwrap()
     else {
         panic!("a replay is of items")
     };
@@ -208,11 +209,77 @@ async fn each_item_is_sold_as_soon_as_its_own_orders_are_back_and_not_before() {
         log.may_read.add_permits(10_000);
     };
     let selling = timeout(Duration::from_secs(120), selling);
-    let replaying = replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run);
+    let replaying = replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run, None);
     let (sold, answer) = tokio::join!(selling, replaying);
     sold.unwrap();
     assert!(matches!(answer.unwrap(), Answer::Items { failed: None, .. }));
     assert_eq!(drain(&slow).await, 2);
+}
+
+#[tokio::test]
+async fn a_replay_that_takes_too_long_for_the_following_steps_gives_its_items_up_in_time() {
+    let (main, run) = (NewMain::start(&["slow"]).await, logged_run());
+    reconcile_items(&main.stores, &run).await.unwrap();
+    let log = SlowForOne { slow: id("slow"), may_read: Semaphore::new(0) };
+    let until = Instant::now() + Duration::from_secs(2);
+    let replaying =
+        replay_items(&main.stores, std::slice::from_ref(&log), BTreeMap::new(), &run, Some(until));
+    let answer = timeout(Duration::from_secs(30), replaying).await.unwrap().unwrap();
+    assert!(matches!(&answer, Answer::Items { failed: Some(why), .. } if why.contains("slow")), "{answer:?}");
+    // The worker goes on with it at once, and need not wait until this replay has timed out.
+    let items = [id("slow")];
+    let due = main.stores.queue.restores_due(&items).await.unwrap();
+    assert_eq!(due, [(id("slow"), RestoreCause::Wanted)]);
+}
+
+#[tokio::test]
+async fn items_are_replayed_again_when_a_region_is_repointed_after_they_were_replayed() {
+    let (main, run) = (NewMain::start(&["drop", "later", "new"]).await, logged_run());
+    let (queue, drop) = (&main.stores.queue, id("drop"));
+    let mut connection = main.redis.redis.connect().await.unwrap();
+    reconcile_items(&main.stores, &run).await.unwrap();
+    let opens_at = micros_now() + 86_400_000_000;
+    let _: () = connection.hset(Keys::of(&id("later")).item, "opens_at", opens_at).await.unwrap();
+    let nothing = BTreeMap::new();
+    replayed(&main, &[Log { region: "us-east-1", buyers: Some(vec![]) }], &nothing, &run).await;
+    // After a replay of the failover, too, the worker replays an item again.
+    let again_at = async |connection: &mut MultiplexedConnection, item: &str| {
+        let found: Option<u64> = connection.hget(Keys::of(&id(item)).item, "restore_again_at").await.unwrap();
+        found
+    };
+    let before = again_at(&mut connection, "drop").await.unwrap();
+    // It is over, an item is sold, and one is restored right now.
+    for item in ["drop", "later", "new"] {
+        let _: () = connection.hdel(Keys::of(&id(item)).item, "restore_again_at").await.unwrap();
+    }
+    assert!(queue.restore_begin(&id("new"), "in progress", Duration::ZERO).await.unwrap());
+    let answer = replay_again(&main.stores, &["us-east-1".to_owned()]).await.unwrap();
+    assert!(matches!(&answer, Answer::Done(text) if text.starts_with("2 items")), "{answer:?}");
+    assert_eq!(again_at(&mut connection, "later").await, None, "it has no orders");
+    assert!(again_at(&mut connection, "drop").await.unwrap() > before);
+    assert!(!queue.is_restoring(&drop).await.unwrap(), "it is sold until then");
+    assert_eq!(queue.restore_end(&id("new"), "in progress", None).await.unwrap(), RestoreEnd::Ended);
+    for item in ["drop", "new"] {
+        assert!(again_at(&mut connection, item).await.unwrap() > micros_now(), "{item}");
+        let _: () = connection.hset(Keys::of(&id(item)).item, "restore_again_at", 1).await.unwrap();
+    }
+    let due = queue.restores_due(&[drop.clone(), id("new")]).await.unwrap();
+    assert_eq!(due, [(drop, RestoreCause::Again), (id("new"), RestoreCause::Again)]);
+}
+
+#[tokio::test]
+async fn an_item_that_the_worker_has_restored_meanwhile_is_not_restored_again_by_the_failover() {
+    let (main, run) = (NewMain::start(&["first", "second"]).await, logged_run());
+    let (queue, ledger) = (&main.stores.queue, &main.stores.ledger);
+    reconcile_items(&main.stores, &run).await.unwrap();
+    let logs = [Log { region: "us-east-1", buyers: Some(vec!["ann"]) }];
+    let first = ReplayOptions { cause: Some(RestoreCause::Wanted), ..ReplayOptions::default() };
+    replay::replay(&id("first"), queue, ledger, &logs, &first).await.unwrap();
+    // Of a list that is older.
+    let error = replay::replay(&id("first"), queue, ledger, &logs, &first).await.unwrap_err();
+    assert!(matches!(error, ReplayError::NotDue), "{error}");
+    let text = replayed(&main, &logs, &BTreeMap::new(), &run).await;
+    assert!(text.starts_with("restored 1 items: 1 orders"), "{text}");
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ const ACTION_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of a reconciliation, and of a replay. The next one begins with the item that this limit has interrupted, so that an item ends if
 /// it takes no longer than this.
 const ITEMS_LIMIT: Duration = Duration::from_secs(600);
+/// How long a replay may take to give its items up.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(10);
 /// An execution that has not saved for this long counts as dead, in milliseconds.
 pub(crate) const HELD_MS: u64 = 90_000;
 /// A live execution saves at least this often.
@@ -122,7 +124,8 @@ impl Execution<'_> {
     /// Performs `action` within its limit, and saves the run meanwhile, so that it does not count as abandoned.
     async fn answer(&mut self, action: &FailoverAction) -> Result<Result<Answer, Obstacle>, Stopped> {
         let (track, run) = (self.track, self.record.run.clone());
-        let limit = limit(action, self.until.saturating_duration_since(Instant::now()));
+        let step_left = run.left_ms(self.app.servers.clock.now().as_millis()).map(Duration::from_millis);
+        let limit = limit(action, self.until.saturating_duration_since(Instant::now()), step_left);
         let mut answer = pin!(timeout(limit, Box::pin(track.world.perform(action, &run))));
         loop {
             tokio::select! {
@@ -148,10 +151,13 @@ impl Execution<'_> {
     }
 }
 
-/// How long `action` may take if `left` is left of the invocation's time, which has a reserve for one usual action.
-fn limit(action: &FailoverAction, left: Duration) -> Duration {
-    match action {
-        FailoverAction::Reconcile | FailoverAction::Replay => left.clamp(ACTION_LIMIT, ITEMS_LIMIT),
+/// How long `action` may take if `left` is left of the invocation's time, which has a reserve for one usual action. `step_left`
+/// is what is left of the step's limit if other steps follow. A replay gives its items up by then, which takes a moment.
+fn limit(action: &FailoverAction, left: Duration, step_left: Option<Duration>) -> Duration {
+    let of_items = left.clamp(ACTION_LIMIT, ITEMS_LIMIT);
+    match (action, step_left) {
+        (FailoverAction::Reconcile, _) | (FailoverAction::Replay, None) => of_items,
+        (FailoverAction::Replay, Some(step_left)) => of_items.min(step_left + GIVE_UP_LIMIT),
         _ => ACTION_LIMIT,
     }
 }
@@ -203,13 +209,19 @@ mod tests {
 
     #[test]
     fn a_reconciliation_is_not_cut_before_ten_minutes_unless_the_invocation_ends() {
-        for (action, left, expected) in [
-            (FailoverAction::Reconcile, 840, 600),
-            (FailoverAction::Reconcile, 300, 300),
-            (FailoverAction::Reconcile, 0, 60),
-            (FailoverAction::Promote, 840, 60),
+        for (action, left, step_left, expected) in [
+            (FailoverAction::Reconcile, 840, Some(5), 600),
+            (FailoverAction::Reconcile, 300, None, 300),
+            (FailoverAction::Reconcile, 0, None, 60),
+            (FailoverAction::Promote, 840, None, 60),
+            (FailoverAction::Replay, 840, None, 600),
+            // Smoke test and fence follow.
+            (FailoverAction::Replay, 840, Some(60), 70),
+            (FailoverAction::Replay, 840, Some(0), 10),
         ] {
-            assert_eq!(limit(&action, Duration::from_secs(left)).as_secs(), expected, "{action:?}, {left} s");
+            let step_left = step_left.map(Duration::from_secs);
+            let found = limit(&action, Duration::from_secs(left), step_left).as_secs();
+            assert_eq!(found, expected, "{action:?}, {left} s, {step_left:?}");
         }
     }
 }

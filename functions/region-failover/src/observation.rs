@@ -202,6 +202,10 @@ pub enum FailoverAction {
     Repoint,
     /// Puts the orders of the order logs back into the queues of the items that wait for it.
     Replay,
+    /// Lets the new main's worker replay all items again: these regions were repointed after items had been replayed.
+    ReplayAgain {
+        regions: Vec<String>,
+    },
     /// Lets the new main's functions run, and enables their schedules.
     EnableMain,
     /// Invokes the new main's inactive functions, so that Lambda restores them.

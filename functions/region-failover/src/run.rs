@@ -122,6 +122,10 @@ pub struct Run {
     /// same.
     #[serde(default)]
     pub without_logs: BTreeSet<String>,
+    /// Regions that were not repointed before sales opened, and whose orders since then are not replayed. None without order
+    /// logs.
+    #[serde(default)]
+    pub not_repointed: BTreeSet<String>,
     /// Items that could not be reconciled or restored, and why. They are not sold until a later try succeeds.
     #[serde(default)]
     pub set_aside: BTreeMap<ItemId, String>,
@@ -234,7 +238,7 @@ impl Run {
     }
 
     /// Whether `step` was observed to be done, or waived.
-    fn has_ended(&self, step: FailoverStep) -> bool {
+    pub(crate) fn has_ended(&self, step: FailoverStep) -> bool {
         self.log_of(step).is_some_and(|log| log.ended_ms.is_some()) || self.waived.contains(&step)
     }
 

@@ -19,7 +19,7 @@ pub use datastore::{observation as redis_observation, role as redis_role};
 pub use functions::{
     Described, PublishedStep, Readiness, RepointingStep, after_publishing, next_step, serves_orders,
 };
-pub use order_logs::{replay_items, unrestored};
+pub use order_logs::{replay_again, replay_items, unrestored};
 pub use stock::{reconcile_items, unreconciled};
 
 use crate::observation::Obstacle;

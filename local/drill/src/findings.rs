@@ -28,7 +28,7 @@ pub struct DrillFindings {
     pub untrue: u64,
     /// Places in the queue that were confirmed and then lost.
     pub lost_places: u64,
-    /// Orders in the log of a region that is alive which the new main does not know.
+    /// Accepted orders that the new main does not know, in the logs of all regions that the operator has not left out.
     pub lost_orders: u64,
     /// Sales that only the old main's ledger has.
     pub only_in_old: u64,

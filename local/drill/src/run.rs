@@ -26,6 +26,8 @@ const RDS_TAKES: Duration = Duration::from_secs(9);
 const UNAVAILABLE: Duration = Duration::from_secs(3);
 /// How long the drill observes the old main after its return.
 const OBSERVED: Duration = Duration::from_secs(5);
+/// How long orders may take that only a replay brings to the new main: it begins up to 30 s after a region was repointed.
+const REPLAYED_AGAIN: Duration = Duration::from_secs(120);
 /// How long the last buyers may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The accepted loss is this much more than the plan's, in seconds: an operator needs time to type, and each
@@ -91,12 +93,10 @@ pub(super) async fn run_scenario(
     let at_old_main: Vec<OrderAttempt> = answers.iter().filter(at_old_main).cloned().collect();
     let is_late = |answer: &&OrderAttempt| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
     let late: Vec<OrderAttempt> = at_old_main.iter().filter(is_late).cloned().collect();
-    let items = item_records(&two, if back.is_some() { MAIN } else { STANDBY }, left.records).await?;
+    let new_main = if back.is_some() { MAIN } else { STANDBY };
+    let (items, lost) = after_replays(&two, new_main, left.records, stated.as_ref()).await?;
     let mut findings = find(&items, &buyers, &late);
-    // The operator has gone on without the log of a main that was lost.
-    for region in (0..REGION_COUNT).filter(|region| stated.is_none() || *region != MAIN) {
-        findings.add_lost_orders(lost_orders(&two.order_log(region)?, &items));
-    }
+    findings.add_lost_orders(lost);
     Ok(DrillOutcome {
         scenario: scenario.clone(),
         began_ms,
@@ -113,6 +113,32 @@ pub(super) async fn run_scenario(
         report,
         back,
     })
+}
+
+/// The records of the new main, and the lost orders of all regions but those without whose log the operator has gone on. Of a
+/// main that is only cut off, the log can be read. The worker replays the items again soon after the last failover's step.
+async fn after_replays(
+    two: &TwoRegions,
+    new_main: usize,
+    old: BTreeMap<&'static str, ItemSales>,
+    stated: Option<&StatedLoss>,
+) -> Result<(BTreeMap<&'static str, ItemRecords>, Vec<String>)> {
+    let is_left_out = |region: &usize| {
+        let name = two.world_region(*region).name;
+        stated.is_some_and(|stated| stated.without_logs.iter().any(|without| without == name))
+    };
+    let began = Instant::now();
+    loop {
+        let items = item_records(two, new_main, old.clone()).await?;
+        let mut lost = Vec::new();
+        for region in (0..REGION_COUNT).filter(|region| !is_left_out(region)) {
+            lost.extend(lost_orders(&two.order_log(region)?, &items));
+        }
+        if lost.is_empty() || began.elapsed() > REPLAYED_AGAIN {
+            return Ok((items, lost));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 async fn announce(two: &TwoRegions) -> Result<()> {

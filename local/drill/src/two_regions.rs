@@ -208,7 +208,7 @@ impl TwoRegions {
         of_standby.plan_schedules(false)
     }
 
-    fn world_region(&self, index: usize) -> WorldRegion {
+    pub(crate) fn world_region(&self, index: usize) -> WorldRegion {
         deployment::region(index)
     }
 

@@ -105,8 +105,13 @@ impl FailoverWorld {
         }
         let (now, main_answers) = (self.now, self.main_answers());
         // An execution that was overtaken acts on the Redis from before; Lambda refuses its revision of a function.
-        let is_on_items =
-            matches!(action, FailoverAction::Reconcile | FailoverAction::Replay | FailoverAction::Repoint);
+        let is_on_items = matches!(
+            action,
+            FailoverAction::Reconcile
+                | FailoverAction::Replay
+                | FailoverAction::ReplayAgain { .. }
+                | FailoverAction::Repoint
+        );
         if is_on_items && run.redis_endpoint != self.spare {
             return not_now("it was overtaken");
         }
@@ -139,6 +144,10 @@ impl FailoverWorld {
             }
             FailoverAction::Reconcile => self.reconcile_items(u64::from(run.withhold)),
             FailoverAction::Replay => self.replay(run),
+            FailoverAction::ReplayAgain { .. } => {
+                self.logs.replay_again(now);
+                accepted()
+            }
             FailoverAction::Repoint => {
                 let is_cut = self.network.main_unpointable;
                 let answer = self.functions.repoint(&mut self.draws, now, |region| region != MAIN || !is_cut);
@@ -179,6 +188,9 @@ impl FailoverWorld {
             items.all(|(item, state)| state.epoch == 2 || self.bad_item.is_some_and(|(bad, _)| bad == item));
         if opens_new && (self.replica.follows || !are_reconciled || !self.functions.is_repointed()) {
             self.fault("sales are opened before all is ready");
+        }
+        if opens_new {
+            self.logs.sales_open(self.now);
         }
         self.table = record.clone();
         accepted()

@@ -120,6 +120,12 @@ pub(crate) fn play(seed: u64) -> HistoryEnd {
     if history.run.state == RunState::Done && waiting {
         world.fault("the run is done, and an item waits to be restored");
     }
+    if history.run.state == RunState::Done && !world.logs.are_replayed_after(world.functions.last_elsewhere())
+    {
+        world.fault(
+            "the run is done, and the last orders that a region sent to the old Redis are not replayed",
+        );
+    }
     if history.ended_at.is_none() && world.faults.is_empty() {
         world.fault(format!("the run never ended: {:?} at {:?}", history.run.state, history.run.step));
     }

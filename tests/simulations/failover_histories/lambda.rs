@@ -14,6 +14,8 @@ pub(crate) struct Functions {
     target: u32,
     /// When Lambda can invoke main's functions in the standby; `None` while they are inactive.
     active_at: Option<u64>,
+    /// When each region last sent its orders elsewhere.
+    elsewhere_at: [u64; 3],
     /// The restoration that runs fails, and they are inactive again.
     fails: bool,
 }
@@ -21,7 +23,8 @@ pub(crate) struct Functions {
 impl Functions {
     pub(crate) fn draw(draws: &mut Draws) -> Self {
         let intakes = [(); 3].map(|()| Intake::new());
-        Self { intakes, target: 1, active_at: draws.chance(0.5).then_some(0), fails: false }
+        let active_at = draws.chance(0.5).then_some(0);
+        Self { intakes, target: 1, active_at, elsewhere_at: [0; 3], fails: false }
     }
 
     pub(crate) fn are_active(&self, now: u64) -> bool {
@@ -30,7 +33,12 @@ impl Functions {
 
     /// Ends a restoration that has failed, and changes of order-intake that are due.
     pub(crate) fn settle(&mut self, now: u64) {
-        self.intakes.iter_mut().for_each(|intake| intake.settle(now));
+        for (intake, elsewhere_at) in self.intakes.iter_mut().zip(&mut self.elsewhere_at) {
+            intake.settle(now);
+            if !intake.serves(self.target) {
+                *elsewhere_at = now;
+            }
+        }
         if self.fails && self.active_at.is_some_and(|at| at <= now) {
             (self.active_at, self.fails) = (None, false);
         }
@@ -58,6 +66,11 @@ impl Functions {
     pub(crate) fn not_repointed(&self, answers: impl Fn(usize) -> bool) -> Vec<String> {
         let is_left = |region: &usize| !self.intakes[*region].serves(self.target) || !answers(*region);
         (0..NAMES.len()).filter(is_left).map(|region| NAMES[region].to_owned()).collect()
+    }
+
+    /// When a region last sent its orders elsewhere.
+    pub(crate) fn last_elsewhere(&self) -> u64 {
+        self.elsewhere_at.into_iter().max().unwrap_or_default()
     }
 
     /// Whether the new main's own region sends its orders to itself.

@@ -26,6 +26,10 @@ pub(crate) struct OrderLogs {
     /// Whether a main that is dead takes its log with it.
     is_lost_with_main: bool,
     items: Vec<Restored>,
+    /// When the new main's sales opened first: items are restored from then on.
+    opened_at: Option<u64>,
+    /// When all items were marked last for another replay.
+    replayed_again_at: Option<u64>,
 }
 
 impl OrderLogs {
@@ -38,7 +42,8 @@ impl OrderLogs {
             })
         });
         let is_lost_with_main = draws.chance(0.7);
-        Self { unreadable_until, is_lost_with_main, items: vec![Restored::No; items] }
+        let items = vec![Restored::No; items];
+        Self { unreadable_until, is_lost_with_main, items, opened_at: None, replayed_again_at: None }
     }
 
     /// The regions that have a log.
@@ -78,6 +83,20 @@ impl OrderLogs {
             _ => None,
         });
         restored.flatten().collect()
+    }
+
+    pub(crate) fn sales_open(&mut self, now: u64) {
+        self.opened_at.get_or_insert(now);
+    }
+
+    pub(crate) fn replay_again(&mut self, now: u64) {
+        self.replayed_again_at = Some(now);
+    }
+
+    /// Whether a replay of all items began after `at`, when a region sent an order to the old Redis.
+    pub(crate) fn are_replayed_after(&self, at: u64) -> bool {
+        let began = self.replayed_again_at.max(self.opened_at);
+        self.unreadable_until.is_none() || began.is_none_or(|began| at <= began)
     }
 
     /// Another Redis is used, which has no item.

@@ -230,3 +230,100 @@ fn an_aborted_run_leaves_no_step_outstanding() {
         assert_eq!((run.state, run.outstanding.as_slice()), (RunState::Aborted, &[][..]));
     }
 }
+
+/// A run at *replay*, whose earlier steps are done.
+fn replaying(mode: Mode) -> Run {
+    let mut run = run(mode);
+    run.order_logs.insert("main".into());
+    for step in FailoverStep::order(mode).iter().take_while(|step| **step != FailoverStep::Replay) {
+        run.log.push(StepLog { ended_ms: Some(1), ..StepLog::begun(*step, 1) });
+    }
+    run.step = FailoverStep::Replay;
+    run
+}
+
+#[test]
+fn smoke_test_and_fence_wait_a_minute_for_a_replay_which_then_takes_as_long_as_it_needs() {
+    use FailoverStep::{FenceOldMain, Replay, SmokeTest};
+    let mut run = replaying(Mode::Planned);
+    let big = || Observation::Restoring { left: vec!["big".parse().unwrap()] };
+    let left_ms = |run: &Run, seconds: u64| run.left_ms(at(seconds).as_millis());
+    assert_eq!(observed(&mut run, big(), 0), Decision::Do(FailoverAction::Replay));
+    assert_eq!(
+        (left_ms(&run, 0), left_ms(&run, 45), left_ms(&run, 99)),
+        (Some(60_000), Some(15_000), Some(0))
+    );
+    run.performed(&FailoverAction::Replay, &Err(Obstacle("it takes longer".into())));
+    assert_eq!(observed(&mut run, big(), 61), Decision::Again);
+    assert_eq!((run.step, run.outstanding.as_slice()), (SmokeTest, &[Replay][..]));
+    let sold = || Observation::Canary { is_placed: true, is_sold: true };
+    assert_eq!(observed(&mut run, sold(), 62), Decision::Again);
+    let no_answer = Err(Obstacle("the old main does not answer".into()));
+    run.observed(&no_answer, at(63), TIMING);
+    assert_eq!(run.observed(&no_answer, at(184), TIMING), Decision::Again);
+    // In the same pass, with a limit of its own.
+    assert_eq!((run.step, run.outstanding.as_slice()), (Replay, &[Replay, FenceOldMain][..]));
+    assert_eq!(observed(&mut run, big(), 185), Decision::Do(FailoverAction::Replay));
+    assert_eq!(left_ms(&run, 185), None, "no step waits for it");
+    assert_eq!(observed(&mut run, big(), 246), Decision::End);
+    // The retries of the fence do not wait for it either.
+    for fence_is_done in [false, true] {
+        let mut again = run.clone();
+        again.resume();
+        assert_eq!(again.step, FenceOldMain);
+        if fence_is_done {
+            again.waive(FenceOldMain, "the region is lost", 1);
+        } else {
+            again.observed(&no_answer, at(300), TIMING);
+            again.observed(&no_answer, at(421), TIMING);
+        }
+        assert_eq!(again.step, Replay);
+        let is_restored = Observation::Restoring { left: Vec::new() };
+        assert_eq!(observed(&mut again, is_restored, 430), Decision::End);
+        assert_eq!(again.state == RunState::Done, fence_is_done);
+    }
+    // An operator's decision about a log does not wait for the fence.
+    assert_eq!(run.without_log("main"), Ok(()));
+    assert_eq!((run.state, run.step), (RunState::Running, Replay));
+    assert_eq!(observed(&mut run, big(), 500), Decision::Do(FailoverAction::Replay));
+}
+
+#[test]
+fn the_orders_of_a_region_that_is_repointed_after_sales_have_opened_are_replayed_again() {
+    let pointers =
+        |left: &[&str]| Observation::Pointers { left: left.iter().map(|one| (*one).into()).collect() };
+    let replay_of = |regions: &[&str]| {
+        let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+        FailoverAction::ReplayAgain { regions }
+    };
+    let done = || Ok(Answer::Done(String::new()));
+    for has_logs in [true, false] {
+        let mut run = run(Mode::Planned);
+        run.order_logs.extend(has_logs.then(|| "main".to_owned()));
+        run.step = FailoverStep::Repoint;
+        observed(&mut run, pointers(&["edge", "main", "standby"]), 0);
+        // The standby and the edge follow before sales open: the replay reads all that the edge has sent elsewhere.
+        assert_eq!(observed(&mut run, pointers(&["main", "other"]), 121), Decision::Again);
+        assert_eq!(run.outstanding, [FailoverStep::Repoint]);
+        for step in [FailoverStep::OpenSales, FailoverStep::Replay] {
+            run.log.push(StepLog { ended_ms: Some(1), ..StepLog::begun(step, 1) });
+        }
+        run.state = RunState::Degraded;
+        run.resume();
+        if !has_logs {
+            assert_eq!(observed(&mut run, pointers(&[]), 200), Decision::Again);
+            assert_eq!((run.outstanding.len(), run.not_repointed.len()), (0, 0));
+            continue;
+        }
+        // One region is back, and the other one may stay away for days.
+        assert_eq!(observed(&mut run, pointers(&["main"]), 200), Decision::Do(replay_of(&["other"])));
+        run.performed(&replay_of(&["other"]), &Err(Obstacle("Redis does not answer".into())));
+        assert_eq!(observed(&mut run, pointers(&["main"]), 201), Decision::Do(replay_of(&["other"])));
+        run.performed(&replay_of(&["other"]), &done());
+        assert_eq!(observed(&mut run, pointers(&["main"]), 202), Decision::Do(FailoverAction::Repoint));
+        assert_eq!(observed(&mut run, pointers(&[]), 203), Decision::Do(replay_of(&["main"])));
+        run.performed(&replay_of(&["main"]), &done());
+        assert_eq!(observed(&mut run, pointers(&[]), 204), Decision::Again);
+        assert_eq!(run.outstanding, []);
+    }
+}

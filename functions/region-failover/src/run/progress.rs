@@ -31,6 +31,14 @@ impl Run {
         }
     }
 
+    /// How long an action of the current step may take at most, in milliseconds, so that the following steps do not wait for
+    /// longer than its limit. `None` if the run waits for the step, or none follows in this pass.
+    pub(crate) fn left_ms(&self, now_ms: u64) -> Option<u64> {
+        let (limit_ms, then) = self.limit();
+        let is_left = then == AtLimit::Leave && self.following().is_some();
+        is_left.then(|| limit_ms.saturating_sub(self.elapsed_ms(now_ms)))
+    }
+
     /// Whether the current step takes longer than its limit.
     pub(crate) fn is_late(&self, now_ms: u64) -> bool {
         self.elapsed_ms(now_ms) > self.limit().0
@@ -51,12 +59,12 @@ impl Run {
 
     /// Goes back to the first outstanding step of a degraded run.
     pub fn resume(&mut self) {
-        let mut order = FailoverStep::order(self.mode).iter();
+        let mut order = self.order_of_pass().into_iter();
         if self.state == RunState::Degraded
             && let Some(first) = order.find(|step| self.outstanding.contains(step))
         {
             self.state = RunState::Running;
-            self.step = *first;
+            self.step = first;
             // What is tried again begins again.
             self.set_aside.clear();
             for step in &self.outstanding {
@@ -93,8 +101,11 @@ impl Run {
         if !may_go_on || self.has_ended(FailoverStep::Replay) {
             return Err(self.step);
         }
-        // The step may be outstanding, because of other items.
-        self.resume();
+        // The step may be outstanding, because of other items. It does not wait for the other steps that are.
+        if self.state == RunState::Degraded {
+            self.resume();
+            self.step = FailoverStep::Replay;
+        }
         self.without_logs.insert(region.to_owned());
         Ok(())
     }
@@ -211,6 +222,12 @@ impl Run {
             Observation::Restoring { .. } if is_done && self.order_logs.is_empty() => {
                 self.update_log(|log| log.last = "no order log is configured: nothing was replayed".into());
             }
+            Observation::Pointers { left } if !self.order_logs.is_empty() => {
+                if !self.has_ended(FailoverStep::OpenSales) {
+                    self.not_repointed.clear();
+                }
+                self.not_repointed.extend(left.iter().cloned());
+            }
             Observation::Fence(found) if self.mode != Mode::Drill => {
                 if let Some(last) = self.note_fence(found, is_done, now_ms) {
                     self.update_log(|log| log.last = last);
@@ -239,6 +256,9 @@ impl Run {
             Ok(Answer::Refused(why)) => self.refused = Some(why.clone()),
             Ok(Answer::Done(_)) => match action {
                 FailoverAction::DetachRedis => self.is_detaching = true,
+                FailoverAction::ReplayAgain { regions } => {
+                    self.not_repointed.retain(|region| !regions.contains(region));
+                }
                 FailoverAction::RebootOldMain => self.reboot = Some(Reboot::Accepted),
                 _ => {}
             },
@@ -273,15 +293,39 @@ impl Run {
         self.log.iter_mut().filter(|log| log.step == step).for_each(|log| why.clone_into(&mut log.last));
     }
 
-    /// Goes to the next step that was neither done before nor tried and left in this pass.
-    fn next_step(&mut self) -> Decision {
-        use FailoverStep::{OpenSales, Replay, Repoint};
+    /// The steps in the order of this pass. Once all were tried, an outstanding *replay* is the last one: it may take long, and
+    /// no other step waits for it.
+    fn order_of_pass(&self) -> Vec<FailoverStep> {
+        use FailoverStep::{FenceOldMain, Replay};
+        let mut order = FailoverStep::order(self.mode).to_vec();
+        if self.is_done(FenceOldMain) && self.outstanding.contains(&Replay) {
+            order.retain(|step| *step != Replay);
+            order.push(Replay);
+        }
+        order
+    }
+
+    /// The next step that was neither done before nor tried and left in this pass.
+    fn following(&self) -> Option<FailoverStep> {
+        use FailoverStep::{FenceOldMain, OpenSales, Replay, Repoint};
         // A run that an earlier release has brought to *replay*, which came before *open sales*.
         let after = if self.step == Replay && !self.has_ended(OpenSales) { Repoint } else { self.step };
-        let later = FailoverStep::order(self.mode).iter().skip_while(|step| **step != after).skip(1);
+        // *Replay* was left early, for the steps before this one.
+        let is_tried_again = |step: FailoverStep| (step, after) == (Replay, FenceOldMain);
         let is_left = |step: FailoverStep| self.outstanding.contains(&step) && self.log_of(step).is_some();
-        match later.copied().find(|step| !self.has_ended(*step) && !is_left(*step)) {
+        let later = self.order_of_pass().into_iter().skip_while(|step| *step != after).skip(1);
+        let mut later = later.filter(|step| !self.has_ended(*step));
+        later.find(|step| !is_left(*step) || is_tried_again(*step))
+    }
+
+    /// Goes to the next step, or ends.
+    fn next_step(&mut self) -> Decision {
+        match self.following() {
             Some(next) => {
+                // What is tried again begins again.
+                if self.outstanding.contains(&next) {
+                    self.log.retain(|log| log.step != next);
+                }
                 self.step = next;
                 Decision::Again
             }

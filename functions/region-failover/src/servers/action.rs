@@ -1,6 +1,7 @@
 //! Actions. Each may be repeated. The next observation shows whether it worked.
 
 use super::functions::StillNewest;
+use super::order_logs::replay_again;
 use super::{FailoverServers, obstacle, reconcile_items};
 use crate::observation::{Answer, FailoverAction, Obstacle, Role};
 use crate::run::Run;
@@ -25,6 +26,7 @@ impl FailoverServers {
             }
             FailoverAction::Reconcile => return reconcile_items(&self.standby, run).await,
             FailoverAction::Replay => return self.replay(run).await,
+            FailoverAction::ReplayAgain { regions } => return replay_again(&self.standby, regions).await,
             FailoverAction::Repoint => {
                 // If this Redis is not in the datastore, no other region has a copy of it.
                 let has_copies =

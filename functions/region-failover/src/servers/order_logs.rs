@@ -10,13 +10,15 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use order_log::{RETENTION, RegionLog};
 use reconcile::Stores;
-use replay::{RecordSource, ReplayError, ReplayOptions, by_urgency};
+use replay::{AGAIN_AFTER, RecordSource, ReplayError, ReplayOptions, by_urgency};
 use shared::config::{ConfigError, Source};
+use shared::item::Item;
 use shared::item::ItemId;
-use shared::queue::{ItemError, RESTORE_TIMEOUT, RESTORE_WANTED};
+use shared::queue::{ItemError, RESTORE_TIMEOUT, RESTORE_WANTED, RestoreCause};
+use shared::stamp::Stamp;
 use shared::user_token::UserToken;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// How long a region may take to show that its log can be read.
@@ -25,6 +27,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(6);
 const OPENS_SOON: Duration = Duration::from_secs(3_600);
 /// Items that are restored at the same time. Each reads 16 buckets of all logs at a time.
 const PARALLEL_ITEMS: usize = 8;
+/// The limit of the replay of one item.
+const REPLAY_LIMIT: Duration = Duration::from_secs(600);
 /// No item has this id, and no buyer this name: the probe reads nothing, and needs the right to read.
 const PROBE: (&str, &str) = ("failover-probe", "failover-probe");
 
@@ -77,18 +81,22 @@ impl FailoverServers {
 
     /// Restores the items that are left from all logs that can be read.
     pub(super) async fn replay(&self, run: &Run) -> Result<Answer, Obstacle> {
-        replay_items(&self.standby, &self.logs.0, self.logs.unreadable().await, run).await
+        // The steps that follow do not wait for longer. A log that does not answer the probe in time counts, too.
+        let limit = run.left_ms(self.clock.now().as_millis()).map(Duration::from_millis);
+        let until = limit.map(|limit| Instant::now() + limit);
+        replay_items(&self.standby, &self.logs.0, self.logs.unreadable().await, run, until).await
     }
 }
 
 /// Restores the items that are left from `logs`, several at the same time and those on sale first. An `unreadable` log stops
 /// this, unless the operator has decided to go on without it. An item that cannot be restored because of its own data is set
-/// aside.
+/// aside. What is not restored at `until` is given up, and goes on waiting.
 pub async fn replay_items<S: RecordSource>(
     stores: &Stores,
     logs: &[S],
     mut unreadable: BTreeMap<String, String>,
     run: &Run,
+    until: Option<Instant>,
 ) -> Result<Answer, Obstacle> {
     if let Some((region, why)) = unreadable.iter().find(|(region, _)| !run.may_leave_log(region)) {
         return Err(Obstacle(without_log_hint(region, why)));
@@ -108,13 +116,15 @@ pub async fn replay_items<S: RecordSource>(
     let known = &unreadable.clone();
     let replays = by_urgency(&stores.queue, due).await.map_err(obstacle)?.into_iter().map(async |item_id| {
         let mut unreadable = known.clone();
-        let answer = replay_item(stores, logs, &mut unreadable, run, &item_id).await;
+        let answer = replay_item(stores, logs, &mut unreadable, (run, until), &item_id).await;
         (item_id, answer, unreadable)
     });
     let mut replays = stream::iter(replays).buffer_unordered(PARALLEL_ITEMS);
     while let Some((item_id, answer, found)) = replays.next().await {
         unreadable.extend(found);
         match answer {
+            // The worker has restored it meanwhile.
+            Err(ReplayError::NotDue) => {}
             Ok(placed) => (restored, orders) = (restored + 1, orders + placed),
             Err(ReplayError::Item(error)) if is_of_data(&error) => {
                 set_aside.insert(item_id, error.to_string());
@@ -135,15 +145,22 @@ async fn replay_item<S: RecordSource>(
     stores: &Stores,
     logs: &[S],
     unreadable: &mut BTreeMap<String, String>,
-    run: &Run,
+    (run, until): (&Run, Option<Instant>),
     item_id: &ItemId,
 ) -> Result<u64, ReplayError> {
     loop {
+        let limit = until.map_or(REPLAY_LIMIT, |until| until.saturating_duration_since(Instant::now()));
+        if limit.is_zero() {
+            return Err(ReplayError::TooLong(limit));
+        }
         let options = ReplayOptions {
+            cause: Some(RestoreCause::Wanted),
+            limit,
+            // A batch of order-place may still be in transit to the old Redis.
+            again_after: Some(AGAIN_AFTER),
             without: unreadable.keys().cloned().collect(),
             // A worker of this region may be at the item, which it goes on with. It can leave no log out.
             take_over_after: if unreadable.is_empty() { RESTORE_TIMEOUT } else { Duration::ZERO },
-            ..ReplayOptions::default()
         };
         match replay::replay(item_id, &stores.queue, &stores.ledger, logs, &options).await {
             Err(ReplayError::RegionUnreadable { region, error }) if run.may_leave_log(&region) => {
@@ -178,11 +195,37 @@ pub async fn unrestored(stores: &Stores, run: &Run) -> Result<Vec<ItemId>, Obsta
 /// gets the new epoch. An item whose orders have all expired in the logs, or that opens much later, needs none.
 pub(super) async fn await_replay(stores: &Stores, item_id: &ItemId) -> Result<(), ItemError> {
     let (item, now) = (stores.queue.item(item_id).await?, stores.queue.main_time().await?);
-    let may_have_orders = !item.is_finished()
-        && item.opens_at <= now.saturating_add(OPENS_SOON)
-        && item.closes_at.is_none_or(|closes_at| closes_at.saturating_add(RETENTION) > now);
-    if may_have_orders {
+    if may_have_orders(&item, now) {
         stores.queue.restore_begin(item_id, RESTORE_WANTED, Duration::ZERO).await?;
     }
     Ok(())
+}
+
+fn may_have_orders(item: &Item, now: Stamp) -> bool {
+    !item.is_finished()
+        && item.opens_at <= now.saturating_add(OPENS_SOON)
+        && item.closes_at.is_none_or(|closes_at| closes_at.saturating_add(RETENTION) > now)
+}
+
+/// Lets the worker replay all items again that may have orders in the logs of `regions`, which were repointed after items had
+/// been replayed. Sales go on until then. A process of order-place may still write to the old Redis for a moment.
+pub async fn replay_again(stores: &Stores, regions: &[String]) -> Result<Answer, Obstacle> {
+    let (queue, now) = (&stores.queue, stores.queue.main_time().await.map_err(obstacle)?);
+    let mut due = 0;
+    for item_id in stores.ledger.item_ids().await.map_err(obstacle)? {
+        let marked = async {
+            match may_have_orders(&queue.item(&item_id).await?, now) {
+                true => queue.restore_later(&item_id, AGAIN_AFTER).await,
+                false => Ok(false),
+            }
+        };
+        match marked.await {
+            Ok(is_due) => due += u64::from(is_due),
+            // It is not sold, and waits for its orders when it is reconciled.
+            Err(error) if is_of_data(&error) => {}
+            Err(error) => return Err(obstacle(error)),
+        }
+    }
+    let (regions, seconds) = (regions.join(", "), AGAIN_AFTER.as_secs());
+    Ok(Answer::Done(format!("{due} items are replayed again in {seconds} s: {regions} was repointed late")))
 }

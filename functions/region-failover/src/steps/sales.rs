@@ -1,7 +1,8 @@
 //! The steps that let the new main sell, and close the old one.
 
 use super::{
-    AtLimit, Case, DRILL_WAITS_SECONDS, StepDefinition, StepLimit, StepVerdict, wait, wrong_observation,
+    AtLimit, Case, DRILL_WAITS_SECONDS, FailoverStep, StepDefinition, StepLimit, StepVerdict, wait,
+    wrong_observation,
 };
 use crate::fence;
 use crate::observation::{FailoverAction, Observation, ObservationKind};
@@ -16,7 +17,8 @@ const ACTIVE_TIMEOUT_MS: u64 = 4 * 60_000;
 
 pub(super) const REPOINT: StepDefinition = StepDefinition {
     needs: "every item is reconciled",
-    does: "repoints the functions of every region to this region's Redis",
+    does: "repoints the functions of every region to this region's Redis. With order logs: if a region is repointed after sales \
+           have opened, the worker replays every item again 30 s later",
     done_when: "the functions of every region send their orders to this region's Redis. After 2 min the step is left \
                 outstanding if this region's own functions are repointed. Forced, if only the old main's region is left: \
                 after 5 s, and each call to that region ends after 2 s",
@@ -70,7 +72,12 @@ fn repoint(case: &Case<'_>, observation: &Observation) -> StepVerdict {
     let (Observation::Pointers { left }, run) = (observation, case.run) else { return wrong_observation() };
     let is_only_lost = left.iter().all(|region| Some(region.as_str()) == run.lost_region());
     let limit_ms = if is_only_lost { LOST_REGION_TIMEOUT_MS } else { OTHER_REGIONS_TIMEOUT_MS };
-    if left.is_empty() {
+    // Items may have been replayed before: what these regions have sent to the old Redis since then is only in their logs.
+    let late: Vec<String> =
+        run.not_repointed.iter().filter(|region| !left.contains(region)).cloned().collect();
+    if run.has_ended(FailoverStep::OpenSales) && !late.is_empty() {
+        Do(FailoverAction::ReplayAgain { regions: late })
+    } else if left.is_empty() {
         Done
     } else if case.elapsed_ms() > limit_ms && !left.contains(&run.to) {
         // The new main itself must send its orders to itself.
