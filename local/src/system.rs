@@ -68,7 +68,8 @@ pub struct System {
     pub confirm: FunctionProcess,
     /// The publisher's processes, if there is a bus.
     pub events: Option<FunctionProcess>,
-    _admin: FunctionProcess,
+    /// The process of drop-admin.
+    pub drop_admin: FunctionProcess,
     _schedules: Vec<Schedule>,
     logs: PathBuf,
     _folder: Option<WorkFolder>,
@@ -221,7 +222,7 @@ impl System {
             worker,
             confirm,
             events,
-            _admin: admin,
+            drop_admin: admin,
             _schedules: schedules,
             logs: folder.to_owned(),
             _folder: None,
