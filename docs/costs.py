@@ -144,7 +144,7 @@ def functions_every_month() -> dict[str, float]:
         "main lease, written in two regions": HOURS * RENEWALS_PER_HOUR * 2 * PRICE["dynamodb write"],
         "main lease, read": HOURS * LEASE_READS_PER_HOUR * PRICE["dynamodb read"],
         "replica-lag: metrics read, state written": HOURS * 60 * (3 * 2 * PRICE["metric read"] + 6 * STATE_KB * PRICE["dynamodb write"]),
-        "metrics, alarms, dashboards": 68 * PRICE["metric"] + 55 * PRICE["alarm"] + 3 * PRICE["dashboard"],
+        "metrics, alarms, dashboards": 68 * PRICE["metric"] + 56 * PRICE["alarm"] + 3 * PRICE["dashboard"],
     }
 
 

@@ -6,6 +6,7 @@ mod answers;
 mod exclusions;
 mod gaps;
 mod model;
+mod opening;
 mod steps;
 
 use anyhow::{Context, Result, ensure};
@@ -29,7 +30,6 @@ use shared::queue::{
 };
 use shared::stamp::Stamp;
 use shared::user_token::UserToken;
-use sqlx::{Connection, Executor, PgConnection};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -215,26 +215,6 @@ impl Drop<'_> {
         let record = self.record(kind, buyer, at);
         self.logs[region].append(&record);
         if is_delivered { self.deliver(region, &record).await } else { Ok(()) }
-    }
-
-    async fn open_again(&self, opens_at: u64) -> Result<()> {
-        let (keys, mut redis) = (Keys::of(&self.item_id), self.world.redis.redis.connect().await?);
-        let _: () = redis.hset(&keys.item, "opens_at", opens_at).await?;
-        let _: () = redis.zrembyscore(&keys.orders, "-inf", format!("({opens_at}")).await?;
-        let mut ledger = self.connect_to_ledger().await?;
-        sqlx::query("UPDATE fairdrop.items SET opens_at = $2 WHERE item_id = $1")
-            .bind(self.item_id.as_str())
-            .bind(i64::try_from(opens_at)?)
-            .execute(&mut ledger)
-            .await?;
-        Ok(())
-    }
-
-    /// A connection that writes what functions may not write.
-    async fn connect_to_ledger(&self) -> Result<PgConnection> {
-        let mut ledger = PgConnection::connect(&self.world.ledger.postgres.url()).await?;
-        ledger.execute("SET session_replication_role = replica").await?;
-        Ok(ledger)
     }
 
     /// A step of the history. What it releases is released at the step's time, as all stamps are: by the stores' clocks, the
