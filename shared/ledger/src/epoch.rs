@@ -2,7 +2,6 @@
 
 use crate::ends::REPEAT_ENDS;
 use crate::items::stamp;
-use crate::voids::REPEAT_VOIDS;
 use crate::{Ledger, LedgerError};
 use shared::stamp::Stamp;
 use sqlx::Row;
@@ -54,7 +53,7 @@ impl Ledger {
 
     /// Raises the epoch from `from` to `from + 1`, if it has not been raised yet. Under any other epoch it is refused.
     /// Writes under an older epoch are refused from then on. The new main's Redis may lack the end of items that the old
-    /// main's has ended, and its voids: they are repeated.
+    /// main's has ended: their ends are repeated.
     pub async fn raise_epoch(&self, from: u64) -> Result<u64, LedgerError> {
         self.within_limit(async {
             sqlx::query(
@@ -69,7 +68,6 @@ impl Ledger {
                 return Err(LedgerError::StaleEpoch);
             }
             sqlx::query(REPEAT_ENDS).execute(&self.pool).await?;
-            sqlx::query(REPEAT_VOIDS).execute(&self.pool).await?;
             Ok(from + 1)
         })
         .await

@@ -11,11 +11,6 @@ use sqlx::postgres::PgRow;
 use sqlx::{Postgres, Row, Transaction};
 use std::time::Duration;
 
-/// After a failover: the new main's Redis may lack the newest voids of the old one. An older one was replicated long ago.
-pub(crate) const REPEAT_VOIDS: &str = "
-    UPDATE fairdrop.voids SET settled = false
-     WHERE settled AND voided_at > extract(epoch FROM now() - interval '1 day') * 1000000";
-
 /// What an operator asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct VoidOrder<'a> {
@@ -108,21 +103,6 @@ impl Ledger {
                   ORDER BY random() LIMIT $2"
             )))
             .bind(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
-            .bind(i64::from(most))
-            .fetch_all(&self.pool)
-            .await?;
-            rows.iter().map(read).collect()
-        })
-        .await
-    }
-
-    /// The voids of an item that Redis may not have, oldest first, at most `most`.
-    pub async fn unsettled_voids_of(&self, item_id: &ItemId, most: u32) -> Result<Vec<Void>, LedgerError> {
-        self.within_limit(async {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-                "SELECT {COLUMNS} FROM fairdrop.voids WHERE NOT settled AND item_id = $1 ORDER BY void_id LIMIT $2"
-            )))
-            .bind(item_id.as_str())
             .bind(i64::from(most))
             .fetch_all(&self.pool)
             .await?;

@@ -103,8 +103,6 @@ pub async fn reconcile(
 
 /// Compares one item while no region sells, and repairs Redis. There is no worker to wait for.
 pub async fn reconcile_at_rest(stores: &Stores, item_id: &ItemId) -> Result<Reconciled, ReconcileError> {
-    // First: Redis may still have a voided sale as sold, which the comparison could not tell from a later sale.
-    voids::settle_all(stores, item_id).await?;
     compare_and_repair(
         stores,
         item_id,

@@ -1,8 +1,7 @@
 //! Writing units that an operator has taken back to Redis.
 
-use crate::{ReconcileError, Stores, exclusions};
+use crate::{ReconcileError, exclusions};
 use ledger::{Ledger, SaleState, Void};
-use shared::item::ItemId;
 use shared::queue::{CANCELLED_OFFSET_MICROS, ItemError, Queue, ReservationOutcome, Settlement};
 
 /// Returns the unit of a void to the stock, unless Redis has done so, and notes in the ledger that Redis has the void.
@@ -13,16 +12,6 @@ pub async fn settle_void(queue: &Queue, ledger: &Ledger, void: &Void) -> Result<
     exclusions::mark_excluded(queue, ledger, &void.item_id, &[&void.user_token]).await?;
     Ok(ledger.void_is_settled(void).await?)
 }
-
-/// Writes the voids of an item that Redis may not have, at most [`MAX_VOIDS`]. The worker writes the others.
-pub(crate) async fn settle_all(stores: &Stores, item_id: &ItemId) -> Result<(), ReconcileError> {
-    for void in stores.ledger.unsettled_voids_of(item_id, MAX_VOIDS).await? {
-        settle_void(&stores.queue, &stores.ledger, &void).await?;
-    }
-    Ok(())
-}
-
-const MAX_VOIDS: u32 = 1_000;
 
 fn settlements(void: &Void) -> Vec<Settlement> {
     let held = void.ends.iter().map(|end| end.as_micros());
