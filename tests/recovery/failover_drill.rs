@@ -99,9 +99,9 @@ async fn a_main_that_is_cut_off_stops_before_the_standby_sells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_cut_off_loses_no_accepted_order_either_because_its_log_can_be_read() {
-    let scenario = Scenario { redis_hangs: true, has_order_logs: true, ..scenario(5, Some(Accident::Cut)) };
-    let outcome = run_at_rate(scenario, 4).await;
+async fn a_main_that_is_cut_off_loses_no_accepted_order_either_if_its_log_can_be_read() {
+    let cut = Scenario { redis_hangs: true, has_order_logs: true, ..scenario(5, Some(Accident::Cut)) };
+    let outcome = run_at_rate(Scenario { reaches_table: true, ..cut }, 4).await;
     assert_eq!(outcome.stated.unwrap().without_logs, Vec::<String>::new());
     assert_eq!(outcome.findings.lost_orders_listed, Vec::<String>::new());
 }

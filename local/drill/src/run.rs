@@ -92,7 +92,11 @@ pub(super) async fn run_scenario(
     };
     let at_old_main: Vec<OrderAttempt> = answers.iter().filter(at_old_main).cloned().collect();
     let is_late = |answer: &&OrderAttempt| left.new_first_ms.is_some_and(|first| answer.at_ms > first);
-    let late: Vec<OrderAttempt> = at_old_main.iter().filter(is_late).cloned().collect();
+    // With an order log an order is only accepted: that says nothing of a place in the old main's queue.
+    let late: Vec<OrderAttempt> = match scenario.has_order_logs {
+        true => Vec::new(),
+        false => at_old_main.iter().filter(is_late).cloned().collect(),
+    };
     let new_main = if back.is_some() { MAIN } else { STANDBY };
     let (items, lost) = after_replays(&two, new_main, left.records, stated.as_ref()).await?;
     let mut findings = find(&items, &buyers, &late);
