@@ -188,6 +188,8 @@ async fn a_void_of_a_hold_that_redis_has_lost_is_repaired_and_one_of_a_sale_is_l
     // Perhaps bought again since: that sale was not replicated to the ledger's copy.
     main.score("bought", f64::INFINITY).await;
     main.score("waits", main.hold_until().as_micros() as f64).await;
+    let mut redis = main.redis.redis.connect().await.unwrap();
+    let _: () = redis.del(Keys::of(&main.item_id).tasks).await.unwrap();
 
     ledger.raise_epoch(1).await.unwrap();
     let found = reconcile_at_rest(&main.stores(), &main.item_id).await.unwrap();
