@@ -98,14 +98,6 @@ async fn a_main_that_is_cut_off_stops_before_the_standby_sells() {
     assert!(refused > 0, "the buyers of a main that is cut off received {answers:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_main_that_is_cut_off_loses_no_accepted_order_either_if_its_log_can_be_read() {
-    let cut = Scenario { redis_hangs: true, has_order_logs: true, ..scenario(5, Some(Accident::Cut)) };
-    let outcome = run_at_rate(Scenario { reaches_table: true, ..cut }, 4).await;
-    assert_eq!(outcome.stated.unwrap().without_logs, Vec::<String>::new());
-    assert_eq!(outcome.findings.lost_orders_listed, Vec::<String>::new());
-}
-
 /// The newest drill's report.
 async fn drilled(two: &TwoRegions) -> Value {
     two.failover(&json!({ "command": "status", "drill": true })).await.unwrap()
