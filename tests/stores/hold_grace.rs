@@ -99,7 +99,7 @@ async fn a_payment_that_was_reported_in_time_and_not_decided_is_honoured_when_it
     assert_eq!(sold, ["in-time"]);
 }
 
-/// Redis is away for longer than the hold lasts, and the notice is repeated long after.
+/// Redis does not answer for longer than the hold lasts, and the notice is repeated long after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_only_the_ledger_could_note_is_honoured_when_it_is_repeated() {
     let mut item = HeldItem::start(SHORT, &["paid", "pending", "declined", "silent"]).await.unwrap();

@@ -1,9 +1,7 @@
 //! The results of one drop, and their three renderings.
 //!
-//! The same arrivals go through three strategies: a Redis LIST, a Redis ZSET
-//! popped at once, and fairdrop. A [`DropReport`] holds who won under each.
-//! `text` is for the terminal, `html` for a browser (with its plots in `plot`),
-//! and the JSON is for programs. `figures` formats numbers for the first two.
+//! The same arrivals go through three strategies: a Redis LIST, a Redis ZSET popped at once, and fairdrop. `text` is for the
+//! terminal, `html` for a browser (its plots in `plot`), and the JSON for programs. `figures` formats numbers.
 
 mod escape;
 mod figures;
@@ -11,11 +9,10 @@ mod html;
 mod plot;
 mod text;
 
-use std::collections::BTreeMap;
-
 use crate::aws::environments::PoolFigures;
 use crate::system::intake::Intake;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The measurements of one drop.
 #[derive(Debug, Clone, Serialize)]

@@ -28,7 +28,7 @@ const PAGES: usize = 2;
 /// The errors after which reading does not go on where it was.
 const NOT_FOUND: &str = "ResourceNotFoundException";
 const TRIMMED: &str = "TrimmedDataAccessException";
-/// The errors that the table draws by lot: nobody is told of them.
+/// The errors that the table returns at random, as AWS may: they are not printed.
 const DRAWN: [&str; 3] = ["LimitExceededException", "ExpiredIteratorException", "InternalServerError"];
 
 /// Whether a call was refused with `code`.
